@@ -1,0 +1,57 @@
+"""Kinds of error an engine call can end with; api/errors.py alone maps a kind to an HTTP status.
+
+EngineError
+ ├── NotFound            no such container, image, network, ...
+ ├── InvalidArgument     the request itself is wrong
+ ├── Conflict            the state of the object forbids it (name in use, is running)
+ ├── NotModified         already in the state asked for
+ ├── Forbidden           never allowed (predefined network)
+ ├── Unauthorized        credentials missing or wrong
+ ├── Unavailable         a needed service is away (not a swarm manager)
+ ├── NotImplementedYet   a feature of docker that Sampan does not have yet
+ └── SystemFailure       the host or a process of ours failed
+"""
+
+
+class EngineError(Exception):
+    """An error with a message meant for the user, in docker's words where docker has them."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class NotFound(EngineError):
+    """The object named does not exist."""
+
+
+class InvalidArgument(EngineError):
+    """The request is malformed or asks for something impossible."""
+
+
+class Conflict(EngineError):
+    """The object's state forbids the operation."""
+
+
+class NotModified(EngineError):
+    """The object already is in the state asked for."""
+
+
+class Forbidden(EngineError):
+    """The operation is never allowed on this object."""
+
+
+class Unauthorized(EngineError):
+    """Credentials are missing or wrong."""
+
+
+class Unavailable(EngineError):
+    """A service this needs is not there (now)."""
+
+
+class NotImplementedYet(EngineError):
+    """Docker has this; Sampan does not, yet. The message names the feature."""
+
+
+class SystemFailure(EngineError):
+    """The host, the kernel or one of our own processes failed."""
