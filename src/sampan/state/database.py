@@ -1,0 +1,101 @@
+"""The one state database: SQLite in WAL mode, one writer (sampand), migrations by number.
+
+Two connections share the file. `transaction(durable=False)` uses synchronous=NORMAL (0.04 ms; the last commits can be lost with the
+machine, never with the process), `durable=True` synchronous=FULL (0.4 ms). Both are used from the event loop's thread only.
+"""
+
+import fcntl
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+
+from sampan.errors import SystemFailure
+
+_MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
+
+
+def _migrations() -> list[tuple[int, str]]:
+    """All (number, SQL) in order, from the package's own files."""
+    found: list[tuple[int, str]] = []
+    for entry in resources.files("sampan.state").joinpath("migrations").iterdir():
+        match = _MIGRATION.fullmatch(entry.name)
+        if match:
+            found.append((int(match[1]), entry.read_text(encoding="utf-8")))
+    return sorted(found)
+
+
+class DatabaseLocked(SystemFailure):
+    """Another sampand uses this data root."""
+
+
+class Database:
+    """Open (and migrate) the state database below a data root; hold the root's lock while open."""
+
+    def __init__(self, path: Path) -> None:
+        """Open path. Raises DatabaseLocked when another process holds it, SystemFailure when it is of a newer schema."""
+        path.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
+        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise DatabaseLocked(f"another sampand is running on {path.parent}: its state is locked") from None
+        self._fast = self._connect(path, "NORMAL")
+        self._durable = self._connect(path, "FULL")
+        try:
+            self._migrate(path)
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        os.chmod(path, 0o600)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
+
+    def _migrate(self, path: Path) -> None:
+        """Bring the schema up to date, one transaction a migration."""
+        migrations = _migrations()
+        newest = migrations[-1][0] if migrations else 0
+        current = int(self._durable.execute("PRAGMA user_version").fetchone()[0])
+        if current > newest:
+            raise SystemFailure(
+                f"the state database {path} has schema {current}, this sampand knows up to {newest}: "
+                "it was written by a newer version; install that version, or use another --data-root"
+            )
+        for number, sql in migrations:
+            if number > current:
+                self._durable.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version={number};\nCOMMIT;")
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction: commits at the end of the block, rolls back when it raises. Not to be nested, no await inside."""
+        connection = self._durable if durable else self._fast
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def read(self) -> sqlite3.Connection:
+        """A connection for queries outside a transaction."""
+        return self._fast
+
+    def close(self) -> None:
+        """Close both connections and free the data root's lock. May be called twice."""
+        with suppress(AttributeError):
+            self._fast.close()
+            self._durable.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
