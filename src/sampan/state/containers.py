@@ -1,0 +1,136 @@
+"""Containers as they are stored: the documents given at create, and the state the engine last knew."""
+
+import sqlite3
+from typing import Any, Literal
+
+import msgspec
+
+from sampan.ids import ContainerId
+from sampan.state.database import Database
+
+Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+
+
+class PublishedBinding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One published port as inspect shows it."""
+
+    port: str
+    """`80/tcp`"""
+    host_ip: str
+    host_port: int
+
+
+class EndpointState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a running container has on one network; empty strings where the network gives none."""
+
+    network_id: str
+    network_name: str
+    endpoint_id: str = ""
+    ip: str = ""
+    prefix_len: int = 0
+    gateway: str = ""
+    mac: str = ""
+    ports: tuple[PublishedBinding, ...] = ()
+    saved: dict[str, Any] = {}
+    """The network layer's own words, given back to it when sampand returns."""
+
+
+class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The part of a container that changes. Replaced as a whole (msgspec.structs.replace), stored in one transaction."""
+
+    status: Status = "created"
+    pid: int = 0
+    start_time: int = 0
+    """Field 22 of /proc/PID/stat: with boot_id it tells this process from a later one with the same PID."""
+    boot_id: str = ""
+    run: int = 0
+    """Count of starts; the process's key on the wire is `<id>.<run>`."""
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: int = 0
+    finished_at: int = 0
+    restart_count: int = 0
+    manually_stopped: bool = False
+    """`docker stop` or `kill` asked for the end: restart policies leave it alone."""
+    paused: bool = False
+    endpoint: EndpointState | None = None
+    console_size: tuple[int, int] = (0, 0)
+
+
+class ContainerRow(msgspec.Struct, frozen=True):
+    """One row of the containers table; the documents are JSON text."""
+
+    id: ContainerId
+    name: str
+    created: int
+    image_id: str
+    image_name: str
+    chain_id: str | None
+    config: bytes
+    host_config: bytes
+    networking: bytes
+    state: ContainerState
+
+
+_COLUMNS = "id, name, created, image_id, image_name, chain_id, config, host_config, networking, state"
+_encode = msgspec.json.Encoder().encode
+_decode_state = msgspec.json.Decoder(ContainerState).decode
+
+
+class ContainerRepository:
+    """Reads and writes the containers table. Each method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self) -> list[ContainerRow]:
+        """Every container, oldest first."""
+        cursor = self._database.read().execute(f"SELECT {_COLUMNS} FROM containers ORDER BY created, id")
+        return [ContainerRow(*row[:-1], state=_decode_state(row[-1])) for row in cursor]
+
+    def insert(self, row: ContainerRow) -> None:
+        """Add a container. Raises sqlite3.IntegrityError when the id or the name is taken."""
+        values = (
+            row.id, row.name, row.created, row.image_id, row.image_name, row.chain_id,
+            row.config, row.host_config, row.networking, _encode(row.state),
+        )  # fmt: skip
+        with self._database.transaction(durable=False) as cx:
+            cx.execute(f"INSERT INTO containers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def set_state(self, container: ContainerId, state: ContainerState) -> None:
+        """Replace the state."""
+        with self._database.transaction(durable=False) as cx:
+            cx.execute("UPDATE containers SET state = ? WHERE id = ?", (_encode(state), container))
+
+    def set_name(self, container: ContainerId, name: str) -> None:
+        """Rename. Raises sqlite3.IntegrityError when the name is taken."""
+        with self._database.transaction(durable=False) as cx:
+            cx.execute("UPDATE containers SET name = ? WHERE id = ?", (name, container))
+
+    def set_host_config(self, container: ContainerId, host_config: bytes) -> None:
+        """Replace the HostConfig document."""
+        with self._database.transaction(durable=False) as cx:
+            cx.execute("UPDATE containers SET host_config = ? WHERE id = ?", (host_config, container))
+
+    def delete(self, container: ContainerId) -> None:
+        """Remove the row."""
+        with self._database.transaction(durable=False) as cx:
+            cx.execute("DELETE FROM containers WHERE id = ?", (container,))
+
+
+class MetaRepository:
+    """Small facts about this data root (its ID)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, key: str) -> str | None:
+        """The value, or None."""
+        row: sqlite3.Row | None = self._database.read().execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def put(self, key: str, value: str) -> None:
+        """Set the value."""
+        with self._database.transaction() as cx:
+            cx.execute("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
