@@ -1,0 +1,79 @@
+"""From the global options and the environment to a client: host, context, TLS, API version, extra headers, config.json."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.http import DEFAULT_HOST, CliError, Client, Host
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from typing import Any
+
+    from sampan.cli.flags import Parsed
+
+
+def make_client(options: Parsed) -> Client:
+    """The client that the options and DOCKER_HOST, DOCKER_CONTEXT, DOCKER_API_VERSION, DOCKER_CUSTOM_HEADERS describe."""
+    hosts = options.list("host")
+    if len(hosts) > 1:
+        raise CliError("Specify only one -H")
+    context = options.str("context")
+    if hosts and context:
+        raise CliError("conflicting options: cannot specify both --host and --context")
+    name = context or ("" if hosts or os.environ.get("DOCKER_HOST") else os.environ.get("DOCKER_CONTEXT", ""))
+    if name not in ("", "default"):
+        raise CliError(f'Failed to initialize: unable to resolve docker endpoint: context "{name}": context not found')
+    text = hosts[0] if hosts else os.environ.get("DOCKER_HOST", "")
+    headers: dict[str, str] = {}
+    custom = load_config(options).get("HttpHeaders")
+    if isinstance(custom, dict):
+        headers.update({str(key): str(value) for key, value in custom.items()})
+    for pair in os.environ.get("DOCKER_CUSTOM_HEADERS", "").split(","):
+        if "=" in pair:
+            key, _, value = pair.partition("=")
+            headers[key.strip()] = value
+    return Client(Host(text.strip() or DEFAULT_HOST, _tls(options)), api_version=os.environ.get("DOCKER_API_VERSION", ""), headers=headers)
+
+
+def _tls(options: Parsed) -> ssl.SSLContext | None:
+    verify = options.bool("tlsverify")
+    if not (options.bool("tls") or verify or any(options.changed(name) for name in ("tlscacert", "tlscert", "tlskey"))):
+        return None
+    import ssl
+
+    context = ssl.create_default_context()
+    ca, cert, key = (options.str(name) for name in ("tlscacert", "tlscert", "tlskey"))
+    try:
+        if not verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if verify or os.path.exists(ca):
+            context.load_verify_locations(ca)
+        if os.path.exists(cert) or options.changed("tlscert"):
+            context.load_cert_chain(cert, key)
+    except OSError as error:
+        what = f"open {ca}: no such file or directory" if isinstance(error, FileNotFoundError) else str(error)
+        raise CliError(f"Failed to initialize: unable to resolve docker endpoint: {what}") from None
+    return context
+
+
+def load_config(options: Parsed) -> dict[str, Any]:
+    """config.json of the config directory; {} if there is none. A broken one is a warning in docker's words, not the end."""
+    path = os.path.join(options.str("config"), "config.json")
+    try:
+        with open(path, "rb") as file:
+            raw = file.read()
+    except OSError:
+        return {}
+    import json
+
+    try:
+        parsed = json.loads(raw)
+    except ValueError as error:
+        import sys
+
+        sys.stderr.write(f"WARNING: Error loading config file: parsing config file ({path}): {error}\n")
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -1,0 +1,411 @@
+"""A small HTTP/1.1 client on `socket`, for the Engine API: unix and tcp (TLS too), keep-alive, chunked bodies, hijacked streams.
+
+http.client would cost more start-up time (it imports the email package) than a whole command may take.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
+
+    Query = Mapping[str, "str | int | bool | list[str] | None"]
+
+DEFAULT_HOST = "unix:///run/sampan/sampan.sock"
+CLIENT_API_VERSION = "1.51"
+_FALLBACK_VERSION = "1.24"  # what a daemon without an Api-Version header is taken for
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
+_CHUNK = 1 << 16
+
+
+class CliError(Exception):
+    """A message for the user on stderr and the exit code; an empty message prints nothing."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class ApiError(CliError):
+    """The daemon answered with an error: `reason` is its own text, `message` what docker prints for it."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"Error response from daemon: {reason}")
+        self.status = status
+        self.reason = reason
+
+
+class ConnectError(CliError):
+    """The daemon cannot be reached."""
+
+
+def quote(text: str, *, safe: str = "") -> str:
+    """Percent-encode as Go's url.QueryEscape (and PathEscape with `safe`) do, but with %20 for a blank in paths."""
+    keep = _SAFE | frozenset(safe.encode())
+    return "".join(chr(byte) if byte in keep else ("+" if byte == 32 and not safe else f"%{byte:02X}") for byte in text.encode("utf-8", "surrogateescape"))
+
+
+def encode_query(query: Query) -> str:
+    """A query string in sorted order of keys, as Go's url.Values.Encode; None is left out, True is 1, False 0."""
+    parts: list[str] = []
+    for key in sorted(query):
+        value = query[key]
+        if value is None:
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            text = ("1" if item else "0") if isinstance(item, bool) else str(item)
+            parts.append(f"{quote(key)}={quote(text)}")
+    return "&".join(parts)
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """An API version ("1.41") as something that can be compared."""
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+
+
+class Host:
+    """Where the daemon is: parsed from DOCKER_HOST's forms unix:///path, tcp://host[:port][/base], http(s)://..."""
+
+    def __init__(self, text: str, tls: ssl.SSLContext | None = None) -> None:
+        scheme, sep, rest = text.partition("://")
+        if not sep:
+            scheme, rest = "tcp", text
+        self.text = text if sep else f"tcp://{text}"
+        self.path = ""
+        self.base = ""
+        self.tls = tls
+        self.address: tuple[str, int] = ("", 0)
+        if scheme == "unix":
+            self.path = rest or "/run/sampan/sampan.sock"
+        elif scheme in ("tcp", "http", "https"):
+            where, slash, base = rest.partition("/")
+            self.base = f"/{base}".rstrip("/") if slash else ""
+            host, colon, port = where.rpartition(":")
+            if not colon or "]" in port:
+                host, port = where, "2376" if tls else "2375"
+            if not port.isdigit():
+                raise CliError(f"Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {text}")
+            self.address = (host.strip("[]") or "localhost", int(port))
+        elif scheme in ("ssh", "npipe", "fd"):
+            raise CliError(f"Failed to initialize: unable to resolve docker endpoint: {scheme}:// hosts are not supported by sampan")
+        else:
+            raise CliError(f"Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {text}")
+
+    def connect(self) -> socket.socket:
+        """A connected socket; ConnectError in docker's words, with a hint about the group if the socket may not be opened."""
+        try:
+            if self.path:
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+                sock.connect(self.path)
+                return sock
+            sock = socket.create_connection(self.address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self.tls.wrap_socket(sock, server_hostname=self.address[0]) if self.tls else sock
+        except PermissionError:
+            raise ConnectError(
+                f"permission denied while trying to connect to the Docker daemon socket at {self.text}: "
+                f"dial unix {self.path}: connect: permission denied\n{_group_hint(self.path)}".rstrip()
+            ) from None
+        except OSError as error:
+            if self.tls is not None and not isinstance(error, (ConnectionError, socket.gaierror, FileNotFoundError)):
+                raise ConnectError(f"error during connect: {error}") from None
+            raise ConnectError(f"Cannot connect to the Docker daemon at {self.text}. Is the docker daemon running?") from None
+
+
+def _group_hint(path: str) -> str:
+    """What the user can do about a socket that may not be opened."""
+    try:
+        import grp
+
+        name = grp.getgrgid(os.stat(path).st_gid).gr_name
+    except (OSError, KeyError):
+        return ""
+    if name == "root":
+        return "Only root may use this socket: run the command with sudo."
+    return f"The socket belongs to the group '{name}': run the command with sudo, or add yourself to the group (sudo usermod -aG {name} $USER) and log in again."
+
+
+class Connection:
+    """One socket with its read buffer. `busy` while a response's body has not been read to the end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.buffer = b""
+        self.busy = False
+
+    def fill(self) -> bool:
+        """Read more into the buffer; False at the end of the stream."""
+        data = self.sock.recv(_CHUNK)
+        self.buffer += data
+        return bool(data)
+
+    def line(self) -> bytes:
+        """One line without its end; EOFError if the stream ends before."""
+        while True:
+            at = self.buffer.find(b"\n")
+            if at >= 0:
+                line, self.buffer = self.buffer[:at], self.buffer[at + 1 :]
+                return line.rstrip(b"\r")
+            if not self.fill():
+                raise EOFError
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()
+
+
+class Response:
+    """Status, headers (lower-case names) and the body, which is read when asked for."""
+
+    def __init__(self, connection: Connection, *, head_only: bool = False) -> None:
+        self.connection = connection
+        connection.busy = True
+        parts = connection.line().split(None, 2)
+        if len(parts) < 2 or not parts[1].isdigit():
+            raise CliError("the daemon's answer is not HTTP")
+        self.status = int(parts[1])
+        self.headers: dict[str, str] = {}
+        while line := connection.line():
+            name, _, value = line.decode("latin-1").partition(":")
+            self.headers[name.strip().lower()] = value.strip()
+        self.chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
+        length = self.headers.get("content-length")
+        self.left: int | None = None if self.chunked or length is None else int(length)
+        if head_only or self.status in (204, 304) or self.status < 200:
+            self.chunked, self.left = False, 0
+        self._body: Iterator[bytes] | None = None
+        if self.left == 0:
+            self._done()
+
+    def _done(self) -> None:
+        self.connection.busy = False
+        if self.left is None and not self.chunked or self.headers.get("connection", "").lower() == "close":
+            self.connection.close()
+            self.connection.busy = True  # not to be used again
+
+    def stream(self) -> Iterator[bytes]:
+        """The body as it arrives, in pieces as they come off the socket. A dropped connection ends it with CliError('unexpected EOF')."""
+        if self._body is None:
+            self._body = self._chunks() if self.chunked else self._plain()
+        return self._body
+
+    def _plain(self) -> Iterator[bytes]:
+        connection = self.connection
+        while self.left is None or self.left > 0:
+            if not connection.buffer and not connection.fill():
+                if self.left is None:
+                    break
+                raise CliError("unexpected EOF")
+            data = connection.buffer if self.left is None else connection.buffer[: self.left]
+            connection.buffer = connection.buffer[len(data) :]
+            if self.left is not None:
+                self.left -= len(data)
+            yield data
+        if self.left is None or connection.busy:
+            self._done()
+
+    def _chunks(self) -> Iterator[bytes]:
+        connection = self.connection
+        try:
+            while size := int(connection.line().split(b";")[0], 16):
+                while size:
+                    if not connection.buffer and not connection.fill():
+                        raise EOFError
+                    data = connection.buffer[:size]
+                    connection.buffer = connection.buffer[len(data) :]
+                    size -= len(data)
+                    yield data
+                connection.line()
+            while connection.line():
+                pass
+        except (EOFError, ValueError):
+            raise CliError("unexpected EOF") from None
+        self._done()
+
+    def read(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.stream())
+
+    def json(self) -> Any:
+        """The whole body, parsed."""
+        import json
+
+        return json.loads(self.read())
+
+    def lines(self) -> Iterator[bytes]:
+        """The body line by line as it arrives (streams of JSON objects), without line ends; empty lines are left out."""
+        rest = b""
+        for data in self.stream():
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if line.strip():
+                    yield line.strip()
+        if rest.strip():
+            yield rest.strip()
+
+    def close(self) -> None:
+        """Drop the connection, if the body was not read to its end."""
+        if self.connection.busy:
+            self.connection.close()
+
+
+class Hijacked:
+    """A connection after the switch to a raw stream: the socket, and the bytes that came with the answer's head."""
+
+    def __init__(self, sock: socket.socket, early: bytes, media_type: str) -> None:
+        self.sock = sock
+        self.early = early
+        self.media_type = media_type
+
+    def close_write(self) -> None:
+        """Tell the other side that no more input comes."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+class Client:
+    """The Engine API of one daemon. The version is negotiated at the first request: HEAD /_ping, as docker does."""
+
+    def __init__(self, host: Host, *, api_version: str = "", headers: Mapping[str, str] | None = None) -> None:
+        self.host = host
+        self.extra = dict(headers or {})
+        self.api_version = api_version.removeprefix("v")
+        self.pinned = bool(api_version)
+        self.ping: Mapping[str, str] | None = None
+        self._idle: Connection | None = None
+
+    def negotiate(self) -> str:
+        """The API version to speak. Unless DOCKER_API_VERSION pins it: the daemon's, but no newer than ours."""
+        if self.ping is None:
+            try:
+                response = self._exchange("HEAD", "/_ping", {}, None, head_only=True)
+                if response.status != 200:
+                    response = self._exchange("GET", "/_ping", {}, None)
+                    response.read()
+            except OSError as error:
+                raise ConnectError(f"error during connect: {error}") from None
+            self.ping = response.headers
+            if not self.pinned:
+                server = self.ping.get("api-version") or _FALLBACK_VERSION
+                self.api_version = min(server, CLIENT_API_VERSION, key=version_key)
+        return self.api_version
+
+    def at_least(self, version: str) -> bool:
+        """Whether the version spoken is `version` ("1.42") or newer."""
+        return version_key(self.negotiate()) >= version_key(version)
+
+    def request(
+        self, method: str, path: str, query: Query | None = None, body: Any = None, *,
+        data: Iterable[bytes] | bytes | None = None, headers: Mapping[str, str] | None = None, check: bool = True,
+    ) -> Response:
+        """Send a request (path without version: "/containers/json") and read the answer's head.
+
+        body: an object sent as JSON; data: raw bytes, or pieces sent chunked. Raises ApiError for status 400 and above (unless `check` is off).
+        Needs no other request to be finished: a connection still busy with a stream is left alone and another one opened.
+        """
+        target = f"/v{self.negotiate()}{path}"
+        if query:
+            text = encode_query(query)
+            target += f"?{text}" if text else ""
+        head = dict(headers or {})
+        if body is not None:
+            import json
+
+            data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+            head.setdefault("Content-Type", "application/json")
+        response = self._exchange(method, target, head, data)
+        if check and response.status >= 400:
+            raise_error(response)
+        return response
+
+    def hijack(self, path: str, query: Query | None = None, body: Any = None) -> Hijacked:
+        """POST and take the connection over as a raw stream (attach, exec start)."""
+        target = f"/v{self.negotiate()}{path}"
+        if query:
+            target += f"?{encode_query(query)}"
+        data = b""
+        head = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        if body is not None:
+            import json
+
+            data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+            head["Content-Type"] = "application/json"
+        connection = Connection(self.host.connect())
+        response = self._send(connection, "POST", target, head, data)
+        if response.status not in (101, 200):
+            if response.status >= 400:
+                raise_error(response)
+            raise CliError(f"unable to upgrade to tcp, received {response.status}")
+        early, connection.buffer = connection.buffer, b""
+        return Hijacked(connection.sock, early, response.headers.get("content-type", ""))
+
+    def _exchange(self, method: str, target: str, head: Mapping[str, str], data: Iterable[bytes] | bytes | None, *, head_only: bool = False) -> Response:
+        connection = self._idle
+        if connection is not None and not connection.busy:
+            try:
+                return self._send(connection, method, target, head, data, head_only=head_only)
+            except (OSError, EOFError):
+                connection.close()  # the daemon closed an idle connection: a new one decides
+                if data is not None and not isinstance(data, bytes):
+                    raise CliError("unexpected EOF") from None
+        connection = Connection(self.host.connect())
+        self._idle = connection
+        return self._send(connection, method, target, head, data, head_only=head_only)
+
+    def _send(
+        self, connection: Connection, method: str, target: str, head: Mapping[str, str], data: Iterable[bytes] | bytes | None, *, head_only: bool = False,
+    ) -> Response:
+        # docker's client names itself so; unix sockets have no host of their own
+        host = "api.moby.localhost" if self.host.path else f"{self.host.address[0]}:{self.host.address[1]}"
+        lines = [f"{method} {self.host.base}{target} HTTP/1.1", f"Host: {host}", f"User-Agent: Docker-Client/28.2.2 (linux; sampan)"]
+        lines += [f"{name}: {value}" for name, value in {**self.extra, **head}.items()]
+        pieces = data is not None and not isinstance(data, bytes)
+        if pieces:
+            lines.append("Transfer-Encoding: chunked")
+        elif data is not None or method in ("POST", "PUT"):
+            lines.append(f"Content-Length: {len(data) if isinstance(data, bytes) else 0}")
+        raw = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+        if isinstance(data, bytes):
+            connection.sock.sendall(raw + data)
+        else:
+            connection.sock.sendall(raw)
+            if data is not None:
+                self._send_chunks(connection, data)
+        try:
+            return Response(connection, head_only=head_only)
+        except EOFError:
+            raise ConnectError("error during connect: EOF") if connection is not self._idle else EOFError from None
+
+    def _send_chunks(self, connection: Connection, data: Iterable[bytes]) -> None:
+        try:
+            for piece in data:
+                if piece:
+                    connection.sock.sendall(b"%x\r\n" % len(piece) + piece + b"\r\n")
+            connection.sock.sendall(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the daemon refused early: its answer says why
+
+
+def raise_error(response: Response) -> None:
+    """Raise the ApiError that an answer of status 400 or above stands for."""
+    raw = response.read()
+    reason = ""
+    if response.headers.get("content-type", "").startswith("application/json"):
+        import json
+
+        try:
+            parsed = json.loads(raw)
+            reason = str(parsed.get("message", "")) if isinstance(parsed, dict) else ""
+        except ValueError:
+            reason = ""
+    else:
+        reason = raw.decode("utf-8", "replace")
+    raise ApiError(response.status, reason.strip() or f"the daemon answered with status {response.status} and no message")

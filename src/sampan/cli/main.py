@@ -1,0 +1,291 @@
+"""The `sampan` program: finds the command, parses its options, runs it.
+
+How a command is added: a module cli/commands/NAME.py with
+
+    SPEC = Command("[OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers", flags=(Flag("force", "f", "bool", False, "..."),),
+                   min_args=1, aliases=("container rm", "container remove", "rm"))
+
+    def run(ctx: Context, args: Parsed) -> int:
+        response = ctx.client.request("DELETE", f"/containers/{ctx.path(name)}", {"force": True})
+        ...
+        return 0                                 # the exit code; errors: raise CliError(message, code)
+
+and one line for every name it has in COMMANDS below (path -> module). Nothing is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.cli.flags import Command, Flag, Parsed, UsageError, parse
+from sampan.cli.http import CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.cli.http import Client
+
+PROGRAM = "sampan"
+
+COMMANDS: dict[str, str] = {
+    "run": "run", "exec": "exec", "ps": "ps", "images": "images", "version": "version", "info": "info",
+    "attach": "attach", "cp": "cp", "create": "create", "events": "events", "import": "import_", "inspect": "inspect", "kill": "kill", "logs": "logs",
+    "pause": "pause", "port": "port", "rename": "rename", "restart": "restart", "rm": "rm", "rmi": "rmi", "start": "start", "stop": "stop",
+    "tag": "tag", "top": "top", "unpause": "unpause", "wait": "wait", "completion": "completion", "__complete": "complete",
+    "container attach": "attach", "container cp": "cp", "container create": "create", "container exec": "exec", "container inspect": "inspect",
+    "container kill": "kill", "container logs": "logs", "container ls": "ps", "container pause": "pause", "container port": "port",
+    "container prune": "container_prune", "container rename": "rename", "container restart": "restart", "container rm": "rm", "container run": "run",
+    "container start": "start", "container stop": "stop", "container top": "top", "container unpause": "unpause", "container wait": "wait",
+    "image bootstrap": "image_bootstrap", "image import": "import_", "image inspect": "inspect", "image ls": "images", "image rm": "rmi", "image tag": "tag",
+    "system events": "events", "system info": "info",
+}
+ALIASES: dict[str, str] = {
+    "container list": "container ls", "container ps": "container ls", "container remove": "container rm",
+    "image list": "image ls", "image remove": "image rm",
+}
+GROUPS: dict[str, str] = {"container": "Manage containers", "image": "Manage images", "system": "Manage Docker"}
+COMMON = ("run", "exec", "ps", "images", "version", "info")
+HIDDEN = ("__complete",)
+
+_CONFIG = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
+_CERTS = os.environ.get("DOCKER_CERT_PATH") or _CONFIG
+
+GLOBAL_FLAGS: tuple[Flag, ...] = (
+    Flag("config", "", "string", _CONFIG, "Location of client config files"),
+    Flag("context", "c", "string", "", "Name of the context to use to connect to the daemon (only \"default\" exists)"),
+    Flag("debug", "D", "bool", False, "Enable debug mode"),
+    Flag("host", "H", "list", (), "Daemon socket to connect to"),
+    Flag("log-level", "l", "string", "info", 'Set the logging level ("debug", "info", "warn", "error", "fatal")'),
+    Flag("tls", "", "bool", False, "Use TLS; implied by --tlsverify"),
+    Flag("tlscacert", "", "string", os.path.join(_CERTS, "ca.pem"), "Trust certs signed only by this CA"),
+    Flag("tlscert", "", "string", os.path.join(_CERTS, "cert.pem"), "Path to TLS certificate file"),
+    Flag("tlskey", "", "string", os.path.join(_CERTS, "key.pem"), "Path to TLS key file"),
+    Flag("tlsverify", "", "bool", bool(os.environ.get("DOCKER_TLS_VERIFY")), "Use TLS and verify the remote"),
+    Flag("version", "v", "bool", False, "Print version information and quit"),
+)
+
+
+class Context:
+    """What a command works with: the daemon's client (made at first use), the global options, the streams."""
+
+    def __init__(self, options: Parsed) -> None:
+        self.options = options
+        self._client: Client | None = None
+        self._config: dict[str, object] | None = None
+
+    @property
+    def client(self) -> Client:
+        """The client of the daemon that -H, DOCKER_HOST or the default says."""
+        if self._client is None:
+            from sampan.cli.connect import make_client
+
+            self._client = make_client(self.options)
+        return self._client
+
+    @property
+    def config(self) -> dict[str, object]:
+        """The user's config.json (docker's own file: detachKeys, psFormat, proxies, HttpHeaders, ...); {} if there is none."""
+        if self._config is None:
+            from sampan.cli.connect import load_config
+
+            self._config = load_config(self.options)
+        return self._config
+
+    @staticmethod
+    def path(name: str) -> str:
+        """A name or ID as a segment of a URL's path."""
+        from sampan.cli.http import quote
+
+        if not name.strip():
+            raise CliError("invalid container name or ID: value is empty")
+        return quote(name, safe="$&+,/:;=@")
+
+    @staticmethod
+    def print(text: str) -> None:
+        """One line on stdout, at once: output of a command that takes time must be seen as it comes."""
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    @staticmethod
+    def error(text: str) -> None:
+        """One line on stderr."""
+        sys.stdout.flush()
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def each(self, names: Sequence[str], action: object, *, echo: bool = True) -> int:
+        """Do `action(name)` for every name and print the name; errors are printed last, as docker does. Returns the exit code."""
+        assert callable(action)
+        errors: list[str] = []
+        for name in names:
+            try:
+                action(name)
+                if echo:
+                    self.print(name)
+            except CliError as error:
+                errors.append(error.message)
+        if errors:
+            self.error("\n".join(errors))
+            return 1
+        return 0
+
+
+def load(path: str) -> tuple[Command, object]:
+    """The SPEC and the run function of a command, by its path (`container rm`)."""
+    from importlib import import_module
+
+    module = import_module("sampan.cli.commands." + COMMANDS[ALIASES.get(path, path)])
+    return module.SPEC, module.run
+
+
+def usage_line(path: str, spec: Command) -> str:
+    """`sampan rm [OPTIONS] CONTAINER [CONTAINER...]`."""
+    return f"{PROGRAM} {path} {spec.use}".rstrip()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line (without the program's name). Returns the exit code; messages of errors go to stderr."""
+    try:
+        return _main(argv)
+    except UsageError as error:
+        Context.error(str(error))
+        return 125
+    except CliError as error:
+        if error.message:
+            Context.error(error.message)
+        return error.code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(argv: Sequence[str]) -> int:
+    try:
+        options = parse(GLOBAL_FLAGS, argv, interspersed=False)
+    except UsageError as error:
+        raise UsageError(f"{error}\n\nUsage:  {PROGRAM} [OPTIONS] COMMAND [ARG...]\n\nRun '{PROGRAM} --help' for more information") from None
+    rest = options.args
+    if options.help:
+        return _help(rest if rest and rest[0] in COMMANDS else [], options.help)
+    if options.bool("version"):
+        from sampan.version import VERSION
+
+        Context.print(f"Sampan version {VERSION}")
+        return 0
+    if not rest:
+        return _help([], "")
+    if rest[0] == "help":
+        return _help_command(rest[1:])
+    level = options.str("log-level")
+    if level not in ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace"):
+        raise CliError(f"Unable to parse logging level: {level}")
+    path, words = _find(rest)
+    return _run(Context(options), path, rest[words:])
+
+
+def _find(rest: Sequence[str]) -> tuple[str, int]:
+    """The command's path and how many words of the line it takes. Raises or prints help for groups and unknown names."""
+    name = rest[0]
+    if name not in GROUPS:
+        if name not in COMMANDS:
+            raise CliError(f"{PROGRAM}: unknown command: {PROGRAM} {name}\n\nRun '{PROGRAM} --help' for more information")
+        return name, 1
+    words = 1
+    path = name
+    if len(rest) > 1 and not rest[1].startswith("-"):
+        path, words = f"{name} {rest[1]}", 2
+    if path in COMMANDS or path in ALIASES:
+        return path, words
+    try:
+        parsed = parse((), rest[1:])
+    except UsageError as error:
+        raise UsageError(f"{error}\n\nUsage:  {PROGRAM} {name} COMMAND\n\nRun '{PROGRAM} {name} --help' for more information") from None
+    if parsed.args and not parsed.help:
+        raise CliError(
+            f"{PROGRAM}: unknown command: {PROGRAM} {name} {parsed.args[0]}\n\nUsage:  {PROGRAM} {name}\n\nRun '{PROGRAM} {name} --help' for more information"
+        )
+    raise CliError("", _help([name], parsed.help))
+
+
+def _run(ctx: Context, path: str, argv: Sequence[str]) -> int:
+    spec, run = load(path)
+    line = usage_line(path, spec)
+    if spec.raw:
+        args = Parsed({})
+        args.args = list(argv)
+    else:
+        try:
+            args = parse(spec.flags, argv, interspersed=spec.interspersed, warn=ctx.error)
+        except UsageError as error:
+            raise UsageError(f"{error}\n\nUsage:  {line}\n\nRun '{PROGRAM} {path} --help' for more information") from None
+    if args.help:
+        return _help(path.split(), args.help)
+    args.path = path
+    _check_count(f"{PROGRAM} {path}", line, spec, len(args.args))
+    for flag in spec.flags:
+        if flag.api and flag.name in args.set and not ctx.client.at_least(flag.api):
+            raise CliError(f'"--{flag.name}" requires API version {flag.api}, but the Docker daemon API version is {ctx.client.api_version}')
+    assert callable(run)
+    code: int = run(ctx, args)
+    return code
+
+
+def _check_count(command: str, line: str, spec: Command, count: int) -> None:
+    low, high = spec.min_args, spec.max_args
+    if low <= count and (high is None or count <= high):
+        return
+    see = "Run"
+    if high == 0:
+        text = "accepts no arguments"
+    elif high is None:
+        text, see = f"requires at least {low} argument{'s' if low != 1 else ''}", "See"
+    elif low == high:
+        text = f"requires {low} argument{'s' if low != 1 else ''}"
+    elif low == 0:
+        text = f"requires at most {high} argument{'s' if high != 1 else ''}"
+    else:
+        text = f"requires at least {low} and at most {high} argument{'s' if high != 1 else ''}"
+    raise CliError(f"{PROGRAM}: '{command}' {text}\n\nUsage:  {line}\n\n{see} '{command} --help' for more information")
+
+
+def _help(words: Sequence[str], how: str) -> int:
+    from sampan.cli import help as texts
+
+    if how == "h":
+        Context.error("Flag shorthand -h has been deprecated, use --help")
+    sys.stdout.write(texts.text(list(words)))
+    sys.stdout.flush()
+    return 0
+
+
+def _help_command(words: Sequence[str]) -> int:
+    known = [word for word in words if not word.startswith("-")]
+    path = " ".join(known[:2])
+    if path in COMMANDS or path in ALIASES or path in GROUPS or not known:
+        return _help(known[:2], "")
+    if known[0] in COMMANDS or known[0] in GROUPS:
+        return _help(known[:1], "")
+    raise CliError(f"unknown help topic: {' '.join(words)}")
+
+
+def entry() -> None:
+    """The console script. Ends the process without the interpreter's tear-down, which costs milliseconds."""
+    code = 1
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        # what a Go program does when its stdout is gone: die of SIGPIPE
+        import signal
+
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    entry()
