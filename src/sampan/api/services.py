@@ -1,0 +1,221 @@
+"""What the routes ask of the engine: one Protocol for each group of use cases. The wiring puts engine objects in; tests put fakes in.
+
+Names given as `ref` are what the client wrote; services resolve them by docker's rules (full ID, exact name with or without `/`, unique ID
+prefix). Failures are sampan.errors kinds with docker's words. Every coroutine may be cancelled when the client goes away.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from sampan.spec.docker_api.container import (
+    CreateRequest,
+    CreateResponse,
+    ExecCreateRequest,
+    ExecInspect,
+    ExecStartRequest,
+    PruneReport,
+    TopResponse,
+    UpdateConfig,
+    WaitResponse,
+)
+from sampan.spec.docker_api.image import ImageDeleteItem, ImageHistoryItem, ImageInspect, ImagesPruneReport, ImageSummary
+from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
+from sampan.spec.docker_api.network import NetworkInspect
+from sampan.spec.docker_api.system import EventMessage, PingInfo, SystemInfo, SystemVersion
+from sampan.streams import Duplex
+
+Filters = Mapping[str, Sequence[str]]
+"""Decoded `filters`: key to values."""
+
+OpenStream = Callable[[bool], Awaitable[Duplex]]
+"""`await open_stream(multiplexed)`: call once the request is known to be valid. Sends the 101 (or 200) head and returns the raw connection.
+
+multiplexed says whether the output will carry 8-byte frame headers (no tty); it chooses the Content-Type. Until this is called an
+exception becomes an ordinary HTTP error; afterwards the service owns the stream and tells errors within it.
+"""
+
+
+class AttachOptions(msgspec.Struct, frozen=True):
+    """Query of POST /containers/{id}/attach."""
+
+    stream: bool = False
+    logs: bool = False
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    detach_keys: str = ""
+
+
+class LogOptions(msgspec.Struct, frozen=True):
+    """Query of GET /containers/{id}/logs. since and until in nanoseconds since the epoch, 0 = no bound; tail -1 = all."""
+
+    stdout: bool = False
+    stderr: bool = False
+    follow: bool = False
+    timestamps: bool = False
+    details: bool = False
+    since: int = 0
+    until: int = 0
+    tail: int = -1
+
+
+class LogStream(msgspec.Struct, frozen=True):
+    """A valid log request under way: chunks are sent as they come, each flushed."""
+
+    multiplexed: bool
+    chunks: AsyncIterator[bytes]
+
+
+class PendingWait(Protocol):
+    """A wait that has begun: a later exit cannot be missed, so the head may be sent before result() is awaited."""
+
+    async def result(self) -> WaitResponse:
+        """The exit code. Cancelling it ends the wait."""
+
+
+class ContainerService(Protocol):
+    """Life of containers."""
+
+    async def create(self, name: str, request: CreateRequest, platform: str) -> CreateResponse:
+        """Make a container; name "" = a made-up one. NotFound: no such image. Conflict: name in use."""
+
+    async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> Sequence[ContainerSummary]:
+        """Containers, newest first; limit 0 = no limit, > 0 implies all. InvalidArgument: unknown filter."""
+
+    async def inspect(self, ref: str, *, size: bool) -> ContainerInspect:
+        """Everything about one container."""
+
+    async def start(self, ref: str) -> None:
+        """Start. NotModified if it runs already."""
+
+    async def stop(self, ref: str, *, timeout: int | None, signal: str) -> None:
+        """Signal ("" = its own stop signal), wait timeout seconds (None = its own, -1 = for ever), kill. NotModified if stopped."""
+
+    async def restart(self, ref: str, *, timeout: int | None, signal: str) -> None:
+        """Stop and start."""
+
+    async def kill(self, ref: str, signal: str) -> None:
+        """Send a signal by name or number; "" = SIGKILL. Conflict if not running."""
+
+    async def pause(self, ref: str, *, frozen: bool) -> None:
+        """Freeze (True) or thaw (False)."""
+
+    async def rename(self, ref: str, name: str) -> None:
+        """Give another name."""
+
+    async def update(self, ref: str, request: UpdateConfig) -> Sequence[str]:
+        """Change limits and the restart policy; the answer is warnings."""
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        """Delete. Conflict if running and not force."""
+
+    async def wait(self, ref: str, condition: str) -> PendingWait:
+        """Begin to wait: "" or not-running, next-exit, removed; anything else is InvalidArgument."""
+
+    async def top(self, ref: str, ps_args: str) -> TopResponse:
+        """Processes of a running container; ps_args as for ps(1), default -ef."""
+
+    async def resize(self, ref: str, *, height: int, width: int) -> None:
+        """Set the terminal's size in characters."""
+
+    async def prune(self, filters: Filters) -> PruneReport:
+        """Remove all stopped containers that match."""
+
+
+class ExecService(Protocol):
+    """Further processes in running containers."""
+
+    async def create(self, ref: str, request: ExecCreateRequest) -> str:
+        """Prepare an exec; the answer is its ID. Conflict if the container does not run or is paused."""
+
+    async def start(self, exec_id: str, request: ExecStartRequest, open_stream: OpenStream) -> None:
+        """Run it. Detach: return once it runs, never calling open_stream. Else stream until it ends (or the client detaches).
+
+        Docker has sent its 101 before the process is started, so a failure to start goes into the stream, with exit code 126 or 127.
+        """
+
+    async def inspect(self, exec_id: str) -> ExecInspect:
+        """State and exit code."""
+
+    async def resize(self, exec_id: str, *, height: int, width: int) -> None:
+        """Set the terminal's size in characters."""
+
+
+class AttachService(Protocol):
+    """Streams of containers."""
+
+    async def attach(self, ref: str, options: AttachOptions, open_stream: OpenStream) -> None:
+        """Attach until the container's streams end or the client leaves or detaches. Conflict: paused, restarting."""
+
+    async def logs(self, ref: str, options: LogOptions) -> LogStream:
+        """Stored output, multiplexed in docker's frames unless the container has a tty."""
+
+
+class ImageService(Protocol):
+    """Images in the local store."""
+
+    async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> Sequence[ImageSummary]:
+        """Images, newest first."""
+
+    async def inspect(self, name: str) -> ImageInspect:
+        """One image by reference, ID or ID prefix. NotFound: `No such image: name`."""
+
+    async def history(self, name: str) -> Sequence[ImageHistoryItem]:
+        """Layers, newest first."""
+
+    def import_(
+        self, source: AsyncIterator[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """Make an image of one tar. Yields docker's progress objects; a failure before the first becomes an HTTP error."""
+
+    def bootstrap(self, name: str) -> AsyncIterator[Mapping[str, object]]:
+        """Make a base image of the distribution's packages (`busybox`). Yields progress objects as import_ does."""
+
+    async def tag(self, name: str, repo: str, tag: str) -> None:
+        """Give another name."""
+
+    async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[ImageDeleteItem]:
+        """Take a name off, and delete what nothing else uses."""
+
+    async def prune(self, filters: Filters) -> ImagesPruneReport:
+        """Delete what no container uses; dangling=true (the default) keeps named images."""
+
+
+class NetworkService(Protocol):
+    """Networks that exist."""
+
+    async def list(self, filters: Filters) -> Sequence[NetworkInspect]:
+        """All networks; bridge, host and none always. Containers is left empty."""
+
+    async def inspect(self, ref: str) -> NetworkInspect:
+        """One network by ID, name or ID prefix, containers included. NotFound: `network x not found`."""
+
+
+class SystemService(Protocol):
+    """The engine as a whole."""
+
+    def ping(self) -> PingInfo:
+        """State for ping's headers. Must not wait for anything."""
+
+    async def version(self) -> SystemVersion:
+        """Versions of the parts."""
+
+    async def info(self) -> SystemInfo:
+        """Counts, limits, drivers."""
+
+    def events(self, *, since: int, until: int, filters: Filters) -> AsyncIterator[EventMessage]:
+        """Past events from since on, then live ones up to until (both in nanoseconds; 0 = none). The iterator subscribes before it
+        first waits."""
+
+
+class Services(msgspec.Struct, frozen=True):
+    """Everything the routes need."""
+
+    containers: ContainerService
+    execs: ExecService
+    attach: AttachService
+    images: ImageService
+    networks: NetworkService
+    system: SystemService
