@@ -6,15 +6,19 @@ http.client would cost more start-up time (it imports the email package) than a 
 from __future__ import annotations
 
 import os
-import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     Query = Mapping[str, "str | int | bool | list[str] | None"]
+else:
+    import _socket as socket  # the socket module proper imports enum, selectors and more: milliseconds
+
+from sampan.cli import fastjson
 
 DEFAULT_HOST = "unix:///run/sampan/sampan.sock"
 CLIENT_API_VERSION = "1.51"
@@ -104,18 +108,35 @@ class Host:
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
                 sock.connect(self.path)
                 return sock
-            sock = socket.create_connection(self.address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self.tls.wrap_socket(sock, server_hostname=self.address[0]) if self.tls else sock
+            return self._connect_tcp()
         except PermissionError:
             raise ConnectError(
                 f"permission denied while trying to connect to the Docker daemon socket at {self.text}: "
                 f"dial unix {self.path}: connect: permission denied\n{_group_hint(self.path)}".rstrip()
             ) from None
         except OSError as error:
-            if self.tls is not None and not isinstance(error, (ConnectionError, socket.gaierror, FileNotFoundError)):
+            if self.tls is not None and not isinstance(error, ConnectionError):
                 raise ConnectError(f"error during connect: {error}") from None
             raise ConnectError(f"Cannot connect to the Docker daemon at {self.text}. Is the docker daemon running?") from None
+
+
+    def _connect_tcp(self) -> socket.socket:
+        failure: OSError = ConnectionRefusedError()
+        for family, kind, protocol, _, address in socket.getaddrinfo(*self.address, 0, socket.SOCK_STREAM):
+            sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+            try:
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                sock.close()
+                failure = error
+                continue
+            if self.tls is None:
+                return sock
+            import socket as full  # ssl wants an object of the class proper
+
+            return self.tls.wrap_socket(full.socket(fileno=sock.detach()), server_hostname=self.address[0])
+        raise failure
 
 
 def _group_hint(path: str) -> str:
@@ -144,6 +165,15 @@ class Connection:
         data = self.sock.recv(_CHUNK)
         self.buffer += data
         return bool(data)
+
+    def stale(self) -> bool:
+        """Whether the daemon has closed this idle connection meanwhile."""
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except (BlockingIOError, ValueError):  # ValueError: TLS sockets take no flags
+            return False
+        except OSError:
+            return True
 
     def line(self) -> bytes:
         """One line without its end; EOFError if the stream ends before."""
@@ -234,9 +264,7 @@ class Response:
 
     def json(self) -> Any:
         """The whole body, parsed."""
-        import json
-
-        return json.loads(self.read())
+        return fastjson.loads(self.read())
 
     def lines(self) -> Iterator[bytes]:
         """The body line by line as it arrives (streams of JSON objects), without line ends; empty lines are left out."""
@@ -285,13 +313,10 @@ class Client:
     def negotiate(self) -> str:
         """The API version to speak. Unless DOCKER_API_VERSION pins it: the daemon's, but no newer than ours."""
         if self.ping is None:
-            try:
-                response = self._exchange("HEAD", "/_ping", {}, None, head_only=True)
-                if response.status != 200:
-                    response = self._exchange("GET", "/_ping", {}, None)
-                    response.read()
-            except OSError as error:
-                raise ConnectError(f"error during connect: {error}") from None
+            response = self._exchange("HEAD", "/_ping", {}, None, head_only=True)
+            if response.status != 200:
+                response = self._exchange("GET", "/_ping", {}, None)
+                response.read()
             self.ping = response.headers
             if not self.pinned:
                 server = self.ping.get("api-version") or _FALLBACK_VERSION
@@ -317,9 +342,7 @@ class Client:
             target += f"?{text}" if text else ""
         head = dict(headers or {})
         if body is not None:
-            import json
-
-            data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+            data = fastjson.dumps(body).encode("utf-8", "surrogateescape")
             head.setdefault("Content-Type", "application/json")
         response = self._exchange(method, target, head, data)
         if check and response.status >= 400:
@@ -334,9 +357,7 @@ class Client:
         data = b""
         head = {"Connection": "Upgrade", "Upgrade": "tcp"}
         if body is not None:
-            import json
-
-            data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+            data = fastjson.dumps(body).encode("utf-8", "surrogateescape")
             head["Content-Type"] = "application/json"
         connection = Connection(self.host.connect())
         response = self._send(connection, "POST", target, head, data)
@@ -349,15 +370,8 @@ class Client:
 
     def _exchange(self, method: str, target: str, head: Mapping[str, str], data: Iterable[bytes] | bytes | None, *, head_only: bool = False) -> Response:
         connection = self._idle
-        if connection is not None and not connection.busy:
-            try:
-                return self._send(connection, method, target, head, data, head_only=head_only)
-            except (OSError, EOFError):
-                connection.close()  # the daemon closed an idle connection: a new one decides
-                if data is not None and not isinstance(data, bytes):
-                    raise CliError("unexpected EOF") from None
-        connection = Connection(self.host.connect())
-        self._idle = connection
+        if connection is None or connection.busy or connection.stale():
+            connection = self._idle = Connection(self.host.connect())
         return self._send(connection, method, target, head, data, head_only=head_only)
 
     def _send(
@@ -365,7 +379,7 @@ class Client:
     ) -> Response:
         # docker's client names itself so; unix sockets have no host of their own
         host = "api.moby.localhost" if self.host.path else f"{self.host.address[0]}:{self.host.address[1]}"
-        lines = [f"{method} {self.host.base}{target} HTTP/1.1", f"Host: {host}", f"User-Agent: Docker-Client/28.2.2 (linux; sampan)"]
+        lines = [f"{method} {self.host.base}{target} HTTP/1.1", f"Host: {host}", "User-Agent: Docker-Client/28.2.2 (linux; sampan)"]
         lines += [f"{name}: {value}" for name, value in {**self.extra, **head}.items()]
         pieces = data is not None and not isinstance(data, bytes)
         if pieces:
@@ -373,16 +387,15 @@ class Client:
         elif data is not None or method in ("POST", "PUT"):
             lines.append(f"Content-Length: {len(data) if isinstance(data, bytes) else 0}")
         raw = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
-        if isinstance(data, bytes):
-            connection.sock.sendall(raw + data)
-        else:
-            connection.sock.sendall(raw)
-            if data is not None:
-                self._send_chunks(connection, data)
         try:
+            connection.sock.sendall(raw + data if isinstance(data, bytes) else raw)
+            if pieces and data is not None:
+                self._send_chunks(connection, data)  # type: ignore[arg-type]
             return Response(connection, head_only=head_only)
         except EOFError:
-            raise ConnectError("error during connect: EOF") if connection is not self._idle else EOFError from None
+            raise ConnectError("error during connect: EOF") from None
+        except OSError as error:
+            raise ConnectError(f"error during connect: {error.strerror or error}") from None
 
     def _send_chunks(self, connection: Connection, data: Iterable[bytes]) -> None:
         try:
@@ -399,10 +412,8 @@ def raise_error(response: Response) -> None:
     raw = response.read()
     reason = ""
     if response.headers.get("content-type", "").startswith("application/json"):
-        import json
-
         try:
-            parsed = json.loads(raw)
+            parsed = fastjson.loads(raw)
             reason = str(parsed.get("message", "")) if isinstance(parsed, dict) else ""
         except ValueError:
             reason = ""

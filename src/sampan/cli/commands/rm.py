@@ -1,0 +1,48 @@
+"""sampan rm."""
+
+from __future__ import annotations
+
+from sampan.cli.flags import Command, Flag, Parsed
+from sampan.cli.http import ApiError, CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.main import Context
+
+SPEC = Command(
+    "[OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers", min_args=1, complete="containers:all",
+    aliases=("container rm", "container remove", "rm"),
+    flags=(
+        Flag("force", "f", "bool", False, "Force the removal of a running container (uses SIGKILL)"),
+        Flag("link", "l", "bool", False, "Remove the specified link"),
+        Flag("volumes", "v", "bool", False, "Remove anonymous volumes associated with the container"),
+    ),
+)
+
+
+def run(ctx: Context, args: Parsed) -> int:
+    """Remove every container named."""
+    force = args.bool("force")
+    query = {"v": args.bool("volumes") or None, "link": args.bool("link") or None, "force": force or None}
+
+    def remove(name: str) -> None:
+        name = name.strip("/")
+        if not name:
+            raise CliError("container name cannot be empty")
+        ctx.client.request("DELETE", f"/containers/{ctx.path(name)}", query).read()
+
+    errors: list[str] = []
+    for name in args.args:
+        try:
+            remove(name)
+            ctx.print(name)
+        except ApiError as error:
+            if force and error.status == 404:
+                ctx.error(error.message)
+            else:
+                errors.append(error.message)
+        except CliError as error:
+            errors.append(error.message)
+    if errors:
+        ctx.error("\n".join(errors))
+    return 1 if errors else 0
