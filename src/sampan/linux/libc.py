@@ -1,0 +1,108 @@
+"""The C library by ctypes: declared once, errors as OSError. No policy here.
+
+Numbers of syscalls above 423 are the same on every architecture; the few older ones differ and are in NR.
+"""
+
+import ctypes
+import errno
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+MACHINE = os.uname().machine
+_OLD = {
+    "x86_64": {"seccomp": 317, "bpf": 321, "keyctl": 250, "capget": 125, "capset": 126, "pivot_root": 155},
+    "aarch64": {"seccomp": 277, "bpf": 280, "keyctl": 219, "capget": 90, "capset": 91, "pivot_root": 41},
+}
+NR: dict[str, int] = {
+    "pidfd_send_signal": 424,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "close_range": 436,
+    "openat2": 437,
+    "mount_setattr": 442,
+    **_OLD.get(MACHINE, _OLD["x86_64"]),
+}
+
+Argument = int | bytes | None | ctypes.Array[ctypes.c_char]
+
+
+def oserror(call: str, path: str = "") -> OSError:
+    """The OSError of the last failed call; `call` says which, ENOSYS in words a user can act on."""
+    number = ctypes.get_errno()
+    reason = "not supported by this kernel" if number == errno.ENOSYS else os.strerror(number)
+    return OSError(number, f"{call}: {reason}", path) if path else OSError(number, f"{call}: {reason}")
+
+
+def syscall(name: str, *arguments: Argument, path: str = "") -> int:
+    """A raw syscall by name. Raises OSError naming the call and path."""
+    converted = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    result = int(_syscall(ctypes.c_long(NR[name]), *converted))
+    if result < 0:
+        raise oserror(name, path)
+    return result
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    if _libc.unshare(flags) < 0:
+        raise oserror("unshare")
+
+
+def setns(fd: int, flags: int) -> None:
+    """setns(2); fd is a namespace or, since 5.8, a pidfd with several flags."""
+    if _libc.setns(fd, flags) < 0:
+        raise oserror("setns")
+
+
+def mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    """mount(2), the old call: for propagation and for kernels without a new-API equivalent."""
+    words = [value.encode() if value is not None else None for value in (source, target, kind)]
+    data = options.encode() if options is not None else None
+    if _libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), data) < 0:
+        raise oserror("mount", target)
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    if _libc.umount2(target.encode(), flags) < 0:
+        raise oserror("umount2", target)
+
+
+def prctl(option: int, *arguments: int) -> int:
+    """prctl(2) with integer arguments."""
+    values = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
+    result = int(_libc.prctl(option, *values))
+    if result < 0:
+        raise oserror("prctl")
+    return result
+
+
+def set_name(name: str) -> None:
+    """The thread's name as ps and top show it (15 bytes)."""
+    _libc.prctl(15, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0)
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    data = name.encode()
+    if _libc.sethostname(data, ctypes.c_size_t(len(data))) < 0:
+        raise oserror("sethostname")
+
+
+def setdomainname(name: str) -> None:
+    """setdomainname(2)."""
+    data = name.encode()
+    if _libc.setdomainname(data, ctypes.c_size_t(len(data))) < 0:
+        raise oserror("setdomainname")
+
+
+def close_range(first: int, last: int) -> None:
+    """Close every descriptor from first to last, both included."""
+    if first <= last:
+        syscall("close_range", first, last, 0)

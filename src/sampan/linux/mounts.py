@@ -1,0 +1,122 @@
+"""The new mount API, openat2 and pivot_root: mounts as descriptors. Thin; needs Linux 5.12."""
+
+import os
+import struct
+
+from sampan.linux.libc import mount, syscall, umount2
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_SYMLINK_NOFOLLOW = 0x100
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR_ATIME = 0x70
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+ATTRIBUTES = {
+    "ro": MOUNT_ATTR_RDONLY,
+    "nosuid": MOUNT_ATTR_NOSUID,
+    "nodev": MOUNT_ATTR_NODEV,
+    "noexec": MOUNT_ATTR_NOEXEC,
+    "noatime": MOUNT_ATTR_NOATIME,
+    "strictatime": MOUNT_ATTR_STRICTATIME,
+    "nodiratime": MOUNT_ATTR_NODIRATIME,
+}
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED}
+MNT_DETACH = 2
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+
+__all__ = ["mount", "umount2"]
+
+
+def fsopen(kind: str) -> int:
+    """A file-system context of the kind, as a descriptor."""
+    return syscall("fsopen", kind.encode(), 1, path=kind)
+
+
+def fsconfig_string(fd: int, key: str, value: str) -> None:
+    """Set an option; the kernel takes at most 255 bytes of value."""
+    syscall("fsconfig", fd, FSCONFIG_SET_STRING, key.encode(), value.encode(), 0, path=f"{key}={value}")
+
+
+def fsconfig_flag(fd: int, key: str) -> None:
+    """Set an option without a value."""
+    syscall("fsconfig", fd, FSCONFIG_SET_FLAG, key.encode(), None, 0, path=key)
+
+
+def fsconfig_create(fd: int) -> None:
+    """Make the superblock."""
+    syscall("fsconfig", fd, FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def fsmount(fd: int, attributes: int = 0) -> int:
+    """A detached mount of a created context."""
+    return syscall("fsmount", fd, 1, attributes)
+
+
+def new_mount(kind: str, options: list[str], attributes: int = 0, source: str = "") -> int:
+    """A detached mount of a new file system; options are `key=value` or flags. Raises OSError."""
+    context = fsopen(kind)
+    try:
+        if source:
+            fsconfig_string(context, "source", source)
+        for option in options:
+            key, equals, value = option.partition("=")
+            if equals:
+                fsconfig_string(context, key, value)
+            else:
+                fsconfig_flag(context, key)
+        fsconfig_create(context)
+        return fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def clone_tree(dirfd: int, path: str, recursive: bool) -> int:
+    """A detached copy of the mount at path (with submounts if recursive): a bind mount that is nowhere yet."""
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
+    return syscall("open_tree", dirfd, path.encode(), flags, path=path)
+
+
+def move_mount(mount_fd: int, target_fd: int, path: str = "") -> None:
+    """Attach a detached mount on an O_PATH descriptor; path is for the error only."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    syscall("move_mount", mount_fd, b"", target_fd, b"", flags, path=path)
+
+
+def mount_setattr(fd: int, *, attributes: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False) -> None:
+    """Change attributes and propagation of the mount at fd."""
+    argument = struct.pack("QQQQ", attributes, clear, propagation, 0)
+    syscall("mount_setattr", fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), argument, len(argument))
+
+
+def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
+    """openat2 with RESOLVE_IN_ROOT: no symlink and no `..` leads out of root_fd. Raises OSError."""
+    argument = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    return syscall("openat2", root_fd, path.encode(), argument, len(argument), path=path)
+
+
+def pivot_into(root_fd: int) -> None:
+    """Make the mount at root_fd our root and drop the old one (pivot_root(".", "."), pivot_root(2) NOTES)."""
+    os.fchdir(root_fd)
+    syscall("pivot_root", b".", b".", path="/")
+    # The old root is now stacked under the new one: no mount event may reach the host while it goes.
+    mount(None, ".", None, MS_SLAVE | MS_REC)
+    umount2(".", MNT_DETACH)
+    os.chdir("/")

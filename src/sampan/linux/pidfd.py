@@ -1,0 +1,69 @@
+"""Processes by pidfd: a number that cannot come to mean another process."""
+
+import ctypes
+import fcntl
+import os
+import struct
+
+from sampan.linux.libc import syscall
+
+PIDFD_GET_INFO = 0xC0000000 | (128 << 16) | (0xFF << 8) | 11
+"""_IOWR(PIDFS_IOCTL_MAGIC 0xFF, 11, struct pidfd_info), size field set by _info_request."""
+PIDFD_INFO_EXIT = 1 << 3
+_INFO_SIZE_VER0 = 64
+
+
+def send_signal(fd: int, signal: int) -> None:
+    """Signal the process. Raises ProcessLookupError when it is gone."""
+    syscall("pidfd_send_signal", fd, signal, None, 0)
+
+
+def exit_status(fd: int) -> int | None:
+    """The wait status of a process that was reaped by another (kernel 6.15), None if it lives or the kernel cannot say.
+
+    Source: include/uapi/linux/pidfd.h, struct pidfd_info: mask u64, cgroupid u64, pid.. (12 x u32), exit_code s32 at byte 60.
+    """
+    buffer = ctypes.create_string_buffer(_INFO_SIZE_VER0)
+    struct.pack_into("Q", buffer, 0, PIDFD_INFO_EXIT)
+    request = 0xC0000000 | (_INFO_SIZE_VER0 << 16) | (0xFF << 8) | 11
+    try:
+        fcntl.ioctl(fd, request, buffer)
+    except OSError:
+        return None
+    mask = struct.unpack_from("Q", buffer, 0)[0]
+    if not mask & PIDFD_INFO_EXIT:
+        return None
+    status: int = struct.unpack_from("i", buffer, 60)[0]
+    return status
+
+
+def stat_fields(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat from number 3 on (index 0 is the state), None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return None
+    return text[text.rindex(")") + 2 :].split()
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks after boot at which the process started (field 22), 0 when there is none."""
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields else 0
+
+
+def zombie_status(pid: int, started: int) -> int | None:
+    """The wait status of a zombie that is not our child (field 52), None if it is no zombie or another process has the number."""
+    fields = stat_fields(pid)
+    if not fields or fields[0] != "Z" or int(fields[19]) != started:
+        return None
+    return int(fields[49])
+
+
+def decode_status(status: int) -> tuple[int, int]:
+    """(code, signal) of a wait status: code is 0..255, 128 + signal for a signalled process; signal is 0 for an ordinary exit."""
+    if os.WIFSIGNALED(status):
+        signal = os.WTERMSIG(status)
+        return 128 + signal, signal
+    return os.WEXITSTATUS(status), 0

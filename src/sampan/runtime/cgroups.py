@@ -1,0 +1,285 @@
+"""Where a container's cgroups are, what is written to them, and the daemon's own calls on them (stats, pause, update, remove).
+
+Layout: <hierarchy>/<parent>/<container id> in every v1 hierarchy (and, on a hybrid host, in the v2 one too), or in the one v2 hierarchy: docker's
+cgroupfs driver. The supervisor's child makes and joins them, by a plan made here.
+"""
+
+import errno
+import os
+import time
+from functools import lru_cache
+
+import msgspec
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """The cgroup hierarchies of this host."""
+
+    version: int
+    v1: tuple[tuple[str, str], ...] = ()
+    """(controllers as mounted, such as "cpu,cpuacct" or "systemd", mount point)"""
+    unified: str = ""
+    """The v2 mount point, also on a hybrid host."""
+    controllers: tuple[str, ...] = ()
+    """Controllers to be had (v2: of the root's cgroup.controllers)."""
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits in docker's units (bytes, microseconds, shares); 0, "" or None is 'not set'."""
+
+    memory: int = 0
+    memory_swap: int = 0
+    memory_reservation: int = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    cpu_shares: int = 0
+    cpu_quota: int = 0
+    cpu_period: int = 0
+    nano_cpus: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    pids_limit: int = 0
+    blkio_weight: int = 0
+
+
+def read_layout(mountinfo: str, controllers: str) -> Layout:
+    """The layout told by the text of /proc/self/mountinfo and of the v2 root's cgroup.controllers. Pure."""
+    v1: dict[str, str] = {}
+    unified = ""
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, super_options = (right.split(" ") + ["", "", ""])[:3]
+        point = left.split(" ")[4]
+        if kind == "cgroup2":
+            unified = unified or point
+        elif kind == "cgroup":
+            options = super_options.split(",")
+            name = next((word[5:] for word in options if word.startswith("name=")), "")
+            known = [word for word in options if word not in ("rw", "ro", "clone_children", "noprefix", "xattr") and "=" not in word]
+            v1.setdefault(name or ",".join(known), point)
+    if v1:
+        names = tuple(word for key in v1 for word in key.split(","))
+        return Layout(1, tuple(v1.items()), unified, names)
+    return Layout(2, (), unified, tuple(controllers.split()))
+
+
+@lru_cache(maxsize=1)
+def host_layout() -> Layout:
+    """This host's layout, read once."""
+    with open("/proc/self/mountinfo") as file:
+        text = file.read()
+    layout = read_layout(text, "")
+    if layout.version == 2 and layout.unified:
+        with open(f"{layout.unified}/cgroup.controllers") as file:
+            layout = read_layout(text, file.read())
+    return layout
+
+
+def v1_path(layout: Layout, controller: str, path: str) -> str | None:
+    """The directory of a cgroup in the hierarchy that has the controller."""
+    for names, point in layout.v1:
+        if controller in names.split(","):
+            return f"{point}/{path}"
+    return None
+
+
+def directories(layout: Layout, path: str) -> list[str]:
+    """Every directory of a cgroup."""
+    found = [f"{point}/{path}" for _, point in layout.v1]
+    if layout.unified:
+        found.append(f"{layout.unified}/{path}")
+    return found
+
+
+def _cpu(resources: Resources) -> tuple[int, int]:
+    if resources.nano_cpus:
+        return resources.nano_cpus * 100_000 // 1_000_000_000, 100_000
+    return resources.cpu_quota, resources.cpu_period
+
+
+def _v1_writes(resources: Resources) -> list[tuple[str, str, str]]:
+    quota, period = _cpu(resources)
+    writes: list[tuple[str, str, str]] = []
+    if resources.memory:
+        writes.append(("memory", "memory.limit_in_bytes", str(resources.memory)))
+        swap = resources.memory_swap or 2 * resources.memory
+        writes.append(("memory", "memory.memsw.limit_in_bytes", str(swap)))
+    if resources.memory_reservation:
+        writes.append(("memory", "memory.soft_limit_in_bytes", str(resources.memory_reservation)))
+    if resources.memory_swappiness is not None and resources.memory_swappiness >= 0:
+        writes.append(("memory", "memory.swappiness", str(resources.memory_swappiness)))
+    if resources.oom_kill_disable:
+        writes.append(("memory", "memory.oom_control", "1"))
+    if resources.cpu_shares:
+        writes.append(("cpu", "cpu.shares", str(resources.cpu_shares)))
+    if period:
+        writes.append(("cpu", "cpu.cfs_period_us", str(period)))
+    if quota:
+        writes.append(("cpu", "cpu.cfs_quota_us", str(quota)))
+    if resources.cpuset_cpus:
+        writes.append(("cpuset", "cpuset.cpus", resources.cpuset_cpus))
+    if resources.cpuset_mems:
+        writes.append(("cpuset", "cpuset.mems", resources.cpuset_mems))
+    if resources.pids_limit > 0:
+        writes.append(("pids", "pids.max", str(resources.pids_limit)))
+    if resources.blkio_weight:
+        writes.append(("blkio", "blkio.weight", str(resources.blkio_weight)))
+    return writes
+
+
+def _v2_writes(resources: Resources) -> list[tuple[str, str, str]]:
+    quota, period = _cpu(resources)
+    writes: list[tuple[str, str, str]] = []
+    if resources.memory:
+        writes.append(("memory", "memory.max", str(resources.memory)))
+        swap = "max" if resources.memory_swap == -1 else str((resources.memory_swap or 2 * resources.memory) - resources.memory)
+        writes.append(("memory", "memory.swap.max", swap))
+    if resources.memory_reservation:
+        writes.append(("memory", "memory.low", str(resources.memory_reservation)))
+    if resources.cpu_shares:
+        writes.append(("cpu", "cpu.weight", str(1 + (max(2, resources.cpu_shares) - 2) * 9999 // 262142)))
+    if quota or period:
+        writes.append(("cpu", "cpu.max", f"{quota if quota > 0 else 'max'} {period or 100_000}"))
+    if resources.cpuset_cpus:
+        writes.append(("cpuset", "cpuset.cpus", resources.cpuset_cpus))
+    if resources.cpuset_mems:
+        writes.append(("cpuset", "cpuset.mems", resources.cpuset_mems))
+    if resources.pids_limit > 0:
+        writes.append(("pids", "pids.max", str(resources.pids_limit)))
+    if resources.blkio_weight:
+        writes.append(("io", "io.weight", f"default {1 + (resources.blkio_weight - 10) * 9999 // 990}"))
+    return writes
+
+
+def resource_writes(layout: Layout, path: str, resources: Resources) -> list[tuple[str, str, bool]]:
+    """(file, value, required) of every limit. memsw is optional: a kernel without swap accounting has no such file."""
+    result: list[tuple[str, str, bool]] = []
+    for controller, file, value in _v1_writes(resources) if layout.version == 1 else _v2_writes(resources):
+        directory = v1_path(layout, controller, path) if layout.version == 1 else f"{layout.unified}/{path}"
+        if directory is not None:
+            result.append((f"{directory}/{file}", value, "memsw" not in file and "swap.max" not in file))
+    return result
+
+
+def remove(layout: Layout, path: str, timeout: float = 1.0) -> list[str]:
+    """Remove an ended container's cgroups; the directories that would not go (still populated) are returned.
+
+    A cgroup stays busy for a moment after its last process was reaped, hence the retries, timeout in seconds for all.
+    """
+    deadline = time.monotonic() + timeout
+    left = directories(layout, path)
+    while left:
+        busy = []
+        for directory in left:
+            try:
+                os.rmdir(directory)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno == errno.EBUSY:
+                    _remove_children(directory)
+                busy.append(directory)
+        left = busy
+        if not left or time.monotonic() >= deadline:
+            break
+        time.sleep(0.002)
+    return left
+
+
+def _remove_children(directory: str) -> None:
+    """Sub-cgroups a container made itself, deepest first."""
+    for folder, _, _ in os.walk(directory, topdown=False):
+        if folder != directory:
+            try:
+                os.rmdir(folder)
+            except OSError:
+                continue
+
+
+def write(file: str, value: str) -> None:
+    """Write a cgroup file in one write(2). Raises OSError."""
+    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def update(layout: Layout, path: str, resources: Resources) -> None:
+    """Apply limits to a living container. Raises OSError.
+
+    v1 wants memsw >= memory at every moment: when raising, memsw goes first.
+    """
+    writes = resource_writes(layout, path, resources)
+    for attempt in (writes, list(reversed(writes))):
+        try:
+            for file, value, required in attempt:
+                try:
+                    write(file, value)
+                except OSError:
+                    if required:
+                        raise
+            return
+        except OSError as error:
+            if error.errno != errno.EINVAL or attempt is not writes:
+                raise
+
+
+def freeze(layout: Layout, path: str, frozen: bool, timeout: float = 5.0) -> None:
+    """Pause or resume; returns when the kernel says it is done. Raises OSError, TimeoutError."""
+    deadline = time.monotonic() + timeout
+    if layout.version == 1:
+        directory = v1_path(layout, "freezer", path)
+        if directory is None:
+            raise OSError(errno.ENOTSUP, "no freezer cgroup", path)
+        wanted = "FROZEN" if frozen else "THAWED"
+        while True:
+            write(f"{directory}/freezer.state", wanted)
+            if read(f"{directory}/freezer.state").strip() == wanted:
+                return
+            if time.monotonic() > deadline:
+                write(f"{directory}/freezer.state", "THAWED")
+                raise TimeoutError("the cgroup does not freeze")
+            time.sleep(0.001)
+    directory = f"{layout.unified}/{path}"
+    write(f"{directory}/cgroup.freeze", str(int(frozen)))
+    while f"frozen {int(frozen)}" not in read(f"{directory}/cgroup.events"):
+        if time.monotonic() > deadline:
+            write(f"{directory}/cgroup.freeze", "0")
+            raise TimeoutError("the cgroup does not freeze")
+        time.sleep(0.001)
+
+
+def read(file: str) -> str:
+    """The text of a cgroup file. Raises OSError."""
+    with open(file) as handle:
+        return handle.read()
+
+
+def processes(layout: Layout, path: str) -> list[int]:
+    """PIDs (host's) in the container's cgroup and below; empty when it is gone."""
+    directory = v1_path(layout, "pids", path) or v1_path(layout, "memory", path) if layout.version == 1 else f"{layout.unified}/{path}"
+    found: list[int] = []
+    for folder, _, _ in os.walk(directory or ""):
+        try:
+            found.extend(int(line) for line in read(f"{folder}/cgroup.procs").split())
+        except OSError:
+            continue
+    return found
+
+
+def oom_kills(layout: Layout, path: str) -> int:
+    """How many processes the OOM killer took in this cgroup; 0 when it is gone or not counted."""
+    try:
+        if layout.version == 1:
+            directory = v1_path(layout, "memory", path)
+            text = read(f"{directory}/memory.oom_control")
+        else:
+            text = read(f"{layout.unified}/{path}/memory.events")
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == "oom_kill":
+            return int(value)
+    return 0

@@ -1,0 +1,49 @@
+"""The launch plan's vocabulary, shared by runtime.plan (which makes it) and supervisor/child.py (which runs it). Data only.
+
+A plan is a JSON object, executed from top to bottom by the forked child:
+
+    kind         "init" or "exec"
+    namespaces   {"pid": "private"|"host"|"fd", "net": ..., "ipc": ..., "uts": "private"|"host", "cgroup": "private"|"host"}
+                 "fd": a descriptor named "pidns", "netns" or "ipcns" travels with the message
+    cgroup       {"dirs": [...], "cpusets": [[dir, ...] root first], "delegate": [[subtree_control, "+cpu +..."]], "writes": [[file, value, required]],
+                 "procs": [cgroup.procs files to join], "devices": null | {"v1": dir} | {"v2": dir}, "rules": [[type, major, minor, access]]}
+    binds        sources, opened in the host's view before anything else: [{"source", "destination", "readonly", "propagation", "recursive"...}]
+    rootfs       {"lowers", "upper", "work", "readonly", "propagation"}
+    mounts       what is mounted in the root, in order (OP_* below)
+    process      args, env, cwd, user, groups, tty, capabilities, no_new_privileges, rlimits, oom_score_adj, seccomp (base64 BPF), init, umask
+"""
+
+from typing import Any, Final
+
+Plan = dict[str, Any]
+
+OP_MOUNT: Final = "mount"
+"""{"op", "type", "source", "destination", "options": [...], "attributes": ["ro", "nosuid", ...]}: a new file system."""
+OP_BIND: Final = "bind"
+"""{"op", "bind": index into binds}"""
+OP_DEVICE: Final = "device"
+"""{"op", "path", "type": "c", "major", "minor", "mode", "optional"}"""
+OP_SYMLINK: Final = "symlink"
+"""{"op", "path", "target"}"""
+OP_CGROUP_V1: Final = "cgroup_v1"
+"""{"op", "destination", "controllers": [[name, host directory]], "links": [[name, target]], "readonly"}"""
+OP_CGROUP_V2: Final = "cgroup_v2"
+"""{"op", "destination", "private": bool, "source", "readonly"}"""
+
+STEP_CGROUP: Final = "cgroup"
+STEP_NAMESPACE: Final = "namespace"
+STEP_ROOTFS: Final = "rootfs"
+STEP_MOUNT: Final = "mount"
+STEP_DEVICE: Final = "device"
+STEP_SYSCTL: Final = "sysctl"
+STEP_RLIMIT: Final = "rlimit"
+STEP_OOM: Final = "oom_score_adj"
+STEP_HOSTNAME: Final = "hostname"
+STEP_TTY: Final = "tty"
+STEP_USER: Final = "user"
+STEP_CWD: Final = "cwd"
+STEP_CAPABILITIES: Final = "capabilities"
+STEP_SECCOMP: Final = "seccomp"
+STEP_EXEC: Final = "exec"
+STEP_JOIN: Final = "join"
+"""Steps of an error {"step", "errno", "path", "message"}."""

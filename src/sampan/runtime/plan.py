@@ -1,0 +1,399 @@
+"""From what the engine knows about a container (LaunchSpec, ExecSpec) to what the supervisor's child does (a plan). Pure: no file is touched.
+
+The shape of a plan is in runtime/ops.py. Host differences come in by HostFacts.
+"""
+
+import base64
+import os
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+
+from sampan.errors import InvalidArgument
+from sampan.linux import capabilities, seccomp_bpf
+from sampan.runtime import cgroups, defaults, ops
+from sampan.runtime.cgroups import Layout, Resources
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan depends on of the host it runs on."""
+
+    machine: str
+    kernel: tuple[int, int]
+    capabilities: int
+    """The mask this process may give away (its bounding set)."""
+    layout: Layout
+
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
+    """A bind or tmpfs mount. options: tmpfs's, as in `docker run --tmpfs`."""
+
+    destination: str
+    type: Literal["bind", "tmpfs"] = "bind"
+    source: str = ""
+    readonly: bool = False
+    propagation: str = "rprivate"
+    recursive: bool = True
+    readonly_recursive: bool = True
+    options: str = ""
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A host device, stat'ed by the child."""
+
+    host_path: str
+    container_path: str
+    permissions: str = "rwm"
+
+
+class Rlimit(msgspec.Struct, frozen=True, kw_only=True):
+    """-1 is unlimited; not required: left out when the host forbids it."""
+
+    name: str
+    soft: int
+    hard: int
+    required: bool = True
+
+
+class Rootfs(msgspec.Struct, frozen=True, kw_only=True):
+    """Overlay directories, lowers top first. With no lowers, `upper` itself is bound as the root."""
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    readonly: bool = False
+
+
+Share = Literal["private", "host", "fd"]
+
+
+class Namespaces(msgspec.Struct, frozen=True, kw_only=True):
+    """fd: descriptor named netns, ipcns or pidns in the launch message. cgroup None: docker's default for the host's layout."""
+
+    net: Share = "fd"
+    pid: Share = "private"
+    ipc: Share = "private"
+    uts: Literal["private", "host"] = "private"
+    cgroup: Literal["private", "host"] | None = None
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """What init and exec have in common. args: not empty. user: `name|uid[:group|gid]`. capabilities None: docker's default set."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    groups_add: tuple[str, ...] = ()
+    tty: bool = False
+    console_size: tuple[int, int] | None = None
+    """(rows, columns)"""
+    capabilities: tuple[str, ...] | None = None
+    seccomp: dict[str, Any] | Literal["unconfined"] | None = None
+    no_new_privileges: bool = False
+    rlimits: tuple[Rlimit, ...] = ()
+    oom_score_adj: int | None = None
+
+
+class LaunchSpec(Process, frozen=True, kw_only=True):
+    """A container's init process and its surroundings."""
+
+    id: str
+    rootfs: Rootfs
+    cgroup: str
+    """Path below every hierarchy's root, such as `sampan/<id>`."""
+    hostname: str = ""
+    domainname: str = ""
+    mounts: tuple[Mount, ...] = ()
+    shm_size: int = defaults.SHM_SIZE
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
+    devices: tuple[Device, ...] = ()
+    device_rules: tuple[str, ...] = ()
+    """As in `--device-cgroup-rule`: `c 1:3 mr`."""
+    namespaces: Namespaces = Namespaces()
+    resources: Resources = Resources()
+    sysctls: dict[str, str] = {}
+    init: bool = False
+    privileged: bool = False
+
+
+class ExecSpec(Process, frozen=True, kw_only=True):
+    """A further process in a running container."""
+
+    id: str
+    cgroup: str
+    namespaces: Namespaces = Namespaces()
+    privileged: bool = False
+
+
+@lru_cache(maxsize=1)
+def host_facts() -> HostFacts:
+    """This host's facts, read once."""
+    name = os.uname()
+    major, minor = (int("".join(c for c in word if c.isdigit()) or 0) for word in name.release.split("-")[0].split(".")[:2])
+    return HostFacts(
+        machine=name.machine, kernel=(major, minor), capabilities=capabilities.bounding_set(), layout=cgroups.host_layout()
+    )
+
+
+def resolve_capabilities(add: list[str], drop: list[str], privileged: bool = False) -> tuple[str, ...]:
+    """The set that CapAdd and CapDrop ask for, sorted by number. Raises InvalidArgument in docker's words.
+
+    Source: moby oci/caps/utils.go TweakCapabilities: drop ALL empties, add ALL fills; then single names.
+    """
+    every = list(capabilities.NUMBERS)
+    if privileged:
+        return tuple(every)
+
+    def normalize(names: list[str], option: str) -> set[str]:
+        result = set()
+        for name in names:
+            word = name.upper()
+            word = word if word == "ALL" or word.startswith("CAP_") else f"CAP_{word}"
+            if word != "ALL" and word not in capabilities.NUMBERS:
+                raise InvalidArgument(f'invalid {option}: unknown capability: "{word}"')
+            result.add(word)
+        return result
+
+    adds, drops = normalize(add, "CapAdd"), normalize(drop, "CapDrop")
+    if "ALL" in adds:
+        chosen = set(every) - drops
+    elif "ALL" in drops:
+        chosen = adds
+    else:
+        chosen = (set(defaults.CAPABILITIES) - drops) | adds
+    return tuple(name for name in every if name in chosen)
+
+
+@lru_cache(maxsize=64)
+def _default_filter(caps: tuple[str, ...], machine: str, kernel: tuple[int, int]) -> str:
+    profile = seccomp_bpf.default_profile()
+    return base64.b64encode(seccomp_bpf.compile_profile(profile, caps, machine, kernel)).decode()
+
+
+def _seccomp(spec: Process, caps: tuple[str, ...], host: HostFacts) -> str:
+    if spec.seccomp == "unconfined":
+        return ""
+    if spec.seccomp is None:
+        return _default_filter(caps, host.machine, host.kernel)
+    try:
+        return base64.b64encode(seccomp_bpf.compile_profile(spec.seccomp, caps, host.machine, host.kernel)).decode()
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from error
+
+
+def _process(spec: Process, privileged: bool, host: HostFacts, warnings: list[str]) -> dict[str, Any]:
+    wanted = tuple(capabilities.NUMBERS) if privileged else spec.capabilities
+    caps = defaults.CAPABILITIES if wanted is None else wanted
+    mask = capabilities.mask_of(list(caps))
+    missing = mask & ~host.capabilities
+    # Asking for all is asking for all there is; a single name that cannot be given is said.
+    if missing and not privileged and len(caps) < len(capabilities.NUMBERS):
+        warnings.append(f"The host does not have {', '.join(capabilities.names_of(missing))}: left out.")
+    return {
+        "args": list(spec.args),
+        "env": list(spec.env),
+        "cwd": spec.cwd or "/",
+        "user": spec.user,
+        "groups": list(spec.groups_add),
+        "tty": spec.tty,
+        "console_size": list(spec.console_size) if spec.console_size else None,
+        "capabilities": mask & host.capabilities,
+        "seccomp": "" if privileged and spec.seccomp is None else _seccomp(spec, caps, host),
+        "no_new_privileges": spec.no_new_privileges,
+        "rlimits": [[limit.name, limit.soft, limit.hard, limit.required] for limit in spec.rlimits],
+        "oom_score_adj": spec.oom_score_adj,
+        "umask": 0o022,
+    }
+
+
+def _device_rules(spec: LaunchSpec) -> list[list[Any]]:
+    if spec.privileged:
+        return [["a", -1, -1, "rwm"]]
+    rules: list[list[Any]] = [list(rule) for rule in defaults.DEVICE_RULES]
+    for text in spec.device_rules:
+        try:
+            kind, numbers, access = text.split()
+            major, minor = (-1 if word == "*" else int(word) for word in numbers.split(":"))
+        except ValueError as error:
+            raise InvalidArgument(f"invalid device cgroup rule format: '{text}'") from error
+        rules.append([kind, major, minor, access])
+    return rules
+
+
+def _cgroup(spec: LaunchSpec, host: HostFacts) -> dict[str, Any]:
+    layout = host.layout
+    parts = spec.cgroup.strip("/").split("/")
+    plan: dict[str, Any] = {
+        "dirs": cgroups.directories(layout, spec.cgroup),
+        "cpuset": [],
+        "delegate": [],
+        "writes": [list(item) for item in cgroups.resource_writes(layout, spec.cgroup, spec.resources)],
+        "devices": None,
+        "rules": _device_rules(spec),
+    }
+    if layout.version == 1:
+        root = cgroups.v1_path(layout, "cpuset", "")
+        if root is not None:
+            plan["cpuset"] = [root + "/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        directory = cgroups.v1_path(layout, "devices", spec.cgroup)
+        plan["devices"] = {"v1": directory} if directory else None
+    else:
+        enable = " ".join(f"+{name}" for name in layout.controllers if name in ("cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"))
+        levels = ["/".join([layout.unified, *parts[:depth]]) for depth in range(len(parts))]
+        plan["delegate"] = [[f"{level}/cgroup.subtree_control", enable] for level in levels] if enable else []
+        plan["devices"] = {"v2": f"{layout.unified}/{spec.cgroup}"}
+    return plan
+
+
+def _cgroup_mount(spec: LaunchSpec, host: HostFacts, private: bool) -> dict[str, Any]:
+    layout = host.layout
+    readonly = not spec.privileged
+    if layout.version == 2:
+        source = layout.unified if spec.privileged or not private else f"{layout.unified}/{spec.cgroup}"
+        return {"op": ops.OP_CGROUP_V2, "destination": "/sys/fs/cgroup", "private": private, "source": source, "readonly": readonly}
+    return {
+        "op": ops.OP_CGROUP_V1,
+        "destination": "/sys/fs/cgroup",
+        "controllers": [[names, f"{point}/{spec.cgroup}"] for names, point in layout.v1],
+        "links": [[name, names] for names, _ in layout.v1 if "," in names for name in names.split(",")],
+        "readonly": readonly,
+    }
+
+
+def _file_system(kind: str, destination: str, options: list[str], attributes: list[str]) -> dict[str, Any]:
+    return {"op": ops.OP_MOUNT, "type": kind, "destination": destination, "options": options, "attributes": attributes}
+
+
+_TMPFS_ATTRIBUTES = {"ro", "nosuid", "nodev", "noexec", "noatime", "strictatime", "nodiratime"}
+_TMPFS_CLEAR = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro"}
+
+
+def tmpfs_options(text: str) -> tuple[list[str], list[str]]:
+    """(file-system options, mount attributes) of a --tmpfs option string on docker's base noexec,nosuid,nodev."""
+    attributes = ["noexec", "nosuid", "nodev"]
+    options: list[str] = []
+    for word in filter(None, text.split(",")):
+        if word in _TMPFS_CLEAR:
+            attributes = [name for name in attributes if name != _TMPFS_CLEAR[word]]
+        elif word in _TMPFS_ATTRIBUTES:
+            attributes = [*(name for name in attributes if name != word), word]
+        elif word.partition("=")[0] in ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"):
+            options.append(word)
+    return options, attributes
+
+
+def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    safe = ["nosuid", "nodev", "noexec"]
+    sysfs = safe if spec.privileged else ["ro", *safe]
+    taken = {mount.destination.rstrip("/") or "/" for mount in spec.mounts}
+    result = [
+        _file_system("proc", "/proc", [], safe),
+        _file_system("tmpfs", "/dev", ["mode=755", "size=65536k"], ["nosuid", "strictatime"]),
+        _file_system("devpts", "/dev/pts", ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"], ["nosuid", "noexec"]),
+    ]
+    if spec.namespaces.net == "host":
+        # A sysfs of a network namespace that the mounter does not own cannot be made anew in every configuration: bind the host's.
+        binds.append({"source": "/sys", "destination": "/sys", "readonly": not spec.privileged, "readonly_recursive": False,
+                      "recursive": False, "propagation": "rprivate", "attributes": safe})  # fmt: skip
+        result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
+    else:
+        result.append(_file_system("sysfs", "/sys", [], sysfs))
+    result.append(_cgroup_mount(spec, host, private_cgroup))
+    if spec.namespaces.ipc == "host":
+        for path in ("/dev/mqueue", "/dev/shm"):
+            binds.append({"source": path, "destination": path, "readonly": False, "recursive": True, "propagation": "rprivate"})
+            result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
+    else:
+        result.append(_file_system("mqueue", "/dev/mqueue", [], safe))
+        if "/dev/shm" not in taken:
+            result.append(_file_system("tmpfs", "/dev/shm", ["mode=1777", f"size={spec.shm_size}"], safe))
+    for path, major, minor in defaults.DEVICES:
+        result.append({"op": ops.OP_DEVICE, "path": path, "type": "c", "major": major, "minor": minor, "mode": 0o666})
+    result.extend({"op": ops.OP_SYMLINK, "path": path, "target": target} for path, target in defaults.LINKS)
+    # By the number of their parts, as docker sorts them: a mount never hides one made before it.
+    for mount in sorted(spec.mounts, key=lambda item: item.destination.rstrip("/").count("/")):
+        if mount.type == "tmpfs":
+            options, attributes = tmpfs_options(mount.options)
+            result.append({**_file_system("tmpfs", mount.destination, options, attributes), "copy_mode": True})
+            continue
+        binds.append(
+            {
+                "source": mount.source,
+                "destination": mount.destination,
+                "readonly": mount.readonly,
+                "readonly_recursive": mount.readonly_recursive and host.kernel >= (5, 12),
+                "recursive": mount.recursive,
+                "propagation": mount.propagation or "rprivate",
+            }
+        )
+        result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
+    return result
+
+
+def launch_plan(spec: LaunchSpec, host: HostFacts | None = None) -> dict[str, Any]:
+    """The plan that starts a container. Its "warnings" are for the user, not for the supervisor. Raises InvalidArgument."""
+    host = host or host_facts()
+    warnings: list[str] = []
+    cgroup_ns = spec.namespaces.cgroup
+    if cgroup_ns is None:
+        cgroup_ns = "private" if host.layout.version == 2 and not spec.privileged else "host"
+    binds: list[dict[str, Any]] = []
+    mounts = _mounts(spec, host, cgroup_ns == "private", binds)
+    namespaces = spec.namespaces
+    sysctls = [[key, value, True] for key, value in spec.sysctls.items()]
+    if namespaces.net != "host":
+        sysctls[:0] = [[key, value, False] for key, value in defaults.NETWORK_SYSCTLS if key not in spec.sysctls]
+    shared = [mount.propagation.removeprefix("r") for mount in spec.mounts if mount.type == "bind"]
+    process = _process(spec, spec.privileged, host, warnings)
+    process["init"] = spec.init
+    masked: tuple[str, ...] = defaults.MASKED_PATHS if spec.masked_paths is None else spec.masked_paths
+    readonly = defaults.READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths
+    if spec.privileged:
+        masked, readonly = (), ()
+    return {
+        "kind": "init",
+        "id": spec.id,
+        "namespaces": {
+            "net": namespaces.net,
+            "pid": namespaces.pid,
+            "ipc": namespaces.ipc,
+            "uts": namespaces.uts,
+            "cgroup": cgroup_ns,
+        },
+        "cgroup": _cgroup(spec, host),
+        "rootfs": {
+            "lowers": list(spec.rootfs.lowers),
+            "upper": spec.rootfs.upper,
+            "work": spec.rootfs.work,
+            "readonly": spec.rootfs.readonly,
+            "propagation": "shared" if "shared" in shared else "slave" if "slave" in shared else "private",
+        },
+        "binds": binds,
+        "mounts": mounts,
+        "devices": [[device.host_path, device.container_path, device.permissions] for device in spec.devices],
+        "host_devices": spec.privileged,
+        "hostname": spec.hostname,
+        "domainname": spec.domainname,
+        "sysctls": sysctls,
+        "masked": list(masked),
+        "thermal": bool(masked),
+        "readonly": list(readonly),
+        "process": process,
+        "warnings": warnings,
+    }
+
+
+def exec_plan(spec: ExecSpec, host: HostFacts | None = None) -> dict[str, Any]:
+    """The plan that runs a further process in a container. Raises InvalidArgument."""
+    host = host or host_facts()
+    warnings: list[str] = []
+    return {
+        "kind": "exec",
+        "id": spec.id,
+        "cgroup": {"dirs": cgroups.directories(host.layout, spec.cgroup)},
+        "process": {**_process(spec, spec.privileged, host, warnings), "init": False},
+        "warnings": warnings,
+    }
