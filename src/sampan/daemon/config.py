@@ -1,0 +1,371 @@
+"""sampand's configuration: flags and daemon.json, merged and checked before anything is touched.
+
+Rules of docker (daemon/config): a key given both as a flag and in the file is refused, so is an unknown key or a wrong type; the
+sentences are docker's own, with the place in the file added. A key of a feature Sampan lacks is accepted with its default value,
+and refused with any other: a setting that is silently ignored is worse than a daemon that does not start.
+"""
+
+import ipaddress
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sampan.daemon import flags
+from sampan.daemon.convert import Ulimit, ValueProblem, from_json, from_texts, shown
+from sampan.daemon.jsonfile import Json, JsonError, Parser, line_and_column
+from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_GROUP, usage
+from sampan.version import API_VERSION, VERSION
+
+FILE_PROBLEM: Final = "unable to configure the Docker daemon with file {}: "
+LOG_LEVELS: Final = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
+DOMAIN: Final = re.compile(r"^([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+$|^\.$")
+
+
+class ConfigError(Exception):
+    """The daemon must not start; the text is for the one who starts it."""
+
+
+class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
+    """All keys of docker's daemon.json (v28), with Sampan's defaults. Sizes in bytes, times in seconds."""
+
+    allow_direct_routing: bool = False
+    authorization_plugins: tuple[str, ...] = ()
+    bip: str = ""
+    bip6: str = ""
+    bridge: str = DEFAULT_BRIDGE
+    builder: Mapping[str, Any] = {}
+    cdi_spec_dirs: tuple[str, ...] = ()
+    cgroup_parent: str = ""
+    containerd: str = ""
+    containerd_namespace: str = "moby"
+    containerd_plugin_namespace: str = "plugins.moby"
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
+    cri_containerd: bool = False
+    data_root: str = DEFAULT_DATA_ROOT
+    debug: bool = False
+    default_address_pools: tuple[Mapping[str, Any], ...] = ()
+    default_cgroupns_mode: str = ""
+    """"" = docker's choice: host on cgroup v1, private on v2."""
+    default_gateway: str = ""
+    default_gateway_v6: str = ""
+    default_ipc_mode: str = "private"
+    default_network_opts: Mapping[str, Mapping[str, str]] = {}
+    default_runtime: str = "runc"
+    default_shm_size: int = 64 << 20
+    default_ulimits: Mapping[str, Ulimit] = {}
+    dns: tuple[str, ...] = ()
+    dns_opts: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    exec_opts: tuple[str, ...] = ()
+    exec_root: str = DEFAULT_EXEC_ROOT
+    experimental: bool = False
+    features: Mapping[str, bool] = {}
+    fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
+    group: str = DEFAULT_GROUP
+    hosts: tuple[str, ...] = ()
+    """Never empty after parse_command_line: unix://<exec-root>/sampan.sock unless told otherwise."""
+    host_gateway_ips: tuple[str, ...] = ()
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+    proxies: Mapping[str, Any] = {}
+    icc: bool = True
+    init: bool = False
+    init_path: str = ""
+    insecure_registries: tuple[str, ...] = ()
+    ip: str = "0.0.0.0"
+    ip_forward: bool = True
+    ip_forward_no_drop: bool = False
+    ip_masq: bool = True
+    ip6tables: bool = True
+    iptables: bool = True
+    ipv6: bool = False
+    labels: tuple[str, ...] = ()
+    live_restore: bool = True
+    log_driver: str = "local"
+    log_format: str = "text"
+    log_level: str = "info"
+    log_opts: Mapping[str, str] = {}
+    max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
+    max_download_attempts: int = 5
+    metrics_addr: str = ""
+    mtu: int = 1500
+    network_control_plane_mtu: int = 1500
+    no_new_privileges: bool = False
+    node_generic_resources: tuple[str, ...] = ()
+    pidfile: str = ""
+    """Never empty after parse_command_line: <exec-root>/sampand.pid unless told otherwise."""
+    raw_logs: bool = False
+    registry_mirrors: tuple[str, ...] = ()
+    resolv_conf: str = ""
+    rootless: bool = False
+    runtimes: Mapping[str, Any] = {}
+    seccomp_profile: str = "builtin"
+    selinux_enabled: bool = False
+    shutdown_timeout: int = 15
+    storage_driver: str = ""
+    storage_opts: tuple[str, ...] = ()
+    swarm_default_advertise_addr: str = ""
+    tls: bool = False
+    tlscacert: str = ""
+    tlscert: str = ""
+    tlskey: str = ""
+    tlsverify: bool = False
+    userland_proxy: bool = True
+    userland_proxy_path: str = ""
+    userns_remap: str = ""
+    config_file: str = DEFAULT_CONFIG_FILE
+
+
+MISSING: Final[Mapping[str, str]] = {
+    "allow-direct-routing": "direct routing to published ports",
+    "authorization-plugins": "authorization plugins",
+    "bip6": "IPv6",
+    "builder": "the image builder",
+    "cdi-spec-dirs": "CDI devices",
+    "containerd": "containerd (Sampan runs containers itself)",
+    "cpu-rt-period": "real-time scheduling limits",
+    "cpu-rt-runtime": "real-time scheduling limits",
+    "cri-containerd": "containerd (Sampan runs containers itself)",
+    "default-address-pools": "user-defined networks",
+    "default-gateway-v6": "IPv6",
+    "default-network-opts": "user-defined networks",
+    "default-runtime": "other OCI runtimes",
+    "experimental": "experimental features",
+    "fixed-cidr-v6": "IPv6",
+    "http-proxy": "pulling images",
+    "https-proxy": "pulling images",
+    "no-proxy": "pulling images",
+    "proxies": "pulling images",
+    "init-path": "another init binary",
+    "insecure-registries": "pulling images",
+    "ipv6": "IPv6",
+    "metrics-addr": "the metrics endpoint",
+    "node-generic-resources": "swarm mode",
+    "registry-mirrors": "pulling images",
+    "resolv-conf": "another resolv.conf",
+    "rootless": "rootless mode",
+    "runtimes": "other OCI runtimes",
+    "selinux-enabled": "SELinux labels",
+    "storage-opts": "storage driver options",
+    "swarm-default-advertise-addr": "swarm mode",
+    "tls": "TLS",
+    "tlscacert": "TLS",
+    "tlscert": "TLS",
+    "tlskey": "TLS",
+    "tlsverify": "TLS",
+    "userns-remap": "user namespaces",
+}
+"""What daemon.json can ask of docker and not, yet, of Sampan: any value but the default is refused."""
+
+
+def read_file(path: str, wanted: bool) -> str:
+    """The text of the configuration file; "" when the file of the default place is not there."""
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as exc:
+        if wanted:
+            raise ConfigError(FILE_PROBLEM.format(path) + f"open {path}: no such file or directory") from exc
+        return ""
+    except OSError as exc:
+        raise ConfigError(FILE_PROBLEM.format(path) + f"open {path}: {(exc.strerror or str(exc)).lower()}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(FILE_PROBLEM.format(path) + f"failed to decode configuration JSON at offset {exc.start}: invalid UTF-8") from exc
+
+
+class FileConfig(msgspec.Struct, frozen=True):
+    """What daemon.json said: the values by key (nulls left out), and where each key stands."""
+
+    path: str
+    values: Mapping[str, Any]
+    raw: Mapping[str, Json]
+    where: Callable[[str], str]
+
+
+def parse_file(path: str, text: str) -> FileConfig:
+    """Check the file's text against the option table. Raises ConfigError with docker's sentence and the place."""
+    problem = FILE_PROBLEM.format(path)
+    if not text.strip():
+        return FileConfig(path, {}, {}, lambda _: "")
+    parser = Parser(text)
+    try:
+        document = parser.document()
+    except JsonError as exc:
+        raise ConfigError(f"{problem}invalid JSON: {exc} ({line_and_column(text, exc.offset)})") from exc
+    if not isinstance(document, dict):
+        kind = "array" if isinstance(document, list) else "string" if isinstance(document, str) else "value"
+        raise ConfigError(f"{problem}invalid JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}} (line 1)")
+
+    def where(*keys: str) -> str:
+        return line_and_column(text, parser.places[keys])
+
+    unknown = [key for key in document if key not in BY_KEY]
+    if unknown:
+        places = ", ".join(f"{key}: {where(key)}" for key in unknown)
+        raise ConfigError(f"{problem}the following directives don't match any configuration option: {', '.join(unknown)} ({places})")
+    values = {}
+    for key, raw in document.items():
+        if raw is None:
+            continue
+        try:
+            values[key] = from_json(BY_KEY[key], raw)
+        except ValueProblem as exc:
+            place = exc.path if exc.path in parser.places else (key,)
+            raise ConfigError(f"{problem}invalid JSON: {exc} ({key}: {where(*place)})") from exc
+    return FileConfig(path, values, document, lambda key: where(key))
+
+
+def parse_command_line(argv: Sequence[str]) -> DaemonConfig:
+    """sampand's configuration from its arguments (without the program's name) and the file they name.
+
+    Prints and leaves with status 0 for --help, --version and --validate; on a mistake one line on stderr and status 1.
+    """
+    try:
+        given = flags.parse(argv)
+        if given.alone("help"):
+            print(usage())
+            raise SystemExit(0)
+        if given.alone("version"):
+            print(f"Sampan version {VERSION}, API {API_VERSION}")
+            raise SystemExit(0)
+        config = merge(given)
+    except (ConfigError, flags.FlagError) as exc:
+        print(exc, file=sys.stderr)
+        raise SystemExit(1) from exc
+    if given.alone("validate"):
+        print("configuration OK")
+        raise SystemExit(0)
+    return config
+
+
+def merge(given: flags.Flags) -> DaemonConfig:
+    """Flags over file over defaults. Raises ConfigError."""
+    path = given.config_file or DEFAULT_CONFIG_FILE
+    file = parse_file(path, read_file(path, wanted=given.config_file is not None))
+    from_flags = {key: from_texts(BY_KEY[key], texts) for key, texts in given.values.items()}
+    twice = sorted(key for key in from_flags if key in file.values and key != "runtimes")
+    if twice:
+        pairs = ", ".join(
+            f"{key}: (from flag: {shown(BY_KEY[key], from_flags[key], given.values[key])}, from file: {shown(BY_KEY[key], file.raw[key])})"
+            for key in twice
+        )
+        places = ", ".join(f"{key}: {file.where(key)}" for key in twice)
+        text = f"the following directives are specified both as a flag and in the configuration file: {pairs} ({places})"
+        raise ConfigError(FILE_PROBLEM.format(path) + text)
+    fields = {key.replace("-", "_"): value for key, value in {**file.values, **from_flags}.items()}
+    config = complete(DaemonConfig(**fields, config_file=path))
+    for check in (check_values, check_modes, check_missing):
+        try:
+            check(config)
+        except KeyProblem as exc:
+            if exc.key in file.values:
+                text = f"merged configuration validation from file and command line flags failed: {exc} ({exc.key}: {file.where(exc.key)})"
+                raise ConfigError(FILE_PROBLEM.format(path) + text) from exc
+            raise ConfigError(f"{exc} (--{BY_KEY[exc.key].flag})") from exc
+    return config
+
+
+def complete(config: DaemonConfig) -> DaemonConfig:
+    """Fill in what depends on other keys: a daemon with its own exec-root gets its own socket and pid file."""
+    hosts = tuple(host if "://" in host else f"tcp://{host}" for host in config.hosts)
+    return msgspec.structs.replace(
+        config,
+        hosts=hosts or (f"unix://{config.exec_root}/sampan.sock",),
+        pidfile=config.pidfile or f"{config.exec_root}/sampand.pid",
+        log_level="debug" if config.debug else config.log_level,
+    )
+
+
+class KeyProblem(Exception):
+    """The value of `key` cannot be used."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def check_values(config: DaemonConfig) -> None:
+    """Numbers, addresses and labels, in docker's words (config.Validate)."""
+    for label in config.labels:
+        if "=" not in label.strip("="):
+            raise KeyProblem("labels", f"bad attribute format: {label}")
+    for domain in config.dns_search:
+        if len(domain) > 255 or not DOMAIN.match(domain):
+            raise KeyProblem("dns-search", f"{domain} is not a valid domain")
+    if config.mtu < 0:
+        raise KeyProblem("mtu", f"invalid default MTU: {config.mtu}")
+    for key, what in (("downloads", "max concurrent downloads"), ("uploads", "max concurrent uploads")):
+        number = getattr(config, f"max_concurrent_{key}")
+        if number < 0:
+            raise KeyProblem(f"max-concurrent-{key}", f"invalid {what}: {number}")
+    if config.max_download_attempts <= 0:
+        raise KeyProblem("max-download-attempts", f"invalid max download attempts: {config.max_download_attempts}")
+    for key in ("bip", "fixed-cidr"):
+        address = getattr(config, key.replace("-", "_"))
+        try:
+            network = ipaddress.ip_interface(address) if address else None
+        except ValueError as exc:
+            raise KeyProblem(key, f"invalid CIDR address: {address}") from exc
+        if network and (network.version != 4 or "/" not in address):
+            raise KeyProblem(key, f"invalid CIDR address: {address}")
+    for key in ("data-root", "exec-root"):
+        if not getattr(config, key.replace("-", "_")).startswith("/"):
+            raise KeyProblem(key, f"{key} must be an absolute path: {getattr(config, key.replace('-', '_'))}")
+    for host in config.hosts:
+        check_host(host)
+
+
+def check_host(host: str) -> None:
+    """A socket to listen on: unix:///path, tcp://address:port, fd://. In docker's words."""
+    protocol, _, address = host.partition("://")
+    if protocol not in ("unix", "tcp", "fd"):
+        raise KeyProblem("hosts", f"invalid bind address ({host}): unsupported proto '{protocol}'")
+    if protocol == "tcp" and "/" in address:
+        raise KeyProblem("hosts", f"invalid bind address ({host}): should not contain a path element")
+    if protocol == "unix" and not address.startswith("/"):
+        raise KeyProblem("hosts", f"invalid bind address ({host}): a unix socket needs an absolute path")
+
+
+def check_modes(config: DaemonConfig) -> None:
+    """Words out of a fixed set, in docker's words where docker has them."""
+    if config.log_level not in LOG_LEVELS:
+        raise KeyProblem("log-level", f"invalid logging level: {config.log_level}")
+    if config.log_format not in ("text", "json"):
+        raise KeyProblem("log-format", f"invalid log format: {config.log_format}")
+    if config.log_driver not in ("local", "json-file", "none"):
+        raise KeyProblem("log-driver", f"logger: no log driver named '{config.log_driver}' is registered")
+    if config.default_cgroupns_mode not in ("", "host", "private"):
+        raise KeyProblem(
+            "default-cgroupns-mode", f'invalid default cgroup namespace ({config.default_cgroupns_mode}): use "host" or "private"'
+        )
+    if config.default_ipc_mode not in ("private", "shareable"):
+        raise KeyProblem(
+            "default-ipc-mode", f'default IPC mode setting ({config.default_ipc_mode}) is invalid; use "shareable" or "private"'
+        )
+    if config.storage_driver not in ("", "overlay", "overlay2"):
+        raise KeyProblem("storage-driver", f"driver not supported: {config.storage_driver} (Sampan has overlay2)")
+    for option in config.exec_opts:
+        if option not in ("native.cgroupdriver=cgroupfs", "native.cgroupdriver="):
+            raise KeyProblem("exec-opts", f"invalid exec-opt: {option}: Sampan has native.cgroupdriver=cgroupfs")
+
+
+def check_missing(config: DaemonConfig) -> None:
+    """Refuse what would be silently ignored otherwise. Names the feature."""
+    for key, feature in MISSING.items():
+        name = key.replace("-", "_")
+        default = getattr(DEFAULTS, name)
+        if getattr(config, name) != default:
+            raise KeyProblem(key, f"{key}: not supported by Sampan {VERSION}: {feature}")
+    for feature, on in config.features.items():
+        if on:
+            raise KeyProblem("features", f"features: not supported by Sampan {VERSION}: {feature}")
+
+
+DEFAULTS: Final = DaemonConfig()

@@ -1,0 +1,211 @@
+"""sampand's flags and daemon.json: docker's sentences, with the place in the file."""
+
+import pytest
+
+from sampan.daemon.config import DaemonConfig, parse_command_line
+
+WITH_FILE = "unable to configure the Docker daemon with file {}: "
+MERGED = WITH_FILE + "merged configuration validation from file and command line flags failed: "
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """A function: the line sampand leaves with for this daemon.json and these flags."""
+
+    def run(text: str | bytes | None, *flags: str) -> str:
+        path = tmp_path / "daemon.json"
+        if text is not None:
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(SystemExit) as left:
+            parse_command_line([*(["--config-file", str(path)] if text is not None else []), *flags])
+        assert left.value.code == 1
+        return capsys.readouterr().err.strip().replace(str(path), "{}")
+
+    return run
+
+
+@pytest.fixture
+def accepted(tmp_path):
+    """A function: the configuration from this daemon.json and these flags."""
+
+    def run(text: str = "", *flags: str) -> DaemonConfig:
+        path = tmp_path / "daemon.json"
+        path.write_text(text)
+        return parse_command_line(["--config-file", str(path), *flags])
+
+    return run
+
+
+GO = "json: cannot unmarshal {} into Go struct field Config.{} of type {}"
+
+
+# The sentences up to the bracket were taken from dockerd 28.5.2 --validate.
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"foo": 1}', "the following directives don't match any configuration option: foo (foo: line 1, column 2)"),
+        (
+            '{"foo":1,\n "bar":2}',
+            "the following directives don't match any configuration option: foo, bar (foo: line 1, column 2, bar: line 2, column 2)",
+        ),
+        ('{"Debug": true}', "the following directives don't match any configuration option: Debug (Debug: line 1, column 2)"),
+        ('{\n  "debug": "x"}', "invalid JSON: " + GO.format("string", "debug", "bool") + " (debug: line 2, column 3)"),
+        ('{"hosts": "x"}', "invalid JSON: " + GO.format("string", "hosts", "[]string") + " (hosts: line 1, column 2)"),
+        ('{"mtu": "a"}', "invalid JSON: " + GO.format("string", "mtu", "int") + " (mtu: line 1, column 2)"),
+        ('{"group": 5}', "invalid JSON: " + GO.format("number", "group", "string") + " (group: line 1, column 2)"),
+        (
+            '{"log-opts": {"max-size": 5}}',
+            "invalid JSON: " + GO.format("number", "log-opts.max-size", "string") + " (log-opts: line 1, column 15)",
+        ),
+        (
+            '{"shutdown-timeout": 1.5}',
+            "invalid JSON: " + GO.format("number 1.5", "shutdown-timeout", "int") + " (shutdown-timeout: line 1, column 2)",
+        ),
+        ("{bad", "invalid JSON: invalid character 'b' looking for beginning of object key string (line 1, column 2)"),
+        (
+            '{"debug": true,\n}',
+            "invalid JSON: invalid character '}' looking for beginning of object key string (line 2, column 1)",
+        ),
+        ('{"debug": true} x', "invalid JSON: invalid character 'x' after top-level value (line 1, column 17)"),
+        ('{"hosts": [,]}', "invalid JSON: invalid character ',' looking for beginning of value (line 1, column 12)"),
+        ('{"debug": tru', "invalid JSON: unexpected end of JSON input (line 1, column 14)"),
+        ("[]", "invalid JSON: json: cannot unmarshal array into Go value of type map[string]interface {} (line 1)"),
+        ('{"dns": ["zz"]}', "invalid JSON: invalid IP address: zz (dns: line 1, column 2)"),
+        ('{"default-shm-size": "12q"}', "invalid JSON: invalid suffix: 'q' (default-shm-size: line 1, column 2)"),
+        ('{"default-shm-size": 1234}', 'invalid JSON: invalid size: "1234" (default-shm-size: line 1, column 2)'),
+        (b"\xff{}", "failed to decode configuration JSON at offset 0: invalid UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_its_place(refused, text, message):
+    assert refused(text) == WITH_FILE + message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"log-level": "zzz"}', "invalid logging level: zzz (log-level: line 1, column 2)"),
+        ('{"log-format": "x"}', "invalid log format: x (log-format: line 1, column 2)"),
+        ('{"mtu": -3}', "invalid default MTU: -3 (mtu: line 1, column 2)"),
+        ('{"labels": ["x"]}', "bad attribute format: x (labels: line 1, column 2)"),
+        (
+            '{"max-concurrent-downloads": -1}',
+            "invalid max concurrent downloads: -1 (max-concurrent-downloads: line 1, column 2)",
+        ),
+        ('{"dns-search": ["a b"]}', "a b is not a valid domain (dns-search: line 1, column 2)"),
+        (
+            '{"default-ipc-mode": "zz"}',
+            'default IPC mode setting (zz) is invalid; use "shareable" or "private" (default-ipc-mode: line 1, column 2)',
+        ),
+        (
+            '{"default-cgroupns-mode": "zz"}',
+            'invalid default cgroup namespace (zz): use "host" or "private" (default-cgroupns-mode: line 1, column 2)',
+        ),
+        (
+            '{\n "userns-remap": "default"}',
+            "userns-remap: not supported by Sampan 0.1.0: user namespaces (userns-remap: line 2, column 2)",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_with_its_place(refused, text, message):
+    assert refused(text) == MERGED + message
+
+
+@pytest.mark.parametrize(
+    ("flags", "pairs"),
+    [
+        (["-D", "-H", "unix:///b"], "debug: (from flag: true, from file: true), hosts: (from flag: [unix:///b], from file: [unix:///a])"),
+        (
+            ["--log-level=debug", "--dns", "8.8.8.8"],
+            "dns: (from flag: [8.8.8.8], from file: [1.1.1.1]), log-level: (from flag: debug, from file: info)",
+        ),
+        (["--log-opt", "max-size=5m"], "log-opts: (from flag: map[max-size:5m], from file: map[max-size:1m])"),
+        (
+            ["--default-ulimit", "nofile=5:5"],
+            "default-ulimits: (from flag: [nofile=5:5], from file: map[nofile:map[Hard:10 Name:nofile Soft:10]])",
+        ),
+        (["--icc", "--mtu", "1500"], "icc: (from flag: true, from file: true), mtu: (from flag: 1500, from file: 1500)"),
+    ],
+)
+def test_a_key_given_as_a_flag_too_is_refused(refused, flags, pairs):
+    file = (
+        '{"debug":true,"hosts":["unix:///a"],"log-level":"info","dns":["1.1.1.1"],"icc":true,"mtu":1500,'
+        '"default-ulimits":{"nofile":{"Name":"nofile","Hard":10,"Soft":10}},"log-opts":{"max-size":"1m"}}'
+    )
+    message = refused(file, *flags)
+    assert message.startswith(WITH_FILE + f"the following directives are specified both as a flag and in the configuration file: {pairs} (")
+    assert "line 1, column " in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--bogus"], "unknown flag: --bogus"),
+        (["-x"], "unknown shorthand flag: 'x' in -x"),
+        (["-Dx"], "unknown shorthand flag: 'x' in -Dx"),
+        (["--mtu=x"], 'invalid argument "x" for "--mtu" flag: strconv.ParseInt: parsing "x": invalid syntax'),
+        (["--mtu"], "flag needs an argument: --mtu"),
+        (["--debug=x"], 'invalid argument "x" for "-D, --debug" flag: strconv.ParseBool: parsing "x": invalid syntax'),
+        (["--default-shm-size=zz"], 'invalid argument "zz" for "--default-shm-size" flag: invalid size: \'zz\''),
+        (["--dns", "zz"], 'invalid argument "zz" for "--dns" flag: invalid string being converted to IP address: zz'),
+        (["--label", "x"], 'invalid argument "x" for "--label" flag: bad attribute format: x'),
+        (["--default-ulimit", "zz"], 'invalid argument "zz" for "--default-ulimit" flag: invalid ulimit argument: zz'),
+        (["foo"], '"sampand" accepts no argument(s).'),
+    ],
+)
+def test_a_flag_that_cannot_be_read_is_refused_as_pflag_does(refused, flags, message):
+    assert refused(None, *flags) == f"{message}\nSee 'sampand --help'."
+
+
+def test_a_missing_file_is_refused_only_when_it_was_named(refused):
+    line = refused(None, "--config-file", "/nowhere/daemon.json")
+    assert line == WITH_FILE.format("/nowhere/daemon.json") + "open /nowhere/daemon.json: no such file or directory"
+
+
+def test_the_defaults_are_ours(accepted):
+    config = accepted()
+    assert config.live_restore
+    assert (config.log_driver, config.bridge, config.data_root, config.exec_root) == ("local", "sampan0", "/var/lib/sampan", "/run/sampan")
+    assert config.hosts == ("unix:///run/sampan/sampan.sock",)
+    assert config.pidfile == "/run/sampan/sampand.pid"
+
+
+def test_another_exec_root_brings_its_own_socket_and_pid_file(accepted):
+    config = accepted("", "--exec-root", "/run/two")
+    assert (config.hosts, config.pidfile) == (("unix:///run/two/sampan.sock",), "/run/two/sampand.pid")
+
+
+def test_flags_and_file_are_merged(accepted):
+    config = accepted(
+        '{"debug": true, "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 10, "Hard": 20}}, "features": {"x": false}}',
+        "-H=unix:///a", "-Hunix:///b", "--label", "a=b", "--label=c=d", "--dns", "1.1.1.1,8.8.8.8", "--live-restore=false",
+        "--default-shm-size", "1g", "--log-opt", "max-size=1m",
+    )  # fmt: skip
+    assert config.hosts == ("unix:///a", "unix:///b")
+    assert config.labels == ("a=b", "c=d")
+    assert config.dns == ("1.1.1.1", "8.8.8.8")
+    assert not config.live_restore
+    assert config.default_shm_size == 1 << 30
+    assert config.log_opts == {"max-size": "1m"}
+    assert config.default_ulimits["nofile"].hard == 20
+    assert config.log_level == "debug"
+
+
+@pytest.mark.parametrize("text", ["", "\ufeff{}", '{"debug": null}', ' {"icc" : true}\n', '{"labels": ["a=\\u00e9\\ud83d\\ude00"]}'])
+def test_what_docker_accepts_is_accepted(accepted, text):
+    assert accepted(text)
+
+
+def test_validate_says_so(tmp_path, capsys):
+    (tmp_path / "d.json").write_text("{}")
+    with pytest.raises(SystemExit) as left:
+        parse_command_line(["--validate", "--config-file", str(tmp_path / "d.json")])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == "configuration OK\n"
+
+
+def test_help_lists_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        parse_command_line(["--help"])
+    text = capsys.readouterr().out
+    assert "\n  -H, --host list " in text
+    assert "--config-file string" in text
