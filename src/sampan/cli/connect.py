@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.cli.http import DEFAULT_HOST, CliError, Client, Host
+from sampan.cli.http import DEFAULT_HOST, Client, CliError, Host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ try:
         parse_constant = float
         memo: dict[str, str] = {}  # noqa: RUF012  # the scanner's own cache of key strings
 
-    _scan = _json.make_scanner(_Scan())
+    _scan = _json.make_scanner(_Scan())  # type: ignore[arg-type]
 
     def loads(raw: bytes | str) -> Any:
         """Parse a JSON document. Raises ValueError for anything else."""

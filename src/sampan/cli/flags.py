@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    _Str = str  # inside Parsed, str, bool, int and list are its methods
+    _Int = int
+    _Bool = bool
+    _Strings = list[str]
+
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
@@ -51,9 +56,9 @@ class Flag:
 
 
 class Command:
-    """What a command module says about itself: arguments (as the usage line shows them), one-line description, options, argument counts.
+    """What a command module says about itself: arguments (as in the usage line), one-line description, options, counts.
 
-    `aliases` are the full forms that the help lists (`container rm`, `rm`); completion of positionals: `complete` (containers, images, ...).
+    `aliases` are the full forms that the help lists (`container rm`, `rm`); `complete` names what completes the arguments.
     `long` replaces `short` at the top of the command's own help. `interspersed=False`: options end at the first argument (run, exec).
     """
 
@@ -80,38 +85,38 @@ class Parsed:
 
     __slots__ = ("args", "help", "path", "set", "values")
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: dict[_Str, Any]) -> None:
         self.values = values
-        self.set: set[str] = set()
-        self.args: list[str] = []
+        self.set: set[_Str] = set()
+        self.args: _Strings = []
         self.help = ""
         self.path = ""
 
-    def changed(self, name: str) -> bool:
+    def changed(self, name: _Str) -> _Bool:
         """Whether the user gave the option."""
         return name in self.set
 
-    def bool(self, name: str) -> bool:
+    def bool(self, name: _Str) -> _Bool:
         """The value of a bool option."""
-        value: bool = self.values[name]
+        value: _Bool = self.values[name]
         return value
 
-    def str(self, name: str) -> str:
+    def str(self, name: _Str) -> _Str:
         """The value of a string option."""
-        value: str = self.values[name]
+        value: _Str = self.values[name]
         return value
 
-    def int(self, name: str) -> int:
+    def int(self, name: _Str) -> _Int:
         """The value of an int, bytes (in bytes), duration (in nanoseconds) or decimal (in 1e-9) option."""
-        value: int = self.values[name]
+        value: _Int = self.values[name]
         return value
 
-    def list(self, name: str) -> list[str]:
+    def list(self, name: _Str) -> _Strings:
         """The values of a repeatable option, in the order given."""
-        value: list[str] = self.values[name] or []
+        value: _Strings = self.values[name] or []
         return value
 
-    def get(self, name: str) -> Any:
+    def get(self, name: _Str) -> Any:
         """The value of an option of any other kind."""
         return self.values[name]
 
@@ -125,7 +130,8 @@ def quote(text: str) -> str:
         elif char.isprintable():
             out.append(char)
         else:
-            out.append({"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char) or (f"\\x{ord(char):02x}" if char < "\x80" else f"\\u{ord(char):04x}"))
+            named = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char)
+            out.append(named or (f"\\x{ord(char):02x}" if char < "\x80" else f"\\u{ord(char):04x}"))
     out.append('"')
     return "".join(out)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     import _socket as socket  # the socket module proper imports enum, selectors and more: milliseconds
 
-from sampan.cli import fastjson
+from sampan.cli import fastjson  # noqa: E402
 
 DEFAULT_HOST = "unix:///run/sampan/sampan.sock"
 CLIENT_API_VERSION = "1.51"
@@ -52,7 +52,9 @@ class ConnectError(CliError):
 def quote(text: str, *, safe: str = "") -> str:
     """Percent-encode as Go's url.QueryEscape (and PathEscape with `safe`) do, but with %20 for a blank in paths."""
     keep = _SAFE | frozenset(safe.encode())
-    return "".join(chr(byte) if byte in keep else ("+" if byte == 32 and not safe else f"%{byte:02X}") for byte in text.encode("utf-8", "surrogateescape"))
+    blank = "%20" if safe else "+"
+    raw = text.encode("utf-8", "surrogateescape")
+    return "".join(chr(byte) if byte in keep else blank if byte == 32 else f"%{byte:02X}" for byte in raw)
 
 
 def encode_query(query: Query) -> str:
@@ -149,7 +151,10 @@ def _group_hint(path: str) -> str:
         return ""
     if name == "root":
         return "Only root may use this socket: run the command with sudo."
-    return f"The socket belongs to the group '{name}': run the command with sudo, or add yourself to the group (sudo usermod -aG {name} $USER) and log in again."
+    return (
+        f"The socket belongs to the group '{name}': run the command with sudo, or add yourself to the group "
+        f"(sudo usermod -aG {name} $USER) and log in again."
+    )
 
 
 class Connection:
@@ -215,7 +220,7 @@ class Response:
 
     def _done(self) -> None:
         self.connection.busy = False
-        if self.left is None and not self.chunked or self.headers.get("connection", "").lower() == "close":
+        if (self.left is None and not self.chunked) or self.headers.get("connection", "").lower() == "close":
             self.connection.close()
             self.connection.busy = True  # not to be used again
 
@@ -333,7 +338,7 @@ class Client:
     ) -> Response:
         """Send a request (path without version: "/containers/json") and read the answer's head.
 
-        body: an object sent as JSON; data: raw bytes, or pieces sent chunked. Raises ApiError for status 400 and above (unless `check` is off).
+        body: an object sent as JSON; data: raw bytes, or pieces sent chunked. Raises ApiError for status 400 and up, unless `check` is off.
         Needs no other request to be finished: a connection still busy with a stream is left alone and another one opened.
         """
         target = f"/v{self.negotiate()}{path}"
@@ -368,14 +373,17 @@ class Client:
         early, connection.buffer = connection.buffer, b""
         return Hijacked(connection.sock, early, response.headers.get("content-type", ""))
 
-    def _exchange(self, method: str, target: str, head: Mapping[str, str], data: Iterable[bytes] | bytes | None, *, head_only: bool = False) -> Response:
+    def _exchange(
+        self, method: str, target: str, head: Mapping[str, str], data: Iterable[bytes] | bytes | None, *, head_only: bool = False
+    ) -> Response:
         connection = self._idle
         if connection is None or connection.busy or connection.stale():
             connection = self._idle = Connection(self.host.connect())
         return self._send(connection, method, target, head, data, head_only=head_only)
 
     def _send(
-        self, connection: Connection, method: str, target: str, head: Mapping[str, str], data: Iterable[bytes] | bytes | None, *, head_only: bool = False,
+        self, connection: Connection, method: str, target: str, head: Mapping[str, str], data: Iterable[bytes] | bytes | None, *,
+        head_only: bool = False,
     ) -> Response:
         # docker's client names itself so; unix sockets have no host of their own
         host = "api.moby.localhost" if self.host.path else f"{self.host.address[0]}:{self.host.address[1]}"

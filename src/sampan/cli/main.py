@@ -30,16 +30,17 @@ if TYPE_CHECKING:
 PROGRAM = "sampan"
 
 COMMANDS: dict[str, str] = {
-    "run": "run", "exec": "exec", "ps": "ps", "images": "images", "version": "version", "info": "info",
-    "attach": "attach", "cp": "cp", "create": "create", "events": "events", "import": "import_", "inspect": "inspect", "kill": "kill", "logs": "logs",
-    "pause": "pause", "port": "port", "rename": "rename", "restart": "restart", "rm": "rm", "rmi": "rmi", "start": "start", "stop": "stop",
-    "tag": "tag", "top": "top", "unpause": "unpause", "wait": "wait", "completion": "completion", "__complete": "complete",
-    "container attach": "attach", "container cp": "cp", "container create": "create", "container exec": "exec", "container inspect": "inspect",
-    "container kill": "kill", "container logs": "logs", "container ls": "ps", "container pause": "pause", "container port": "port",
-    "container prune": "container_prune", "container rename": "rename", "container restart": "restart", "container rm": "rm", "container run": "run",
-    "container start": "start", "container stop": "stop", "container top": "top", "container unpause": "unpause", "container wait": "wait",
-    "image bootstrap": "image_bootstrap", "image import": "import_", "image inspect": "inspect", "image ls": "images", "image rm": "rmi", "image tag": "tag",
-    "system events": "events", "system info": "info",
+    "run": "run", "exec": "exec", "ps": "ps", "images": "images", "version": "version", "info": "info", "attach": "attach", "cp": "cp",
+    "create": "create", "events": "events", "import": "import_", "inspect": "inspect", "kill": "kill", "logs": "logs", "pause": "pause",
+    "port": "port", "rename": "rename", "restart": "restart", "rm": "rm", "rmi": "rmi", "start": "start", "stop": "stop", "tag": "tag",
+    "top": "top", "unpause": "unpause", "wait": "wait", "completion": "completion", "__complete": "complete",
+    "container attach": "attach", "container cp": "cp", "container create": "create", "container exec": "exec",
+    "container inspect": "inspect", "container kill": "kill", "container logs": "logs", "container ls": "ps", "container pause": "pause",
+    "container port": "port", "container prune": "container_prune", "container rename": "rename", "container restart": "restart",
+    "container rm": "rm", "container run": "run", "container start": "start", "container stop": "stop", "container top": "top",
+    "container unpause": "unpause", "container wait": "wait", "image bootstrap": "image_bootstrap", "image import": "import_",
+    "image inspect": "inspect", "image ls": "images", "image rm": "rmi", "image tag": "tag", "system events": "events",
+    "system info": "info",
 }
 ALIASES: dict[str, str] = {
     "container list": "container ls", "container ps": "container ls", "container remove": "container rm",
@@ -54,7 +55,7 @@ _CERTS = os.environ.get("DOCKER_CERT_PATH") or _CONFIG
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
     Flag("config", "", "string", _CONFIG, "Location of client config files"),
-    Flag("context", "c", "string", "", "Name of the context to use to connect to the daemon (only \"default\" exists)"),
+    Flag("context", "c", "string", "", 'Name of the context to use to connect to the daemon (only "default" exists)'),
     Flag("debug", "D", "bool", False, "Enable debug mode"),
     Flag("host", "H", "list", (), "Daemon socket to connect to"),
     Flag("log-level", "l", "string", "info", 'Set the logging level ("debug", "info", "warn", "error", "fatal")'),
@@ -164,7 +165,8 @@ def _main(argv: Sequence[str]) -> int:
     try:
         options = parse(GLOBAL_FLAGS, argv, interspersed=False)
     except UsageError as error:
-        raise UsageError(f"{error}\n\nUsage:  {PROGRAM} [OPTIONS] COMMAND [ARG...]\n\nRun '{PROGRAM} --help' for more information") from None
+        usage = f"Usage:  {PROGRAM} [OPTIONS] COMMAND [ARG...]"
+        raise UsageError(f"{error}\n\n{usage}\n\nRun '{PROGRAM} --help' for more information") from None
     rest = options.args
     if options.help:
         return _help(rest if rest and rest[0] in COMMANDS else [], options.help)
@@ -202,9 +204,8 @@ def _find(rest: Sequence[str]) -> tuple[str, int]:
     except UsageError as error:
         raise UsageError(f"{error}\n\nUsage:  {PROGRAM} {name} COMMAND\n\nRun '{PROGRAM} {name} --help' for more information") from None
     if parsed.args and not parsed.help:
-        raise CliError(
-            f"{PROGRAM}: unknown command: {PROGRAM} {name} {parsed.args[0]}\n\nUsage:  {PROGRAM} {name}\n\nRun '{PROGRAM} {name} --help' for more information"
-        )
+        see = f"Usage:  {PROGRAM} {name}\n\nRun '{PROGRAM} {name} --help' for more information"
+        raise CliError(f"{PROGRAM}: unknown command: {PROGRAM} {name} {parsed.args[0]}\n\n{see}")
     raise CliError("", _help([name], parsed.help))
 
 
@@ -225,7 +226,8 @@ def _run(ctx: Context, path: str, argv: Sequence[str]) -> int:
     _check_count(f"{PROGRAM} {path}", line, spec, len(args.args))
     for flag in spec.flags:
         if flag.api and flag.name in args.set and not ctx.client.at_least(flag.api):
-            raise CliError(f'"--{flag.name}" requires API version {flag.api}, but the Docker daemon API version is {ctx.client.api_version}')
+            version = ctx.client.api_version
+            raise CliError(f'"--{flag.name}" requires API version {flag.api}, but the Docker daemon API version is {version}')
     assert callable(run)
     code: int = run(ctx, args)
     return code

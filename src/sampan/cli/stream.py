@@ -1,4 +1,4 @@
-"""Attached streams: demultiplexing, raw terminals, detach keys, window sizes and signals, as `docker run`, `exec` and `attach` handle them."""
+"""Attached streams as `docker run`, `exec` and `attach` handle them: demultiplexing, raw terminals, detach keys, window sizes, signals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # the signal module proper builds three enums, for which nobody here has a use
 
-from sampan.cli.http import CliError
+from sampan.cli.http import CliError  # noqa: E402
 
 _READ = 1 << 18
 _IOV_MAX = 1024
@@ -26,8 +26,8 @@ DEFAULT_DETACH_KEYS = b"\x10\x11"  # ctrl-p, ctrl-q
 # Signals that `docker run` passes on, by the names its API takes. Not: KILL and STOP (cannot be caught), CHLD, PIPE and URG (docker drops
 # them), the synchronous ones (a fault of this process), TTIN and TTOU (job control of this process).
 SIGNAL_NAMES: dict[int, str] = {
-    1: "HUP", 2: "INT", 3: "QUIT", 10: "USR1", 12: "USR2", 14: "ALRM", 15: "TERM", 16: "STKFLT", 18: "CONT", 20: "TSTP", 24: "XCPU", 25: "XFSZ",
-    26: "VTALRM", 27: "PROF", 28: "WINCH", 29: "IO", 30: "PWR", 34: "RTMIN", 64: "RTMAX",
+    1: "HUP", 2: "INT", 3: "QUIT", 10: "USR1", 12: "USR2", 14: "ALRM", 15: "TERM", 16: "STKFLT", 18: "CONT", 20: "TSTP", 24: "XCPU",
+    25: "XFSZ", 26: "VTALRM", 27: "PROF", 28: "WINCH", 29: "IO", 30: "PWR", 34: "RTMIN", 64: "RTMAX",
     **{34 + n: f"RTMIN+{n}" for n in range(1, 16)}, **{64 - n: f"RTMAX-{n}" for n in range(1, 15)},
 }
 
@@ -163,8 +163,8 @@ class Session:
         self, client: Client, stream: Hijacked, *, stdin: bool, stdout: bool, stderr: bool, tty: bool, detach_keys: str = "",
         signals_to: str = "", resize: str = "", until: Connection | None = None,
     ) -> None:
-        """signals_to: container ID that signals are passed to ("": they end this program); resize: path of the resize endpoint, if stdout is
-        a terminal to be followed; until: a second connection whose becoming readable ends run() too."""
+        """signals_to: container ID that signals are passed to ("": they end this program); resize: path of the resize endpoint, if there is
+        a terminal to be followed; until: a second connection that ends run() when it becomes readable and no output is attached."""
         self.client = client
         self.stream = stream
         self.stdin = stdin
@@ -305,7 +305,8 @@ class Session:
 
         self._saved = termios.tcgetattr(0)
         mode = termios.tcgetattr(0)
-        mode[0] &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON)
+        mode[0] &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP)
+        mode[0] &= ~(termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON)
         mode[1] &= ~termios.OPOST
         mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
         mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
