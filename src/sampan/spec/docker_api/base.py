@@ -43,6 +43,7 @@ _EXACT = {
     "device_ids": "DeviceIDs",
     "dns_names": "DNSNames",
     "exec_ids": "ExecIDs",
+    "kernel_memory_tcp": "KernelMemoryTCP",
     "oom_killed": "OOMKilled",
     "app_armor_profile": "AppArmorProfile",
     "ip": "IP",

@@ -1,0 +1,87 @@
+"""Answers as JSON, shaped for the version of the API that the client speaks (PARITY: version-dependent behaviour; moby docs/api/version-history)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sampan.api.versions import Version
+from sampan.spec.docker_api.image import ImageInspect, ImageSummary
+from sampan.spec.docker_api.inspect import ContainerInspect
+from sampan.spec.docker_api.system import SystemInfo
+
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+
+
+def document(value: object) -> bytes:
+    """One JSON document and the newline that Go's encoder ends it with."""
+    return encode(value) + b"\n"
+
+
+def image_summaries(images: Sequence[ImageSummary], version: Version) -> bytes:
+    """Before 1.43 an untagged image was `<none>:<none>`; before 1.44 there was VirtualSize; before 1.51 Containers was -1."""
+    shown = list(images)
+    if version < (1, 51):
+        shown = [msgspec.structs.replace(image, containers=-1) for image in shown]
+    if version < (1, 44):
+        shown = [msgspec.structs.replace(image, virtual_size=image.size) for image in shown]
+    if version < (1, 43):
+        shown = [
+            msgspec.structs.replace(image, repo_tags=["<none>:<none>"], repo_digests=["<none>@<none>"])
+            if not image.repo_tags and not image.repo_digests
+            else image
+            for image in shown
+        ]
+    return document(shown)
+
+
+def image_inspect(image: ImageInspect, version: Version) -> bytes:
+    """Before 1.44 VirtualSize; before 1.45 Container and ContainerConfig; before 1.50 the config had containers' fields as well."""
+    if version < (1, 44):
+        image = msgspec.structs.replace(image, virtual_size=image.size)
+    if version >= (1, 50):
+        return document(image)
+    value: dict[str, Any] = msgspec.to_builtins(image)
+    config = {
+        "Hostname": "", "Domainname": "", "AttachStdin": False, "AttachStdout": False, "AttachStderr": False, "Tty": False,
+        "OpenStdin": False, "StdinOnce": False, "Image": "", "User": "", "Env": None, "Cmd": None, "Volumes": None, "WorkingDir": "",
+        "Entrypoint": None, "OnBuild": None, "Labels": None,
+    }
+    value["Config"] = config | (value.get("Config") or {})
+    if version < (1, 45):
+        value["Container"] = ""
+        value["ContainerConfig"] = config
+    return document(value)
+
+
+def container_inspect(container: ContainerInspect, version: Version) -> bytes:
+    """Before 1.45 an endpoint's aliases held the short ID; before 1.44 there were no DNS names and the MAC address was in Config."""
+    if version >= (1, 45):
+        return document(container)
+    value: dict[str, Any] = msgspec.to_builtins(container)
+    for name, endpoint in value["NetworkSettings"]["Networks"].items():
+        if name not in ("bridge", "host", "none"):
+            endpoint["Aliases"] = [*(endpoint.get("Aliases") or []), container.id[:12]]
+        if version < (1, 44):
+            endpoint.pop("DNSNames", None)
+    if version < (1, 44):
+        value["Config"].setdefault("MacAddress", container.network_settings.mac_address)
+    return document(value)
+
+
+def system_info(info: SystemInfo, version: Version) -> bytes:
+    """Before 1.50 BridgeNf*; before 1.49 no firewall and *Commit.Expected; before 1.25 security options as bare names."""
+    if version >= (1, 50):
+        return document(info)
+    value: dict[str, Any] = msgspec.to_builtins(info)
+    value["BridgeNfIptables"] = value["BridgeNfIp6tables"] = True
+    if version < (1, 49):
+        value.pop("FirewallBackend", None)
+        for commit in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+            value[commit]["Expected"] = value[commit]["ID"]
+    if version < (1, 25):
+        value["SecurityOptions"] = [
+            part.removeprefix("name=") for option in info.security_options for part in option.split(",") if part.startswith("name=")
+        ]
+    return document(value)
