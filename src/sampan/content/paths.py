@@ -1,8 +1,8 @@
 """Where content lies below the data root. No other module builds these paths.
 
-    <data root>/content/
-        ingest/<random>             being written: invisible, removed at start
-        blobs/sha256/<64 hex>       complete and verified, never changed
+<data root>/content/
+    ingest/<random>             being written: invisible, removed at start
+    blobs/sha256/<64 hex>       complete and verified, never changed
 """
 
 from pathlib import Path

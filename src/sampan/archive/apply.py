@@ -1,0 +1,275 @@
+"""Extract a layer's tar into a directory, in the form overlayfs wants: whiteouts as 0/0 devices, opaque directories as an xattr.
+
+The rules are docker's overlay2 (moby pkg/archive/archive.go Unpack, archive_linux.go overlayWhiteoutConverter):
+missing parents are root's, 0755; a directory merges into one that is there, anything else is replaced; the root's own attributes stay;
+a symlinked parent made by the same tar is followed inside the root; a hard link to what the tar does not have is an error.
+The caller has changed its root to the directory as well: each parent is also resolved with RESOLVE_IN_ROOT.
+"""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from typing import Final
+
+from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive, TarReader
+from sampan.archive.trees import remove_tree
+from sampan.linux.openat2 import openat2
+
+WHITEOUT: Final = b".wh."
+WHITEOUT_META: Final = b".wh..wh."
+OPAQUE: Final = b".wh..wh..opq"
+OPAQUE_XATTR: Final = "trusted.overlay.opaque"
+_OWN_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NODE_TYPE = {CHAR: stat.S_IFCHR, BLOCKDEV: stat.S_IFBLK, FIFO: stat.S_IFIFO}
+
+
+def clean(name: bytes) -> bytes:
+    """The name relative to the root, `.` and empty components removed; b"" is the root itself.
+
+    Raises InvalidArchive for one that leads out.
+    """
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise InvalidArchive(f"{printable(name)!r} is outside of the root: breakout")
+            parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
+
+
+def printable(name: bytes) -> str:
+    """A name for an error message."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+class Applied:
+    """What one tar came to."""
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self.size = 0
+        """Sum of the sizes of regular files, bytes."""
+
+
+class LayerApplier:
+    """Extracts entries below root_fd. Use `with`, then apply()."""
+
+    def __init__(self, root_fd: int) -> None:
+        self._root = root_fd
+        self._parent_name: bytes | None = None
+        self._parent = -1
+        self._directory_times: dict[bytes, int] = {}
+        self.result = Applied()
+
+    def __enter__(self) -> "LayerApplier":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget_parent()
+
+    def apply(self, reader: TarReader) -> Applied:
+        """Extract everything. Raises InvalidArchive, TruncatedArchive, OSError(errno, ..., name)."""
+        for entry in reader:
+            self.result.entries += 1
+            try:
+                self._one(entry, reader)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+                    raise
+                raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
+        for name, mtime_ns in self._directory_times.items():
+            parent, _, base = name.rpartition(b"/")
+            # what a later entry removed or replaced has no time to set
+            with suppress(FileNotFoundError, NotADirectoryError):
+                fd = openat2(self._root, parent or b".", _DIRECTORY_FLAGS)
+                try:
+                    if stat.S_ISDIR(os.stat(base, dir_fd=fd, follow_symlinks=False).st_mode):
+                        self._set_time(fd, base, mtime_ns)
+                finally:
+                    os.close(fd)
+        return self.result
+
+    def _one(self, entry: Entry, reader: TarReader) -> None:
+        name = clean(entry.name)
+        if not name:
+            return
+        parent_name, _, base = name.rpartition(b"/")
+        parent = self._open_parent(parent_name)
+        if base.startswith(WHITEOUT):
+            self._whiteout(entry, parent, base)
+            return
+        if not self._make_room(entry, parent, base):
+            os.mkdir(base, 0o700, dir_fd=parent)
+        if entry.type == REGULAR:
+            self._regular(entry, parent, base, reader)
+            return
+        if entry.type == SYMLINK:
+            os.symlink(entry.link, base, dir_fd=parent)
+        elif entry.type == HARDLINK:
+            self._hard_link(entry, parent, base)
+            return
+        elif entry.type in _NODE_TYPE:
+            os.mknod(base, _NODE_TYPE[entry.type] | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
+        elif entry.type != DIRECTORY:
+            raise InvalidArchive(f"unhandled tar header type {entry.type[0]}")
+        self._attributes(entry, parent, base)
+        if entry.type == DIRECTORY:
+            # written at the end: making the children changes it
+            self._directory_times[name] = entry.mtime_ns
+        else:
+            self._set_time(parent, base, entry.mtime_ns)
+
+    def _open_parent(self, name: bytes) -> int:
+        """The parent directory, made where it is missing. Valid until the next call."""
+        if name == self._parent_name:
+            return self._parent
+        self._forget_parent()
+        self._parent = os.dup(self._root) if not name else self._open_directory(name)
+        self._parent_name = name
+        return self._parent
+
+    def _open_directory(self, name: bytes) -> int:
+        try:
+            return openat2(self._root, name, _DIRECTORY_FLAGS)
+        except FileNotFoundError:
+            pass
+        upper, _, base = name.rpartition(b"/")
+        missing = [base]
+        while True:
+            try:
+                fd = openat2(self._root, upper or b".", _DIRECTORY_FLAGS)
+                break
+            except FileNotFoundError:
+                upper, _, base = upper.rpartition(b"/")
+                missing.append(base)
+        for part in reversed(missing):
+            try:
+                os.mkdir(part, 0o755, dir_fd=fd)
+                child = openat2(fd, part, _DIRECTORY_FLAGS | os.O_NOFOLLOW)
+            finally:
+                os.close(fd)
+            fd = child
+            os.fchmod(fd, 0o755)
+        return fd
+
+    def _forget_parent(self) -> None:
+        if self._parent >= 0:
+            os.close(self._parent)
+        self._parent, self._parent_name = -1, None
+
+    def _make_room(self, entry: Entry, parent: int, base: bytes) -> bool:
+        """Remove what is in the way. False when a directory is still to be made."""
+        try:
+            there = os.stat(base, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return entry.type != DIRECTORY
+        if stat.S_ISDIR(there.st_mode) and entry.type == DIRECTORY:
+            return True
+        remove_tree(parent, base)
+        return entry.type != DIRECTORY
+
+    def _whiteout(self, entry: Entry, parent: int, base: bytes) -> None:
+        if base == OPAQUE:
+            os.setxattr(parent, OPAQUE_XATTR, b"y")
+            return
+        if base.startswith(WHITEOUT_META):
+            return  # aufs' own bookkeeping
+        hidden = base[len(WHITEOUT) :]
+        if hidden in (b"", b".", b".."):
+            raise InvalidArchive(f"invalid whiteout {printable(entry.name)!r}")
+        try:
+            there = os.stat(hidden, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
+            os.chown(hidden, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+            return
+        # a whiteout hides what lower layers have; this layer's own entry of the name stays (image-spec layer.md)
+        if stat.S_ISDIR(there.st_mode):
+            fd = os.open(hidden, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=parent)
+            try:
+                os.setxattr(fd, OPAQUE_XATTR, b"y")
+            finally:
+                os.close(fd)
+
+    def _regular(self, entry: Entry, parent: int, base: bytes, reader: TarReader) -> None:
+        fd = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+        try:
+            if entry.sparse is None:
+                for piece in reader.data():
+                    _write_all(fd, piece)
+            else:
+                os.ftruncate(fd, entry.size)
+                _write_fragments(fd, entry.sparse, reader)
+            os.fchown(fd, entry.uid, entry.gid)
+            for key, value in entry.xattrs.items():
+                _set_xattr(fd, key, value)
+            os.fchmod(fd, entry.mode)
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(fd)
+        self.result.size += entry.size
+
+    def _hard_link(self, entry: Entry, parent: int, base: bytes) -> None:
+        target_parent, _, target = clean(entry.link).rpartition(b"/")
+        if not target:
+            raise InvalidArchive(f"invalid hardlink {printable(entry.name)!r} -> {printable(entry.link)!r}")
+        try:
+            fd = openat2(self._root, target_parent or b".", _DIRECTORY_FLAGS)
+        except FileNotFoundError:
+            raise InvalidArchive(f"link {printable(entry.link)} {printable(entry.name)}: no such file or directory") from None
+        try:
+            os.link(target, base, src_dir_fd=fd, dst_dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            raise InvalidArchive(f"link {printable(entry.link)} {printable(entry.name)}: no such file or directory") from None
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _attributes(entry: Entry, parent: int, base: bytes) -> None:
+        os.chown(base, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        if entry.xattrs:
+            os.fchdir(parent)  # setxattr(2) knows no directory descriptor
+            for key, value in entry.xattrs.items():
+                _set_xattr(base, key, value)
+        if entry.type != SYMLINK:
+            os.chmod(base, entry.mode, dir_fd=parent)
+
+    @staticmethod
+    def _set_time(parent: int, base: bytes, mtime_ns: int) -> None:
+        os.utime(base, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+
+def _set_xattr(target: int | bytes, key: bytes, value: bytes) -> None:
+    """Set one; those that the file system does not have are left out, as docker does. overlayfs' own are never taken from an archive."""
+    if key.startswith(_OWN_XATTRS):
+        return
+    try:
+        if isinstance(target, int):
+            os.setxattr(target, key, value)
+        else:
+            os.setxattr(target, key, value, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EPERM):
+            raise
+
+
+def _write_all(fd: int, piece: memoryview) -> None:
+    while piece:
+        piece = piece[os.write(fd, piece) :]
+
+
+def _write_fragments(fd: int, fragments: list[tuple[int, int]], reader: TarReader) -> None:
+    """Lay the stored bytes of a sparse file where they belong."""
+    pending = iter(fragments)
+    offset = left = 0
+    for piece in reader.data():
+        while piece:
+            if not left:
+                offset, left = next(pending)
+            written = os.pwrite(fd, piece[:left], offset)
+            piece = piece[written:]
+            offset, left = offset + written, left - written

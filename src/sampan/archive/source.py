@@ -1,0 +1,67 @@
+"""A byte source for the tar reader: exact reads from something that gives pieces, every byte hashed on its way."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+CHUNK = 1 << 20
+
+
+class TruncatedArchive(ValueError):
+    """The stream ended inside an entry."""
+
+
+class Source:
+    """Reads by exact amounts. `hexdigest` covers what was taken from the stream so far, not what the caller has consumed."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        """read(n) gives 1..n bytes, b"" at the end."""
+        self._read = read
+        self._hash = hashlib.sha256()
+        self._buffer = memoryview(b"")
+        self.consumed = 0
+
+    def _fill(self) -> bool:
+        piece = self._read(CHUNK)
+        self._hash.update(piece)
+        self._buffer = memoryview(piece)
+        return bool(piece)
+
+    def some(self, limit: int) -> memoryview:
+        """1..limit bytes, or nothing at the end of the stream. Valid until the next call."""
+        if not self._buffer and not self._fill():
+            return self._buffer
+        piece = self._buffer[:limit]
+        self._buffer = self._buffer[len(piece) :]
+        self.consumed += len(piece)
+        return piece
+
+    def exact(self, size: int) -> bytes:
+        """size bytes. Raises TruncatedArchive; the caller bounds size."""
+        piece = self.some(size)
+        if len(piece) == size:
+            return bytes(piece)
+        joined = bytearray(piece)
+        while len(joined) < size:
+            piece = self.some(size - len(joined))
+            if not piece:
+                raise TruncatedArchive("unexpected EOF")
+            joined += piece
+        return bytes(joined)
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """size bytes in pieces. Raises TruncatedArchive."""
+        while size:
+            piece = self.some(size)
+            if not piece:
+                raise TruncatedArchive("unexpected EOF")
+            size -= len(piece)
+            yield piece
+
+    def drain(self) -> None:
+        """Read (and hash) to the end of the stream."""
+        while self.some(CHUNK):
+            pass
+
+    def hexdigest(self) -> str:
+        """sha256 of all bytes the stream has given."""
+        return self._hash.hexdigest()

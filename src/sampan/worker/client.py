@@ -1,0 +1,148 @@
+"""sampand's side of the workers: start the zygote, give it jobs, a few at a time, wait for their answers."""
+
+import asyncio
+import itertools
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import sampan
+from sampan.errors import InvalidArgument, SystemFailure
+from sampan.worker import wire
+
+
+def _set(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+class WorkerPool:
+    """Runs jobs in children of a warm zygote. A zygote that dies is started again with the next job."""
+
+    def __init__(self, *, python: str = sys.executable, parallel: int | None = None) -> None:
+        """parallel: jobs at a time; default: the number of CPUs, 2 to 8."""
+        self._python = python
+        self._slots = asyncio.Semaphore(parallel or min(max(os.cpu_count() or 2, 2), 8))
+        self._numbers = itertools.count(1)
+        self._control: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start the zygote, if it does not run. Raises SystemFailure."""
+        async with self._starting:
+            if self._process is not None and self._process.returncode is None:
+                return
+            self._drop()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            package_root = str(Path(sampan.__path__[0]).parent)
+            environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": package_root, "LC_ALL": "C.UTF-8"}
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    self._python,
+                    "-m",
+                    "sampan.worker.main",
+                    stdin=theirs.fileno(),
+                    stdout=asyncio.subprocess.DEVNULL,
+                    env=environment,
+                    cwd="/",
+                )
+            except OSError as error:
+                ours.close()
+                raise SystemFailure(f"cannot start the worker process: {error}") from error
+            finally:
+                theirs.close()
+            ours.setblocking(False)
+            self._control = ours
+
+    async def stop(self) -> None:
+        """End the zygote and every job. May be called twice."""
+        self._drop()
+        if self._process is not None:
+            await self._process.wait()
+            self._process = None
+
+    def _drop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+    async def run(self, name: str, args: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+        """Do one job; the descriptors stay the caller's. When cancelled it returns only once the job has really ended.
+
+        Raises InvalidArgument for what the job refused, SystemFailure for what the machine refused or when the worker died.
+        """
+        async with self._slots:
+            await self.start()
+            number = next(self._numbers)
+            reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with reply:
+                reply.setblocking(False)
+                try:
+                    await self._send({"job": number, "name": name, "args": args}, [theirs.fileno(), *fds])
+                finally:
+                    theirs.close()
+                try:
+                    answer = await self._answer(reply)
+                except asyncio.CancelledError:
+                    with suppress(OSError, SystemFailure):
+                        await self._send({"cancel": number}, [])
+                    await self._end_of(reply)
+                    raise
+        if answer is None:
+            raise SystemFailure(f"the worker died in the job {name}")
+        if "error" in answer:
+            kind = InvalidArgument if answer["error"]["kind"] == "invalid" else SystemFailure
+            raise kind(answer["error"]["message"])
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def _send(self, message: dict[str, Any], fds: list[int]) -> None:
+        for _ in range(1000):
+            if self._control is None:
+                break
+            try:
+                wire.send(self._control, message, fds)
+                return
+            except BlockingIOError:
+                await asyncio.sleep(0.01)
+            except OSError:
+                break
+        self._drop()
+        raise SystemFailure("the worker process is gone")
+
+    @staticmethod
+    async def _answer(reply: socket.socket) -> dict[str, Any] | None:
+        """The job's last word, or None when it died without one."""
+        loop = asyncio.get_running_loop()
+        while True:
+            readable: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(reply, _set, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(reply)
+            received = wire.recv(reply)
+            if received is None:
+                return None
+            message, fds = received
+            for fd in fds:
+                os.close(fd)
+            if "result" in message or "error" in message:
+                return message
+
+    async def _end_of(self, reply: socket.socket) -> None:
+        """Wait, shielded from further cancelling, until every holder of the other end is gone."""
+
+        async def drained() -> None:
+            while await self._answer(reply) is not None:
+                pass
+
+        task = asyncio.ensure_future(drained())
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(task)

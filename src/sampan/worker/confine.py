@@ -1,0 +1,61 @@
+"""What a worker gives up before it looks at hostile bytes."""
+
+import os
+import resource
+from contextlib import suppress
+
+from sampan.linux import capabilities, libc, prctl
+
+_NOBODY = 65534
+_EXTRACT = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP", "CAP_SYS_ADMIN"]
+"""CAP_SYS_ADMIN is for the trusted.* xattrs overlayfs reads."""
+_CLONE_NEWNET, _CLONE_NEWIPC = 0x40000000, 0x08000000
+
+
+def close_others(keep: list[int]) -> None:
+    """Close every descriptor from 3 on that is not kept."""
+    first = 3
+    for fd in sorted({fd for fd in keep if fd >= 3}):
+        if fd > first:
+            os.closerange(first, fd)
+        first = fd + 1
+    libc.close_range(first, 0x7FFFFFFF)
+
+
+def be_expendable() -> None:
+    """Let the kernel's OOM killer take this process before any container."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("800")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def into_root(root_fd: int) -> None:
+    """Make a directory this process's root, keep only what extracting needs, cut off the network.
+
+    Without root's rights: as far as it goes.
+    """
+    os.fchdir(root_fd)
+    if os.geteuid() != 0:
+        return
+    with suppress(OSError):
+        libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
+    bounding = capabilities.bounding_set()  # read from /proc, which is about to be out of reach
+    os.chroot(".")
+    keep = capabilities.mask_of(_EXTRACT) & bounding
+    capabilities.limit_bounding(keep, bounding)
+    capabilities.capset(keep, keep, 0)
+    prctl.set_no_new_privs()
+
+
+def into_nothing(root_fd: int) -> None:
+    """Give up everything: another root, user nobody, no capability. For the decompressors, which are C libraries."""
+    os.fchdir(root_fd)
+    if os.geteuid() == 0:
+        with suppress(OSError):
+            libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
+        os.chroot(".")
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    prctl.set_no_new_privs()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -1,0 +1,110 @@
+"""The job table. Each runs in a child of its own, with its arguments and its descriptors, and returns what JSON can hold."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from sampan.archive import compression
+from sampan.archive.apply import LayerApplier
+from sampan.archive.reader import TarReader
+from sampan.archive.source import Source
+from sampan.archive.trees import measure_tree, remove_tree
+from sampan.linux.syncfs import syncfs
+from sampan.worker import confine
+
+_PIPE_SIZE = 1 << 20
+_F_SETPIPE_SZ = 1031
+
+
+def _reader_of(fd: int) -> compression.Read:
+    return lambda limit: os.read(fd, limit)
+
+
+class Decompressor:
+    """A child without any rights that turns a compressed stream into a plain one. Its errors are kept apart from the reader's."""
+
+    def __init__(self, kind: compression.Compression, head: bytes, archive: int, root_fd: int) -> None:
+        import fcntl
+
+        self.output, output = os.pipe2(os.O_CLOEXEC)
+        self._errors, errors = os.pipe2(os.O_CLOEXEC)
+        with suppress(OSError):
+            fcntl.fcntl(output, _F_SETPIPE_SZ, _PIPE_SIZE)
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._child(kind, head, archive, root_fd, output, errors)
+        os.close(output)
+        os.close(errors)
+
+    @staticmethod
+    def _child(kind: compression.Compression, head: bytes, archive: int, root_fd: int, output: int, errors: int) -> None:
+        status = 1
+        try:
+            confine.close_others([archive, root_fd, output, errors])
+            confine.into_nothing(root_fd)
+            os.close(root_fd)
+            read = compression.decompress(kind, compression.prefixed(head, _reader_of(archive)))
+            while piece := read(_PIPE_SIZE):
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(output, view) :]
+            status = 0
+        except BrokenPipeError:
+            pass  # the reader gave up, and says why
+        except BaseException as error:
+            os.write(errors, str(error).encode()[:4096])
+        finally:
+            os._exit(status)
+
+    def finish(self) -> str:
+        """End it; returns its error, or an empty text."""
+        os.close(self.output)
+        with os.fdopen(self._errors, "rb") as file:
+            text = file.read().decode("utf-8", "replace")
+        _, status = os.waitpid(self._pid, 0)
+        # killed or crashed by what it read: SIGPIPE is ignored in Python, so no other signal is harmless
+        return text or ("decompressor was killed" if os.WIFSIGNALED(status) else "")
+
+
+def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: the archive, the empty directory to fill. -> diff_id, size, entries. Everything is on disk when it returns."""
+    archive, root_fd = fds
+    head, read = compression.peek(_reader_of(archive))
+    kind = compression.detect(head)
+    child = Decompressor(kind, head, archive, root_fd) if kind else None
+    confine.into_root(root_fd)
+    source = Source(read if child is None else _reader_of(child.output))
+    try:
+        with LayerApplier(root_fd) as applier:
+            applied = applier.apply(TarReader(source))
+        source.drain()
+    except Exception:
+        if child is not None and (text := child.finish()):
+            raise compression.CompressionError(text) from None
+        raise
+    if child is not None and (text := child.finish()):
+        raise compression.CompressionError(text)
+    if not source.consumed:
+        raise compression.CompressionError("unexpected EOF")
+    syncfs(root_fd)
+    return {"diff_id": "sha256:" + source.hexdigest(), "size": applied.size, "entries": applied.entries}
+
+
+def usage(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: a directory. -> size (bytes), inodes"""
+    confine.into_root(fds[0])
+    size, inodes = measure_tree(fds[0])
+    return {"size": size, "inodes": inodes}
+
+
+def empty(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: a trash directory. Remove all that is in it. -> removed (count)"""
+    confine.into_root(fds[0])
+    names = os.listdir(fds[0])
+    for name in names:
+        remove_tree(fds[0], name)
+    return {"removed": len(names)}
+
+
+JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {"unpack": unpack, "usage": usage, "empty": empty}
