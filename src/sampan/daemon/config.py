@@ -5,7 +5,9 @@ sentences are docker's own, with the place in the file added. A key of a feature
 and refused with any other: a setting that is silently ignored is worse than a daemon that does not start.
 """
 
+import hashlib
 import ipaddress
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -281,6 +283,20 @@ def complete(config: DaemonConfig) -> DaemonConfig:
         pidfile=config.pidfile or f"{config.exec_root}/sampand.pid",
         log_level="debug" if config.debug else config.log_level,
     )
+
+
+def cgroup_parent(config: DaemonConfig) -> str:
+    """The cgroup below which this engine's containers live, without a leading slash.
+
+    The key `cgroup-parent`; else the delegated unit that started us (SAMPAN_CGROUP_PARENT); else `sampan`, with a part that tells
+    engines on other data roots apart.
+    """
+    chosen = config.cgroup_parent or os.environ.get("SAMPAN_CGROUP_PARENT", "")
+    if chosen.strip("/"):
+        return chosen.strip("/")
+    if config.data_root == DEFAULT_DATA_ROOT:
+        return "sampan"
+    return f"sampan-{hashlib.sha256(os.path.realpath(config.data_root).encode()).hexdigest()[:8]}"
 
 
 class KeyProblem(Exception):
