@@ -1,5 +1,6 @@
 """Pseudo terminals inside a container's own devpts."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -12,20 +13,17 @@ TIOCGPTN = 0x80045430
 _PTMX_MAJOR_MINOR = (5, 2)
 
 
-def open_pair(directory_fd: int | None, path: str) -> tuple[int, int, int]:
-    """(master, slave, number) of a new pty from the ptmx at path. Raises OSError.
+def open_slave(master: int) -> tuple[int, int]:
+    """(slave, number) of the pty whose multiplexer was opened as master. Raises OSError.
 
     The device is checked before use: a container may have put something else there. The slave comes from TIOCGPTPEER, not from a path.
     """
-    master = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=directory_fd)
     info = os.fstat(master)
     if not stat.S_ISCHR(info.st_mode) or (os.major(info.st_rdev), os.minor(info.st_rdev)) != _PTMX_MAJOR_MINOR:
-        os.close(master)
-        raise OSError(19, "not a pty multiplexer", path)
+        raise OSError(errno.ENODEV, "not a pty multiplexer")
     fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
     number: int = struct.unpack("i", fcntl.ioctl(master, TIOCGPTN, b"\0\0\0\0"))[0]
-    slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    return master, slave, number
+    return fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC), number
 
 
 def set_size(fd: int, rows: int, columns: int) -> None:

@@ -1,0 +1,416 @@
+"""What the forked child does until execve: namespaces, cgroup, root, identity. Never returns to the supervisor's loop.
+
+Every module it needs is imported before: a late import would look in the container's file system. Failures go to the parent as
+{"error": {"step", "errno", "path", "message"}} on the sync socket, which is close-on-exec: end of file means that execve succeeded.
+"""
+
+import binascii
+import errno
+import json
+import os
+import signal
+import socket
+import stat
+from typing import Any, NoReturn
+
+from sampan.linux import (
+    capabilities,
+    cgroup1,
+    cgroup2,
+    keyring,
+    libc,
+    mounts,
+    namespaces,
+    prctl,
+    pty,
+    rlimits,
+    seccomp,
+)
+from sampan.runtime import ops
+from sampan.runtime.supervisor import init, rootfs, users
+
+Fds = dict[str, int]
+
+
+class Host:
+    """Facts of this process that children need, gathered once at start."""
+
+    mount_point = "/run/sampan/rootfs"
+    bounding = 0
+    nofile = (1024, 524288)
+    """RLIMIT_NOFILE as the supervisor found it: children get it back."""
+
+
+class SetupError(Exception):
+    """A failure with its own message (a name that is not found)."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = number
+        self.message = message
+
+
+def run(plan: ops.Plan, fds: Fds, sync: socket.socket) -> NoReturn:
+    """Become the container's process. fds: stdin, stdout, stderr (absent with a tty), netns, ipcns; for exec also target (a pidfd)."""
+    where = ["start", ""]
+    try:
+        _reset_signals()
+        if plan["kind"] == "init":
+            _run_init(plan, fds, sync, where)
+        else:
+            _run_exec(plan, fds, sync, where)
+    except BaseException as error:
+        _report(sync, where, error)
+    os._exit(1)
+
+
+def _report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> None:
+    if isinstance(error, OSError):
+        path = error.filename if isinstance(error.filename, str) and error.filename else where[1]
+        detail: dict[str, Any] = {"step": where[0], "errno": error.errno or errno.EIO, "path": path, "message": error.strerror or str(error)}
+    elif isinstance(error, (SetupError, users.LookupFailure)):
+        detail = {"step": where[0], "errno": error.errno, "path": where[1], "message": error.message}
+    else:
+        detail = {"step": where[0], "errno": errno.EIO, "path": where[1], "message": f"{type(error).__name__}: {error}"}
+    try:
+        sync.send(json.dumps({"error": detail}).encode()[:60000])
+    except OSError:
+        pass
+
+
+def _reset_signals() -> None:
+    for number in range(1, signal.NSIG):
+        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _stdio(fds: Fds) -> list[int]:
+    """Descriptors for 0, 1, 2 (-1: /dev/null later). Pipes for output are opened read-write: with no reader left nothing dies of SIGPIPE."""
+    result = [fds.get("stdin", -1)]
+    for name in ("stdout", "stderr"):
+        fd = fds.get(name, -1)
+        if fd >= 0 and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        result.append(fd)
+    return result
+
+
+def _keep_only(kept: list[int]) -> None:
+    """Close every other descriptor: nothing of the host may be reachable from inside (CVE-2024-21626)."""
+    previous = 2
+    for fd in sorted({fd for fd in kept if fd > 2}):
+        libc.close_range(previous + 1, fd - 1)
+        previous = fd
+    libc.close_range(previous + 1, 2**31 - 1)
+
+
+def _write(file: str, value: str) -> None:
+    cgroup1.write(file, value)
+
+
+def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where) -> None:
+    cgroup = plan["cgroup"]
+    for directory in cgroup["dirs"]:
+        where[:] = [ops.STEP_CGROUP, directory]
+        os.makedirs(directory, exist_ok=True)
+    for file, value in cgroup["delegate"]:
+        where[1] = file
+        for word in value.split():
+            # One controller that cannot be delegated (a real-time task, a busy parent) must not take the others along.
+            try:
+                _write(file, word)
+            except OSError:
+                continue
+    for directory in cgroup["cpuset"]:
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            where[1] = f"{directory}/{name}"
+            with open(where[1]) as handle:
+                empty = not handle.read().strip()
+            if empty:
+                with open(f"{os.path.dirname(directory)}/{name}") as handle:
+                    _write(where[1], handle.read().strip())
+    for file, value, required in cgroup["writes"]:
+        where[1] = file
+        try:
+            _write(file, value)
+        except OSError:
+            if required:
+                raise
+    devices = cgroup["devices"]
+    if devices:
+        every = [*(tuple(rule) for rule in cgroup["rules"]), *rules]
+        where[1] = next(iter(devices.values()))
+        if "v1" in devices:
+            cgroup1.allow_devices(devices["v1"], every)
+        elif every[0][0] != "a":
+            cgroup2.attach_devices(devices["v2"], every)
+
+
+def _join_cgroup(plan: ops.Plan, where: rootfs.Where) -> None:
+    for directory in plan["cgroup"]["dirs"]:
+        where[:] = [ops.STEP_CGROUP, f"{directory}/cgroup.procs"]
+        _write(where[1], "0")
+
+
+def _oom_score(plan: ops.Plan, where: rootfs.Where) -> None:
+    value = plan["process"]["oom_score_adj"]
+    where[:] = [ops.STEP_OOM, "/proc/self/oom_score_adj"]
+    try:
+        _write(where[1], str(value or 0))
+    except OSError:
+        # Lowering needs CAP_SYS_RESOURCE: an error only for who asked.
+        if value:
+            raise
+
+
+def _enter_namespaces(plan: ops.Plan, fds: Fds, where: rootfs.Where) -> None:
+    where[:] = [ops.STEP_NAMESPACE, ""]
+    flags = namespaces.CLONE_NEWNS
+    for name in ("net", "ipc", "uts", "cgroup"):
+        how = plan["namespaces"][name]
+        if how == "private":
+            flags |= namespaces.FLAGS[name]
+        elif how == "fd":
+            where[1] = name
+            namespaces.setns(fds[f"{name}ns"], namespaces.FLAGS[name])
+    namespaces.unshare(flags)
+
+
+def _sysctls(plan: ops.Plan, where: rootfs.Where) -> None:
+    for key, value, required in plan["sysctls"]:
+        # Docker takes both a.b.c and a/b/c (for interface names with dots).
+        path = "/proc/sys/" + (key if "/" in key else key.replace(".", "/"))
+        where[:] = [ops.STEP_SYSCTL, path]
+        try:
+            _write(path, value)
+        except OSError:
+            if required:
+                raise
+
+
+def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where) -> NoReturn:
+    process = plan["process"]
+    os.setsid()
+    os.umask(0)
+    stdio = _stdio(fds)
+    found, rules = rootfs.host_devices(plan, where)
+    _make_cgroup(plan, rules, where)
+    _join_cgroup(plan, where)
+    _oom_score(plan, where)
+    _enter_namespaces(plan, fds, where)
+    where[:] = ["keyring", ""]
+    try:
+        keyring.join_session(f"_ses.{plan['id']}")
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    root = rootfs.Root(plan, where)
+    root.open_sources()
+    mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+    root.mount_root(Host.mount_point)
+    _keep_only([sync.fileno(), root.fd, *root.binds, *stdio])
+    root.run()
+    root.devices(found)
+    terminal = root.console() if process["tty"] else None
+    _sysctls(plan, where)
+    where[:] = [ops.STEP_HOSTNAME, ""]
+    if plan["namespaces"]["uts"] == "private":
+        if plan["hostname"]:
+            libc.sethostname(plan["hostname"])
+        if plan["domainname"]:
+            libc.setdomainname(plan["domainname"])
+    root.read_only_paths()
+    root.mask_paths()
+    root.finish()
+    _become(process, stdio, terminal, sync, where)
+
+
+def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where) -> NoReturn:
+    process = plan["process"]
+    os.setsid()
+    stdio = _stdio(fds)
+    _join_cgroup(plan, where)
+    if process["oom_score_adj"] is not None:
+        _oom_score(plan, where)
+    _keep_only([sync.fileno(), fds["target"], *stdio])
+    where[:] = [ops.STEP_JOIN, ""]
+    try:
+        keyring.join_session(f"_ses.{plan['id']}")
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    joined = 0
+    for name in ("mnt", "ipc", "uts", "net", "cgroup"):
+        joined |= namespaces.FLAGS[name]
+    namespaces.setns(fds["target"], joined)
+    os.close(fds["target"])
+    os.chdir("/")
+    terminal = None
+    if process["tty"]:
+        where[:] = [ops.STEP_TTY, "/dev/pts/ptmx"]
+        master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        terminal = (master, pty.open_slave(master)[0])
+    _become(process, stdio, terminal, sync, where)
+
+
+def _install_stdio(stdio: list[int], terminal: tuple[int, int] | None, identity: users.Identity) -> None:
+    if terminal is not None:
+        stdio = [terminal[1]] * 3
+    null = -1
+    for number, fd in enumerate(stdio):
+        if fd < 0:
+            if null < 0:
+                null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            fd = null
+        elif identity.uid or terminal is not None:
+            # So that the user can open /dev/stdout and /dev/stderr again. Not of a null device, whose owner is the image's.
+            try:
+                os.fchown(fd, identity.uid, -1)
+            except OSError:
+                pass
+        os.dup2(fd, number, inheritable=True)
+
+
+def _limits(process: dict[str, Any], where: rootfs.Where) -> None:
+    asked = {limit[0] for limit in process["rlimits"]}
+    if "nofile" not in asked:
+        rlimits.set_limit("nofile", *Host.nofile)
+    for name, soft, hard, required in process["rlimits"]:
+        where[:] = [ops.STEP_RLIMIT, name]
+        try:
+            rlimits.set_limit(name, soft, hard)
+        except (OSError, ValueError) as error:
+            if required:
+                raise SetupError(errno.EPERM, f"error setting rlimit type {rlimits.NUMBERS[name]}: {error}") from error
+
+
+def _change_directory(path: str, where: rootfs.Where) -> bool:
+    """Make and enter the working directory as root; False when it must be tried again as the user."""
+    where[:] = [ops.STEP_CWD, path]
+    try:
+        os.makedirs(path, 0o755, exist_ok=True)
+    except FileExistsError:
+        raise SetupError(errno.ENOTDIR, f"mkdir {path}: not a directory") from None
+    except OSError as error:
+        # A read-only root: whether the directory is there decides.
+        if error.errno == errno.ENOTDIR or not os.path.isdir(path):
+            raise SetupError(error.errno or errno.EIO, f"mkdir {path}: {os.strerror(error.errno or errno.EIO).lower()}") from None
+    try:
+        os.chdir(path)
+    except PermissionError:
+        return False
+    return True
+
+
+def _set_identity(process: dict[str, Any], identity: users.Identity, where: rootfs.Where) -> None:
+    where[:] = [ops.STEP_CAPABILITIES, ""]
+    mask = process["capabilities"]
+    capabilities.limit_bounding(mask, Host.bounding)
+    prctl.set_keepcaps(True)
+    where[0] = ops.STEP_USER
+    os.setgroups(identity.groups)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    where[0] = ops.STEP_CAPABILITIES
+    prctl.set_keepcaps(False)
+    capabilities.capset(mask, mask, 0)
+    capabilities.clear_ambient()
+
+
+def find_program(name: str, environment: dict[str, str]) -> str:
+    """The path execve gets. Raises SetupError in runc's words (Go's exec.LookPath)."""
+    if "/" in name:
+        try:
+            info = os.stat(name)
+        except OSError as error:
+            reason = os.strerror(error.errno or errno.ENOENT)
+            raise SetupError(error.errno or errno.ENOENT, f'exec: "{name}": stat {name}: {reason[0].lower()}{reason[1:]}') from None
+        if stat.S_ISDIR(info.st_mode):
+            raise SetupError(errno.EISDIR, f'exec: "{name}": is a directory')
+        if not os.access(name, os.X_OK, effective_ids=True):
+            raise SetupError(errno.EACCES, f'exec: "{name}": permission denied')
+        return name
+    denied = False
+    for directory in environment.get("PATH", "").split(":"):
+        candidate = f"{directory or '.'}/{name}"
+        try:
+            info = os.stat(candidate)
+        except OSError:
+            continue
+        if stat.S_ISREG(info.st_mode):
+            if os.access(candidate, os.X_OK, effective_ids=True):
+                return candidate
+            denied = True
+    if denied:
+        raise SetupError(errno.EACCES, f'exec: "{name}": permission denied')
+    raise SetupError(errno.ENOENT, f'exec: "{name}": executable file not found in $PATH')
+
+
+def _environment(process: dict[str, Any], identity: users.Identity) -> dict[str, str]:
+    environment: dict[str, str] = {}
+    for item in process["env"]:
+        key, equals, value = item.partition("=")
+        if equals and key:
+            environment[key] = value
+    if not environment.get("HOME"):
+        environment["HOME"] = identity.home or "/"
+    return environment
+
+
+def _become(
+    process: dict[str, Any], stdio: list[int], terminal: tuple[int, int] | None, sync: socket.socket, where: rootfs.Where
+) -> NoReturn:
+    os.umask(0o022)
+    where[:] = [ops.STEP_USER, process["user"]]
+    identity = users.resolve(process["user"], process["groups"])
+    where[:] = [ops.STEP_TTY, ""]
+    _install_stdio(stdio, terminal, identity)
+    if terminal is not None:
+        if process["console_size"]:
+            pty.set_size(terminal[0], *process["console_size"])
+        pty.make_controlling(0)
+    _limits(process, where)
+    filter_bytes = binascii.a2b_base64(process["seccomp"])
+    if process["no_new_privileges"]:
+        prctl.set_no_new_privs()
+    elif filter_bytes:
+        # Without no_new_privs the filter needs CAP_SYS_ADMIN, which goes with _set_identity.
+        where[:] = [ops.STEP_SECCOMP, ""]
+        seccomp.install(filter_bytes)
+    inside = _change_directory(process["cwd"], where)
+    _set_identity(process, identity, where)
+    where[:] = [ops.STEP_CWD, process["cwd"]]
+    if not inside:
+        os.chdir(process["cwd"])
+    environment = _environment(process, identity)
+    arguments = process["args"]
+    where[:] = [ops.STEP_EXEC, arguments[0]]
+    program = find_program(arguments[0], environment)
+    _ready(sync, terminal)
+    if process["no_new_privileges"] and filter_bytes:
+        where[0] = ops.STEP_SECCOMP
+        seccomp.install(filter_bytes)
+        where[0] = ops.STEP_EXEC
+    _keep_only([sync.fileno()])
+    if process["init"]:
+        pid = os.fork()
+        if pid:
+            sync.close()
+            init.supervise(pid)
+        init.foreground()
+    try:
+        os.execve(program, arguments, environment)
+    except OSError as error:
+        raise SetupError(error.errno or errno.EIO, f"exec {program}: {(error.strerror or '').lower()}") from None
+
+
+def _ready(sync: socket.socket, terminal: tuple[int, int] | None) -> None:
+    """Tell the parent that only execve is left (with the pty's master), and wait until it says go."""
+    message = b'{"ready":true}'
+    if terminal is not None:
+        socket.send_fds(sync, [message], [terminal[0]])
+    else:
+        sync.send(message)
+    if sync.recv(16) != b"go":
+        os._exit(1)

@@ -1,0 +1,53 @@
+"""The `--init` process: PID 1 of a container that passes signals on and reaps.
+
+It is the supervisor's forked child that stays in the container instead of a binary mounted there: nothing to install, nothing a container
+could overwrite. It has the container's own user, capabilities and seccomp filter by the time it gets here.
+"""
+
+import os
+import signal
+from typing import NoReturn
+
+from sampan.linux.libc import close_range, set_name
+
+_NEVER_FORWARDED = {
+    signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
+}  # fmt: skip
+_ALL = set(range(1, signal.NSIG))
+
+
+def foreground() -> None:
+    """In the child about to be executed: its own process group, in the terminal's foreground if there is one."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        os.tcsetpgrp(0, os.getpgid(0))
+    except OSError:
+        pass
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+
+
+def supervise(child: int) -> NoReturn:
+    """Forward every signal to the child, reap everything, end as the child did."""
+    set_name("docker-init")
+    close_range(3, 2**31 - 1)
+    watched = _ALL - _NEVER_FORWARDED | {signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    while True:
+        number = signal.sigwait(watched)
+        if number != signal.SIGCHLD:
+            try:
+                os.kill(child, number)
+            except ProcessLookupError:
+                pass
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                os._exit(0)
+            if pid == 0:
+                break
+            if pid == child:
+                os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))

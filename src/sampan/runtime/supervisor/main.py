@@ -1,0 +1,144 @@
+"""The program of the keeper and of the supervisor: `main.py keeper|supervisor --exec-root DIR [--cgroup NAME]`, run with `python -I -S`.
+
+Before it serves it executes itself once more from a read-only detached copy of the mount its interpreter is on: a container with CAP_SYS_PTRACE
+can reach /proc/PID/exe of a process that joins it, and could write the interpreter through it once idle (CVE-2019-5736). Then it makes itself
+non-dumpable. Arguments are parsed by hand and imports are few on purpose: fork cost grows with the size of this process.
+"""
+
+import ctypes
+import gc
+import os
+import resource
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+_PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+if _PACKAGE_ROOT not in sys.path:
+    sys.path.insert(0, _PACKAGE_ROOT)
+
+from sampan.linux import capabilities, libc, mounts, prctl  # noqa: E402  (the package is found only now)
+
+_SEALED = "SAMPAN_SEALED"
+_NOFILE = "SAMPAN_NOFILE"
+
+
+def seal(arguments: list[str]) -> None:
+    """Execute ourselves from a read-only clone of the interpreter's mount; returns when we already are.
+
+    Where the kernel has no such calls (before 5.12) it goes on unsealed and says so.
+    """
+    if os.environ.get(_SEALED):
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", _SEALED: "1", _NOFILE: f"{soft}:{hard}"}
+    program = os.path.realpath(sys.executable)
+    words = [sys.executable, "-I", "-S", os.path.abspath(__file__), *arguments]
+    try:
+        fd = mounts.clone_tree(mounts.AT_FDCWD, program, False)
+        mounts.mount_setattr(fd, attributes=mounts.MOUNT_ATTR_RDONLY, propagation=mounts.MS_PRIVATE)
+        os.execve(fd, words, environment)
+    except OSError as error:
+        print(f"cannot run from a read-only copy of {program}: {error}", file=sys.stderr, flush=True)
+        os.execve(program, words, environment)
+
+
+def _prepare(role: str, cgroup: str) -> None:
+    from sampan.runtime.supervisor import child
+
+    prctl.set_dumpable(False)
+    libc.set_name(f"sampan-{role}"[:15])
+    os.umask(0o077)
+    os.chdir("/")
+    soft, _, hard = os.environ.get(_NOFILE, "1024:524288").partition(":")
+    child.Host.nofile = (int(soft), int(hard))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    child.Host.bounding = capabilities.bounding_set()
+    if role == "keeper":
+        prctl.set_child_subreaper()
+    if cgroup:
+        _leave_cgroup(cgroup)
+    # No cycle is made on the hot path; a collection in a forked child would copy every page it walks.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    ctypes.set_errno(0)
+
+
+def _leave_cgroup(name: str) -> None:
+    """Into a cgroup of our own, beside the containers': whoever ends sampand's cgroup must not end us. Best effort."""
+    try:
+        with open("/proc/self/mountinfo") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        point, kind = left.split(" ")[4], right.split(" ")[0]
+        if kind not in ("cgroup", "cgroup2"):
+            continue
+        directory = f"{point}/{name}"
+        try:
+            os.makedirs(directory, exist_ok=True)
+            for item in ("cpuset.cpus", "cpuset.mems"):
+                if os.path.exists(f"{directory}/{item}") and kind == "cgroup":
+                    with open(f"{point}/{item}") as source, open(f"{directory}/{item}", "w") as target:
+                        target.write(source.read())
+            with open(f"{directory}/cgroup.procs", "w") as file:
+                file.write("0")
+        except OSError:
+            continue
+
+
+def spawner(arguments: list[str]) -> Callable[[], int]:
+    """A function for the keeper that starts a supervisor as its child and returns the pid."""
+
+    def spawn() -> int:
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+        soft_hard = os.environ.get(_NOFILE, "")
+        program = os.path.realpath(sys.executable)
+        words = [sys.executable, "-I", "-S", os.path.abspath(__file__), "supervisor", *arguments]
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                soft, _, hard = soft_hard.partition(":")
+                if hard:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))
+                os.execve(program, words, environment)
+            finally:
+                os._exit(127)
+        return pid
+
+    return spawn
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Run the role named by the first argument."""
+    if not arguments or arguments[0] not in ("keeper", "supervisor") or "--exec-root" not in arguments[1:-1]:
+        print("usage: main.py keeper|supervisor --exec-root DIR [--cgroup NAME]", file=sys.stderr)
+        sys.exit(2)
+    role = arguments[0]
+    exec_root = arguments[arguments.index("--exec-root") + 1]
+    cgroup = arguments[arguments.index("--cgroup") + 1] if "--cgroup" in arguments[:-1] else ""
+    seal(arguments)
+    from sampan.runtime.supervisor import child
+
+    os.makedirs(f"{exec_root}/rootfs", 0o700, exist_ok=True)
+    child.Host.mount_point = f"{exec_root}/rootfs"
+    if role == "supervisor":
+        from sampan.runtime.supervisor import server
+
+        _prepare(role, cgroup)
+        server.serve(exec_root)
+    else:
+        from sampan.runtime.supervisor import keeper
+
+        _prepare(role, cgroup)
+        keeper.serve(exec_root, spawner(arguments[1:]))
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

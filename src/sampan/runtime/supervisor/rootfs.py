@@ -1,0 +1,267 @@
+"""The container's file system, built by the forked child out of a plan. Runs as root in a fresh mount namespace; single-threaded."""
+
+import errno
+import os
+import stat
+from typing import Any
+
+from sampan.linux import mounts, overlay, pty
+from sampan.linux.cgroup1 import Rule
+from sampan.runtime import ops
+
+Where = list[str]
+"""[step, path]: what is being done, for the error report."""
+
+
+class Root:
+    """The new root while it is being put together; `where` is kept up to date for error reports."""
+
+    def __init__(self, plan: ops.Plan, where: Where) -> None:
+        self.plan = plan
+        self.where = where
+        self.fd = -1
+        self.binds: list[int] = []
+
+    def at(self, step: str, path: str) -> None:
+        """Note what is being done."""
+        self.where[:] = [step, path]
+
+    def open_sources(self) -> None:
+        """Take detached copies of the bind sources while they still are members of the host's peer groups."""
+        for bind in self.plan["binds"]:
+            self.at(ops.STEP_MOUNT, bind["source"])
+            self.binds.append(mounts.clone_tree(mounts.AT_FDCWD, bind["source"], bind["recursive"]))
+
+    def mount_root(self, mount_point: str) -> None:
+        """Mount the root file system on a directory of the host, in our namespace only."""
+        spec = self.plan["rootfs"]
+        self.at(ops.STEP_ROOTFS, spec["upper"])
+        if spec["lowers"]:
+            fd = overlay.mount_overlay(spec["lowers"], spec["upper"], spec["work"])
+        else:
+            fd = mounts.clone_tree(mounts.AT_FDCWD, spec["upper"], True)
+        target = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mounts.move_mount(fd, target, mount_point)
+        os.close(target)
+        self.fd = fd
+
+    def ensure(self, path: str, directory: bool) -> int:
+        """An O_PATH descriptor of path inside the root, made (with its parents, 0755) if missing. Raises OSError."""
+        try:
+            return mounts.open_in_root(self.fd, path, os.O_PATH)
+        except FileNotFoundError:
+            pass
+        here = os.dup(self.fd)
+        parts = [part for part in path.split("/") if part]
+        for depth, part in enumerate(parts):
+            last = depth == len(parts) - 1
+            prefix = "/" + "/".join(parts[: depth + 1])
+            try:
+                below = mounts.open_in_root(self.fd, prefix, os.O_PATH)
+            except FileNotFoundError:
+                if last and not directory:
+                    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o755, dir_fd=here))
+                else:
+                    os.mkdir(part, 0o755, dir_fd=here)
+                below = mounts.open_in_root(self.fd, prefix, os.O_PATH)
+            os.close(here)
+            here = below
+        return here
+
+    def attach(self, fd: int, path: str, directory: bool = True) -> None:
+        """Attach a detached mount at path inside the root."""
+        target = self.ensure(path, directory)
+        if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
+            os.close(target)
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        mounts.move_mount(fd, target, path)
+        os.close(target)
+
+    def run(self) -> None:
+        """Execute the mount operations in order."""
+        for op in self.plan["mounts"]:
+            self.at(ops.STEP_MOUNT, str(op.get("destination") or op.get("path") or ""))
+            getattr(self, f"_op_{op['op']}")(op)
+
+    def _op_mount(self, op: dict[str, Any]) -> None:
+        attributes = 0
+        for name in op["attributes"]:
+            attributes |= mounts.ATTRIBUTES[name]
+        options = list(op["options"])
+        if op.get("copy_mode") and not any(option.startswith("mode=") for option in options):
+            # As runc: a tmpfs over an existing directory takes its mode.
+            try:
+                existing = mounts.open_in_root(self.fd, op["destination"], os.O_PATH)
+                options.append(f"mode={stat.S_IMODE(os.fstat(existing).st_mode):o}")
+                os.close(existing)
+            except FileNotFoundError:
+                pass
+        fd = mounts.new_mount(op["type"], options, attributes, op["type"])
+        self.attach(fd, op["destination"])
+        os.close(fd)
+
+    def _op_bind(self, op: dict[str, Any]) -> None:
+        bind, fd = self.plan["binds"][op["bind"]], self.binds[op["bind"]]
+        destination = bind["destination"]
+        self.at(ops.STEP_MOUNT, destination)
+        propagation = bind["propagation"]
+        kind = mounts.PROPAGATION.get(propagation.removeprefix("r"), mounts.MS_PRIVATE)
+        mounts.mount_setattr(fd, propagation=kind, recursive=propagation.startswith("r"))
+        attributes = 0
+        for name in bind.get("attributes", ()):
+            attributes |= mounts.ATTRIBUTES[name]
+        if attributes:
+            mounts.mount_setattr(fd, attributes=attributes)
+        if bind["readonly"]:
+            mounts.mount_setattr(fd, attributes=mounts.MOUNT_ATTR_RDONLY, recursive=bool(bind.get("readonly_recursive")))
+        self.attach(fd, destination, stat.S_ISDIR(os.fstat(fd).st_mode))
+        os.close(fd)
+
+    def _op_device(self, op: dict[str, Any]) -> None:
+        self.make_node(op["path"], stat.S_IFCHR if op["type"] == "c" else stat.S_IFBLK, op["major"], op["minor"], op["mode"], 0, 0)
+
+    def make_node(self, path: str, kind: int, major: int, minor: int, mode: int, uid: int, gid: int) -> None:
+        """A device node, replacing what the image had there."""
+        self.at(ops.STEP_DEVICE, path)
+        parent = self.ensure(os.path.dirname(path), True)
+        name = os.path.basename(path)
+        try:
+            os.mknod(name, kind | mode, os.makedev(major, minor), dir_fd=parent)
+        except FileExistsError:
+            os.unlink(name, dir_fd=parent)
+            os.mknod(name, kind | mode, os.makedev(major, minor), dir_fd=parent)
+        os.chmod(name, mode, dir_fd=parent)
+        if uid or gid:
+            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+        os.close(parent)
+
+    def _op_symlink(self, op: dict[str, Any]) -> None:
+        parent = self.ensure(os.path.dirname(op["path"]), True)
+        try:
+            os.symlink(op["target"], os.path.basename(op["path"]), dir_fd=parent)
+        except FileExistsError:
+            pass
+        os.close(parent)
+
+    def _op_cgroup_v1(self, op: dict[str, Any]) -> None:
+        safe = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
+        tmpfs = mounts.new_mount("tmpfs", ["mode=755"], safe, "tmpfs")
+        self.attach(tmpfs, op["destination"])
+        readonly = mounts.MOUNT_ATTR_RDONLY if op["readonly"] else 0
+        for names, directory in op["controllers"]:
+            path = f"{op['destination']}/{names}"
+            self.at(ops.STEP_MOUNT, path)
+            fd = mounts.clone_tree(mounts.AT_FDCWD, directory, True)
+            mounts.mount_setattr(fd, attributes=safe | readonly, propagation=mounts.MS_PRIVATE)
+            self.attach(fd, path)
+            os.close(fd)
+        for name, target in op["links"]:
+            self._op_symlink({"path": f"{op['destination']}/{name}", "target": target})
+        if readonly:
+            mounts.mount_setattr(tmpfs, attributes=readonly)
+        os.close(tmpfs)
+
+    def _op_cgroup_v2(self, op: dict[str, Any]) -> None:
+        attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
+        attributes |= mounts.MOUNT_ATTR_RDONLY if op["readonly"] else 0
+        if op["private"]:
+            fd = mounts.new_mount("cgroup2", [], attributes, "cgroup")
+        else:
+            fd = mounts.clone_tree(mounts.AT_FDCWD, op["source"], True)
+            mounts.mount_setattr(fd, attributes=attributes, propagation=mounts.MS_PRIVATE)
+        self.attach(fd, op["destination"])
+        os.close(fd)
+
+    def devices(self, found: list[tuple[str, os.stat_result]]) -> None:
+        """Nodes for the user's devices (stat'ed on the host)."""
+        for path, info in found:
+            kind = stat.S_IFMT(info.st_mode)
+            mode = stat.S_IMODE(info.st_mode)
+            self.make_node(path, kind, os.major(info.st_rdev), os.minor(info.st_rdev), mode, info.st_uid, info.st_gid)
+
+    def console(self) -> tuple[int, int]:
+        """(master, slave) of a new pty in the container's devpts, bound on /dev/console."""
+        self.at(ops.STEP_TTY, "/dev/console")
+        master = mounts.open_in_root(self.fd, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
+        slave, number = pty.open_slave(master)
+        fd = mounts.clone_tree(self.fd, f"dev/pts/{number}", False)
+        self.attach(fd, "/dev/console", False)
+        os.close(fd)
+        return master, slave
+
+    def read_only_paths(self) -> None:
+        """The plan's read-only paths: bind mounts of themselves."""
+        for path in self.plan["readonly"]:
+            self.at(ops.STEP_MOUNT, path)
+            try:
+                target = mounts.open_in_root(self.fd, path, os.O_PATH)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            fd = mounts.clone_tree(target, "", True)
+            mounts.mount_setattr(fd, attributes=mounts.MOUNT_ATTR_RDONLY)
+            mounts.move_mount(fd, target, path)
+            os.close(fd)
+            os.close(target)
+
+    def mask_paths(self) -> None:
+        """The plan's masked paths: /dev/null over files, an empty read-only tmpfs over directories."""
+        paths = list(self.plan["masked"])
+        if self.plan["thermal"]:
+            # Docker masks cpu0..cpuN; the list is short-circuited at the first CPU without the file, as all have it or none.
+            for number in range(os.cpu_count() or 1):
+                path = f"/sys/devices/system/cpu/cpu{number}/thermal_throttle"
+                if not os.path.exists(path):
+                    break
+                paths.append(path)
+        for path in paths:
+            self.at(ops.STEP_MOUNT, path)
+            try:
+                target = mounts.open_in_root(self.fd, path, os.O_PATH)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if stat.S_ISDIR(os.fstat(target).st_mode):
+                fd = mounts.new_mount("tmpfs", ["nr_blocks=1", "nr_inodes=1"], mounts.MOUNT_ATTR_RDONLY, "tmpfs")
+            else:
+                null = mounts.open_in_root(self.fd, "/dev/null", os.O_PATH)
+                fd = mounts.clone_tree(null, "", False)
+                os.close(null)
+            mounts.move_mount(fd, target, path)
+            os.close(fd)
+            os.close(target)
+
+    def finish(self) -> None:
+        """Make the root read-only if asked, and enter it."""
+        self.at(ops.STEP_ROOTFS, "/")
+        if self.plan["rootfs"]["readonly"]:
+            mounts.mount_setattr(self.fd, attributes=mounts.MOUNT_ATTR_RDONLY)
+        mounts.pivot_into(self.fd)
+        os.close(self.fd)
+
+
+def host_devices(plan: ops.Plan, where: Where) -> tuple[list[tuple[str, os.stat_result]], list[Rule]]:
+    """The devices to make and the rules they need: the user's, and with --privileged all of the host's."""
+    found: list[tuple[str, os.stat_result]] = []
+    rules: list[Rule] = []
+
+    def add(source: str, path: str, access: str) -> None:
+        info = os.stat(source)
+        if stat.S_ISDIR(info.st_mode):
+            for name in sorted(os.listdir(source)):
+                child = f"{source}/{name}"
+                if name not in ("pts", "shm", "fd", "mqueue", "console", "ptmx") and (
+                    stat.S_IFMT(os.lstat(child).st_mode) in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFDIR)
+                ):
+                    add(child, f"{path}/{name}", access)
+            return
+        if stat.S_IFMT(info.st_mode) not in (stat.S_IFCHR, stat.S_IFBLK):
+            raise OSError(errno.ENOTBLK, "not a device node", source)
+        found.append((path, info))
+        kind = "c" if stat.S_ISCHR(info.st_mode) else "b"
+        rules.append((kind, os.major(info.st_rdev), os.minor(info.st_rdev), access))
+
+    if plan["host_devices"]:
+        add("/dev", "/dev", "rwm")
+    for source, path, access in plan["devices"]:
+        where[:] = [ops.STEP_DEVICE, source]
+        add(source, path, access)
+    return found, rules
