@@ -1,0 +1,100 @@
+"""Shared fixtures: a live engine, the real docker client, and what a test run says about itself."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import dockercli
+from tests.support.engine import Engine
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write what the tests see into the golden files; review the diff")
+
+
+def pytest_report_header() -> str:
+    return dockercli.describe()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without root the tests that need it are left out, and the summary says so."""
+    if os.geteuid() != 0:
+        for item in items:
+            if item.get_closest_marker("root") or "engine" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="session")
+def make_engine() -> Iterator[Callable[..., Engine]]:
+    """A function that makes engines (not started; any number, extra flags of sampand as arguments); torn down and checked at the end."""
+    made: list[Engine] = []
+
+    def make(*flags: str) -> Engine:
+        # short, because a unix socket's path has 108 bytes; not /tmp itself, because other tests count what is there
+        root = Path(tempfile.mkdtemp(prefix="sampan-test-", dir="/var/tmp"))
+        root.chmod(0o755)
+        engine = Engine(root, (os.getpid() + 7 * len(made)) % 256, flags)
+        made.append(engine)
+        return engine
+
+    yield make
+    leaks = {}
+    for engine in made:
+        engine.teardown()
+        left = {kind: names for kind, names in engine.leftovers().items() if names}
+        if left:
+            leaks[str(engine.root)] = left
+        else:
+            subprocess.run(["rm", "-rf", str(engine.root)], check=True, timeout=60)
+    assert not leaks, f"left on the machine: {leaks}"
+
+
+@pytest.fixture(scope="session")
+def live_engine(make_engine: Callable[..., Engine]) -> Engine:
+    """The session's engine: started, with the busybox image."""
+    engine = make_engine()
+    engine.start()
+    engine.bootstrap()
+    return engine
+
+
+@pytest.fixture
+def engine(live_engine: Engine) -> Iterator[Engine]:
+    """A live engine with the image `busybox`; the containers a test leaves are removed after it."""
+    yield live_engine
+    if live_engine.process is not None and live_engine.process.poll() is None:
+        live_engine.remove_containers()
+
+
+@pytest.fixture(scope="session")
+def docker_path() -> str:
+    """The path of the real docker client."""
+    return dockercli.find()
+
+
+@pytest.fixture
+def docker(engine: Engine, docker_path: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function that runs the real docker client against the live engine: docker("run", "--rm", "busybox", "true", stdin=b"")."""
+
+    def run(*args: str, stdin: bytes | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        return engine.run_client([docker_path], *args, stdin=stdin, timeout=timeout)
+
+    return run
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """A function that compares a text with a golden file, or writes it under --update-golden."""
+
+    def compare(path: Path, text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        expected: Any = path.read_text() if path.exists() else None
+        assert text == expected
+
+    return compare
