@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _BINARY = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _DURATION_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _ULIMITS = (
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending",
+    "stack",
 )
 
 
@@ -164,7 +165,7 @@ def _dns_search(text: str) -> str:
 
 def _extra_host(text: str) -> str:
     name, colon, address = text.partition("=" if "=" in text else ":")
-    if not colon or not name:
+    if not colon or not name or ":" in name:
         raise ValueError(f"bad format for add-host: {quote(text)}")
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]

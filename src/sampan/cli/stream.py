@@ -196,10 +196,19 @@ class Session:
 
             _thread.start_new_thread(self._pump_stdin, ())
 
-    def watch_size(self) -> None:
-        """Send the terminal's size now and whenever it changes (once the process is started)."""
+    def watch_size(self, *, redraw: bool = False) -> None:
+        """Send the terminal's size now and whenever it changes (once the process is started).
+
+        redraw: send a size off by one first, so that a program already running notices and draws itself again.
+        """
         if not self.resize_path:
             return
+        if redraw:
+            height, width = terminal_size()
+            try:
+                self.client.request("POST", self.resize_path, {"h": height + 1, "w": width + 1}).read()
+            except CliError:
+                pass
         self._watch_size = True
         signal.signal(signal.SIGWINCH, _nothing)
         self._resize()

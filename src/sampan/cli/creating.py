@@ -1,0 +1,199 @@
+"""What `run` and `create` have in common: the body, the --cidfile, pulling an image that is missing, warnings."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.cli.createbody import create_body
+from sampan.cli.http import ApiError, CliError, version_key
+from sampan.cli.stream import terminal_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.cli.flags import Parsed
+    from sampan.cli.main import Context
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
+_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm/v6"}
+
+
+def with_help(message: str, command: str) -> str:
+    """`docker: ...` and the hint to --help, as errors of run and create look."""
+    return f"sampan: {message}\n\nRun 'sampan {command} --help' for more information"
+
+
+def request_body(ctx: Context, args: Parsed, command: str) -> dict[str, Any]:
+    """The create request for a command line; errors end with 125 and the hint to --help."""
+    pull = args.str("pull")
+    try:
+        if pull not in ("always", "missing", "never", ""):
+            raise ValueError(f"""invalid pull option: '{pull}': must be one of "always", "missing" or "never\"""")
+        version = version_key(ctx.client.negotiate())
+        return create_body(args, args.args[0], args.args[1:], api=version, proxies=_proxies(ctx))
+    except (ValueError, CliError) as error:
+        message = error.message if isinstance(error, CliError) else str(error)
+        raise CliError(with_help(message, command), 125) from None
+
+
+def _proxies(ctx: Context) -> dict[str, str]:
+    proxies = ctx.config.get("proxies")
+    if not isinstance(proxies, dict):
+        return {}
+    chosen = proxies.get(ctx.client.host.text) or proxies.get("default") or {}
+    return chosen if isinstance(chosen, dict) else {}
+
+
+def create_container(ctx: Context, args: Parsed, body: dict[str, Any]) -> str:
+    """Create the container, pulling its image if need be; writes the --cidfile and the daemon's warnings. Returns its ID."""
+    cidfile = args.str("cidfile")
+    written = False
+    if cidfile:
+        _make_cidfile(cidfile)
+    try:
+        answer = _create(ctx, args, body)
+        for warning in [*(answer.get("Warnings") or ()), *_dns_warnings(body)]:
+            ctx.error(f"WARNING: {warning}")
+        if cidfile:
+            with open(cidfile, "w", encoding="utf-8") as file:
+                file.write(answer["Id"])
+        written = True
+    finally:
+        if cidfile and not written:
+            os.unlink(cidfile)
+    return str(answer["Id"])
+
+
+def _make_cidfile(path: str) -> None:
+    if os.path.exists(path):
+        raise CliError(f"container ID file found, make sure the other container isn't running or delete {path}")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
+    except OSError as error:
+        raise CliError(f"failed to create the container ID file: open {path}: {(error.strerror or '').lower()}") from None
+
+
+def _create(ctx: Context, args: Parsed, body: dict[str, Any]) -> dict[str, Any]:
+    image = body["Image"]
+    if not image or any(char not in _PLAIN for char in image):
+        _parse(image)
+    if args.bool("use-api-socket"):
+        _mount_api_socket(ctx, body)
+    platform = args.str("platform") if ctx.client.at_least("1.41") else ""
+    query = {"name": args.str("name") or None, "platform": normal_platform(platform) or None}
+    if args.str("pull") == "always":
+        pull_image(ctx, args, image)
+    body["HostConfig"]["ConsoleSize"] = [0, 0] if platform and not ctx.client.at_least("1.42") else list(terminal_size())
+    try:
+        answer: dict[str, Any] = ctx.client.request("POST", "/containers/create", query, body).json()
+        return answer
+    except ApiError as error:
+        named = _parse(image)
+        if error.status != 404 or not named or args.str("pull") != "missing":
+            raise
+        if not args.bool("quiet"):
+            ctx.error(f"Unable to find image '{named}' locally")
+        pull_image(ctx, args, image)
+        answer = ctx.client.request("POST", "/containers/create", query, body).json()
+        return answer
+
+
+def _parse(image: str) -> str:
+    """The familiar form with its tag; "" for a bare 64-digit ID. Raises CliError for what is no reference."""
+    if len(image) == 64 and all(char in "0123456789abcdef" for char in image):
+        return ""
+    if image.startswith("sha256:") and len(image) == 71:
+        return ""
+    from sampan.reference import InvalidReference, parse
+
+    try:
+        return parse(image).with_default_tag().familiar
+    except InvalidReference as error:
+        raise CliError(error.message) from None
+
+
+def pull_image(ctx: Context, args: Parsed, image: str) -> None:
+    """POST /images/create, its progress on stderr."""
+    from sampan.cli.progress import display
+    from sampan.reference import InvalidReference, parse
+
+    try:
+        reference = parse(image).with_default_tag()
+    except InvalidReference as error:
+        raise CliError(error.message) from None
+    query = {"fromImage": reference.name, "tag": reference.digest or reference.tag, "platform": args.str("platform").lower() or None}
+    headers = {"X-Registry-Auth": registry_auth(ctx, reference.domain)}
+    response = ctx.client.request("POST", "/images/create", query, headers=headers)
+    if args.bool("quiet"):
+        with open(os.devnull, "w", encoding="utf-8") as null:
+            display(response.lines(), null)
+    else:
+        display(response.lines(), sys.stderr, width=terminal_size(2)[1] if os.isatty(2) else 0)
+
+
+def registry_auth(ctx: Context, domain: str) -> str:
+    """The X-Registry-Auth header for a registry, from config.json's `auths`; credential helpers are not asked."""
+    import base64
+    import json
+
+    key = "https://index.docker.io/v1/" if domain == "docker.io" else domain
+    auths = ctx.config.get("auths")
+    entry = auths.get(key) if isinstance(auths, dict) else None
+    auth: dict[str, str] = {}
+    if isinstance(entry, dict):
+        if isinstance(entry.get("auth"), str):
+            user, _, secret = base64.b64decode(entry["auth"]).decode("utf-8", "replace").rstrip("\x00").partition(":")
+            auth = {"username": user, "password": secret}
+        if isinstance(entry.get("identitytoken"), str):
+            auth["identitytoken"] = entry["identitytoken"]
+        auth["serveraddress"] = key
+    return base64.urlsafe_b64encode(json.dumps(auth, separators=(",", ":")).encode()).decode()
+
+
+def normal_platform(text: str) -> str:
+    """`linux/x86_64` as `linux/amd64`: containerd's normal form. Raises CliError for what is no platform."""
+    if not text:
+        return ""
+    parts = text.lower().split("/")
+    if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").replace(".", "").isalnum() for part in parts):
+        raise CliError(f'error parsing specified platform: "{text}": cannot parse platform specifier: invalid argument')
+    if len(parts) == 1:
+        parts = ["linux", parts[0]] if parts[0] != "linux" else ["linux", os.uname().machine]
+    system = "darwin" if parts[0] == "macos" else parts[0]
+    architecture, _, variant = _ARCHITECTURES.get(parts[1], parts[1]).partition("/")
+    variant = parts[2] if len(parts) > 2 else variant
+    if architecture == "arm":
+        variant = {"": "v7", "7": "v7", "6": "v6", "5": "v5", "8": "v8"}.get(variant, variant)
+    elif architecture == "arm64" and variant in ("8", "v8"):
+        variant = ""
+    elif architecture == "amd64" and variant == "v1":
+        variant = ""
+    return "/".join(part for part in (system, architecture, variant) if part)
+
+
+def _mount_api_socket(ctx: Context, body: dict[str, Any]) -> None:
+    host = ctx.client.host
+    if not host.path:
+        raise CliError(f"flag --use-api-socket can only be used with unix sockets: docker endpoint {host.text} incompatible")
+    mounts = body["HostConfig"].setdefault("Mounts", [])
+    mounts.append({"Type": "bind", "Source": host.path, "Target": "/var/run/docker.sock", "BindOptions": {}})
+
+
+def _dns_warnings(body: dict[str, Any]) -> list[str]:
+    for address in body["HostConfig"]["Dns"]:
+        if address.startswith("127.") or address == "::1":
+            return [f"Localhost DNS ({address}) may fail in containers."]
+    return []
+
+
+def start_failure(error: CliError, command: str = "run") -> CliError:
+    """An error of create or start with run's exit code: 127 no such program, 126 not executable, 125 else."""
+    message = error.message
+    code = 125
+    if any(text in message for text in ("executable file not found", "no such file or directory", "system cannot find the file specified")):
+        code = 127
+    elif "permission denied" in message or "is a directory" in message:
+        code = 126
+    return CliError(with_help(message, command), code)

@@ -1,0 +1,118 @@
+"""Help texts, made from the option tables: layout and line breaks as cobra and pflag make them for docker."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.flags import Command, Flag
+from sampan.cli.main import ALIASES, COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HIDDEN, PROGRAM, load, usage_line
+
+_TYPES = {
+    "bool": "", "swap-bytes": "bytes", "weight-device": "list", "bps-device": "list", "iops-device": "list", "sysctl": "map", "uint64": "uint",
+}
+
+
+def text(words: list[str]) -> str:
+    """The help of a command or group, or of the program for []."""
+    path = " ".join(words)
+    if not words:
+        return _program()
+    if path in GROUPS:
+        return _group(path)
+    spec, _ = load(path)
+    return _command(path, spec)
+
+
+def _command(path: str, spec: Command) -> str:
+    lines = [f"Usage:  {usage_line(path, spec)}", "", spec.long or spec.short, ""]
+    if len(spec.aliases) > 1:
+        lines += ["Aliases:", "  " + ", ".join(f"{PROGRAM} {alias}" for alias in spec.aliases), ""]
+    flags = [flag for flag in spec.flags if not flag.hidden]
+    if flags:
+        lines += ["Options:", *flag_lines(flags), ""]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _group(name: str) -> str:
+    commands = [path.split()[1] for path in COMMANDS if path.startswith(name + " ") and path not in ALIASES]
+    lines = [f"Usage:  {PROGRAM} {name} COMMAND", "", GROUPS[name], "", "Commands:"]
+    lines += _listing([(word, f"{name} {word}") for word in sorted(commands)])
+    return "\n".join([*lines, "", f"Run '{PROGRAM} {name} COMMAND --help' for more information on a command.", ""])
+
+
+def _program() -> str:
+    others = sorted(path for path in COMMANDS if " " not in path and path not in COMMON and path not in HIDDEN)
+    lines = [f"Usage:  {PROGRAM} [OPTIONS] COMMAND", "", "A self-sufficient runtime for containers", "", "Common Commands:"]
+    lines += _listing([(path, path) for path in COMMON])
+    lines += ["", "Management Commands:", *(f"  {name:<11} {short}" for name, short in sorted(GROUPS.items()))]
+    lines += ["", "Commands:", *_listing([(path, path) for path in others])]
+    lines += ["", "Global Options:", *flag_lines(GLOBAL_FLAGS)]
+    return "\n".join([*lines, "", f"Run '{PROGRAM} COMMAND --help' for more information on a command.", ""])
+
+
+def _listing(commands: list[tuple[str, str]]) -> list[str]:
+    width = max(11, *(len(word) for word, _ in commands))
+    lines: list[str] = []
+    for word, path in commands:
+        try:
+            spec, _ = load(path)
+        except ModuleNotFoundError:
+            continue  # a command of the table that this installation does not have
+        lines.append(f"  {word:<{width}} {spec.short}")
+    return lines
+
+
+def flag_lines(flags: list[Flag] | tuple[Flag, ...], columns: int = 0) -> list[str]:
+    """The options of a table, one block each, wrapped to the terminal's width (80 without one)."""
+    if not columns:
+        try:
+            columns = os.get_terminal_size(0).columns
+        except OSError:
+            columns = 80
+    heads: list[str] = []
+    for flag in flags:
+        kind = _TYPES.get(flag.kind, flag.kind.partition(":")[0])
+        heads.append((f"  -{flag.short}, " if flag.short else "      ") + f"--{flag.name}" + (f" {kind}" if kind else ""))
+    indent = max(len(head) for head in heads) + 3
+    lines: list[str] = []
+    for flag, head in sorted(zip(flags, heads, strict=True), key=lambda pair: pair[0].name):
+        body = _wrap(indent, columns - 1, flag.help + _default(flag)).replace("\n", "\n" + " " * indent)
+        lines += (head.ljust(indent) + body).split("\n")
+    return lines
+
+
+def _default(flag: Flag) -> str:
+    if flag.shown is not None:
+        return f" (default {flag.shown})" if flag.shown else ""
+    value = flag.default
+    if value in (False, 0, "", (), None) or value == {}:
+        return ""
+    if isinstance(value, bool):
+        return " (default true)"
+    return f' (default "{value}")' if flag.kind == "string" else f" (default {value})"
+
+
+def _wrap(indent: int, width: int, text: str) -> str:
+    """pflag's wrap: lines of at most width - indent characters, the last one up to five longer."""
+    room = width - indent
+    if room < 24:
+        return text
+    room -= 5
+    first, rest = _wrap_once(room, 5, text)
+    out = first
+    while rest:
+        first, rest = _wrap_once(room, 5, rest)
+        out += "\n" + first
+    return out
+
+
+def _wrap_once(room: int, slop: int, text: str) -> tuple[str, str]:
+    if room + slop > len(text):
+        return text, ""
+    at = max(text.rfind(mark, 0, room) for mark in " \t\n")
+    if at <= 0:
+        return text, ""
+    newline = text.rfind("\n", 0, room)
+    if 0 < newline < at:
+        return text[:newline], text[newline + 1 :]
+    return text[:at], text[at + 1 :]

@@ -1,0 +1,79 @@
+"""The daemon's streams of JSON progress objects (pull, import, ...): status lines, and on a terminal one line per layer that is redrawn."""
+
+from __future__ import annotations
+
+from sampan.cli import fastjson
+from sampan.cli.http import CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TextIO
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def display(lines: Iterable[bytes], out: TextIO, *, width: int = 0, aux: Callable[[Any], object] | None = None) -> None:
+    """Show the stream. width: the terminal's columns, 0 for none (progress is then left out). Raises CliError for an error in the stream."""
+    rows: dict[str, int] = {}
+    for raw in lines:
+        try:
+            message = fastjson.loads(raw)
+        except ValueError:
+            raise CliError(f"unexpected answer in the stream: {raw[:200].decode('utf-8', 'replace')}") from None
+        if "aux" in message and aux is not None:
+            aux(message["aux"])
+            continue
+        detail = message.get("errorDetail")
+        if detail or message.get("error"):
+            detail = detail if isinstance(detail, dict) else {}
+            code = detail.get("code")
+            raise CliError(str(detail.get("message") or message.get("error")), code if isinstance(code, int) and 0 < code < 256 else 1)
+        name = message.get("id") or ""
+        bar = _bar(message, width)
+        if not width:
+            if not bar and not message.get("progressDetail") and not message.get("progress"):
+                out.write(_text(message, name) + ("" if "stream" in message else "\n"))
+        elif name and (bar or message.get("progressDetail") is not None):
+            _redraw(out, rows, name, _text(message, name) + bar)
+        else:
+            rows.clear()
+            out.write(_text(message, name) + ("" if "stream" in message else "\n"))
+        out.flush()
+
+
+def _text(message: dict[str, Any], name: str) -> str:
+    if "stream" in message:
+        return str(message["stream"])
+    return f"{name}: {message.get('status', '')}" if name else str(message.get("status", ""))
+
+
+def _redraw(out: TextIO, rows: dict[str, int], name: str, text: str) -> None:
+    """Write a layer's line in its own place; a new layer gets the next line."""
+    if name not in rows:
+        rows[name] = len(rows)
+        out.write(text + "\n")
+        return
+    up = len(rows) - rows[name]
+    out.write(f"\x1b[{up}A\x1b[2K\r{text}\r\x1b[{up}B")
+
+
+def _bar(message: dict[str, Any], width: int) -> str:
+    detail = message.get("progressDetail") or {}
+    current, total = detail.get("current") or 0, detail.get("total") or 0
+    if current <= 0 and total <= 0:
+        return ""
+    if total <= 0:
+        return f" {human_size(current):>8}"
+    part = min(50, int(current / total * 100) // 2)
+    cells = f"[{'=' * part}>{' ' * (50 - part)}] " if width > 110 else ""
+    return f" {cells}{human_size(current):>8}/{human_size(total)}"
+
+
+def human_size(size: float) -> str:
+    """`1.234MB`: decimal units, four significant digits, as Go's %.4g."""
+    at = 0
+    while size >= 1000 and at < len(_UNITS) - 1:
+        size /= 1000
+        at += 1
+    return f"{size:.4g}{_UNITS[at]}"
