@@ -119,7 +119,8 @@ def timestamp_ns(text: str) -> int:
         return whole * 1_000_000_000
     part = atoi(fraction, "ParseInt")
     # Go scales by the digits given: ".5" is half a second.
-    return whole * 1_000_000_000 + part * 10 ** max(0, 9 - len(fraction))
+    scale: int = 10 ** max(0, 9 - len(fraction))
+    return whole * 1_000_000_000 + part * scale
 
 
 def check_json_type(content_type: str, has_body: bool) -> None:

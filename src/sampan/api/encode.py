@@ -1,4 +1,4 @@
-"""Answers as JSON, shaped for the version of the API that the client speaks (PARITY: version-dependent behaviour; moby docs/api/version-history)."""
+"""Answers as JSON, shaped for the version of the API that the client speaks (moby docs/api/version-history.md)."""
 
 from collections.abc import Sequence
 from typing import Any

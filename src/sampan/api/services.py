@@ -17,7 +17,6 @@ from sampan.spec.docker_api.container import (
     ExecStartRequest,
     PruneReport,
     TopResponse,
-    UpdateConfig,
     WaitResponse,
 )
 from sampan.spec.docker_api.image import ImageDeleteItem, ImageHistoryItem, ImageInspect, ImagesPruneReport, ImageSummary
@@ -104,9 +103,6 @@ class ContainerService(Protocol):
 
     async def rename(self, ref: str, name: str) -> None:
         """Give another name."""
-
-    async def update(self, ref: str, request: UpdateConfig) -> Sequence[str]:
-        """Change limits and the restart policy; the answer is warnings."""
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Delete. Conflict if running and not force."""

@@ -20,7 +20,8 @@ def _checked(text: str) -> Version:
     asked = _parse(text) if len(text) <= 12 else (1 << 30, 0)
     if asked < OLDEST:
         raise InvalidArgument(
-            f"client version {text} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your client to a newer version"
+            f"client version {text} is too old. Minimum supported API version is {MIN_API_VERSION}, "
+            "please upgrade your client to a newer version"
         )
     if asked > NEWEST:
         raise InvalidArgument(f"client version {text} is too new. Maximum supported API version is {API_VERSION}")

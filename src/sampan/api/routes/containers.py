@@ -1,0 +1,214 @@
+"""Containers (swagger tag Container) but for their streams."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from sampan.api import encode
+from sampan.api.decode import convert_body, dimension
+from sampan.api.http import NO_CONTENT, Request, Response, json_response
+from sampan.api.router import Route
+from sampan.api.routes.common import missing
+from sampan.api.services import Services
+from sampan.api.versions import Version
+from sampan.errors import InvalidArgument
+from sampan.spec.docker_api.container import CreateRequest, HostConfig
+from sampan.spec.docker_api.network import NetworkingConfig
+
+_NOT_CONFIG = frozenset(("hostconfig", "networkingconfig"))
+_CONFIG_KEYS = frozenset(name.lower() for name in CreateRequest.__struct_encode_fields__) - _NOT_CONFIG
+_DEFAULT_NETWORK = "bridge"
+
+
+async def list_containers(request: Request, services: Services) -> Response:
+    """GET /containers/json."""
+    query = request.query
+    found = await services.containers.list(
+        all=query.flag("all"), limit=query.number("limit"), size=query.flag("size"), filters=query.filters()
+    )
+    return json_response(found)
+
+
+def _default_network(host: HostConfig, networking: NetworkingConfig | None) -> tuple[HostConfig, NetworkingConfig | None]:
+    """`default` and "" mean the default bridge, also as the key of its endpoint (moby container_routes.go)."""
+    if host.network_mode not in ("", "default"):
+        return host, networking
+    host = msgspec.structs.replace(host, network_mode=_DEFAULT_NETWORK)
+    if networking is not None and networking.endpoints_config and "default" in networking.endpoints_config:
+        endpoints = dict(networking.endpoints_config)
+        endpoints.setdefault(_DEFAULT_NETWORK, endpoints.pop("default"))
+        networking = NetworkingConfig(endpoints_config=endpoints)
+    return host, networking
+
+
+def normalise(request: CreateRequest, version: Version) -> CreateRequest:
+    """What an older client's body means today, and docker's own rewriting of odd values (moby postContainersCreate)."""
+    host = request.host_config or HostConfig()
+    changes: dict[str, object] = {}
+    if version < (1, 25) and host.auto_remove:
+        changes["auto_remove"] = False
+    if version < (1, 40) and not host.ipc_mode:
+        changes["ipc_mode"] = "shareable"
+    if version < (1, 41):
+        # Clients that old cannot know of it; docker's behaviour then was the host's cgroup namespace.
+        changes["cgroupns_mode"] = "host"
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        changes["pids_limit"] = None
+    if host.memory_swappiness == -1:
+        changes["memory_swappiness"] = None
+    if host.kernel_memory or host.kernel_memory_tcp:
+        changes.update(kernel_memory=0, kernel_memory_tcp=0)
+    if version < (1, 43) and host.annotations:
+        changes["annotations"] = None
+    if changes:
+        host = msgspec.structs.replace(host, **changes)
+    host, networking = _default_network(host, request.networking_config)
+    if version < (1, 44):
+        if networking is not None and networking.endpoints_config and len(networking.endpoints_config) > 1:
+            raise InvalidArgument("Container cannot be connected to network endpoints: " + ", ".join(networking.endpoints_config))
+        if request.healthcheck is not None and request.healthcheck.start_interval:
+            health = msgspec.structs.replace(request.healthcheck, start_interval=0)
+            request = msgspec.structs.replace(request, healthcheck=health)
+    return msgspec.structs.replace(request, host_config=host, networking_config=networking)
+
+
+async def create(request: Request, services: Services) -> Response:
+    """POST /containers/create."""
+    body = await request.json_value()
+    if body is None or (isinstance(body, Mapping) and not any(key.lower() in _CONFIG_KEYS for key in body)):
+        raise InvalidArgument("config cannot be empty in order to create a container")
+    wanted = normalise(convert_body(body, CreateRequest), request.version)
+    platform = request.query.text("platform") if request.version >= (1, 41) else ""
+    made = await services.containers.create(request.query.text("name"), wanted, platform)
+    return json_response(made, 201)
+
+
+async def inspect(request: Request, services: Services) -> Response:
+    """GET /containers/{id}/json."""
+    shown = await services.containers.inspect(request.variables["id"], size=request.query.flag("size"))
+    return Response(body=encode.container_inspect(shown, request.version))
+
+
+async def start(request: Request, services: Services) -> Response:
+    """POST /containers/{id}/start. A body (the HostConfig of API < 1.24) is ignored."""
+    if request.query.text("checkpoint"):
+        missing("restoring checkpoints")(request, services)
+    await services.containers.start(request.variables["id"])
+    return NO_CONTENT
+
+
+def _timeout(request: Request) -> int | None:
+    text = request.query.text("t")
+    return request.query.number("t") if text else None
+
+
+def _signal(request: Request) -> str:
+    """signal came with 1.42."""
+    return request.query.text("signal") if request.version >= (1, 42) else ""
+
+
+async def stop(request: Request, services: Services) -> Response:
+    """POST /containers/{id}/stop."""
+    await services.containers.stop(request.variables["id"], timeout=_timeout(request), signal=_signal(request))
+    return NO_CONTENT
+
+
+async def restart(request: Request, services: Services) -> Response:
+    """POST /containers/{id}/restart."""
+    await services.containers.restart(request.variables["id"], timeout=_timeout(request), signal=_signal(request))
+    return NO_CONTENT
+
+
+async def kill(request: Request, services: Services) -> Response:
+    """POST /containers/{id}/kill."""
+    await services.containers.kill(request.variables["id"], request.query.text("signal"))
+    return NO_CONTENT
+
+
+async def pause(request: Request, services: Services) -> Response:
+    """POST /containers/{id}/pause."""
+    await services.containers.pause(request.variables["id"], frozen=True)
+    return NO_CONTENT
+
+
+async def unpause(request: Request, services: Services) -> Response:
+    """POST /containers/{id}/unpause."""
+    await services.containers.pause(request.variables["id"], frozen=False)
+    return NO_CONTENT
+
+
+async def rename(request: Request, services: Services) -> Response:
+    """POST /containers/{id}/rename."""
+    name = request.query.text("name")
+    if not name:
+        raise InvalidArgument("Neither old nor new names may be empty")
+    await services.containers.rename(request.variables["id"], name)
+    return NO_CONTENT
+
+
+async def remove(request: Request, services: Services) -> Response:
+    """DELETE /containers/{id}."""
+    query = request.query
+    await services.containers.remove(
+        request.variables["id"], force=query.flag("force"), volumes=query.flag("v"), link=query.flag("link")
+    )
+    return NO_CONTENT
+
+
+async def wait(request: Request, services: Services) -> Response | None:
+    """POST /containers/{id}/wait: the head at once, so that the client knows the wait has begun (API < 1.30: only at the end)."""
+    legacy = request.version < (1, 30)
+    pending = await services.containers.wait(request.variables["id"], "" if legacy else request.query.text("condition"))
+    if legacy:
+        return json_response(await pending.result())
+    out = request.start_stream("application/json")
+    await out.write(encode.document(await pending.result()))
+    return None
+
+
+async def top(request: Request, services: Services) -> Response:
+    """GET /containers/{id}/top."""
+    return json_response(await services.containers.top(request.variables["id"], request.query.text("ps_args", "-ef") or "-ef"))
+
+
+async def resize(request: Request, services: Services) -> Response:
+    """POST /containers/{id}/resize."""
+    height, width = dimension(request.query, "h", "height"), dimension(request.query, "w", "width")
+    await services.containers.resize(request.variables["id"], height=height, width=width)
+    return Response(200, content_type="")
+
+
+async def prune(request: Request, services: Services) -> Response:
+    """POST /containers/prune."""
+    return json_response(await services.containers.prune(request.query.filters()))
+
+
+_TAG = "Container"
+ROUTES = (
+    Route("GET", "/containers/json", list_containers, _TAG),
+    Route("POST", "/containers/create", create, _TAG),
+    Route("POST", "/containers/prune", prune, _TAG),
+    Route("GET", "/containers/{id}/json", inspect, _TAG),
+    Route("POST", "/containers/{id}/start", start, _TAG, note="checkpoints: 501"),
+    Route("POST", "/containers/{id}/stop", stop, _TAG),
+    Route("POST", "/containers/{id}/restart", restart, _TAG),
+    Route("POST", "/containers/{id}/kill", kill, _TAG),
+    Route("POST", "/containers/{id}/pause", pause, _TAG),
+    Route("POST", "/containers/{id}/unpause", unpause, _TAG),
+    Route("POST", "/containers/{id}/rename", rename, _TAG),
+    Route("POST", "/containers/{id}/wait", wait, _TAG, cancel=True),
+    Route("GET", "/containers/{id}/top", top, _TAG),
+    Route("POST", "/containers/{id}/resize", resize, _TAG),
+    Route("DELETE", "/containers/{id}", remove, _TAG),
+    Route("POST", "/containers/{id}/update", missing("docker update"), _TAG, "missing"),
+    Route("GET", "/containers/{id}/stats", missing("docker stats"), _TAG, "missing"),
+    Route("GET", "/containers/{id}/changes", missing("docker diff"), _TAG, "missing"),
+    Route("GET", "/containers/{id}/export", missing("docker export"), _TAG, "missing"),
+    Route("HEAD", "/containers/{id}/archive", missing("docker cp"), _TAG, "missing"),
+    Route("GET", "/containers/{id}/archive", missing("docker cp"), _TAG, "missing"),
+    Route("PUT", "/containers/{id}/archive", missing("docker cp"), _TAG, "missing"),
+    Route("GET", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
+    Route("POST", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
+    Route("DELETE", "/containers/{id}/checkpoints/{checkpoint}", missing("docker checkpoint"), _TAG, "missing"),
+    Route("POST", "/commit", missing("docker commit"), "Image", "missing"),
+)

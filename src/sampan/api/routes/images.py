@@ -1,0 +1,112 @@
+"""Images (swagger tag Image), builds, and registries as far as they are here."""
+
+from collections.abc import AsyncIterator, Mapping
+
+from sampan.api import encode
+from sampan.api.http import Request, Response, json_response
+from sampan.api.router import Route
+from sampan.api.routes.common import fixed, missing
+from sampan.api.services import Services
+from sampan.errors import EngineError, InvalidArgument
+
+
+async def stream_progress(request: Request, progress: AsyncIterator[Mapping[str, object]]) -> None:
+    """Docker's JSON progress: one object a line ending CR LF. Once the first line is out, errors are lines too."""
+    try:
+        first = await anext(progress, None)
+        out = request.start_stream("application/json")
+        if first is None:
+            return
+        await out.write(encode.encode(first) + b"\r\n")
+        async for line in progress:
+            await out.write(encode.encode(line) + b"\r\n")
+    except EngineError as error:
+        if request.stream is None:
+            raise
+        line = {"errorDetail": {"message": error.message}, "error": error.message}
+        await request.stream.write(encode.encode(line) + b"\r\n")
+
+
+async def list_images(request: Request, services: Services) -> Response:
+    """GET /images/json."""
+    query = request.query
+    filters = query.filters()
+    if request.version < (1, 41) and query.text("filter"):
+        filters.setdefault("reference", []).append(query.text("filter"))
+    shared = query.flag("shared-size") and request.version >= (1, 42)
+    found = await services.images.list(all=query.flag("all"), filters=filters, shared_size=shared)
+    return Response(body=encode.image_summaries(found, request.version))
+
+
+async def inspect(request: Request, services: Services) -> Response:
+    """GET /images/{name}/json."""
+    return Response(body=encode.image_inspect(await services.images.inspect(request.variables["name"]), request.version))
+
+
+async def history(request: Request, services: Services) -> Response:
+    """GET /images/{name}/history."""
+    return json_response(await services.images.history(request.variables["name"]))
+
+
+async def create(request: Request, services: Services) -> None:
+    """POST /images/create: import (fromSrc), or pull, which is not there yet. fromSrc=bootstrap is ours: a base image of system packages."""
+    query = request.query
+    if query.text("fromImage"):
+        missing("pulling images")(request, services)
+    source = query.text("fromSrc")
+    if source == "bootstrap":
+        await stream_progress(request, services.images.bootstrap(query.text("repo")))
+        return
+    if source != "-":
+        if not source:
+            raise InvalidArgument("fromImage or fromSrc must be given")
+        missing("importing from a URL")(request, services)
+    progress = services.images.import_(
+        aiter(request.body),
+        repo=query.text("repo"),
+        tag=query.text("tag"),
+        message=query.text("message"),
+        changes=query.texts("changes"),
+        platform=query.text("platform"),
+    )
+    await stream_progress(request, progress)
+
+
+async def tag(request: Request, services: Services) -> Response:
+    """POST /images/{name}/tag."""
+    await services.images.tag(request.variables["name"], request.query.text("repo"), request.query.text("tag"))
+    return Response(201, content_type="")
+
+
+async def remove(request: Request, services: Services) -> Response:
+    """DELETE /images/{name}."""
+    query = request.query
+    done = await services.images.remove(request.variables["name"], force=query.flag("force"), prune=not query.flag("noprune"))
+    return json_response(done)
+
+
+async def prune(request: Request, services: Services) -> Response:
+    """POST /images/prune."""
+    return json_response(await services.images.prune(request.query.filters()))
+
+
+_TAG = "Image"
+_NO_CACHE = json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
+ROUTES = (
+    Route("GET", "/images/json", list_images, _TAG),
+    Route("POST", "/images/create", create, _TAG, "partial", cancel=True, note="import and fromSrc=bootstrap; pull: 501"),
+    Route("POST", "/images/prune", prune, _TAG),
+    Route("POST", "/images/load", missing("docker load"), _TAG, "missing"),
+    Route("GET", "/images/search", missing("docker search"), _TAG, "missing"),
+    Route("GET", "/images/get", missing("docker save"), _TAG, "missing"),
+    Route("GET", "/images/{name:.*}/json", inspect, _TAG),
+    Route("GET", "/images/{name:.*}/history", history, _TAG),
+    Route("GET", "/images/{name:.*}/get", missing("docker save"), _TAG, "missing"),
+    Route("POST", "/images/{name:.*}/push", missing("pushing images"), _TAG, "missing"),
+    Route("POST", "/images/{name:.*}/tag", tag, _TAG),
+    Route("DELETE", "/images/{name:.*}", remove, _TAG),
+    Route("POST", "/build", missing("building images"), _TAG, "missing"),
+    Route("POST", "/build/cancel", missing("building images"), _TAG, "missing"),
+    Route("POST", "/build/prune", fixed(_NO_CACHE), _TAG, note="there is no build cache yet"),
+    Route("GET", "/distribution/{name:.*}/json", missing("asking registries (distribution)"), "Distribution", "missing"),
+)

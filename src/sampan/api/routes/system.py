@@ -1,0 +1,80 @@
+"""Ping, version, info, events (swagger tag System), and what belongs to no other tag."""
+
+from sampan.api import encode
+from sampan.api.decode import timestamp_ns
+from sampan.api.http import Request, Response, json_response
+from sampan.api.router import Route
+from sampan.api.routes.common import missing
+from sampan.api.services import Services
+from sampan.errors import InvalidArgument, NotImplementedYet
+from sampan.spec.docker_api.system import EventMessage
+
+
+def ping(request: Request, services: Services) -> Response:
+    """GET and HEAD /_ping. Not a coroutine: clients call it before everything else."""
+    del request
+    state = services.system.ping()
+    headers = (
+        ("Builder-Version", state.builder_version),
+        ("Swarm", state.swarm),
+        ("Cache-Control", "no-cache, no-store, must-revalidate"),
+        ("Pragma", "no-cache"),
+    )
+    return Response(200, b"OK", "text/plain; charset=utf-8", headers)
+
+
+def ping_head(request: Request, services: Services) -> Response:
+    """HEAD says Content-Length: 0, as docker does."""
+    return ping(request, services)._replace(body=b"")
+
+
+async def version(request: Request, services: Services) -> Response:
+    """GET /version."""
+    del request
+    return json_response(await services.system.version())
+
+
+async def info(request: Request, services: Services) -> Response:
+    """GET /info."""
+    return Response(body=encode.system_info(await services.system.info(), request.version))
+
+
+def _shown(event: EventMessage, version: tuple[int, int]) -> bool:
+    """Image create events came with 1.46; exec_die with 1.36 (moby api/server/router/system)."""
+    if version < (1, 46) and event.type == "image" and event.action == "create":
+        return False
+    return not (version < (1, 36) and event.action == "exec_die")
+
+
+async def events(request: Request, services: Services) -> None:
+    """GET /events: one JSON object a line, each sent as it happens; the head goes out before the first."""
+    query = request.query
+    since, until = timestamp_ns(query.text("since")), timestamp_ns(query.text("until"))
+    if since and until and since > until:
+        raise InvalidArgument(f"`since` time ({query.text('since')}) cannot be after `until` time ({query.text('until')})")
+    messages = services.system.events(since=since, until=until, filters=query.filters())
+    out = request.start_stream("application/json")
+    async for message in messages:
+        if _shown(message, request.version):
+            await out.write(encode.document(message))
+
+
+def session(request: Request, services: Services) -> Response:
+    """POST /session and /grpc: BuildKit's own protocol over an upgraded connection."""
+    del services
+    if not request.upgrade:
+        raise InvalidArgument("no upgrade proto in request")
+    raise NotImplementedYet("BuildKit (session and gRPC) is not implemented in Sampan")
+
+
+ROUTES = (
+    Route("GET", "/_ping", ping, "System"),
+    Route("HEAD", "/_ping", ping_head, "System"),
+    Route("GET", "/version", version, "System"),
+    Route("GET", "/info", info, "System"),
+    Route("GET", "/events", events, "System", cancel=True),
+    Route("POST", "/auth", missing("registry login"), "System", "missing"),
+    Route("GET", "/system/df", missing("disk usage (docker system df)"), "System", "missing"),
+    Route("POST", "/session", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
+    Route("POST", "/grpc", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
+)
