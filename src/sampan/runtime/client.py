@@ -1,0 +1,336 @@
+"""sampand's side of the supervisor's and the keeper's sockets: asyncio, requests matched by seq, events to a callback, reconnection.
+
+    link = Link("/run/sampan/supervisor.sock", on_event=..., on_up=..., on_down=...)
+    supervisor = SupervisorClient(link); keeper = KeeperClient(...)
+
+Descriptors given to a request stay the caller's; those in a reply or event are the receiver's, who must close them.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from sampan.errors import SystemFailure, Unavailable
+from sampan.runtime.protocol import Channel, ChannelClosed, Message
+
+EventCallback = Callable[[Message, dict[str, int]], None]
+"""(event, descriptors by name). The callee owns the descriptors."""
+
+RETRY_SECONDS = 0.02
+CONNECT_SECONDS = 10.0
+
+
+class LaunchError(SystemFailure):
+    """A process could not be started: what the child was doing, the error number, on what, and the message in runc's words if there is one."""
+
+    def __init__(self, step: str, number: int, path: str, message: str) -> None:
+        super().__init__(message or os.strerror(number))
+        self.step, self.errno, self.path = step, number, path
+
+
+class Launched(msgspec.Struct, frozen=True, kw_only=True):
+    """A started process. The descriptors are the receiver's."""
+
+    pid: int
+    start_time: int
+    started_at: int
+    pidfd: int
+    pty: int | None = None
+
+
+class Link:
+    """One connection to a lean process, made again whenever it breaks until close()."""
+
+    def __init__(
+        self,
+        path: str,
+        on_event: EventCallback,
+        on_up: Callable[[Message], Awaitable[None]] | None = None,
+        on_down: Callable[[], None] | None = None,
+        revive: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """on_up gets the reply to hello; on_down is called when the connection breaks; revive is awaited before the second try to connect."""
+        self.path = path
+        self._on_event, self._on_up, self._on_down, self._revive = on_event, on_up, on_down, revive
+        self._channel: Channel | None = None
+        self._waiting: dict[int, asyncio.Future[tuple[Message, dict[str, int]]]] = {}
+        self._seq = 0
+        self._up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self.boot_id = ""
+        self.pid = 0
+
+    async def open(self, timeout: float = CONNECT_SECONDS) -> None:
+        """Connect; returns after hello and on_up. Raises Unavailable after timeout seconds."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_connected())
+        await self.wait_up(timeout)
+
+    async def wait_up(self, timeout: float = CONNECT_SECONDS) -> None:
+        """Wait for a connection. Raises Unavailable after timeout seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._up.wait()
+        except TimeoutError:
+            raise Unavailable(f"nobody answers on {self.path}") from None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether requests can be sent now."""
+        return self._up.is_set()
+
+    async def close(self) -> None:
+        """Disconnect for good."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._disconnect()
+
+    async def _keep_connected(self) -> None:
+        tries = 0
+        while not self._closed:
+            try:
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                try:
+                    sock.connect(self.path)
+                except OSError:
+                    sock.close()
+                    raise
+            except OSError:
+                tries += 1
+                if tries == 1 and self._revive is not None:
+                    await self._revive()
+                else:
+                    await asyncio.sleep(RETRY_SECONDS)
+                continue
+            tries = 0
+            broken = asyncio.Event()
+            self._channel = Channel(sock)
+            asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, broken)
+            try:
+                hello, _ = await self._request({"op": "hello", "role": "sampand"})
+                self.boot_id, self.pid = hello.get("boot_id", ""), hello.get("pid", 0)
+                if self._on_up is not None:
+                    await self._on_up(hello)
+                self._up.set()
+                await broken.wait()
+            except (Unavailable, LaunchError):
+                await asyncio.sleep(RETRY_SECONDS)
+            finally:
+                was_up = self._up.is_set()
+                self._disconnect()
+                if was_up and self._on_down is not None and not self._closed:
+                    self._on_down()
+
+    def _disconnect(self) -> None:
+        self._up.clear()
+        channel, self._channel = self._channel, None
+        if channel is not None and channel.fileno() >= 0:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(channel.fileno())
+            loop.remove_writer(channel.fileno())
+            channel.close()
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable(f"connection to {self.path} lost"))
+
+    def _readable(self, broken: asyncio.Event) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        fd = channel.fileno()
+        try:
+            while (received := channel.recv()) is not None:
+                self._dispatch(*received)
+        except ChannelClosed:
+            if fd >= 0:
+                asyncio.get_running_loop().remove_reader(fd)
+                asyncio.get_running_loop().remove_writer(fd)
+            broken.set()
+            # A request under way must not wait for a reply that cannot come, hello included.
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(Unavailable(f"connection to {self.path} lost"))
+
+    def _dispatch(self, message: Message, fds: list[int]) -> None:
+        names = message.get("names") or []
+        named = dict(zip(names, fds, strict=False))
+        for extra in fds[len(names) :]:
+            os.close(extra)
+        if "event" in message:
+            self._on_event(message, named)
+            return
+        future = self._waiting.pop(message.get("re", -1), None)
+        if future is None or future.done():
+            for fd in named.values():
+                os.close(fd)
+            return
+        error = message.get("error")
+        if error:
+            future.set_exception(LaunchError(error["step"], error["errno"], error.get("path", ""), error.get("message", "")))
+        else:
+            future.set_result((message, named))
+
+    async def request(self, message: Message, fds: Mapping[str, int] | None = None) -> tuple[Message, dict[str, int]]:
+        """Send a request and await its reply and descriptors by name. Raises Unavailable, LaunchError (for an error reply)."""
+        if not self._up.is_set():
+            await self.wait_up()
+        return await self._request(message, fds)
+
+    def notify(self, message: Message) -> None:
+        """Send without waiting for an answer; dropped when there is no connection."""
+        if self._channel is not None and self._up.is_set():
+            self._transmit(message, [])
+
+    async def _request(self, message: Message, fds: Mapping[str, int] | None = None) -> tuple[Message, dict[str, int]]:
+        self._seq += 1
+        seq = self._seq
+        future: asyncio.Future[tuple[Message, dict[str, int]]] = asyncio.get_running_loop().create_future()
+        self._waiting[seq] = future
+        body = {**message, "seq": seq}
+        if fds:
+            body["names"] = list(fds)
+        try:
+            self._transmit(body, list(fds.values()) if fds else [])
+            return await future
+        finally:
+            self._waiting.pop(seq, None)
+
+    def _transmit(self, message: Message, fds: list[int]) -> None:
+        channel = self._channel
+        if channel is None:
+            raise Unavailable(f"nobody answers on {self.path}")
+        try:
+            channel.send(message, fds)
+        except ChannelClosed as error:
+            raise Unavailable(f"connection to {self.path} lost") from error
+        if channel.wants_write:
+            asyncio.get_running_loop().add_writer(channel.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        try:
+            channel.flush()
+        except ChannelClosed:
+            return
+        if not channel.wants_write:
+            asyncio.get_running_loop().remove_writer(channel.fileno())
+
+
+class SupervisorClient:
+    """Requests to the supervisor."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    async def launch(
+        self, key: str, container: str, plan: dict[str, Any], fds: Mapping[str, int], record: dict[str, Any] | None = None
+    ) -> Launched:
+        """Start a container's init. fds: stdin stdout stderr (absent with a tty) netns ipcns pidns custody:stdin custody:stdout custody:stderr.
+
+        Raises LaunchError, Unavailable (the connection broke: whether it started shows in the next hello).
+        """
+        message = {"op": "launch", "key": key, "container": container, "plan": _bare(plan), "record": record or {}}
+        return _launched(*await self.link.request(message, fds))
+
+    async def exec(self, key: str, container: str, target: tuple[int, int], plan: dict[str, Any], fds: Mapping[str, int]) -> Launched:
+        """Run a process in the container whose init is target (pid, start_time). Raises LaunchError, Unavailable."""
+        message = {
+            "op": "exec", "key": key, "container": container, "plan": _bare(plan),
+            "target": {"pid": target[0], "start_time": target[1]}, "record": {},
+        }  # fmt: skip
+        return _launched(*await self.link.request(message, fds))
+
+    async def close_stdin(self, key: str) -> None:
+        """Close the supervisor's copy of a stdin write end."""
+        await self.link.request({"op": "close_stdin", "key": key})
+
+    async def forget(self, key: str) -> None:
+        """Drop an ended process, whose exit has been stored."""
+        await self.link.request({"op": "forget", "key": key})
+
+    async def procs(self) -> list[Message]:
+        """Every process known: PROC objects."""
+        reply, _ = await self.link.request({"op": "list"})
+        found: list[Message] = reply["procs"]
+        return found
+
+    async def shutdown(self) -> None:
+        """End the supervisor. Raises LaunchError (EBUSY) while processes live."""
+        await self.link.request({"op": "shutdown"})
+
+
+class KeeperClient:
+    """Requests to the keeper."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    async def adopt(self, key: str, container: str, tty: bool, log: dict[str, Any], fds: Mapping[str, int]) -> None:
+        """Hand over our ends of a container's stdio (stdout, stderr, stdin) and say where its log goes."""
+        await self.link.request({"op": "adopt", "key": key, "container": container, "tty": tty, "log": log}, fds)
+
+    async def follow(self, key: str, reader: str, attach: bool, position: tuple[int, int] | None, eventfd: int) -> Message:
+        """Have eventfd written on every growth of the log; the reply has "pos", the current end."""
+        message: Message = {"op": "follow", "key": key, "reader": reader, "attach": attach}
+        if position is not None:
+            message["pos"] = list(position)
+        reply, _ = await self.link.request(message, {"eventfd": eventfd})
+        return reply
+
+    def progress(self, reader: str, position: tuple[int, int]) -> None:
+        """Tell how far an attach reader has come."""
+        self.link.notify({"op": "progress", "reader": reader, "pos": list(position)})
+
+    async def unfollow(self, reader: str) -> None:
+        """End a reader."""
+        await self.link.request({"op": "unfollow", "reader": reader})
+
+    async def close_stdin(self, key: str) -> None:
+        """Close the keeper's copy of a stdin write end."""
+        await self.link.request({"op": "close_stdin", "key": key})
+
+    async def forget(self, key: str) -> None:
+        """Drop an ended and drained container's streams."""
+        await self.link.request({"op": "forget", "key": key})
+
+    async def shutdown(self) -> None:
+        """End the keeper (and with it a supervisor without processes)."""
+        await self.link.request({"op": "shutdown"})
+
+
+def _bare(plan: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plan.items() if key != "warnings"}
+
+
+def _launched(reply: Message, fds: dict[str, int]) -> Launched:
+    return Launched(
+        pid=reply["pid"], start_time=reply["start_time"], started_at=reply["started_at"], pidfd=fds["pidfd"], pty=fds.get("pty")
+    )
+
+
+def spawn(role: str, exec_root: str, cgroup: str = "") -> subprocess.Popen[bytes]:
+    """Start a keeper (or, in tests, a bare supervisor) in a session of its own, its output to <exec_root>/<role>.log.
+
+    Not our interpreter's environment: -I -S, and the distribution's interpreter if we run from one that containers' users cannot be kept from.
+    """
+    os.makedirs(exec_root, 0o711, exist_ok=True)
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "supervisor", "main.py")
+    command = [sys.executable, "-I", "-S", program, role, "--exec-root", exec_root, *(("--cgroup", cgroup) if cgroup else ())]
+    with open(f"{exec_root}/{role}.log", "ab") as log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env={"LC_ALL": "C.UTF-8"})
+
+
+def spawn_keeper(exec_root: str, cgroup: str = "") -> subprocess.Popen[bytes]:
+    """Start the keeper, which starts the supervisor."""
+    return spawn("keeper", exec_root, cgroup)
