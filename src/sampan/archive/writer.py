@@ -1,0 +1,73 @@
+"""Write tar headers, always the same bytes for the same input: ustar, with PAX records only where ustar cannot say it. Pure."""
+
+from collections.abc import Mapping
+from typing import Final
+
+BLOCK: Final = 512
+END: Final = bytes(2 * BLOCK)
+_OCTAL_MAX: Final = {8: 0o7777777, 12: 0o77777777777}
+
+
+def _octal(value: int, width: int) -> bytes:
+    return f"{value:0{width - 1}o}".encode() + b"\0"
+
+
+def pax_record(key: bytes, value: bytes) -> bytes:
+    """One record, its own length included (POSIX pax Extended Header)."""
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest) + 1
+    while len(str(length)) + len(rest) != length:
+        length = len(str(length)) + len(rest)
+    return str(length).encode() + rest
+
+
+def _block(name: bytes, kind: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, link: bytes, major: int, minor: int) -> bytes:
+    fields = (
+        name.ljust(100, b"\0"), _octal(mode, 8), _octal(uid, 8), _octal(gid, 8), _octal(size, 12), _octal(mtime, 12),
+        b"        ", kind, link.ljust(100, b"\0"), b"ustar\x0000", bytes(64), _octal(major, 8), _octal(minor, 8), bytes(167),
+    )  # fmt: skip
+    block = b"".join(fields)
+    return block[:148] + f"{sum(block):06o}".encode() + b"\0 " + block[156:]
+
+
+def header(
+    name: bytes,
+    kind: bytes,
+    *,
+    mode: int,
+    uid: int = 0,
+    gid: int = 0,
+    size: int = 0,
+    mtime: int = 0,
+    link: bytes = b"",
+    major: int = 0,
+    minor: int = 0,
+    xattrs: Mapping[bytes, bytes] | None = None,
+) -> bytes:
+    """The header blocks of one entry; kind is one of reader's type bytes, mtime in seconds. Data of size bytes and `padding` follow."""
+    records: dict[bytes, bytes] = {}
+    if len(name) > 100:
+        records[b"path"] = name
+    if len(link) > 100:
+        records[b"linkpath"] = link
+    for key, value, width in ((b"uid", uid, 8), (b"gid", gid, 8), (b"size", size, 12)):
+        if value > _OCTAL_MAX[width]:
+            records[key] = str(value).encode()
+    if not 0 <= mtime <= _OCTAL_MAX[12]:
+        records[b"mtime"] = str(mtime).encode()
+    for attribute, content in (xattrs or {}).items():
+        records[b"SCHILY.xattr." + attribute] = content
+    extended = b""
+    if records:
+        payload = b"".join(pax_record(key, records[key]) for key in sorted(records))
+        extended = _block(b"PaxHeaders/0", b"x", 0o644, 0, 0, len(payload), 0, b"", 0, 0) + payload + padding(len(payload))
+    plain = {b"uid": uid, b"gid": gid, b"size": size, b"mtime": mtime}
+    numbers = {key: 0 if key in records else value for key, value in plain.items()}
+    return extended + _block(
+        name[:100], kind, mode, numbers[b"uid"], numbers[b"gid"], numbers[b"size"], numbers[b"mtime"], link[:100], major, minor
+    )
+
+
+def padding(size: int) -> bytes:
+    """Zeros that fill size bytes of data up to a block."""
+    return bytes(-size % BLOCK)

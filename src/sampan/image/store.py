@@ -1,0 +1,156 @@
+"""Images by ID and by name: all in memory, each change written to the state database first."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from sampan.digest import ChainId, DiffId, ImageId, chain_id, is_sha256, sha256_of
+from sampan.errors import InvalidArgument, NotFound
+from sampan.ids import is_full_id
+from sampan.reference import Reference, parse
+from sampan.spec.oci_image import ImageConfig, decode_config
+from sampan.state.database import Database
+from sampan.state.images import ImageRepository, ImageRow
+
+_HEX = frozenset("0123456789abcdef")
+
+
+class Image(NamedTuple):
+    """An image: its config document and the layers that follow from it."""
+
+    id: ImageId
+    document: bytes
+    config: ImageConfig
+    chain: tuple[ChainId, ...]
+    """ChainIDs, bottom first."""
+    parent: str
+    last_tagged: int
+    """ns since the epoch, 0 = never"""
+
+    @property
+    def chain_id(self) -> ChainId | None:
+        """The top of the stack, parent of containers' writable trees; None for an image without layers."""
+        return self.chain[-1] if self.chain else None
+
+
+def image_of(document: bytes, parent: str = "", last_tagged: int = 0) -> Image:
+    """Read a config document. Raises InvalidArgument when it is not one or contradicts itself."""
+    try:
+        config = decode_config(document)
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(f"invalid image config: {error}") from error
+    chain: list[ChainId] = []
+    for diff_id in config.rootfs.diff_ids or ():
+        if not is_sha256(diff_id):
+            raise InvalidArgument(f"invalid image config: diff_id {diff_id!r} is not a sha256 digest")
+        chain.append(chain_id(chain[-1] if chain else None, DiffId(diff_id)))
+    filled = sum(not entry.empty_layer for entry in config.history or ())
+    if config.history and filled != len(chain):
+        raise InvalidArgument(f"invalid image config: history has {filled} layers, rootfs {len(chain)}")
+    return Image(ImageId(sha256_of(document)), document, config, tuple(chain), parent, last_tagged)
+
+
+def no_such_image(text: str) -> NotFound:
+    """docker's error for a name that leads to no image (moby daemon/images/image.go ErrImageDoesNotExist)."""
+    if is_sha256(text):
+        return NotFound(f"No such image: {text}")
+    if is_full_id(text):
+        return NotFound(f"No such image: sha256:{text}")
+    return NotFound(f"No such image: {parse(text).with_default_tag().familiar}")
+
+
+class ImageStore:
+    """All images of one data root. Used from the event loop's thread only."""
+
+    def __init__(self, database: Database) -> None:
+        self._rows = ImageRepository(database)
+        self._images = {row.id: image_of(row.config, row.parent, row.last_tagged) for row in self._rows.all()}
+        self._names: dict[Reference, ImageId] = {}
+        """Canonical references: with a tag or with a digest, never both."""
+        for name in self._rows.tags():
+            self._names[parse(f"{name.repository}:{name.value}")] = name.image_id
+        for name in self._rows.digests():
+            self._names[parse(f"{name.repository}@{name.value}")] = name.image_id
+
+    def all(self) -> list[Image]:
+        """Every image."""
+        return list(self._images.values())
+
+    def get(self, image: ImageId) -> Image | None:
+        """The image, or None."""
+        return self._images.get(image)
+
+    def references(self, image: ImageId) -> list[Reference]:
+        """Its names, sorted: with a tag each, or with a digest each."""
+        return sorted((name for name, target in self._names.items() if target == image), key=lambda name: name.canonical)
+
+    def children(self, image: ImageId) -> list[Image]:
+        """Images committed or built from it."""
+        return [other for other in self._images.values() if other.parent == image]
+
+    def find(self, text: str) -> Image:
+        """By name, ID or unique ID prefix, as docker does. Raises NotFound, InvalidArgument."""
+        if is_sha256(text) or is_full_id(text):
+            image = self._images.get(ImageId(text if is_sha256(text) else f"sha256:{text}"))
+            if image is None:
+                raise no_such_image(text)
+            return image
+        reference = parse(text).with_default_tag()
+        named = self._names.get(reference._replace(tag=None) if reference.digest is not None else reference)
+        if named is not None:
+            return self._images[named]
+        by_prefix = self._by_prefix(text)
+        if by_prefix is None:
+            raise no_such_image(text)
+        return by_prefix
+
+    def _by_prefix(self, text: str) -> Image | None:
+        prefix = text.removeprefix("sha256:")
+        if not prefix or not _HEX.issuperset(prefix):
+            return None
+        found = [image for image in self._images.values() if image.id.startswith(f"sha256:{prefix}")]
+        return found[0] if len(found) == 1 else None
+
+    def is_id_of(self, image: Image, text: str) -> bool:
+        """Whether text means the image by its ID rather than by a name."""
+        return image.id.startswith(text if text.startswith("sha256:") else f"sha256:{text}")
+
+    def add(self, document: bytes, *, now: int, parent: str = "", tag: Reference | None = None) -> Image:
+        """Store an image (nothing happens if it is there) and name it, in one transaction. Its layers are committed already."""
+        image = image_of(document, parent, now if tag is not None else 0)
+        row = ImageRow(image.id, document, parent, now, image.last_tagged)
+        self._rows.insert(row, tag=None if tag is None else (tag.name, _tag_of(tag)))
+        known = self._images.get(image.id)
+        if known is not None:
+            image = known if tag is None else known._replace(last_tagged=now)
+        self._images[image.id] = image
+        if tag is not None:
+            self._names[tag] = image.id
+        return image
+
+    def tag(self, image: Image, reference: Reference, *, now: int) -> None:
+        """Point a name (with a tag) at an image; another image may lose it."""
+        self._rows.tag(image.id, reference.name, _tag_of(reference), now)
+        self._names[reference] = image.id
+        self._images[image.id] = self._images[image.id]._replace(last_tagged=now)
+
+    def remove_references(self, references: list[Reference]) -> None:
+        """Take names off, all or nothing."""
+        self._rows.remove_names([(name.name, name.tag, name.digest) for name in references])
+        for name in references:
+            self._names.pop(name, None)
+
+    def delete(self, image: Image) -> None:
+        """Drop an image and what names it still has. Its layers are the caller's to release."""
+        self._rows.delete(image.id)
+        for name in self.references(image.id):
+            del self._names[name]
+        del self._images[image.id]
+        for child in self.children(image.id):
+            self._images[child.id] = child._replace(parent="")
+
+
+def _tag_of(reference: Reference) -> str:
+    if reference.tag is None or reference.digest is not None:
+        raise InvalidArgument("refusing to create a tag with a digest reference")
+    return reference.tag

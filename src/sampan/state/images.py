@@ -1,0 +1,81 @@
+"""Images and their names as they are stored."""
+
+from typing import NamedTuple
+
+from sampan.digest import ImageId
+from sampan.state.database import Database
+
+
+class ImageRow(NamedTuple):
+    """One row of the images table."""
+
+    id: ImageId
+    config: bytes
+    """The document, byte for byte."""
+    parent: str
+    added: int
+    """ns since the epoch"""
+    last_tagged: int
+
+
+class NameRow(NamedTuple):
+    """A tag or a repository digest of an image."""
+
+    repository: str
+    """Canonical, `docker.io/library/busybox`."""
+    value: str
+    """The tag, or the manifest's digest."""
+    image_id: ImageId
+
+
+class ImageRepository:
+    """Reads and writes images and their names. Each method is one durable transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self) -> list[ImageRow]:
+        """Every image, in the order they were added."""
+        rows = self._database.read().execute("SELECT id, config, parent, added, last_tagged FROM images ORDER BY rowid")
+        return [ImageRow(*row) for row in rows]
+
+    def tags(self) -> list[NameRow]:
+        """Every tag."""
+        return [NameRow(*row) for row in self._database.read().execute("SELECT repository, tag, image_id FROM image_tags")]
+
+    def digests(self) -> list[NameRow]:
+        """Every repository digest."""
+        return [NameRow(*row) for row in self._database.read().execute("SELECT repository, digest, image_id FROM image_digests")]
+
+    def insert(self, row: ImageRow, tag: tuple[str, str] | None = None, digest: tuple[str, str] | None = None) -> None:
+        """Add an image (kept if it is there) and perhaps a (repository, tag) and a (repository, digest), all or nothing."""
+        with self._database.transaction() as cx:
+            cx.execute("INSERT OR IGNORE INTO images (id, config, parent, added, last_tagged) VALUES (?, ?, ?, ?, ?)", row)
+            if tag is not None:
+                cx.execute("INSERT OR REPLACE INTO image_tags (repository, tag, image_id) VALUES (?, ?, ?)", (*tag, row.id))
+                cx.execute("UPDATE images SET last_tagged = ? WHERE id = ?", (row.last_tagged, row.id))
+            if digest is not None:
+                cx.execute("INSERT OR REPLACE INTO image_digests (repository, digest, image_id) VALUES (?, ?, ?)", (*digest, row.id))
+
+    def tag(self, image: ImageId, repository: str, tag: str, at: int) -> None:
+        """Point a tag at an image; `at` in ns."""
+        with self._database.transaction() as cx:
+            cx.execute("INSERT OR REPLACE INTO image_tags (repository, tag, image_id) VALUES (?, ?, ?)", (repository, tag, image))
+            cx.execute("UPDATE images SET last_tagged = ? WHERE id = ?", (at, image))
+
+    def remove_names(self, names: list[tuple[str, str | None, str | None]]) -> None:
+        """Take off tags and digests, given as (repository, tag, digest) with one of the two."""
+        with self._database.transaction() as cx:
+            for repository, tag, digest in names:
+                if digest is None:
+                    cx.execute("DELETE FROM image_tags WHERE repository = ? AND tag = ?", (repository, tag))
+                else:
+                    cx.execute("DELETE FROM image_digests WHERE repository = ? AND digest = ?", (repository, digest))
+
+    def delete(self, image: ImageId) -> None:
+        """Drop an image and all its names."""
+        with self._database.transaction() as cx:
+            cx.execute("DELETE FROM image_tags WHERE image_id = ?", (image,))
+            cx.execute("DELETE FROM image_digests WHERE image_id = ?", (image,))
+            cx.execute("UPDATE images SET parent = '' WHERE parent = ?", (image,))
+            cx.execute("DELETE FROM images WHERE id = ?", (image,))
