@@ -1,6 +1,6 @@
 """The application: the route table of all tags, bound to the engine's services."""
 
-from functools import cache, partial
+from functools import cache
 from itertools import chain
 
 from sampan.api.connection import Target
@@ -58,5 +58,5 @@ class App:
         if found is None:
             return _OPTIONS if request.method == "OPTIONS" else _NOT_FOUND
         route, request.variables = found
-        return Target(partial(route.handler, services=self._services), route.cancel)
-
+        services, handler = self._services, route.handler
+        return Target(lambda request: handler(request, services), route.cancel)

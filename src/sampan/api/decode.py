@@ -20,10 +20,10 @@ MAX_QUERY_FIELDS = 1000
 def atoi(text: str, function: str = "Atoi") -> int:
     """Go's strconv.Atoi. Raises InvalidArgument with strconv's text (docker itself answers 500 here)."""
     if not _DECIMAL.fullmatch(text) or len(text) > 4000:
-        raise InvalidArgument(f'strconv.{function}: parsing {go_quote(text)}: invalid syntax')
+        raise InvalidArgument(f"strconv.{function}: parsing {go_quote(text)}: invalid syntax")
     value = int(text) if len(text) < 32 else _INT64_MAX + 1
     if not -_INT64_MAX - 1 <= value <= _INT64_MAX:
-        raise InvalidArgument(f'strconv.{function}: parsing {go_quote(text)}: value out of range')
+        raise InvalidArgument(f"strconv.{function}: parsing {go_quote(text)}: value out of range")
     return value
 
 
@@ -127,7 +127,7 @@ def check_json_type(content_type: str, has_body: bool) -> None:
     """httputils.CheckForJSON: a body must say it is JSON; no header without a body is fine."""
     if not content_type:
         if has_body:
-            raise InvalidArgument('malformed Content-Type header (): mime: no media type')
+            raise InvalidArgument("malformed Content-Type header (): mime: no media type")
         return
     media = content_type.partition(";")[0].strip().lower()
     if media != "application/json":

@@ -44,9 +44,23 @@ def image_inspect(image: ImageInspect, version: Version) -> bytes:
         return document(image)
     value: dict[str, Any] = msgspec.to_builtins(image)
     config = {
-        "Hostname": "", "Domainname": "", "AttachStdin": False, "AttachStdout": False, "AttachStderr": False, "Tty": False,
-        "OpenStdin": False, "StdinOnce": False, "Image": "", "User": "", "Env": None, "Cmd": None, "Volumes": None, "WorkingDir": "",
-        "Entrypoint": None, "OnBuild": None, "Labels": None,
+        "Hostname": "",
+        "Domainname": "",
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "Tty": False,
+        "OpenStdin": False,
+        "StdinOnce": False,
+        "Image": "",
+        "User": "",
+        "Env": None,
+        "Cmd": None,
+        "Volumes": None,
+        "WorkingDir": "",
+        "Entrypoint": None,
+        "OnBuild": None,
+        "Labels": None,
     }
     value["Config"] = config | (value.get("Config") or {})
     if version < (1, 45):

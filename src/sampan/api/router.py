@@ -11,7 +11,7 @@ from sampan.api.services import Services
 
 Handler = Callable[[Request, Services], Response | Awaitable[Response | None] | None]
 Coverage = Literal["served", "partial", "refused", "missing"]
-"""served: as docker does. partial: some parameters answer 501. refused: docker's own words for a feature that is off (swarm). missing: 501."""
+"""served: as docker does. partial: some parameters answer 501. refused: docker's words for a feature that is off. missing: 501."""
 
 
 class Route(msgspec.Struct, frozen=True):

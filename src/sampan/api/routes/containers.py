@@ -149,9 +149,7 @@ async def rename(request: Request, services: Services) -> Response:
 async def remove(request: Request, services: Services) -> Response:
     """DELETE /containers/{id}."""
     query = request.query
-    await services.containers.remove(
-        request.variables["id"], force=query.flag("force"), volumes=query.flag("v"), link=query.flag("link")
-    )
+    await services.containers.remove(request.variables["id"], force=query.flag("force"), volumes=query.flag("v"), link=query.flag("link"))
     return NO_CONTENT
 
 

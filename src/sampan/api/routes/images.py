@@ -49,7 +49,7 @@ async def history(request: Request, services: Services) -> Response:
 
 
 async def create(request: Request, services: Services) -> None:
-    """POST /images/create: import (fromSrc), or pull, which is not there yet. fromSrc=bootstrap is ours: a base image of system packages."""
+    """POST /images/create: import (fromSrc), or pull, which is not there yet. fromSrc=bootstrap is ours: makes a base image."""
     query = request.query
     if query.text("fromImage"):
         missing("pulling images")(request, services)

@@ -1,0 +1,444 @@
+"""An engine in memory behind the API's Protocols: containers are table rows, and every process is `cat`.
+
+Attach and exec echo stdin to stdout until stdin ends; then the process exits with code 0.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import msgspec
+
+from sampan.api.services import AttachOptions, Filters, LogOptions, LogStream, OpenStream, Services
+from sampan.errors import Conflict, InvalidArgument, NotFound, NotModified
+from sampan.ids import new_id
+from sampan.spec.docker_api.container import (
+    CreateRequest,
+    CreateResponse,
+    ExecCreateRequest,
+    ExecInspect,
+    ExecProcessConfig,
+    ExecStartRequest,
+    HostConfig,
+    PruneReport,
+    TopResponse,
+    WaitResponse,
+)
+from sampan.spec.docker_api.image import ImageDeleteItem, ImageHistoryItem, ImageInspect, ImagesPruneReport, ImageSummary
+from sampan.spec.docker_api.inspect import ContainerInspect, ContainerStateShown, ContainerSummary
+from sampan.spec.docker_api.network import NetworkInspect, NetworkSettings
+from sampan.spec.docker_api.system import (
+    ComponentVersion,
+    EventActor,
+    EventMessage,
+    PingInfo,
+    PlatformName,
+    PluginsInfo,
+    Runtime,
+    SystemInfo,
+    SystemVersion,
+)
+from sampan.streams import Duplex
+from sampan.version import API_VERSION, ENGINE_VERSION, MIN_API_VERSION
+
+IMAGE_ID = "sha256:" + "ab" * 32
+CREATED = "2026-11-24T00:00:00.123456789Z"
+CREATED_SECONDS = 1795478400
+
+
+class FakeContainer:
+    """One row."""
+
+    def __init__(self, name: str, request: CreateRequest) -> None:
+        self.id = new_id()
+        self.name = name
+        self.request = request
+        self.status = "created"
+        self.ended = asyncio.Event()
+        self.output = b""
+
+
+class FakeContainers:
+    """services.ContainerService."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, FakeContainer] = {}
+        self.images = {"busybox"}
+
+    def find(self, ref: str) -> FakeContainer:
+        """Docker's rules: full ID, name, unique prefix."""
+        name = ref.removeprefix("/")
+        for row in self.rows.values():
+            if ref == row.id or name == row.name:
+                return row
+        matching = [row for row in self.rows.values() if row.id.startswith(ref)]
+        if len(matching) > 1:
+            raise InvalidArgument(f"multiple IDs found with provided prefix: {ref}")
+        if not matching:
+            raise NotFound(f"No such container: {ref}")
+        return matching[0]
+
+    def running(self, ref: str) -> FakeContainer:
+        """A container that runs. Raises Conflict."""
+        row = self.find(ref)
+        if row.status != "running":
+            raise Conflict(f"container {row.id} is not running")
+        return row
+
+    async def create(self, name: str, request: CreateRequest, platform: str) -> CreateResponse:
+        """See the Protocol."""
+        del platform
+        if request.image.removesuffix(":latest") not in self.images:
+            raise NotFound(f"No such image: {request.image}")
+        for row in self.rows.values():
+            if row.name == name:
+                raise Conflict(
+                    f'Conflict. The container name "/{name}" is already in use by container "{row.id}". '
+                    "You have to remove (or rename) that container to be able to reuse that name."
+                )
+        row = FakeContainer(name or f"made_up_{len(self.rows)}", request)
+        self.rows[row.id] = row
+        return CreateResponse(id=row.id, warnings=[])
+
+    async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> Sequence[ContainerSummary]:
+        """See the Protocol; of the filters only name."""
+        del size
+        rows = [row for row in self.rows.values() if all or limit > 0 or row.status == "running"]
+        if "name" in filters:
+            rows = [row for row in rows if any(value in row.name for value in filters["name"])]
+        rows.reverse()
+        return [self._summary(row) for row in (rows[:limit] if limit > 0 else rows)]
+
+    @staticmethod
+    def _summary(row: FakeContainer) -> ContainerSummary:
+        return ContainerSummary(
+            id=row.id, names=[f"/{row.name}"], image=row.request.image, image_id=IMAGE_ID, command="cat", created=CREATED_SECONDS, ports=[],
+            labels=row.request.labels or {}, state=row.status, status="Up 1 second" if row.status == "running" else "Created", mounts=[],
+        )  # fmt: skip
+
+    async def inspect(self, ref: str, *, size: bool) -> ContainerInspect:
+        """See the Protocol."""
+        row = self.find(ref)
+        state = ContainerStateShown(status=row.status, running=row.status == "running", pid=1 if row.status == "running" else 0)
+        return ContainerInspect(
+            id=row.id, created=CREATED, path="cat", args=[], state=state, image=IMAGE_ID, name=f"/{row.name}",
+            host_config=row.request.host_config or HostConfig(), mounts=[], config=row.request, network_settings=NetworkSettings(),
+            size_rw=0 if size else None,
+        )  # fmt: skip
+
+    async def start(self, ref: str) -> None:
+        """See the Protocol."""
+        row = self.find(ref)
+        if row.status == "running":
+            raise NotModified("already running")
+        row.status = "running"
+        row.ended.clear()
+
+    async def stop(self, ref: str, *, timeout: int | None, signal: str) -> None:
+        """See the Protocol."""
+        del timeout, signal
+        row = self.find(ref)
+        if row.status != "running":
+            raise NotModified("not running")
+        self.end(row)
+
+    def end(self, row: FakeContainer) -> None:
+        """The process exits."""
+        row.status = "exited"
+        row.ended.set()
+
+    async def restart(self, ref: str, *, timeout: int | None, signal: str) -> None:
+        """See the Protocol."""
+        del timeout, signal
+        self.find(ref).status = "running"
+
+    async def kill(self, ref: str, signal: str) -> None:
+        """See the Protocol."""
+        del signal
+        self.end(self.running(ref))
+
+    async def pause(self, ref: str, *, frozen: bool) -> None:
+        """See the Protocol."""
+        del frozen
+        self.running(ref)
+
+    async def rename(self, ref: str, name: str) -> None:
+        """See the Protocol."""
+        self.find(ref).name = name
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        """See the Protocol."""
+        del volumes, link
+        row = self.find(ref)
+        if row.status == "running" and not force:
+            raise Conflict(
+                f'cannot remove container "{row.name}": container is running: stop the container before removing or force remove'
+            )
+        row.ended.set()
+        del self.rows[row.id]
+
+    async def wait(self, ref: str, condition: str) -> "FakeWait":
+        """See the Protocol."""
+        if condition not in ("", "not-running", "next-exit", "removed"):
+            raise InvalidArgument(f'invalid condition: "{condition}"')
+        row = self.find(ref)
+        return FakeWait(row, at_once=row.status != "running" and condition in ("", "not-running"))
+
+    async def top(self, ref: str, ps_args: str) -> TopResponse:
+        """See the Protocol."""
+        del ps_args
+        self.running(ref)
+        return TopResponse(titles=["PID", "CMD"], processes=[["1", "cat"]])
+
+    async def resize(self, ref: str, *, height: int, width: int) -> None:
+        """See the Protocol."""
+        del height, width
+        self.running(ref)
+
+    async def prune(self, filters: Filters) -> PruneReport:
+        """See the Protocol."""
+        del filters
+        gone = [row.id for row in self.rows.values() if row.status != "running"]
+        for container_id in gone:
+            del self.rows[container_id]
+        return PruneReport(containers_deleted=gone or None)
+
+
+class FakeWait:
+    """services.PendingWait."""
+
+    def __init__(self, row: FakeContainer, *, at_once: bool) -> None:
+        self._row = row
+        self._at_once = at_once
+
+    async def result(self) -> WaitResponse:
+        """See the Protocol."""
+        if not self._at_once:
+            await self._row.ended.wait()
+        return WaitResponse(status_code=0)
+
+
+async def echo(duplex: Duplex, *, framed: bool) -> bytes:
+    """What the fake process does with its streams; returns all it wrote."""
+    total = b""
+    while data := await duplex.recv():
+        await duplex.send(b"\x01\0\0\0" + len(data).to_bytes(4, "big") + data if framed else data)
+        if len(total) < 65536:
+            total += data
+    await duplex.send_eof()
+    return total
+
+
+class FakeAttach:
+    """services.AttachService."""
+
+    def __init__(self, containers: FakeContainers) -> None:
+        self._containers = containers
+
+    async def attach(self, ref: str, options: AttachOptions, open_stream: OpenStream) -> None:
+        """See the Protocol."""
+        row = self._containers.find(ref)
+        duplex = await open_stream(not row.request.tty)
+        if options.stdin:
+            row.output += await echo(duplex, framed=not row.request.tty)
+            self._containers.end(row)
+        else:
+            await asyncio.wait(
+                [asyncio.ensure_future(duplex.wait_closed()), asyncio.ensure_future(row.ended.wait())], return_when="FIRST_COMPLETED"
+            )
+
+    async def logs(self, ref: str, options: LogOptions) -> LogStream:
+        """See the Protocol."""
+        row = self._containers.find(ref)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            if row.output:
+                yield b"\x01\0\0\0" + len(row.output).to_bytes(4, "big") + row.output
+            if options.follow and row.status == "running":
+                await row.ended.wait()
+
+        return LogStream(multiplexed=not row.request.tty, chunks=chunks())
+
+
+class FakeExecs:
+    """services.ExecService."""
+
+    def __init__(self, containers: FakeContainers) -> None:
+        self._containers = containers
+        self.rows: dict[str, tuple[str, ExecCreateRequest, int | None]] = {}
+
+    async def create(self, ref: str, request: ExecCreateRequest) -> str:
+        """See the Protocol."""
+        row = self._containers.running(ref)
+        exec_id = new_id()
+        self.rows[exec_id] = (row.id, request, None)
+        return exec_id
+
+    def _find(self, exec_id: str) -> tuple[str, ExecCreateRequest, int | None]:
+        if exec_id not in self.rows:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return self.rows[exec_id]
+
+    async def start(self, exec_id: str, request: ExecStartRequest, open_stream: OpenStream) -> None:
+        """See the Protocol."""
+        container, wanted, _ = self._find(exec_id)
+        if not request.detach:
+            await echo(await open_stream(not wanted.tty), framed=not wanted.tty)
+        self.rows[exec_id] = (container, wanted, 0)
+
+    async def inspect(self, exec_id: str) -> ExecInspect:
+        """See the Protocol."""
+        container, wanted, code = self._find(exec_id)
+        process = ExecProcessConfig(tty=wanted.tty, entrypoint="cat", arguments=[])
+        return ExecInspect(
+            id=exec_id, running=code is None, exit_code=code, process_config=process, open_stdin=wanted.attach_stdin, open_stderr=True,
+            open_stdout=True, can_remove=False, container_id=container, detach_keys="", pid=0,
+        )  # fmt: skip
+
+    async def resize(self, exec_id: str, *, height: int, width: int) -> None:
+        """See the Protocol."""
+        del height, width
+        self._find(exec_id)
+
+
+class FakeImages:
+    """services.ImageService: one image, busybox."""
+
+    def _check(self, name: str) -> None:
+        if name not in ("busybox", "busybox:latest", IMAGE_ID):
+            raise NotFound(f"No such image: {name}")
+
+    async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> Sequence[ImageSummary]:
+        """See the Protocol."""
+        del all, filters, shared_size
+        return [ImageSummary(id=IMAGE_ID, repo_tags=["busybox:latest"], repo_digests=[], size=1234567, created=CREATED_SECONDS)]
+
+    async def inspect(self, name: str) -> ImageInspect:
+        """See the Protocol."""
+        self._check(name)
+        return ImageInspect(id=IMAGE_ID, repo_tags=["busybox:latest"], repo_digests=[], created=CREATED, size=1234567)
+
+    async def history(self, name: str) -> Sequence[ImageHistoryItem]:
+        """See the Protocol."""
+        self._check(name)
+        return []
+
+    async def import_(
+        self, source: AsyncIterator[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol: counts the bytes."""
+        del repo, tag, message, changes, platform
+        total = 0
+        async for piece in source:
+            total += len(piece)
+        yield {"status": f"{total} bytes"}
+
+    async def bootstrap(self, name: str) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol."""
+        if name != "busybox":
+            raise NotFound(f"no base image called {name}")
+        yield {"status": "made busybox"}
+
+    async def tag(self, name: str, repo: str, tag: str) -> None:
+        """See the Protocol."""
+        del repo, tag
+        self._check(name)
+
+    async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[ImageDeleteItem]:
+        """See the Protocol: says so, but keeps it."""
+        del force, prune
+        self._check(name)
+        return [ImageDeleteItem(untagged=name)]
+
+    async def prune(self, filters: Filters) -> ImagesPruneReport:
+        """See the Protocol."""
+        del filters
+        return ImagesPruneReport()
+
+
+class FakeNetworks:
+    """services.NetworkService: the three that are always there."""
+
+    def __init__(self) -> None:
+        self.rows = [NetworkInspect(name=name, id=new_id(), driver=driver) for name, driver in
+                     (("bridge", "bridge"), ("host", "host"), ("none", "null"))]  # fmt: skip
+
+    async def list(self, filters: Filters) -> Sequence[NetworkInspect]:
+        """See the Protocol."""
+        del filters
+        return self.rows
+
+    async def inspect(self, ref: str) -> NetworkInspect:
+        """See the Protocol."""
+        for row in self.rows:
+            if ref in (row.name, row.id):
+                return row
+        raise NotFound(f"network {ref} not found")
+
+
+class FakeSystem:
+    """services.SystemService. publish() feeds the events' readers."""
+
+    def __init__(self) -> None:
+        self.queues: set[asyncio.Queue[EventMessage]] = set()
+
+    def publish(self, action: str, container_id: str) -> None:
+        """Send a container event to all readers."""
+        actor = EventActor(id=container_id, attributes={"name": "x"})
+        for queue in self.queues:
+            queue.put_nowait(EventMessage(type="container", action=action, actor=actor, time=1, time_nano=1_000_000_000))
+
+    def ping(self) -> PingInfo:
+        """See the Protocol."""
+        return PingInfo()
+
+    async def version(self) -> SystemVersion:
+        """See the Protocol."""
+        details = {
+            "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION, "Os": "linux", "Arch": "amd64", "GitCommit": "", "GoVersion": "none",
+            "KernelVersion": "6.0", "BuildTime": CREATED, "Experimental": "false",
+        }  # fmt: skip
+        component = ComponentVersion(name="Engine", version=ENGINE_VERSION, details=details)
+        return SystemVersion(
+            platform=PlatformName(name="Sampan fake"), components=[component], version=ENGINE_VERSION, api_version=API_VERSION,
+            min_api_version=MIN_API_VERSION, kernel_version="6.0", build_time=CREATED,
+        )  # fmt: skip
+
+    async def info(self) -> SystemInfo:
+        """See the Protocol."""
+        return SystemInfo(
+            id="fake", driver="overlay2", driver_status=[("Backing Filesystem", "none")], system_time=CREATED, logging_driver="local",
+            plugins=PluginsInfo(volume=["local"], network=["bridge", "host", "null"], log=["local"]), kernel_version="6.0",
+            operating_system="none", ncpu=1, mem_total=1 << 30, docker_root_dir="/none", name="fake", server_version=ENGINE_VERSION,
+            runtimes={"sampan": Runtime(path="sampan")}, security_options=["name=seccomp,profile=builtin"],
+        )  # fmt: skip
+
+    async def events(self, *, since: int, until: int, filters: Filters) -> AsyncIterator[EventMessage]:
+        """See the Protocol."""
+        del since, filters
+        if until:
+            return
+        queue: asyncio.Queue[EventMessage] = asyncio.Queue()
+        self.queues.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self.queues.discard(queue)
+
+
+class FakeEngine(msgspec.Struct, frozen=True):
+    """All the fakes, typed as what they are, and the Services made of them."""
+
+    containers: FakeContainers
+    system: FakeSystem
+    services: Services
+
+
+def fake_engine() -> FakeEngine:
+    """A fresh engine with one image and no containers. Call in a running loop."""
+    containers, system = FakeContainers(), FakeSystem()
+    services = Services(
+        containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers), images=FakeImages(), networks=FakeNetworks(),
+        system=system,
+    )  # fmt: skip
+    return FakeEngine(containers=containers, system=system, services=services)
