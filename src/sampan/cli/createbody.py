@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from sampan.cli.flags import quote
+from sampan.cli.http import CliError
 from sampan.cli.opts import check_mac, read_key_values
 from sampan.cli.ports import expose, publish
 
@@ -17,10 +18,18 @@ if TYPE_CHECKING:
 
     from sampan.cli.flags import Parsed
 
-_PROXIES = (("httpProxy", "HTTP_PROXY"), ("httpsProxy", "HTTPS_PROXY"), ("ftpProxy", "FTP_PROXY"), ("noProxy", "NO_PROXY"), ("allProxy", "ALL_PROXY"))
+_PROXIES = (
+    ("httpProxy", "HTTP_PROXY"),
+    ("httpsProxy", "HTTPS_PROXY"),
+    ("ftpProxy", "FTP_PROXY"),
+    ("noProxy", "NO_PROXY"),
+    ("allProxy", "ALL_PROXY"),
+)
 
 
-def create_body(args: Parsed, image: str, command: list[str], *, api: tuple[int, ...] = (1, 51), proxies: dict[str, str] | None = None) -> dict[str, Any]:
+def create_body(
+    args: Parsed, image: str, command: list[str], *, api: tuple[int, ...] = (1, 51), proxies: dict[str, str] | None = None
+) -> dict[str, Any]:
     """The create request for the options given, as sent to a daemon of API version `api`. `proxies`: the config file's, for its host."""
     config = _config(args, image, command, proxies or {})
     host = _host_config(args)
@@ -45,9 +54,11 @@ def _fit(config: dict[str, Any], host: dict[str, Any], endpoints: dict[str, Any]
         if mac:
             config["MacAddress"] = mac
         if any(endpoint["MacAddress"] for endpoint in endpoints.values()):
-            raise ValueError('"specify mac-address per network" requires API version 1.44, but the Docker daemon API version is ' + _dots(api))
+            raise CliError(
+                f'"specify mac-address per network" requires API version 1.44, but the Docker daemon API version is {_dots(api)}'
+            )
         if any(mount.get("BindOptions", {}).get("ReadOnlyForceRecursive") for mount in host.get("Mounts", ())):
-            raise ValueError("bind-recursive=readonly requires API v1.44 or later")
+            raise CliError("bind-recursive=readonly requires API v1.44 or later")
     if api < (1, 25):
         host["AutoRemove"] = False
     if args.int("kernel-memory") and (1, 40) <= api < (1, 42):
@@ -72,12 +83,23 @@ def _config(args: Parsed, image: str, command: list[str], proxies: dict[str, str
     environment = read_key_values(args.list("env-file"), _environment(args.list("env"), proxies), environment=True)
     labels = read_key_values(args.list("label-file"), args.list("label"), environment=False)
     config: dict[str, Any] = {
-        "Hostname": args.str("hostname"), "Domainname": args.str("domainname"), "User": args.str("user"),
-        "AttachStdin": attach_stdin, "AttachStdout": not attach or "stdout" in attach, "AttachStderr": not attach or "stderr" in attach,
-        "Tty": args.bool("tty"), "OpenStdin": stdin, "StdinOnce": stdin and attach_stdin,
-        "Env": environment or None, "Cmd": command or None, "Image": image, "Volumes": {}, "WorkingDir": args.str("workdir"),
+        "Hostname": args.str("hostname"),
+        "Domainname": args.str("domainname"),
+        "User": args.str("user"),
+        "AttachStdin": attach_stdin,
+        "AttachStdout": not attach or "stdout" in attach,
+        "AttachStderr": not attach or "stderr" in attach,
+        "Tty": args.bool("tty"),
+        "OpenStdin": stdin,
+        "StdinOnce": stdin and attach_stdin,
+        "Env": environment or None,
+        "Cmd": command or None,
+        "Image": image,
+        "Volumes": {},
+        "WorkingDir": args.str("workdir"),
         "Entrypoint": [entrypoint] if entrypoint or args.changed("entrypoint") else None,
-        "OnBuild": None, "Labels": dict(label.partition("=")[::2] for label in labels),
+        "OnBuild": None,
+        "Labels": dict(label.partition("=")[::2] for label in labels),
     }
     health = _health(args)
     if health is not None:
@@ -101,7 +123,10 @@ def _environment(given: list[str], proxies: dict[str, str]) -> list[str]:
 
 def _health(args: Parsed) -> dict[str, Any] | None:
     numbers = {
-        "Interval": "health-interval", "Timeout": "health-timeout", "Retries": "health-retries", "StartPeriod": "health-start-period",
+        "Interval": "health-interval",
+        "Timeout": "health-timeout",
+        "Retries": "health-retries",
+        "StartPeriod": "health-start-period",
         "StartInterval": "health-start-interval",
     }
     command = args.str("health-cmd")
@@ -125,22 +150,47 @@ def _host_config(args: Parsed) -> dict[str, Any]:
     pid, uts, userns, cgroupns = (args.str(name) for name in ("pid", "uts", "userns", "cgroupns"))
     if pid not in ("", "host") and not (pid.startswith("container:") and len(pid) > len("container:")):
         raise ValueError("--pid: invalid PID mode")
-    for value, name, label, allowed in ((uts, "uts", "UTS", ()), (userns, "userns", "USER", ()), (cgroupns, "cgroupns", "CGROUP", ("private",))):
+    for value, name, label, allowed in (
+        (uts, "uts", "UTS", ()),
+        (userns, "userns", "USER", ()),
+        (cgroupns, "cgroupns", "CGROUP", ("private",)),
+    ):
         if value not in ("", "host", *allowed):
             raise ValueError(f"--{name}: invalid {label} mode")
     networks = args.get("net") or args.get("network")
     security, masked, readonly = _security(args.list("security-opt"))
     driver, log_options = args.str("log-driver"), args.list("log-opt")
     host: dict[str, Any] = {
-        "ContainerIDFile": args.str("cidfile"), "NetworkMode": networks[0]["name"] if networks else "default",
-        "RestartPolicy": restart_policy(args.str("restart")), "AutoRemove": args.bool("rm"), "VolumeDriver": args.str("volume-driver"),
-        "VolumesFrom": args.list("volumes-from") or None, "ConsoleSize": [0, 0],
-        "CapAdd": capabilities(args.list("cap-add")), "CapDrop": capabilities(args.list("cap-drop")), "CgroupnsMode": cgroupns,
-        "Dns": args.list("dns") or [], "DnsOptions": [*args.list("dns-option"), *args.list("dns-opt")], "DnsSearch": args.list("dns-search") or [],
-        "ExtraHosts": args.list("add-host") or None, "GroupAdd": args.list("group-add") or None, "IpcMode": args.str("ipc"), "Cgroup": "",
-        "Links": args.list("link") or None, "OomScoreAdj": args.int("oom-score-adj"), "PidMode": pid, "Privileged": args.bool("privileged"),
-        "PublishAllPorts": args.bool("publish-all"), "ReadonlyRootfs": args.bool("read-only"), "SecurityOpt": security, "UTSMode": uts,
-        "UsernsMode": userns, "ShmSize": args.int("shm-size"), "Isolation": args.str("isolation"), "MaskedPaths": masked, "ReadonlyPaths": readonly,
+        "ContainerIDFile": args.str("cidfile"),
+        "NetworkMode": networks[0]["name"] if networks else "default",
+        "RestartPolicy": restart_policy(args.str("restart")),
+        "AutoRemove": args.bool("rm"),
+        "VolumeDriver": args.str("volume-driver"),
+        "VolumesFrom": args.list("volumes-from") or None,
+        "ConsoleSize": [0, 0],
+        "CapAdd": capabilities(args.list("cap-add")),
+        "CapDrop": capabilities(args.list("cap-drop")),
+        "CgroupnsMode": cgroupns,
+        "Dns": args.list("dns") or [],
+        "DnsOptions": [*args.list("dns-option"), *args.list("dns-opt")],
+        "DnsSearch": args.list("dns-search") or [],
+        "ExtraHosts": args.list("add-host") or None,
+        "GroupAdd": args.list("group-add") or None,
+        "IpcMode": args.str("ipc"),
+        "Cgroup": "",
+        "Links": args.list("link") or None,
+        "OomScoreAdj": args.int("oom-score-adj"),
+        "PidMode": pid,
+        "Privileged": args.bool("privileged"),
+        "PublishAllPorts": args.bool("publish-all"),
+        "ReadonlyRootfs": args.bool("read-only"),
+        "SecurityOpt": security,
+        "UTSMode": uts,
+        "UsernsMode": userns,
+        "ShmSize": args.int("shm-size"),
+        "Isolation": args.str("isolation"),
+        "MaskedPaths": masked,
+        "ReadonlyPaths": readonly,
         **_resources(args),
     }
     if driver == "none" and log_options:
@@ -150,8 +200,12 @@ def _host_config(args: Parsed) -> dict[str, Any]:
     if any("=" not in option for option in storage):
         raise ValueError("invalid storage option")
     optional: dict[str, Any] = {
-        "StorageOpt": dict(option.partition("=")[::2] for option in storage), "Tmpfs": dict(item.partition(":")[::2] for item in args.list("tmpfs")),
-        "Sysctls": args.get("sysctl"), "Annotations": args.get("annotation"), "Runtime": args.str("runtime"), "Mounts": list(args.get("mount")),
+        "StorageOpt": dict(option.partition("=")[::2] for option in storage),
+        "Tmpfs": dict(item.partition(":")[::2] for item in args.list("tmpfs")),
+        "Sysctls": args.get("sysctl"),
+        "Annotations": args.get("annotation"),
+        "Runtime": args.str("runtime"),
+        "Mounts": list(args.get("mount")),
     }
     host.update({key: value for key, value in optional.items() if value})
     if args.changed("init"):
@@ -163,17 +217,35 @@ def _resources(args: Parsed) -> dict[str, Any]:
     devices, requests = _devices(args.list("device"))
     ulimits: dict[str, Any] = args.get("ulimit")
     return {
-        "CpuShares": args.int("cpu-shares"), "Memory": args.int("memory"), "NanoCpus": args.int("cpus"), "CgroupParent": args.str("cgroup-parent"),
-        "BlkioWeight": args.int("blkio-weight"), "BlkioWeightDevice": list(args.get("blkio-weight-device")),
-        "BlkioDeviceReadBps": list(args.get("device-read-bps")), "BlkioDeviceWriteBps": list(args.get("device-write-bps")),
-        "BlkioDeviceReadIOps": list(args.get("device-read-iops")), "BlkioDeviceWriteIOps": list(args.get("device-write-iops")),
-        "CpuPeriod": args.int("cpu-period"), "CpuQuota": args.int("cpu-quota"), "CpuRealtimePeriod": args.int("cpu-rt-period"),
-        "CpuRealtimeRuntime": args.int("cpu-rt-runtime"), "CpusetCpus": args.str("cpuset-cpus"), "CpusetMems": args.str("cpuset-mems"),
-        "Devices": devices, "DeviceCgroupRules": args.list("device-cgroup-rule") or None,
-        "DeviceRequests": [*args.get("gpus"), *requests] or None, "MemoryReservation": args.int("memory-reservation"),
-        "MemorySwap": args.int("memory-swap"), "MemorySwappiness": args.int("memory-swappiness"), "OomKillDisable": args.bool("oom-kill-disable"),
-        "PidsLimit": args.int("pids-limit"), "Ulimits": [ulimits[name] for name in sorted(ulimits)], "CpuCount": args.int("cpu-count"),
-        "CpuPercent": args.int("cpu-percent"), "IOMaximumIOps": args.int("io-maxiops"), "IOMaximumBandwidth": args.int("io-maxbandwidth"),
+        "CpuShares": args.int("cpu-shares"),
+        "Memory": args.int("memory"),
+        "NanoCpus": args.int("cpus"),
+        "CgroupParent": args.str("cgroup-parent"),
+        "BlkioWeight": args.int("blkio-weight"),
+        "BlkioWeightDevice": list(args.get("blkio-weight-device")),
+        "BlkioDeviceReadBps": list(args.get("device-read-bps")),
+        "BlkioDeviceWriteBps": list(args.get("device-write-bps")),
+        "BlkioDeviceReadIOps": list(args.get("device-read-iops")),
+        "BlkioDeviceWriteIOps": list(args.get("device-write-iops")),
+        "CpuPeriod": args.int("cpu-period"),
+        "CpuQuota": args.int("cpu-quota"),
+        "CpuRealtimePeriod": args.int("cpu-rt-period"),
+        "CpuRealtimeRuntime": args.int("cpu-rt-runtime"),
+        "CpusetCpus": args.str("cpuset-cpus"),
+        "CpusetMems": args.str("cpuset-mems"),
+        "Devices": devices,
+        "DeviceCgroupRules": args.list("device-cgroup-rule") or None,
+        "DeviceRequests": [*args.get("gpus"), *requests] or None,
+        "MemoryReservation": args.int("memory-reservation"),
+        "MemorySwap": args.int("memory-swap"),
+        "MemorySwappiness": args.int("memory-swappiness"),
+        "OomKillDisable": args.bool("oom-kill-disable"),
+        "PidsLimit": args.int("pids-limit"),
+        "Ulimits": [ulimits[name] for name in sorted(ulimits)],
+        "CpuCount": args.int("cpu-count"),
+        "CpuPercent": args.int("cpu-percent"),
+        "IOMaximumIOps": args.int("io-maxiops"),
+        "IOMaximumBandwidth": args.int("io-maxbandwidth"),
     }
 
 
@@ -301,7 +373,8 @@ def _device_mode(mode: str) -> bool:
 
 
 def _endpoints(args: Parsed) -> dict[str, Any]:
-    """NetworkingConfig.EndpointsConfig: every --network in its long form; the single options (--ip, --network-alias, ...) count for the first."""
+    """NetworkingConfig.EndpointsConfig: every --network in its long form; the single options (--ip, --network-alias,
+    ...) count for the first."""
     networks: list[dict[str, Any]] = [dict(item) for item in (*args.get("net"), *args.get("network"))]
     endpoints: dict[str, Any] = {}
     single = _single_options(args)
@@ -323,8 +396,12 @@ def _endpoints(args: Parsed) -> dict[str, Any]:
 
 def _single_options(args: Parsed) -> dict[str, Any]:
     return {
-        "alias": [*args.list("network-alias"), *args.list("net-alias")], "link": args.list("link"), "ip": args.str("ip"), "ip6": args.str("ip6"),
-        "mac-address": args.str("mac-address"), "link-local-ip": args.list("link-local-ip"),
+        "alias": [*args.list("network-alias"), *args.list("net-alias")],
+        "link": args.list("link"),
+        "ip": args.str("ip"),
+        "ip6": args.str("ip6"),
+        "mac-address": args.str("mac-address"),
+        "link-local-ip": args.list("link-local-ip"),
     }
 
 
@@ -334,8 +411,11 @@ def _user_defined(name: str) -> bool:
 
 def _merged(network: dict[str, Any], single: dict[str, Any]) -> dict[str, Any]:
     texts = {
-        "alias": "--network-alias and per-network alias", "ip": "--ip and per-network IPv4 address", "ip6": "--ip6 and per-network IPv6 address",
-        "mac-address": "--mac-address and per-network MAC address", "link-local-ip": "--link-local-ip and per-network link-local IP addresses",
+        "alias": "--network-alias and per-network alias",
+        "ip": "--ip and per-network IPv4 address",
+        "ip6": "--ip6 and per-network IPv6 address",
+        "mac-address": "--mac-address and per-network MAC address",
+        "link-local-ip": "--link-local-ip and per-network link-local IP addresses",
     }
     for key, text in texts.items():
         if network.get(key) and single[key]:
@@ -362,7 +442,19 @@ def _endpoint(network: dict[str, Any]) -> dict[str, Any]:
     if mac and not check_mac(mac):
         raise ValueError(f"{mac} is not a valid mac address")
     return {
-        "IPAMConfig": ipam or None, "Links": network.get("link") or None, "Aliases": network.get("alias") or None, "MacAddress": mac,
-        "DriverOpts": network.get("driver-opt") or None, "GwPriority": network.get("gw-priority", 0), "NetworkID": "", "EndpointID": "",
-        "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": None,
+        "IPAMConfig": ipam or None,
+        "Links": network.get("link") or None,
+        "Aliases": network.get("alias") or None,
+        "MacAddress": mac,
+        "DriverOpts": network.get("driver-opt") or None,
+        "GwPriority": network.get("gw-priority", 0),
+        "NetworkID": "",
+        "EndpointID": "",
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": None,
     }

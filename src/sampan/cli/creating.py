@@ -33,9 +33,12 @@ def request_body(ctx: Context, args: Parsed, command: str) -> dict[str, Any]:
             raise ValueError(f"""invalid pull option: '{pull}': must be one of "always", "missing" or "never\"""")
         version = version_key(ctx.client.negotiate())
         return create_body(args, args.args[0], args.args[1:], api=version, proxies=_proxies(ctx))
-    except (ValueError, CliError) as error:
-        message = error.message if isinstance(error, CliError) else str(error)
-        raise CliError(with_help(message, command), 125) from None
+    except ValueError as error:
+        raise CliError(with_help(str(error), command), 125) from None
+    except CliError as error:
+        if command == "create":
+            raise  # docker's create adds nothing to what the daemon or the connection says
+        raise CliError(with_help(error.message, command), 125) from None
 
 
 def _proxies(ctx: Context) -> dict[str, str]:
@@ -165,10 +168,8 @@ def normal_platform(text: str) -> str:
     architecture, _, variant = _ARCHITECTURES.get(parts[1], parts[1]).partition("/")
     variant = parts[2] if len(parts) > 2 else variant
     if architecture == "arm":
-        variant = {"": "v7", "7": "v7", "6": "v6", "5": "v5", "8": "v8"}.get(variant, variant)
-    elif architecture == "arm64" and variant in ("8", "v8"):
-        variant = ""
-    elif architecture == "amd64" and variant == "v1":
+        variant = {"7": "v7", "6": "v6", "5": "v5", "8": "v8"}.get(variant, variant)
+    elif (architecture, variant) in (("arm64", "8"), ("arm64", "v8"), ("amd64", "v1")):
         variant = ""
     return "/".join(part for part in (system, architecture, variant) if part)
 

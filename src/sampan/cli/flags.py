@@ -28,15 +28,26 @@ class Flag:
     """One option.
 
     kind: `bool string int uint16 uint64 list map bytes duration` or a name in opts.PARSERS; `list:CHECK` is a list whose items go through
-    opts.CHECKS[CHECK]. `api` is the first API version that knows the option: an older daemon gets a refusal, not a silent omission.
+    opts.CHECKS[CHECK]. `api` is the first API version that knows the option (an older daemon is refused, not silently sent less),
+    or `windows`.
     `shown` replaces the default's text in the help; `complete` names what the shell completes the value with.
     """
 
     __slots__ = ("api", "complete", "default", "deprecated", "help", "hidden", "kind", "name", "short", "shown")
 
     def __init__(
-        self, name: str, short: str, kind: str, default: Any, help: str, *,
-        api: str = "", shown: str | None = None, hidden: bool = False, deprecated: str = "", complete: str = "",
+        self,
+        name: str,
+        short: str,
+        kind: str,
+        default: Any,
+        help: str,
+        *,
+        api: str = "",
+        shown: str | None = None,
+        hidden: bool = False,
+        deprecated: str = "",
+        complete: str = "",
     ) -> None:
         self.name = name
         self.short = short
@@ -65,8 +76,18 @@ class Command:
     __slots__ = ("aliases", "complete", "flags", "interspersed", "long", "max_args", "min_args", "raw", "short", "use")
 
     def __init__(
-        self, use: str, short: str, flags: Sequence[Flag] = (), *, min_args: int = 0, max_args: int | None = None,
-        aliases: Sequence[str] = (), interspersed: bool = True, long: str = "", complete: str = "", raw: bool = False,
+        self,
+        use: str,
+        short: str,
+        flags: Sequence[Flag] = (),
+        *,
+        min_args: int = 0,
+        max_args: int | None = None,
+        aliases: Sequence[str] = (),
+        interspersed: bool = True,
+        long: str = "",
+        complete: str = "",
+        raw: bool = False,
     ) -> None:
         self.use = use
         self.short = short

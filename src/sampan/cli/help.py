@@ -8,7 +8,13 @@ from sampan.cli.flags import Command, Flag
 from sampan.cli.main import ALIASES, COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HIDDEN, PROGRAM, load, usage_line
 
 _TYPES = {
-    "bool": "", "swap-bytes": "bytes", "weight-device": "list", "bps-device": "list", "iops-device": "list", "sysctl": "map", "uint64": "uint",
+    "bool": "",
+    "swap-bytes": "bytes",
+    "weight-device": "list",
+    "bps-device": "list",
+    "iops-device": "list",
+    "sysctl": "map",
+    "uint64": "uint",
 }
 
 

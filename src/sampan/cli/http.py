@@ -121,7 +121,6 @@ class Host:
                 raise ConnectError(f"error during connect: {error}") from None
             raise ConnectError(f"Cannot connect to the Docker daemon at {self.text}. Is the docker daemon running?") from None
 
-
     def _connect_tcp(self) -> socket.socket:
         failure: OSError = ConnectionRefusedError()
         for family, kind, protocol, _, address in socket.getaddrinfo(*self.address, 0, socket.SOCK_STREAM):
@@ -314,6 +313,18 @@ class Client:
         self.pinned = bool(api_version)
         self.ping: Mapping[str, str] | None = None
         self._idle: Connection | None = None
+        self._open: list[Connection] = []
+
+    def _connect(self) -> Connection:
+        connection = Connection(self.host.connect())
+        self._open.append(connection)
+        return connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in self._open:
+            connection.close()
+        self._open.clear()
 
     def negotiate(self) -> str:
         """The API version to speak. Unless DOCKER_API_VERSION pins it: the daemon's, but no newer than ours."""
@@ -333,8 +344,15 @@ class Client:
         return version_key(self.negotiate()) >= version_key(version)
 
     def request(
-        self, method: str, path: str, query: Query | None = None, body: Any = None, *,
-        data: Iterable[bytes] | bytes | None = None, headers: Mapping[str, str] | None = None, check: bool = True,
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: Any = None,
+        *,
+        data: Iterable[bytes] | bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        check: bool = True,
     ) -> Response:
         """Send a request (path without version: "/containers/json") and read the answer's head.
 
@@ -364,7 +382,7 @@ class Client:
         if body is not None:
             data = fastjson.dumps(body).encode("utf-8", "surrogateescape")
             head["Content-Type"] = "application/json"
-        connection = Connection(self.host.connect())
+        connection = self._connect()
         response = self._send(connection, "POST", target, head, data)
         if response.status not in (101, 200):
             if response.status >= 400:
@@ -378,11 +396,17 @@ class Client:
     ) -> Response:
         connection = self._idle
         if connection is None or connection.busy or connection.stale():
-            connection = self._idle = Connection(self.host.connect())
+            connection = self._idle = self._connect()
         return self._send(connection, method, target, head, data, head_only=head_only)
 
     def _send(
-        self, connection: Connection, method: str, target: str, head: Mapping[str, str], data: Iterable[bytes] | bytes | None, *,
+        self,
+        connection: Connection,
+        method: str,
+        target: str,
+        head: Mapping[str, str],
+        data: Iterable[bytes] | bytes | None,
+        *,
         head_only: bool = False,
     ) -> Response:
         # docker's client names itself so; unix sockets have no host of their own

@@ -30,21 +30,69 @@ if TYPE_CHECKING:
 PROGRAM = "sampan"
 
 COMMANDS: dict[str, str] = {
-    "run": "run", "exec": "exec", "ps": "ps", "images": "images", "version": "version", "info": "info", "attach": "attach", "cp": "cp",
-    "create": "create", "events": "events", "import": "import_", "inspect": "inspect", "kill": "kill", "logs": "logs", "pause": "pause",
-    "port": "port", "rename": "rename", "restart": "restart", "rm": "rm", "rmi": "rmi", "start": "start", "stop": "stop", "tag": "tag",
-    "top": "top", "unpause": "unpause", "wait": "wait", "completion": "completion", "__complete": "complete",
-    "container attach": "attach", "container cp": "cp", "container create": "create", "container exec": "exec",
-    "container inspect": "inspect", "container kill": "kill", "container logs": "logs", "container ls": "ps", "container pause": "pause",
-    "container port": "port", "container prune": "container_prune", "container rename": "rename", "container restart": "restart",
-    "container rm": "rm", "container run": "run", "container start": "start", "container stop": "stop", "container top": "top",
-    "container unpause": "unpause", "container wait": "wait", "image bootstrap": "image_bootstrap", "image import": "import_",
-    "image inspect": "inspect", "image ls": "images", "image rm": "rmi", "image tag": "tag", "system events": "events",
+    "run": "run",
+    "exec": "exec",
+    "ps": "ps",
+    "images": "images",
+    "version": "version",
+    "info": "info",
+    "attach": "attach",
+    "cp": "cp",
+    "create": "create",
+    "events": "events",
+    "import": "import_",
+    "inspect": "inspect",
+    "kill": "kill",
+    "logs": "logs",
+    "pause": "pause",
+    "port": "port",
+    "rename": "rename",
+    "restart": "restart",
+    "rm": "rm",
+    "rmi": "rmi",
+    "start": "start",
+    "stop": "stop",
+    "tag": "tag",
+    "top": "top",
+    "unpause": "unpause",
+    "wait": "wait",
+    "completion": "completion",
+    "__complete": "complete",
+    "container attach": "attach",
+    "container cp": "cp",
+    "container create": "create",
+    "container exec": "exec",
+    "container inspect": "inspect",
+    "container kill": "kill",
+    "container logs": "logs",
+    "container ls": "ps",
+    "container pause": "pause",
+    "container port": "port",
+    "container prune": "container_prune",
+    "container rename": "rename",
+    "container restart": "restart",
+    "container rm": "rm",
+    "container run": "run",
+    "container start": "start",
+    "container stop": "stop",
+    "container top": "top",
+    "container unpause": "unpause",
+    "container wait": "wait",
+    "image bootstrap": "image_bootstrap",
+    "image import": "import_",
+    "image inspect": "inspect",
+    "image ls": "images",
+    "image rm": "rmi",
+    "image tag": "tag",
+    "system events": "events",
     "system info": "info",
 }
 ALIASES: dict[str, str] = {
-    "container list": "container ls", "container ps": "container ls", "container remove": "container rm",
-    "image list": "image ls", "image remove": "image rm",
+    "container list": "container ls",
+    "container ps": "container ls",
+    "container remove": "container rm",
+    "image list": "image ls",
+    "image remove": "image rm",
 }
 GROUPS: dict[str, str] = {"container": "Manage containers", "image": "Manage images", "system": "Manage Docker"}
 COMMON = ("run", "exec", "ps", "images", "version", "info")
@@ -93,6 +141,11 @@ class Context:
 
             self._config = load_config(self.options)
         return self._config
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        if self._client is not None:
+            self._client.close()
 
     @staticmethod
     def path(name: str) -> str:
@@ -183,7 +236,11 @@ def _main(argv: Sequence[str]) -> int:
     if level not in ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace"):
         raise CliError(f"Unable to parse logging level: {level}")
     path, words = _find(rest)
-    return _run(Context(options), path, rest[words:])
+    ctx = Context(options)
+    try:
+        return _run(ctx, path, rest[words:])
+    finally:
+        ctx.close()
 
 
 def _find(rest: Sequence[str]) -> tuple[str, int]:
@@ -224,13 +281,27 @@ def _run(ctx: Context, path: str, argv: Sequence[str]) -> int:
         return _help(path.split(), args.help)
     args.path = path
     _check_count(f"{PROGRAM} {path}", line, spec, len(args.args))
-    for flag in spec.flags:
-        if flag.api and flag.name in args.set and not ctx.client.at_least(flag.api):
-            version = ctx.client.api_version
-            raise CliError(f'"--{flag.name}" requires API version {flag.api}, but the Docker daemon API version is {version}')
+    _check_supported(ctx, spec, args)
     assert callable(run)
     code: int = run(ctx, args)
     return code
+
+
+def _check_supported(ctx: Context, spec: Command, args: Parsed) -> None:
+    """Refuse options that the daemon is too old for, or that only Windows has."""
+    errors: list[str] = []
+    for flag in spec.flags:
+        if not flag.api or flag.name not in args.set:
+            continue
+        if flag.api == "windows":
+            errors.append(
+                f'"--{flag.name}" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux'
+            )
+        elif not ctx.client.at_least(flag.api):
+            version = ctx.client.api_version
+            errors.append(f'"--{flag.name}" requires API version {flag.api}, but the Docker daemon API version is {version}')
+    if errors:
+        raise CliError("\n".join(errors))
 
 
 def _check_count(command: str, line: str, spec: Command, count: int) -> None:

@@ -14,7 +14,8 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def display(lines: Iterable[bytes], out: TextIO, *, width: int = 0, aux: Callable[[Any], object] | None = None) -> None:
-    """Show the stream. width: the terminal's columns, 0 for none (progress is then left out). Raises CliError for an error in the stream."""
+    """Show the stream. width: the terminal's columns,
+    0 for none (progress is then left out). Raises CliError for an error in the stream."""
     rows: dict[str, int] = {}
     for raw in lines:
         try:

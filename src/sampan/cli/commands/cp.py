@@ -11,11 +11,20 @@ if TYPE_CHECKING:
 
 SPEC = Command(
     "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tsampan cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
-    "Copy files/folders between a container and the local filesystem", min_args=2, max_args=2, aliases=("container cp", "cp"),
+    "Copy files/folders between a container and the local filesystem",
+    min_args=2,
+    max_args=2,
+    aliases=("container cp", "cp"),
     flags=(
         Flag("archive", "a", "bool", False, "Archive mode (copy all uid/gid information)"),
         Flag("follow-link", "L", "bool", False, "Always follow symbol link in SRC_PATH"),
-        Flag("quiet", "q", "bool", False, "Suppress progress output during copy. Progress output is automatically suppressed if no terminal is attached"),
+        Flag(
+            "quiet",
+            "q",
+            "bool",
+            False,
+            "Suppress progress output during copy. Progress output is automatically suppressed if no terminal is attached",
+        ),
     ),
 )
 

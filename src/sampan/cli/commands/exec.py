@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container", min_args=2, interspersed=False,
-    complete="containers:running", aliases=("container exec", "exec"),
+    "[OPTIONS] CONTAINER COMMAND [ARG...]",
+    "Execute a command in a running container",
+    min_args=2,
+    interspersed=False,
+    complete="containers:running",
+    aliases=("container exec", "exec"),
     flags=(
         Flag("detach", "d", "bool", False, "Detached mode: run command in the background"),
         Flag("detach-keys", "", "string", "", "Override the key sequence for detaching a container"),
@@ -46,9 +50,17 @@ def run(ctx: Context, args: Parsed) -> int:
         check_tty(stdin, tty)
     size = {"ConsoleSize": list(terminal_size())} if tty and ctx.client.at_least("1.42") else {}
     body: dict[str, Any] = {
-        "User": args.str("user"), "Privileged": args.bool("privileged"), "Tty": tty, **size, "AttachStdin": stdin,
-        "AttachStderr": not detach, "AttachStdout": not detach, "DetachKeys": keys, "Env": environment or None,
-        "WorkingDir": args.str("workdir"), "Cmd": args.args[1:],
+        "User": args.str("user"),
+        "Privileged": args.bool("privileged"),
+        "Tty": tty,
+        **size,
+        "AttachStdin": stdin,
+        "AttachStderr": not detach,
+        "AttachStdout": not detach,
+        "DetachKeys": keys,
+        "Env": environment or None,
+        "WorkingDir": args.str("workdir"),
+        "Cmd": args.args[1:],
     }
     if detach:
         body["Detach"] = True
@@ -68,7 +80,13 @@ def _interactive(ctx: Context, process: str, keys: str, body: dict[str, Any], st
 
     tty = body["Tty"]
     session = Session(
-        ctx.client, ctx.client.hijack(f"/exec/{process}/start", body=body), stdin=stdin, stdout=True, stderr=True, tty=tty, detach_keys=keys,
+        ctx.client,
+        ctx.client.hijack(f"/exec/{process}/start", body=body),
+        stdin=stdin,
+        stdout=True,
+        stderr=True,
+        tty=tty,
+        detach_keys=keys,
         resize=f"/exec/{process}/resize" if tty and os.isatty(0) else "",
     )
     session.begin()
