@@ -52,7 +52,7 @@ class Applied:
     def __init__(self) -> None:
         self.entries = 0
         self.size = 0
-        """Sum of the sizes of regular files, bytes."""
+        """Sum of the sizes of regular files and of the lengths of symlinks, as docker counts (moby pkg/directory), bytes."""
 
 
 class LayerApplier:
@@ -109,6 +109,7 @@ class LayerApplier:
             return
         if entry.type == SYMLINK:
             os.symlink(entry.link, base, dir_fd=parent)
+            self.result.size += len(entry.link)
         elif entry.type == HARDLINK:
             self._hard_link(entry, parent, base)
             return

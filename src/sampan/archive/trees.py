@@ -63,7 +63,7 @@ def _flatten(top_fd: int) -> None:
 
 
 def measure_tree(directory_fd: int) -> tuple[int, int]:
-    """(bytes, inodes) below a directory: sum of the sizes of regular files, hard links once. The tree may change meanwhile.
+    """(bytes, inodes) below a directory: sum of file sizes (a symlink's is its length), hard links once. The tree may change meanwhile.
 
     Follows no symlink and crosses no file system.
     """
@@ -85,7 +85,7 @@ def measure_tree(directory_fd: int) -> tuple[int, int]:
                 if info.st_dev != device or (info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode) and info.st_ino in linked):
                     continue
                 inodes += 1
-                if stat.S_ISREG(info.st_mode):
+                if not stat.S_ISDIR(info.st_mode):
                     total += info.st_size
                 if stat.S_ISDIR(info.st_mode):
                     parent = fds[-1] if fds[-1] >= 0 else directory_fd

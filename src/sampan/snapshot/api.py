@@ -41,7 +41,7 @@ class Unpacked(NamedTuple):
     diff_id: DiffId
     """sha256 of the uncompressed tar."""
     size: int
-    """Sum of the sizes of its regular files, as docker counts layers, in bytes."""
+    """Sum of the sizes of its files and symlinks, as docker counts layers, in bytes."""
     entries: int
 
 

@@ -1,0 +1,150 @@
+"""Filters of `docker images` and `docker image prune` (moby daemon/images/images.go, image_prune.go)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from sampan.clock import Clock
+from sampan.errors import InvalidArgument
+from sampan.events.bus import go_duration_ns
+from sampan.image.bodies import created_ns
+from sampan.image.store import Image, ImageStore
+from sampan.reference import Reference
+
+Filters = Mapping[str, Sequence[str]]
+_LIST_KEYS = frozenset(("dangling", "label", "label!", "before", "since", "reference", "until"))
+_PRUNE_KEYS = frozenset(("dangling", "label", "label!", "until"))
+_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
+
+
+def _boolean(name: str, values: Sequence[str]) -> bool | None:
+    """docker's GetBoolOrDefault: None when absent."""
+    if not values:
+        return None
+    wanted = {value.lower() for value in values}
+    if len(wanted) != 1 or not wanted <= {*_TRUE, *_FALSE}:
+        raise InvalidArgument(f"invalid filter '{name}={list(values)}'")
+    return wanted.pop() in _TRUE
+
+
+def _check_keys(filters: Filters, known: frozenset[str]) -> None:
+    for key in filters:
+        if key not in known:
+            raise InvalidArgument(f"invalid filter '{key}'")
+
+
+def timestamp_ns(text: str, clock: Clock) -> int:
+    """A moment as docker's filters give it: Unix seconds, RFC 3339, or a Go duration before now. Raises InvalidArgument."""
+    duration = go_duration_ns(text)
+    if duration is not None:
+        return clock.now_ns() - duration
+    if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text):
+        seconds, _, fraction = text.partition(".")
+        return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0"))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidArgument(f"failed to parse value as time or duration: {text!r}") from None
+    return int((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()) * 1_000_000_000
+
+
+def _has_label(image: Image, wanted: str) -> bool:
+    labels = (image.config.config.labels if image.config.config is not None else None) or {}
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+def pattern_matches(pattern: str, reference: Reference) -> bool:
+    """reference.FamiliarMatch: Go's path.Match on the familiar name, or the familiar name with its tag; `*` stops at a slash."""
+    expression = _expression(pattern)
+    return expression.fullmatch(reference.familiar) is not None or expression.fullmatch(reference.familiar_name) is not None
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """Go's path.Match as a regular expression. Raises InvalidArgument."""
+    out, position = "", 0
+    while position < len(pattern):
+        char = pattern[position]
+        position += 1
+        if char == "*":
+            out += "[^/]*"
+        elif char == "?":
+            out += "[^/]"
+        elif char == "\\" and position < len(pattern):
+            out += re.escape(pattern[position])
+            position += 1
+        elif char == "[":
+            end = pattern.find("]", position + 1)
+            if end < 0:
+                raise InvalidArgument("syntax error in pattern")
+            inside = pattern[position:end]
+            negated = inside.startswith("^")
+            members = re.sub(r"([][^&~|])", r"\\\1", inside.removeprefix("^"))
+            out += f"[^{members}]" if negated else f"[{members}]"
+            position = end + 1
+        else:
+            out += re.escape(char)
+    try:
+        return re.compile(out)
+    except re.error:
+        raise InvalidArgument("syntax error in pattern") from None
+
+
+class ListFilter:
+    """Checked filters of a list."""
+
+    def __init__(self, filters: Filters, store: ImageStore, clock: Clock) -> None:
+        _check_keys(filters, _LIST_KEYS)
+        self.dangling = _boolean("dangling", filters.get("dangling", ()))
+        self.labels, self.not_labels = filters.get("label", ()), filters.get("label!", ())
+        self.patterns = filters.get("reference", ())
+        before = [created_ns(store.find(name)) for name in filters.get("before", ())]
+        before += [timestamp_ns(text, clock) for text in filters.get("until", ())]
+        self.before = min(before, default=None)
+        self.since = max((created_ns(store.find(name)) for name in filters.get("since", ())), default=None)
+        for pattern in self.patterns:
+            _expression(pattern)
+
+    def matching(self, image: Image, references: list[Reference]) -> list[Reference] | None:
+        """The names to show, or None when the image is left out."""
+        created = created_ns(image)
+        if (self.before is not None and created >= self.before) or (self.since is not None and created <= self.since):
+            return None
+        if not all(_has_label(image, wanted) for wanted in self.labels) or any(_has_label(image, label) for label in self.not_labels):
+            return None
+        if self.dangling is not None and self.dangling == bool(references):
+            return None
+        if not self.patterns:
+            return references
+        shown = [name for name in references if any(pattern_matches(pattern, name) for pattern in self.patterns)]
+        return shown or None
+
+
+class PruneFilter:
+    """Checked filters of a prune."""
+
+    def __init__(self, filters: Filters, clock: Clock) -> None:
+        _check_keys(filters, _PRUNE_KEYS)
+        dangling = _boolean("dangling", filters.get("dangling", ()))
+        self.only_dangling = dangling if dangling is not None else True
+        self.labels, self.not_labels = filters.get("label", ()), filters.get("label!", ())
+        until = filters.get("until", ())
+        if len(until) > 1:
+            raise InvalidArgument("more than one until filter specified")
+        self.until = timestamp_ns(until[0], clock) if until else None
+
+    def applies(self, image: Image, references: list[Reference]) -> bool:
+        """Whether the image may go, as far as filters say."""
+        if (self.only_dangling and references) or (self.until is not None and created_ns(image) >= self.until):
+            return False
+        return all(_has_label(image, wanted) for wanted in self.labels) and not any(_has_label(image, label) for label in self.not_labels)
+
+
+def parse(filters: Filters, store: ImageStore, clock: Clock) -> ListFilter:
+    """Check a list's filters. Raises InvalidArgument, NotFound (before, since)."""
+    return ListFilter(filters, store, clock)
+
+
+def parse_prune(filters: Filters, clock: Clock) -> PruneFilter:
+    """Check a prune's filters. Raises InvalidArgument."""
+    return PruneFilter(filters, clock)

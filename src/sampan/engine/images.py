@@ -1,0 +1,342 @@
+"""Use cases of local images: list, inspect, history, tag, remove, import, bootstrap, prune, repair."""
+
+import asyncio
+import builtins
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from sampan.clock import Clock, rfc3339nano
+from sampan.digest import ChainId, DiffId, ImageId, chain_id
+from sampan.engine import image_filters, image_removal
+from sampan.engine.image_removal import ImageUser
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet
+from sampan.events.bus import EventBus
+from sampan.image import bodies, busybox
+from sampan.image.changes import apply_changes
+from sampan.image.store import Image, ImageStore
+from sampan.reference import InvalidReference, Reference, parse
+from sampan.snapshot.api import Snapshots, Unpacked
+from sampan.spec.docker_api import image as body
+from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS, encode_config
+from sampan.version import ENGINE_VERSION
+
+Progress = Mapping[str, object]
+InUse = Callable[[ImageId], Sequence[ImageUser]]
+"""Who uses an image: one entry a container."""
+
+
+class ImageService:
+    """Docker's image calls on the local store. Used from the event loop's thread only."""
+
+    def __init__(self, store: ImageStore, snapshots: Snapshots, events: EventBus, clock: Clock, *, in_use: InUse) -> None:
+        self._store = store
+        self._snapshots = snapshots
+        self._events = events
+        self._clock = clock
+        self._in_use = in_use
+        self._cleaning: asyncio.Task[None] | None = None
+        self._more_to_clean = False
+        self._orphans: set[ChainId] = set()
+        """Layers that no image needs but that a container's tree stands on"""
+
+    # what there is
+
+    @property
+    def count(self) -> int:
+        """How many images there are (docker info's Images)."""
+        return len(self._store.all())
+
+    def resolve(self, name: str) -> Image:
+        """The image a container is created from, by name, ID or ID prefix. Raises NotFound, `No such image: x:latest`."""
+        return self._store.find(name)
+
+    def get(self, image: ImageId) -> Image | None:
+        """By full ID."""
+        return self._store.get(image)
+
+    async def list(self, *, all: bool, filters: Mapping[str, Sequence[str]], shared_size: bool) -> Sequence[body.ImageSummary]:
+        """Images, newest first; intermediate ones only with all. Raises InvalidArgument for a bad filter."""
+        wanted = image_filters.parse(filters, self._store, self._clock)
+        counts = self._layer_counts() if shared_size else {}
+        found: builtins.list[body.ImageSummary] = []
+        for image in sorted(self._store.all(), key=bodies.created_ns, reverse=True):
+            references = self._store.references(image.id)
+            if not all and not references and self._store.children(image.id):
+                continue
+            shown = wanted.matching(image, references)
+            if shown is None:
+                continue
+            shared = sum(self._layer_size(name) for name in image.chain if counts[name] > 1) if shared_size else -1
+            containers = len(self._in_use(image.id))
+            size = bodies.total_size(image, self._layer_size)
+            found.append(bodies.summary(image, shown, size, containers=containers, shared_size=shared))
+        return found
+
+    async def inspect(self, name: str) -> body.ImageInspect:
+        """One image. Raises NotFound."""
+        image = self._store.find(name)
+        data = None
+        with suppress(NotFound):
+            data = None if image.chain_id is None else self._snapshots.layer_details(image.chain_id)
+        size = bodies.total_size(image, self._layer_size)
+        return bodies.inspect(image, self._store.references(image.id), size, driver=self._snapshots.driver, driver_data=data)
+
+    async def history(self, name: str) -> Sequence[body.ImageHistoryItem]:
+        """Its layers, newest first. Raises NotFound."""
+        image = self._store.find(name)
+        return bodies.history(image, self._store.references(image.id), self._layer_size)
+
+    def _layer_size(self, name: ChainId) -> int:
+        layer = self._snapshots.layer(name)
+        return 0 if layer is None else layer.size
+
+    def _layer_counts(self) -> dict[ChainId, int]:
+        counts: dict[ChainId, int] = {}
+        for image in self._store.all():
+            for name in image.chain:
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    # names
+
+    async def tag(self, name: str, repo: str, tag: str) -> None:
+        """Give another name. Raises NotFound, InvalidArgument."""
+        image = self._store.find(name)
+        reference = parse_target(repo, tag)
+        if reference is None:
+            raise InvalidReference("invalid reference format")
+        self._store.tag(image, reference, now=self._clock.now_ns())
+        self._publish("tag", image, reference.familiar)
+
+    async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[body.ImageDeleteItem]:
+        """Take a name off, and delete what nothing else uses. Raises NotFound, Conflict in docker's words."""
+        done = image_removal.remove(name, self._store, self._in_use, force=force, prune=prune)
+        return self._finish_removal(done)
+
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> body.ImagesPruneReport:
+        """Delete what no container uses; dangling=true (the default) keeps named images."""
+        wanted = image_filters.parse_prune(filters, self._clock)
+        deleted: builtins.list[body.ImageDeleteItem] = []
+        before = sum(layer.size for layer in self._snapshots.layers())
+        for image in self._store.all():
+            references = self._store.references(image.id)
+            if self._store.get(image.id) is None or self._in_use(image.id) or not wanted.applies(image, references):
+                continue
+            with suppress(Conflict, NotFound):  # a child that stays keeps its parent
+                for name in [reference.familiar for reference in references] or [image.id]:
+                    done = image_removal.remove(name, self._store, self._in_use, force=False, prune=True)
+                    deleted += self._finish_removal(done)
+        reclaimed = before - sum(layer.size for layer in self._snapshots.layers())
+        self._events.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
+        return body.ImagesPruneReport(images_deleted=deleted or None, space_reclaimed=reclaimed)
+
+    def _finish_removal(self, done: image_removal.Removal) -> builtins.list[body.ImageDeleteItem]:
+        """Events and layers of what was taken out of the store."""
+        items: builtins.list[body.ImageDeleteItem] = []
+        for step in done.steps:
+            if step.untagged:
+                items.append(body.ImageDeleteItem(untagged=step.untagged))
+                self._publish("untag", step.image, step.image.id)
+            else:
+                items.append(body.ImageDeleteItem(deleted=step.image.id))
+                self._publish("delete", step.image, step.image.id)
+                items += [body.ImageDeleteItem(deleted=name) for name in self._release(step.image.chain)]
+        self._clean_up()
+        return items
+
+    def _release(self, chain: Sequence[ChainId]) -> builtins.list[ChainId]:
+        """Drop the layers that no image and no container needs any more, top first."""
+        kept = self._layer_counts()
+        released: builtins.list[ChainId] = []
+        for name in reversed(chain):
+            if name in kept:
+                break
+            try:
+                self._snapshots.remove_layer(name)
+            except Conflict:  # under a container
+                self._orphans.add(name)
+                break
+            released.append(name)
+        return released
+
+    def _clean_up(self) -> None:
+        """Empty the trash in the background, one run at a time."""
+        self._more_to_clean = True
+        if self._cleaning is None or self._cleaning.done():
+            self._cleaning = asyncio.ensure_future(self._empty_trash())
+
+    async def _empty_trash(self) -> None:
+        while self._more_to_clean:
+            self._more_to_clean = False
+            with suppress(EngineError, OSError):  # the next removal or the next start tries again
+                await self._snapshots.empty_trash()
+
+    async def settle(self) -> None:
+        """Wait until removed files are really gone (tests, shutdown)."""
+        if self._cleaning is not None:
+            await asyncio.gather(self._cleaning, return_exceptions=True)
+
+    # new images
+
+    async def import_(
+        self, source: AsyncIterator[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[Progress]:
+        """Make an image of one tar, compressed or not. Yields docker's progress: the ID at the end."""
+        target = parse_target(repo, tag)
+        config = apply_changes(ContainerConfig(), changes)
+        architecture, variant = _platform(platform)
+        unpacked, key = await self._unpack(source)
+        created = rfc3339nano(self._clock.now_ns())
+        comment = message or "Imported from -"
+        document = ImageConfig(
+            architecture=architecture,
+            variant=variant,
+            os="linux",
+            created=created,
+            config=config,
+            rootfs=RootFS(diff_ids=[unpacked.diff_id]),
+            history=[History(created=created, comment=comment)],
+            docker_version=ENGINE_VERSION,
+        )
+        image = self._finish(key, document, target)
+        self._publish("import", image, image.id)
+        yield {"status": image.id}
+
+    async def bootstrap(self, name: str) -> AsyncIterator[Progress]:
+        """Make a base image of the distribution's packages; only `busybox` now. Yields progress, the ID last."""
+        if name != "busybox":
+            raise InvalidArgument(f"cannot bootstrap {name!r}: the images that can be made here are: busybox")
+        package = await asyncio.to_thread(busybox.find_package)
+        yield {"status": f"Using package busybox-static {package.version} (source {package.source} {package.source_version})"}
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for piece in busybox.rootfs_tar(package):
+                yield piece
+
+        unpacked, key = await self._unpack(pieces())
+        image = self._finish(key, busybox.image_config(package, unpacked.diff_id), parse("busybox:latest"))
+        self._publish("import", image, image.id)
+        yield {"status": f"Tagged busybox:latest, {len(package.applets)} applets"}
+        yield {"status": image.id}
+
+    async def _unpack(self, source: AsyncIterator[bytes]) -> tuple[Unpacked, str]:
+        """Feed a tar to the snapshot driver. Returns the layer, not committed, and its key; nothing is left after an error."""
+        key = "import-" + os.urandom(8).hex()
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            feeding = asyncio.ensure_future(_feed(source, writer))
+            try:
+                unpacked = await self._snapshots.unpack(key, reader)
+            except BaseException:
+                feeding.cancel()
+                await asyncio.gather(feeding, return_exceptions=True)
+                raise
+        finally:
+            os.close(reader)
+        try:
+            await feeding
+        except BaseException:  # the client left in the middle: what came may look like a whole archive
+            feeding.cancel()
+            self._snapshots.remove(key)
+            raise
+        return unpacked, key
+
+    def _finish(self, key: str, config: ImageConfig, target: Reference | None) -> Image:
+        """Commit a layer and the image made of it. No await: it all happens, or nothing does."""
+        diff_ids = config.rootfs.diff_ids or []
+        name = chain_id(None, DiffId(diff_ids[0]))
+        self._snapshots.commit(key, name, None)
+        try:
+            image = self._store.add(encode_config(config), now=self._clock.now_ns(), tag=target)
+        except BaseException:
+            self._release([name])
+            raise
+        if target is not None:
+            self._publish("tag", image, target.familiar)
+        self._clean_up()
+        return image
+
+    def _publish(self, action: str, image: Image, name: str) -> None:
+        labels = (image.config.config.labels if image.config.config is not None else None) or {}
+        self._events.publish("image", action, image.id, {**labels, "name": name})
+
+    def collect(self) -> None:
+        """Drop layers that outlived their image because a container stood on them. Called when a container has been removed."""
+        needed = self._layer_counts() if self._orphans else {}
+        for layer in reversed(self._snapshots.layers() if self._orphans else []):
+            if layer.name not in needed:
+                with suppress(Conflict):
+                    self._snapshots.remove_layer(layer.name)
+        self._orphans &= {layer.name for layer in self._snapshots.layers()} - needed.keys()
+        self._clean_up()
+
+    # after a crash
+
+    def repair(self, live_containers: Iterable[str]) -> builtins.list[str]:
+        """At start: drop layers no image needs and trees no container owns; begin to empty the trash. Returns lines for the log."""
+        found = self._snapshots.repair(live_containers)
+        needed = self._layer_counts()
+        for layer in reversed(self._snapshots.layers()):
+            if layer.name not in needed:
+                try:
+                    self._snapshots.remove_layer(layer.name)
+                except Conflict:
+                    self._orphans.add(layer.name)
+                else:
+                    found.append(f"removed layer {layer.name}, which no image uses")
+        self._clean_up()
+        return found
+
+
+async def _feed(source: AsyncIterator[bytes], writer: int) -> None:
+    """Write all of source into a pipe and close it. Returns early when nobody reads any more; the rest is left unread."""
+    os.set_blocking(writer, False)
+    loop = asyncio.get_running_loop()
+    try:
+        async for piece in source:
+            view = memoryview(piece)
+            while view:
+                try:
+                    view = view[os.write(writer, view) :]
+                except BlockingIOError:
+                    writable: asyncio.Future[None] = loop.create_future()
+                    loop.add_writer(writer, _set, writable)
+                    try:
+                        await writable
+                    finally:
+                        loop.remove_writer(writer)
+                except BrokenPipeError:
+                    return
+    finally:
+        os.close(writer)
+
+
+def _set(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def parse_target(repo: str, tag: str) -> Reference | None:
+    """A new name from docker's `repo` and `tag` parameters; None when repo is empty. Raises InvalidReference."""
+    if not repo:
+        return None
+    reference = parse(repo)
+    if reference.digest is not None:
+        raise InvalidArgument("cannot import digest reference")
+    return reference.with_tag(tag) if tag else reference.with_default_tag()
+
+
+def _platform(text: str) -> tuple[str, str]:
+    """(architecture, variant) of `os[/arch[/variant]]`; empty: this machine's. Raises InvalidArgument, NotImplementedYet."""
+    if not text:
+        return busybox.machine_platform()
+    words = text.lower().split("/")
+    if len(words) > 3 or not all(word.replace("_", "").replace(".", "").replace("-", "").isalnum() for word in words):
+        raise InvalidArgument(f"{json.dumps(text)}: invalid platform")
+    if len(words) == 1:
+        return busybox.machine_platform() if words[0] == "linux" else (words[0], "")
+    if words[0] != "linux":
+        raise NotImplementedYet(f"images for the operating system {words[0]} are not supported")
+    return words[1], words[2] if len(words) > 2 else ""
