@@ -304,7 +304,8 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
     result.append(_cgroup_mount(spec, host, private_cgroup))
     if spec.namespaces.ipc == "host":
         for path in ("/dev/mqueue", "/dev/shm"):
-            binds.append({"source": path, "destination": path, "readonly": False, "recursive": True, "propagation": "rprivate"})
+            binds.append({"source": path, "destination": path, "readonly": False, "recursive": True, "propagation": "rprivate",
+                          "optional": True})  # fmt: skip
             result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
     else:
         result.append(_file_system("mqueue", "/dev/mqueue", [], safe))

@@ -141,6 +141,7 @@ def session_supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sup
     process = client.spawn("supervisor", exec_root)
     supervisor = Supervisor(exec_root, process)
     yield supervisor
+    supervisor.channel.close()
     process.kill()
     process.wait(10)
     cgroups.remove(cgroups.host_layout(), PARENT)
@@ -178,9 +179,7 @@ class Box:
         rootfs = plan.Rootfs(
             lowers=(str(self.lower),), upper=f"{base}/upper", work=f"{base}/work", readonly=options.pop("readonly_rootfs", False)
         )
-        return plan.LaunchSpec(
-            id=container, args=args, rootfs=rootfs, cgroup=f"{PARENT}/{container}", hostname=container[:12], **options
-        )
+        return plan.LaunchSpec(id=container, args=args, rootfs=rootfs, cgroup=f"{PARENT}/{container}", hostname=container[:12], **options)
 
     def start(self, *args: str, stdin: bool = False, **options: Any) -> Started:
         spec = self.spec(*args, **options)

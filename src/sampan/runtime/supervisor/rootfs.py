@@ -30,7 +30,12 @@ class Root:
         """Take detached copies of the bind sources while they still are members of the host's peer groups."""
         for bind in self.plan["binds"]:
             self.at(ops.STEP_MOUNT, bind["source"])
-            self.binds.append(mounts.clone_tree(mounts.AT_FDCWD, bind["source"], bind["recursive"]))
+            try:
+                self.binds.append(mounts.clone_tree(mounts.AT_FDCWD, bind["source"], bind["recursive"]))
+            except FileNotFoundError:
+                if not bind.get("optional"):
+                    raise
+                self.binds.append(-1)
 
     def mount_root(self, mount_point: str) -> None:
         """Mount the root file system on a directory of the host, in our namespace only."""
@@ -45,8 +50,11 @@ class Root:
         os.close(target)
         self.fd = fd
 
-    def ensure(self, path: str, directory: bool) -> int:
-        """An O_PATH descriptor of path inside the root, made (with its parents, 0755) if missing. Raises OSError."""
+    def ensure(self, path: str, directory: bool, links: int = 0) -> int:
+        """An O_PATH descriptor of path inside the root, made (with its parents, 0755) if missing. Raises OSError.
+
+        A dangling symlink is followed inside the root, as docker does: what it points to is made.
+        """
         try:
             return mounts.open_in_root(self.fd, path, os.O_PATH)
         except FileNotFoundError:
@@ -59,6 +67,13 @@ class Root:
             try:
                 below = mounts.open_in_root(self.fd, prefix, os.O_PATH)
             except FileNotFoundError:
+                target = _link_target(part, here)
+                if target is not None:
+                    os.close(here)
+                    if links > 40:
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
+                    joined = os.path.join(os.path.dirname(prefix), target, *parts[depth + 1 :])
+                    return self.ensure(os.path.normpath(joined), directory, links + 1)
                 if last and not directory:
                     os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o755, dir_fd=here))
                 else:
@@ -103,6 +118,8 @@ class Root:
     def _op_bind(self, op: dict[str, Any]) -> None:
         bind, fd = self.plan["binds"][op["bind"]], self.binds[op["bind"]]
         destination = bind["destination"]
+        if fd < 0:
+            return
         self.at(ops.STEP_MOUNT, destination)
         propagation = bind["propagation"]
         kind = mounts.PROPAGATION.get(propagation.removeprefix("r"), mounts.MS_PRIVATE)
@@ -236,6 +253,13 @@ class Root:
             mounts.mount_setattr(self.fd, attributes=mounts.MOUNT_ATTR_RDONLY)
         mounts.pivot_into(self.fd)
         os.close(self.fd)
+
+
+def _link_target(name: str, directory_fd: int) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=directory_fd)
+    except OSError:
+        return None
 
 
 def host_devices(plan: ops.Plan, where: Where) -> tuple[list[tuple[str, os.stat_result]], list[Rule]]:
