@@ -261,13 +261,11 @@ def restart_policy(text: str) -> dict[str, Any]:
 
 
 def capabilities(given: list[str]) -> list[str] | None:
-    """Capability names in normal form: CAP_ in front, sorted, each once; ALL stands alone."""
+    """Capability names in normal form: CAP_ in front, sorted, each once."""
     names: set[str] = set()
     for item in given:
         name = item.strip().upper()
-        if name == "ALL":
-            return ["ALL"]
-        names.add(name if name.startswith("CAP_") else f"CAP_{name}")
+        names.add(name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}")
     return sorted(names) or None
 
 
@@ -420,11 +418,8 @@ def _merged(network: dict[str, Any], single: dict[str, Any]) -> dict[str, Any]:
     for key, text in texts.items():
         if network.get(key) and single[key]:
             raise ValueError(f"conflicting options: cannot specify both {text}")
-    merged = dict(network)
-    for key, value in single.items():
-        if value and (key != "link" or _user_defined(network["name"])):
-            merged[key] = value
-    return merged
+    links = _user_defined(network["name"])  # for the default bridge a link is an old-style one, in HostConfig
+    return {**network, **{key: value for key, value in single.items() if value and (key != "link" or links)}}
 
 
 def _endpoint(network: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 
-from sampan.cli.flags import Command, Flag
 from sampan.cli.main import ALIASES, COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HIDDEN, PROGRAM, load, usage_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.flags import Command, Flag
 
 _TYPES = {
     "bool": "",

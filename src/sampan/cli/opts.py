@@ -18,7 +18,20 @@ if TYPE_CHECKING:
 _BINARY = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _DURATION_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _ULIMITS = (
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
     "stack",
 )
 
@@ -194,7 +207,13 @@ def _cgroup_rule(text: str) -> str:
 
 
 CHECKS: dict[str, Callable[[str], str]] = {
-    "attach": _attach, "env": _env, "label": _label, "ip": check_ip, "dns-search": _dns_search, "extra-host": _extra_host, "link": _link,
+    "attach": _attach,
+    "env": _env,
+    "label": _label,
+    "ip": check_ip,
+    "dns-search": _dns_search,
+    "extra-host": _extra_host,
+    "link": _link,
     "cgroup-rule": _cgroup_rule,
 }
 
@@ -369,8 +388,16 @@ PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "swap-bytes": lambda text, _: -1 if text == "-1" else parse_size(text),
     "duration": lambda text, _: parse_duration(text),
     "decimal": lambda text, _: parse_cpus(text),
-    "map": _map, "sysctl": _sysctl, "ulimit": _ulimit, "gpu-request": _gpus, "network": _network, "mount": _mount, "filter": _filter,
-    "weight-device": _weight_device, "bps-device": _bps_device, "iops-device": _iops_device,
+    "map": _map,
+    "sysctl": _sysctl,
+    "ulimit": _ulimit,
+    "gpu-request": _gpus,
+    "network": _network,
+    "mount": _mount,
+    "filter": _filter,
+    "weight-device": _weight_device,
+    "bps-device": _bps_device,
+    "iops-device": _iops_device,
 }
 
 

@@ -26,9 +26,27 @@ DEFAULT_DETACH_KEYS = b"\x10\x11"  # ctrl-p, ctrl-q
 # Signals that `docker run` passes on, by the names its API takes. Not: KILL and STOP (cannot be caught), CHLD, PIPE and URG (docker drops
 # them), the synchronous ones (a fault of this process), TTIN and TTOU (job control of this process).
 SIGNAL_NAMES: dict[int, str] = {
-    1: "HUP", 2: "INT", 3: "QUIT", 10: "USR1", 12: "USR2", 14: "ALRM", 15: "TERM", 16: "STKFLT", 18: "CONT", 20: "TSTP", 24: "XCPU",
-    25: "XFSZ", 26: "VTALRM", 27: "PROF", 28: "WINCH", 29: "IO", 30: "PWR", 34: "RTMIN", 64: "RTMAX",
-    **{34 + n: f"RTMIN+{n}" for n in range(1, 16)}, **{64 - n: f"RTMAX-{n}" for n in range(1, 15)},
+    1: "HUP",
+    2: "INT",
+    3: "QUIT",
+    10: "USR1",
+    12: "USR2",
+    14: "ALRM",
+    15: "TERM",
+    16: "STKFLT",
+    18: "CONT",
+    20: "TSTP",
+    24: "XCPU",
+    25: "XFSZ",
+    26: "VTALRM",
+    27: "PROF",
+    28: "WINCH",
+    29: "IO",
+    30: "PWR",
+    34: "RTMIN",
+    64: "RTMAX",
+    **{34 + n: f"RTMIN+{n}" for n in range(1, 16)},
+    **{64 - n: f"RTMAX-{n}" for n in range(1, 15)},
 }
 
 
@@ -160,8 +178,18 @@ class Session:
     """
 
     def __init__(
-        self, client: Client, stream: Hijacked, *, stdin: bool, stdout: bool, stderr: bool, tty: bool, detach_keys: str = "",
-        signals_to: str = "", resize: str = "", until: Connection | None = None,
+        self,
+        client: Client,
+        stream: Hijacked,
+        *,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        tty: bool,
+        detach_keys: str = "",
+        signals_to: str = "",
+        resize: str = "",
+        until: Connection | None = None,
     ) -> None:
         """signals_to: container ID that signals are passed to ("": they end this program); resize: path of the resize endpoint, if there is
         a terminal to be followed; until: a second connection that ends run() when it becomes readable and no output is attached."""

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] CONTAINER", "Attach local standard input, output, and error streams to a running container", min_args=1, max_args=1,
-    complete="containers:running", aliases=("container attach", "attach"),
+    "[OPTIONS] CONTAINER",
+    "Attach local standard input, output, and error streams to a running container",
+    min_args=1,
+    max_args=1,
+    complete="containers:running",
+    aliases=("container attach", "attach"),
     flags=(
         Flag("detach-keys", "", "string", "", "Override the key sequence for detaching a container"),
         Flag("no-stdin", "", "bool", False, "Do not attach STDIN"),
@@ -52,8 +56,15 @@ def run(ctx: Context, args: Parsed) -> int:
     _inspect(ctx, name)  # it may have ended meanwhile: an attach to it would never end
     resize = f"/containers/{ctx.path(name)}/resize" if tty and os.isatty(1) else ""
     session = Session(
-        ctx.client, stream, stdin=stdin, stdout=True, stderr=True, tty=tty, detach_keys=keys,
-        signals_to=ctx.path(name) if args.bool("sig-proxy") and not tty else "", resize=resize,
+        ctx.client,
+        stream,
+        stdin=stdin,
+        stdout=True,
+        stderr=True,
+        tty=tty,
+        detach_keys=keys,
+        signals_to=ctx.path(name) if args.bool("sig-proxy") and not tty else "",
+        resize=resize,
     )
     session.begin()
     session.watch_size(redraw=True)

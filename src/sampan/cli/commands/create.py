@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", min_args=1, interspersed=False, complete="images",
-    aliases=("container create", "create"), flags=CREATE_FLAGS,
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Create a new container",
+    min_args=1,
+    interspersed=False,
+    complete="images",
+    aliases=("container create", "create"),
+    flags=CREATE_FLAGS,
 )
 
 

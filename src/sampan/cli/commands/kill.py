@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] CONTAINER [CONTAINER...]", "Kill one or more running containers",
-    min_args=1, complete="containers:running", aliases=("container kill", "kill"),
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    "Kill one or more running containers",
+    min_args=1,
+    complete="containers:running",
+    aliases=("container kill", "kill"),
     flags=(Flag("signal", "s", "string", "", "Signal to send to the container", complete="signals"),),
 )
 

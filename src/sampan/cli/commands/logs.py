@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 _WHEN = 'timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)'
 
 SPEC = Command(
-    "[OPTIONS] CONTAINER", "Fetch the logs of a container", min_args=1, max_args=1, complete="containers:all",
+    "[OPTIONS] CONTAINER",
+    "Fetch the logs of a container",
+    min_args=1,
+    max_args=1,
+    complete="containers:all",
     aliases=("container logs", "logs"),
     flags=(
         Flag("details", "", "bool", False, "Show extra details provided to logs"),
@@ -31,8 +35,12 @@ def run(ctx: Context, args: Parsed) -> int:
 
     container = ctx.client.request("GET", f"/containers/{ctx.path(args.args[0])}/json").json()
     query: dict[str, str | bool | None] = {
-        "stdout": True, "stderr": True, "timestamps": args.bool("timestamps") or None, "details": args.bool("details") or None,
-        "follow": args.bool("follow") or None, "tail": args.str("tail"),
+        "stdout": True,
+        "stderr": True,
+        "timestamps": args.bool("timestamps") or None,
+        "details": args.bool("details") or None,
+        "follow": args.bool("follow") or None,
+        "tail": args.str("tail"),
     }
     for name in ("since", "until"):
         if args.str(name):

@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "CONTAINER [CONTAINER...]", "Pause all processes within one or more containers",
-    min_args=1, complete="containers:running", aliases=("container pause", "pause"),
+    "CONTAINER [CONTAINER...]",
+    "Pause all processes within one or more containers",
+    min_args=1,
+    complete="containers:running",
+    aliases=("container pause", "pause"),
 )
 
 

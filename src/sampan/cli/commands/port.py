@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "CONTAINER [PRIVATE_PORT[/PROTO]]", "List port mappings or a specific mapping for the container",
-    min_args=1, max_args=2, complete="containers:running", aliases=("container port", "port"),
+    "CONTAINER [PRIVATE_PORT[/PROTO]]",
+    "List port mappings or a specific mapping for the container",
+    min_args=1,
+    max_args=2,
+    complete="containers:running",
+    aliases=("container port", "port"),
 )
 
 

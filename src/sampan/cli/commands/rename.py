@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "CONTAINER NEW_NAME", "Rename a container",
-    min_args=2, max_args=2, complete="containers:all", aliases=("container rename", "rename"),
+    "CONTAINER NEW_NAME",
+    "Rename a container",
+    min_args=2,
+    max_args=2,
+    complete="containers:all",
+    aliases=("container rename", "rename"),
 )
 
 

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers", min_args=1, complete="containers:all",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    "Remove one or more containers",
+    min_args=1,
+    complete="containers:all",
     aliases=("container rm", "container remove", "rm"),
     flags=(
         Flag("force", "f", "bool", False, "Force the removal of a running container (uses SIGKILL)"),

@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from sampan.cli.stream import ExitWaiter, Session
 
 SPEC = Command(
-    "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image", min_args=1, interspersed=False, complete="images",
-    aliases=("container run", "run"), flags=RUN_FLAGS,
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Create and run a new container from an image",
+    min_args=1,
+    interspersed=False,
+    complete="images",
+    aliases=("container run", "run"),
+    flags=RUN_FLAGS,
 )
 
 
@@ -68,8 +73,13 @@ def _attach(ctx: Context, args: Parsed, container: str, body: dict[str, Any]) ->
     query = {"stream": True, "detachKeys": keys or None, **{name: True for name, on in streams.items() if on}}
     tty = body["Tty"]
     session = Session(
-        ctx.client, ctx.client.hijack(f"/containers/{container}/attach", query), **streams, tty=tty, detach_keys=keys,
-        signals_to=container if args.bool("sig-proxy") else "", resize=f"/containers/{container}/resize" if tty and os.isatty(1) else "",
+        ctx.client,
+        ctx.client.hijack(f"/containers/{container}/attach", query),
+        **streams,
+        tty=tty,
+        detach_keys=keys,
+        signals_to=container if args.bool("sig-proxy") else "",
+        resize=f"/containers/{container}/resize" if tty and os.isatty(1) else "",
     )
     session.begin()
     return session

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers", min_args=1, complete="containers:stopped",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    "Start one or more stopped containers",
+    min_args=1,
+    complete="containers:stopped",
     aliases=("container start", "start"),
     flags=(
         Flag("attach", "a", "bool", False, "Attach STDOUT/STDERR and forward signals"),
@@ -61,7 +64,14 @@ def _attached(ctx: Context, args: Parsed, query: dict[str, str | None]) -> int:
         f"{path}/attach", {"stream": True, "stdin": stdin or None, "stdout": True, "stderr": True, "detachKeys": keys or None}
     )
     session = Session(
-        ctx.client, stream, stdin=stdin, stdout=True, stderr=True, tty=tty, detach_keys=keys, signals_to="" if tty else container["Id"],
+        ctx.client,
+        stream,
+        stdin=stdin,
+        stdout=True,
+        stderr=True,
+        tty=tty,
+        detach_keys=keys,
+        signals_to="" if tty else container["Id"],
         resize=f"{path}/resize" if tty and os.isatty(1) else "",
     )
     session.begin()

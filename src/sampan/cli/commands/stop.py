@@ -10,13 +10,21 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers",
-    min_args=1, complete="containers:running", aliases=("container stop", "stop"),
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    "Stop one or more running containers",
+    min_args=1,
+    complete="containers:running",
+    aliases=("container stop", "stop"),
     flags=(
         Flag("signal", "s", "string", "", "Signal to send to the container", complete="signals"),
         Flag("timeout", "t", "int", 0, "Seconds to wait before killing the container"),
         Flag(
-            "time", "", "int", 0, "Seconds to wait before killing the container (deprecated: use --timeout)", hidden=True,
+            "time",
+            "",
+            "int",
+            0,
+            "Seconds to wait before killing the container (deprecated: use --timeout)",
+            hidden=True,
             deprecated="use --timeout instead",
         ),
     ),

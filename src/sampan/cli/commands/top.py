@@ -9,8 +9,12 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "CONTAINER [ps OPTIONS]", "Display the running processes of a container",
-    min_args=1, interspersed=False, complete="containers:running", aliases=("container top", "top"),
+    "CONTAINER [ps OPTIONS]",
+    "Display the running processes of a container",
+    min_args=1,
+    interspersed=False,
+    complete="containers:running",
+    aliases=("container top", "top"),
 )
 
 

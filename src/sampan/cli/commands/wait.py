@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "CONTAINER [CONTAINER...]", "Block until one or more containers stop, then print their exit codes",
-    min_args=1, complete="containers:running", aliases=("container wait", "wait"),
+    "CONTAINER [CONTAINER...]",
+    "Block until one or more containers stop, then print their exit codes",
+    min_args=1,
+    complete="containers:running",
+    aliases=("container wait", "wait"),
 )
 
 
