@@ -15,9 +15,9 @@ NANOSECONDS = 10**9
 
 
 def general(value: float, precision: int) -> str:
-    """Go's `%.*g`: like C's, but an exponent is used from 10**precision on, and has at least two digits."""
+    """Go's `%.*g`."""
     text = f"{value:.{precision}g}"
-    return text if text not in ("inf", "-inf") else text.replace("inf", "Inf").replace("Inf", "+Inf", 1) if text == "inf" else "-Inf"
+    return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(text, text)
 
 
 def _scale(size: float, base: float, names: tuple[str, ...]) -> tuple[float, str]:
