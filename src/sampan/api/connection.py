@@ -276,10 +276,8 @@ class Connection(asyncio.Protocol):
         """A framing error: nothing after it can be understood."""
         self._keep_alive = False
         self._buffer = b""
-        if self._request is not None:
-            self._request.body.fail(error)
-            if self._task is None:
-                self._close_gently()
+        if self._request is not None and self._task is not None:
+            self._request.body.fail(error)  # the handler meets it when it reads on
             return
         self._write_response(None, error_response(error.status, error.message)._replace(routed=False))
         self._close_gently()

@@ -394,7 +394,8 @@ class FakeSystem:
     async def version(self) -> SystemVersion:
         """See the Protocol."""
         details = {
-            "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION, "Os": "linux", "Arch": "amd64", "GitCommit": "", "GoVersion": "none",
+            "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION, "Os": "linux", "Arch": "amd64", "GitCommit": "",
+            "GoVersion": "none",
             "KernelVersion": "6.0", "BuildTime": CREATED, "Experimental": "false",
         }  # fmt: skip
         component = ComponentVersion(name="Engine", version=ENGINE_VERSION, details=details)
