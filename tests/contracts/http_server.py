@@ -154,8 +154,8 @@ class HttpServerContract:
         _, _, body = self.call(sock, "POST", f"/containers/{container}/exec", {"Cmd": ["cat"], "AttachStdin": True})
         exec_id = json.loads(body)["Id"]
         start = b'{"Detach":false,"Tty":false}'
-        head = f"POST /exec/{exec_id}/start HTTP/1.1\r\nHost: d\r\n{UPGRADE}Content-Type: application/json\r\nContent-Length: {len(start)}\r\n\r\n"
-        sock.sendall(head.encode() + start + b"early")
+        head = f"POST /exec/{exec_id}/start HTTP/1.1\r\nHost: d\r\n{UPGRADE}Content-Type: application/json\r\n"
+        sock.sendall(f"{head}Content-Length: {len(start)}\r\n\r\n".encode() + start + b"early")
         status, headers, rest = read_head(sock)
         assert status == "HTTP/1.1 101 UPGRADED"
         assert headers["api-version"] == "1.51"

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.contracts.http_server import HttpServerContract
 
 from sampan.api.app import App
 from sampan.api.server import tcp_listener, tls_context, unix_listener
 from sampan.testing.fake_engine import fake_engine
 from sampan.testing.serving import serving
-
-from tests.contracts.http_server import HttpServerContract
 
 
 class TestUnix(HttpServerContract):
@@ -41,24 +40,25 @@ class TestTcp(HttpServerContract):
         return socket.create_connection(self.address)
 
 
+@pytest.fixture(scope="module")
+def tls_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"],
+        check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    return cert, key
+
+
 class TestTls(HttpServerContract):
     half_close = False
 
-    @pytest.fixture(scope="class")
-    def pair(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-        folder = tmp_path_factory.mktemp("tls")
-        key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"],
-            check=True, capture_output=True, timeout=30,
-        )  # fmt: skip
-        return cert, key
-
     @pytest.fixture(autouse=True)
-    def _server(self, pair: tuple[str, str]) -> Iterator[None]:
+    def _server(self, tls_pair: tuple[str, str]) -> Iterator[None]:
         listener = tcp_listener("127.0.0.1", 0)
         self.address = listener.getsockname()
-        with serving(lambda: App(fake_engine().services).resolve, [(listener, tls_context(*pair, None, verify=False))]):
+        with serving(lambda: App(fake_engine().services).resolve, [(listener, tls_context(*tls_pair, None, verify=False))]):
             yield
 
     def connect(self) -> socket.socket:

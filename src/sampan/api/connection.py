@@ -399,6 +399,11 @@ class Connection(asyncio.Protocol):
         if self._stream is not None:
             self._close_gently()
         elif not self._lost:
+            self._close()
+
+    def _close(self) -> None:
+        """Close once: on a TLS transport of Python 3.11 a second close() breaks a later abort()."""
+        if not self._lost and not self._transport.is_closing():
             self._transport.close()
 
     def _close_gently(self) -> None:
@@ -408,13 +413,13 @@ class Connection(asyncio.Protocol):
         saw_eof = self._eof
         self._lingering = True
         if saw_eof or not self._transport.can_write_eof():
-            self._transport.close()
+            self._close()
             return
         self._transport.write_eof()
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
-        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._close)
 
     # the server's stop
 
@@ -427,7 +432,7 @@ class Connection(asyncio.Protocol):
         """Close if idle; end what streams, let the rest finish its answer."""
         self._keep_alive = False
         if not self.busy:
-            self._transport.close()
+            self._close()
         elif self._task is not None and self._cancel_when_gone:
             self._task.cancel()
 

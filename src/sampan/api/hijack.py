@@ -164,7 +164,7 @@ class HijackedStream:
 
     def close(self) -> None:
         """See streams.Duplex: what send() has accepted is still delivered."""
-        if not self.detached:
+        if not self.detached and not self._transport.is_closing():
             self._transport.close()
 
     def detach_socket(self) -> tuple[socket.socket, bytes] | None:
