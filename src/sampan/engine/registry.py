@@ -1,0 +1,167 @@
+"""Containers as the engine holds them: what was given at create, the state, and the live handles; found by docker's rules."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import suppress
+
+import msgspec
+
+from sampan.errors import Conflict, InvalidArgument, NotFound
+from sampan.ids import ContainerId
+from sampan.spec.docker_api.container import Config, HostConfig
+from sampan.spec.docker_api.network import NetworkingConfig
+from sampan.state.containers import ContainerRepository, ContainerRow, ContainerState
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Live:
+    """Handles of a container's running process. Owned by its Container; closed by close()."""
+
+    def __init__(self, key: str, pidfd: int, *, stdin: int | None = None, pty: int | None = None) -> None:
+        self.key = key
+        self.pidfd = pidfd
+        self.stdin = stdin
+        """Write end of the stdin pipe; None without one, or once closed."""
+        self.pty = pty
+        self.drained = asyncio.Event()
+        """Set once the keeper has all output in the log."""
+        self.followers: set[asyncio.Event] = set()
+
+    def close(self) -> None:
+        """Close every handle. May be called twice."""
+        for name in ("pidfd", "stdin", "pty"):
+            fd = getattr(self, name)
+            if fd is not None and fd >= 0:
+                with suppress(OSError):
+                    os.close(fd)
+        self.pidfd, self.stdin, self.pty = -1, None, None
+
+
+class Container:
+    """One container. `lock` serialises what changes it; state changes go through Containers.set_state."""
+
+    def __init__(self, row: ContainerRow, config: Config, host_config: HostConfig, networking: NetworkingConfig) -> None:
+        self.id = row.id
+        self.name = row.name
+        self.created = row.created
+        self.image_id = row.image_id
+        self.image_name = row.image_name
+        self.chain_id = row.chain_id
+        self.config = config
+        self.host_config = host_config
+        self.networking = networking
+        self.state = row.state
+        self.live: Live | None = None
+        self.lock = asyncio.Lock()
+        self.exec_ids: set[str] = set()
+        self.exited = asyncio.Event()
+        """Set while no process runs."""
+        self.removed = asyncio.Event()
+        self.removing = False
+        self.changed = asyncio.Condition()
+        self.exits = 0
+        """Count of ends seen by this sampand, for `wait` with condition next-exit."""
+        self.restart_task: asyncio.Task[None] | None = None
+        if not self.is_running:
+            self.exited.set()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process runs (paused counts)."""
+        return self.state.status in ("running", "paused")
+
+    @property
+    def key(self) -> str:
+        """The name of the current run's process on the wire."""
+        return f"{self.id}.{self.state.run}"
+
+
+class Containers:
+    """The index of all containers, and their only way into the database."""
+
+    def __init__(self, repository: ContainerRepository) -> None:
+        self._repository = repository
+        self._by_id: dict[str, Container] = {}
+        self._by_name: dict[str, Container] = {}
+
+    def load(self) -> None:
+        """Read every container from the database."""
+        for row in self._repository.all():
+            container = Container(
+                row,
+                msgspec.json.decode(row.config, type=Config),
+                msgspec.json.decode(row.host_config, type=HostConfig),
+                msgspec.json.decode(row.networking, type=NetworkingConfig),
+            )
+            self._by_id[container.id] = self._by_name[container.name] = container
+
+    def __iter__(self) -> Iterator[Container]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def find(self, ref: str) -> Container:
+        """By full ID, exact name (with or without `/`), unique ID prefix. Raises NotFound, InvalidArgument when ambiguous."""
+        found = self._by_id.get(ref) or self._by_name.get(ref.removeprefix("/"))
+        if found is not None:
+            return found
+        matches = [container for key, container in self._by_id.items() if ref and key.startswith(ref)]
+        if len(matches) > 1:
+            raise InvalidArgument(f"multiple IDs found with provided prefix: {ref}")
+        if not matches:
+            raise NotFound(f"No such container: {ref}")
+        return matches[0]
+
+    def get(self, container: str) -> Container | None:
+        """By full ID."""
+        return self._by_id.get(container)
+
+    def holder_of(self, name: str) -> Container | None:
+        """Who has a name."""
+        return self._by_name.get(name)
+
+    def add(self, container: Container) -> None:
+        """Store a new container. Raises Conflict when its name is taken."""
+        self.check_name(container.name)
+        row = ContainerRow(
+            id=container.id, name=container.name, created=container.created, image_id=container.image_id,
+            image_name=container.image_name, chain_id=container.chain_id, config=_encode(container.config),
+            host_config=_encode(container.host_config), networking=_encode(container.networking), state=container.state,
+        )  # fmt: skip
+        try:
+            self._repository.insert(row)
+        except sqlite3.IntegrityError as error:
+            raise Conflict(f"container {container.id}: {error}") from error
+        self._by_id[container.id] = self._by_name[container.name] = container
+
+    def check_name(self, name: str) -> None:
+        """Raise Conflict in docker's words when a name is taken."""
+        holder = self._by_name.get(name)
+        if holder is not None:
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{holder.id}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+
+    def rename(self, container: Container, name: str) -> None:
+        """Give a free name."""
+        self.check_name(name)
+        self._repository.set_name(container.id, name)
+        del self._by_name[container.name]
+        container.name = name
+        self._by_name[name] = container
+
+    def set_state(self, container: Container, state: ContainerState) -> None:
+        """Store and take over a new state: one transaction."""
+        self._repository.set_state(container.id, state)
+        container.state = state
+
+    def remove(self, container: Container) -> None:
+        """Forget a container: its row is deleted."""
+        self._repository.delete(container.id)
+        self._by_id.pop(container.id, None)
+        self._by_name.pop(container.name, None)
