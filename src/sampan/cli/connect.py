@@ -18,7 +18,7 @@ def make_client(options: Parsed) -> Client:
     """The client that the options and DOCKER_HOST, DOCKER_CONTEXT, DOCKER_API_VERSION, DOCKER_CUSTOM_HEADERS describe."""
     hosts = options.list("host")
     if len(hosts) > 1:
-        raise CliError("Specify only one -H")
+        raise CliError("Failed to initialize: unable to resolve docker endpoint: Specify only one -H")
     context = options.str("context")
     if hosts and context:
         raise CliError("conflicting options: cannot specify both --host and --context")

@@ -134,3 +134,9 @@ RUN_FLAGS: tuple[Flag, ...] = (
     Flag("detach-keys", "", "string", "", "Override the key sequence for detaching a container"),
     Flag("sig-proxy", "", "bool", True, "Proxy received signals to the process"),
 )
+
+_PULL_CREATE = 'Pull image before creating ("always", "|missing", "never")'  # the bar is docker's
+
+CREATE_ONLY_FLAGS: tuple[Flag, ...] = tuple(
+    flag if flag.name != "pull" else Flag("pull", "", "string", "missing", _PULL_CREATE, complete=flag.complete) for flag in CREATE_FLAGS
+)

@@ -247,11 +247,11 @@ def _long(arg: str, table: dict[str, Flag], rest: list[str], parsed: Parsed, ass
     if not name or name[0] == "-":
         raise UsageError(f"bad flag syntax: {arg}")
     flag = table.get(name)
-    if flag is None:
-        if name != "help":
-            raise UsageError(f"unknown flag: --{name}")
+    if name == "help":
         if not equals or parse_bool(value):
             parsed.help = parsed.help or "help"
+    elif flag is None:
+        raise UsageError(f"unknown flag: --{name}")
     elif equals:
         assign(flag, value)
     elif flag.kind == "bool":

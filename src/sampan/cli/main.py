@@ -274,7 +274,7 @@ def _run(ctx: Context, path: str, argv: Sequence[str]) -> int:
         args.args = list(argv)
     else:
         try:
-            args = parse(spec.flags, argv, interspersed=spec.interspersed, warn=ctx.error)
+            args = parse(spec.flags, argv, interspersed=spec.interspersed, warn=ctx.print)
         except UsageError as error:
             raise UsageError(f"{error}\n\nUsage:  {line}\n\nRun '{PROGRAM} {path} --help' for more information") from None
     if args.help:
@@ -326,7 +326,7 @@ def _help(words: Sequence[str], how: str) -> int:
     from sampan.cli import help as texts
 
     if how == "h":
-        Context.error("Flag shorthand -h has been deprecated, use --help")
+        Context.print("Flag shorthand -h has been deprecated, use --help")
     sys.stdout.write(texts.text(list(words)))
     sys.stdout.flush()
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.createflags import CREATE_FLAGS
+from sampan.cli.createflags import CREATE_ONLY_FLAGS
 from sampan.cli.flags import Command, Parsed
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ SPEC = Command(
     interspersed=False,
     complete="images",
     aliases=("container create", "create"),
-    flags=CREATE_FLAGS,
+    flags=CREATE_ONLY_FLAGS,
 )
 
 
