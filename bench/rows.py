@@ -199,7 +199,7 @@ class AttachIn(Row):
     size = 200 << 20
 
     def sample(self) -> dict[str, float]:
-        options = {"OpenStdin": True, "StdinOnce": True, "AttachStdin": True, "AttachStdout": True}
+        options: dict[str, Any] = {"OpenStdin": True, "StdinOnce": True, "AttachStdin": True, "AttachStdout": True}
         container = self.target.create("wc", "-c", **options)
         sock, got = self.target.upgrade(f"/containers/{container}/attach?stream=1&stdin=1&stdout=1", b"")
         block = memoryview(bytes(1 << 20))
