@@ -52,7 +52,7 @@ def dumps(value: Any, *, html: bool = False) -> str:
         value = value.target
     if value is None or (isinstance(value, (GoMap, GoList)) and value.nil):
         return "null"
-    if isinstance(value, GoStr):
+    if isinstance(value, GoStr) and value.type == "json.Number":
         return str(value) or "0"
     if isinstance(value, str):
         return quote(value, html=html)

@@ -18,9 +18,8 @@ class GoInt(int):
 
 
 class GoStr(str):
-    """A string of a named type (json.Number)."""
+    """A string of a named type: json.Number (a number of an untyped document, as written), container.NetworkMode."""
 
-    __slots__ = ()
     type = "json.Number"
 
 
@@ -163,7 +162,7 @@ def elem_type(name: str) -> str:
         return name[2:]
     if name.startswith("map["):
         return name[name.index("]") + 1 :]
-    return {"formatter.SubHeaderContext": "string", "nat.PortMap": "[]nat.PortBinding", "nat.PortSet": "struct {}"}.get(
+    return {"formatter.SubHeaderContext": "string", "nat.PortMap": "[]nat.PortBinding", "strslice.StrSlice": "string", "nat.PortSet": "struct {}"}.get(
         name, "interface {}"
     )
 
