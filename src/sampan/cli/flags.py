@@ -171,7 +171,7 @@ def parse_int(text: str, bits: int = 64, *, unsigned: bool = False) -> int:
     name = "ParseUint" if unsigned else "ParseInt"
     digits = text[1:] if not unsigned and text[:1] in ("+", "-") else text
     try:
-        if not digits[:1].isdigit() or not digits.isascii():
+        if not digits[:1].isdigit() or not digits.isascii() or not digits.replace("_", "").isalnum():
             raise ValueError
         # Go reads 010 as octal; Python refuses it
         value = int(digits, 8) if len(digits) > 1 and digits[0] == "0" and digits.replace("_", "").isdigit() else int(digits, 0)
