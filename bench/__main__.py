@@ -12,10 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.engine import START, Engine
-
 from bench.rows import ROWS, Row
 from bench.target import BadResult, Target
+from tests.support.engine import START, Engine
 
 ROOT = Path(__file__).resolve().parent.parent
 Samples = dict[str, list[list[float]]]
