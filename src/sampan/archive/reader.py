@@ -104,6 +104,20 @@ def parse_pax(payload: bytes) -> Iterator[tuple[bytes, bytes]]:
         position = end
 
 
+def _merged(payload: bytes) -> dict[bytes, bytes]:
+    """Records by key, the last one counting; the repeated pairs of sparse format 0.0 become one map, as in 0.1."""
+    records: dict[bytes, bytes] = {}
+    pairs: list[bytes] = []
+    for key, value in parse_pax(payload):
+        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+            pairs.append(value)
+        else:
+            records[key] = value
+    if pairs:
+        records[b"GNU.sparse.map"] = b",".join(pairs)
+    return records
+
+
 def _pax_integer(value: bytes) -> int:
     if not _DECIMAL.fullmatch(value) or int(value) > _SIZE_MAX:
         raise InvalidArchive("invalid PAX record")
@@ -148,7 +162,7 @@ class TarReader:
             if entry.type in (b"x", b"g", b"L", b"K"):
                 payload = self._special(entry.stored)
                 if entry.type == b"x":
-                    pax = dict(parse_pax(payload))
+                    pax = _merged(payload)
                 elif entry.type == b"L":
                     long_name = payload.partition(b"\0")[0]
                 elif entry.type == b"K":

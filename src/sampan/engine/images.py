@@ -232,6 +232,7 @@ class ImageService:
             except BaseException:
                 feeding.cancel()
                 await asyncio.gather(feeding, return_exceptions=True)
+                self._clean_up()
                 raise
         finally:
             os.close(reader)
@@ -240,6 +241,7 @@ class ImageService:
         except BaseException:  # the client left in the middle: what came may look like a whole archive
             feeding.cancel()
             self._snapshots.remove(key)
+            self._clean_up()
             raise
         return unpacked, key
 
