@@ -1,0 +1,189 @@
+"""From a container's documents to what the supervisor is asked, and from its errors to docker's words."""
+
+import errno
+import json
+from typing import Any, Literal
+
+from sampan.errors import InvalidArgument, SystemFailure
+from sampan.linux.capabilities import NUMBERS
+from sampan.runtime import plan
+from sampan.runtime.cgroups import Resources
+from sampan.runtime.client import LaunchError
+from sampan.spec.docker_api.container import Config, HostConfig
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def command_of(config: Config) -> list[str]:
+    """Entrypoint and command, as one argument list."""
+    return [*(config.entrypoint or ()), *(config.cmd or ())]
+
+
+def environment_of(config: Config) -> list[str]:
+    """PATH, HOSTNAME and (with a tty) TERM, then the container's own, which win (moby oci defaults, container/env.go)."""
+    own = config.env or []
+    names = {entry.partition("=")[0] for entry in own}
+    base = [DEFAULT_PATH, f"HOSTNAME={config.hostname}", *(["TERM=xterm"] if config.tty else [])]
+    return [*(entry for entry in base if entry.partition("=")[0] not in names), *own]
+
+
+class SecurityOptions:
+    """What `--security-opt` says. Raises InvalidArgument in docker's words."""
+
+    def __init__(self, options: list[str], *, no_new_privileges: bool = False) -> None:
+        self.seccomp: dict[str, Any] | Literal["unconfined"] | None = None
+        self.no_new_privileges = no_new_privileges
+        for option in options:
+            key, separator, value = option.partition("=") if "=" in option else option.partition(":")
+            if key == "no-new-privileges":
+                if separator and value not in ("true", "false"):
+                    raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+                self.no_new_privileges = value != "false"
+            elif not separator:
+                raise InvalidArgument(f'invalid --security-opt 1: "{option}"')
+            elif key == "seccomp":
+                self._take_seccomp(value)
+            elif key == "apparmor":
+                if value != "unconfined":
+                    raise SystemFailure(f"AppArmor is not available on this host: cannot apply profile {value!r}")
+            elif key == "label":
+                if value != "disable":
+                    raise SystemFailure("SELinux is not available in this engine: --security-opt label is refused")
+            elif key not in ("systempaths", "writable-cgroups"):
+                raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+
+    def _take_seccomp(self, value: str) -> None:
+        if value == "unconfined":
+            self.seccomp = "unconfined"
+        elif value != "builtin":
+            try:
+                profile = json.loads(value)
+            except ValueError as error:
+                raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from error
+            if not isinstance(profile, dict):
+                raise InvalidArgument("Decoding seccomp profile failed: not an object")
+            self.seccomp = profile
+
+
+def capability_names(host: HostConfig) -> tuple[str, ...]:
+    """The capabilities a container is to have. Raises InvalidArgument."""
+    return plan.resolve_capabilities(host.cap_add or [], host.cap_drop or [], host.privileged)
+
+
+def resources_of(host: HostConfig) -> Resources:
+    """The limits, in the cgroup layer's form."""
+    return Resources(
+        memory=host.memory, memory_swap=host.memory_swap, memory_reservation=host.memory_reservation,
+        memory_swappiness=host.memory_swappiness, oom_kill_disable=bool(host.oom_kill_disable), cpu_shares=host.cpu_shares,
+        cpu_quota=host.cpu_quota, cpu_period=host.cpu_period, nano_cpus=host.nano_cpus, cpuset_cpus=host.cpuset_cpus,
+        cpuset_mems=host.cpuset_mems, pids_limit=host.pids_limit or 0, blkio_weight=host.blkio_weight,
+    )  # fmt: skip
+
+
+def namespaces_of(host: HostConfig, *, netns: bool) -> plan.Namespaces:
+    """Which namespaces are its own. netns: a descriptor of a ready network namespace comes with the launch."""
+    return plan.Namespaces(
+        net="host" if host.network_mode == "host" else "fd" if netns else "private",
+        pid="host" if host.pid_mode == "host" else "private",
+        ipc="host" if host.ipc_mode == "host" else "private",
+        uts="host" if host.uts_mode == "host" else "private",
+        cgroup=None if not host.cgroupns_mode else "host" if host.cgroupns_mode == "host" else "private",
+    )
+
+
+def launch_spec(container_id: str, config: Config, host: HostConfig, rootfs: plan.Rootfs, mounts: list[plan.Mount], *,
+                cgroup: str, netns: bool, no_new_privileges: bool = False) -> plan.LaunchSpec:  # fmt: skip
+    """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
+    security = SecurityOptions(host.security_opt or [], no_new_privileges=no_new_privileges)
+    size = (host.console_size[0], host.console_size[1])
+    return plan.LaunchSpec(
+        id=container_id,
+        args=tuple(command_of(config)),
+        env=tuple(environment_of(config)),
+        cwd=config.working_dir or "/",
+        user=config.user,
+        groups_add=tuple(host.group_add or ()),
+        tty=config.tty,
+        console_size=size if all(size) else None,
+        capabilities=capability_names(host),
+        seccomp=security.seccomp,
+        no_new_privileges=security.no_new_privileges,
+        rlimits=tuple(plan.Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in host.ulimits or ()),
+        oom_score_adj=host.oom_score_adj,
+        rootfs=rootfs,
+        cgroup=cgroup,
+        hostname=config.hostname,
+        domainname=config.domainname,
+        mounts=tuple(mounts),
+        shm_size=host.shm_size,
+        masked_paths=None if host.masked_paths is None else tuple(host.masked_paths),
+        readonly_paths=None if host.readonly_paths is None else tuple(host.readonly_paths),
+        devices=tuple(
+            plan.Device(host_path=device.path_on_host, container_path=device.path_in_container or device.path_on_host,
+                        permissions=device.cgroup_permissions or "rwm")
+            for device in host.devices or ()
+        ),  # fmt: skip
+        device_rules=tuple(host.device_cgroup_rules or ()),
+        namespaces=namespaces_of(host, netns=netns),
+        resources=resources_of(host),
+        sysctls=host.sysctls or {},
+        init=bool(host.init),
+        privileged=host.privileged,
+    )
+
+
+class StartFailure(InvalidArgument):
+    """The process could not be started; the exit code is what docker stores: 126, 127 or 128."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+_NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
+_NOT_EXECUTABLE = (errno.EACCES, errno.EISDIR, errno.ENOEXEC)
+
+
+def exec_failure_code(error: LaunchError) -> int:
+    """127 not found, 126 not executable, else 128 (moby daemon/errors.go, exec)."""
+    if error.step not in ("exec", "execve", "cwd", "user"):
+        return 128
+    return 127 if error.errno in _NOT_FOUND else 126 if error.errno in _NOT_EXECUTABLE else 128
+
+
+def start_failure(error: LaunchError, args: list[str]) -> StartFailure:
+    """A failed launch in the words dockerd 28 and runc use for it: clients look for `executable file not found`, `permission denied`, ..."""
+    prefix = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
+    prefix += "unable to start container process: "
+    detail = error.message
+    code = 128
+    name = args[0] if args else ""
+    if error.step in ("exec", "execve", "command"):
+        code = 127 if error.errno in _NOT_FOUND else 126
+        if "exec:" not in detail:
+            if error.errno in _NOT_FOUND and "/" not in name:
+                detail = f'exec: "{name}": executable file not found in $PATH'
+            elif error.errno in _NOT_FOUND:
+                detail = f'exec: "{name}": stat {name}: no such file or directory'
+            elif error.errno == errno.EISDIR:
+                detail = f'exec: "{name}": is a directory: permission denied'
+            else:
+                detail = f'exec: "{name}": {error.message.lower()}'
+        detail = f"error during container init: {detail}"
+    elif error.step == "user" or "unable to find" in detail:
+        return StartFailure(detail, 126)
+    elif error.path and error.path not in detail:
+        detail = f"error during container init: {error.step} {error.path}: {detail[:1].lower()}{detail[1:]}"
+        code = 127 if error.errno in _NOT_FOUND else 126 if error.errno in _NOT_EXECUTABLE else 128
+    else:
+        detail = f"error during container init: {error.step}: {detail}"
+    return StartFailure(f"{prefix}{detail}: unknown", code)
+
+
+def check_capabilities(host: HostConfig, available: int) -> None:
+    """Refuse what the host itself lacks, where the user asked for it by name. Raises SystemFailure."""
+    for name in host.cap_add or ():
+        word = name.upper()
+        word = word if word.startswith("CAP_") else f"CAP_{word}"
+        if word in NUMBERS and not available >> NUMBERS[word] & 1:
+            raise SystemFailure(f"cannot add {word}: this host does not give it (it is not in the engine's bounding set)")

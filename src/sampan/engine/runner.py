@@ -1,0 +1,376 @@
+"""Starts containers and sees their ends: the joint of snapshots, network, keeper and supervisor. One Runner for all containers.
+
+Each step of a start is undone when a later one fails (AsyncExitStack). Whatever a kill -9 leaves half done, restore.py finds.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal as signals
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from sampan.clock import Clock
+from sampan.engine import launching, mounting
+from sampan.engine.registry import Container, Containers, Live
+from sampan.errors import EngineError, InvalidArgument, SystemFailure
+from sampan.events.bus import EventBus
+from sampan.linux import pidfd
+from sampan.runtime import cgroups, plan
+from sampan.runtime.client import KeeperClient, Launched, LaunchError, SupervisorClient
+from sampan.snapshot.api import Snapshots
+from sampan.state.containers import ContainerState, EndpointState
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
+"""How long the end of a container waits for its last output to reach the log."""
+RESTART_RESET_SECONDS = 10.0
+RESTART_FIRST_SECONDS, RESTART_MAX_SECONDS = 0.1, 60.0
+
+
+class Sandbox(msgspec.Struct, frozen=True):
+    """A container's place on its network. netns is -1 for the host's, None for one the child makes itself."""
+
+    netns: int | None
+    endpoint: EndpointState
+
+
+class NetworkPort(Protocol):
+    """What the runner needs of networks; engine/networks.py joins the drivers."""
+
+    async def attach(self, container: Container) -> Sandbox:
+        """Addresses, netns and published ports for a container about to start. Raises EngineError."""
+
+    async def detach(self, container: Container) -> None:
+        """Take them back. Never raises."""
+
+    def write_files(self, container: Container, endpoint: EndpointState, directory: Path) -> None:
+        """Write hostname, hosts and resolv.conf."""
+
+
+class Paths(msgspec.Struct, frozen=True):
+    """Where the engine keeps containers' files."""
+
+    data_root: Path
+    exec_root: Path
+    cgroup_parent: str
+
+    def container(self, container_id: str) -> Path:
+        """The directory of one container."""
+        return self.data_root / "containers" / container_id
+
+    def log(self, container_id: str) -> Path:
+        """Where its log segments are."""
+        return self.container(container_id) / "log"
+
+    def cgroup(self, container_id: str) -> str:
+        """Its cgroup, below each hierarchy's root."""
+        return f"{self.cgroup_parent}/{container_id}"
+
+
+class Runner:
+    """See the module."""
+
+    def __init__(self, containers: Containers, snapshots: Snapshots, supervisor: SupervisorClient, keeper: KeeperClient,
+                 network: NetworkPort, events: EventBus, clock: Clock, paths: Paths) -> None:  # fmt: skip
+        self.containers = containers
+        self.snapshots = snapshots
+        self.supervisor = supervisor
+        self.keeper = keeper
+        self.network = network
+        self.events = events
+        self.clock = clock
+        self.paths = paths
+        self.layout = cgroups.host_layout()
+        self.log_settings: Callable[[Container], dict[str, Any]] = lambda _container: {}
+        self.on_removal: Callable[[Container], Awaitable[None]] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handled: set[str] = set()
+
+    # small things
+
+    def spawn(self, work: Awaitable[None]) -> None:
+        """Run something to its end on its own; a failure is logged, never lost."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception:
+                log.exception("background work failed")
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settle(self) -> None:
+        """Wait for all work begun by spawn()."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def publish(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
+        """An event of a container, with docker's attributes."""
+        attributes = {**(container.config.labels or {}), "image": container.image_name, "name": container.name, **(extra or {})}
+        self.events.publish("container", action, container.id, attributes)
+
+    # start
+
+    async def start(self, container: Container) -> None:
+        """Start a stopped container; the caller holds its lock. Raises StartFailure and other EngineErrors, leaving it stopped."""
+        run = container.state.run + 1
+        key = f"{container.id}.{run}"
+        try:
+            async with contextlib.AsyncExitStack() as undo:
+                launched, stdin, endpoint = await self._launch(container, key, undo)
+                live = Live(key, launched.pidfd, stdin=stdin, pty=launched.pty)
+                state = msgspec.structs.replace(
+                    container.state, status="running", pid=launched.pid, start_time=launched.start_time, run=run, exit_code=0, error="",
+                    oom_killed=False, started_at=launched.started_at, finished_at=0, manually_stopped=False, endpoint=endpoint,
+                    boot_id=self.supervisor.link.boot_id,
+                )  # fmt: skip
+                self.containers.set_state(container, state)
+                container.live = live
+                container.exited.clear()
+                undo.pop_all()
+        except EngineError as error:
+            code = error.exit_code if isinstance(error, launching.StartFailure) else 128
+            self.containers.set_state(container, msgspec.structs.replace(container.state, exit_code=code, error=error.message, run=run))
+            self.publish(container, "die", {"exitCode": str(code), "execDuration": "0"})
+            raise
+        self.publish(container, "start")
+
+    async def _launch(self, container: Container, key: str, undo: contextlib.AsyncExitStack) -> tuple[Launched, int | None, EndpointState]:
+        mounts = mounting.mounts_of(container.host_config)
+        try:
+            mounting.make_sources(mounts)
+        except OSError as error:
+            raise SystemFailure(f"error while creating mount source path '{error.filename}': mkdir {error.filename}: "
+                                f"{(error.strerror or '').lower()}") from error  # fmt: skip
+        sandbox = await self.network.attach(container)
+        undo.push_async_callback(self.network.detach, container)
+        directory = self.paths.container(container.id)
+        self.network.write_files(container, sandbox.endpoint, directory)
+        layers = self.snapshots.mounts(container.id)
+        rootfs = plan.Rootfs(
+            lowers=layers.lowers, upper=layers.upper, work=layers.work, readonly=container.host_config.readonly_rootfs
+        )
+        taken = {mount.destination for mount in mounts}
+        own = [
+            plan.Mount(destination=f"/etc/{name}", source=str(directory / name), recursive=False)
+            for name in ("resolv.conf", "hostname", "hosts") if f"/etc/{name}" not in taken
+        ]  # fmt: skip
+        spec = launching.launch_spec(
+            container.id, container.config, container.host_config, rootfs, [*own, *mounting.plan_mounts(mounts)],
+            cgroup=self.paths.cgroup(container.id), netns=sandbox.netns is not None and sandbox.netns >= 0,
+        )  # fmt: skip
+        launch = plan.launch_plan(spec)
+        fds: dict[str, int] = {}
+        stdin = self._make_stdio(container, fds, undo)
+        if sandbox.netns is not None and sandbox.netns >= 0:
+            fds["netns"] = sandbox.netns
+        record = {"log": self.log_settings(container), "tty": container.config.tty}
+        ours = {name.removeprefix("custody:"): fd for name, fd in fds.items() if name.startswith("custody:")}
+        undo.push_async_callback(self._forget_stream, key)
+        await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
+        try:
+            launched = await self.supervisor.launch(key, container.id, launch, fds, record)
+        except LaunchError as error:
+            raise launching.start_failure(error, launching.command_of(container.config)) from error
+        if stdin is not None:
+            os.set_blocking(stdin, False)
+        for name, fd in fds.items():
+            if name not in ("netns", "custody:stdin"):
+                os.close(fd)
+        return launched, stdin, sandbox.endpoint
+
+    @staticmethod
+    def _make_stdio(container: Container, fds: dict[str, int], undo: contextlib.AsyncExitStack) -> int | None:
+        """Pipes for a container without a tty; returns the write end of stdin, if it is kept open."""
+
+        def close_all() -> None:
+            for name, fd in fds.items():
+                if name != "netns":
+                    with contextlib.suppress(OSError):
+                        os.close(fd)
+
+        undo.callback(close_all)
+        if container.config.tty:
+            return None
+        for name in ("stdout", "stderr"):
+            fds[f"custody:{name}"], fds[name] = os.pipe2(os.O_CLOEXEC)
+        if not container.config.open_stdin:
+            return None
+        fds["stdin"], fds["custody:stdin"] = os.pipe2(os.O_CLOEXEC)
+        return fds["custody:stdin"]
+
+    async def _forget_stream(self, key: str) -> None:
+        with contextlib.suppress(EngineError):
+            await self.keeper.forget(key)
+
+    # the end
+
+    def exit_event(self, key: str, code: int, at: int) -> None:
+        """A process ended (told by the supervisor, the keeper, or found at start). Told twice, handled once."""
+        container = self.containers.get(key.partition(".")[0])
+        if container is None or container.key != key or key in self._handled or not container.is_running:
+            return
+        self._handled.add(key)
+        oom = cgroups.oom_kills(self.layout, self.paths.cgroup(container.id)) > 0
+        state = container.state
+        self.containers.set_state(
+            container,
+            msgspec.structs.replace(
+                state, status="exited", pid=0, start_time=0, exit_code=code, oom_killed=oom, finished_at=at or self.clock.now_ns(), paused=False
+            ),
+        )
+        container.exits += 1
+        if oom:
+            self.publish(container, "oom")
+        duration = max(0, (container.state.finished_at - state.started_at) // 1_000_000_000)
+        self.spawn(self._finish(container, key, code, duration))
+
+    async def _finish(self, container: Container, key: str, code: int, duration: int) -> None:
+        """Give everything of a run back, then tell those who wait."""
+        live = container.live
+        await self.network.detach(container)
+        if live is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await live.drained.wait()
+        container.live = None
+        container.exited.set()
+        self.publish(container, "die", {"exitCode": str(code), "execDuration": str(duration)})
+        async with container.changed:
+            container.changed.notify_all()
+        if live is not None:
+            live.close()
+        await asyncio.to_thread(cgroups.remove, self.layout, self.paths.cgroup(container.id))
+        with contextlib.suppress(EngineError):
+            await self.supervisor.forget(key)
+        await self._forget_stream(key)
+        self._handled.discard(key)
+        if container.host_config.auto_remove:
+            if self.on_removal is not None and not container.removing:
+                await self.on_removal(container)
+        else:
+            self._maybe_restart(container, code, duration)
+
+    def _maybe_restart(self, container: Container, code: int, duration: int) -> None:
+        """What the restart policy asks for (moby restartmanager): back-off doubles from 100 ms to 1 min, 10 s of running resets it."""
+        policy = container.host_config.restart_policy
+        state = container.state
+        if container.removing or container.is_running or policy.name in ("", "no") or state.manually_stopped:
+            return
+        if policy.name == "on-failure":
+            count = policy.maximum_retry_count
+            if code == 0 or (count and state.restart_count >= count):
+                return
+        tries = 0 if duration >= RESTART_RESET_SECONDS else state.restart_count
+        delay = min(RESTART_FIRST_SECONDS * 2 ** min(tries, 10), RESTART_MAX_SECONDS)
+        self.containers.set_state(container, msgspec.structs.replace(state, status="restarting", restart_count=tries + 1))
+        container.restart_task = asyncio.get_running_loop().create_task(self._restart_later(container, delay))
+
+    async def _restart_later(self, container: Container, delay: float) -> None:
+        await asyncio.sleep(delay)
+        async with container.lock:
+            if container.state.status != "restarting" or container.removing:
+                return
+            try:
+                await self.start(container)
+            except EngineError as error:
+                log.warning("restart of %s failed: %s", container.id, error.message)
+                self.containers.set_state(container, msgspec.structs.replace(container.state, status="exited"))
+
+    # signals
+
+    def send(self, container: Container, number: int) -> bool:
+        """Signal the init process; False when it is gone."""
+        live = container.live
+        if live is None or live.pidfd < 0:
+            return False
+        try:
+            pidfd.send_signal(live.pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    async def stop(self, container: Container, number: int, timeout: float | None) -> None:
+        """Signal, wait timeout seconds (None: for ever), kill, wait. The container does not run afterwards."""
+        self.containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
+        if container.state.paused:
+            await self.freeze(container, frozen=False)
+        self.publish(container, "kill", {"signal": str(number)})
+        self.send(container, number)
+        try:
+            async with asyncio.timeout(timeout):
+                await container.exited.wait()
+        except TimeoutError:
+            await self.kill(container)
+
+    async def kill(self, container: Container) -> None:
+        """SIGKILL and wait for the end. Raises SystemFailure when the kernel does not let go in 30 s."""
+        self.publish(container, "kill", {"signal": str(int(signals.SIGKILL))})
+        if container.state.paused:
+            await self.freeze(container, frozen=False)
+        self.send(container, signals.SIGKILL)
+        if container.host_config.pid_mode == "host":
+            for pid in cgroups.processes(self.layout, self.paths.cgroup(container.id)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signals.SIGKILL)
+        try:
+            async with asyncio.timeout(30):
+                await container.exited.wait()
+        except TimeoutError:
+            raise SystemFailure(f"tried to kill container, but did not receive an exit event: {container.id}") from None
+
+    async def freeze(self, container: Container, *, frozen: bool) -> None:
+        """Pause or go on. Raises SystemFailure."""
+        try:
+            await asyncio.to_thread(cgroups.freeze, self.layout, self.paths.cgroup(container.id), frozen)
+        except (OSError, TimeoutError) as error:
+            raise SystemFailure(f"cannot {'pause' if frozen else 'unpause'} container {container.id}: {error}") from error
+        state = msgspec.structs.replace(container.state, status="paused" if frozen else "running", paused=frozen)
+        self.containers.set_state(container, state)
+
+    # removal
+
+    async def discard(self, container: Container) -> None:
+        """Delete a stopped container and all it has. Safe to do again after a kill at any point: the row goes last."""
+        self.snapshots.remove(container.id)
+        directory = self.paths.container(container.id)
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        self.containers.remove(container)
+        container.removed.set()
+        self.publish(container, "destroy")
+        async with container.changed:
+            container.changed.notify_all()
+
+
+def signal_number(text: str) -> int:
+    """A signal by name (with or without SIG) or number. Raises InvalidArgument in docker's words."""
+    word = text.upper()
+    if word.isdecimal():
+        number = int(word)
+        if 0 < number <= 64:
+            return number
+        raise InvalidArgument(f"Invalid signal: {text}")
+    name = word if word.startswith("SIG") else f"SIG{word}"
+    base, _, offset = name.partition("+" if "+" in name else "-")
+    if base in ("SIGRTMIN", "SIGRTMAX"):
+        real = int(signals.SIGRTMIN) if base == "SIGRTMIN" else int(signals.SIGRTMAX)
+        number = real + (int(offset) if "+" in name else -int(offset)) if offset.isdecimal() else real
+        if int(signals.SIGRTMIN) <= number <= int(signals.SIGRTMAX):
+            return number
+    elif name in signals.Signals.__members__:
+        return int(signals.Signals[name])
+    raise InvalidArgument(f"Invalid signal: {text}")
+
+
+def new_state(console: Sequence[int]) -> ContainerState:
+    """The state of a container that was just created."""
+    return ContainerState(console_size=(console[0], console[1]))
