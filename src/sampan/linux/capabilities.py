@@ -5,12 +5,12 @@ import struct
 from sampan.linux.libc import prctl, syscall
 from sampan.linux.prctl import capbset_drop
 
-NAMES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN "
-    "NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME "
-    "SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON "
-    "BPF CHECKPOINT_RESTORE"
-).split()
+NAMES = """
+CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
+NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT
+SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP
+MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+""".split()
 NUMBERS = {f"CAP_{name}": number for number, name in enumerate(NAMES)}
 
 _VERSION_3 = 0x20080522
@@ -51,9 +51,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     """capset(2) on this thread."""
     header = struct.pack("Ii", _VERSION_3, 0)
     low, high = 0xFFFFFFFF, 32
-    data = struct.pack(
-        "6I", effective & low, permitted & low, inheritable & low, effective >> high, permitted >> high, inheritable >> high
-    )
+    data = struct.pack("6I", effective & low, permitted & low, inheritable & low, effective >> high, permitted >> high, inheritable >> high)
     syscall("capset", header, data)
 
 

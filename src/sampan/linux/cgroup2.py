@@ -47,8 +47,7 @@ def device_program(rules: list[Rule]) -> bytes:
         if minor >= 0:
             checks.append((5, minor))
         jumps = [
-            _instruction(_JNE_K, register, offset=len(checks) - at - 1 + tail, value=value)
-            for at, (register, value) in enumerate(checks)
+            _instruction(_JNE_K, register, offset=len(checks) - at - 1 + tail, value=value) for at, (register, value) in enumerate(checks)
         ]
         code += [*body, *jumps, *allow]
     return b"".join([*code, _instruction(_MOV_K, 0, value=0), _instruction(_EXIT)])

@@ -1,9 +1,9 @@
 """Seccomp profiles (docker's JSON) compiled to classic BPF. Pure; seccomp.py installs the result.
 
-The program: check the architecture; for each, a binary search over ranges of syscall numbers that share an outcome; at a leaf a return, or the
-comparisons of a rule with argument filters. Numbers newer than any the profile names on that architecture get ENOSYS, as runc does, so that
-libc falls back instead of seeing EPERM. Semantics of several rules for one syscall are libseccomp's: any matching rule with arguments wins, then an
-unconditional one, then the default; arguments of one rule are ANDed, but several on one index in a rule make separate rules.
+The program: check the architecture; for each, a binary search over ranges of syscall numbers that share an outcome; at a leaf a return,
+or the comparisons of a rule with argument filters. Numbers newer than any the profile names on that architecture get ENOSYS, as runc does, so that
+libc falls back instead of seeing EPERM. Semantics of several rules for one syscall are libseccomp's: any matching rule with arguments wins,
+then an unconditional one, then the default; arguments of one rule are ANDed, but several on one index in a rule make separate rules.
 """
 
 import json
@@ -149,7 +149,7 @@ def _architectures(profile: Profile, machine: str) -> tuple[str, ...]:
 
 
 def rules_by_name(profile: Profile, caps: Iterable[str], machine: str, kernel: tuple[int, int]) -> tuple[int, dict[str, list[Rule]]]:
-    """(default return value, rules by syscall name) of a profile for these capabilities, machine and kernel. Raises ValueError, KeyError."""
+    """(default return value, rules by syscall name) of a profile under these circumstances. Raises ValueError, KeyError."""
     default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
     having = set(caps)
     rules: dict[str, list[Rule]] = {}

@@ -1,7 +1,7 @@
 """Where a container's cgroups are, what is written to them, and the daemon's own calls on them (stats, pause, update, remove).
 
-Layout: <hierarchy>/<parent>/<container id> in every v1 hierarchy (and, on a hybrid host, in the v2 one too), or in the one v2 hierarchy: docker's
-cgroupfs driver. The supervisor's child makes and joins them, by a plan made here.
+Layout: <hierarchy>/<parent>/<container id> in every v1 hierarchy (and, on a hybrid host, in the v2 one too), or in the one v2 hierarchy:
+docker's cgroupfs driver. The supervisor's child makes and joins them, by a plan made here.
 """
 
 import errno
@@ -48,7 +48,7 @@ def read_layout(mountinfo: str, controllers: str) -> Layout:
     unified = ""
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
-        kind, _, super_options = (right.split(" ") + ["", "", ""])[:3]
+        kind, _, super_options = [*right.split(" "), "", "", ""][:3]
         point = left.split(" ")[4]
         if kind == "cgroup2":
             unified = unified or point

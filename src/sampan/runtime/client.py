@@ -27,7 +27,7 @@ CONNECT_SECONDS = 10.0
 
 
 class LaunchError(SystemFailure):
-    """A process could not be started: what the child was doing, the error number, on what, and the message in runc's words if there is one."""
+    """A process could not be started: what the child was doing, the error number, on what, the message in runc's words if any."""
 
     def __init__(self, step: str, number: int, path: str, message: str) -> None:
         super().__init__(message or os.strerror(number))
@@ -55,7 +55,7 @@ class Link:
         on_down: Callable[[], None] | None = None,
         revive: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """on_up gets the reply to hello; on_down is called when the connection breaks; revive is awaited before the second try to connect."""
+        """on_up gets the reply to hello; on_down when the connection breaks; revive is awaited before the second try to connect."""
         self.path = path
         self._on_event, self._on_up, self._on_down, self._revive = on_event, on_up, on_down, revive
         self._channel: Channel | None = None
@@ -236,7 +236,9 @@ class SupervisorClient:
     async def launch(
         self, key: str, container: str, plan: dict[str, Any], fds: Mapping[str, int], record: dict[str, Any] | None = None
     ) -> Launched:
-        """Start a container's init. fds: stdin stdout stderr (absent with a tty) netns ipcns pidns custody:stdin custody:stdout custody:stderr.
+        """Start a container's init.
+
+        fds: stdin stdout stderr (absent with a tty) netns ipcns pidns custody:stdin custody:stdout custody:stderr.
 
         Raises LaunchError, Unavailable (the connection broke: whether it started shows in the next hello).
         """
@@ -322,13 +324,15 @@ def _launched(reply: Message, fds: dict[str, int]) -> Launched:
 def spawn(role: str, exec_root: str, cgroup: str = "") -> subprocess.Popen[bytes]:
     """Start a keeper (or, in tests, a bare supervisor) in a session of its own, its output to <exec_root>/<role>.log.
 
-    Not our interpreter's environment: -I -S, and the distribution's interpreter if we run from one that containers' users cannot be kept from.
+    -I -S: neither our environment nor site-packages get into the lean processes.
     """
     os.makedirs(exec_root, 0o711, exist_ok=True)
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "supervisor", "main.py")
     command = [sys.executable, "-I", "-S", program, role, "--exec-root", exec_root, *(("--cgroup", cgroup) if cgroup else ())]
     with open(f"{exec_root}/{role}.log", "ab") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env={"LC_ALL": "C.UTF-8"})
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env={"LC_ALL": "C.UTF-8"}
+        )
 
 
 def spawn_keeper(exec_root: str, cgroup: str = "") -> subprocess.Popen[bytes]:

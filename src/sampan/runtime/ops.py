@@ -5,12 +5,13 @@ A plan is a JSON object, executed from top to bottom by the forked child:
     kind         "init" or "exec"
     namespaces   {"pid": "private"|"host"|"fd", "net": ..., "ipc": ..., "uts": "private"|"host", "cgroup": "private"|"host"}
                  "fd": a descriptor named "pidns", "netns" or "ipcns" travels with the message
-    cgroup       {"dirs": [...], "cpusets": [[dir, ...] root first], "delegate": [[subtree_control, "+cpu +..."]], "writes": [[file, value, required]],
-                 "procs": [cgroup.procs files to join], "devices": null | {"v1": dir} | {"v2": dir}, "rules": [[type, major, minor, access]]}
-    binds        sources, opened in the host's view before anything else: [{"source", "destination", "readonly", "propagation", "recursive"...}]
+    cgroup       {"dirs": [...], "cpuset": [dirs that inherit, root first], "delegate": [[subtree_control, "+cpu +..."]],
+                 "writes": [[file, value, required]], "devices": null | {"v1": dir} | {"v2": dir}, "rules": [[type, major, minor, access]]}
+    binds        [{"source", "destination", "readonly", "readonly_recursive", "propagation", "recursive", "optional"}], opened in the host's view
     rootfs       {"lowers", "upper", "work", "readonly", "propagation"}
     mounts       what is mounted in the root, in order (OP_* below)
-    process      args, env, cwd, user, groups, tty, capabilities, no_new_privileges, rlimits, oom_score_adj, seccomp (base64 BPF), init, umask
+    process      args, env, cwd, user, groups, tty, capabilities (mask), no_new_privileges, rlimits, oom_score_adj,
+                 seccomp (base64 BPF), init
 """
 
 from typing import Any, Final

@@ -1,6 +1,6 @@
-"""From what the engine knows about a container (LaunchSpec, ExecSpec) to what the supervisor's child does (a plan). Pure: no file is touched.
+"""From what the engine knows about a container (LaunchSpec, ExecSpec) to what the supervisor's child does (a plan).
 
-The shape of a plan is in runtime/ops.py. Host differences come in by HostFacts.
+Pure: no file is touched. The shape of a plan is in runtime/ops.py. Host differences come in by HostFacts.
 """
 
 import base64
@@ -133,9 +133,7 @@ def host_facts() -> HostFacts:
     """This host's facts, read once."""
     name = os.uname()
     major, minor = (int("".join(c for c in word if c.isdigit()) or 0) for word in name.release.split("-")[0].split(".")[:2])
-    return HostFacts(
-        machine=name.machine, kernel=(major, minor), capabilities=capabilities.bounding_set(), layout=cgroups.host_layout()
-    )
+    return HostFacts(machine=name.machine, kernel=(major, minor), capabilities=capabilities.bounding_set(), layout=cgroups.host_layout())
 
 
 def resolve_capabilities(add: list[str], drop: list[str], privileged: bool = False) -> tuple[str, ...]:

@@ -16,7 +16,12 @@ def running(box: Any) -> Any:
 
 
 def test_exec_shares_every_namespace_and_the_cgroup(box: Any, running: Any) -> None:
-    started = box.exec(running, "sh", "-c", "cat /tmp/mark; hostname; readlink /proc/1/ns/net; readlink /proc/self/ns/net; cat /proc/self/cgroup; ls /proc/self/fd")
+    started = box.exec(
+        running,
+        "sh",
+        "-c",
+        "cat /tmp/mark; hostname; readlink /proc/1/ns/net; readlink /proc/self/ns/net; cat /proc/self/cgroup; ls /proc/self/fd",
+    )
     code, out, err = box.supervisor.finish(started)
     lines = out.splitlines()
     assert (code, err) == (0, "")

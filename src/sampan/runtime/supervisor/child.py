@@ -5,6 +5,7 @@ Every module it needs is imported before: a late import would look in the contai
 """
 
 import binascii
+import contextlib
 import errno
 import json
 import os
@@ -67,15 +68,18 @@ def run(plan: ops.Plan, fds: Fds, sync: socket.socket) -> NoReturn:
 def _report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> None:
     if isinstance(error, OSError):
         path = error.filename if isinstance(error.filename, str) and error.filename else where[1]
-        detail: dict[str, Any] = {"step": where[0], "errno": error.errno or errno.EIO, "path": path, "message": error.strerror or str(error)}
+        detail: dict[str, Any] = {
+            "step": where[0],
+            "errno": error.errno or errno.EIO,
+            "path": path,
+            "message": error.strerror or str(error),
+        }
     elif isinstance(error, (SetupError, users.LookupFailure)):
         detail = {"step": where[0], "errno": error.errno, "path": where[1], "message": error.message}
     else:
         detail = {"step": where[0], "errno": errno.EIO, "path": where[1], "message": f"{type(error).__name__}: {error}"}
-    try:
+    with contextlib.suppress(OSError):
         sync.send(json.dumps({"error": detail}).encode()[:60000])
-    except OSError:
-        pass
 
 
 def _reset_signals() -> None:
@@ -86,7 +90,7 @@ def _reset_signals() -> None:
 
 
 def _stdio(fds: Fds) -> list[int]:
-    """Descriptors for 0, 1, 2 (-1: /dev/null later). Pipes for output are opened read-write: with no reader left nothing dies of SIGPIPE."""
+    """Descriptors for 0, 1, 2 (-1: /dev/null later). Output pipes are opened read-write: with no reader left nobody dies of SIGPIPE."""
     result = [fds.get("stdin", -1)]
     for name in ("stdout", "stderr"):
         fd = fds.get(name, -1)
@@ -265,10 +269,8 @@ def _install_stdio(stdio: list[int], terminal: tuple[int, int] | None, identity:
             fd = null
         elif identity.uid or terminal is not None:
             # So that the user can open /dev/stdout and /dev/stderr again. Not of a null device, whose owner is the image's.
-            try:
+            with contextlib.suppress(OSError):
                 os.fchown(fd, identity.uid, -1)
-            except OSError:
-                pass
         os.dup2(fd, number, inheritable=True)
 
 

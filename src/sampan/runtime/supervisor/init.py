@@ -4,6 +4,7 @@ It is the supervisor's forked child that stays in the container instead of a bin
 could overwrite. It has the container's own user, capabilities and seccomp filter by the time it gets here.
 """
 
+import contextlib
 import os
 import signal
 from typing import NoReturn
@@ -21,10 +22,8 @@ def foreground() -> None:
     """In the child about to be executed: its own process group, in the terminal's foreground if there is one."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    try:
+    with contextlib.suppress(OSError):
         os.tcsetpgrp(0, os.getpgid(0))
-    except OSError:
-        pass
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)
 
 
@@ -37,10 +36,8 @@ def supervise(child: int) -> NoReturn:
     while True:
         number = signal.sigwait(watched)
         if number != signal.SIGCHLD:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)
-            except ProcessLookupError:
-                pass
             continue
         while True:
             try:

@@ -1,7 +1,7 @@
 """The program of the keeper and of the supervisor: `main.py keeper|supervisor --exec-root DIR [--cgroup NAME]`, run with `python -I -S`.
 
-Before it serves it executes itself once more from a read-only detached copy of the mount its interpreter is on: a container with CAP_SYS_PTRACE
-can reach /proc/PID/exe of a process that joins it, and could write the interpreter through it once idle (CVE-2019-5736). Then it makes itself
+Before it serves it executes itself once more from a read-only detached mount of its interpreter: a container with CAP_SYS_PTRACE can
+reach /proc/PID/exe of a process that joins it, and could write the interpreter through it once idle (CVE-2019-5736). Then it makes itself
 non-dumpable. Arguments are parsed by hand and imports are few on purpose: fork cost grows with the size of this process.
 """
 

@@ -1,5 +1,6 @@
 """The container's file system, built by the forked child out of a plan. Runs as root in a fresh mount namespace; single-threaded."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -154,10 +155,8 @@ class Root:
 
     def _op_symlink(self, op: dict[str, Any]) -> None:
         parent = self.ensure(os.path.dirname(op["path"]), True)
-        try:
+        with contextlib.suppress(FileExistsError):
             os.symlink(op["target"], os.path.basename(op["path"]), dir_fd=parent)
-        except FileExistsError:
-            pass
         os.close(parent)
 
     def _op_cgroup_v1(self, op: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ Nothing here waits: not for sampand, not for the keeper, not for a child being s
 """
 
 import array
+import contextlib
 import errno
 import json
 import os
@@ -12,7 +13,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
 
 from sampan.errors import SystemFailure
 from sampan.linux import namespaces, pidfd
@@ -290,10 +290,8 @@ class Server:
         for peer in [peer for peer in self.peers if peer.role == "keeper"]:
             self._send(peer, event, fds)
         proc.started_at = time.time_ns()
-        try:
+        with contextlib.suppress(OSError):
             launch.sync.send(b"go")
-        except OSError:
-            pass
 
     def _launch_done(self, launch: Launch) -> None:
         """End of file: execve succeeded, or the child is ending with the error it reported, or it was killed before it could report."""
@@ -405,10 +403,8 @@ def serve(exec_root: str) -> None:
     """Serve on <exec_root>/supervisor.sock until told to shut down."""
     path = f"{exec_root}/supervisor.sock"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
     listener.bind(path)
     os.chmod(path, 0o600)
     listener.listen(16)

@@ -1,0 +1,126 @@
+"""The asyncio client against a real supervisor: launch, events, errors, loss of the connection."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.errors import Unavailable
+from sampan.runtime import cgroups, client, plan
+from sampan.runtime.protocol import Message
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def exec_root(tmp_path: Path) -> Iterator[str]:
+    process = client.spawn("supervisor", str(tmp_path / "run"))
+    yield str(tmp_path / "run")
+    process.kill()
+    process.wait(10)
+
+
+class Events:
+    """Events as they came, and a way to await one."""
+
+    def __init__(self) -> None:
+        self.seen: list[Message] = []
+        self.changed = asyncio.Event()
+
+    def __call__(self, event: Message, fds: dict[str, int]) -> None:
+        for fd in fds.values():
+            os.close(fd)
+        self.seen.append(event)
+        self.changed.set()
+
+    async def wait(self, name: str, key: str) -> Message:
+        async with asyncio.timeout(15):
+            while True:
+                for event in self.seen:
+                    if event["event"] == name and event["key"] == key:
+                        return event
+                self.changed.clear()
+                await self.changed.wait()
+
+
+def test_launch_exit_forget_and_custody_after_reconnection(exec_root: str, box: Any) -> None:
+    async def scenario() -> None:
+        events = Events()
+        link = client.Link(f"{exec_root}/supervisor.sock", events)
+        await link.open()
+        supervisor = client.SupervisorClient(link)
+        spec = box.spec("sleep", "1000")
+        launched = await supervisor.launch(f"{spec.id}.1", spec.id, plan.launch_plan(spec), {}, {"image": "x"})
+        assert (await supervisor.procs())[0]["pid"] == launched.pid
+        bad = box.spec("nothere")
+        with pytest.raises(client.LaunchError) as caught:
+            await supervisor.launch(f"{bad.id}.1", bad.id, plan.launch_plan(bad), {})
+        assert caught.value.step == "exec"
+        await link.close()
+
+        again = Events()
+        link = client.Link(f"{exec_root}/supervisor.sock", again)
+        await link.open()
+        supervisor = client.SupervisorClient(link)
+        custody = await again.wait("custody", f"{spec.id}.1")
+        assert (custody["pid"], custody["record"], custody["names"]) == (launched.pid, {"image": "x"}, ["pidfd"])
+        with pytest.raises(client.LaunchError):
+            await supervisor.shutdown()
+        signal.pidfd_send_signal(launched.pidfd, 9)
+        os.close(launched.pidfd)
+        assert (await again.wait("exit", f"{spec.id}.1"))["code"] == 137
+        await supervisor.forget(f"{spec.id}.1")
+        assert await supervisor.procs() == []
+        await supervisor.shutdown()
+        await link.close()
+        cgroups.remove(cgroups.host_layout(), spec.cgroup)
+
+    asyncio.run(scenario())
+
+
+def test_a_broken_connection_fails_requests_and_is_made_again(exec_root: str) -> None:
+    async def scenario() -> None:
+        ups: list[Message] = []
+        downs: list[int] = []
+
+        async def up(hello: Message) -> None:
+            ups.append(hello)
+
+        async def revive() -> None:
+            processes.append(client.spawn("supervisor", exec_root))
+
+        processes: list[Any] = []
+        link = client.Link(f"{exec_root}/supervisor.sock", lambda *_: None, up, lambda: downs.append(1), revive)
+        await link.open()
+        os.kill(link.pid, 9)
+
+        async def until_broken() -> None:
+            async with asyncio.timeout(10):
+                while True:
+                    await link.request({"op": "list"})
+
+        with pytest.raises(Unavailable):
+            await until_broken()
+        await link.wait_up()
+        assert (len(ups), len(downs)) == (2, 1)
+        assert ups[0]["boot_id"] == ups[1]["boot_id"]
+        await link.close()
+        for process in processes:
+            process.kill()
+            process.wait(10)
+
+    asyncio.run(scenario())
+
+
+def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        link = client.Link(f"{tmp_path}/no.sock", lambda *_: None)
+        with pytest.raises(Unavailable):
+            await link.open(timeout=0.1)
+        await link.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,104 @@
+"""What a container must not be able to do to the processes that start and join it, and what outlives them."""
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.linux import capabilities
+from sampan.runtime import client, plan
+from sampan.runtime.protocol import Channel
+
+from .conftest import Supervisor
+
+pytestmark = pytest.mark.root
+
+_EVERY = tuple(name for name in capabilities.NUMBERS if capabilities.bounding_set() >> capabilities.NUMBERS[name] & 1)
+
+
+def test_a_container_that_may_ptrace_cannot_write_the_interpreter(box: Any) -> None:
+    """CVE-2019-5736: PID 1 with --init is our own program, reachable by /proc/1/exe for all its life."""
+    # The write itself is "Text file busy" while anybody runs the same interpreter; chmod tells whether the mount is read-only.
+    script = "readlink /proc/1/exe; chmod 755 /proc/1/exe; echo x >> /proc/1/exe"
+    code, out, err = box.run("sh", "-c", script, init=True, capabilities=_EVERY, seccomp="unconfined")
+    assert code != 0
+    assert out == "/\n"  # a detached mount of one file has no other path
+    assert "Read-only file system" in err
+
+
+def test_a_joining_process_cannot_be_written_either(box: Any) -> None:
+    """A loop inside tries every process it sees that is not busybox, while execs come in."""
+    script = (
+        "while :; do for p in /proc/[0-9]*; do case $(readlink $p/exe) in *python*|/) echo seen; chmod 755 $p/exe 2>&1;; esac; done; done"
+    )
+    started = box.start("sh", "-c", script, capabilities=_EVERY, seccomp="unconfined")
+    for _ in range(60):
+        box.supervisor.finish(box.exec(started, "true"))
+    os.kill(started.pid, 9)
+    _, out, _ = box.supervisor.finish(started)
+    assert all(line == "seen" or "Read-only" in line or "nonexistent" in line or "No such" in line for line in out.splitlines()), out
+
+
+def test_without_ptrace_the_joining_process_is_opaque(box: Any) -> None:
+    code, _, err = box.run("sh", "-c", "cat /proc/1/environ", init=True)
+    assert code != 0
+    assert "Permission denied" in err
+
+
+def test_the_supervisor_survives_garbage(box: Any) -> None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.connect(f"{box.supervisor.exec_root}/supervisor.sock")
+    sock.send(b"not json")
+    sock.close()
+    for message in ({"op": "launch"}, {"op": "nothing"}, {"op": "exec", "target": 3}, {"op": "hello", "role": "x"}, {"seq": "x"}):
+        assert "error" in box.supervisor.request(message)[0]
+    assert box.sh("echo on") == "on\n"
+
+
+def test_processes_outlive_the_supervisor_and_are_adopted_from_the_keepers_hands(tmp_path: Path, box: Any) -> None:
+    """Kill -9 of the supervisor; a new one gets the descriptors by `custody` and still learns the exit code."""
+    exec_root = str(tmp_path / "run")
+    first = client.spawn("supervisor", exec_root)
+    old = Supervisor(exec_root, first)
+    spec = box.spec("sh", "-c", "read x; exit 9")
+    stdin_read, stdin_write = os.pipe()
+    _, fds = old.request(
+        {"op": "launch", "key": f"{spec.id}.1", "container": spec.id, "plan": plan.launch_plan(spec), "record": {"n": 1}},
+        {"stdin": stdin_read, "custody:stdin": stdin_write},
+    )
+    os.close(stdin_read)
+    os.close(stdin_write)
+    # A second connection plays the keeper and gets everything in custody.
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.connect(f"{exec_root}/supervisor.sock")
+    keeper = Channel(sock)
+    keeper.send({"op": "hello", "role": "keeper", "seq": 1})
+    held: dict[str, int] = {}
+    custody: dict[str, Any] = {}
+    deadline = time.monotonic() + 5
+    while not custody and time.monotonic() < deadline:
+        received = keeper.recv()
+        if received and received[0].get("event") == "custody":
+            custody, held = received[0], dict(zip(received[0]["names"], received[1], strict=True))
+    assert set(held) == {"pidfd", "stdin"}
+    first.kill()
+    first.wait(10)
+    keeper.close()
+    old.channel.close()
+
+    second = client.spawn("supervisor", exec_root)
+    new = Supervisor(exec_root, second)
+    facts = {key: value for key, value in custody.items() if key not in ("event", "names")}
+    assert new.request({"op": "custody", **facts}, held)[0] == {"re": new.seq}
+    os.write(held["stdin"], b"\n")
+    event = new.event("exit", f"{spec.id}.1")
+    assert event["code"] == 9
+    new.request({"op": "forget", "key": f"{spec.id}.1"})
+    for fd in [*held.values(), *fds.values()]:
+        os.close(fd)
+    new.channel.close()
+    second.kill()
+    second.wait(10)
