@@ -1,0 +1,61 @@
+"""What sampan-teardown decides from what it reads."""
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from sampan.daemon import teardown
+from sampan.daemon.config import DaemonConfig, cgroup_parent
+
+
+def test_each_data_root_has_a_cgroup_parent_of_its_own(monkeypatch):
+    monkeypatch.delenv("SAMPAN_CGROUP_PARENT", raising=False)
+    assert cgroup_parent(DaemonConfig()) == "sampan"
+    one, two = (cgroup_parent(DaemonConfig(data_root=root)) for root in ("/srv/one", "/srv/two"))
+    assert one.startswith("sampan-")
+    assert len({one, two, "sampan"}) == 3
+    assert cgroup_parent(DaemonConfig(cgroup_parent="/mine")) == "mine"
+
+
+def test_the_delegated_unit_is_the_parent_under_systemd(monkeypatch):
+    monkeypatch.setenv("SAMPAN_CGROUP_PARENT", "/system.slice/sampan-containers.service")
+    assert cgroup_parent(DaemonConfig()) == "system.slice/sampan-containers.service"
+
+
+def test_a_process_that_ignores_term_is_killed_after_the_grace():
+    stubborn = subprocess.Popen(["sh", "-c", "trap '' TERM; echo up; while :; do sleep 60 & wait; done"], stdout=subprocess.PIPE)
+    assert stubborn.stdout is not None
+    with stubborn.stdout as out:
+        assert out.readline() == b"up\n"
+    begin = time.monotonic()
+    teardown.end([stubborn.pid], 0.2)
+    assert stubborn.wait(10) == -9
+    assert time.monotonic() - begin < 5
+
+
+def test_a_zombie_counts_as_ended():
+    child = subprocess.Popen(["true"])
+    while teardown.alive(child.pid):
+        os.sched_yield()
+    assert child.wait() == 0
+
+
+def test_a_pid_file_of_another_program_is_not_believed(tmp_path):
+    (tmp_path / "pid").write_text("1")
+    assert teardown.sampand_pid(DaemonConfig(pidfile=str(tmp_path / "pid"))) is None
+
+
+def test_mounts_are_found_below_a_root_only():
+    assert "/proc" in teardown.mounts_below(["/proc"])
+    assert not teardown.mounts_below(["/pro"])
+
+
+@pytest.mark.parametrize("words", [[], ["nonsense"]])
+def test_without_a_verb_it_explains_itself(words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sampan-teardown", *words])
+    with pytest.raises(SystemExit) as left:
+        teardown.entry()
+    assert left.value.code == 2
+    assert "sampan-teardown purge" in capsys.readouterr().out
