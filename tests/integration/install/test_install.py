@@ -22,12 +22,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPO / name, place / "copy")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place / "venv")], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--python", str(place / "venv/bin/python")]
-        + ["install", "--no-deps", "--no-build-isolation", str(place / "copy")],
-        check=True,
-        timeout=110,
-    )
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--python", str(place / "venv/bin/python")]
+    subprocess.run([*pip, "install", "--no-deps", "--no-build-isolation", str(place / "copy")], check=True, timeout=110)
     return place / "venv"
 
 
