@@ -23,13 +23,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(REPO / name, place / "copy")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place / "venv")], check=True)
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--python", str(place / "venv/bin/python")]
-    subprocess.run([*pip, "install", "--no-deps", "--no-build-isolation", str(place / "copy")], check=True, timeout=110)
+    options = ["--no-deps", "--no-build-isolation", "--ignore-installed"]
+    subprocess.run([*pip, "install", *options, str(place / "copy")], check=True, timeout=110, env=environment())
     return place / "venv"
 
 
+def environment() -> dict[str, str]:
+    """Third-party packages are those of the environment the tests run in."""
+    return {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
+
+
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=30, check=False, cwd="/")
+    return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=30, check=False, cwd="/")
 
 
 def test_the_entry_points_start(installed: Path) -> None:
