@@ -1,9 +1,10 @@
 """Seccomp profiles (docker's JSON) compiled to classic BPF. Pure; seccomp.py installs the result.
 
 The program: check the architecture; for each, a binary search over ranges of syscall numbers that share an outcome; at a leaf a return,
-or the comparisons of a rule with argument filters. Numbers newer than any the profile names on that architecture get ENOSYS, as runc does, so that
-libc falls back instead of seeing EPERM. Semantics of several rules for one syscall are libseccomp's: any matching rule with arguments wins,
-then an unconditional one, then the default; arguments of one rule are ANDed, but several on one index in a rule make separate rules.
+or the comparisons of a rule with argument filters. Numbers newer than any the profile names on that architecture get ENOSYS, as runc
+does, so that libc falls back instead of seeing EPERM. Semantics of several rules for one syscall are libseccomp's: any matching rule with
+arguments wins, then an unconditional one, then the default; arguments of one rule are ANDed, but several on one index in a rule make
+separate rules.
 """
 
 import json
@@ -157,11 +158,12 @@ def rules_by_name(profile: Profile, caps: Iterable[str], machine: str, kernel: t
         if not _applies(entry, having, machine, kernel):
             continue
         action = _action(entry["action"], entry.get("errnoRet"))
+        alternatives = _conditions(entry)
         names = list(entry.get("names") or []) + ([entry["name"]] if entry.get("name") else [])
         for name in names:
             listed = rules.setdefault(name, [])
             if action != default:
-                listed.extend((conditions, action) for conditions in _conditions(entry))
+                listed.extend((conditions, action) for conditions in alternatives)
     return default, rules
 
 

@@ -1,0 +1,42 @@
+"""Layouts told from /proc/self/mountinfo, and what limits become."""
+
+from sampan.runtime import cgroups
+from sampan.runtime.cgroups import Resources
+
+HYBRID = """\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,release_agent=/lib/x,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+"""
+UNIFIED = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+
+
+def test_hybrid() -> None:
+    layout = cgroups.read_layout(HYBRID, "")
+    assert layout.version == 1
+    assert layout.v1[0] == ("cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct")
+    assert layout.v1[2] == ("systemd", "/sys/fs/cgroup/systemd")
+    assert cgroups.v1_path(layout, "cpuacct", "a/b") == "/sys/fs/cgroup/cpu,cpuacct/a/b"
+    assert cgroups.directories(layout, "p")[-1] == "/sys/fs/cgroup/unified/p"
+
+
+def test_unified() -> None:
+    layout = cgroups.read_layout(UNIFIED, "cpu memory pids\n")
+    assert (layout.version, layout.unified, layout.controllers) == (2, "/sys/fs/cgroup", ("cpu", "memory", "pids"))
+
+
+def test_limits_on_v2() -> None:
+    layout = cgroups.read_layout(UNIFIED, "cpu memory pids")
+    resources = Resources(memory=100, memory_swap=150, cpu_quota=5000, cpu_shares=1024, pids_limit=3, memory_reservation=50)
+    found = {file.rpartition("/")[2]: value for file, value, _ in cgroups.resource_writes(layout, "c", resources)}
+    assert found == {
+        "memory.max": "100", "memory.swap.max": "50", "memory.low": "50", "cpu.weight": "39", "cpu.max": "5000 100000", "pids.max": "3",
+    }  # fmt: skip
+
+
+def test_unlimited_swap() -> None:
+    v2 = cgroups.read_layout(UNIFIED, "memory")
+    writes = cgroups.resource_writes(v2, "c", Resources(memory=100, memory_swap=-1))
+    assert ("/sys/fs/cgroup/c/memory.swap.max", "max", False) in writes

@@ -1,0 +1,28 @@
+"""The lean processes import what is listed here and nothing else: fork cost and memory grow with every module."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import sampan
+
+BUDGET = {
+    "_collections_abc", "abc", "array", "binascii", "codecs", "collections", "contextlib", "copyreg", "ctypes", "enum", "errno", "fcntl",
+    "functools", "gc", "genericpath", "io", "itertools", "json", "keyword", "math", "operator", "os", "posixpath", "re", "reprlib",
+    "resource", "select", "selectors", "signal", "socket", "stat", "struct", "sys", "termios", "time", "types", "typing", "warnings", "zipimport",
+    "encodings", "builtins", "marshal", "posix", "atexit",
+}  # fmt: skip
+
+
+def test_the_supervisor_imports_only_its_budget() -> None:
+    source = Path(sampan.__file__).parents[1]
+    script = (
+        f"import sys; sys.path.insert(0, {str(source)!r});"
+        "from sampan.runtime.supervisor import main, server, child; print(*sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    tops = {name.partition(".")[0] for name in done.stdout.split()} - {"__main__", "sampan"}
+    assert {name for name in tops if not name.startswith("_")} <= BUDGET
+    ours = {name for name in done.stdout.split() if name.startswith("sampan.")}
+    assert not {name for name in ours if not name.startswith(("sampan.linux", "sampan.runtime", "sampan.errors"))}
+    assert not ours & {"sampan.runtime.plan", "sampan.runtime.client", "sampan.runtime.cgroups", "sampan.linux.seccomp_bpf"}
