@@ -3,6 +3,7 @@
 import os
 import posixpath
 from collections.abc import Iterable
+from contextlib import suppress
 
 import msgspec
 
@@ -122,6 +123,13 @@ def mounts_of(host: HostConfig) -> list[BindMount | TmpfsMount]:
             raise InvalidArgument(f"Duplicate mount point: {item.destination}")
         seen.add(item.destination)
     return found
+
+
+def mounts_of_stored(host: HostConfig) -> list[BindMount | TmpfsMount]:
+    """The mounts of a container that exists: what was valid at create is shown even if its source has gone since."""
+    with suppress(InvalidArgument, NotImplementedYet):
+        return mounts_of(host)
+    return []
 
 
 def make_sources(mounts: Iterable[BindMount | TmpfsMount]) -> None:

@@ -173,7 +173,7 @@ class Runner:
         stdin = self._make_stdio(container, fds, undo)
         if sandbox.netns is not None and sandbox.netns >= 0:
             fds["netns"] = sandbox.netns
-        record = {"log": self.log_settings(container), "tty": container.config.tty}
+        record: dict[str, Any] = {"log": self.log_settings(container), "tty": container.config.tty}
         ours = {name.removeprefix("custody:"): fd for name, fd in fds.items() if name.startswith("custody:")}
         undo.push_async_callback(self._forget_stream, key)
         await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)

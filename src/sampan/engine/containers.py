@@ -1,0 +1,388 @@
+"""ContainerService: docker's calls on containers, each a use case over the registry and the runner."""
+
+import asyncio
+import builtins
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import msgspec
+
+from sampan.clock import Clock
+from sampan.digest import ChainId
+from sampan.engine import launching, listing, merging, mounting, names, processes, showing
+from sampan.engine.images import ImageService
+from sampan.engine.registry import Container, Containers
+from sampan.engine.runner import Runner, new_state, signal_number
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
+from sampan.ids import ContainerId, new_id, short_id
+from sampan.linux import pty
+from sampan.runtime.plan import host_facts
+from sampan.spec.docker_api.container import CreateRequest, CreateResponse, HostConfig, PruneReport, TopResponse, WaitResponse
+from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
+from sampan.spec.docker_api.network import NetworkingConfig
+from sampan.spec.oci_image import ContainerConfig
+from sampan.state.containers import ContainerRow
+
+Filters = Mapping[str, Sequence[str]]
+DEFAULT_STOP_SECONDS = 10
+
+
+class ContainerDefaults(msgspec.Struct, frozen=True):
+    """What daemon.json says of containers."""
+
+    log_driver: str = "local"
+    log_opts: Mapping[str, str] = {}
+    shm_size: int = 64 << 20
+    init: bool = False
+    no_new_privileges: bool = False
+
+
+class Wait:
+    """A wait that has begun (services.PendingWait)."""
+
+    def __init__(self, container: Container, done: Callable[[], bool]) -> None:
+        self._container, self._done = container, done
+
+    async def result(self) -> WaitResponse:
+        """The exit code, once the condition holds."""
+        async with self._container.changed:
+            await self._container.changed.wait_for(self._done)
+        return WaitResponse(status_code=self._container.state.exit_code)
+
+
+class ContainerService:
+    """See api/services.py for the contract of each method."""
+
+    def __init__(self, containers: Containers, runner: Runner, images: ImageService, clock: Clock, defaults: ContainerDefaults,
+                 check_logs: Callable[[HostConfig, str], None], log_path: Callable[[Container], str]) -> None:  # fmt: skip
+        self._containers = containers
+        self._runner = runner
+        self._images = images
+        self._clock = clock
+        self._defaults = defaults
+        self._check_logs = check_logs
+        self._log_path = log_path
+        runner.on_removal = self._remove_ended
+
+    # create
+
+    async def create(self, name: str, request: CreateRequest, platform: str) -> CreateResponse:
+        """Make a container. NotFound: no such image. Conflict: name in use. InvalidArgument, NotImplementedYet: see engine/merging.py."""
+        name = name.removeprefix("/")
+        if name and not names.VALID.fullmatch(name):
+            raise InvalidArgument(f"Invalid container name ({name}), only {names.ALLOWED} are allowed")
+        if name:
+            self._containers.check_name(name)
+        if not request.image:
+            raise InvalidArgument("no image specified") if not request.cmd else NotFound("No such image: ")
+        image = self._images.resolve(request.image)
+        if platform and platform.split("/")[0] not in ("", "linux"):
+            raise NotFound(f"image with reference {request.image} was found but does not provide the specified platform ({platform})")
+        container_id = ContainerId(new_id())
+        host_mode = (request.host_config or HostConfig()).network_mode == "host" or (request.host_config or HostConfig()).uts_mode == "host"
+        config = merging.merge_config(request, image.config.config or ContainerConfig(),
+                                      os.uname().nodename if host_mode else short_id(container_id))  # fmt: skip
+        host = merging.merge_host_config(
+            request, config, log_driver=self._defaults.log_driver, log_opts=self._defaults.log_opts, shm_size=self._defaults.shm_size,
+            cpus=os.cpu_count() or 1, init=self._defaults.init or None,
+        )  # fmt: skip
+        mounting.mounts_of(host)
+        launching.SecurityOptions(host.security_opt or [])
+        launching.capability_names(host)
+        launching.check_capabilities(host, host_facts().capabilities)
+        self._check_logs(host, container_id)
+        if config.stop_signal:
+            signal_number(config.stop_signal)
+        row = ContainerRow(
+            id=container_id, name=name or names.made_up_name(lambda word: self._containers.holder_of(word) is not None),
+            created=self._clock.now_ns(), image_id=image.id, image_name=request.image, chain_id=image.chain_id,
+            config=b"", host_config=b"", networking=b"", state=new_state(host.console_size),
+        )  # fmt: skip
+        container = Container(row, config, host, request.networking_config or NetworkingConfig())
+        self._make(container)
+        self._runner.publish(container, "create")
+        return CreateResponse(id=container.id, warnings=self._warnings(host))
+
+    def _make(self, container: Container) -> None:
+        """Directory, snapshot, row: undone in reverse when one fails; a kill in between leaves what repair finds."""
+        directory = self._runner.paths.container(container.id)
+        os.makedirs(directory / "log", 0o710)
+        try:
+            self._runner.snapshots.prepare(container.id, self._chain(container))
+            self._containers.add(container)
+        except BaseException:
+            self._runner.snapshots.remove(container.id)
+            for path in (directory / "log", directory):
+                with suppress(OSError):
+                    os.rmdir(path)
+            raise
+
+    def _chain(self, container: Container) -> ChainId | None:
+        return ChainId(container.chain_id) if container.chain_id else None
+
+    @staticmethod
+    def _warnings(host: HostConfig) -> builtins.list[str]:
+        found = []
+        if host.oom_kill_disable and not host.memory:
+            found.append(
+                "OOM killer is disabled for the container, but no memory limit is set, "
+                "this can result in the system running out of resources."
+            )
+        return found
+
+    # look
+
+    async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> Sequence[ContainerSummary]:
+        """Containers, newest first; limit > 0 and filters on state imply all."""
+        ordered = sorted(self._containers, key=lambda item: item.created, reverse=True)
+        chosen = listing.select(ordered, filters, self._containers.find, self._image_ids)
+        everything = all or limit > 0 or bool(filters.get("status")) or bool(filters.get("exited")) \
+            or bool(filters.get("before")) or bool(filters.get("since"))  # fmt: skip
+        if not everything:
+            chosen = [item for item in chosen if item.is_running or item.state.status == "restarting"]
+        if limit > 0:
+            chosen = chosen[:limit]
+        result = []
+        for container in chosen:
+            usage = await self._runner.snapshots.usage(container.id) if size else None
+            result.append(showing.summary(container, self._image_now(container), usage, self._image_size(container) if size else 0))
+        return result
+
+    def _image_ids(self, ref: str) -> set[str]:
+        with suppress(EngineError):
+            return {self._images.resolve(ref).id}
+        return set()
+
+    def _image_now(self, container: Container) -> str | None:
+        with suppress(EngineError):
+            return self._images.resolve(container.image_name).id
+        return None
+
+    def _image_size(self, container: Container) -> int:
+        total, name = 0, self._chain(container)
+        while name is not None:
+            layer = self._runner.snapshots.layer(name)
+            if layer is None:
+                break
+            total, name = total + layer.size, layer.parent
+        return total
+
+    async def inspect(self, ref: str, *, size: bool) -> ContainerInspect:
+        """Everything about one container."""
+        container = self._containers.find(ref)
+        usage = await self._runner.snapshots.usage(container.id) if size else None
+        return showing.inspect(container, self._runner.paths, self._runner.snapshots, self._log_path(container), usage,
+                               self._image_size(container) if size else 0)  # fmt: skip
+
+    async def top(self, ref: str, ps_args: str) -> TopResponse:
+        """Processes of a running container, by the host's ps."""
+        container = self._containers.find(ref)
+        if not container.is_running:
+            raise Conflict(f"container {container.id} is not running")
+        result = await processes.top(self._runner.layout, self._runner.paths.cgroup(container.id), ps_args)
+        self._runner.publish(container, "top")
+        return result
+
+    # run
+
+    async def start(self, ref: str) -> None:
+        """Start. NotModified if it runs already."""
+        container = self._containers.find(ref)
+        if container.is_running and not container.state.paused:
+            raise NotModified("")
+        async with container.lock:
+            if container.state.paused:
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if container.is_running:
+                raise NotModified("")
+            if container.removing:
+                raise Conflict("container is marked for removal and cannot be started")
+            await self._wait_for_end(container)
+            self._containers.set_state(container, msgspec.structs.replace(container.state, restart_count=0))
+            try:
+                await self._runner.start(container)
+            except EngineError:
+                if container.host_config.auto_remove:
+                    container.removing = True
+                    await self._runner.discard(container)
+                raise
+
+    @staticmethod
+    async def _wait_for_end(container: Container) -> None:
+        """The rest of an ended run (its network, its log) must be over before the next begins."""
+        if container.live is not None:
+            await container.exited.wait()
+
+    async def stop(self, ref: str, *, timeout: int | None, signal: str) -> None:
+        """Signal, wait, kill. NotModified if stopped."""
+        container = self._containers.find(ref)
+        number = signal_number(signal) if signal else 0
+        async with container.lock:
+            if container.state.status == "restarting":
+                self._cancel_restart(container)
+                return
+            if not container.is_running:
+                raise NotModified("")
+            await self._stop(container, timeout, number)
+            self._runner.publish(container, "stop")
+
+    async def _stop(self, container: Container, timeout: int | None, number: int) -> None:
+        seconds = timeout if timeout is not None else container.config.stop_timeout
+        seconds = DEFAULT_STOP_SECONDS if seconds is None else seconds
+        chosen = number or signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
+        await self._runner.stop(container, chosen, None if seconds < 0 else seconds)
+
+    def _cancel_restart(self, container: Container) -> None:
+        if container.restart_task is not None:
+            container.restart_task.cancel()
+        self._containers.set_state(container, msgspec.structs.replace(container.state, status="exited", manually_stopped=True))
+
+    async def restart(self, ref: str, *, timeout: int | None, signal: str) -> None:
+        """Stop and start."""
+        container = self._containers.find(ref)
+        number = signal_number(signal) if signal else 0
+        async with container.lock:
+            if container.state.status == "restarting":
+                self._cancel_restart(container)
+            auto_remove = container.host_config.auto_remove
+            if auto_remove:
+                container.host_config = msgspec.structs.replace(container.host_config, auto_remove=False)
+            try:
+                if container.is_running:
+                    await self._stop(container, timeout, number)
+                await self._wait_for_end(container)
+                await self._runner.start(container)
+            finally:
+                if auto_remove:
+                    container.host_config = msgspec.structs.replace(container.host_config, auto_remove=True)
+            self._runner.publish(container, "restart")
+
+    async def kill(self, ref: str, signal: str) -> None:
+        """Send a signal. Conflict if not running."""
+        number = signal_number(signal or "SIGKILL")
+        container = self._containers.find(ref)
+        if container.state.status == "restarting":
+            self._cancel_restart(container)
+            return
+        if not container.is_running:
+            raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
+        stops = signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
+        if number in (9, stops):
+            self._containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
+        self._runner.publish(container, "kill", {"signal": str(number)})
+        if not self._runner.send(container, number):
+            raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
+        if number == 9:
+            if container.state.paused:
+                await self._runner.freeze(container, frozen=False)
+            async with asyncio.timeout(30):
+                await container.exited.wait()
+
+    async def pause(self, ref: str, *, frozen: bool) -> None:
+        """Freeze or thaw."""
+        container = self._containers.find(ref)
+        async with container.lock:
+            if not container.is_running:
+                raise Conflict(f"Container {container.id} is not running")
+            if frozen == container.state.paused:
+                raise Conflict(f"Container {container.id} is {'already' if frozen else 'not'} paused")
+            await self._runner.freeze(container, frozen=frozen)
+            self._runner.publish(container, "pause" if frozen else "unpause")
+
+    async def rename(self, ref: str, name: str) -> None:
+        """Give another name."""
+        container = self._containers.find(ref)
+        name = name.removeprefix("/")
+        if not name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        if not names.VALID.fullmatch(name):
+            raise InvalidArgument(
+                f"Error when allocating new name: Invalid container name ({name}), only {names.ALLOWED} are allowed"
+            )
+        if name == container.name:
+            raise InvalidArgument("Renaming a container with the same name as its current name")
+        old = container.name
+        try:
+            self._containers.rename(container, name)
+        except Conflict as error:
+            raise Conflict(f"Error when allocating new name: {error.message}") from None
+        self._runner.publish(container, "rename", {"oldName": f"/{old}"})
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        """Delete. Conflict if running and not force."""
+        container = self._containers.find(ref)
+        if link:
+            raise NotFound(f"Could not find a link {ref}")
+        if container.removing:
+            raise Conflict(f"removal of container {ref} is already in progress")
+        running = container.is_running or container.state.status == "restarting"
+        if running and not force:
+            what = "is paused and must be unpaused first" if container.state.paused else \
+                "is running: stop the container before removing or force remove"  # fmt: skip
+            what = "is restarting: stop the container before removing or force remove" if container.state.status == "restarting" else what
+            raise Conflict(f'cannot remove container "/{container.name}": container {what}')
+        container.removing = True
+        try:
+            async with container.lock:
+                if container.state.status == "restarting":
+                    self._cancel_restart(container)
+                if container.is_running:
+                    await self._runner.kill(container)
+                await self._wait_for_end(container)
+                await self._runner.discard(container)
+        except BaseException:
+            container.removing = False
+            raise
+
+    async def _remove_ended(self, container: Container) -> None:
+        """--rm: an ended container goes by itself."""
+        container.removing = True
+        async with container.lock:
+            if self._containers.get(container.id) is container:
+                await self._runner.discard(container)
+
+    async def wait(self, ref: str, condition: str) -> Wait:
+        """Begin to wait."""
+        container = self._containers.find(ref)
+        before = container.exits
+        if condition in ("", "not-running"):
+            return Wait(container, lambda: not container.is_running and container.exited.is_set())
+        if condition == "next-exit":
+            return Wait(container, lambda: container.exits > before and container.exited.is_set())
+        if condition == "removed":
+            return Wait(container, container.removed.is_set)
+        raise InvalidArgument(f'invalid condition: "{condition}"')
+
+    async def resize(self, ref: str, *, height: int, width: int) -> None:
+        """Set the terminal's size."""
+        container = self._containers.find(ref)
+        if not container.is_running or container.live is None:
+            raise Conflict(f"container {container.id} is not running")
+        if container.live.pty is None:
+            raise SystemFailure("cannot resize: the container has no terminal")
+        pty.set_size(container.live.pty, height, width)
+        self._runner.publish(container, "resize", {"height": str(height), "width": str(width)})
+
+    async def prune(self, filters: Filters) -> PruneReport:
+        """Remove all stopped containers that match."""
+        listing.check(filters, ("until", "label", "label!"))
+        until = listing.until_ns(filters, self._clock.now_ns())
+        removed, freed = [], 0
+        for container in self._containers:
+            labels = container.config.labels or {}
+            if (
+                container.is_running or container.removing or container.state.status == "restarting"
+                or (until is not None and container.created > until)
+                or not listing.labels_match(labels, filters.get("label", ()))
+                or any(listing.labels_match(labels, [text]) for text in filters.get("label!", ()))
+            ):  # fmt: skip
+                continue
+            usage = await self._runner.snapshots.usage(container.id)
+            with suppress(Conflict, NotFound):
+                await self.remove(container.id, force=False, volumes=False, link=False)
+                removed.append(str(container.id))
+                freed += usage.size
+        return PruneReport(containers_deleted=removed or None, space_reclaimed=freed)
+
+

@@ -1,0 +1,132 @@
+"""Filters of `docker ps` and of container prune. Pure but for the clock given."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from sampan.engine.registry import Container
+from sampan.errors import InvalidArgument, NotFound
+from sampan.events.bus import go_duration_ns
+
+Filters = Mapping[str, Sequence[str]]
+
+KNOWN = (
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish", "since",
+    "status", "volume",
+)  # fmt: skip
+STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+
+
+def check(filters: Filters, known: Iterable[str] = KNOWN) -> None:
+    """Raise InvalidArgument for a key docker does not know, or a bad value."""
+    for key in filters:
+        if key not in known:
+            raise InvalidArgument(f"invalid filter '{key}'")
+    for value in filters.get("status", ()):
+        if value not in STATUSES:
+            raise InvalidArgument(f"invalid filter 'status={value}'")
+    for value in filters.get("exited", ()):
+        if not re.fullmatch(r"-?\d+", value):
+            raise InvalidArgument(f"invalid filter 'exited={value}'")
+    for value in filters.get("health", ()):
+        if value not in ("none", "starting", "healthy", "unhealthy"):
+            raise InvalidArgument(f"invalid filter 'health={value}'")
+
+
+def labels_match(labels: Mapping[str, str], wanted: Iterable[str]) -> bool:
+    """Whether every `key` or `key=value` holds."""
+    for text in wanted:
+        key, separator, value = text.partition("=")
+        if key not in labels or (separator and labels[key] != value):
+            return False
+    return True
+
+
+def _name_matches(container: Container, patterns: Sequence[str]) -> bool:
+    for pattern in patterns:
+        try:
+            if re.search(pattern, f"/{container.name}") or re.search(pattern, container.name):
+                return True
+        except re.error:
+            if pattern in container.name:
+                return True
+    return False
+
+
+def _port_matches(ports: Iterable[str], wanted: Sequence[str]) -> bool:
+    have = set(ports)
+    for text in wanted:
+        numbers, _, protocol = text.partition("/")
+        first, _, last = numbers.partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()):
+            raise InvalidArgument(f"invalid filter 'port={text}'")
+        for number in range(int(first), int(last or first) + 1):
+            if f"{number}/{protocol or 'tcp'}" in have:
+                return True
+    return False
+
+
+def matches(container: Container, filters: Filters) -> bool:
+    """Whether a container passes the filters that need only itself."""
+    state = container.state
+    labels = container.config.labels or {}
+    simple: dict[str, Callable[[Sequence[str]], bool]] = {
+        "id": lambda values: any(container.id.startswith(value) for value in values),
+        "name": lambda values: _name_matches(container, values),
+        "label": lambda values: labels_match(labels, values),
+        "status": lambda values: ("removing" if container.removing else state.status) in values,
+        "exited": lambda values: not container.is_running and bool(state.started_at) and str(state.exit_code) in values,
+        "health": lambda values: "none" in values,
+        "is-task": lambda values: not any(value in ("1", "true") for value in values),
+        "isolation": lambda values: any(value in ("", "default") for value in values),
+        "network": lambda values: any(
+            value == container.host_config.network_mode or (state.endpoint is not None and value == state.endpoint.network_id)
+            for value in values
+        ),
+        "volume": lambda values: any(
+            value in (bind.split(":")[:2]) for bind in container.host_config.binds or () for value in values
+        ),
+        "expose": lambda values: _port_matches(container.config.exposed_ports or {}, values),
+        "publish": lambda values: _port_matches((item.port for item in state.endpoint.ports) if state.endpoint else (), values),
+    }
+    return all(test(filters[key]) for key, test in simple.items() if filters.get(key))
+
+
+def select(containers: Sequence[Container], filters: Filters, find: Callable[[str], Container],
+           ancestors: Callable[[str], set[str]]) -> list[Container]:  # fmt: skip
+    """The containers that pass, in the order given; ancestors: the image IDs a reference stands for."""
+    check(filters)
+    chosen = [container for container in containers if matches(container, filters)]
+    for key, later in (("before", False), ("since", True)):
+        for ref in filters.get(key, ()):
+            try:
+                other = find(ref).created
+            except NotFound:
+                raise NotFound(f"No such container: {ref}") from None
+            chosen = [item for item in chosen if (item.created > other if later else item.created < other)]
+    if filters.get("ancestor"):
+        images = set().union(*(ancestors(ref) for ref in filters["ancestor"]))
+        chosen = [item for item in chosen if item.image_id in images]
+    return chosen
+
+
+def until_ns(filters: Filters, now_ns: int) -> int | None:
+    """The time bound of a prune: Unix seconds, RFC 3339, or a Go duration before now. Raises InvalidArgument."""
+    values = filters.get("until", ())
+    if not values:
+        return None
+    if len(values) > 1:
+        raise InvalidArgument("more than one until filter specified")
+    text = values[0]
+    duration = go_duration_ns(text)
+    if duration is not None:
+        return now_ns - duration
+    try:
+        return int(float(text) * 1e9)
+    except ValueError:
+        pass
+    try:
+        stamp = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise InvalidArgument(f'invalid value for "until" filter: "{text}"') from None
+    return int((stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp() * 1e9)

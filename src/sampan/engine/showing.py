@@ -1,0 +1,180 @@
+"""Containers as inspect and list show them."""
+
+import time
+
+import msgspec
+
+from sampan.clock import rfc3339nano
+from sampan.engine import launching, mounting
+from sampan.engine.registry import Container
+from sampan.engine.runner import Paths
+from sampan.runtime.defaults import MASKED_PATHS, READONLY_PATHS
+from sampan.snapshot.api import Snapshots, Usage
+from sampan.spec.docker_api.container import HostConfig
+from sampan.spec.docker_api.inspect import (
+    ContainerInspect,
+    ContainerStateShown,
+    ContainerSummary,
+    GraphDriverData,
+    Port,
+    SummaryHostConfig,
+)
+from sampan.spec.docker_api.network import EndpointSettings, NetworkSettings, PortBindingShown, SummaryNetworkSettings
+from sampan.units import human_duration
+
+
+def status_text(container: Container, now_ns: int) -> str:
+    """`Up 5 minutes`, `Exited (0) 2 hours ago`: the STATUS column (moby container/state.go)."""
+    state = container.state
+    if state.status in ("running", "paused"):
+        up = human_duration(now_ns - state.started_at)
+        return f"Up {up} (Paused)" if state.paused else f"Up {up}"
+    if state.status == "restarting":
+        return f"Restarting ({state.exit_code}) {human_duration(now_ns - state.finished_at)} ago"
+    if container.removing or state.status == "removing":
+        return "Removal In Progress"
+    if state.status == "dead":
+        return "Dead"
+    if not state.started_at:
+        return "Created"
+    return f"Exited ({state.exit_code}) {human_duration(now_ns - state.finished_at)} ago"
+
+
+def _endpoints(container: Container) -> dict[str, EndpointSettings]:
+    endpoint = container.state.endpoint
+    mode = container.host_config.network_mode
+    asked = (container.networking.endpoints_config or {}).get(mode) or EndpointSettings()
+    if endpoint is None:
+        return {mode: msgspec.structs.replace(asked, network_id="", endpoint_id="")}
+    running = container.is_running
+    return {
+        endpoint.network_name: msgspec.structs.replace(
+            asked,
+            mac_address=endpoint.mac if running else "",
+            network_id=endpoint.network_id,
+            endpoint_id=endpoint.endpoint_id if running else "",
+            gateway=endpoint.gateway if running else "",
+            ip_address=endpoint.ip if running else "",
+            ip_prefix_len=endpoint.prefix_len if running else 0,
+        )
+    }
+
+
+def _network_settings(container: Container) -> NetworkSettings:
+    networks = _endpoints(container)
+    endpoint = container.state.endpoint if container.is_running else None
+    ports: dict[str, list[PortBindingShown] | None] = {}
+    if endpoint is not None:
+        ports = {port: None for port in (container.config.exposed_ports or {})} if endpoint.ip else {}
+        for binding in endpoint.ports:
+            shown = PortBindingShown(host_ip=binding.host_ip, host_port=str(binding.host_port))
+            ports[binding.port] = [*(ports.get(binding.port) or ()), shown]
+    default = networks.get("bridge") if container.is_running else None
+    pid = container.state.pid
+    return NetworkSettings(
+        sandbox_id=endpoint.endpoint_id if endpoint else "",
+        sandbox_key=f"/proc/{pid}/ns/net" if endpoint and pid else "",
+        ports=ports,
+        endpoint_id=default.endpoint_id if default else "",
+        gateway=default.gateway if default else "",
+        ip_address=default.ip_address if default else "",
+        ip_prefix_len=default.ip_prefix_len if default else 0,
+        mac_address=default.mac_address if default else "",
+        networks=networks,
+    )
+
+
+def _host_config(host: HostConfig) -> HostConfig:
+    """With the defaults that docker shows at inspect."""
+    open_paths = host.privileged or "systempaths=unconfined" in (host.security_opt or ())
+    return msgspec.structs.replace(
+        host,
+        masked_paths=host.masked_paths if host.masked_paths is not None else None if open_paths else list(MASKED_PATHS),
+        readonly_paths=host.readonly_paths if host.readonly_paths is not None else None if open_paths else list(READONLY_PATHS),
+        cgroupns_mode=host.cgroupns_mode or "host",
+        runtime=host.runtime or "runc",
+    )
+
+
+def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: str, usage: Usage | None, image_size: int) -> ContainerInspect:
+    """GET /containers/{id}/json."""
+    state = container.state
+    command = launching.command_of(container.config)
+    directory = paths.container(container.id)
+    running = container.is_running
+    return ContainerInspect(
+        id=container.id,
+        created=rfc3339nano(container.created),
+        path=command[0] if command else "",
+        args=command[1:],
+        state=ContainerStateShown(
+            status=state.status, running=running or state.status == "restarting", paused=state.paused,
+            restarting=state.status == "restarting", oom_killed=state.oom_killed, dead=state.status == "dead", pid=state.pid,
+            exit_code=state.exit_code, error=state.error, started_at=rfc3339nano(state.started_at),
+            finished_at=rfc3339nano(state.finished_at),
+        ),
+        image=container.image_id,
+        resolv_conf_path=str(directory / "resolv.conf") if state.started_at else "",
+        hostname_path=str(directory / "hostname") if state.started_at else "",
+        hosts_path=str(directory / "hosts") if state.started_at else "",
+        log_path=log_path,
+        name=f"/{container.name}",
+        restart_count=state.restart_count,
+        driver=snapshots.driver,
+        exec_ids=sorted(container.exec_ids) or None,
+        host_config=_host_config(container.host_config),
+        graph_driver=GraphDriverData(data=snapshots.details(container.id), name=snapshots.driver),
+        size_rw=usage.size if usage else None,
+        size_root_fs=usage.size + image_size if usage else None,
+        mounts=mounting.mount_points(mounting.mounts_of_stored(container.host_config)),
+        config=container.config,
+        network_settings=_network_settings(container),
+    )  # fmt: skip
+
+
+def ports_of(container: Container) -> list[Port]:
+    """The PORTS column's data."""
+    if not container.is_running:
+        return []
+    endpoint = container.state.endpoint
+    published = list(endpoint.ports) if endpoint is not None else []
+    found = [
+        Port(ip=item.host_ip, private_port=int(item.port.partition("/")[0]), public_port=item.host_port, type=item.port.partition("/")[2])
+        for item in published
+    ]
+    taken = {item.port for item in published}
+    for port in container.config.exposed_ports or {} if endpoint is not None and endpoint.ip else {}:
+        if port not in taken:
+            number, _, protocol = port.partition("/")
+            found.append(Port(private_port=int(number), type=protocol or "tcp"))
+    return found
+
+
+def _shown_command(container: Container) -> str:
+    """Path and arguments in one string; an argument with a space is quoted with single quotes (moby daemon/list.go)."""
+    words = launching.command_of(container.config)
+    rest = [f"'{word}'" if " " in word else word for word in words[1:]]
+    return " ".join([*words[:1], *rest])
+
+
+def summary(container: Container, image_now: str | None, usage: Usage | None, image_size: int) -> ContainerSummary:
+    """One entry of a list; image_now: the ID that its image's name has now (another: the name is replaced by the ID)."""
+    moved = image_now is not None and image_now != container.image_id
+    return ContainerSummary(
+        id=container.id,
+        names=[f"/{container.name}"],
+        image=container.image_id if moved or image_now is None else container.image_name,
+        image_id=container.image_id,
+        command=_shown_command(container),
+        created=container.created // 1_000_000_000,
+        ports=ports_of(container),
+        size_rw=usage.size if usage else 0,
+        size_root_fs=usage.size + image_size if usage else 0,
+        labels=container.config.labels or {},
+        state="removing" if container.removing else container.state.status,
+        status=status_text(container, time.time_ns()),
+        host_config=SummaryHostConfig(network_mode=container.host_config.network_mode, annotations=container.host_config.annotations),
+        network_settings=SummaryNetworkSettings(networks=_endpoints(container)),
+        mounts=mounting.mount_points(mounting.mounts_of_stored(container.host_config)),
+    )
+
