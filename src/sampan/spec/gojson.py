@@ -5,6 +5,7 @@ U+FFFD. A wrong type is an error in Go's words (`json: cannot unmarshal string i
 """
 
 import json
+import re
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -187,9 +188,12 @@ def from_builtins(value: Any, cls: type[S]) -> S:
 
 
 def _reject_constant(text: str) -> Any:
-    raise json.JSONDecodeError(f"constant {text}", text, 0)
+    if text.startswith("-"):
+        raise GoJsonError("invalid character 'I' in numeric literal")
+    raise GoJsonError(f"invalid character '{text[0]}' looking for beginning of value")
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 
 
@@ -221,10 +225,23 @@ def parse(data: bytes) -> Any:
         raise GoJsonError("exceeded max depth")
     try:
         value, end = _DECODER.raw_decode(stripped)
-    except (json.JSONDecodeError, RecursionError, ValueError) as problem:
+    except GoJsonError:
+        raise
+    except (RecursionError, ValueError) as problem:
         raise GoJsonError(_syntax_message(stripped, problem)) from None
     if stripped[end:].strip(" \t\r\n"):
         raise TrailingData("unexpected content after JSON")
+    return _without_surrogates(value) if _SURROGATE.search(stripped) else value
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Half a surrogate pair becomes U+FFFD, as in Go; Python would keep what no encoder takes."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
     return value
 
 
