@@ -303,6 +303,29 @@ class Hijacked:
             pass
 
 
+class Pending:
+    """A request that has been sent."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def response(self) -> Response:
+        """Wait for the answer's head. Raises ApiError for status 400 and up."""
+        response = _receive(self.connection)
+        if response.status >= 400:
+            raise_error(response)
+        return response
+
+
+def _receive(connection: Connection, *, head_only: bool = False) -> Response:
+    try:
+        return Response(connection, head_only=head_only)
+    except EOFError:
+        raise ConnectError("error during connect: EOF") from None
+    except OSError as error:
+        raise ConnectError(f"error during connect: {error.strerror or error}") from None
+
+
 class Client:
     """The Engine API of one daemon. The version is negotiated at the first request: HEAD /_ping, as docker does."""
 
@@ -372,6 +395,14 @@ class Client:
             raise_error(response)
         return response
 
+    def begin(self, method: str, path: str, query: Query | None = None) -> Pending:
+        """Send a request without a body on a connection of its own, and leave the answer for later: many can be under way at once."""
+        target = f"/v{self.negotiate()}{path}"
+        text = encode_query(query) if query else ""
+        connection = self._connect()
+        self._send(connection, method, f"{target}?{text}" if text else target, {}, None)
+        return Pending(connection)
+
     def hijack(self, path: str, query: Query | None = None, body: Any = None) -> Hijacked:
         """POST and take the connection over as a raw stream (attach, exec start)."""
         target = f"/v{self.negotiate()}{path}"
@@ -383,7 +414,8 @@ class Client:
             data = fastjson.dumps(body).encode("utf-8", "surrogateescape")
             head["Content-Type"] = "application/json"
         connection = self._connect()
-        response = self._send(connection, "POST", target, head, data)
+        self._send(connection, "POST", target, head, data)
+        response = _receive(connection)
         if response.status not in (101, 200):
             if response.status >= 400:
                 raise_error(response)
@@ -397,18 +429,12 @@ class Client:
         connection = self._idle
         if connection is None or connection.busy or connection.stale():
             connection = self._idle = self._connect()
-        return self._send(connection, method, target, head, data, head_only=head_only)
+        self._send(connection, method, target, head, data)
+        return _receive(connection, head_only=head_only)
 
     def _send(
-        self,
-        connection: Connection,
-        method: str,
-        target: str,
-        head: Mapping[str, str],
-        data: Iterable[bytes] | bytes | None,
-        *,
-        head_only: bool = False,
-    ) -> Response:
+        self, connection: Connection, method: str, target: str, head: Mapping[str, str], data: Iterable[bytes] | bytes | None
+    ) -> None:
         # docker's client names itself so; unix sockets have no host of their own
         host = "api.moby.localhost" if self.host.path else f"{self.host.address[0]}:{self.host.address[1]}"
         lines = [f"{method} {self.host.base}{target} HTTP/1.1", f"Host: {host}", "User-Agent: Docker-Client/28.2.2 (linux; sampan)"]
@@ -419,13 +445,11 @@ class Client:
         elif data is not None or method in ("POST", "PUT"):
             lines.append(f"Content-Length: {len(data) if isinstance(data, bytes) else 0}")
         raw = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+        connection.busy = True
         try:
             connection.sock.sendall(raw + data if isinstance(data, bytes) else raw)
             if pieces and data is not None:
                 self._send_chunks(connection, data)  # type: ignore[arg-type]
-            return Response(connection, head_only=head_only)
-        except EOFError:
-            raise ConnectError("error during connect: EOF") from None
         except OSError as error:
             raise ConnectError(f"error during connect: {error.strerror or error}") from None
 

@@ -23,11 +23,12 @@ from sampan.cli.http import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from sampan.cli.http import Client
+    from sampan.cli.http import Client, Pending
 
 PROGRAM = "sampan"
+_AT_ONCE = 50  # requests under way, as docker's own limit
 
 COMMANDS: dict[str, str] = {
     "run": "run",
@@ -62,7 +63,7 @@ COMMANDS: dict[str, str] = {
     "container cp": "cp",
     "container create": "create",
     "container exec": "exec",
-    "container inspect": "inspect",
+    "container inspect": "container_inspect",
     "container kill": "kill",
     "container logs": "logs",
     "container ls": "ps",
@@ -78,14 +79,22 @@ COMMANDS: dict[str, str] = {
     "container top": "top",
     "container unpause": "unpause",
     "container wait": "wait",
+    "history": "history",
     "image bootstrap": "image_bootstrap",
+    "image history": "history",
     "image import": "import_",
-    "image inspect": "inspect",
+    "image inspect": "image_inspect",
     "image ls": "images",
+    "image prune": "image_prune",
     "image rm": "rmi",
     "image tag": "tag",
+    "network inspect": "network_inspect",
+    "network ls": "network_ls",
+    "system df": "system_df",
     "system events": "events",
     "system info": "info",
+    "volume inspect": "volume_inspect",
+    "volume ls": "volume_ls",
 }
 ALIASES: dict[str, str] = {
     "container list": "container ls",
@@ -93,8 +102,10 @@ ALIASES: dict[str, str] = {
     "container remove": "container rm",
     "image list": "image ls",
     "image remove": "image rm",
+    "network list": "network ls",
+    "volume list": "volume ls",
 }
-GROUPS: dict[str, str] = {"container": "Manage containers", "image": "Manage images", "system": "Manage Docker"}
+GROUPS: dict[str, str] = {"container": "Manage containers", "image": "Manage images", "network": "Manage networks", "system": "Manage Docker", "volume": "Manage volumes"}
 COMMON = ("run", "exec", "ps", "images", "version", "info")
 HIDDEN = ("__complete",)
 
@@ -184,6 +195,36 @@ class Context:
             self.error("\n".join(errors))
             return 1
         return 0
+
+    def each_at_once(self, names: Sequence[str], begin: Callable[[str], Pending], *, missing_is_fine: bool = False) -> int:
+        """Like `each`, but with up to 50 requests under way: `begin(name)` sends one (client.begin). Answers are shown in the order given.
+
+        missing_is_fine: an object that does not exist is reported at once and does not count as a failure (rm -f).
+        """
+        from sampan.cli.http import ApiError
+
+        errors: list[str] = []
+        for at in range(0, len(names), _AT_ONCE):
+            batch: list[tuple[str, Pending | CliError]] = []
+            for name in names[at : at + _AT_ONCE]:
+                try:
+                    batch.append((name, begin(name)))
+                except CliError as error:
+                    batch.append((name, error))
+            for name, pending in batch:
+                try:
+                    if isinstance(pending, CliError):
+                        raise pending
+                    pending.response().read()
+                    self.print(name)
+                except CliError as error:
+                    if missing_is_fine and isinstance(error, ApiError) and error.status == 404:
+                        self.error(error.message)
+                    else:
+                        errors.append(error.message)
+        if errors:
+            self.error("\n".join(errors))
+        return 1 if errors else 0
 
 
 def load(path: str) -> tuple[Command, object]:
@@ -297,6 +338,10 @@ def _check_supported(ctx: Context, spec: Command, args: Parsed) -> None:
             errors.append(
                 f'"--{flag.name}" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux'
             )
+        elif flag.api == "experimental":
+            ctx.client.negotiate()
+            if (ctx.client.ping or {}).get("docker-experimental") != "true":
+                errors.append(f'"--{flag.name}" is only supported on a Docker daemon with experimental features enabled')
         elif not ctx.client.at_least(flag.api):
             version = ctx.client.api_version
             errors.append(f'"--{flag.name}" requires API version {flag.api}, but the Docker daemon API version is {version}')

@@ -39,6 +39,7 @@ class FakeDaemon:
         self.stdin = stdin
         self.version = version
         self.requests: list[str] = []
+        self.log: list[dict[str, Any]] = []
         self.queries: dict[str, dict[str, list[str]]] = {}
         self.signalled = threading.Event()
         self.resized = threading.Event()
@@ -46,6 +47,7 @@ class FakeDaemon:
         self._started = threading.Event()
         self._ended = threading.Event()
         self.code = 0
+        self.delay = 0.0  # seconds that a stop takes
         self._stream: Stream | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
@@ -103,6 +105,7 @@ class FakeDaemon:
         name = url.path.rsplit("/", 1)[-1]
         self.requests.append(f"{method} {name}")
         self.queries[name] = parse_qs(url.query)
+        self.log.append({"method": method, "path": url.path, "query": self.queries[name], "body": body})
         if name == "_ping":
             self._send(sock, 200)
         elif name == "create":
@@ -139,6 +142,15 @@ class FakeDaemon:
             state = {"Running": True, "Paused": False, "Restarting": False}
             config = {"Tty": self.tty, "OpenStdin": self.stdin}
             self._send(sock, 200, {"Id": ID, "State": state, "Config": config, "HostConfig": {"AutoRemove": False}, "ExitCode": self.code})
+        elif name == "top":
+            self._send(sock, 200, {"Titles": ["PID", "CMD"], "Processes": [["1", "sleep 1"]]})
+        elif name == "logs":
+            self._send(sock, 200)
+        elif name == "stop" and self.delay:
+            self.stop.wait(self.delay)
+            self._send(sock, 204)
+        elif method == "DELETE" or name in ("stop", "restart", "pause", "unpause", "rename"):
+            self._send(sock, 204)
         else:
             self._send(sock, 404, {"message": "page not found"})
         return False
@@ -146,6 +158,10 @@ class FakeDaemon:
     def mark_running(self) -> None:
         """The container runs already: an attach gets its stream at once."""
         self._started.set()
+
+    def mark_ended(self) -> None:
+        """The container has ended already: a wait returns at once."""
+        self._ended.set()
 
     def _run(self) -> None:
         assert self._stream is not None

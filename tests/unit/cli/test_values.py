@@ -128,5 +128,5 @@ def test_json_there_and_back(value: object) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[1,]", "{}x", "nul", '"a'])
 def test_what_is_no_json(text: str) -> None:
-    with pytest.raises(ValueError, match="JSON|Expecting|Unterminated|property"):
+    with pytest.raises(ValueError, match=r"JSON|Expecting|Unterminated|property"):
         fastjson.loads(text)

@@ -57,13 +57,12 @@ def run(ctx: Context, args: Parsed) -> int:
         "AttachStdin": stdin,
         "AttachStderr": not detach,
         "AttachStdout": not detach,
+        "Detach": detach,
         "DetachKeys": keys,
         "Env": environment or None,
         "WorkingDir": args.str("workdir"),
         "Cmd": args.args[1:],
     }
-    if detach:
-        body["Detach"] = True
     process: str = ctx.client.request("POST", f"/containers/{name}/exec", body=body).json()["Id"]
     if not process:
         raise CliError("exec ID empty")

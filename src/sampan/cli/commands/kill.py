@@ -21,4 +21,4 @@ SPEC = Command(
 def run(ctx: Context, args: Parsed) -> int:
     """Send a signal (KILL unless said otherwise) to every container named."""
     query = {"signal": args.str("signal") or None}
-    return ctx.each(args.args, lambda name: ctx.client.request("POST", f"/containers/{ctx.path(name)}/kill", query).read())
+    return ctx.each_at_once(args.args, lambda name: ctx.client.begin("POST", f"/containers/{ctx.path(name)}/kill", query))

@@ -19,4 +19,4 @@ SPEC = Command(
 
 def run(ctx: Context, args: Parsed) -> int:
     """Pause every container named."""
-    return ctx.each(args.args, lambda name: ctx.client.request("POST", f"/containers/{ctx.path(name)}/pause").read())
+    return ctx.each_at_once(args.args, lambda name: ctx.client.begin("POST", f"/containers/{ctx.path(name)}/pause"))

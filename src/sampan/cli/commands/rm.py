@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from sampan.cli.flags import Command, Flag, Parsed
-from sampan.cli.http import ApiError, CliError
+from sampan.cli.http import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sampan.cli.http import Pending
     from sampan.cli.main import Context
 
 SPEC = Command(
@@ -28,24 +29,10 @@ def run(ctx: Context, args: Parsed) -> int:
     force = args.bool("force")
     query = {"v": args.bool("volumes") or None, "link": args.bool("link") or None, "force": force or None}
 
-    def remove(name: str) -> None:
+    def begin(name: str) -> Pending:
         name = name.strip("/")
         if not name:
             raise CliError("container name cannot be empty")
-        ctx.client.request("DELETE", f"/containers/{ctx.path(name)}", query).read()
+        return ctx.client.begin("DELETE", f"/containers/{ctx.path(name)}", query)
 
-    errors: list[str] = []
-    for name in args.args:
-        try:
-            remove(name)
-            ctx.print(name)
-        except ApiError as error:
-            if force and error.status == 404:
-                ctx.error(error.message)
-            else:
-                errors.append(error.message)
-        except CliError as error:
-            errors.append(error.message)
-    if errors:
-        ctx.error("\n".join(errors))
-    return 1 if errors else 0
+    return ctx.each_at_once(args.args, begin, missing_is_fine=force)

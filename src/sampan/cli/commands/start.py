@@ -17,8 +17,8 @@ SPEC = Command(
     aliases=("container start", "start"),
     flags=(
         Flag("attach", "a", "bool", False, "Attach STDOUT/STDERR and forward signals"),
-        Flag("checkpoint", "", "string", "", "Restore from this checkpoint", hidden=True),
-        Flag("checkpoint-dir", "", "string", "", "Use a custom checkpoint storage directory", hidden=True),
+        Flag("checkpoint", "", "string", "", "Restore from this checkpoint", hidden=True, api="experimental"),
+        Flag("checkpoint-dir", "", "string", "", "Use a custom checkpoint storage directory", hidden=True, api="experimental"),
         Flag("detach-keys", "", "string", "", "Override the key sequence for detaching a container"),
         Flag("interactive", "i", "bool", False, "Attach container's STDIN"),
     ),

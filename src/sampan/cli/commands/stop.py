@@ -37,4 +37,4 @@ def run(ctx: Context, args: Parsed) -> int:
         raise CliError("conflicting options: cannot specify both --timeout and --time")
     seconds = args.int("time") if args.changed("time") else args.int("timeout") if args.changed("timeout") else None
     query = {"signal": args.str("signal") or None, "t": seconds}
-    return ctx.each(args.args, lambda name: ctx.client.request("POST", f"/containers/{ctx.path(name)}/stop", query).read())
+    return ctx.each_at_once(args.args, lambda name: ctx.client.begin("POST", f"/containers/{ctx.path(name)}/stop", query))
