@@ -9,12 +9,15 @@ Further arguments are sampand's own flags (--data-root, --exec-root, --bridge, .
 record of what was there: processes are found by cgroup and by socket, mounts in mountinfo, so it also clears up after a kill -9.
 """
 
+import ctypes
+import fcntl
 import http.client
 import json
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -24,11 +27,13 @@ from pathlib import Path
 from typing import Final
 
 from sampan.daemon.config import DaemonConfig, cgroup_parent, parse_command_line
+from sampan.daemon.options import DEFAULT_BRIDGE
 from sampan.linux import libc
 from sampan.runtime.cgroups import directories, host_layout
 
 VERBS: Final = ("containers", "host-shutdown", "stop", "purge")
 MNT_DETACH: Final = 2
+SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCBRDELBR, IFF_UP = 0x8913, 0x8914, 0x89A1, 1
 SOCKETS: Final = ("keeper.sock", "supervisor.sock")
 GRACE: Final = 10.0
 """Seconds a process has between SIGTERM and SIGKILL where nothing else is said."""
@@ -264,20 +269,45 @@ def remove_network(config: DaemonConfig) -> None:
 
 
 def remove_link(name: str) -> None:
-    from sampan.linux.netlink import Netlink  # only here: an engine that has no network needs none
+    """Take the bridge down and delete it: the old ioctls, as nothing of the network's state is needed for it. Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sH14x", name.encode(), 0)
+        flags = struct.unpack_from("16sH", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags & ~IFF_UP))
+        fcntl.ioctl(any_socket, SIOCBRDELBR, struct.pack("16s16x", name.encode()))
 
-    with Netlink() as route:
-        route.link_delete(name)
+
+class Nftables:
+    """The distribution's libnftables; commands in the syntax of `nft`."""
+
+    def __init__(self) -> None:
+        """Raises OSError where the library is not installed."""
+        self.library = ctypes.CDLL("libnftables.so.1")
+        self.library.nft_ctx_new.restype = ctypes.c_void_p
+        self.library.nft_ctx_get_output_buffer.restype = ctypes.c_char_p
+        self.context = ctypes.c_void_p(self.library.nft_ctx_new(0))
+        self.library.nft_ctx_buffer_output(self.context)
+        self.library.nft_ctx_buffer_error(self.context)
+
+    def run(self, command: str) -> str:
+        """The command's output, empty if it failed."""
+        failed = self.library.nft_run_cmd_from_buffer(self.context, command.encode())
+        output: bytes = self.library.nft_ctx_get_output_buffer(self.context)
+        return "" if failed else output.decode()
 
 
 def remove_tables(bridge: str) -> None:
-    """Delete the nft tables of this bridge; one libnftables call, no `nft` program needed."""
-    from sampan.linux.nftables import Nftables
+    """Delete the nft tables named after this bridge."""
+    nft = Nftables()
+    for line in nft.run("list tables").splitlines():
+        _, family, name = line.split()
+        if name in table_names(bridge):
+            nft.run(f"delete table {family} {name}")
 
-    with Nftables() as nft:
-        for family, table in nft.tables():
-            if table in (f"sampan-{bridge}", f"sampan_{bridge}") or (table == "sampan" and bridge == "sampan0"):
-                nft.run(f"delete table {family} {table}")
+
+def table_names(bridge: str) -> tuple[str, ...]:
+    """How an engine's tables are called: after its bridge."""
+    return (bridge, f"sampan-{bridge}", f"sampan_{bridge}", *(("sampan",) if bridge == DEFAULT_BRIDGE else ()))
 
 
 def going_down() -> bool:
@@ -306,10 +336,12 @@ def run(verb: str, config: DaemonConfig) -> None:
             thaw(config)
             end(pids_in(cgroup_directories(config)) - helper_pids(config), GRACE)
         return
-    end_processes(config)
-    unmount(config)
-    remove_network(config)
-    remove_cgroups(config)
+    steps = (end_processes, unmount, remove_network, remove_cgroups)
+    for step in steps:
+        try:
+            step(config)
+        except OSError as exc:  # one thing that cannot be removed is no reason to leave the others
+            say(f"{step.__name__.replace('_', ' ')}: {exc}")
     remove_state(config, verb)
 
 
