@@ -70,7 +70,8 @@ def test_both_forms_parse_to_the_same_reference(domain: str, path: list[str], ta
         path = ["library", *path]
     reference = Reference(domain, "/".join(path), tag, digest)
     assert parse(reference.canonical) == reference
-    assert parse(reference.familiar) == reference
+    if domain != "docker.io" or ("." not in path[0] and path[0] != "localhost"):  # docker's short form of these means a registry
+        assert parse(reference.familiar) == reference
 
 
 @given(st.text(max_size=40))

@@ -29,10 +29,9 @@ def read_all(archive: bytes, step: int = 1 << 20) -> list[tuple[Entry, bytes]]:
 names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=200).filter(
     lambda name: name not in (".", "..")
 )
+kinds = st.sampled_from(["file", "directory", "symlink"])
 members = st.lists(
-    st.tuples(
-        names, st.sampled_from(["file", "directory", "symlink"]), st.binary(max_size=3000), st.integers(0, 2**40), st.integers(0, 2**33)
-    ),
+    st.tuples(names, kinds, st.binary(max_size=3000), st.integers(0, 2**40), st.integers(0, 2**33)),
     max_size=6,
 )
 

@@ -1,0 +1,73 @@
+"""The overlay driver keeps the snapshot contract on a real file system with real mounts."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sampan.errors import SystemFailure
+from sampan.snapshot.api import Snapshots
+from sampan.snapshot.overlay import OverlaySnapshots, probe
+from sampan.state.database import Database
+from sampan.worker.client import WorkerPool
+from tests.contracts.snapshots import Driver, SnapshotsContract
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """Not below /tmp, which may be a tmpfs or an overlay."""
+    with tempfile.TemporaryDirectory(prefix="sampan-test-", dir="/var/tmp") as path:
+        yield Path(path)
+
+
+class TestOverlay(SnapshotsContract):
+    @pytest.fixture
+    def driver(self, root: Path) -> Iterator[Driver]:
+        databases: list[Database] = []
+
+        def make(workers: WorkerPool) -> Snapshots:
+            for database in databases:
+                database.close()
+            databases.append(Database(root / "state.db"))
+            return OverlaySnapshots(root, databases[-1], workers)
+
+        yield Driver(make, root)
+        for database in databases:
+            database.close()
+
+    def test_prepare_and_mounts_are_fast(self, driver: Driver) -> None:
+        async def body(snapshots: Snapshots) -> None:
+            times = []
+            for number in range(50):
+                begin = time.perf_counter()
+                snapshots.prepare(f"c{number}", None)
+                snapshots.mounts(f"c{number}")
+                times.append(time.perf_counter() - begin)
+            assert min(times) < 0.002  # 0.0002 on a quiet machine
+
+        driver.run(body)
+
+    def test_a_half_made_tree_is_made_again(self, driver: Driver) -> None:
+        async def body(snapshots: Snapshots) -> None:
+            snapshots.prepare("c", None)
+            path = Path(snapshots.mounts("c").upper).parent
+            (path / "parent").unlink()
+            snapshots.prepare("c", None)
+            assert os.path.islink(path / "parent")
+
+        driver.run(body)
+
+
+def test_the_probe_passes_and_leaves_nothing(root: Path) -> None:
+    probe(root)
+    assert list(root.iterdir()) == []
+
+
+def test_the_probe_says_what_is_wrong(root: Path) -> None:
+    with pytest.raises(SystemFailure, match="overlayfs does not work in"):
+        probe(Path("/proc/1"))
