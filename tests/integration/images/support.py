@@ -1,0 +1,59 @@
+"""An image service on a data root of its own, without daemon or containers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sampan.clock import SystemClock
+from sampan.engine.images import ImageService
+from sampan.events.bus import EventBus
+from sampan.image.store import ImageStore
+from sampan.snapshot.overlay import OverlaySnapshots
+from sampan.state.database import Database
+from sampan.worker.client import WorkerPool
+
+if TYPE_CHECKING:
+    from sampan.digest import ImageId
+    from sampan.engine.image_removal import ImageUser
+
+
+class Images:
+    """The service and what is around it. `users` says which containers use which image."""
+
+    def __init__(self, root: Path, workers: WorkerPool) -> None:
+        self.database = Database(root / "state.db")
+        self.snapshots = OverlaySnapshots(root, self.database, workers)
+        self.users: dict[ImageId, list[ImageUser]] = {}
+        clock = SystemClock()
+        self.events = EventBus(clock)
+        self.store = ImageStore(self.database)
+        self.service = ImageService(self.store, self.snapshots, self.events, clock, in_use=lambda image: self.users.get(image, []))
+
+    async def load(self, archive: bytes, repo: str = "", tag: str = "", *changes: str) -> str:
+        """Import; returns the ID."""
+        lines = [line async for line in self.service.import_(pieces(archive), repo=repo, tag=tag, message="", changes=changes, platform="")]
+        return str(lines[-1]["status"])
+
+
+async def pieces(archive: bytes, size: int = 4096) -> AsyncIterator[bytes]:
+    """A request body that comes in small parts."""
+    for start in range(0, len(archive), size):
+        await asyncio.sleep(0)
+        yield archive[start : start + size]
+
+
+def run(root: Path, body: Callable[[Images], Awaitable[None]]) -> None:
+    """Run body with a service on root, as one life of sampand."""
+
+    async def whole() -> None:
+        workers = WorkerPool()
+        images = Images(root, workers)
+        try:
+            await asyncio.wait_for(body(images), 60)
+            await images.service.settle()
+        finally:
+            await workers.stop()
+            images.database.close()
+
+    asyncio.run(whole())
