@@ -105,7 +105,13 @@ ALIASES: dict[str, str] = {
     "network list": "network ls",
     "volume list": "volume ls",
 }
-GROUPS: dict[str, str] = {"container": "Manage containers", "image": "Manage images", "network": "Manage networks", "system": "Manage Docker", "volume": "Manage volumes"}
+GROUPS: dict[str, str] = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "network": "Manage networks",
+    "system": "Manage Docker",
+    "volume": "Manage volumes",
+}
 COMMON = ("run", "exec", "ps", "images", "version", "info")
 HIDDEN = ("__complete",)
 
@@ -300,7 +306,7 @@ def _find(rest: Sequence[str]) -> tuple[str, int]:
     try:
         parsed = parse((), rest[1:])
     except UsageError as error:
-        raise UsageError(f"{error}\n\nUsage:  {PROGRAM} {name} COMMAND\n\nRun '{PROGRAM} {name} --help' for more information") from None
+        raise UsageError(f"{error}\n\nUsage:  {PROGRAM} {name}\n\nRun '{PROGRAM} {name} --help' for more information") from None
     if parsed.args and not parsed.help:
         see = f"Usage:  {PROGRAM} {name}\n\nRun '{PROGRAM} {name} --help' for more information"
         raise CliError(f"{PROGRAM}: unknown command: {PROGRAM} {name} {parsed.args[0]}\n\n{see}")

@@ -6,7 +6,7 @@ import time
 
 from sampan.cli.format.lex import go_quote
 from sampan.cli.format.table import ellipsis
-from sampan.cli.format.values import Methods
+from sampan.cli.format.values import Methods, Ptr
 from sampan.units import human_duration, human_size
 
 TYPE_CHECKING = False
@@ -105,7 +105,7 @@ class Container(Methods):
     def Platform(self) -> Any:
         platform = (self.c.get("ImageManifestDescriptor") or {}).get("platform")
         if not platform:
-            return None
+            return Ptr("*formatter.Platform", None)
         parts = [platform.get("os") or "unknown", platform.get("architecture", ""), platform.get("variant", "")]
         if platform.get("os.version"):
             parts[0] += f"({platform['os.version']})"

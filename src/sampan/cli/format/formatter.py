@@ -22,7 +22,7 @@ def simple(template: str, methods: tuple[str, ...]) -> list[str] | None:
     for piece in rest:
         action, closes, text = piece.partition("}}")
         name = action.strip(" ")
-        if not closes or name[:1] != "." or name[1:] not in methods or name == ".Label":
+        if not closes or name[:1] != "." or name[1:] not in methods or name in (".Label", ".Platform"):
             return None
         parts += [name[1:], text]
     return parts

@@ -1,0 +1,55 @@
+"""sampan images."""
+
+from __future__ import annotations
+
+import sys
+
+from sampan.cli.filters import encode
+from sampan.cli.flags import Command, Flag, Parsed
+from sampan.cli.format.formatter import render
+from sampan.cli.format.images import HEADER, Image, layout, rows
+from sampan.cli.http import CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.main import Context
+
+from sampan.cli.commands.ps import FORMAT_HELP
+
+SPEC = Command(
+    "[OPTIONS] [REPOSITORY[:TAG]]", "List images", max_args=1, aliases=("image ls", "image list", "images"), complete="images",
+    flags=(
+        Flag("all", "a", "bool", False, "Show all images (default hides intermediate images)"),
+        Flag("digests", "", "bool", False, "Show digests"),
+        Flag("filter", "f", "filter", None, "Filter output based on conditions provided"),
+        Flag("format", "", "string", "", FORMAT_HELP),
+        Flag("no-trunc", "", "bool", False, "Don't truncate output"),
+        Flag("quiet", "q", "bool", False, "Only show image IDs"),
+        Flag("tree", "", "bool", False, "List multi-platform images as a tree (EXPERIMENTAL)", api="1.47", hidden=True),
+    ),
+)
+_COMMANDS = ("build", "history", "import", "inspect", "list", "load", "ls", "prune", "pull", "push", "rm", "save", "tag")
+
+
+def run(ctx: Context, args: Parsed) -> int:
+    """List images."""
+    if args.bool("tree"):
+        raise CliError("--tree is not supported yet")
+    filters = {key: list(values) for key, values in (args.get("filter") or {}).items()}
+    match = args.args[0] if args.args else ""
+    if match:
+        filters.setdefault("reference", []).append(match)
+    quiet, digests, trunc = args.bool("quiet"), args.bool("digests"), not args.bool("no-trunc")
+    images = ctx.client.request("GET", "/images/json", {"all": True if args.bool("all") else None, "filters": encode(filters)}).json() or []
+    source = args.str("format") or ("" if quiet else str(ctx.config.get("imagesFormat") or "")) or "table"
+    template = layout(source, quiet=quiet, digests=digests)
+    sys.stdout.write(render(template, rows(images, template, trunc=trunc, digests=digests), Image, HEADER))
+    if match in _COMMANDS and not images and args.path == "images":
+        ctx.error(f'\nNo images found matching "{match}": did you mean "{_program()} image {match}"?')
+    return 0
+
+
+def _program() -> str:
+    from sampan.cli.main import PROGRAM
+
+    return PROGRAM

@@ -1,0 +1,39 @@
+"""sampan volume ls."""
+
+from __future__ import annotations
+
+import sys
+
+from sampan.cli.commands.ps import FORMAT_HELP
+from sampan.cli.filters import encode
+from sampan.cli.flags import Command, Flag, Parsed
+from sampan.cli.format.formatter import render
+from sampan.cli.format.objects import VOLUME_HEADER, Volume
+from sampan.units import natural_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.main import Context
+
+SPEC = Command(
+    "[OPTIONS]", "List volumes", max_args=0, aliases=("volume ls", "volume list"),
+    flags=(
+        Flag("filter", "f", "filter", None, 'Provide filter values (e.g. "dangling=true")'),
+        Flag("format", "", "string", "", FORMAT_HELP),
+        Flag("quiet", "q", "bool", False, "Only display volume names"),
+    ),
+)
+
+
+def run(ctx: Context, args: Parsed) -> int:
+    """List volumes."""
+    quiet = args.bool("quiet")
+    volumes = ctx.client.request("GET", "/volumes", {"filters": encode(args.get("filter"))}).json().get("Volumes") or []
+    source = args.str("format") or ("" if quiet else str(ctx.config.get("volumesFormat") or "")) or "table"
+    if source == "table":
+        source = "{{.Name}}" if quiet else "table {{.Driver}}\t{{.Name}}"
+    elif source == "raw":
+        source = "name: {{.Name}}" + ("" if quiet else "\ndriver: {{.Driver}}\n")
+    volumes.sort(key=lambda volume: natural_key(volume.get("Name") or ""))
+    sys.stdout.write(render(source, [Volume(volume) for volume in volumes], Volume, VOLUME_HEADER))
+    return 0
