@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.contracts.http_server import HttpServerContract
 
 from sampan.api.app import App
 from sampan.api.server import tcp_listener, tls_context, unix_listener
 from sampan.testing.fake_engine import fake_engine
 from sampan.testing.serving import serving
+from tests.contracts.http_server import HttpServerContract
 
 
 class TestUnix(HttpServerContract):

@@ -1,4 +1,7 @@
-"""10,000 seeded requests at the API with the fake engine: bad JSON, types, sizes, paths, framing. No 5xx but 501 and 503, nothing left open."""
+"""10,000 seeded requests at the API with the fake engine: bad JSON, types, sizes, paths, framing.
+
+No 5xx but 501 and 503, and nothing left open.
+"""
 
 import gc
 import json
@@ -19,9 +22,53 @@ from sampan.testing.serving import serving
 COUNT = 10_000
 SEED = 20261124
 NAMES = ["c", "busybox", "nope", "bridge", "a" * 300, "..", "%2e%2e", "%00", "%ff", "x%2Fy", "a b", "é", "%0a", "{id}", "-1", "'\""]
-VALUES = ["", "0", "1", "true", "-1", "99999999999999999999", "1.5", "x", "all", "%7B%7D", "%7B%22a%22:1%7D", "[", "%00", "bad%zz", "1e9", "é"]
-QUERY = ["all", "limit", "size", "filters", "name", "t", "signal", "h", "w", "stdout", "stderr", "stdin", "since", "until", "tail", "condition",
-         "force", "v", "platform", "fromSrc", "fromImage", "repo", "tag", "ps_args", "logs", "stream", "detachKeys"]  # fmt: skip
+VALUES = [
+    "",
+    "0",
+    "1",
+    "true",
+    "-1",
+    "99999999999999999999",
+    "1.5",
+    "x",
+    "all",
+    "%7B%7D",
+    "%7B%22a%22:1%7D",
+    "[",
+    "%00",
+    "bad%zz",
+    "1e9",
+    "é",
+]
+QUERY = [
+    "all",
+    "limit",
+    "size",
+    "filters",
+    "name",
+    "t",
+    "signal",
+    "h",
+    "w",
+    "stdout",
+    "stderr",
+    "stdin",
+    "since",
+    "until",
+    "tail",
+    "condition",
+    "force",
+    "v",
+    "platform",
+    "fromSrc",
+    "fromImage",
+    "repo",
+    "tag",
+    "ps_args",
+    "logs",
+    "stream",
+    "detachKeys",
+]
 KEYS = [*CreateRequest.__struct_encode_fields__, *HostConfig.__struct_encode_fields__, "Cmd", "Detach", "Tty", "", "é", "nope"]
 TYPES = ["application/json", "application/json", "application/json", "text/plain", "", "application/json; charset=utf-8", "\xff"]
 
@@ -75,7 +122,9 @@ def request(rng: random.Random) -> bytes:
     if rng.random() < 0.1:
         headers += "Connection: Upgrade\r\nUpgrade: tcp\r\n"
     if rng.random() < 0.05:
-        headers += rng.choice(["Expect: 100-continue\r\n", "X: \x01\r\n", "Content-Length: 7\r\n", "Transfer-Encoding: x\r\n", " fold\r\n", ": v\r\n"])
+        headers += rng.choice(
+            ["Expect: 100-continue\r\n", "X: \x01\r\n", "Content-Length: 7\r\n", "Transfer-Encoding: x\r\n", " fold\r\n", ": v\r\n"]
+        )
     if rng.random() < 0.2:
         framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(payload), payload) if payload else b"0\r\n\r\n"
         headers += "Transfer-Encoding: chunked\r\n"

@@ -19,7 +19,25 @@ def test_no_route_is_listed_twice() -> None:
     assert sorted(keys) == sorted(set(keys))
 
 
-@pytest.mark.parametrize("tag", ["System", "Container", "Exec", "Image", "Network", "Volume", "Distribution", "Session", "Plugin", "Swarm", "Node",
-                                 "Service", "Task", "Secret", "Config"])  # fmt: skip
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "System",
+        "Container",
+        "Exec",
+        "Image",
+        "Network",
+        "Volume",
+        "Distribution",
+        "Session",
+        "Plugin",
+        "Swarm",
+        "Node",
+        "Service",
+        "Task",
+        "Secret",
+        "Config",
+    ],
+)
 def test_every_tag_of_the_specification_is_there(tag: str) -> None:
     assert any(route.tag == tag for route in ROUTES)

@@ -65,7 +65,8 @@ def test_bad_filters(raw: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"), [("a", "invalid syntax"), ("", "invalid syntax"), ("-1", "value out of range"), ("4294967296", "value out of range")]
+    ("text", "problem"),
+    [("a", "invalid syntax"), ("", "invalid syntax"), ("-1", "value out of range"), ("4294967296", "value out of range")],
 )
 def test_bad_dimensions(text: str, problem: str) -> None:
     assert message(dimension, Query(f"h={text}"), "h", "height") == f'invalid resize height "{text}": {problem}'
@@ -98,10 +99,18 @@ def test_last_of_equal_keys_wins_and_bad_utf8_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (b'{"HostConfig":{"Memory":"x"}}', "json: cannot unmarshal string into Go struct field CreateRequest.HostConfig.Memory of type int64"),
-        (b'{"HostConfig":{"Memory":1.5}}', "json: cannot unmarshal number 1.5 into Go struct field CreateRequest.HostConfig.Memory of type int64"),
-        (b'{"HostConfig":{"BlkioWeight":-1}}',
-         "json: cannot unmarshal number -1 into Go struct field CreateRequest.HostConfig.BlkioWeight of type uint16"),
+        (
+            b'{"HostConfig":{"Memory":"x"}}',
+            "json: cannot unmarshal string into Go struct field CreateRequest.HostConfig.Memory of type int64",
+        ),
+        (
+            b'{"HostConfig":{"Memory":1.5}}',
+            "json: cannot unmarshal number 1.5 into Go struct field CreateRequest.HostConfig.Memory of type int64",
+        ),
+        (
+            b'{"HostConfig":{"BlkioWeight":-1}}',
+            "json: cannot unmarshal number -1 into Go struct field CreateRequest.HostConfig.BlkioWeight of type uint16",
+        ),
         (b'{"Env":5}', "json: cannot unmarshal number into Go struct field CreateRequest.Env of type []string"),
         (b'{"Env":[true]}', "json: cannot unmarshal bool into Go struct field CreateRequest.Env of type string"),
         (b'{"Labels":[]}', "json: cannot unmarshal array into Go struct field CreateRequest.Labels of type map[string]string"),
@@ -115,7 +124,7 @@ def test_last_of_equal_keys_wins_and_bad_utf8_is_replaced() -> None:
         (b"", "got EOF while reading request body"),
         (b"[]", "json: cannot unmarshal array into Go value of type container.CreateRequest"),
     ],
-)  # fmt: skip
+)
 def test_bad_bodies(body: bytes, expected: str) -> None:
     assert message(decode_body, body, CreateRequest) == f"invalid JSON: {expected}"
 

@@ -41,7 +41,10 @@ def test_versions(path: str, expected: tuple[tuple[int, int], str]) -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("/v1.10/info", "client version 1.10 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"),
+        (
+            "/v1.10/info",
+            "client version 1.10 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version",
+        ),
         ("/v1.99/info", "client version 1.99 is too new. Maximum supported API version is 1.51"),
         ("/v2/info", "client version 2 is too new. Maximum supported API version is 1.51"),
     ],
@@ -70,7 +73,9 @@ def test_routes(method: str, path: str, expected: str, variables: dict[str, str]
     assert (found[0].path, found[1]) == (expected, variables)
 
 
-@pytest.mark.parametrize(("method", "path"), [("PATCH", "/info"), ("GET", "/nope"), ("GET", "/containers/a/b/json"), ("GET", "/"), ("GET", "")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("PATCH", "/info"), ("GET", "/nope"), ("GET", "/containers/a/b/json"), ("GET", "/"), ("GET", "")]
+)
 def test_unknown_routes(method: str, path: str) -> None:
     assert Router(ROUTES).find(method, path) is None
 
@@ -107,7 +112,9 @@ def test_chunks_cut_anywhere(step: int) -> None:
     assert (payload, rest, decoder.complete) == (b"hello0123456789", b"NEXT", True)
 
 
-@pytest.mark.parametrize("wire", [b"x\r\n", b"\r\n", b"-1\r\n", b"5\nhello", b"1\r\nab\r\n", b"0x1\r\n", b"1" * 5000, b"ffffffffffffffffff\r\n"])
+@pytest.mark.parametrize(
+    "wire", [b"x\r\n", b"\r\n", b"-1\r\n", b"5\nhello", b"1\r\nab\r\n", b"0x1\r\n", b"1" * 5000, b"ffffffffffffffffff\r\n"]
+)
 def test_bad_chunks(wire: bytes) -> None:
     with pytest.raises(HttpError):
         ChunkDecoder().feed(wire)

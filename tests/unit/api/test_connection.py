@@ -1,0 +1,190 @@
+"""What a connection owes its handlers: cancellation when the client goes, the raw socket on demand, hang-ups seen after half-close."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.api.connection import Target
+from sampan.api.hijack import hijack_head
+from sampan.api.http import Request, Response
+from sampan.api.server import ApiServer, unix_listener
+from sampan.errors import SystemFailure
+from sampan.streams import Duplex
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response | None]]
+GET = b"GET /x HTTP/1.1\r\nHost: d\r\n\r\n"
+
+
+def with_server(path: Path, handler: Handler, client: Callable[[str], Awaitable[None]], *, cancel: bool = False) -> None:
+    """Run client against a server whose every request goes to handler."""
+
+    async def main() -> None:
+        server = ApiServer(lambda request: Target(handler, cancel))
+        await server.serve(unix_listener(str(path)))
+        try:
+            async with asyncio.timeout(10):
+                await client(str(path))
+        finally:
+            await server.stop(0.5)
+
+    asyncio.run(main())
+
+
+def test_streaming_handler_is_cancelled_when_the_client_goes(tmp_path: Path) -> None:
+    cancelled = asyncio.Event()
+
+    async def handler(request: Request) -> None:
+        out = request.start_stream()
+        await out.write(b"first")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async def client(path: str) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(GET)
+        assert b"first" in await reader.readuntil(b"first\r\n")
+        writer.close()
+        await cancelled.wait()
+
+    with_server(tmp_path / "s", handler, client, cancel=True)
+
+
+def test_other_handlers_finish_though_the_client_is_gone(tmp_path: Path) -> None:
+    go, finished = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: Request) -> Response:
+        await go.wait()
+        finished.set()
+        return Response(204)
+
+    async def client(path: str) -> None:
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.write(GET)
+        await asyncio.sleep(0)
+        writer.close()
+        await writer.wait_closed()
+        go.set()
+        await finished.wait()
+
+    with_server(tmp_path / "s", handler, client)
+
+
+def test_slow_reader_stops_the_writer(tmp_path: Path) -> None:
+    sent = 0
+    blocked = asyncio.Event()
+
+    async def handler(request: Request) -> None:
+        nonlocal sent
+        out = request.start_stream()
+        for _ in range(200):
+            asyncio.get_running_loop().call_later(0.2, blocked.set)
+            await out.write(b"x" * 100_000)
+            sent += 1
+
+    async def client(path: str) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, path)
+            await loop.sock_sendall(sock, GET)
+            await blocked.wait()
+            assert sent < 50
+            total = b""
+            while not total.endswith(b"\r\n0\r\n\r\n"):
+                total = total[-10:] + await loop.sock_recv(sock, 1 << 20)
+        assert sent == 200
+
+    with_server(tmp_path / "s", handler, client)
+
+
+def hijacking(use: Callable[[Duplex], Awaitable[None]]) -> Handler:
+    async def handler(request: Request) -> None:
+        await use(await request.exchange.hijack(request, hijack_head(upgrade=True, multiplexed=False)))
+
+    return handler
+
+
+def test_hang_up_after_half_close_is_seen(tmp_path: Path) -> None:
+    closed = asyncio.Event()
+    half = asyncio.Event()
+
+    async def use(duplex: Duplex) -> None:
+        assert await duplex.recv() == b""
+        half.set()
+        await duplex.wait_closed()
+        with pytest.raises(ConnectionError):
+            await duplex.send(b"x")
+        closed.set()
+
+    async def client(path: str) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(GET)
+        writer.write_eof()
+        await reader.readuntil(b"\r\n\r\n")
+        await half.wait()
+        assert not closed.is_set()
+        writer.close()
+        await closed.wait()
+
+    with_server(tmp_path / "s", hijacking(use), client)
+
+
+def test_detached_socket_is_the_connection(tmp_path: Path) -> None:
+    async def use(duplex: Duplex) -> None:
+        taken = duplex.detach_socket()
+        assert taken is not None
+        sock, early = taken
+        loop = asyncio.get_running_loop()
+        with sock:
+            await loop.sock_sendall(sock, b"raw " + early)
+            assert await loop.sock_recv(sock, 100) == b"more"
+            os.write(sock.fileno(), b" done")
+
+    async def client(path: str) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(GET + b"early")
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(9) == b"raw early"
+        writer.write(b"more")
+        assert await reader.read() == b" done"
+        writer.close()
+
+    with_server(tmp_path / "s", hijacking(use), client)
+
+
+def test_client_that_does_not_read_gets_all_when_it_does(tmp_path: Path) -> None:
+    """The end of the process must not cut off what the client has not read yet."""
+
+    async def use(duplex: Duplex) -> None:
+        await duplex.send(b"y" * 150_000)
+
+    async def client(path: str) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(GET + b"never read by the handler")
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.1)
+        assert len(await reader.read()) == 150_000
+        writer.close()
+
+    with_server(tmp_path / "s", hijacking(use), client)
+
+
+def test_socket_mode_and_second_listener(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    first = unix_listener(path)
+    assert os.stat(path).st_mode & 0o777 == 0o660
+    with pytest.raises(SystemFailure, match="another process listens on it"):
+        unix_listener(path)
+    first.close()
+    unix_listener(path).close()  # a stale socket is replaced
+    plain = tmp_path / "file"
+    plain.touch()
+    with pytest.raises(SystemFailure, match="is not a socket"):
+        unix_listener(str(plain))
