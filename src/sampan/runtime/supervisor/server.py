@@ -12,20 +12,11 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
 
-from sampan.errors import SystemFailure
 from sampan.linux import namespaces, pidfd
-from sampan.runtime.protocol import Channel, ChannelClosed, Message
+from sampan.runtime.protocol import Message
 from sampan.runtime.supervisor import child
-
-Fds = dict[str, int]
-
-
-def boot_id() -> str:
-    """The kernel's identifier of this boot: a PID of another boot means nothing."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
+from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
 
 
 class Proc:
@@ -61,135 +52,22 @@ class Launch:
     def __init__(self, proc: Proc, sync: socket.socket, peer: "Peer", seq: int | None, dirs: list[str]) -> None:
         self.proc, self.sync, self.peer, self.seq, self.dirs = proc, sync, peer, seq, dirs
         self.error: Message | None = None
+        self.went = False
 
 
-class Peer:
-    """A connected sampand or keeper."""
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.role = ""
-        self.alive = True
-
-
-class RequestError(Exception):
-    """A request that cannot be done; goes back as {"error": ...}."""
-
-    def __init__(self, step: str, number: int, message: str) -> None:
-        super().__init__(message)
-        self.detail = {"step": step, "errno": number, "path": "", "message": message}
-
-
-class Server:
+class Server(Loop):
     """The loop and its tables."""
 
     def __init__(self, listener: socket.socket) -> None:
-        self.listener = listener
-        self.epoll = select.epoll()
-        self.handlers: dict[int, Callable[[int], None]] = {}
+        super().__init__(listener)
         self.procs: dict[str, Proc] = {}
         self.launching: dict[str, Launch] = {}
-        self.peers: list[Peer] = []
         self.boot_id = boot_id()
         self.own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self.running = True
-        listener.setblocking(False)
-        self.watch(listener.fileno(), select.EPOLLIN, self._accept)
 
-    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
-        """Call handler(events) when fd is ready."""
-        self.epoll.register(fd, events)
-        self.handlers[fd] = handler
-
-    def unwatch(self, fd: int) -> None:
-        """Undo watch(); no error if fd is not watched."""
-        if self.handlers.pop(fd, None) is not None:
-            self.epoll.unregister(fd)
-
-    def serve(self) -> None:
-        """Run until a shutdown request."""
-        while self.running:
-            for fd, events in self.epoll.poll():
-                handler = self.handlers.get(fd)
-                if handler is not None:
-                    handler(events)
-
-    def _accept(self, _events: int) -> None:
-        try:
-            connection, _ = self.listener.accept()
-        except OSError:
-            return
-        peer = Peer(Channel(connection))
-        self.peers.append(peer)
-        self.watch(peer.channel.fileno(), select.EPOLLIN, lambda events: self._peer_ready(peer, events))
-
-    def _drop(self, peer: Peer) -> None:
-        if not peer.alive:
-            return
-        peer.alive = False
-        fd = peer.channel.fileno()
-        if fd >= 0:
-            self.unwatch(fd)
-        else:
-            # The channel closed itself; epoll has forgotten the descriptor, our table must too.
-            self.handlers = {key: value for key, value in self.handlers.items() if _is_open(key)}
-        peer.channel.close()
-        self.peers.remove(peer)
-
-    def _send(self, peer: Peer, message: Message, fds: list[int] | None = None) -> None:
-        if not peer.alive:
-            return
-        fd = peer.channel.fileno()
-        try:
-            peer.channel.send(message, fds or [])
-        except ChannelClosed:
-            self._forget_fd(fd)
-            self._drop(peer)
-            return
-        if peer.channel.wants_write:
-            self.epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
-
-    def _forget_fd(self, fd: int) -> None:
-        self.handlers.pop(fd, None)
-
-    def _peer_ready(self, peer: Peer, events: int) -> None:
-        fd = peer.channel.fileno()
-        try:
-            if events & select.EPOLLOUT:
-                peer.channel.flush()
-                if not peer.channel.wants_write:
-                    self.epoll.modify(fd, select.EPOLLIN)
-            while peer.alive:
-                received = peer.channel.recv()
-                if received is None:
-                    return
-                self._handle(peer, *received)
-        except ChannelClosed:
-            self._forget_fd(fd)
-            self._drop(peer)
-
-    def _handle(self, peer: Peer, message: Message, fds: list[int]) -> None:
-        seq = message.get("seq")
-        names = message.get("names") or []
-        given: Fds = dict(zip(names, fds, strict=False))
-        spare = fds[len(names) :]
-        try:
-            method = getattr(self, f"_op_{message.get('op')}", None)
-            if method is None:
-                raise RequestError("protocol", errno.EINVAL, f"unknown request {message.get('op')}")
-            reply = method(peer, message, given)
-        except RequestError as error:
-            reply = {"error": error.detail}
-        except (OSError, KeyError, TypeError, ValueError, SystemFailure) as error:
-            number = error.errno if isinstance(error, OSError) else errno.EINVAL
-            reply = {"error": {"step": "request", "errno": number or 0, "path": "", "message": f"{type(error).__name__}: {error}"}}
-        for fd in [*given.values(), *spare]:
-            os.close(fd)
-        if reply is not None and seq is not None:
-            self._send(peer, {"re": seq, **reply})
-        if message.get("op") == "hello" and reply is not None and "error" not in reply:
-            for proc in list(self.procs.values()):
-                self._send(peer, *self._custody(proc, "custody"))
+    def _greeted(self, peer: Peer) -> None:
+        for proc in list(self.procs.values()):
+            self._send(peer, *self._custody(proc, "custody"))
 
     def _custody(self, proc: Proc, event: str) -> tuple[Message, list[int]]:
         return {"event": event, **proc.facts(), "record": proc.record, "names": list(proc.fds)}, list(proc.fds.values())
@@ -290,6 +168,7 @@ class Server:
         for peer in [peer for peer in self.peers if peer.role == "keeper"]:
             self._send(peer, event, fds)
         proc.started_at = time.time_ns()
+        launch.went = True
         with contextlib.suppress(OSError):
             launch.sync.send(b"go")
 
@@ -298,23 +177,27 @@ class Server:
         proc = launch.proc
         self.unwatch(launch.sync.fileno())
         launch.sync.close()
-        del self.launching[proc.key]
+        if launch.error is None and not launch.went:
+            launch.error = {"step": "start", "errno": errno.ECHILD, "path": "", "message": "the process ended while it was being set up"}
         if launch.error is not None:
-            self._launch_failed(launch, launch.error)
+            with contextlib.suppress(OSError):
+                os.kill(proc.pid, signal.SIGKILL)
+            # It is gone in a moment; nobody waits for that here.
+            self.watch(proc.fds["pidfd"], select.EPOLLIN, lambda _events: self._launch_failed(launch))
             return
+        del self.launching[proc.key]
         self.procs[proc.key] = proc
         names = [name for name in ("pidfd", "pty") if name in proc.fds]
         reply: Message = {"re": launch.seq, "pid": proc.pid, "start_time": proc.start_time, "started_at": proc.started_at, "names": names}
         self._send(launch.peer, reply, [proc.fds[name] for name in names])
         self._watch_exit(proc)
 
-    def _launch_failed(self, launch: Launch, error: Message) -> None:
+    def _launch_failed(self, launch: Launch) -> None:
         proc = launch.proc
-        try:
-            os.kill(proc.pid, signal.SIGKILL)
-            os.waitpid(proc.pid, 0)
-        except OSError:
-            pass
+        self.unwatch(proc.fds["pidfd"])
+        del self.launching[proc.key]
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(proc.pid, os.WNOHANG)
         for directory in launch.dirs:
             try:
                 os.rmdir(directory)
@@ -323,7 +206,7 @@ class Server:
         event = {"event": "exit", "key": proc.key, "code": 128, "signal": 0, "at": time.time_ns(), "failed": True}
         for peer in [peer for peer in self.peers if peer.role == "keeper"]:
             self._send(peer, event)
-        self._send(launch.peer, {"re": launch.seq, "error": error})
+        self._send(launch.peer, {"re": launch.seq, "error": launch.error})
         proc.close()
 
     def _watch_exit(self, proc: Proc) -> None:
@@ -391,22 +274,9 @@ class Server:
         return {}
 
 
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
 def serve(exec_root: str) -> None:
     """Serve on <exec_root>/supervisor.sock until told to shut down."""
     path = f"{exec_root}/supervisor.sock"
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    listener.bind(path)
-    os.chmod(path, 0o600)
-    listener.listen(16)
+    listener = listen(path)
     Server(listener).serve()
     os.unlink(path)

@@ -1,0 +1,157 @@
+"""What keeper and supervisor have in common: one epoll loop, peers on SEQPACKET sockets, requests dispatched to `_op_<name>` methods."""
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import sys
+from collections.abc import Callable
+
+from sampan.errors import SystemFailure
+from sampan.runtime.protocol import Channel, ChannelClosed, Message
+
+Fds = dict[str, int]
+
+
+def boot_id() -> str:
+    """The kernel's identifier of this boot: a PID of another boot means nothing."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+class Peer:
+    """A connected sampand or keeper."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.fd = channel.fileno()
+        self.role = ""
+        self.alive = True
+
+
+class RequestError(Exception):
+    """A request that cannot be done; goes back as {"error": ...}."""
+
+    def __init__(self, step: str, number: int, message: str) -> None:
+        super().__init__(message)
+        self.detail = {"step": step, "errno": number, "path": "", "message": message}
+
+
+class Loop:
+    """The loop, its table of handlers and its peers."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.epoll = select.epoll()
+        self.handlers: dict[int, Callable[[int], None]] = {}
+        self.peers: list[Peer] = []
+        self.running = True
+        listener.setblocking(False)
+        self.watch(listener.fileno(), select.EPOLLIN, self._accept)
+
+    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        """Call handler(events) when fd is ready."""
+        self.epoll.register(fd, events)
+        self.handlers[fd] = handler
+
+    def unwatch(self, fd: int) -> None:
+        """Undo watch(); no error if fd is not watched."""
+        if self.handlers.pop(fd, None) is not None:
+            self.epoll.unregister(fd)
+
+    def serve(self) -> None:
+        """Run until a shutdown request."""
+        while self.running:
+            for fd, events in self.epoll.poll():
+                handler = self.handlers.get(fd)
+                if handler is None:
+                    continue
+                try:
+                    handler(events)
+                except Exception as error:
+                    # One bad message or process must not end the parent of all containers.
+                    print(f"{type(error).__name__}: {error} in the handler of descriptor {fd}", file=sys.stderr, flush=True)
+
+    def _accept(self, _events: int) -> None:
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:
+            return
+        peer = Peer(Channel(connection))
+        self.peers.append(peer)
+        self.watch(peer.fd, select.EPOLLIN, lambda events: self._peer_ready(peer, events))
+
+    def _drop(self, peer: Peer) -> None:
+        if not peer.alive:
+            return
+        peer.alive = False
+        self.handlers.pop(peer.fd, None)
+        # Said explicitly: a child being set up may hold a copy of the socket, and then closing ours would not end the registration.
+        with contextlib.suppress(OSError):
+            self.epoll.unregister(peer.fd)
+        peer.channel.close()
+        self.peers.remove(peer)
+
+    def _send(self, peer: Peer, message: Message, fds: list[int] | None = None) -> None:
+        if not peer.alive:
+            return
+        try:
+            peer.channel.send(message, fds or [])
+        except ChannelClosed:
+            self._drop(peer)
+            return
+        if peer.channel.wants_write:
+            self.epoll.modify(peer.fd, select.EPOLLIN | select.EPOLLOUT)
+
+    def _peer_ready(self, peer: Peer, events: int) -> None:
+        try:
+            if events & select.EPOLLOUT:
+                peer.channel.flush()
+                if not peer.channel.wants_write:
+                    self.epoll.modify(peer.fd, select.EPOLLIN)
+            while peer.alive:
+                received = peer.channel.recv()
+                if received is None:
+                    return
+                self._handle(peer, *received)
+        except ChannelClosed:
+            self._drop(peer)
+
+    def _handle(self, peer: Peer, message: Message, fds: list[int]) -> None:
+        seq = message.get("seq")
+        names = message.get("names") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+            names = []
+        given: Fds = dict(zip(names, fds, strict=False))
+        spare = fds[len(names) :]
+        try:
+            method = getattr(self, f"_op_{message.get('op')}", None)
+            if method is None:
+                raise RequestError("protocol", errno.EINVAL, f"unknown request {message.get('op')}")
+            reply = method(peer, message, given)
+        except RequestError as error:
+            reply = {"error": error.detail}
+        except (OSError, KeyError, TypeError, ValueError, SystemFailure) as error:
+            number = error.errno if isinstance(error, OSError) else errno.EINVAL
+            reply = {"error": {"step": "request", "errno": number or 0, "path": "", "message": f"{type(error).__name__}: {error}"}}
+        for fd in [*given.values(), *spare]:
+            os.close(fd)
+        if reply is not None and seq is not None:
+            self._send(peer, {"re": seq, **reply})
+        if message.get("op") == "hello" and reply is not None and "error" not in reply:
+            self._greeted(peer)
+
+    def _greeted(self, peer: Peer) -> None:
+        """Called after the reply to a hello was sent."""
+
+
+def listen(path: str) -> socket.socket:
+    """A listening SEQPACKET socket that only root may use; a dead one in its place is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(16)
+    return listener
