@@ -24,7 +24,11 @@ def make_client(options: Parsed) -> Client:
         raise CliError("conflicting options: cannot specify both --host and --context")
     name = context or ("" if hosts or os.environ.get("DOCKER_HOST") else os.environ.get("DOCKER_CONTEXT", ""))
     if name not in ("", "default"):
-        raise CliError(f'Failed to initialize: unable to resolve docker endpoint: context "{name}": context not found')
+        import hashlib
+
+        path = os.path.join(options.str("config"), "contexts", "meta", hashlib.sha256(name.encode()).hexdigest(), "meta.json")
+        missing = f'context "{name}": context not found: open {path}: no such file or directory'
+        raise CliError(f"Failed to initialize: unable to resolve docker endpoint: {missing}")
     text = hosts[0] if hosts else os.environ.get("DOCKER_HOST", "")
     headers: dict[str, str] = {}
     custom = load_config(options).get("HttpHeaders")
@@ -65,7 +69,12 @@ def load_config(options: Parsed) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             raw = file.read()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        import sys
+
+        sys.stderr.write(f"WARNING: Error loading config file: open {path}: {(error.strerror or '').lower()}\n")
         return {}
     import json
 
@@ -74,6 +83,6 @@ def load_config(options: Parsed) -> dict[str, Any]:
     except ValueError as error:
         import sys
 
-        sys.stderr.write(f"WARNING: Error loading config file: parsing config file ({path}): {error}\n")
+        sys.stderr.write(f"WARNING: Error parsing config file ({path}): {error}\n")
         return {}
     return parsed if isinstance(parsed, dict) else {}

@@ -98,6 +98,8 @@ class Host:
             if not port.isdigit():
                 raise CliError(f"Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {text}")
             self.address = (host.strip("[]") or "localhost", int(port))
+            if not colon or "]" in port:
+                self.text += f":{port}"
         elif scheme in ("ssh", "npipe", "fd"):
             raise CliError(f"Failed to initialize: unable to resolve docker endpoint: {scheme}:// hosts are not supported by sampan")
         else:
@@ -108,7 +110,11 @@ class Host:
         try:
             if self.path:
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-                sock.connect(self.path)
+                try:
+                    sock.connect(self.path)
+                except OSError:
+                    sock.close()
+                    raise
                 return sock
             return self._connect_tcp()
         except PermissionError:
@@ -312,9 +318,14 @@ class Pending:
     def response(self) -> Response:
         """Wait for the answer's head. Raises ApiError for status 400 and up."""
         response = _receive(self.connection)
-        if response.status >= 400:
+        if _failed(response):
             raise_error(response)
         return response
+
+
+def _failed(response: Response) -> bool:
+    """Status 400 and up; a redirect too: it means that the path was not what it looked like (`../x`)."""
+    return response.status >= 400 or 300 <= response.status < 304
 
 
 def _receive(connection: Connection, *, head_only: bool = False) -> Response:
@@ -391,7 +402,7 @@ class Client:
             data = fastjson.dumps(body).encode("utf-8", "surrogateescape")
             head.setdefault("Content-Type", "application/json")
         response = self._exchange(method, target, head, data)
-        if check and response.status >= 400:
+        if check and _failed(response):
             raise_error(response)
         return response
 
@@ -466,6 +477,8 @@ class Client:
 def raise_error(response: Response) -> None:
     """Raise the ApiError that an answer of status 400 or above stands for."""
     raw = response.read()
+    if response.status < 400:
+        raise ApiError(404, "page not found")
     reason = ""
     if response.headers.get("content-type", "").startswith("application/json"):
         try:
