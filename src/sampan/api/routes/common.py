@@ -1,10 +1,14 @@
 """Small parts that several tags' routes share."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from sampan.api.http import Request, Response
 from sampan.api.services import Services
 from sampan.errors import NotImplementedYet
+
+T = TypeVar("T")
 
 Handler = Callable[[Request, Services], Response | Awaitable[Response | None] | None]
 
@@ -27,3 +31,14 @@ def fixed(response: Response) -> Handler:
         return response
 
     return answer
+
+
+@asynccontextmanager
+async def ended(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Close a service's iterator whatever way the answer ends: it may hold a subscription, and garbage collection comes late."""
+    try:
+        yield items
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            await close()

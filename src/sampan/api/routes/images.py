@@ -5,26 +5,27 @@ from collections.abc import AsyncIterator, Mapping
 from sampan.api import encode
 from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
-from sampan.api.routes.common import fixed, missing
+from sampan.api.routes.common import ended, fixed, missing
 from sampan.api.services import Services
 from sampan.errors import EngineError, InvalidArgument
 
 
 async def stream_progress(request: Request, progress: AsyncIterator[Mapping[str, object]]) -> None:
     """Docker's JSON progress: one object a line ending CR LF. Once the first line is out, errors are lines too."""
-    try:
-        first = await anext(progress, None)
-        out = request.start_stream("application/json")
-        if first is None:
-            return
-        await out.write(encode.encode(first) + b"\r\n")
-        async for line in progress:
-            await out.write(encode.encode(line) + b"\r\n")
-    except EngineError as error:
-        if request.stream is None:
-            raise
-        line = {"errorDetail": {"message": error.message}, "error": error.message}
-        await request.stream.write(encode.encode(line) + b"\r\n")
+    async with ended(progress):
+        try:
+            first = await anext(progress, None)
+            out = request.start_stream("application/json")
+            if first is None:
+                return
+            await out.write(encode.encode(first) + b"\r\n")
+            async for line in progress:
+                await out.write(encode.encode(line) + b"\r\n")
+        except EngineError as error:
+            if request.stream is None:
+                raise
+            line = {"errorDetail": {"message": error.message}, "error": error.message}
+            await request.stream.write(encode.encode(line) + b"\r\n")
 
 
 async def list_images(request: Request, services: Services) -> Response:

@@ -7,7 +7,7 @@ from sampan.api.decode import timestamp_ns
 from sampan.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack_head
 from sampan.api.http import Request
 from sampan.api.router import Route
-from sampan.api.routes.common import missing
+from sampan.api.routes.common import ended, missing
 from sampan.api.services import AttachOptions, LogOptions, Services
 from sampan.errors import InvalidArgument
 from sampan.streams import Duplex
@@ -61,9 +61,10 @@ async def logs(request: Request, services: Services) -> None:
     )
     stream = await services.attach.logs(request.variables["id"], options)
     framed = stream.multiplexed and request.version >= (1, 42)
-    out = request.start_stream(MULTIPLEXED_STREAM if framed else RAW_STREAM)
-    async for chunk in stream.chunks:
-        await out.write(chunk)
+    async with ended(stream.chunks) as chunks:
+        out = request.start_stream(MULTIPLEXED_STREAM if framed else RAW_STREAM)
+        async for chunk in chunks:
+            await out.write(chunk)
 
 
 _TAG = "Container"

@@ -4,7 +4,7 @@ from sampan.api import encode
 from sampan.api.decode import timestamp_ns
 from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
-from sampan.api.routes.common import missing
+from sampan.api.routes.common import ended, missing
 from sampan.api.services import Services
 from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.spec.docker_api.system import EventMessage
@@ -54,9 +54,10 @@ async def events(request: Request, services: Services) -> None:
         raise InvalidArgument(f"`since` time ({query.text('since')}) cannot be after `until` time ({query.text('until')})")
     messages = services.system.events(since=since, until=until, filters=query.filters())
     out = request.start_stream("application/json")
-    async for message in messages:
-        if _shown(message, request.version):
-            await out.write(encode.document(message))
+    async with ended(messages):
+        async for message in messages:
+            if _shown(message, request.version):
+                await out.write(encode.document(message))
 
 
 def session(request: Request, services: Services) -> Response:
