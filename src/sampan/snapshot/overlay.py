@@ -32,8 +32,8 @@ _INIT_FILES = (".dockerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf", "de
 class OverlaySnapshots:
     """Implements snapshot.api.Snapshots on overlayfs."""
 
-    driver = "overlay2"
-    mount_options = ("xino=on",)
+    driver: str = "overlay2"
+    mount_options: tuple[str, ...] = ("xino=on",)
 
     def __init__(self, root: Path, database: Database, workers: WorkerPool) -> None:
         """Use (and make) `overlay/` below the data root. Raises OSError."""

@@ -36,7 +36,9 @@ class WorkerPool:
         """Start the zygote, if it does not run. Raises SystemFailure."""
         async with self._starting:
             if self._process is not None and self._process.returncode is None:
-                return
+                if self._control is not None:
+                    return
+                await self._process.wait()  # it ends with its control socket
             self._drop()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             package_root = str(Path(sampan.__path__[0]).parent)
@@ -82,10 +84,8 @@ class WorkerPool:
             reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with reply:
                 reply.setblocking(False)
-                try:
-                    await self._send({"job": number, "name": name, "args": args}, [theirs.fileno(), *fds])
-                finally:
-                    theirs.close()
+                with theirs:
+                    await self._submit({"job": number, "name": name, "args": args}, [theirs.fileno(), *fds])
                 try:
                     answer = await self._answer(reply)
                 except asyncio.CancelledError:
@@ -100,6 +100,14 @@ class WorkerPool:
             raise kind(answer["error"]["message"])
         result: dict[str, Any] = answer["result"]
         return result
+
+    async def _submit(self, message: dict[str, Any], fds: list[int]) -> None:
+        """Send a job; to a new zygote if the one we had turns out to be dead."""
+        try:
+            await self._send(message, fds)
+        except SystemFailure:
+            await self.start()
+            await self._send(message, fds)
 
     async def _send(self, message: dict[str, Any], fds: list[int]) -> None:
         for _ in range(1000):

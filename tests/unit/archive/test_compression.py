@@ -1,0 +1,76 @@
+"""Compression by content: every kind, in small reads, damaged, and without the optional libraries."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import zlib
+
+import pytest
+
+from sampan.archive import compression
+from sampan.archive.compression import CompressionError, decompress, detect, peek
+
+PLAIN = b"some text " * 50_000 + os.urandom(1000)
+
+
+def read_all(data: bytes, step: int = 4096) -> bytes:
+    file = io.BytesIO(data)
+    head, read = peek(lambda limit: file.read(min(limit, step)))
+    plain = decompress(detect(head), read)
+    return b"".join(iter(lambda: plain(5000), b""))
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress], ids=["", "gzip", "bzip2", "xz"])
+@pytest.mark.parametrize("step", [1, 4096, 1 << 20])
+def test_each_kind(compress: "type[bytes]", step: int) -> None:
+    small = PLAIN[:2000] if step == 1 else PLAIN
+    assert read_all(compress(small), step) == small
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+def test_streams_one_after_the_other(compress: "type[bytes]") -> None:
+    assert read_all(compress(PLAIN) + compress(b"more")) == PLAIN + b"more"
+
+
+def test_what_follows_the_last_member_is_ignored_as_gzip_does() -> None:
+    assert read_all(gzip.compress(PLAIN) + bytes(512)) == PLAIN
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+def test_a_cut_stream_is_refused(compress: "type[bytes]") -> None:
+    with pytest.raises(CompressionError):
+        read_all(compress(PLAIN)[:-20])
+
+
+def test_a_damaged_stream_is_refused() -> None:
+    damaged = bytearray(gzip.compress(PLAIN))
+    damaged[500] ^= 0xFF
+    with pytest.raises(CompressionError, match=r"invalid compressed data|unexpected EOF"):
+        read_all(bytes(damaged))
+
+
+def test_without_isal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_inflate", zlib)
+    assert read_all(gzip.compress(PLAIN)) == PLAIN
+
+
+def test_zstd_without_its_library_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "zstandard", None)
+    with pytest.raises(CompressionError, match="pip install"):
+        read_all(b"\x28\xb5\x2f\xfd" + bytes(20))
+
+
+def test_zstd() -> None:
+    zstandard = pytest.importorskip("zstandard")
+    compress = zstandard.ZstdCompressor().compress
+    skippable = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"skip"
+    assert read_all(skippable + compress(PLAIN) + compress(b"more")) == PLAIN + b"more"
+
+
+def test_a_bomb_takes_little_memory() -> None:
+    bomb = gzip.compress(bytes(64 << 20))
+    file = io.BytesIO(bomb)
+    read = decompress("gzip", file.read)
+    assert max(len(piece) for piece in iter(lambda: read(1 << 30), b"")) <= 1 << 20

@@ -1,0 +1,125 @@
+"""The workers: what they give up, what their deaths do to others, nothing left behind."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from sampan.errors import SystemFailure
+from sampan.worker.client import WorkerPool
+from tests.support.tars import pipe_of, tar
+
+pytestmark = pytest.mark.root
+
+
+def run(body: Callable[[WorkerPool], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        workers = WorkerPool(parallel=4)
+        try:
+            await asyncio.wait_for(body(workers), 30)
+        finally:
+            await workers.stop()
+
+    asyncio.run(whole())
+
+
+async def blocked_job(workers: WorkerPool, directory: int) -> tuple["asyncio.Task[object]", int, int]:
+    """An unpack that waits for its archive, the pipe's write end and the PID of its process."""
+    reader, writer = os.pipe()
+    os.write(writer, tar(("f", "x", "1"))[:600])
+    task: asyncio.Task[object] = asyncio.ensure_future(workers.run("unpack", {}, [reader, directory]))
+    while True:
+        await asyncio.sleep(0.01)
+        zygote = workers._process.pid if workers._process is not None else 0
+        children = Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split() if zygote else []
+        # confined: its root is the directory it fills
+        for child in children:
+            if os.readlink(f"/proc/{child}/root") != "/":
+                os.close(reader)
+                return task, writer, int(child)
+
+
+def status_of(pid: int) -> dict[str, str]:
+    return dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+
+
+def test_a_worker_is_confined(tmp_path: Path) -> None:
+    async def body(workers: WorkerPool) -> None:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        task, writer, pid = await blocked_job(workers, directory)
+        while status_of(pid)["NoNewPrivs"] != "1":  # noqa: ASYNC110 - another process's state has no event
+            await asyncio.sleep(0.01)
+        assert os.readlink(f"/proc/{pid}/root") == str(tmp_path)
+        assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+        kept = int(status_of(pid)["CapEff"], 16)
+        for dropped in (2, 12, 16, 18, 19, 22):  # DAC_READ_SEARCH NET_ADMIN SYS_MODULE SYS_CHROOT SYS_PTRACE SYS_BOOT
+            assert not kept >> dropped & 1
+        # the job's answer socket, its archive and its directory, beside the standard three
+        assert len(os.listdir(f"/proc/{pid}/fd")) <= 7
+        os.close(writer)
+        await asyncio.gather(task, return_exceptions=True)
+        os.close(directory)
+
+    run(body)
+
+
+def test_a_killed_worker_fails_its_own_job_only(tmp_path: Path) -> None:
+    async def body(workers: WorkerPool) -> None:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        task, writer, pid = await blocked_job(workers, directory)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(SystemFailure, match="the worker died in the job unpack"):
+            await task
+        assert "size" in await workers.run("usage", {}, [directory])
+        os.close(writer)
+        os.close(directory)
+
+    run(body)
+
+
+def test_a_killed_zygote_is_started_again(tmp_path: Path) -> None:
+    async def body(workers: WorkerPool) -> None:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        task, writer, _ = await blocked_job(workers, directory)
+        process = workers._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(SystemFailure):
+            await task
+        assert "size" in await workers.run("usage", {}, [directory])
+        os.close(writer)
+        os.close(directory)
+
+    run(body)
+
+
+def test_a_cancelled_job_has_ended_when_run_returns(tmp_path: Path) -> None:
+    async def body(workers: WorkerPool) -> None:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        task, writer, pid = await blocked_job(workers, directory)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not Path(f"/proc/{pid}").exists() or status_of(pid)["State"].startswith("Z")
+        os.close(writer)
+        os.close(directory)
+
+    run(body)
+
+
+def test_no_descriptors_are_left(tmp_path: Path) -> None:
+    async def body(workers: WorkerPool) -> None:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        await workers.run("usage", {}, [directory])
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(20):
+            fd = pipe_of(tar(("f", f"x{number}", "1")))
+            await workers.run("unpack", {}, [fd, directory])
+            os.close(fd)
+        assert len(os.listdir("/proc/self/fd")) == before
+        os.close(directory)
+
+    run(body)
