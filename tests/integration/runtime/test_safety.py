@@ -53,7 +53,14 @@ def test_the_supervisor_survives_garbage(box: Any) -> None:
     sock.connect(f"{box.supervisor.exec_root}/supervisor.sock")
     sock.send(b"not json")
     sock.close()
-    for message in ({"op": "launch"}, {"op": "nothing"}, {"op": "exec", "target": 3}, {"op": "hello", "role": "x"}, {"op": "list2", "names": 7}):
+    bad: tuple[dict[str, Any], ...] = (
+        {"op": "launch"},
+        {"op": "nothing"},
+        {"op": "exec", "target": 3},
+        {"op": "hello", "role": "x"},
+        {"op": "list2", "names": 7},
+    )
+    for message in bad:
         assert "error" in box.supervisor.request(message)[0]
     assert box.sh("echo on") == "on\n"
 

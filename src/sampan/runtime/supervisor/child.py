@@ -396,6 +396,7 @@ def _become(
         where[0] = ops.STEP_EXEC
     _keep_only([sync.fileno()])
     if process["init"]:
+        init.block()
         pid = os.fork()
         if pid:
             sync.close()

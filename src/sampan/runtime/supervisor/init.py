@@ -15,11 +15,17 @@ _NEVER_FORWARDED = {
     signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTTIN, signal.SIGTTOU,
     signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
 }  # fmt: skip
-_ALL = set(range(1, signal.NSIG))
+_WATCHED = set(range(1, signal.NSIG)) - _NEVER_FORWARDED | {signal.SIGCHLD}
+
+
+def block() -> None:
+    """Before the fork: or the end of a quick child, or a first SIGTERM, would be missed."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
 
 
 def foreground() -> None:
-    """In the child about to be executed: its own process group, in the terminal's foreground if there is one."""
+    """In the child about to be executed: no signal blocked, its own process group, in the terminal's foreground if there is one."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.setpgid(0, 0)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     with contextlib.suppress(OSError):
@@ -28,13 +34,11 @@ def foreground() -> None:
 
 
 def supervise(child: int) -> NoReturn:
-    """Forward every signal to the child, reap everything, end as the child did."""
+    """Forward every signal to the child, reap everything, end as the child did. Signals are blocked (block())."""
     set_name("docker-init")
     close_range(3, 2**31 - 1)
-    watched = _ALL - _NEVER_FORWARDED | {signal.SIGCHLD}
-    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     while True:
-        number = signal.sigwait(watched)
+        number = signal.sigwait(_WATCHED)
         if number != signal.SIGCHLD:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)
