@@ -1,0 +1,425 @@
+"""The keeper: holds every container's stdio and pidfd, pumps output into the logs, and is parent of the supervisor.
+
+Single-threaded, one epoll loop. It waits for nobody: a slow sampand is queued for and then dropped; a hung log disk stalls logs only.
+Messages: see runtime/protocol.py for the shapes, runtime/client.py (KeeperClient) for the requests.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from sampan.linux import pidfd, prctl
+from sampan.runtime.logframe import STDERR, STDOUT, Position
+from sampan.runtime.protocol import Channel, ChannelClosed, Message
+from sampan.runtime.supervisor.keeper_log import NONE_SEGMENT, JsonFileWriter, SegmentWriter
+from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
+
+READ_SIZE = 256 * 1024
+ROUNDS = 16
+"""Reads from one pipe before the others have their turn."""
+RETRY_SECONDS = 0.05
+F_SETPIPE_SZ = 1031
+PIPE_SIZE = 256 * 1024
+
+
+class Reader:
+    """A log reader in sampand. An attached one holds the container back when it falls too far behind."""
+
+    def __init__(self, name: str, peer: Peer, eventfd: int, attach: bool, position: Position) -> None:
+        self.name, self.peer, self.eventfd, self.attach, self.position = name, peer, eventfd, attach, position
+
+    def notify(self) -> None:
+        """Wake it; a full counter means that it is awake already."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self.eventfd, 1)
+
+
+class Stream:
+    """One run of a container: its descriptors, its writers, its readers. An exec has descriptors only."""
+
+    def __init__(self, key: str, container: str, tty: bool) -> None:
+        self.key, self.container, self.tty = key, container, tty
+        self.fds: Fds = {}
+        self.facts: Message = {}
+        self.exit: Message | None = None
+        self.log: Message = {}
+        self.segments: SegmentWriter | None = None
+        self.json: JsonFileWriter | None = None
+        self.readers: dict[str, Reader] = {}
+        self.open: set[str] = set()
+        """Names of the outputs that have not ended."""
+        self.paused = False
+        self.drained = False
+
+    def set_log(self, log: Message) -> None:
+        """Open the writers."""
+        self.log = log
+        none = log.get("driver") == "none"
+        self.segments = SegmentWriter(log["dir"], NONE_SEGMENT if none else log.get("max_size", 0), 2 if none else log.get("max_file", 0))
+        if log.get("driver") == "json-file":
+            self.json = JsonFileWriter(log["path"], log.get("max_size", 0), log.get("max_file", 1))
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Into the log."""
+        now = time.time_ns()
+        if self.segments is not None:
+            self.segments.append(stream, data, now)
+        if self.json is not None:
+            self.json.append(stream, data, now)
+
+    def over_budget(self) -> bool:
+        """Whether the slowest attached reader is so far behind that rotation would take what it has not read."""
+        writer = self.segments
+        if writer is None or writer.max_size <= 0 or writer.max_file <= 0:
+            return False
+        budget = writer.max_size * max(1, writer.max_file - 1) - READ_SIZE
+        return any(reader.attach and writer.distance(reader.position) > budget for reader in self.readers.values())
+
+    def close(self) -> None:
+        """Close everything; driver none leaves nothing on disk."""
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
+        for reader in self.readers.values():
+            os.close(reader.eventfd)
+        self.readers.clear()
+        if self.segments is not None:
+            self.segments.close(remove=self.log.get("driver") == "none")
+        if self.json is not None:
+            self.json.close()
+
+
+class Keeper(Loop):
+    """The loop and its tables."""
+
+    def __init__(self, listener: socket.socket, exec_root: str, spawn_supervisor: Callable[[], int]) -> None:
+        super().__init__(listener)
+        self.boot_id = boot_id()
+        self.exec_root = exec_root
+        self.spawn_supervisor = spawn_supervisor
+        self.streams: dict[str, Stream] = {}
+        self.supervisor: Channel | None = None
+        self.supervisor_pid = 0
+        self.seq = 0
+        self.early: dict[str, list[tuple[str, Message]]] = {}
+        wake, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        self.watch(wake, select.EPOLLIN, lambda _events: self._reap(wake))
+
+    def serve(self) -> None:
+        """Run until a shutdown request; the supervisor is looked after all the while."""
+        self._look_after_supervisor()
+        while self.running:
+            timeout = -1 if self.supervisor is not None else RETRY_SECONDS
+            for fd, events in self.epoll.poll(timeout):
+                handler = self.handlers.get(fd)
+                if handler is not None:
+                    handler(events)
+            if self.supervisor is None and self.running:
+                self._look_after_supervisor()
+
+    # the supervisor
+
+    def _look_after_supervisor(self) -> None:
+        """Connect; if nobody answers and no child of ours is coming up, start one."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.connect(f"{self.exec_root}/supervisor.sock")
+        except OSError:
+            sock.close()
+            if not self.supervisor_pid:
+                self.supervisor_pid = self.spawn_supervisor()
+            return
+        channel = Channel(sock)
+        self.supervisor = channel
+        self.watch(channel.fileno(), select.EPOLLIN, self._supervisor_ready)
+        self._tell_supervisor({"op": "hello", "role": "keeper", "seq": 0})
+
+    def _tell_supervisor(self, message: Message, fds: list[int] | None = None) -> None:
+        channel = self.supervisor
+        if channel is None:
+            return
+        fd = channel.fileno()
+        try:
+            channel.send(message, fds or [])
+            if channel.wants_write:
+                self.epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+        except ChannelClosed:
+            self.unwatch(fd)
+            self.supervisor = None
+
+    def _supervisor_ready(self, events: int) -> None:
+        channel = self.supervisor
+        if channel is None:
+            return
+        fd = channel.fileno()
+        try:
+            if events & select.EPOLLOUT:
+                channel.flush()
+                if not channel.wants_write:
+                    self.epoll.modify(fd, select.EPOLLIN)
+            while (received := channel.recv()) is not None:
+                self._from_supervisor(*received)
+        except ChannelClosed:
+            self.unwatch(fd)
+            channel.close()
+            self.supervisor = None
+
+    def _from_supervisor(self, message: Message, fds: list[int]) -> None:
+        named: Fds = dict(zip(message.get("names") or [], fds, strict=False))
+        event = message.get("event")
+        if event in ("proc", "custody"):
+            self._take_proc(message, named)
+        elif event == "exit":
+            self._ended(message["key"], {name: message.get(name) for name in ("code", "signal", "at", "unknown")}, tell=False)
+        elif message.get("re") == 0 and "procs" in message:
+            known = {proc["key"] for proc in message["procs"]}
+            for stream in list(self.streams.values()):
+                if stream.key not in known and stream.facts:
+                    self.seq += 1
+                    body = {"op": "custody", "seq": self.seq, **stream.facts, "exit": stream.exit, "record": {"log": stream.log}}
+                    self._tell_supervisor({**body, "names": list(stream.fds)}, list(stream.fds.values()))
+        for fd in named.values():
+            os.close(fd)
+
+    def _take_proc(self, message: Message, named: Fds) -> None:
+        """Note a process; take over what we do not hold yet."""
+        key = message["key"]
+        stream = self.streams.get(key)
+        if stream is None:
+            if message.get("exit") is not None and message.get("kind") == "exec":
+                return
+            stream = self.streams[key] = Stream(key, message["container"], bool(message.get("tty")))
+        names = ("key", "container", "kind", "tty", "pid", "start_time", "started_at")
+        stream.facts = {name: message.get(name) for name in names}
+        for name in list(named):
+            if name not in stream.fds:
+                stream.fds[name] = named.pop(name)
+        log = (message.get("record") or {}).get("log") or {}
+        if message.get("kind") == "init" and stream.segments is None and log:
+            stream.set_log(log)
+        self._watch_outputs(stream)
+        if message.get("exit") is not None:
+            self._ended(key, message["exit"], tell=False)
+
+    def _reap(self, wake: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake, 4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.supervisor_pid:
+                self.supervisor_pid = 0
+                continue
+            code, number = pidfd.decode_status(status)
+            for stream in list(self.streams.values()):
+                if stream.facts.get("pid") == pid and stream.exit is None:
+                    self._ended(stream.key, {"code": code, "signal": number, "at": time.time_ns()}, tell=True)
+
+    def _ended(self, key: str, exit_: Message, *, tell: bool) -> None:
+        """A process ended: what its pipes still hold goes to the log, then readers see the end."""
+        stream = self.streams.get(key)
+        if stream is None:
+            return
+        if stream.exit is None or (stream.exit.get("unknown") and not exit_.get("unknown")):
+            stream.exit = exit_
+        if tell:
+            self._broadcast({"event": "exit", "key": key, "container": stream.container, **exit_})
+        if stream.facts.get("kind") == "exec" and stream.segments is None:
+            del self.streams[key]
+            stream.close()
+            return
+        for name in list(stream.open):
+            self._pump(stream, name)
+        self._check_drained(stream)
+
+    def _broadcast(self, message: Message) -> None:
+        for peer in list(self.peers):
+            if peer.role == "sampand":
+                self._send(peer, message)
+
+    # output
+
+    def _watch_outputs(self, stream: Stream) -> None:
+        if stream.segments is None or stream.drained:
+            return
+        for name in ("pty",) if stream.tty else ("stdout", "stderr"):
+            fd = stream.fds.get(name, -1)
+            if fd >= 0 and name not in stream.open:
+                os.set_blocking(fd, False)
+                if name != "pty":
+                    with contextlib.suppress(OSError):
+                        fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE)
+                stream.open.add(name)
+                if not stream.paused:
+                    self.watch(fd, select.EPOLLIN, lambda _events, s=stream, n=name: self._pump(s, n))  # type: ignore[misc]
+
+    def _pump(self, stream: Stream, name: str) -> None:
+        """Read what there is, up to a fair share, into the log."""
+        fd = stream.fds.get(name, -1)
+        if fd < 0 or name not in stream.open or stream.paused:
+            return
+        grown = False
+        for _ in range(ROUNDS):
+            try:
+                data = os.read(fd, READ_SIZE)
+            except BlockingIOError:
+                if stream.exit is not None:
+                    self._output_ended(stream, name)
+                break
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                data = b""
+            if not data:
+                # A pty's master says EIO whenever no slave is open: only after the process ended is it the end.
+                if stream.exit is not None or name != "pty" or name == "pty":
+                    self._output_ended(stream, name)
+                break
+            stream.write(STDERR if name == "stderr" else STDOUT, data)
+            grown = True
+        if grown:
+            for reader in stream.readers.values():
+                reader.notify()
+            self._hold_back(stream)
+            if stream.exit is not None and name in stream.open and not stream.paused:
+                self._pump(stream, name)
+        self._check_drained(stream)
+
+    def _output_ended(self, stream: Stream, name: str) -> None:
+        stream.open.discard(name)
+        self.unwatch(stream.fds[name])
+
+    def _hold_back(self, stream: Stream) -> None:
+        """Stop or go on reading, as the slowest attached reader demands."""
+        over = stream.over_budget()
+        if over == stream.paused:
+            return
+        stream.paused = over
+        for name in list(stream.open):
+            fd = stream.fds[name]
+            if over:
+                self.unwatch(fd)
+            else:
+                self.watch(fd, select.EPOLLIN, lambda _events, s=stream, n=name: self._pump(s, n))  # type: ignore[misc]
+        if not over:
+            for name in list(stream.open):
+                self._pump(stream, name)
+
+    def _check_drained(self, stream: Stream) -> None:
+        if stream.drained or stream.exit is None or stream.open or stream.segments is None:
+            return
+        stream.drained = True
+        if stream.json is not None:
+            stream.json.close()
+        for reader in stream.readers.values():
+            reader.notify()
+        self._broadcast({"event": "drained", "key": stream.key, "container": stream.container, "pos": list(stream.segments.position)})
+
+    # requests
+
+    def _op_hello(self, peer: Peer, message: Message, _fds: Fds) -> Message:
+        peer.role = message.get("role", "")
+        streams = [
+            {
+                "key": stream.key, "container": stream.container, "exit": stream.exit, "drained": stream.drained,
+                "pos": list(stream.segments.position) if stream.segments else None,
+            }
+            for stream in self.streams.values()
+        ]  # fmt: skip
+        return {"pid": os.getpid(), "boot_id": self.boot_id, "streams": streams}
+
+    def _op_adopt(self, _peer: Peer, message: Message, fds: Fds) -> Message:
+        key = message["key"]
+        if key in self.streams:
+            raise RequestError("request", errno.EEXIST, f"stream {key} exists")
+        stream = Stream(key, message["container"], bool(message["tty"]))
+        stream.set_log(message["log"])
+        stream.fds.update(fds)
+        fds.clear()
+        self.streams[key] = stream
+        self._watch_outputs(stream)
+        return {"pos": list(stream.segments.position) if stream.segments else None}
+
+    def _op_follow(self, peer: Peer, message: Message, fds: Fds) -> Message:
+        stream = self.streams.get(message["key"])
+        if stream is None or stream.segments is None:
+            raise RequestError("request", errno.ENOENT, "no such stream")
+        end = stream.segments.position
+        position = tuple(message["pos"]) if message.get("pos") else end
+        eventfd = fds.pop("eventfd")
+        os.set_blocking(eventfd, False)
+        reader = Reader(message["reader"], peer, eventfd, bool(message.get("attach")), (int(position[0]), int(position[1])))
+        stream.readers[reader.name] = reader
+        reader.notify()
+        return {"pos": list(end), "drained": stream.drained}
+
+    def _reader(self, name: str) -> tuple[Stream, Reader] | None:
+        for stream in self.streams.values():
+            if name in stream.readers:
+                return stream, stream.readers[name]
+        return None
+
+    def _op_progress(self, _peer: Peer, message: Message, _fds: Fds) -> None:
+        found = self._reader(message["reader"])
+        if found is not None:
+            stream, reader = found
+            reader.position = (int(message["pos"][0]), int(message["pos"][1]))
+            self._hold_back(stream)
+
+    def _op_unfollow(self, _peer: Peer, message: Message, _fds: Fds) -> Message:
+        found = self._reader(message["reader"])
+        if found is not None:
+            self._end_reader(*found)
+        return {}
+
+    def _end_reader(self, stream: Stream, reader: Reader) -> None:
+        del stream.readers[reader.name]
+        os.close(reader.eventfd)
+        self._hold_back(stream)
+
+    def _op_close_stdin(self, _peer: Peer, message: Message, _fds: Fds) -> Message:
+        stream = self.streams.get(message["key"])
+        if stream is not None and "stdin" in stream.fds:
+            os.close(stream.fds.pop("stdin"))
+        return {}
+
+    def _op_forget(self, _peer: Peer, message: Message, _fds: Fds) -> Message:
+        stream = self.streams.pop(message["key"], None)
+        if stream is not None:
+            for name in list(stream.open):
+                self._output_ended(stream, name)
+            stream.close()
+        return {}
+
+    def _op_shutdown(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
+        if any(stream.exit is None and stream.facts for stream in self.streams.values()):
+            raise RequestError("request", errno.EBUSY, "there are processes")
+        self._tell_supervisor({"op": "shutdown"})
+        self.running = False
+        return {}
+
+    def _drop(self, peer: Peer) -> None:
+        super()._drop(peer)
+        for stream in self.streams.values():
+            for reader in [reader for reader in stream.readers.values() if reader.peer is peer]:
+                self._end_reader(stream, reader)
+
+
+def serve(exec_root: str, spawn_supervisor: Callable[[], int]) -> None:
+    """Serve on <exec_root>/keeper.sock until told to shut down."""
+    prctl.set_child_subreaper()
+    path = f"{exec_root}/keeper.sock"
+    Keeper(listen(path), exec_root, spawn_supervisor).serve()
+    os.unlink(path)
