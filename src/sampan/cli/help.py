@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.http import CliError
 from sampan.cli.main import ALIASES, COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HIDDEN, PROGRAM, load, usage_line
 
 TYPE_CHECKING = False
@@ -65,7 +66,7 @@ def _listing(commands: list[tuple[str, str]]) -> list[str]:
     for word, path in commands:
         try:
             spec, _ = load(path)
-        except ModuleNotFoundError:
+        except CliError:
             continue  # a command of the table that this installation does not have
         lines.append(f"  {word:<{width}} {spec.short}")
     return lines

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
-    Query = Mapping[str, "str | int | bool | list[str] | None"]
+    Query = Mapping[str, object]  # str, int, bool, a list of str, or None for: leave out
 else:
     import _socket as socket  # the socket module proper imports enum, selectors and more: milliseconds
 

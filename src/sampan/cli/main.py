@@ -237,7 +237,13 @@ def load(path: str) -> tuple[Command, object]:
     """The SPEC and the run function of a command, by its path (`container rm`)."""
     from importlib import import_module
 
-    module = import_module("sampan.cli.commands." + COMMANDS[ALIASES.get(path, path)])
+    name = "sampan.cli.commands." + COMMANDS[ALIASES.get(path, path)]
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise CliError(f"'{PROGRAM} {path}' is not implemented yet") from None
     return module.SPEC, module.run
 
 
@@ -393,9 +399,25 @@ def _help_command(words: Sequence[str]) -> int:
     raise CliError(f"unknown help topic: {' '.join(words)}")
 
 
+def _open_standard_streams() -> None:
+    """Give closed descriptors 0 to 2 something to be, else the daemon's socket would become the output. Text is UTF-8 in any locale."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(fd, "w", encoding="utf-8", errors="surrogateescape", closefd=False))  # noqa: SIM115
+        elif stream.encoding != "utf-8" or stream.errors != "surrogateescape":
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
 def entry() -> None:
     """The console script. Ends the process without the interpreter's tear-down, which costs milliseconds."""
     code = 1
+    _open_standard_streams()
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()

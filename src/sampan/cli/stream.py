@@ -354,7 +354,7 @@ class Session:
         keys = EscapeFilter(self._keys if self.tty else b"")
         sock = self.stream.sock
         try:
-            while data := os.read(0, _READ):
+            while data := _read_stdin():
                 data, detached = keys.feed(data)
                 if data:
                     sock.sendall(data)
@@ -365,6 +365,17 @@ class Session:
             pass  # the other side is gone: the reading end notices and says what happened
         self.stream.close_write()
         os.write(self._reporter, bytes([_STDIN_DONE]))
+
+
+def _read_stdin() -> bytes:
+    """What is there on stdin, waiting for it also if somebody made the descriptor non-blocking."""
+    while True:
+        try:
+            return os.read(0, _READ)
+        except BlockingIOError:
+            poller = select.poll()
+            poller.register(0, select.POLLIN)
+            poller.poll()
 
 
 def _nothing(number: int, frame: object) -> None:

@@ -245,3 +245,37 @@ def test_no_terminal_for_a_terminal(tmp_path: Path) -> None:
         done = sampan(daemon, "run", "-it", "busybox")
         assert (done.returncode, done.stderr) == (1, b"the input device is not a TTY\n")
         assert daemon.names() == []
+
+
+def test_a_reader_that_goes_away_ends_the_client_by_sigpipe(tmp_path: Path) -> None:
+    def body(stream: Stream) -> int:
+        while True:
+            stream.frame(1, b"y\n" * 4096)
+
+    with FakeDaemon(tmp_path / "s", body) as daemon:
+        process = subprocess.Popen([*PROGRAM, "run", "busybox", "yes"], stdout=subprocess.PIPE, env=environment(daemon))
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"y\n"
+        process.stdout.close()
+        assert process.wait(15) == -signal.SIGPIPE
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "1 2", "0 1 2"])
+def test_closed_standard_streams_do_no_harm(tmp_path: Path, closed: str) -> None:
+    """The daemon's socket must not become descriptor 1."""
+    received = []
+
+    def body(stream: Stream) -> int:
+        stream.frame(1, b"out\n")
+        stream.frame(2, b"err\n")
+        received.append(stream.read())
+        return 4
+
+    with FakeDaemon(tmp_path / "s", body) as daemon:
+        redirections = " ".join(f"{fd}>&-" for fd in closed.split())
+        command = ["sh", "-c", f'exec "$@" {redirections}', "sh", *PROGRAM, "run", "-i", "busybox"]
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=environment(daemon), timeout=20, check=False)
+        assert done.returncode == 4
+        assert done.stdout == (b"" if "1" in closed else b"out\n")
+        assert done.stderr == (b"" if "2" in closed else b"err\n")
+        assert received == [b""]
