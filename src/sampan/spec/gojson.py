@@ -115,8 +115,7 @@ def _annotated(value: Any, go_type: str) -> Any:
 
 
 def _sequence(values: list[Any], hint: Any) -> list[Any]:
-    zero = _zero(hint)
-    return [zero if value is None else _convert(value, hint) for value in values]
+    return [_zero(hint) if value is None else _convert(value, hint) for value in values]
 
 
 def _zero(hint: Any) -> Any:
@@ -126,7 +125,7 @@ def _zero(hint: Any) -> Any:
     origin = get_origin(hint) or hint
     if origin is Annotated:
         return [] if get_args(hint)[1] == "strslice" else 0
-    return origin() if isinstance(origin, type) else None
+    return None if origin is Any or not isinstance(origin, type) else origin()
 
 
 def _convert(value: Any, hint: Any) -> Any:

@@ -10,18 +10,18 @@ from sampan.spec.docker_api.inspect import GraphDriverData
 class ImageConfig(Body, frozen=True, kw_only=True):
     """An image's defaults for containers (from API 1.50 on without the fields that only containers have)."""
 
-    user: str = ""
+    user: str = always("")
     exposed_ports: EmptySet | None = None
-    env: list[str] | None = None
-    entrypoint: StrSlice | None = None
-    cmd: StrSlice | None = None
-    volumes: EmptySet | None = None
-    working_dir: str = ""
-    labels: dict[str, str] | None = None
+    env: list[str] | None = always(None)
+    entrypoint: StrSlice | None = always(None)
+    cmd: StrSlice | None = always(None)
+    volumes: EmptySet | None = always(None)
+    working_dir: str = always("")
+    labels: dict[str, str] | None = always(None)
     stop_signal: str = ""
     args_escaped: bool = False
     healthcheck: HealthConfig | None = None
-    on_build: list[str] | None = None
+    on_build: list[str] | None = always(None)
     shell: StrSlice | None = None
 
 
