@@ -152,7 +152,8 @@ class Keeper(Loop):
             if channel.wants_write:
                 self.epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
         except ChannelClosed:
-            self.unwatch(fd)
+            # the channel closed itself, so epoll has forgotten the descriptor
+            self.handlers.pop(fd, None)
             self.supervisor = None
 
     def _supervisor_ready(self, events: int) -> None:
@@ -168,7 +169,8 @@ class Keeper(Loop):
             while (received := channel.recv()) is not None:
                 self._from_supervisor(*received)
         except ChannelClosed:
-            self.unwatch(fd)
+            with contextlib.suppress(OSError):
+                self.unwatch(fd)
             channel.close()
             self.supervisor = None
 

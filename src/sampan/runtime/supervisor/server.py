@@ -219,8 +219,10 @@ class Server(Loop):
         proc.exit = {"code": code, "signal": number, "at": time.time_ns()}
         if status is None:
             proc.exit["unknown"] = True
+        # Reaped by the keeper on a kernel whose pidfds cannot tell: it knows the code, and says it to sampand itself.
+        silent = status is None and any(peer.role == "keeper" for peer in self.peers)
         for peer in list(self.peers):
-            if peer.role:
+            if peer.role == "keeper" or (peer.role == "sampand" and not silent):
                 self._send(peer, {"event": "exit", "key": proc.key, "container": proc.container, **proc.exit})
 
     def _wait_status(self, proc: Proc) -> int | None:
