@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sampan.daemon.teardown import UnixConnection
+
 API = "/v1.41"
 """The newest version that dockerd 20.10 has."""
 LINE = b"%08d a line of a program that has much to say and writes it to its standard output, over and over\n"
@@ -62,19 +64,6 @@ def image_tar() -> bytes:
         add("etc/passwd", b"root:x:0:0::/root:/bin/sh\n")
         add("bench/lines", log_lines())
     return buffer.getvalue()
-
-
-class Unix(http.client.HTTPConnection):
-    """http.client over a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("bench", timeout=300)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(300)
-        self.sock.connect(self.path)
 
 
 def payload(stream: bytes) -> bytes:
@@ -135,7 +124,8 @@ class Target:
             body, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
         elif body is not None:
             headers = {"Content-Type": "application/x-tar"}
-        connection: Unix = Unix(self.path) if fresh else getattr(self.local, "connection", None) or Unix(self.path)
+        connection: UnixConnection | None = None if fresh else getattr(self.local, "connection", None)
+        connection = connection or UnixConnection(self.path, 300)
         try:
             connection.request(method, API + path, body, headers)
             response = connection.getresponse()

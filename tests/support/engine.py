@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,24 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sampan.daemon.config import cgroup_parent, parse_command_line
+from sampan.daemon.teardown import UnixConnection
 from sampan.runtime.cgroups import directories, host_layout
 
 START = [sys.executable, "-I", "-c", "from sampan.daemon.main import entry; entry()"]
 CLI = [sys.executable, "-I", "-c", "from sampan.cli.main import entry; entry()"]
 TEARDOWN = [sys.executable, "-I", "-c", "from sampan.daemon.teardown import entry; entry()"]
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """http.client over a unix socket."""
-
-    def __init__(self, path: str, timeout: float = 60) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 class Engine:
