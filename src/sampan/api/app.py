@@ -37,7 +37,7 @@ def _not_found(request: Request) -> Response:
 
 def _options(request: Request) -> Response:
     del request
-    return Response(200, content_type="text/plain; charset=utf-8")
+    return Response(200, content_type="")
 
 
 _NOT_FOUND = Target(_not_found, False)
