@@ -100,6 +100,7 @@ def _lines(client: dict[str, Any], server: dict[str, Any] | None) -> list[str]:
         f" Go version:\t{client['GoVersion']}", f" Git commit:\t{client['GitCommit']}", f" Built:\t{client['BuildTime']}",
         f" OS/Arch:\t{client['Os']}/{client['Arch']}", f" Context:\t{client['Context']}",
     ]
+    lines = [line for line in lines if not line.endswith("\t")]
     if server is None:
         return lines
     name = (server.get("Platform") or {}).get("Name") or ""

@@ -329,7 +329,8 @@ class Execution:
             return function.call(*values)
         except ValueError as error:
             self.node = node
-            raise self.fail(f"error calling {name}: {error}") from None
+            shown = str(error).replace("{}", str(args[0])) if name == "call" and args else str(error)
+            raise self.fail(f"error calling {name}: {shown}") from None
         except (TypeError, OverflowError, MemoryError) as error:
             self.node = node
             raise self.fail(f"error calling {name}: {error}") from None

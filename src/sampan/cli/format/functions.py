@@ -173,8 +173,9 @@ def _same(first: Any, other: Any) -> bool:
     nils = [value is None or (isinstance(value, Ptr) and value.target is None) or getattr(value, "nil", False) for value in (first, other)]
     containers = [isinstance(value, (dict, list)) for value in (first, other)]
     if first is not None and other is not None and any(containers) and not any(nils):
-        shown = f"non-comparable types {gofmt.text(first)}: {type_name(first)}, {type_name(other)}: {gofmt.text(other)}"
-        raise ValueError(shown if all(containers) or True else "")
+        if type_name(first) != type_name(other):
+            raise ValueError("incompatible types for comparison")
+        raise ValueError(f"non-comparable type {gofmt.text(other)}: {type_name(other)}")
     if any(nils):
         return nils[0] == nils[1]
     if isinstance(first, Ptr) and isinstance(other, Ptr):

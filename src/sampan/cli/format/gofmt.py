@@ -21,16 +21,21 @@ def float_text(value: float, verb: str = "g", precision: int = -1) -> str:
         return f"{value:.{6 if precision < 0 else precision}{verb}}"
     if precision >= 0:
         return f"{value:.{precision}{verb}}"
+    if verb == "G":
+        return float_text(value).upper()
     digits, _, exponent = f"{value!r}".partition("e")
     power = int(exponent) if exponent else len(digits.lstrip("-").partition(".")[0]) - 1
     if value and not exponent and abs(value) < 1:
         power = int(f"{value:e}".partition("e")[2])
-    if value == 0 or -4 <= power < 21:
+    if value == 0 or -4 <= power < 6:
         text = digits if not exponent else f"{value:.0f}" if power > 0 else f"{value:f}"
         return text.removesuffix(".0")
-    whole = f"{value!r}" if exponent else f"{value:e}"
-    mantissa, _, exponent = whole.partition("e")
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    if exponent:
+        mantissa = digits
+    else:
+        plain = digits.lstrip("-").replace(".", "").lstrip("0").rstrip("0")
+        mantissa = ("-" if value < 0 else "") + plain[0] + (f".{plain[1:]}" if plain[1:] else "")
+        exponent = str(power)
     return f"{mantissa}e{'-' if exponent.startswith('-') else '+'}{exponent.lstrip('+-').zfill(2)}"
 
 
@@ -158,6 +163,8 @@ def _float(spec: _Spec, verb: str, value: float) -> str | None:
 def _format(spec: _Spec, verb: str, value: Any) -> str:
     """One operand by one verb; containers apply it to their elements."""
     value = value.value if isinstance(value, Iface) else value
+    if verb == "v" and "+" in spec.flags and isinstance(value, (int, float)):
+        spec.flags = spec.flags.replace("+", "")  # %+v is about field names, not signs
     if verb == "T":
         return _pad(spec, type_name(value))
     if value is None:

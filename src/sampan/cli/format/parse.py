@@ -124,7 +124,7 @@ def number(text: str) -> Any:
             return ord(unquote(text))
         except (ValueError, TypeError):
             raise ValueError(f"malformed character constant: {text}") from None
-    bad = ValueError(f"bad number syntax: {go_quote(text)}")
+    bad = ValueError(f"illegal number syntax: {go_quote(text)}")
     try:
         if text[-1] == "i":
             return complex(text.replace("_", "")[:-1] + "j")
@@ -134,6 +134,9 @@ def number(text: str) -> Any:
         if not any(char in digits.lower() for char in (".", "p")) and (digits[:2].lower() == "0x" or "e" not in digits.lower()):
             plain = digits.replace("_", "")
             octal = len(plain) > 1 and plain[0] == "0" and plain.isdigit()
+            if octal and not plain.strip("01234567") == "":
+                # Go finds that it is no integer but would do as a float, and takes that for an overflow
+                raise ValueError(f"integer overflow: {go_quote(text)}")
             value = int(plain, 8) if octal else int(plain, 0)
             if value >= 1 << 64:
                 raise ValueError(f"integer overflow: {go_quote(text)}")
