@@ -1,120 +1,32 @@
-"""Record what docker's own CLI sends for a list of command lines: makes create_bodies.json anew.
+"""Record what the real docker client prints for the commands of cases.txt, against the fixed answers of stub.py."""
 
-    python tests/golden/cli/record.py [DOCKER]
-
-A stub daemon (API 1.50 and 1.41) answers pings and creates; nothing is run. The golden file keeps, for every command line, API version,
-query
-and body of POST /containers/create.
-"""
-
-import http.server
 import json
 import os
-import socketserver
+import shlex
 import subprocess
-import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
-from typing import Any
+
+from stub import Stub
 
 HERE = Path(__file__).parent
-GOLDEN = HERE / "create_bodies.json"
-CASES = HERE / "create_cases.txt"
-
-
-class Stub(http.server.BaseHTTPRequestHandler):
-    """As much of a daemon as `docker create` needs."""
-
-    protocol_version = "HTTP/1.1"
-    version = "1.50"
-    seen: list[dict[str, Any]]
-
-    def _answer(self, body: bytes, status: int = 200) -> None:
-        self.send_response(status)
-        self.send_header("Api-Version", self.version)
-        self.send_header("Ostype", "linux")
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_HEAD(self) -> None:
-        self._answer(b"")
-
-    do_GET = do_HEAD
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
-        self.seen.append({"path": self.path, "body": body})
-        self._answer(json.dumps({"Id": "1" * 64, "Warnings": []}).encode(), 201)
-
-    def address_string(self) -> str:
-        return "unix"
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
-class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Serves on a unix socket."""
-
-    daemon_threads = True
-
-
-def cases() -> list[tuple[str, str]]:
-    """(API version, arguments) of every line of create_cases.txt; a line may start with `@1.41 `."""
-    found = []
-    for line in CASES.read_text().splitlines():
-        if line and not line.startswith("#"):
-            version, arguments = line[1:].split(" ", 1) if line.startswith("@") else ("1.50", line)
-            found.append((version, arguments))
-    return found
-
-
-def send(command: list[str], arguments: str, version: str, folder: Path) -> dict[str, Any]:
-    """Run one `create` of a client against a stub; what it sent, or its exit code and message if it sent nothing."""
-    import shlex
-
-    path = folder / "stub.sock"
-    path.unlink(missing_ok=True)
-    handler = type("Handler", (Stub,), {"version": version, "seen": []})
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "DOCKER_HOST": f"unix://{path}",
-        "FROM_HOST": "here",
-    }
-    with Server(str(path), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        try:
-            done = subprocess.run(
-                [*command, "create", *shlex.split(arguments)],
-                env=environment,
-                cwd=HERE / "files",
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=False,
-            )
-        finally:
-            server.shutdown()
-    if handler.seen:
-        sent: dict[str, Any] = json.loads(json.dumps(handler.seen[-1]).replace(str(path), "/stub.sock"))
-        return sent
-    return {"code": done.returncode, "message": done.stderr.split("\n\nRun '")[0].split("\n\nUsage:")[0].strip()}
 
 
 def main() -> None:
-    """Write the golden file."""
-    docker = sys.argv[1:] or ["docker"]
-    with tempfile.TemporaryDirectory() as folder:
-        recorded = [
-            {"api": version, "arguments": arguments, **send(docker, arguments, version, Path(folder))} for version, arguments in cases()
-        ]
-    GOLDEN.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
-    print(f"{len(recorded)} cases")
+    """Write results.json."""
+    results = []
+    with tempfile.TemporaryDirectory() as folder, Stub(f"{folder}/docker.sock") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {"PATH": os.environ["PATH"], "HOME": folder, "DOCKER_HOST": f"unix://{folder}/docker.sock", "TZ": "UTC"}
+        for line in (HERE / "cases.txt").read_text().split("\n"):
+            if not line or line.startswith("#"):
+                continue
+            now = time.time_ns()
+            done = subprocess.run(["docker", *shlex.split(line)], capture_output=True, check=False, timeout=30, env=environment, stdin=subprocess.DEVNULL)
+            results.append({"command": line, "now": now, "exit": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()})
+    (HERE / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=True) + "\n")
 
 
 if __name__ == "__main__":

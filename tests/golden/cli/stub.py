@@ -1,0 +1,64 @@
+"""A daemon that gives fixed answers (api.json), for the real docker client and for ours alike."""
+
+import json
+import os
+import socketserver
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ANSWERS: dict[str, Any] = json.loads(Path(__file__).with_name("api.json").read_text())
+
+
+class Handler(BaseHTTPRequestHandler):
+    """GET and HEAD from the table; everything else is a 404 in docker's words."""
+
+    protocol_version = "HTTP/1.1"
+
+    def address_string(self) -> str:
+        """A unix socket has no address to log."""
+        return "-"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Api-Version", "1.50")
+        self.send_header("Ostype", "linux")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        """Ping."""
+        self._answer(200, b"")
+
+    def do_GET(self) -> None:
+        """An answer of the table."""
+        path = urlsplit(self.path).path
+        key = "/" + path.split("/", 2)[2]
+        if path == "/_ping":
+            self._answer(200, b"OK")
+        elif key in ANSWERS:
+            self._answer(200, json.dumps(ANSWERS[key]).encode() + b"\n")
+        else:
+            kind, name = (*key.split("/"), "", "")[1:3]
+            words = {"containers": f"No such container: {name}", "images": f"No such image: {name}:latest", "networks": f"network {name} not found"}
+            self._answer(404, json.dumps({"message": words.get(kind, "page not found")}).encode())
+
+    do_POST = do_DELETE = do_GET
+
+
+class Stub(socketserver.ThreadingUnixStreamServer):
+    """The server; `with Stub(path)` and serve_forever in a thread."""
+
+    daemon_threads = True
+
+    def __init__(self, path: str) -> None:
+        if os.path.exists(path):
+            os.unlink(path)
+        super().__init__(path, Handler)
