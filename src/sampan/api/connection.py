@@ -425,15 +425,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being served."""
-        return self._request is not None
+        """Whether an answer is still to be sent."""
+        return self._request is not None and not self._lingering
 
     def shut_down(self) -> None:
         """Close if idle; end what streams, let the rest finish its answer."""
         self._keep_alive = False
         if not self.busy:
             self._close()
-        elif self._task is not None and self._cancel_when_gone:
+        elif self._task is not None and (self._cancel_when_gone or self._stream is not None):
             self._task.cancel()
 
     def abort(self) -> None:

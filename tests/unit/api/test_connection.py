@@ -188,3 +188,38 @@ def test_socket_mode_and_second_listener(tmp_path: Path) -> None:
     plain.touch()
     with pytest.raises(SystemFailure, match="is not a socket"):
         unix_listener(str(plain))
+
+
+def test_stop_ends_streams_at_once_and_lets_answers_finish(tmp_path: Path) -> None:
+    attached, asked, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handler(request: Request) -> Response | None:
+        if request.path == "/slow":
+            asked.set()
+            await go.wait()
+            return Response(204)
+        duplex = await request.exchange.hijack(request, hijack_head(upgrade=True, multiplexed=False))
+        attached.set()
+        await duplex.recv()
+        return None
+
+    async def main() -> None:
+        path = str(tmp_path / "s")
+        server = ApiServer(lambda request: Target(handler, False))
+        await server.serve(unix_listener(path))
+        streams = [await asyncio.open_unix_connection(path) for _ in range(2)]
+        streams[0][1].write(GET)
+        streams[1][1].write(GET.replace(b"/x", b"/slow"))
+        await attached.wait()
+        await asked.wait()
+        stopping = asyncio.create_task(server.stop(5.0))
+        assert (await streams[0][0].read()).startswith(b"HTTP/1.1 101")
+        assert not stopping.done()
+        go.set()
+        assert (await streams[1][0].read()).startswith(b"HTTP/1.1 204")
+        async with asyncio.timeout(2):
+            await stopping
+        for _, writer in streams:
+            writer.close()
+
+    asyncio.run(main())
