@@ -9,6 +9,7 @@ import gzip
 import lzma
 import os
 import stat
+import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -319,6 +320,30 @@ class SnapshotsContract:
             os.close(writer)
             assert snapshots.keys() == []
             assert snapshots.repair([]) == []
+
+        driver.run(body)
+
+    @pytest.mark.parametrize("format", ["gnu", "pax", "ustar"])
+    def test_the_archive_comes_back_byte_for_byte(self, driver: Driver, format: str) -> None:
+        tree = driver.root / "tree"
+        (tree / "dir").mkdir(parents=True)
+        (tree / "dir/file").write_bytes(os.urandom(300_000))
+        (tree / "dir/hard").hardlink_to(tree / "dir/file")
+        (tree / "link").symlink_to("dir")
+        (tree / ("long" * 20)).write_text("1")
+        with (tree / "sparse").open("wb") as file:
+            file.seek(1 << 20)
+            file.write(b"end")
+        sparse = [] if format == "ustar" else ["--sparse"]
+        command = ["tar", "-C", str(tree), f"--format={format}", *sparse, "-cf", "-", "."]
+        archive = subprocess.run(command, check=True, capture_output=True, timeout=20).stdout + bytes(5000)
+
+        async def body(snapshots: Snapshots) -> None:
+            name = await put(snapshots, archive)
+            with (driver.root / "again").open("w+b") as output:
+                assert await snapshots.archive(name, output.fileno()) == len(archive)
+                output.seek(0)
+                assert output.read() == archive
 
         driver.run(body)
 

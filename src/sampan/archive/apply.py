@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive, TarReader
+from sampan.archive.recipe import RecipeWriter
 from sampan.archive.trees import remove_tree
 from sampan.linux.openat2 import openat2
 
@@ -58,8 +59,10 @@ class Applied:
 class LayerApplier:
     """Extracts entries below root_fd. Use `with`, then apply()."""
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, recipe: RecipeWriter | None = None) -> None:
+        """recipe: told which bytes of the tar became which file; its raw() is to be the source's tee."""
         self._root = root_fd
+        self._recipe = recipe
         self._parent_name: bytes | None = None
         self._parent = -1
         self._directory_times: dict[bytes, int] = {}
@@ -199,6 +202,9 @@ class LayerApplier:
     def _regular(self, entry: Entry, parent: int, base: bytes, reader: TarReader) -> None:
         fd = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
         try:
+            if self._recipe is not None:
+                for offset, length in entry.sparse if entry.sparse is not None else [(0, entry.size)]:
+                    self._recipe.file(clean(entry.name), offset, length)
             if entry.sparse is None:
                 for piece in reader.data():
                     _write_all(fd, piece)

@@ -208,11 +208,14 @@ class TarReader:
         self._left = self._padding = 0
 
     def data(self) -> Iterator[memoryview]:
-        """The current entry's stored bytes in pieces (for a sparse file: its fragments, one after the other)."""
-        while self._left:
-            for piece in self._source.pieces(min(self._left, 1 << 20)):
+        """The current entry's stored bytes in pieces (for a sparse file: its fragments, one after the other). The source's tee is off."""
+        tee, self._source.tee = self._source.tee, None
+        try:
+            for piece in self._source.pieces(self._left):
                 self._left -= len(piece)
                 yield piece
+        finally:
+            self._source.tee = tee
 
     @staticmethod
     def _apply_pax(entry: Entry, pax: dict[bytes, bytes]) -> None:

@@ -19,6 +19,8 @@ class Source:
         self._hash = hashlib.sha256()
         self._buffer = memoryview(b"")
         self.consumed = 0
+        self.tee: Callable[[memoryview], object] | None = None
+        """Called with all that is consumed, while it is set"""
 
     def _fill(self) -> bool:
         piece = self._read(CHUNK)
@@ -33,6 +35,8 @@ class Source:
         piece = self._buffer[:limit]
         self._buffer = self._buffer[len(piece) :]
         self.consumed += len(piece)
+        if self.tee is not None:
+            self.tee(piece)
         return piece
 
     def exact(self, size: int) -> bytes:

@@ -119,5 +119,11 @@ class Snapshots(Protocol):
         Returns a line for each thing found, for the log.
         """
 
+    async def archive(self, name: ChainId, output: int) -> int:
+        """Write a committed layer's tar to descriptor output, byte for byte as it was unpacked. Returns its length.
+
+        Raises NotFound; SystemFailure when that cannot be done (any more). The digest is known only at the end.
+        """
+
     async def empty_trash(self) -> None:
         """Delete what was removed. Safe to interrupt at any time."""

@@ -3,6 +3,7 @@
     <data root>/overlay/
         l/<24 hex>/                 a layer's files; committed when the state database names it, else being unpacked or garbage
         c/<key>/{upper,work}        a writable tree; complete once its `parent` symlink exists, which names the parent's ChainID
+        r/<24 hex>                  how to make that layer's tar again, byte for byte (sampan.archive.recipe)
         init/                       empty files and directories that every container's bind mounts need, below all layers
         trash/                      removed, deleted later
 
@@ -13,7 +14,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from sampan.digest import ChainId, DiffId
@@ -42,7 +43,7 @@ class OverlaySnapshots:
         self._rows = LayerRepository(database, "overlay")
         self._unpacked: dict[str, tuple[str, Unpacked]] = {}
         """key -> (directory, result) of layers read but not committed"""
-        for name in ("l", "c", "trash"):
+        for name in ("l", "r", "c", "trash"):
             (self._root / name).mkdir(mode=0o710, parents=True, exist_ok=True)
         self._make_init()
         self._layers: dict[ChainId, LayerRow] = {row.chain_id: row for row in self._rows.all()}
@@ -77,14 +78,13 @@ class OverlaySnapshots:
         path.chmod(0o755)
         self._unpacked[key] = (directory, Unpacked(DiffId(""), 0, 0))
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                result = await self._workers.run("unpack", {}, [archive, fd])
-            finally:
-                os.close(fd)
+            with ExitStack() as stack:
+                fd = _opened(stack, path, os.O_RDONLY | os.O_DIRECTORY)
+                recipe = _opened(stack, self._root / "r" / directory, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+                result = await self._workers.run("unpack", {}, [archive, fd, recipe])
         except BaseException:
             del self._unpacked[key]
-            self._discard(path)
+            self._discard_layer(directory)
             raise
         unpacked = Unpacked(DiffId(result["diff_id"]), result["size"], result["entries"])
         self._unpacked[key] = (directory, unpacked)
@@ -127,7 +127,18 @@ class OverlaySnapshots:
         self._rows.delete(name)
         del self._layers[name]
         self._lowers.pop(name, None)
-        self._discard(self._root / "l" / row.directory)
+        self._discard_layer(row.directory)
+
+    async def archive(self, name: ChainId, output: int) -> int:
+        """See Snapshots.archive."""
+        row = self._layers.get(name)
+        if row is None:
+            raise NotFound(f"layer {name}: not found")
+        with ExitStack() as stack:
+            fd = _opened(stack, self._root / "l" / row.directory, os.O_RDONLY | os.O_DIRECTORY)
+            recipe = _opened(stack, self._root / "r" / row.directory, os.O_RDONLY)
+            result = await self._workers.run("archive", {"diff_id": row.diff_id}, [fd, recipe, output])
+        return int(result["size"])
 
     def _stack(self, name: ChainId | None) -> tuple[str, ...]:
         """Lower directories, top-first."""
@@ -181,7 +192,7 @@ class OverlaySnapshots:
         """See Snapshots.remove."""
         if key in self._unpacked:
             directory, _ = self._unpacked.pop(key)
-            self._discard(self._root / "l" / directory)
+            self._discard_layer(directory)
             return
         self._parents.pop(key, None)
         self._discard(Path(self._path(key)))
@@ -232,6 +243,10 @@ class OverlaySnapshots:
         with suppress(FileNotFoundError):
             path.rename(self._root / "trash" / os.urandom(12).hex())
 
+    def _discard_layer(self, directory: str) -> None:
+        self._discard(self._root / "l" / directory)
+        (self._root / "r" / directory).unlink(missing_ok=True)
+
     def repair(self, live_keys: Iterable[str]) -> list[str]:
         """See Snapshots.repair."""
         found: list[str] = []
@@ -244,7 +259,10 @@ class OverlaySnapshots:
         for name in os.listdir(self._root / "l"):
             if name not in busy:
                 found.append(f"removed {name}, a layer that was never finished")
-                self._discard(self._root / "l" / name)
+                self._discard_layer(name)
+        for name in os.listdir(self._root / "r"):
+            if name not in busy:
+                (self._root / "r" / name).unlink()
         found += [
             f"the files of layer {row.chain_id} are missing ({row.directory}): images with it cannot run"
             for row in self._layers.values()
@@ -260,6 +278,13 @@ class OverlaySnapshots:
                 await self._workers.run("empty", {}, [fd])
         finally:
             os.close(fd)
+
+
+def _opened(stack: ExitStack, path: Path, flags: int) -> int:
+    """Open a file until the stack unwinds."""
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, fd)
+    return fd
 
 
 def _layer_of(row: LayerRow) -> Layer:

@@ -1,13 +1,15 @@
 """The job table. Each runs in a child of its own, with its arguments and its descriptors, and returns what JSON can hold."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sampan.archive import compression
+from sampan.archive import compression, recipe
 from sampan.archive.apply import LayerApplier
 from sampan.archive.reader import TarReader
+from sampan.archive.recipe import RecipeWriter
 from sampan.archive.source import Source
 from sampan.archive.trees import measure_tree, remove_tree
 from sampan.linux.syncfs import syncfs
@@ -68,17 +70,20 @@ class Decompressor:
 
 
 def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """fds: the archive, the empty directory to fill. -> diff_id, size, entries. Everything is on disk when it returns."""
-    archive, root_fd = fds
+    """fds: the archive, the empty directory to fill, a file for its recipe. -> diff_id, size, entries. All is on disk when it returns."""
+    archive, root_fd, recipe_fd = fds
     head, read = compression.peek(_reader_of(archive))
     kind = compression.detect(head)
     child = Decompressor(kind, head, archive, root_fd) if kind else None
     confine.into_root(root_fd)
     source = Source(read if child is None else _reader_of(child.output))
+    notes = RecipeWriter(recipe_fd)
+    source.tee = notes.raw
     try:
-        with LayerApplier(root_fd) as applier:
+        with LayerApplier(root_fd, notes) as applier:
             applied = applier.apply(TarReader(source))
         source.drain()
+        notes.finish()
     except Exception:
         if child is not None and (text := child.finish()):
             raise compression.CompressionError(text) from None
@@ -107,4 +112,26 @@ def empty(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     return {"removed": len(names)}
 
 
-JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {"unpack": unpack, "usage": usage, "empty": empty}
+def archive(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: a layer's directory, its recipe, where to write. args: diff_id. -> size. The tar is exactly what was unpacked."""
+    root_fd, recipe_fd, output = fds
+    confine.into_root(root_fd)
+    digest = hashlib.sha256()
+    size = 0
+    for piece in recipe.assemble(recipe_fd, root_fd):
+        digest.update(piece)
+        size += len(piece)
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(output, view) :]
+    if "sha256:" + digest.hexdigest() != args["diff_id"]:
+        raise OSError("the layer's files are not what was unpacked: its archive cannot be made again")
+    return {"size": size}
+
+
+JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {
+    "unpack": unpack,
+    "archive": archive,
+    "usage": usage,
+    "empty": empty,
+}

@@ -30,7 +30,7 @@ async def blocked_job(workers: WorkerPool, directory: int) -> tuple["asyncio.Tas
     """An unpack that waits for its archive, the pipe's write end and the PID of its process."""
     reader, writer = os.pipe()
     os.write(writer, tar(("f", "x", "1"))[:600])
-    task: asyncio.Task[object] = asyncio.ensure_future(workers.run("unpack", {}, [reader, directory]))
+    task: asyncio.Task[object] = asyncio.ensure_future(workers.run("unpack", {}, [reader, directory, directory]))
     while True:
         await asyncio.sleep(0.01)
         zygote = workers._process.pid if workers._process is not None else 0
@@ -114,12 +114,14 @@ def test_no_descriptors_are_left(tmp_path: Path) -> None:
     async def body(workers: WorkerPool) -> None:
         directory = os.open(tmp_path, os.O_RDONLY)
         await workers.run("usage", {}, [directory])
+        null = os.open(os.devnull, os.O_WRONLY)
         before = len(os.listdir("/proc/self/fd"))
         for number in range(20):
             fd = pipe_of(tar(("f", f"x{number}", "1")))
-            await workers.run("unpack", {}, [fd, directory])
+            await workers.run("unpack", {}, [fd, directory, null])
             os.close(fd)
         assert len(os.listdir("/proc/self/fd")) == before
+        os.close(null)
         os.close(directory)
 
     run(body)
