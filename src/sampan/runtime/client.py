@@ -111,6 +111,7 @@ class Link:
                     await asyncio.sleep(RETRY_SECONDS)
                 continue
             tries = 0
+            was_up = False
             broken = asyncio.Event()
             self._channel = Channel(sock)
             asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, broken)
@@ -119,12 +120,13 @@ class Link:
                 self.boot_id, self.pid = hello.get("boot_id", ""), hello.get("pid", 0)
                 if self._on_up is not None:
                     await self._on_up(hello)
-                self._up.set()
+                was_up = True
+                if not broken.is_set():
+                    self._up.set()
                 await broken.wait()
             except (Unavailable, LaunchError):
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
-                was_up = self._up.is_set()
                 self._disconnect()
                 if was_up and self._on_down is not None and not self._closed:
                     self._on_down()
@@ -155,6 +157,7 @@ class Link:
                 asyncio.get_running_loop().remove_reader(fd)
                 asyncio.get_running_loop().remove_writer(fd)
             broken.set()
+            self._up.clear()
             # A request under way must not wait for a reply that cannot come, hello included.
             for future in self._waiting.values():
                 if not future.done():
@@ -252,6 +255,10 @@ class SupervisorClient:
             "target": {"pid": target[0], "start_time": target[1]}, "record": {},
         }  # fmt: skip
         return _launched(*await self.link.request(message, fds))
+
+    async def custody(self, proc: Message, record: dict[str, Any], fds: Mapping[str, int]) -> None:
+        """Give a new supervisor a process it does not know: PROC facts, and pidfd plus whatever stdio or pty is held."""
+        await self.link.request({"op": "custody", **proc, "record": record}, fds)
 
     async def close_stdin(self, key: str) -> None:
         """Close the supervisor's copy of a stdin write end."""

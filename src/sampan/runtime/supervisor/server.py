@@ -236,8 +236,8 @@ class Server(Loop):
         status_left = pidfd.zombie_status(proc.pid, proc.start_time)
         return status_left if status_left is not None else pidfd.exit_status(proc.fds["pidfd"])
 
-    def _op_custody(self, _peer: Peer, message: Message, fds: Fds) -> Message:
-        """A process that a former supervisor started, from the keeper's hands."""
+    def _op_custody(self, peer: Peer, message: Message, fds: Fds) -> Message:
+        """A process that a former supervisor started, from the keeper's hands (or from sampand's, when both died)."""
         key = message["key"]
         if key in self.procs or key in self.launching:
             return {}
@@ -248,7 +248,7 @@ class Server(Loop):
         self.procs[key] = proc
         if proc.exit is None:
             self._watch_exit(proc)
-        for other in [other for other in self.peers if other.role == "sampand"]:
+        for other in [other for other in self.peers if other.role and other is not peer]:
             self._send(other, *self._custody(proc, "custody"))
         return {}
 

@@ -1,0 +1,79 @@
+"""Finding a container again when keeper and supervisor died in the same instant: its process by PID and start time, its pipes by /proc.
+
+Containers hold their own stdout and stderr open for reading too, so the pipes and what is in them are still there.
+"""
+
+import os
+
+import msgspec
+
+from sampan.linux import pidfd
+
+
+class Inodes(msgspec.Struct, frozen=True):
+    """Inode numbers of a container's stdio pipes as recorded at its start, 0 for none."""
+
+    stdin: int = 0
+    stdout: int = 0
+    stderr: int = 0
+
+
+def inode(fd: int) -> int:
+    """What Inodes records of a pipe end."""
+    return os.fstat(fd).st_ino
+
+
+def open_process(pid: int, start_time: int) -> int | None:
+    """A pidfd of the process recorded as (pid, start_time), None when it is gone (or its number is another's now)."""
+    if pid <= 0:
+        return None
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    # Compared after opening: the number cannot change hands any more.
+    if pidfd.start_time(pid) != start_time:
+        os.close(fd)
+        return None
+    return fd
+
+
+def reopen_pipes(pid: int, recorded: Inodes) -> dict[str, int]:
+    """Our ends of the process's stdio pipes, opened anew through /proc/PID/fd; those it has closed or replaced are left out."""
+    found: dict[str, int] = {}
+    for number, name, flags in ((0, "stdin", os.O_WRONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_RDONLY)):
+        expected: int = getattr(recorded, name)
+        path = f"/proc/{pid}/fd/{number}"
+        try:
+            # stat first: opening something else (a FIFO, a device) could have effects.
+            if not expected or os.stat(path).st_ino != expected:
+                continue
+            fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if os.fstat(fd).st_ino != expected:
+            os.close(fd)
+            continue
+        found[name] = fd
+    return found
+
+
+def exit_code(fd: int, pid: int, start_time: int) -> tuple[int, int] | None:
+    """(code, signal) of an ended process by any way left: as our (inherited) child, as a zombie, by its pidfd.
+
+    None while it lives, or if nobody knows.
+    """
+    try:
+        result = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        pass
+    else:
+        if result is None:
+            return None
+        if result.si_code == os.CLD_EXITED:
+            return result.si_status, 0
+        return 128 + result.si_status, result.si_status
+    status = pidfd.zombie_status(pid, start_time)
+    if status is None:
+        status = pidfd.exit_status(fd)
+    return None if status is None else pidfd.decode_status(status)
