@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from sampan.cli.format.execute import Template
 
 FORMAT_HELP = (
-    "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\n"
+    "Format output using a custom template:\n'json':             Print in JSON format\n"
+    "'TEMPLATE':         Print output using the given Go template.\n"
     "Refer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates"
 )
 

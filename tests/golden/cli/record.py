@@ -24,8 +24,12 @@ def main() -> None:
             if not line or line.startswith("#"):
                 continue
             now = time.time_ns()
-            done = subprocess.run(["docker", *shlex.split(line)], capture_output=True, check=False, timeout=30, env=environment, stdin=subprocess.DEVNULL)
-            results.append({"command": line, "now": now, "exit": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()})
+            done = subprocess.run(
+                ["docker", *shlex.split(line)], capture_output=True, check=False, timeout=30, env=environment, stdin=subprocess.DEVNULL
+            )
+            results.append(
+                {"command": line, "now": now, "exit": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
+            )
     (HERE / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=True) + "\n")
 
 

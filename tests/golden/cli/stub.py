@@ -47,7 +47,11 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, json.dumps(ANSWERS[key]).encode() + b"\n")
         else:
             kind, name = (*key.split("/"), "", "")[1:3]
-            words = {"containers": f"No such container: {name}", "images": f"No such image: {name}:latest", "networks": f"network {name} not found"}
+            words = {
+                "containers": f"No such container: {name}",
+                "images": f"No such image: {name}:latest",
+                "networks": f"network {name} not found",
+            }
             self._answer(404, json.dumps({"message": words.get(kind, "page not found")}).encode())
 
     do_POST = do_DELETE = do_GET

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers", min_args=1, complete="containers:all",
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    "Display detailed information on one or more containers",
+    min_args=1,
+    complete="containers:all",
     flags=(Flag("format", "f", "string", "", FORMAT_HELP), Flag("size", "s", "bool", False, "Display total file sizes")),
 )
 

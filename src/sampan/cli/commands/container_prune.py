@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS]", "Remove all stopped containers", max_args=0,
+    "[OPTIONS]",
+    "Remove all stopped containers",
+    max_args=0,
     flags=(
         Flag("filter", "", "filter", None, 'Provide filter values (e.g. "until=<timestamp>")'),
         Flag("force", "f", "bool", False, "Do not prompt for confirmation"),

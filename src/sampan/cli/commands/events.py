@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS]", "Get real time events from the server", max_args=0, aliases=("system events", "events"),
+    "[OPTIONS]",
+    "Get real time events from the server",
+    max_args=0,
+    aliases=("system events", "events"),
     flags=(
         Flag("filter", "f", "filter", None, "Filter output based on conditions provided"),
         Flag("format", "", "string", "", FORMAT_HELP),

@@ -14,12 +14,24 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] IMAGE", "Show the history of an image", min_args=1, max_args=1, aliases=("image history", "history"), complete="images",
+    "[OPTIONS] IMAGE",
+    "Show the history of an image",
+    min_args=1,
+    max_args=1,
+    aliases=("image history", "history"),
+    complete="images",
     flags=(
         Flag("format", "", "string", "", FORMAT_HELP),
         Flag("human", "H", "bool", True, "Print sizes and dates in human readable format"),
         Flag("no-trunc", "", "bool", False, "Don't truncate output"),
-        Flag("platform", "", "string", "", 'Show history for the given platform. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")', api="1.48"),
+        Flag(
+            "platform",
+            "",
+            "string",
+            "",
+            'Show history for the given platform. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")',
+            api="1.48",
+        ),
         Flag("quiet", "q", "bool", False, "Only show image IDs"),
     ),
 )

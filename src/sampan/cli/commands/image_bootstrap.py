@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "IMAGE", "Make a base image from this machine's distribution packages (busybox)", min_args=1, max_args=1, complete="words:busybox",
+    "IMAGE",
+    "Make a base image from this machine's distribution packages (busybox)",
+    min_args=1,
+    max_args=1,
+    complete="words:busybox",
 )
 
 

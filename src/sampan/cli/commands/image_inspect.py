@@ -10,12 +10,22 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images", min_args=1, complete="images",
+    "[OPTIONS] IMAGE [IMAGE...]",
+    "Display detailed information on one or more images",
+    min_args=1,
+    complete="images",
     flags=(
         Flag("format", "f", "string", "", FORMAT_HELP),
-        Flag("platform", "", "string", "", "Inspect a specific platform of the multi-platform image.\nIf the image or the server is not "
-             "multi-platform capable, the command will error out if the platform does not match.\n"
-             "'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)", api="1.49"),
+        Flag(
+            "platform",
+            "",
+            "string",
+            "",
+            "Inspect a specific platform of the multi-platform image.\nIf the image or the server is not "
+            "multi-platform capable, the command will error out if the platform does not match.\n"
+            "'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)",
+            api="1.49",
+        ),
     ),
 )
 

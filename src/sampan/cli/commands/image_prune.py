@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS]", "Remove unused images", max_args=0,
+    "[OPTIONS]",
+    "Remove unused images",
+    max_args=0,
     flags=(
         Flag("all", "a", "bool", False, "Remove all unused images, not just dangling ones"),
         Flag("filter", "", "filter", None, 'Provide filter values (e.g. "until=<timestamp>")'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from sampan.cli.commands.ps import FORMAT_HELP
 from sampan.cli.filters import encode
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.format.formatter import render
@@ -14,10 +15,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.main import Context
 
-from sampan.cli.commands.ps import FORMAT_HELP
-
 SPEC = Command(
-    "[OPTIONS] [REPOSITORY[:TAG]]", "List images", max_args=1, aliases=("image ls", "image list", "images"), complete="images",
+    "[OPTIONS] [REPOSITORY[:TAG]]",
+    "List images",
+    max_args=1,
+    aliases=("image ls", "image list", "images"),
+    complete="images",
     flags=(
         Flag("all", "a", "bool", False, "Show all images (default hides intermediate images)"),
         Flag("digests", "", "bool", False, "Show digests"),
@@ -34,6 +37,9 @@ _COMMANDS = ("build", "history", "import", "inspect", "list", "load", "ls", "pru
 def run(ctx: Context, args: Parsed) -> int:
     """List images."""
     if args.bool("tree"):
+        for name, shown in (("quiet", "quiet"), ("no-trunc", "no-trunc"), ("digests", "show-digest"), ("format", "format")):
+            if args.get(name):
+                raise CliError(f"--{shown} is not yet supported with --tree")
         raise CliError("--tree is not supported yet")
     filters = {key: list(values) for key, values in (args.get("filter") or {}).items()}
     match = args.args[0] if args.args else ""

@@ -15,13 +15,22 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Import the contents from a tarball to create a filesystem image", min_args=1,
-    aliases=("image import", "import"), complete="files",
+    "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
+    "Import the contents from a tarball to create a filesystem image",
+    min_args=1,
+    aliases=("image import", "import"),
+    complete="files",
     flags=(
         Flag("change", "c", "list", (), "Apply Dockerfile instruction to the created image"),
         Flag("message", "m", "string", "", "Set commit message for imported image"),
-        Flag("platform", "", "string", os.environ.get("DOCKER_DEFAULT_PLATFORM", ""), "Set platform if server is multi-platform capable",
-             api="1.32"),
+        Flag(
+            "platform",
+            "",
+            "string",
+            os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),
+            "Set platform if server is multi-platform capable",
+            api="1.32",
+        ),
     ),
 )
 _CHUNK = 1 << 18
@@ -44,8 +53,13 @@ def run(ctx: Context, args: Parsed) -> int:
             parse(name)
         except InvalidArgument as error:
             raise CliError(error.message) from None
-    query: dict[str, object] = {"fromSrc": source, "repo": name or None, "message": args.str("message") or None,
-                                "platform": args.str("platform").lower() or None, "changes": args.list("change") or None}
+    query: dict[str, object] = {
+        "fromSrc": source,
+        "repo": name or None,
+        "message": args.str("message") or None,
+        "platform": args.str("platform").lower() or None,
+        "changes": args.list("change") or None,
+    }
     if source == "-":
         return _send(ctx, query, _pieces(0))
     if source.startswith(("http://", "https://")):

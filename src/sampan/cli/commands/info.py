@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS]", "Display system-wide information", max_args=0, aliases=("system info", "info"),
+    "[OPTIONS]",
+    "Display system-wide information",
+    max_args=0,
+    aliases=("system info", "info"),
     flags=(Flag("format", "f", "string", "", FORMAT_HELP),),
 )
 
@@ -40,8 +43,14 @@ def run(ctx: Context, args: Parsed) -> int:
             failed = error
     if layout:
         return _formatted(layout, {**(info or {}), "ClientInfo": client, "ServerErrors": errors or None}, failed)
-    lines = [f"Client: {client['Platform']['Name']}", f" Version:    {client['Version']}", f" Context:    {client['Context']}",
-             f" Debug Mode: {_bool(client['Debug'])}", "", "Server:"]
+    lines = [
+        f"Client: {client['Platform']['Name']}",
+        f" Version:    {client['Version']}",
+        f" Context:    {client['Context']}",
+        f" Debug Mode: {_bool(client['Debug'])}",
+        "",
+        "Server:",
+    ]
     if info is not None:
         lines += [*server_lines(info), ""]
     sys.stdout.write("\n".join(lines) + "\n")
@@ -65,7 +74,9 @@ def _needs_server(layout: str, client: dict[str, Any]) -> bool:
     from sampan.cli.format.execute import Template, TemplateError
     from sampan.cli.format.values import GoList, Struct
 
-    sparse = schema.StructType("system.sparseInfo", [schema.Field("ClientInfo, *system.clientInfo"), schema.Field("ClientErrors, []string")])
+    sparse = schema.StructType(
+        "system.sparseInfo", [schema.Field("ClientInfo, *system.clientInfo"), schema.Field("ClientErrors, []string")]
+    )
     fields = {"ClientInfo": schema.decode("*system.clientInfo", client), "ClientErrors": GoList("[]string")}
     try:
         Template(layout).execute(Struct(sparse, fields))
@@ -111,8 +122,13 @@ def _named(lines: list[str], label: str, value: object) -> None:
 def server_lines(info: dict[str, Any]) -> list[str]:
     """The `Server:` part, line by line."""
     get = info.get
-    lines = [f" Containers: {get('Containers') or 0}", f"  Running: {get('ContainersRunning') or 0}", f"  Paused: {get('ContainersPaused') or 0}",
-             f"  Stopped: {get('ContainersStopped') or 0}", f" Images: {get('Images') or 0}"]
+    lines = [
+        f" Containers: {get('Containers') or 0}",
+        f"  Running: {get('ContainersRunning') or 0}",
+        f"  Paused: {get('ContainersPaused') or 0}",
+        f"  Stopped: {get('ContainersStopped') or 0}",
+        f" Images: {get('Images') or 0}",
+    ]
     _named(lines, "Server Version", get("ServerVersion"))
     _named(lines, "Storage Driver", get("Driver"))
     lines += [f"  {pair[0]}: {pair[1]}" for pair in get("DriverStatus") or ()]
@@ -147,7 +163,11 @@ def _swarm(swarm: dict[str, Any]) -> list[str]:
         lines.append(f"  Error: {swarm['Error']}")
     lines.append(f"  Is Manager: {_bool(swarm.get('ControlAvailable'))}")
     if swarm.get("Cluster") and swarm.get("ControlAvailable"):
-        lines += [f"  ClusterID: {swarm['Cluster'].get('ID', '')}", f"  Managers: {swarm.get('Managers') or 0}", f"  Nodes: {swarm.get('Nodes') or 0}"]
+        lines += [
+            f"  ClusterID: {swarm['Cluster'].get('ID', '')}",
+            f"  Managers: {swarm.get('Managers') or 0}",
+            f"  Nodes: {swarm.get('Nodes') or 0}",
+        ]
     lines.append(f"  Node Address: {swarm.get('NodeAddr') or ''}")
     managers = sorted(one.get("Addr") or "" for one in swarm.get("RemoteManagers") or ())
     return lines + (["  Manager Addresses:", *(f"   {address}" for address in managers)] if managers else [])
@@ -172,15 +192,24 @@ def _host(info: dict[str, Any]) -> list[str]:
 
     get = info.get
     lines: list[str] = []
-    for label, key in (("Kernel Version", "KernelVersion"), ("Operating System", "OperatingSystem"), ("OSType", "OSType"), ("Architecture", "Architecture")):
+    for label, key in (
+        ("Kernel Version", "KernelVersion"),
+        ("Operating System", "OperatingSystem"),
+        ("OSType", "OSType"),
+        ("Architecture", "Architecture"),
+    ):
         _named(lines, label, get(key))
     lines += [f" CPUs: {get('NCPU') or 0}", f" Total Memory: {bytes_size(get('MemTotal') or 0)}"]
     _named(lines, "Name", get("Name"))
     _named(lines, "ID", get("ID"))
     lines += [f" Docker Root Dir: {get('DockerRootDir') or ''}", f" Debug Mode: {_bool(get('Debug'))}"]
     if get("Debug"):
-        lines += [f"  File Descriptors: {get('NFd') or 0}", f"  Goroutines: {get('NGoroutines') or 0}", f"  System Time: {get('SystemTime') or ''}",
-                  f"  EventsListeners: {get('NEventsListener') or 0}"]
+        lines += [
+            f"  File Descriptors: {get('NFd') or 0}",
+            f"  Goroutines: {get('NGoroutines') or 0}",
+            f"  System Time: {get('SystemTime') or ''}",
+            f"  EventsListeners: {get('NEventsListener') or 0}",
+        ]
     for label, key in (("HTTP Proxy", "HttpProxy"), ("HTTPS Proxy", "HttpsProxy"), ("No Proxy", "NoProxy")):
         _named(lines, label, get(key))
     if get("Labels"):
@@ -197,5 +226,8 @@ def _host(info: dict[str, Any]) -> list[str]:
     if get("ProductLicense"):
         lines.append(f" Product License: {info['ProductLicense']}")
     if get("DefaultAddressPools"):
-        lines += [" Default Address Pools:", *(f"   Base: {one.get('Base', '')}, Size: {one.get('Size', 0)}" for one in info["DefaultAddressPools"])]
+        lines += [
+            " Default Address Pools:",
+            *(f"   Base: {one.get('Base', '')}, Size: {one.get('Size', 0)}" for one in info["DefaultAddressPools"]),
+        ]
     return lines

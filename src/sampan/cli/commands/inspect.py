@@ -25,7 +25,10 @@ _KINDS = (
 )
 _NAMES = tuple(sorted(kind for kind, *_ in _KINDS))
 SPEC = Command(
-    "[OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on Docker objects", min_args=1, complete="containers:all",
+    "[OPTIONS] NAME|ID [NAME|ID...]",
+    "Return low-level information on Docker objects",
+    min_args=1,
+    complete="containers:all",
     flags=(
         Flag("format", "f", "string", "", FORMAT_HELP),
         Flag("size", "s", "bool", False, "Display total file sizes if the type is container"),

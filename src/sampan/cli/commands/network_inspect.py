@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks", min_args=1, complete="networks",
+    "[OPTIONS] NETWORK [NETWORK...]",
+    "Display detailed information on one or more networks",
+    min_args=1,
+    complete="networks",
     flags=(Flag("format", "f", "string", "", FORMAT_HELP), Flag("verbose", "v", "bool", False, "Verbose output for diagnostics")),
 )
 

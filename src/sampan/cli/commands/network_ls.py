@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS]", "List networks", max_args=0, aliases=("network ls", "network list"),
+    "[OPTIONS]",
+    "List networks",
+    max_args=0,
+    aliases=("network ls", "network list"),
     flags=(
         Flag("filter", "f", "filter", None, 'Provide filter values (e.g. "driver=bridge")'),
         Flag("format", "", "string", "", FORMAT_HELP),

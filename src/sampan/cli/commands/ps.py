@@ -20,7 +20,10 @@ FORMAT_HELP = (
 )
 
 SPEC = Command(
-    "[OPTIONS]", "List containers", max_args=0, aliases=("container ls", "container list", "container ps", "ps"),
+    "[OPTIONS]",
+    "List containers",
+    max_args=0,
+    aliases=("container ls", "container list", "container ps", "ps"),
     flags=(
         Flag("all", "a", "bool", False, "Show all containers (default shows just running)"),
         Flag("filter", "f", "filter", None, "Filter output based on conditions provided"),
@@ -63,7 +66,11 @@ def run(ctx: Context, args: Parsed) -> int:
     if source and _uses_size(source) and not quiet and not args.changed("size"):
         size = True
     limit = 1 if args.bool("latest") and args.int("last") == -1 else args.int("last")
-    query: dict[str, object] = {"all": True if args.bool("all") else None, "limit": limit if limit > 0 else None, "size": True if size else None}
+    query: dict[str, object] = {
+        "all": True if args.bool("all") else None,
+        "limit": limit if limit > 0 else None,
+        "size": True if size else None,
+    }
     if args.get("filter"):
         from sampan.cli.filters import encode
 

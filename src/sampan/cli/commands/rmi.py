@@ -10,12 +10,22 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", min_args=1, aliases=("image rm", "image remove", "rmi"), complete="images",
+    "[OPTIONS] IMAGE [IMAGE...]",
+    "Remove one or more images",
+    min_args=1,
+    aliases=("image rm", "image remove", "rmi"),
+    complete="images",
     flags=(
         Flag("force", "f", "bool", False, "Force removal of the image"),
         Flag("no-prune", "", "bool", False, "Do not delete untagged parents"),
-        Flag("platform", "", "list", (), 'Remove only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")',
-             api="1.50"),
+        Flag(
+            "platform",
+            "",
+            "list",
+            (),
+            'Remove only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")',
+            api="1.50",
+        ),
     ),
 )
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS]", "Show docker disk usage", max_args=0, aliases=("system df",),
+    "[OPTIONS]",
+    "Show docker disk usage",
+    max_args=0,
+    aliases=("system df",),
     flags=(
         Flag("format", "", "string", "", FORMAT_HELP),
         Flag("verbose", "v", "bool", False, "Show detailed information on space usage"),
@@ -49,19 +52,26 @@ def _verbose(df: dict[str, Any], source: str) -> str:
     image_rows = []
     for image in df.get("Images") or ():
         named = [row for row in images.rows([image], "", trunc=trunc, digests=False) if row.Tag() != "<none>"]
-        image_rows.append(images.Image(image, named[0].Repository(), named[0].Tag(), "", trunc=trunc) if named
-                          else images.Image(image, "<none>", "<none>", "", trunc=trunc))
+        image_rows.append(
+            images.Image(image, named[0].Repository(), named[0].Tag(), "", trunc=trunc)
+            if named
+            else images.Image(image, "<none>", "<none>", "", trunc=trunc)
+        )
     container_rows = [containers.Container({**one, "SizeRootFs": 0}, trunc=trunc) for one in df.get("Containers") or ()]
     volume_rows = [objects.Volume(one) for one in df.get("Volumes") or ()]
     cache = df.get("BuildCache") or []
     cache_rows = [objects.Cache(one, trunc=trunc) for one in cache]
     if source != "table":
         text = "{{json .}}" if source == "json" else source.removeprefix("table")
-        data = GoMap("*formatter.diskUsageContext", {
-            "Images": GoList("[]*formatter.imageContext", list(image_rows)), "Containers": GoList("[]*formatter.ContainerContext", list(container_rows)),
-            "Volumes": GoList("[]*formatter.volumeContext", list(volume_rows)),
-            "BuildCache": GoList("[]*formatter.buildCacheContext", list(cache_rows)),
-        })
+        data = GoMap(
+            "*formatter.diskUsageContext",
+            {
+                "Images": GoList("[]*formatter.imageContext", list(image_rows)),
+                "Containers": GoList("[]*formatter.ContainerContext", list(container_rows)),
+                "Volumes": GoList("[]*formatter.volumeContext", list(volume_rows)),
+                "BuildCache": GoList("[]*formatter.buildCacheContext", list(cache_rows)),
+            },
+        )
         if text == "{{json .}}":
             from sampan.cli.format import gojson
 
@@ -70,8 +80,12 @@ def _verbose(df: dict[str, Any], source: str) -> str:
         return result
     built = human_size(sum(one.get("Size") or 0 for one in cache if not one.get("Shared")))
     return (
-        "Images space usage:\n\n" + render(_IMAGES, image_rows, images.Image, images.HEADER)
-        + "\nContainers space usage:\n\n" + render(_CONTAINERS, container_rows, containers.Container, containers.HEADER)
-        + "\nLocal Volumes space usage:\n\n" + render(_VOLUMES, volume_rows, objects.Volume, objects.VOLUME_HEADER)
-        + f"\nBuild cache usage: {built}\n\n" + render(_CACHE, cache_rows, objects.Cache, objects.CACHE_HEADER)
+        "Images space usage:\n\n"
+        + render(_IMAGES, image_rows, images.Image, images.HEADER)
+        + "\nContainers space usage:\n\n"
+        + render(_CONTAINERS, container_rows, containers.Container, containers.HEADER)
+        + "\nLocal Volumes space usage:\n\n"
+        + render(_VOLUMES, volume_rows, objects.Volume, objects.VOLUME_HEADER)
+        + f"\nBuild cache usage: {built}\n\n"
+        + render(_CACHE, cache_rows, objects.Cache, objects.CACHE_HEADER)
     )

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", min_args=2, max_args=2,
-    aliases=("image tag", "tag"), complete="images",
+    "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+    "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    min_args=2,
+    max_args=2,
+    aliases=("image tag", "tag"),
+    complete="images",
 )
 
 

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 SPEC = Command("[OPTIONS]", "Show the version information", max_args=0, flags=(Flag("format", "f", "string", "", FORMAT_HELP),))
 _DETAILS = (
-    ("ApiVersion", "ApiVersion"), ("MinAPIVersion", "MinAPIVersion"), ("GitCommit", "GitCommit"), ("GoVersion", "GoVersion"),
-    ("Os", "Os"), ("Arch", "Arch"), ("BuildTime", "BuildTime"),
+    ("ApiVersion", "ApiVersion"),
+    ("MinAPIVersion", "MinAPIVersion"),
+    ("GitCommit", "GitCommit"),
+    ("GoVersion", "GoVersion"),
+    ("Os", "Os"),
+    ("Arch", "Arch"),
+    ("BuildTime", "BuildTime"),
 )
 
 
@@ -29,9 +34,16 @@ def client_version(api_version: str) -> dict[str, Any]:
 
     machine = os.uname().machine
     return {
-        "Platform": {"Name": "Sampan"}, "Version": VERSION, "ApiVersion": api_version, "DefaultAPIVersion": CLIENT_API_VERSION,
-        "GoVersion": f"python{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}", "GitCommit": "", "Os": "linux",
-        "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine), "BuildTime": "", "Context": "default",
+        "Platform": {"Name": "Sampan"},
+        "Version": VERSION,
+        "ApiVersion": api_version,
+        "DefaultAPIVersion": CLIENT_API_VERSION,
+        "GoVersion": f"python{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
+        "GitCommit": "",
+        "Os": "linux",
+        "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
+        "BuildTime": "",
+        "Context": "default",
     }
 
 
@@ -96,9 +108,14 @@ def _lines(client: dict[str, Any], server: dict[str, Any] | None) -> list[str]:
     api = client["ApiVersion"]
     lowered = f" (downgraded from {client['DefaultAPIVersion']})" if api != client["DefaultAPIVersion"] else ""
     lines = [
-        f"Client: {client['Platform']['Name']}", f" Version:\t{client['Version']}", f" API version:\t{api}{lowered}",
-        f" Go version:\t{client['GoVersion']}", f" Git commit:\t{client['GitCommit']}", f" Built:\t{client['BuildTime']}",
-        f" OS/Arch:\t{client['Os']}/{client['Arch']}", f" Context:\t{client['Context']}",
+        f"Client: {client['Platform']['Name']}",
+        f" Version:\t{client['Version']}",
+        f" API version:\t{api}{lowered}",
+        f" Go version:\t{client['GoVersion']}",
+        f" Git commit:\t{client['GitCommit']}",
+        f" Built:\t{client['BuildTime']}",
+        f" OS/Arch:\t{client['Os']}/{client['Arch']}",
+        f" Context:\t{client['Context']}",
     ]
     lines = [line for line in lines if not line.endswith("\t")]
     if server is None:
@@ -114,8 +131,11 @@ def _lines(client: dict[str, Any], server: dict[str, Any] | None) -> list[str]:
             continue
         get = details.get
         lines += [
-            f"  API version:\t{get('ApiVersion', '')} (minimum version {get('MinAPIVersion', '')})", f"  Go version:\t{get('GoVersion', '')}",
-            f"  Git commit:\t{get('GitCommit', '')}", f"  Built:\t{get('BuildTime', '')}", f"  OS/Arch:\t{get('Os', '')}/{get('Arch', '')}",
+            f"  API version:\t{get('ApiVersion', '')} (minimum version {get('MinAPIVersion', '')})",
+            f"  Go version:\t{get('GoVersion', '')}",
+            f"  Git commit:\t{get('GitCommit', '')}",
+            f"  Built:\t{get('BuildTime', '')}",
+            f"  OS/Arch:\t{get('Os', '')}/{get('Arch', '')}",
             f"  Experimental:\t{get('Experimental', '')}",
         ]
     return lines

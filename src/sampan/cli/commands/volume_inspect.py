@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS] VOLUME [VOLUME...]", "Display detailed information on one or more volumes", min_args=1, complete="volumes",
+    "[OPTIONS] VOLUME [VOLUME...]",
+    "Display detailed information on one or more volumes",
+    min_args=1,
+    complete="volumes",
     flags=(Flag("format", "f", "string", "", FORMAT_HELP),),
 )
 

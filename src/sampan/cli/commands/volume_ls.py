@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS]", "List volumes", max_args=0, aliases=("volume ls", "volume list"),
+    "[OPTIONS]",
+    "List volumes",
+    max_args=0,
+    aliases=("volume ls", "volume list"),
     flags=(
         Flag("filter", "f", "filter", None, 'Provide filter values (e.g. "dangling=true")'),
         Flag("format", "", "string", "", FORMAT_HELP),

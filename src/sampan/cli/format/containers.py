@@ -6,7 +6,7 @@ import time
 
 from sampan.cli.format.lex import go_quote
 from sampan.cli.format.table import ellipsis
-from sampan.cli.format.values import Methods, Ptr
+from sampan.cli.format.values import Methods, Ptr, Shown
 from sampan.units import human_duration, human_size
 
 TYPE_CHECKING = False
@@ -14,9 +14,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 HEADER = {
-    "ID": "CONTAINER ID", "Names": "NAMES", "Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT", "RunningFor": "CREATED",
-    "Ports": "PORTS", "State": "STATE", "Status": "STATUS", "Size": "SIZE", "Labels": "LABELS", "Mounts": "MOUNTS",
-    "LocalVolumes": "LOCAL VOLUMES", "Networks": "NETWORKS", "Platform": "PLATFORM",
+    "ID": "CONTAINER ID",
+    "Names": "NAMES",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "CreatedAt": "CREATED AT",
+    "RunningFor": "CREATED",
+    "Ports": "PORTS",
+    "State": "STATE",
+    "Status": "STATUS",
+    "Size": "SIZE",
+    "Labels": "LABELS",
+    "Mounts": "MOUNTS",
+    "LocalVolumes": "LOCAL VOLUMES",
+    "Networks": "NETWORKS",
+    "Platform": "PLATFORM",
 }
 TABLE = "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 RAW = (
@@ -106,10 +118,13 @@ class Container(Methods):
         platform = (self.c.get("ImageManifestDescriptor") or {}).get("platform")
         if not platform:
             return Ptr("*formatter.Platform", None)
+        from sampan.cli.format import schema
+
         parts = [platform.get("os") or "unknown", platform.get("architecture", ""), platform.get("variant", "")]
         if platform.get("os.version"):
             parts[0] += f"({platform['os.version']})"
-        return "/".join(part for part in parts if part)
+        known = schema.decode("v1.Platform", platform)
+        return Shown(known.schema, known.fields, "/".join(part for part in parts if part))
 
     def Ports(self) -> str:
         return ports(self.c.get("Ports") or [])
@@ -130,7 +145,7 @@ class Container(Methods):
         return labels(self.c.get("Labels"))
 
     def Label(self, name: str) -> str:
-        return (self.c.get("Labels") or {}).get(name, "")
+        return str((self.c.get("Labels") or {}).get(name, ""))
 
     def Mounts(self) -> str:
         names = [mount.get("Name") or mount.get("Source") or "" for mount in self.c.get("Mounts") or ()]

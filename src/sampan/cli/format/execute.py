@@ -109,7 +109,8 @@ class Execution:
 
     def _branch(self, dot: Any, node: Node) -> None:
         mark = len(self.vars)
-        assert node.pipe is not None and node.body is not None
+        assert node.pipe is not None
+        assert node.body is not None
         value = self.pipeline(dot, node.pipe)
         if truth(value):
             self.walk(value if node.kind == "with" else dot, node.body)
@@ -119,7 +120,8 @@ class Execution:
 
     def _range(self, dot: Any, node: Node) -> None:
         outer = len(self.vars)
-        assert node.pipe is not None and node.body is not None
+        assert node.pipe is not None
+        assert node.body is not None
         value, _ = indirect(self.pipeline(dot, node.pipe))
         mark = len(self.vars)
         declared = node.pipe.declared
@@ -270,6 +272,8 @@ class Execution:
             method = self._method(receiver, name)
             if method is not None:
                 return self._call(dot, method, node, name, args, final)
+        if isinstance(receiver, Methods) and name == "Header":
+            return None  # the one exported field of docker's contexts, empty in rows
         has_arguments = len(args) > 1 or final is not _MISSING
         if isinstance(receiver, Struct) and name in receiver.fields:
             if has_arguments:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.format.lex import go_quote
-from sampan.cli.format.values import GoList, GoMap, GoTime, Iface, Methods, Ptr, Struct, type_name
+from sampan.cli.format.values import GoList, GoMap, GoTime, Iface, Methods, Ptr, Shown, Struct, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,14 +65,25 @@ def text(value: Any, *, plus: bool = False, sharp: bool = False, depth: int = 0)
         return "map[" + " ".join(f"{key}:{text(value[key], plus=plus, depth=depth + 1)}" for key in keys) + "]"
     if isinstance(value, list):
         return "[" + " ".join(text(item, plus=plus, depth=depth + 1) for item in value) + "]"
+    if isinstance(value, Shown):
+        return value.shown
     if isinstance(value, Struct):
-        inner = ((f"{name}:" if plus else "") + text(item, plus=plus, depth=depth + 1) for name, item in value.fields.items())
-        return "{" + " ".join(inner) + "}"
+        return _struct(value, value.schema, plus, depth)
     if isinstance(value, GoTime):
         return str(value)
     if isinstance(value, Methods):
         return "&{}"
     return str(value)
+
+
+def _struct(value: Struct, schema: Any, plus: bool, depth: int) -> str:
+    """A struct's fields; embedded structs have braces of their own."""
+    inner = []
+    for part in schema.shape:
+        label = f"{part if isinstance(part, str) else part.name.rpartition('.')[2]}:" if plus else ""
+        shown = text(value.fields[part], plus=plus, depth=depth + 1) if isinstance(part, str) else _struct(value, part, plus, depth)
+        inner.append(label + shown)
+    return "{" + " ".join(inner) + "}"
 
 
 def sprint(values: Sequence[Any]) -> str:

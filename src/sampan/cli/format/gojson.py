@@ -13,9 +13,9 @@ _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r":
 
 def quote(text: str, *, html: bool) -> str:
     """A JSON string. html: escape <, > and & too, as json.Marshal does and an encoder without SetEscapeHTML(false)."""
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        if not html or not ("<" in text or ">" in text or "&" in text):
-            return f'"{text}"'
+    plain = text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+    if plain and not (html and ("<" in text or ">" in text or "&" in text)):
+        return f'"{text}"'
     out = ['"']
     for char in text:
         if char in _SHORT:

@@ -259,7 +259,9 @@ class Lexer:
         return self._emit("bool" if word in ("true", "false") else "identifier")
 
     def _quoted(self, quote: str) -> Token:
-        kind, name = {'"': ("string", "quoted string"), "'": ("constant", "character constant"), "`": ("rawstring", "raw quoted string")}[quote]
+        kind, name = {'"': ("string", "quoted string"), "'": ("constant", "character constant"), "`": ("rawstring", "raw quoted string")}[
+            quote
+        ]
         while True:
             char = self._peek()
             self.pos += 1

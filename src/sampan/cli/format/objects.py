@@ -13,17 +13,40 @@ if TYPE_CHECKING:
     from typing import Any
 
 NETWORK_HEADER = {
-    "ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL",
-    "Labels": "LABELS", "CreatedAt": "CREATED AT",
+    "ID": "NETWORK ID",
+    "Name": "NAME",
+    "Driver": "DRIVER",
+    "Scope": "SCOPE",
+    "IPv4": "IPV4",
+    "IPv6": "IPV6",
+    "Internal": "INTERNAL",
+    "Labels": "LABELS",
+    "CreatedAt": "CREATED AT",
 }
 VOLUME_HEADER = {
-    "Name": "VOLUME NAME", "Group": "GROUP", "Driver": "DRIVER", "Scope": "SCOPE", "Availability": "AVAILABILITY",
-    "Mountpoint": "MOUNTPOINT", "Labels": "LABELS", "Links": "LINKS", "Size": "SIZE", "Status": "STATUS",
+    "Name": "VOLUME NAME",
+    "Group": "GROUP",
+    "Driver": "DRIVER",
+    "Scope": "SCOPE",
+    "Availability": "AVAILABILITY",
+    "Mountpoint": "MOUNTPOINT",
+    "Labels": "LABELS",
+    "Links": "LINKS",
+    "Size": "SIZE",
+    "Status": "STATUS",
 }
 DF_HEADER = {"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE"}
 CACHE_HEADER = {
-    "ID": "CACHE ID", "Parent": "PARENT", "CacheType": "CACHE TYPE", "Size": "SIZE", "CreatedSince": "CREATED", "LastUsedSince": "LAST USED",
-    "UsageCount": "USAGE", "InUse": "IN USE", "Shared": "SHARED", "Description": "DESCRIPTION",
+    "ID": "CACHE ID",
+    "Parent": "PARENT",
+    "CacheType": "CACHE TYPE",
+    "Size": "SIZE",
+    "CreatedSince": "CREATED",
+    "LastUsedSince": "LAST USED",
+    "UsageCount": "USAGE",
+    "InUse": "IN USE",
+    "Shared": "SHARED",
+    "Description": "DESCRIPTION",
 }
 
 
@@ -67,7 +90,7 @@ class Network(Methods):
         return labels(self.n.get("Labels"))
 
     def Label(self, name: str) -> str:
-        return (self.n.get("Labels") or {}).get(name, "")
+        return str((self.n.get("Labels") or {}).get(name, ""))
 
     def CreatedAt(self) -> str:
         from sampan.cli.format.gotime import go_string
@@ -100,7 +123,7 @@ class Volume(Methods):
         return labels(self.v.get("Labels"))
 
     def Label(self, name: str) -> str:
-        return (self.v.get("Labels") or {}).get(name, "")
+        return str((self.v.get("Labels") or {}).get(name, ""))
 
     def Links(self) -> str:
         usage = self.v.get("UsageData")
@@ -234,7 +257,12 @@ def usages(df: dict[str, Any]) -> list[Usage]:
     return [
         Usage("Images", len(images), sum(image.get("Containers", 0) > 0 for image in images), total, total - used),
         Usage("Containers", len(containers), len(active), written, written - sum(one.get("SizeRw") or 0 for one in active)),
-        Usage("Local Volumes", len(volumes), sum(count > 0 for count, _ in sizes), sum(size for _, size in known),
-              sum(size for count, size in known if count == 0)),
+        Usage(
+            "Local Volumes",
+            len(volumes),
+            sum(count > 0 for count, _ in sizes),
+            sum(size for _, size in known),
+            sum(size for count, size in known if count == 0),
+        ),
         Usage("Build Cache", len(cache), sum(bool(one.get("InUse")) for one in cache), built, built - in_use, percent=False),
     ]

@@ -14,7 +14,22 @@ class Node:
     """A node of the tree. kind: text action if range with template break continue list pipe command field variable chain identifier
     dot nil bool number string end else. `str(node)` is the source as Go's errors quote it."""
 
-    __slots__ = ("alternative", "args", "assign", "body", "commands", "declared", "kind", "line", "names", "node", "pipe", "pos", "text", "value")
+    __slots__ = (
+        "alternative",
+        "args",
+        "assign",
+        "body",
+        "commands",
+        "declared",
+        "kind",
+        "line",
+        "names",
+        "node",
+        "pipe",
+        "pos",
+        "text",
+        "value",
+    )
 
     def __init__(self, kind: str, pos: int, line: int = 0, text: str = "") -> None:
         self.kind = kind

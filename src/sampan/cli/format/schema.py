@@ -32,17 +32,24 @@ class Field:
 
 
 class StructType:
-    """A struct's name and its fields, embedded ones in place."""
+    """A struct's name and its fields, those of embedded structs in place; `shape` has the embedded structs as they are."""
 
-    __slots__ = ("fields", "name")
+    __slots__ = ("fields", "name", "shape")
 
-    def __init__(self, name: str, fields: list[Field]) -> None:
+    def __init__(self, name: str, parts: list[Field | StructType]) -> None:
         self.name = name
-        self.fields = fields
+        self.fields: list[Field] = []
+        for part in parts:
+            self.fields += part.fields if isinstance(part, StructType) else [part]
+        self.shape = [part if isinstance(part, StructType) else part.name for part in parts]
 
     def json_items(self, value: Struct) -> list[tuple[str, Any]]:
         """Keys and values as encoding/json writes them."""
-        return [(field.json, value.fields[field.name]) for field in self.fields if not (field.omit and _is_empty(value.fields[field.name]))]
+        items = [
+            (field.json, value.fields[field.name]) for field in self.fields if not (field.omit and _is_empty(value.fields[field.name]))
+        ]
+        # docker's registry settings are written by way of a map
+        return sorted(items, key=lambda item: item[0]) if self.name.startswith("registry.") else items
 
 
 def _is_empty(value: Any) -> bool:
@@ -65,14 +72,11 @@ def struct(name: str) -> StructType | None:
         lines = _tables()["structs"].get(name)
         if lines is None:
             return None
-        fields: list[Field] = []
+        parts: list[Field | StructType] = []
         for line in lines:
-            if line.startswith("<"):
-                embedded = struct(line[1:])
-                fields += embedded.fields if embedded else []
-            else:
-                fields.append(Field(line))
-        known = _structs[name] = StructType(name, fields)
+            embedded = struct(line[1:]) if line.startswith("<") else None
+            parts.append(embedded if embedded is not None else Field(line))
+        known = _structs[name] = StructType(name, parts)
     return known
 
 

@@ -76,6 +76,16 @@ class Struct:
         return name
 
 
+class Shown(Struct):
+    """A struct with a String method of its own."""
+
+    __slots__ = ("shown",)
+
+    def __init__(self, schema: Any, fields: dict[str, Any], shown: str) -> None:
+        super().__init__(schema, fields)
+        self.shown = shown
+
+
 class GoTime:
     """A time.Time."""
 
@@ -162,9 +172,12 @@ def elem_type(name: str) -> str:
         return name[2:]
     if name.startswith("map["):
         return name[name.index("]") + 1 :]
-    return {"formatter.SubHeaderContext": "string", "nat.PortMap": "[]nat.PortBinding", "strslice.StrSlice": "string", "nat.PortSet": "struct {}"}.get(
-        name, "interface {}"
-    )
+    return {
+        "formatter.SubHeaderContext": "string",
+        "nat.PortMap": "[]nat.PortBinding",
+        "strslice.StrSlice": "string",
+        "nat.PortSet": "struct {}",
+    }.get(name, "interface {}")
 
 
 def kind(value: Any) -> str:
@@ -185,7 +198,7 @@ def kind(value: Any) -> str:
         (complex, "complex"),
         ((Struct, GoTime), "struct"),
     ):
-        if isinstance(value, python):  # type: ignore[arg-type]
+        if isinstance(value, python):
             return name
     return "ptr"
 
