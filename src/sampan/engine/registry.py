@@ -9,7 +9,6 @@ from contextlib import suppress
 import msgspec
 
 from sampan.errors import Conflict, InvalidArgument, NotFound
-from sampan.ids import ContainerId
 from sampan.spec.docker_api.container import Config, HostConfig
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.state.containers import ContainerRepository, ContainerRow, ContainerState

@@ -92,6 +92,9 @@ class Runner:
         self.on_removal: Callable[[Container], Awaitable[None]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._handled: set[str] = set()
+        self._early: dict[str, list[Callable[[], None]]] = {}
+        """Events of a run whose start is still being noted here: a process may end before the reply to its launch is read."""
+        self.on_started: Callable[[Container], Awaitable[None]] | None = None
 
     # small things
 
@@ -124,6 +127,7 @@ class Runner:
         """Start a stopped container; the caller holds its lock. Raises StartFailure and other EngineErrors, leaving it stopped."""
         run = container.state.run + 1
         key = f"{container.id}.{run}"
+        self._early[key] = []
         try:
             async with contextlib.AsyncExitStack() as undo:
                 launched, stdin, endpoint = await self._launch(container, key, undo)
@@ -138,11 +142,16 @@ class Runner:
                 container.exited.clear()
                 undo.pop_all()
         except EngineError as error:
+            self._early.pop(key, None)
             code = error.exit_code if isinstance(error, launching.StartFailure) else 128
             self.containers.set_state(container, msgspec.structs.replace(container.state, exit_code=code, error=error.message, run=run))
             self.publish(container, "die", {"exitCode": str(code), "execDuration": "0"})
             raise
+        if self.on_started is not None:
+            await self.on_started(container)
         self.publish(container, "start")
+        for again in self._early.pop(key, ()):
+            again()
 
     async def _launch(self, container: Container, key: str, undo: contextlib.AsyncExitStack) -> tuple[Launched, int | None, EndpointState]:
         mounts = mounting.mounts_of(container.host_config)
@@ -216,6 +225,9 @@ class Runner:
 
     def exit_event(self, key: str, code: int, at: int) -> None:
         """A process ended (told by the supervisor, the keeper, or found at start). Told twice, handled once."""
+        if key in self._early:
+            self._early[key].append(lambda: self.exit_event(key, code, at))
+            return
         container = self.containers.get(key.partition(".")[0])
         if container is None or container.key != key or key in self._handled or not container.is_running:
             return
@@ -233,6 +245,17 @@ class Runner:
             self.publish(container, "oom")
         duration = max(0, (container.state.finished_at - state.started_at) // 1_000_000_000)
         self.spawn(self._finish(container, key, code, duration))
+
+    def drained_event(self, key: str) -> None:
+        """The keeper has all output of a run in the log."""
+        if key in self._early:
+            self._early[key].append(lambda: self.drained_event(key))
+            return
+        container = self.containers.get(key.partition(".")[0])
+        if container is not None and container.live is not None and container.live.key == key:
+            container.live.drained.set()
+            for wake in container.live.followers:
+                wake.set()
 
     async def _finish(self, container: Container, key: str, code: int, duration: int) -> None:
         """Give everything of a run back, then tell those who wait."""

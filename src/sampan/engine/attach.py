@@ -1,0 +1,273 @@
+"""AttachService: attach and logs, both readers of the container's log (the design's "the log is the buffer")."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from sampan.engine.registry import Container, Containers, Live
+from sampan.engine.runner import Runner
+from sampan.engine.streaming import DetachScanner, detach_keys, pump_input
+from sampan.errors import Conflict, EngineError, InvalidArgument, SystemFailure
+from sampan.logs import reader as logreader
+from sampan.logs.reader import LogQuery
+from sampan.runtime.logframe import Position
+from sampan.streams import Duplex
+
+OpenStream = Callable[[bool], Awaitable[Duplex]]
+PROGRESS_STEP = 1 << 20
+_names = itertools.count(1)
+
+
+class AttachOptions(msgspec.Struct, frozen=True):
+    """The query of attach. The API has its own type of the same shape."""
+
+    stream: bool = False
+    logs: bool = False
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    detach_keys: str = ""
+
+
+class LogOptions(msgspec.Struct, frozen=True):
+    """The query of logs."""
+
+    stdout: bool = False
+    stderr: bool = False
+    follow: bool = False
+    timestamps: bool = False
+    details: bool = False
+    since: int = 0
+    until: int = 0
+    tail: int = -1
+
+
+class LogStream(msgspec.Struct, frozen=True):
+    """A valid log request under way."""
+
+    multiplexed: bool
+    chunks: AsyncIterator[bytes]
+
+
+class RunFollower:
+    """Follows a run's log: woken by the keeper through an eventfd, ended once the keeper has drained the run's output."""
+
+    def __init__(self, runner: Runner, live: Live, *, attach: bool) -> None:
+        self._runner = runner
+        self._live = live
+        self._attach = attach
+        self._name = f"{os.getpid()}.{next(_names)}"
+        self._wake = asyncio.Event()
+        self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._told: Position = (0, 0)
+        live.followers.add(self._wake)
+        asyncio.get_running_loop().add_reader(self._eventfd, self._readable)
+
+    def _readable(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._eventfd)
+        self._wake.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run's log is complete."""
+        return self._live.drained.is_set()
+
+    async def begin(self) -> Position | None:
+        """Register with the keeper; the log's end at that moment, None when the keeper has forgotten the run."""
+        try:
+            reply = await self._runner.keeper.follow(self._live.key, self._name, self._attach, None, self._eventfd)
+        except EngineError:
+            return None
+        if reply.get("drained"):
+            self._live.drained.set()
+        self._told = (reply["pos"][0], reply["pos"][1])
+        return self._told
+
+    async def wait(self) -> None:
+        """Until something may be new."""
+        await self._wake.wait()
+        self._wake.clear()
+
+    def progress(self, position: Position) -> None:
+        """Everything before position has been sent to the client."""
+        if self._attach and (position[0] != self._told[0] or position[1] - self._told[1] >= PROGRESS_STEP):
+            self._told = position
+            self._runner.keeper.progress(self._name, position)
+
+    async def close(self) -> None:
+        """Leave."""
+        asyncio.get_running_loop().remove_reader(self._eventfd)
+        self._live.followers.discard(self._wake)
+        os.close(self._eventfd)
+        with contextlib.suppress(EngineError):
+            await self._runner.keeper.unfollow(self._name)
+
+
+class AttachService:
+    """See api/services.py for the contract."""
+
+    def __init__(self, containers: Containers, runner: Runner) -> None:
+        self._containers = containers
+        self._runner = runner
+        self._pending: dict[str, set[asyncio.Future[RunFollower]]] = {}
+
+    async def started(self, container: Container) -> None:
+        """Called by the runner once a run's keeper stream exists and before its process runs: attach clients that wait take hold of it."""
+        waiting = self._pending.pop(container.id, set())
+        for future in waiting:
+            live = container.live
+            if live is None or future.done():
+                continue
+            follower = RunFollower(self._runner, live, attach=True)
+            # A keeper that has forgotten the run already has drained it: the follower then has ended, and the log holds everything.
+            if await follower.begin() is None:
+                live.drained.set()
+            if future.done():
+                await follower.close()
+            else:
+                future.set_result(follower)
+
+    async def logs(self, ref: str, options: LogOptions) -> LogStream:
+        """Stored output. Raises NotFound, InvalidArgument, SystemFailure."""
+        container = self._containers.find(ref)
+        if not (options.stdout or options.stderr):
+            raise InvalidArgument("Bad parameters: you must choose at least one stream")
+        if container.host_config.log_config.type == "none":
+            raise SystemFailure("configured logging driver does not support reading")
+        tty = container.config.tty
+        query = LogQuery(
+            stdout=options.stdout, stderr=options.stderr, since=options.since, until=options.until, tail=options.tail,
+            timestamps=options.timestamps, details="" if not options.details else self._details(container), multiplexed=not tty,
+        )  # fmt: skip
+        return LogStream(multiplexed=not tty, chunks=self._log_chunks(container, query, follow=options.follow))
+
+    @staticmethod
+    def _details(container: Container) -> str:
+        config = container.host_config.log_config.config or {}
+        names = [name for name in config.get("labels", "").split(",") if name]
+        labels = container.config.labels or {}
+        return ",".join(f"{name}={labels[name]}" for name in names if name in labels)
+
+    async def _log_chunks(self, container: Container, query: LogQuery, *, follow: bool) -> AsyncIterator[bytes]:
+        directory = str(self._runner.paths.log(container.id))
+        live = container.live
+        follower = None
+        if follow and live is not None:
+            follower = RunFollower(self._runner, live, attach=False)
+            if await follower.begin() is None:
+                await follower.close()
+                follower = None
+        try:
+            async for chunk in logreader.read_log(directory, query, follower):
+                yield chunk
+        finally:
+            if follower is not None:
+                await follower.close()
+
+    async def attach(self, ref: str, options: AttachOptions, open_stream: OpenStream) -> None:
+        """Attach until the streams end, the client leaves or detaches. Raises NotFound, Conflict, InvalidArgument before it has begun."""
+        container = self._containers.find(ref)
+        keys = detach_keys(options.detach_keys)
+        if container.state.paused:
+            raise Conflict(f"container {ref} is paused, unpause the container before attach")
+        if container.state.status == "restarting":
+            raise Conflict(f"container {ref} is restarting, wait until the container is running")
+        tty = container.config.tty
+        directory = str(self._runner.paths.log(container.id))
+        future: asyncio.Future[RunFollower] = asyncio.get_running_loop().create_future()
+        follower: RunFollower | None = None
+        position: Position | None = None
+        if options.stream:
+            if container.live is not None:
+                follower = RunFollower(self._runner, container.live, attach=True)
+                position = await follower.begin()
+                if position is None:
+                    await follower.close()
+                    follower = None
+            else:
+                # A created container: the client attaches first and starts it then (docker run).
+                position = logreader.end_position(directory)
+                self._pending.setdefault(container.id, set()).add(future)
+        try:
+            stream = await open_stream(not tty)
+        except BaseException:
+            future.cancel()
+            if follower is not None:
+                await follower.close()
+            raise
+        self._runner.publish(container, "attach")
+        query = LogQuery(stdout=options.stdout, stderr=options.stderr, multiplexed=not tty)
+        try:
+            if options.logs:
+                past = msgspec.structs.replace(query)
+                async for chunk in logreader.read_log(directory, past):
+                    await stream.send(chunk)
+            if options.stream and position is not None:
+                await self._live(container, options, stream, query, keys, follower, future, position)
+        except ConnectionError:
+            pass
+        finally:
+            future.cancel()
+            stream.close()
+
+    async def _live(self, container: Container, options: AttachOptions, stream: Duplex, query: LogQuery, keys: bytes,
+                    follower: RunFollower | None, future: asyncio.Future[RunFollower], position: Position) -> None:  # fmt: skip
+        gone = asyncio.ensure_future(stream.wait_closed())
+        if follower is None:
+            await asyncio.wait([gone, future], return_when=asyncio.FIRST_COMPLETED)
+            if not future.done() or future.cancelled():
+                gone.cancel()
+                return
+            follower = future.result()
+        tasks: list[asyncio.Future[Any]] = []
+        live = container.live
+        try:
+            output = asyncio.ensure_future(self._send_output(container, stream, query, follower, position))
+            tasks = [output, gone]
+            if options.stdin and live is not None and (container.config.open_stdin or container.config.tty):
+                scanner = DetachScanner(keys) if container.config.tty else None
+                input_task = asyncio.ensure_future(self._take_input(container, live, stream, scanner))
+                tasks.append(input_task)
+                while not output.done() and not gone.done():
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    if input_task.done():
+                        tasks.remove(input_task)
+                        if not input_task.cancelled() and input_task.exception() is None and input_task.result():
+                            self._runner.publish(container, "detach")
+                            break
+                        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                        break
+            else:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in [*tasks, gone]:
+                task.cancel()
+            await asyncio.gather(*tasks, gone, return_exceptions=True)
+            await follower.close()
+
+    async def _send_output(self, container: Container, stream: Duplex, query: LogQuery, follower: RunFollower, position: Position) -> None:
+        async for chunk in logreader.read_from(str(self._runner.paths.log(container.id)), position, query, follower):
+            await stream.send(chunk)
+        await stream.send_eof()
+
+    async def _take_input(self, container: Container, live: Live, stream: Duplex, scanner: DetachScanner | None) -> bool:
+        async def at_eof() -> None:
+            if container.config.stdin_once and not container.config.tty:
+                await self.close_stdin(live)
+
+        return await pump_input(stream, lambda: live.pty if container.config.tty else live.stdin, scanner, at_eof)
+
+    async def close_stdin(self, live: Live) -> None:
+        """Close every copy of a run's stdin: the process reads EOF only when the last one is closed."""
+        if live.stdin is None:
+            return
+        fd, live.stdin = live.stdin, None
+        os.close(fd)
+        with contextlib.suppress(EngineError):
+            await asyncio.gather(self._runner.keeper.close_stdin(live.key), self._runner.supervisor.close_stdin(live.key))

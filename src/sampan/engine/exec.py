@@ -1,0 +1,258 @@
+"""ExecService: further processes in running containers. Their streams belong to sampand alone and are not logged."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from sampan.engine import launching
+from sampan.engine.registry import Container, Containers
+from sampan.engine.runner import Runner
+from sampan.engine.streaming import DetachScanner, detach_keys, pump_input, pump_output
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound
+from sampan.ids import ExecId, new_id
+from sampan.linux import pty
+from sampan.runtime import plan
+from sampan.runtime.client import Launched, LaunchError
+from sampan.spec.docker_api.container import ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest
+from sampan.streams import Duplex
+
+OpenStream = Callable[[bool], Awaitable[Duplex]]
+KEPT_SECONDS = 300.0
+"""How long an ended exec can be inspected, as docker's own clean-up every five minutes."""
+STDOUT, STDERR = 1, 2
+
+
+class Exec:
+    """One exec."""
+
+    def __init__(self, exec_id: ExecId, container: Container, request: ExecCreateRequest) -> None:
+        self.id = exec_id
+        self.container = container
+        self.request = request
+        self.pid = 0
+        self.pidfd = -1
+        self.pty = -1
+        self.running = False
+        self.started = False
+        self.exit_code: int | None = None
+        self.ended = asyncio.Event()
+
+
+class ExecService:
+    """See api/services.py for the contract."""
+
+    def __init__(self, containers: Containers, runner: Runner) -> None:
+        self._containers = containers
+        self._runner = runner
+        self._execs: dict[str, Exec] = {}
+
+    def _find(self, exec_id: str) -> Exec:
+        found = self._execs.get(exec_id)
+        if found is None:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return found
+
+    async def create(self, ref: str, request: ExecCreateRequest) -> str:
+        """Prepare an exec; the answer is its ID. Raises Conflict when the container does not run or is paused."""
+        container = self._containers.find(ref)
+        if not container.is_running:
+            raise Conflict(f"container {container.id} is not running")
+        if container.state.paused:
+            raise Conflict(f"Container {ref} is paused, unpause the container before exec")
+        if not request.cmd:
+            raise InvalidArgument("No exec command specified")
+        if request.working_dir and not request.working_dir.startswith("/"):
+            raise InvalidArgument(f"the working directory '{request.working_dir}' is invalid, it needs to be an absolute path")
+        detach_keys(request.detach_keys)
+        created = Exec(ExecId(new_id()), container, request)
+        self._execs[created.id] = created
+        container.exec_ids.add(created.id)
+        self._runner.publish(container, f"exec_create: {' '.join(request.cmd)}", {"execID": created.id})
+        return created.id
+
+    async def inspect(self, exec_id: str) -> ExecInspect:
+        """State and exit code."""
+        found = self._find(exec_id)
+        request = found.request
+        words = request.cmd or [""]
+        return ExecInspect(
+            id=found.id, running=found.running, exit_code=found.exit_code,
+            process_config=ExecProcessConfig(tty=request.tty, entrypoint=words[0], arguments=list(words[1:]),
+                                             privileged=request.privileged, user=request.user),
+            open_stdin=request.attach_stdin, open_stderr=request.attach_stderr, open_stdout=request.attach_stdout,
+            can_remove=found.exit_code is not None, container_id=found.container.id, detach_keys=request.detach_keys, pid=found.pid,
+        )  # fmt: skip
+
+    async def resize(self, exec_id: str, *, height: int, width: int) -> None:
+        """Set the terminal's size. Raises Conflict when there is none."""
+        found = self._find(exec_id)
+        if not found.running or found.pty < 0:
+            raise InvalidArgument(f"exec {exec_id} is not running with a terminal")
+        pty.set_size(found.pty, height, width)
+
+    def _plan(self, found: Exec) -> dict[str, Any]:
+        container, request = found.container, found.request
+        host = container.host_config
+        security = launching.SecurityOptions(host.security_opt or [])
+        own = {entry.partition("=")[0] for entry in request.env or ()}
+        env = [entry for entry in launching.environment_of(container.config) if entry.partition("=")[0] not in own]
+        if request.tty and "TERM" not in own and not container.config.tty:
+            env.append("TERM=xterm")
+        size = request.console_size
+        spec = plan.ExecSpec(
+            id=found.id, args=tuple(request.cmd or ()), env=(*env, *(entry for entry in request.env or () if "=" in entry)),
+            cwd=request.working_dir or container.config.working_dir or "/", user=request.user or container.config.user,
+            groups_add=tuple(host.group_add or ()), tty=request.tty, console_size=(size[0], size[1]) if size and all(size) else None,
+            capabilities=launching.capability_names(host), seccomp=security.seccomp, no_new_privileges=security.no_new_privileges,
+            cgroup=self._runner.paths.cgroup(container.id),
+            namespaces=launching.namespaces_of(host, netns=host.network_mode != "host"),
+            privileged=request.privileged or host.privileged, oom_score_adj=host.oom_score_adj,
+        )  # fmt: skip
+        return plan.exec_plan(spec)
+
+    async def start(self, exec_id: str, request: ExecStartRequest, open_stream: OpenStream) -> None:
+        """Run it; see api/services.py."""
+        found = self._find(exec_id)
+        if found.started:
+            raise Conflict(f"exec {exec_id} has already been started" if found.running else f"exec {exec_id} has already run")
+        if not found.container.is_running:
+            raise Conflict(f"container {found.container.id} is not running")
+        if found.container.state.paused:
+            raise Conflict(f"Container {found.container.id} is paused, unpause the container before exec")
+        found.started = True
+        if request.console_size and not found.request.console_size:
+            found.request = msgspec.structs.replace(found.request, console_size=request.console_size)
+        if request.detach:
+            fds = {name: os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for name in (() if found.request.tty else ("stdout", "stderr"))}
+            try:
+                await self._launch(found, fds)
+            finally:
+                for fd in fds.values():
+                    os.close(fd)
+            return
+        stream = await open_stream(not found.request.tty)
+        try:
+            await self._run_attached(found, stream)
+        except ConnectionError:
+            pass
+        finally:
+            stream.close()
+
+    async def _run_attached(self, found: Exec, stream: Duplex) -> None:
+        request = found.request
+        theirs: dict[str, int] = {}
+        outputs: list[tuple[int, int | None]] = []
+        stdin = -1
+        if not request.tty:
+            for name, wanted, kind in (("stdout", request.attach_stdout, STDOUT), ("stderr", request.attach_stderr, STDERR)):
+                if wanted:
+                    ours, theirs[name] = os.pipe2(os.O_CLOEXEC)
+                    os.set_blocking(ours, False)
+                    outputs.append((ours, kind))
+                else:
+                    theirs[name] = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            if request.attach_stdin:
+                theirs["stdin"], stdin = os.pipe2(os.O_CLOEXEC)
+                os.set_blocking(stdin, False)
+        try:
+            await self._launch(found, theirs)
+        except EngineError as error:
+            for fd, _ in outputs:
+                os.close(fd)
+            if stdin >= 0:
+                os.close(stdin)
+            await stream.send(error.message.encode() + b"\r\n")
+            await stream.send_eof()
+            return
+        finally:
+            for fd in theirs.values():
+                os.close(fd)
+        if request.tty:
+            os.set_blocking(found.pty, False)
+            outputs.append((os.dup(found.pty), None))
+            stdin = os.dup(found.pty) if request.attach_stdin else -1
+        await self._stream(found, stream, outputs, stdin)
+
+    async def _stream(self, found: Exec, stream: Duplex, outputs: list[tuple[int, int | None]], stdin: int) -> None:
+        held = [stdin]
+
+        async def at_eof() -> None:
+            if held[0] >= 0 and not found.request.tty:
+                os.close(held[0])
+                held[0] = -1
+
+        async def all_output() -> None:
+            await asyncio.gather(*(pump_output(stream, fd, kind) for fd, kind in outputs))
+            await found.ended.wait()
+
+        output = asyncio.ensure_future(all_output())
+        gone = asyncio.ensure_future(stream.wait_closed())
+        tasks: set[asyncio.Future[Any]] = {output, gone}
+        taking: asyncio.Future[Any] | None = None
+        if stdin >= 0:
+            scanner = DetachScanner(detach_keys(found.request.detach_keys)) if found.request.tty else None
+            taking = asyncio.ensure_future(pump_input(stream, lambda: held[0] if held[0] >= 0 else None, scanner, at_eof))
+            tasks.add(taking)
+        try:
+            while not output.done() and not gone.done():
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if taking is not None and taking in done:
+                    tasks.discard(taking)
+                    if not taking.cancelled() and taking.exception() is None and taking.result():
+                        self._runner.publish(found.container, "exec_detach", {"execID": found.id})
+                        break
+            if output.done() and not output.cancelled():
+                output.result()
+                await stream.send_eof()
+        finally:
+            for task in (output, gone, *([taking] if taking is not None else [])):
+                task.cancel()
+            await asyncio.gather(output, gone, *([taking] if taking is not None else []), return_exceptions=True)
+            if held[0] >= 0:
+                os.close(held[0])
+
+    async def _launch(self, found: Exec, fds: dict[str, int]) -> None:
+        container = found.container
+        words = found.request.cmd or []
+        try:
+            launched: Launched = await self._runner.supervisor.exec(
+                found.id, container.id, (container.state.pid, container.state.start_time), self._plan(found), fds
+            )
+        except LaunchError as error:
+            found.exit_code = launching.exec_failure_code(error)
+            found.ended.set()
+            failure = launching.start_failure(error, list(words))
+            text = failure.message.partition("unable to start container process: ")[2].removeprefix("error during container init: ")
+            raise launching.StartFailure(
+                f"OCI runtime exec failed: exec failed: unable to start container process: {text}" if text else failure.message,
+                found.exit_code,
+            ) from error
+        found.pid, found.pidfd, found.running = launched.pid, launched.pidfd, True
+        found.pty = launched.pty if launched.pty is not None else -1
+        self._runner.publish(container, f"exec_start: {' '.join(words)}", {"execID": found.id})
+
+    def exit_event(self, key: str, code: int) -> bool:
+        """A process ended; False when it is none of ours."""
+        found = self._execs.get(key)
+        if found is None:
+            return False
+        if found.exit_code is None:
+            found.exit_code, found.running, found.pid = code, False, 0
+            for fd in (found.pidfd, found.pty):
+                if fd >= 0:
+                    os.close(fd)
+            found.pidfd = found.pty = -1
+            found.ended.set()
+            found.container.exec_ids.discard(found.id)
+            self._runner.publish(found.container, "exec_die", {"execID": found.id, "exitCode": str(code)})
+            self._runner.spawn(self._forget(key))
+            asyncio.get_running_loop().call_later(KEPT_SECONDS, self._execs.pop, key, None)
+        return True
+
+    async def _forget(self, key: str) -> None:
+        with contextlib.suppress(EngineError):
+            await self._runner.supervisor.forget(key)

@@ -1,0 +1,125 @@
+"""Bytes between a client's hijacked connection and a process: stdin with half-close and detach keys, output in frames."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+
+from sampan.errors import InvalidArgument
+from sampan.logs.reader import multiplex
+from sampan.streams import Duplex
+
+DEFAULT_DETACH = b"\x10\x11"
+"""ctrl-p, ctrl-q"""
+READ = 128 * 1024
+
+
+def detach_keys(text: str) -> bytes:
+    """`ctrl-p,ctrl-q`, `a,b` ... as bytes; "" is the default. Raises InvalidArgument in docker's words."""
+    if not text:
+        return DEFAULT_DETACH
+    result = bytearray()
+    for word in text.split(","):
+        if len(word) == 1:
+            result += word.encode("latin-1", "replace")
+        elif word.startswith("ctrl-") and len(word) == 6 and (word[5].isalpha() or word[5] in "@[\\]^_"):
+            result.append(ord(word[5].upper()) & 0x1F)
+        else:
+            raise InvalidArgument(f"Invalid detach keys ({text}) provided")
+    return bytes(result)
+
+
+class DetachScanner:
+    """Finds the detach sequence in a stream; bytes that may be its beginning are held back until it is known."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._matched = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """(bytes to pass on, whether the sequence was completed: the rest is dropped)."""
+        out = bytearray()
+        for byte in data:
+            if byte == self._keys[self._matched]:
+                self._matched += 1
+                if self._matched == len(self._keys):
+                    return bytes(out), True
+                continue
+            if self._matched:
+                out += self._keys[: self._matched]
+                self._matched = 1 if byte == self._keys[0] else 0
+                if self._matched:
+                    continue
+            out.append(byte)
+        return bytes(out), False
+
+
+async def write_all(fd: int, data: bytes) -> None:
+    """Write to a non-blocking descriptor, waiting while it is full. Raises BrokenPipeError, OSError."""
+    loop = asyncio.get_running_loop()
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            ready: asyncio.Future[None] = loop.create_future()
+            loop.add_writer(fd, lambda future=ready: future.done() or future.set_result(None))
+            try:
+                await ready
+            finally:
+                loop.remove_writer(fd)
+
+
+async def read_some(fd: int) -> bytes:
+    """Read what a non-blocking descriptor has, waiting for the first byte; b"" at the end (EIO of a closed terminal included)."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return os.read(fd, READ)
+        except BlockingIOError:
+            ready: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(fd, lambda future=ready: future.done() or future.set_result(None))
+            try:
+                await ready
+            finally:
+                loop.remove_reader(fd)
+        except OSError:
+            return b""
+
+
+async def pump_input(stream: Duplex, fd: Callable[[], int | None], scanner: DetachScanner | None,
+                     on_eof: Callable[[], Awaitable[None]]) -> bool:  # fmt: skip
+    """Client to process until the client ends its side, the process is gone, or the detach keys come (True)."""
+    while True:
+        data = await stream.recv(READ)
+        if not data:
+            await on_eof()
+            return False
+        detached = False
+        if scanner is not None:
+            data, detached = scanner.feed(data)
+        target = fd()
+        if target is None:
+            return detached
+        if data:
+            try:
+                # A descriptor of our own: the process's end closes the other while we may be waiting to write.
+                own = os.dup(target)
+                try:
+                    await write_all(own, data)
+                finally:
+                    os.close(own)
+            except OSError:
+                return detached
+        if detached:
+            return True
+
+
+async def pump_output(stream: Duplex, fd: int, kind: int | None) -> None:
+    """Process to client until the process's side ends. kind: the frame's stream number, None: raw (a tty). Closes fd."""
+    try:
+        while data := await read_some(fd):
+            with contextlib.suppress(ConnectionError):
+                await stream.send(data if kind is None else multiplex(kind, data))
+    finally:
+        os.close(fd)
