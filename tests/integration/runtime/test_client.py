@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ pytestmark = pytest.mark.root
 @pytest.fixture
 def exec_root(tmp_path: Path) -> Iterator[str]:
     process = client.spawn("supervisor", str(tmp_path / "run"))
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "run/supervisor.sock").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
     yield str(tmp_path / "run")
     process.kill()
     process.wait(10)
@@ -124,3 +128,9 @@ def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
         await link.close()
 
     asyncio.run(scenario())
+
+
+def test_a_second_supervisor_on_the_same_root_gives_up(exec_root: str) -> None:
+    second = client.spawn("supervisor", exec_root)
+    assert second.wait(10) == 3
+    assert f"another supervisor serves {exec_root}" in Path(f"{exec_root}/supervisor.log").read_text()

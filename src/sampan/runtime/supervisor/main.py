@@ -6,6 +6,7 @@ non-dumpable. Arguments are parsed by hand and imports are few on purpose: fork 
 """
 
 import ctypes
+import fcntl
 import gc
 import os
 import resource
@@ -91,6 +92,16 @@ def _leave_cgroup(name: str) -> None:
             continue
 
 
+def _only_one(path: str) -> bool:
+    """Take the lock of this role, for as long as the process lives. A POSIX lock: forked children do not share it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
 def spawner(arguments: list[str]) -> Callable[[], int]:
     """A function for the keeper that starts a supervisor as its child and returns the pid."""
 
@@ -126,6 +137,9 @@ def main(arguments: list[str]) -> NoReturn:
     from sampan.runtime.supervisor import child
 
     os.makedirs(f"{exec_root}/rootfs", 0o700, exist_ok=True)
+    if not _only_one(f"{exec_root}/{role}.lock"):
+        print(f"another {role} serves {exec_root}", file=sys.stderr)
+        sys.exit(3)
     child.Host.mount_point = f"{exec_root}/rootfs"
     if role == "supervisor":
         from sampan.runtime.supervisor import server
