@@ -1,62 +1,96 @@
-"""LogConfig of a container: which driver, which options, checked in docker's words."""
+"""LogConfig: which drivers and options there are, in docker's words (moby daemon/logger/factory.go, local/config.go, jsonfilelog.go)."""
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from sampan.errors import InvalidArgument, NotImplementedYet
 
-LOCAL_MAX_SIZE, LOCAL_MAX_FILE = 20 << 20, 5
+DRIVERS = ("json-file", "local", "none")
+OTHER_DRIVERS = ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
+_COMMON = frozenset({"mode", "max-buffer-size"})
 _OPTIONS = {
-    "local": ("max-size", "max-file", "compress"),
-    "json-file": ("max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"),
-    "none": (),
+    "local": frozenset({"max-size", "max-file", "compress"}),
+    "json-file": frozenset({"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"}),
 }
-_OTHER = ("syslog", "journald", "gelf", "fluentd", "awslogs", "gcplogs", "splunk", "etwlogs")
-_COMMON = ("mode", "max-buffer-size", "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?[iI]?[bB]?")
-_FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
-
-
-class LogSettings(msgspec.Struct, frozen=True):
-    """What the keeper and the readers need. Sizes in bytes; -1 is unlimited. log_path: json-file's LogPath, else empty."""
-
-    driver: str
-    max_size: int
-    max_file: int
-    log_path: str
-
-    def wire(self, directory: str) -> dict[str, Any]:
-        """The LOG object of the keeper's `adopt`."""
-        return {"driver": self.driver, "dir": directory, "max_size": self.max_size, "max_file": self.max_file, "path": self.log_path}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?(?:i?[bB])?\Z")
+_TRUE = ("1", "t", "T", "TRUE", "true", "True")
+_FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
 
 def _size(text: str) -> int:
-    match = _SIZE.fullmatch(text)
+    """go-units RAMInBytes: 1024-based. Raises ValueError in its words."""
+    match = _SIZE.match(text)
     if match is None:
-        raise InvalidArgument(f"invalid value for max-size: invalid size: '{text}'")
-    return int(float(match[1]) * _FACTORS[(match[2] or "").lower()])
+        raise ValueError(f"invalid size: '{text}'")
+    return int(float(match[1]) * 1024 ** " kmgtp".index((match[2] or " ").lower()))
 
 
-def log_settings(driver: str, config: Mapping[str, str], container_id: str, directory: str) -> LogSettings:
-    """Check a LogConfig; directory is the container's own. Raises InvalidArgument, NotImplementedYet."""
-    if driver in _OTHER:
-        raise NotImplementedYet(f"log driver {driver}: not implemented by Sampan yet; use local, json-file or none")
-    if driver not in _OPTIONS:
+def validate(driver: str, config: Mapping[str, str]) -> None:
+    """Raises InvalidArgument for what docker does not know, NotImplementedYet for its other drivers."""
+    if driver == "none":
+        return
+    if driver in OTHER_DRIVERS:
+        raise NotImplementedYet(f"log driver '{driver}' is not implemented yet: use local, json-file or none")
+    if config.get("mode", "") not in ("", "blocking", "non-blocking"):
+        raise InvalidArgument(f"logger: logging mode not supported: {config['mode']}")
+    if "max-buffer-size" in config:
+        if config.get("mode") != "non-blocking":
+            raise InvalidArgument("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
+        _checked("error parsing option max-buffer-size: ", config["max-buffer-size"])
+    if driver not in DRIVERS:
         raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
-    for key in config:
-        if key not in _OPTIONS[driver] and key not in _COMMON:
-            raise InvalidArgument(f"unknown log opt '{key}' for {driver} log driver")
-    max_size, max_file = (LOCAL_MAX_SIZE, LOCAL_MAX_FILE) if driver == "local" else (-1, 1)
-    if "max-size" in config and config["max-size"] != "-1":
-        max_size = _size(config["max-size"])
-    if "max-file" in config:
-        if not config["max-file"].isdecimal() or int(config["max-file"]) < 1:
-            raise InvalidArgument("max-file cannot be less than 1")
-        max_file = int(config["max-file"])
-    if driver == "json-file" and max_file > 1 and max_size <= 0:
-        raise InvalidArgument("max-file cannot be more than 1 when max-size is not set")
-    path = f"{directory}/{container_id}-json.log" if driver == "json-file" else ""
-    return LogSettings(driver, max_size, max_file, path)
+    for name in sorted(config):
+        if name not in _OPTIONS[driver] and name not in _COMMON:
+            where = "json-file log driver" if driver == "json-file" else f"log driver {driver}"
+            raise InvalidArgument(f"unknown log opt '{name}' for {where}")
+    size = _checked("", config["max-size"]) if "max-size" in config and config["max-size"] != "-1" else None
+    files = _files(config.get("max-file"))
+    compress = config.get("compress")
+    if compress is not None and compress not in (*_TRUE, *_FALSE):
+        raise InvalidArgument(f'strconv.ParseBool: parsing "{compress}": invalid syntax')
+    if driver == "json-file" and size is None:
+        if files is not None and files > 1:
+            raise InvalidArgument("max-file is only supported with max-size")
+        if compress in _TRUE:
+            raise InvalidArgument("compress cannot be true when max-size is not set")
+
+
+def _checked(prefix: str, text: str) -> int:
+    try:
+        return _size(text)
+    except ValueError as error:
+        raise InvalidArgument(f"{prefix}{error}") from None
+
+
+def _files(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        files = int(text)
+    except ValueError:
+        raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax') from None
+    if files < 1:
+        raise InvalidArgument("max-file cannot be less than 1")
+    return files
+
+
+def log_path(driver: str, container_id: str, directory: str) -> str:
+    """inspect's LogPath: docker's file for json-file, "" for the others. directory is the container's own."""
+    return os.path.join(directory, f"{container_id}-json.log") if driver == "json-file" else ""
+
+
+def log_settings(driver: str, config: Mapping[str, str], container_id: str, directory: str) -> dict[str, Any]:
+    """LOG of the keeper's `adopt` for a valid driver and config. directory is the container's own; segments go to its `log`."""
+    size, files = config.get("max-size"), _files(config.get("max-file"))
+    if driver == "local":
+        limit = 20 * 1024 * 1024 if size is None else 0 if size == "-1" else _size(size)
+        files = files or 5
+    else:
+        limit = 0 if size in (None, "-1") else _size(str(size))
+        files = files or 1
+    return {
+        "driver": driver, "dir": os.path.join(directory, "log"), "path": log_path(driver, container_id, directory),
+        "max_size": limit, "max_file": files, "mode": config.get("mode") or "blocking",
+    }  # fmt: skip

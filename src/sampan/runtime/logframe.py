@@ -52,8 +52,8 @@ def whole_length(data: bytes | memoryview, start: int = 0) -> int:
     return position
 
 
-def end_of_segment(fd: int) -> int:
-    """Offset after the last whole frame of a segment: a kill -9 in mid-write may have torn the last one."""
+def last_whole(fd: int) -> int:
+    """Offset after the last whole frame of a segment; what follows is being written, or was torn by a kill -9."""
     size = os.fstat(fd).st_size
     if size >= OVERHEAD:
         length = TRAILER.unpack(os.pread(fd, TRAILER.size, size - TRAILER.size))[0]
@@ -67,3 +67,26 @@ def end_of_segment(fd: int) -> int:
         if not taken:
             return position
         position += taken
+
+
+def mend(fd: int) -> int:
+    """Make the segment end with a whole frame; returns its size.
+
+    The keeper moves a pipe's data into the segment with splice(2): what a kill -9 left after the last header has already been taken out of
+    the pipe, so a torn frame is completed with what it has, never cut off.
+    """
+    size = os.fstat(fd).st_size
+    end = last_whole(fd)
+    if end == size:
+        return size
+    head = os.pread(fd, HEADER.size, end)
+    present = size - end - HEADER.size
+    if len(head) < HEADER.size or present <= 0:
+        os.ftruncate(fd, end)
+        return end
+    now, stream, length = HEADER.unpack(head)
+    length = min(length, present, MAX_DATA)
+    os.pwrite(fd, HEADER.pack(now, stream, length), end)
+    os.pwrite(fd, TRAILER.pack(length), end + HEADER.size + length)
+    os.ftruncate(fd, end + OVERHEAD + length)
+    return end + OVERHEAD + length
