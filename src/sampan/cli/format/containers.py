@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sampan.cli.format.lex import go_quote
+from sampan.cli.format.quoting import go_quote
 from sampan.cli.format.table import ellipsis
 from sampan.cli.format.values import Methods, Ptr, Shown
 from sampan.units import human_duration, human_size

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sampan.cli.format import gofmt
 from sampan.cli.format.functions import BUILTINS, DOCKER, Function
-from sampan.cli.format.lex import TemplateError, go_quote
+from sampan.cli.format.lex import TemplateError
 from sampan.cli.format.parse import Node, Parser, place
+from sampan.cli.format.quoting import go_quote
 from sampan.cli.format.values import GoInt, GoMap, Header, Iface, Methods, Ptr, Struct, elem_type, indirect, kind, truth, type_name, unwrap
 
 TYPE_CHECKING = False

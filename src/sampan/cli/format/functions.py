@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.format import gofmt, gojson
-from sampan.cli.format.lex import byte_len
+from sampan.cli.format.quoting import byte_len
 from sampan.cli.format.values import GoList, GoMap, Header, Iface, Ptr, elem_type, indirect, kind, truth, type_name, unwrap
 
 TYPE_CHECKING = False

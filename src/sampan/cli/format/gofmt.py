@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.format.lex import go_quote
+from sampan.cli.format.quoting import go_quote
 from sampan.cli.format.values import GoList, GoMap, GoTime, Iface, Methods, Ptr, Shown, Struct, type_name
 
 TYPE_CHECKING = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.cli.format.lex import Lexer, TemplateError, Token, byte_len, go_quote
+from sampan.cli.format.lex import Lexer, TemplateError, Token
+from sampan.cli.format.quoting import byte_len, go_quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
