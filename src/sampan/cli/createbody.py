@@ -146,7 +146,7 @@ def _health(args: Parsed) -> dict[str, Any] | None:
     return health
 
 
-def _host_config(args: Parsed) -> dict[str, Any]:
+def _check_namespaces(args: Parsed) -> None:
     pid, uts, userns, cgroupns = (args.str(name) for name in ("pid", "uts", "userns", "cgroupns"))
     if pid not in ("", "host") and not (pid.startswith("container:") and len(pid) > len("container:")):
         raise ValueError("--pid: invalid PID mode")
@@ -157,6 +157,10 @@ def _host_config(args: Parsed) -> dict[str, Any]:
     ):
         if value not in ("", "host", *allowed):
             raise ValueError(f"--{name}: invalid {label} mode")
+
+
+def _host_config(args: Parsed) -> dict[str, Any]:
+    _check_namespaces(args)
     networks = args.get("net") or args.get("network")
     security, masked, readonly = _security(args.list("security-opt"))
     driver, log_options = args.str("log-driver"), args.list("log-opt")
@@ -170,7 +174,7 @@ def _host_config(args: Parsed) -> dict[str, Any]:
         "ConsoleSize": [0, 0],
         "CapAdd": capabilities(args.list("cap-add")),
         "CapDrop": capabilities(args.list("cap-drop")),
-        "CgroupnsMode": cgroupns,
+        "CgroupnsMode": args.str("cgroupns"),
         "Dns": args.list("dns") or [],
         "DnsOptions": [*args.list("dns-option"), *args.list("dns-opt")],
         "DnsSearch": args.list("dns-search") or [],
@@ -180,13 +184,13 @@ def _host_config(args: Parsed) -> dict[str, Any]:
         "Cgroup": "",
         "Links": args.list("link") or None,
         "OomScoreAdj": args.int("oom-score-adj"),
-        "PidMode": pid,
+        "PidMode": args.str("pid"),
         "Privileged": args.bool("privileged"),
         "PublishAllPorts": args.bool("publish-all"),
         "ReadonlyRootfs": args.bool("read-only"),
         "SecurityOpt": security,
-        "UTSMode": uts,
-        "UsernsMode": userns,
+        "UTSMode": args.str("uts"),
+        "UsernsMode": args.str("userns"),
         "ShmSize": args.int("shm-size"),
         "Isolation": args.str("isolation"),
         "MaskedPaths": masked,
@@ -196,6 +200,11 @@ def _host_config(args: Parsed) -> dict[str, Any]:
     if driver == "none" and log_options:
         raise ValueError(f"invalid logging opts for driver {driver}")
     host["LogConfig"] = {"Type": driver, "Config": dict(option.partition("=")[::2] for option in log_options)}
+    return {**host, **_optional(args)}
+
+
+def _optional(args: Parsed) -> dict[str, Any]:
+    """The fields that are left out when they are empty."""
     storage = args.list("storage-opt")
     if any("=" not in option for option in storage):
         raise ValueError("invalid storage option")
@@ -207,10 +216,10 @@ def _host_config(args: Parsed) -> dict[str, Any]:
         "Runtime": args.str("runtime"),
         "Mounts": list(args.get("mount")),
     }
-    host.update({key: value for key, value in optional.items() if value})
+    given = {key: value for key, value in optional.items() if value}
     if args.changed("init"):
-        host["Init"] = args.bool("init")
-    return host
+        given["Init"] = args.bool("init")
+    return given
 
 
 def _resources(args: Parsed) -> dict[str, Any]:
