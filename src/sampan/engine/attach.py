@@ -12,6 +12,7 @@ import msgspec
 from sampan.engine.registry import Container, Containers, Live
 from sampan.engine.runner import Runner
 from sampan.engine.streaming import DetachScanner, detach_keys, pump_input
+from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
 from sampan.errors import Conflict, EngineError, InvalidArgument, SystemFailure
 from sampan.logs import reader as logreader
 from sampan.logs.reader import LogQuery
@@ -21,37 +22,6 @@ from sampan.streams import Duplex
 OpenStream = Callable[[bool], Awaitable[Duplex]]
 PROGRESS_STEP = 1 << 20
 _names = itertools.count(1)
-
-
-class AttachOptions(msgspec.Struct, frozen=True):
-    """The query of attach. The API has its own type of the same shape."""
-
-    stream: bool = False
-    logs: bool = False
-    stdin: bool = False
-    stdout: bool = False
-    stderr: bool = False
-    detach_keys: str = ""
-
-
-class LogOptions(msgspec.Struct, frozen=True):
-    """The query of logs."""
-
-    stdout: bool = False
-    stderr: bool = False
-    follow: bool = False
-    timestamps: bool = False
-    details: bool = False
-    since: int = 0
-    until: int = 0
-    tail: int = -1
-
-
-class LogStream(msgspec.Struct, frozen=True):
-    """A valid log request under way."""
-
-    multiplexed: bool
-    chunks: AsyncIterator[bytes]
 
 
 class RunFollower:
@@ -220,7 +190,8 @@ class AttachService:
                     follower: RunFollower | None, future: asyncio.Future[RunFollower], position: Position) -> None:  # fmt: skip
         gone = asyncio.ensure_future(stream.wait_closed())
         if follower is None:
-            await asyncio.wait([gone, future], return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[Any]] = {gone, future}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not future.done() or future.cancelled():
                 gone.cancel()
                 return

@@ -101,12 +101,10 @@ class NetworkService:
             if key not in ("dangling", "driver", "id", "label", "name", "scope", "type"):
                 raise InvalidArgument(f"invalid filter '{key}'")
         found = [self._show(name) for name in ("host", "none")]
-        wanted = {"name": lambda item: item.name, "id": lambda item: item.id, "driver": lambda item: item.driver,
-                  "scope": lambda item: item.scope}  # fmt: skip
-        for key, value_of in wanted.items():
+        for key in ("name", "id", "driver", "scope"):
             values = filters.get(key)
             if values:
-                found = [item for item in found if any(value in value_of(item) for value in values)]
+                found = [item for item in found if any(value in getattr(item, key) for value in values)]
         if filters.get("label") or "custom" in filters.get("type", ()):
             return []
         return found

@@ -351,6 +351,10 @@ class Runner:
         except TimeoutError:
             raise SystemFailure(f"tried to kill container, but did not receive an exit event: {container.id}") from None
 
+    def forget_manual_stop(self, container: Container) -> None:
+        """The daemon's own end stopped it, not the user: restart policies hold."""
+        self.containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=False))
+
     async def freeze(self, container: Container, *, frozen: bool) -> None:
         """Pause or go on. Raises SystemFailure."""
         try:

@@ -54,6 +54,11 @@ class DetachScanner:
         return bytes(out), False
 
 
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 async def write_all(fd: int, data: bytes) -> None:
     """Write to a non-blocking descriptor, waiting while it is full. Raises BrokenPipeError, OSError."""
     loop = asyncio.get_running_loop()
@@ -63,7 +68,7 @@ async def write_all(fd: int, data: bytes) -> None:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
             ready: asyncio.Future[None] = loop.create_future()
-            loop.add_writer(fd, lambda future=ready: future.done() or future.set_result(None))
+            loop.add_writer(fd, _set, ready)
             try:
                 await ready
             finally:
@@ -78,7 +83,7 @@ async def read_some(fd: int) -> bytes:
             return os.read(fd, READ)
         except BlockingIOError:
             ready: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(fd, lambda future=ready: future.done() or future.set_result(None))
+            loop.add_reader(fd, _set, ready)
             try:
                 await ready
             finally:

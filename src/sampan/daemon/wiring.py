@@ -1,0 +1,131 @@
+"""The only place where the engine's objects meet: made by hand, in the order of the layers, closed in reverse."""
+
+import os
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sampan.api.app import App
+from sampan.api.server import ApiServer
+from sampan.api.services import Services
+from sampan.clock import SystemClock
+from sampan.daemon.config import DaemonConfig, cgroup_parent
+from sampan.daemon.restore import Restorer
+from sampan.digest import ImageId
+from sampan.engine.attach import AttachService
+from sampan.engine.containers import ContainerDefaults, ContainerService
+from sampan.engine.exec import ExecService
+from sampan.engine.image_removal import ImageUser
+from sampan.engine.images import ImageService
+from sampan.engine.networks import NetworkService
+from sampan.engine.registry import Container, Containers
+from sampan.engine.runner import Paths, Runner
+from sampan.engine.system import SystemFacts, SystemService
+from sampan.events.bus import EventBus
+from sampan.image.store import ImageStore
+from sampan.logs.options import LogSettings, log_settings
+from sampan.runtime.client import KeeperClient, Link, SupervisorClient, spawn_keeper
+from sampan.runtime.protocol import Message
+from sampan.snapshot.overlay import OverlaySnapshots
+from sampan.spec.docker_api.container import HostConfig
+from sampan.state.containers import ContainerRepository, MetaRepository
+from sampan.state.database import Database
+from sampan.worker.client import WorkerPool
+
+
+class EngineParts(msgspec.Struct, frozen=True):
+    """What main needs of the graph."""
+
+    server: ApiServer
+    containers: Containers
+    runner: Runner
+    service: ContainerService
+
+
+def _close_spare(fds: dict[str, int]) -> None:
+    for fd in fds.values():
+        os.close(fd)
+
+
+async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
+    """Make every part; stack closes them. Raises EngineError, OSError when one cannot be had."""
+    clock = SystemClock()
+    paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
+    database = Database(paths.data_root / "state.db")
+    stack.callback(database.close)
+    meta = MetaRepository(database)
+    events = EventBus(clock)
+    containers = Containers(ContainerRepository(database))
+    containers.load()
+    workers = WorkerPool(python=sys.executable)
+    await workers.start()
+    stack.push_async_callback(workers.stop)
+    snapshots = OverlaySnapshots(paths.data_root, database, workers)
+
+    def users_of(image: ImageId) -> list[ImageUser]:
+        return [ImageUser(item.id, item.is_running) for item in containers if item.image_id == image]
+
+    images = ImageService(ImageStore(database), snapshots, events, clock, in_use=users_of)
+
+    def settings_of(container: Container) -> LogSettings:
+        chosen = container.host_config.log_config
+        return log_settings(chosen.type, chosen.config or {}, container.id, str(paths.container(container.id)))
+
+    def check_logs(host: HostConfig, container_id: str) -> None:
+        log_settings(host.log_config.type, host.log_config.config or {}, container_id, str(paths.container(container_id)))
+
+    def log_wire(container: Container) -> dict[str, Any]:
+        return settings_of(container).wire(str(paths.log(container.id)))
+
+    handlers: list[Restorer] = []
+
+    def on_event(message: Message, fds: dict[str, int]) -> None:
+        if handlers:
+            handlers[0].event(message, fds)
+        else:
+            _close_spare(fds)
+
+    async def on_hello(hello: Message) -> None:
+        if handlers:
+            handlers[0].hello(hello)
+
+    processes: list[Any] = []
+
+    async def revive() -> None:
+        # Reaps the former one, if it was our child, and leaves it to the keeper to find or start the supervisor.
+        for process in processes:
+            process.poll()
+        processes[:] = [spawn_keeper(config.exec_root, f"{paths.cgroup_parent}.engine")]
+
+    keeper_link = Link(f"{config.exec_root}/keeper.sock", on_event, on_hello, revive=revive)
+    supervisor_link = Link(f"{config.exec_root}/supervisor.sock", on_event, on_hello)
+    supervisor, keeper = SupervisorClient(supervisor_link), KeeperClient(keeper_link)
+    network = NetworkService(containers, meta)
+    runner = Runner(containers, snapshots, supervisor, keeper, network, events, clock, paths)
+    runner.log_settings = log_wire
+    execs = ExecService(containers, runner)
+    attach = AttachService(containers, runner)
+    runner.on_started = attach.started
+    defaults = ContainerDefaults(
+        log_driver=config.log_driver, log_opts=dict(config.log_opts), shm_size=config.default_shm_size, init=config.init,
+        no_new_privileges=config.no_new_privileges,
+    )  # fmt: skip
+    service = ContainerService(containers, runner, images, clock, defaults, check_logs, lambda item: settings_of(item).log_path)
+    restorer = Restorer(containers, runner, execs)
+    handlers.append(restorer)
+    await keeper_link.open()
+    stack.push_async_callback(keeper_link.close)
+    await supervisor_link.open()
+    stack.push_async_callback(supervisor_link.close)
+    await restorer.restore()
+    images.repair([container.id for container in containers])
+    facts = SystemFacts(
+        data_root=config.data_root, log_driver=config.log_driver, labels=config.labels, debug=config.debug,
+        experimental=config.experimental, live_restore=config.live_restore,
+    )  # fmt: skip
+    system = SystemService(containers, images, snapshots, events, meta, facts)
+    services = Services(containers=service, execs=execs, attach=attach, images=images, networks=network, system=system)
+    return EngineParts(ApiServer(App(services).resolve), containers, runner, service)
