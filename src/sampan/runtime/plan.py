@@ -308,7 +308,8 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
     else:
         result.append(_file_system("mqueue", "/dev/mqueue", [], safe))
         if "/dev/shm" not in taken:
-            result.append(_file_system("tmpfs", "/dev/shm", ["mode=1777", f"size={spec.shm_size}"], safe))
+            shm = _file_system("tmpfs", "/dev/shm", ["mode=1777", f"size={spec.shm_size}"], safe)
+            result.append({**shm, "source": "shm"})
     for path, major, minor in defaults.DEVICES:
         result.append({"op": ops.OP_DEVICE, "path": path, "type": "c", "major": major, "minor": minor, "mode": 0o666})
     result.extend({"op": ops.OP_SYMLINK, "path": path, "target": target} for path, target in defaults.LINKS)

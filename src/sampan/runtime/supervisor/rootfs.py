@@ -112,7 +112,7 @@ class Root:
                 os.close(existing)
             except FileNotFoundError:
                 pass
-        fd = mounts.new_mount(op["type"], options, attributes, op["type"])
+        fd = mounts.new_mount(op["type"], options, attributes, op.get("source") or op["type"])
         self.attach(fd, op["destination"])
         os.close(fd)
 
