@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sampan.daemon.config import cgroup_parent, parse_command_line
-from sampan.daemon.teardown import UnixConnection
-from sampan.runtime.cgroups import directories, host_layout
+from sampan.daemon.config import parse_command_line
+from sampan.daemon.teardown import UnixConnection, cgroup_directories
 
 START = [sys.executable, "-I", "-c", "from sampan.daemon.main import entry; entry()"]
 CLI = [sys.executable, "-I", "-c", "from sampan.cli.main import entry; entry()"]
@@ -139,7 +138,7 @@ class Engine:
     def cgroups(self) -> list[str]:
         """This engine's cgroup directories."""
         config = parse_command_line(self.flags)
-        return [d for d in directories(host_layout(), cgroup_parent(config)) if os.path.isdir(d)]
+        return cgroup_directories(config)
 
     def leftovers(self) -> dict[str, list[str]]:
         """What of this engine is on the machine: each kind with the names; all lists are empty once it is gone."""

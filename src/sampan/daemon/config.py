@@ -158,11 +158,6 @@ MISSING: Final[Mapping[str, str]] = {
     "selinux-enabled": "SELinux labels",
     "storage-opts": "storage driver options",
     "swarm-default-advertise-addr": "swarm mode",
-    "tls": "TLS",
-    "tlscacert": "TLS",
-    "tlscert": "TLS",
-    "tlskey": "TLS",
-    "tlsverify": "TLS",
     "userns-remap": "user namespaces",
 }
 """What daemon.json can ask of docker and not, yet, of Sampan: any value but the default is refused."""
@@ -297,6 +292,12 @@ def cgroup_parent(config: DaemonConfig) -> str:
     if config.data_root == DEFAULT_DATA_ROOT:
         return "sampan"
     return f"sampan-{hashlib.sha256(os.path.realpath(config.data_root).encode()).hexdigest()[:8]}"
+
+
+def engine_cgroup(config: DaemonConfig) -> str:
+    """The cgroup of keeper and supervisor: beside the containers', or inside the delegated unit, outside of which all is systemd's."""
+    parent = cgroup_parent(config)
+    return f"{parent}/engine" if "/" in parent else f"{parent}.engine"
 
 
 class KeyProblem(Exception):

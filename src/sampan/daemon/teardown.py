@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from sampan.daemon.config import DaemonConfig, cgroup_parent, parse_command_line
+from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, parse_command_line
 from sampan.daemon.options import DEFAULT_BRIDGE
 from sampan.linux import libc
 from sampan.runtime.cgroups import directories, host_layout
@@ -95,7 +95,8 @@ def stop_one(path: str, container: str) -> None:
 def cgroup_directories(config: DaemonConfig) -> list[str]:
     """The engine's cgroups that exist, in every hierarchy, children before parents."""
     found: list[str] = []
-    for top in directories(host_layout(), cgroup_parent(config)):
+    layout = host_layout()
+    for top in (*directories(layout, engine_cgroup(config)), *directories(layout, cgroup_parent(config))):
         for where, _, _ in os.walk(top, topdown=False):
             found.append(where)
     return found

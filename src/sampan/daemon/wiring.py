@@ -12,7 +12,7 @@ from sampan.api.app import App
 from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import SystemClock
-from sampan.daemon.config import DaemonConfig, cgroup_parent
+from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup
 from sampan.daemon.restore import Restorer
 from sampan.digest import ImageId
 from sampan.engine.attach import AttachService
@@ -26,7 +26,7 @@ from sampan.engine.runner import Paths, Runner
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
-from sampan.logs.options import LogSettings, log_settings
+from sampan.logs import options
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient, spawn_keeper
 from sampan.runtime.protocol import Message
 from sampan.snapshot.overlay import OverlaySnapshots
@@ -70,15 +70,12 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
 
     images = ImageService(ImageStore(database), snapshots, events, clock, in_use=users_of)
 
-    def settings_of(container: Container) -> LogSettings:
-        chosen = container.host_config.log_config
-        return log_settings(chosen.type, chosen.config or {}, container.id, str(paths.container(container.id)))
-
     def check_logs(host: HostConfig, container_id: str) -> None:
-        log_settings(host.log_config.type, host.log_config.config or {}, container_id, str(paths.container(container_id)))
+        options.validate(host.log_config.type, host.log_config.config or {})
 
     def log_wire(container: Container) -> dict[str, Any]:
-        return settings_of(container).wire(str(paths.log(container.id)))
+        chosen = container.host_config.log_config
+        return options.log_settings(chosen.type, chosen.config or {}, container.id, str(paths.container(container.id)))
 
     handlers: list[Restorer] = []
 
@@ -98,7 +95,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
         # Reaps the former one, if it was our child, and leaves it to the keeper to find or start the supervisor.
         for process in processes:
             process.poll()
-        processes[:] = [spawn_keeper(config.exec_root, f"{paths.cgroup_parent}.engine")]
+        processes[:] = [spawn_keeper(config.exec_root, engine_cgroup(config))]
 
     keeper_link = Link(f"{config.exec_root}/keeper.sock", on_event, on_hello, revive=revive)
     supervisor_link = Link(f"{config.exec_root}/supervisor.sock", on_event, on_hello)
@@ -113,7 +110,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
         log_driver=config.log_driver, log_opts=dict(config.log_opts), shm_size=config.default_shm_size, init=config.init,
         no_new_privileges=config.no_new_privileges,
     )  # fmt: skip
-    service = ContainerService(containers, runner, images, clock, defaults, check_logs, lambda item: settings_of(item).log_path)
+    service = ContainerService(containers, runner, images, clock, defaults, check_logs, lambda item: str(log_wire(item)["path"]))
     restorer = Restorer(containers, runner, execs)
     handlers.append(restorer)
     await keeper_link.open()
