@@ -38,6 +38,7 @@ class Host:
 
     mount_point = "/run/sampan/rootfs"
     bounding = 0
+    argument_area = (0, 0)
     nofile = (1024, 524288)
     """RLIMIT_NOFILE as the supervisor found it: children get it back."""
 
@@ -400,6 +401,7 @@ def _become(
         pid = os.fork()
         if pid:
             sync.close()
+            init.set_title(Host.argument_area, ["/sbin/docker-init", "--", *arguments])
             init.supervise(pid)
         init.foreground()
     try:

@@ -5,10 +5,12 @@ could overwrite. It has the container's own user, capabilities and seccomp filte
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 from typing import NoReturn
 
+from sampan.linux import pidfd
 from sampan.linux.libc import close_range, set_name
 
 _NEVER_FORWARDED = {
@@ -31,6 +33,20 @@ def foreground() -> None:
     with contextlib.suppress(OSError):
         os.tcsetpgrp(0, os.getpgid(0))
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+
+
+def argument_area() -> tuple[int, int]:
+    """(start, end) of this process's arguments in memory (fields 48 and 49 of /proc/PID/stat), (0, 0) if the kernel does not tell."""
+    fields = pidfd.stat_fields(os.getpid()) or []
+    return (int(fields[45]), int(fields[46])) if len(fields) > 46 else (0, 0)
+
+
+def set_title(area: tuple[int, int], arguments: list[str]) -> None:
+    """Show these arguments in ps instead of the supervisor's: docker's own `/sbin/docker-init -- COMMAND`, cut to the room there is."""
+    size = area[1] - area[0]
+    if size > 1:
+        text = b"\0".join(word.encode(errors="surrogateescape") for word in arguments)[: size - 1]
+        ctypes.memmove(area[0], text.ljust(size, b"\0"), size)
 
 
 def supervise(child: int) -> NoReturn:

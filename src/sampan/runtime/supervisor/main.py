@@ -45,7 +45,7 @@ def seal(arguments: list[str]) -> None:
 
 
 def _prepare(role: str, cgroup: str) -> None:
-    from sampan.runtime.supervisor import child
+    from sampan.runtime.supervisor import child, init
 
     prctl.set_dumpable(False)
     libc.set_name(f"sampan-{role}"[:15])
@@ -55,6 +55,7 @@ def _prepare(role: str, cgroup: str) -> None:
     child.Host.nofile = (int(soft), int(hard))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    child.Host.argument_area = init.argument_area()
     child.Host.bounding = capabilities.bounding_set()
     if role == "keeper":
         prctl.set_child_subreaper()
