@@ -43,7 +43,7 @@ class Restorer:
             if stream.get("exit"):
                 self._exit({"key": stream["key"], **stream["exit"]})
             if stream.get("drained"):
-                self._runner.drained_event(stream["key"])
+                self._drained(stream)
 
     def event(self, message: Message, fds: dict[str, int]) -> None:
         """One event. Takes what it needs of fds and closes the rest."""
@@ -52,13 +52,17 @@ class Restorer:
             if kind == "exit":
                 self._exit(message)
             elif kind == "drained":
-                self._runner.drained_event(message["key"])
+                self._drained(message)
             elif kind in ("custody", "proc"):
                 self._known.add(message["key"])
                 self._take(message, fds)
         finally:
             for fd in fds.values():
                 os.close(fd)
+
+    def _drained(self, message: Message) -> None:
+        position = message.get("pos")
+        self._runner.drained_event(message["key"], (position[0], position[1]) if position else None)
 
     def _exit(self, message: Message) -> None:
         key, code, at = message["key"], message.get("code") or 0, message.get("at") or 0

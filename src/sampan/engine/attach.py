@@ -7,21 +7,34 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import msgspec
-
 from sampan.engine.registry import Container, Containers, Live
 from sampan.engine.runner import Runner
 from sampan.engine.streaming import DetachScanner, detach_keys, pump_input
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
 from sampan.errors import Conflict, EngineError, InvalidArgument, SystemFailure
 from sampan.logs import reader as logreader
+from sampan.logs.attach import attached_output
 from sampan.logs.reader import LogQuery
+from sampan.logs.wakeup import Wakeup
+from sampan.runtime import logframe
 from sampan.runtime.logframe import Position
 from sampan.streams import Duplex
 
 OpenStream = Callable[[bool], Awaitable[Duplex]]
 PROGRESS_STEP = 1 << 20
 _names = itertools.count(1)
+
+
+def end_position(directory: str) -> Position:
+    """Where the next frame of a log will be written."""
+    present = logframe.segments(directory)
+    if not present:
+        return 1, 0
+    fd = os.open(f"{directory}/{logframe.segment_name(present[-1])}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return present[-1], logframe.last_whole(fd)
+    finally:
+        os.close(fd)
 
 
 class RunFollower:
@@ -32,37 +45,22 @@ class RunFollower:
         self._live = live
         self._attach = attach
         self._name = f"{os.getpid()}.{next(_names)}"
-        self._wake = asyncio.Event()
-        self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.wakeup = Wakeup()
         self._told: Position = (0, 0)
-        live.followers.add(self._wake)
-        asyncio.get_running_loop().add_reader(self._eventfd, self._readable)
-
-    def _readable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._eventfd)
-        self._wake.set()
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run's log is complete."""
-        return self._live.drained.is_set()
+        live.followers.add(self.wakeup.end)
 
     async def begin(self) -> Position | None:
-        """Register with the keeper; the log's end at that moment, None when the keeper has forgotten the run."""
+        """Register with the keeper; the log's end at that moment. None: the keeper has forgotten the run, so its log is complete."""
         try:
-            reply = await self._runner.keeper.follow(self._live.key, self._name, self._attach, None, self._eventfd)
+            reply = await self._runner.keeper.follow(self._live.key, self._name, self._attach, None, self.wakeup.fd)
         except EngineError:
+            self.wakeup.end()
             return None
+        end = (int(reply["pos"][0]), int(reply["pos"][1]))
         if reply.get("drained"):
-            self._live.drained.set()
-        self._told = (reply["pos"][0], reply["pos"][1])
-        return self._told
-
-    async def wait(self) -> None:
-        """Until something may be new."""
-        await self._wake.wait()
-        self._wake.clear()
+            self.wakeup.end(end)
+        self._told = end
+        return end
 
     def progress(self, position: Position) -> None:
         """Everything before position has been sent to the client."""
@@ -72,9 +70,8 @@ class RunFollower:
 
     async def close(self) -> None:
         """Leave."""
-        asyncio.get_running_loop().remove_reader(self._eventfd)
-        self._live.followers.discard(self._wake)
-        os.close(self._eventfd)
+        self._live.followers.discard(self.wakeup.end)
+        self.wakeup.close()
         with contextlib.suppress(EngineError):
             await self._runner.keeper.unfollow(self._name)
 
@@ -95,9 +92,7 @@ class AttachService:
             if live is None or future.done():
                 continue
             follower = RunFollower(self._runner, live, attach=True)
-            # A keeper that has forgotten the run already has drained it: the follower then has ended, and the log holds everything.
-            if await follower.begin() is None:
-                live.drained.set()
+            await follower.begin()
             if future.done():
                 await follower.close()
             else:
@@ -113,28 +108,27 @@ class AttachService:
         tty = container.config.tty
         query = LogQuery(
             stdout=options.stdout, stderr=options.stderr, since=options.since, until=options.until, tail=options.tail,
-            timestamps=options.timestamps, details="" if not options.details else self._details(container), multiplexed=not tty,
+            timestamps=options.timestamps, details=self._details(container) if options.details else None, multiplexed=not tty,
         )  # fmt: skip
         return LogStream(multiplexed=not tty, chunks=self._log_chunks(container, query, follow=options.follow))
 
     @staticmethod
-    def _details(container: Container) -> str:
+    def _details(container: Container) -> dict[str, str]:
         config = container.host_config.log_config.config or {}
-        names = [name for name in config.get("labels", "").split(",") if name]
         labels = container.config.labels or {}
-        return ",".join(f"{name}={labels[name]}" for name in names if name in labels)
+        environment = dict(entry.partition("=")[::2] for entry in container.config.env or ())
+        found = {name: labels[name] for name in config.get("labels", "").split(",") if name in labels}
+        return found | {name: environment[name] for name in config.get("env", "").split(",") if name in environment}
 
     async def _log_chunks(self, container: Container, query: LogQuery, *, follow: bool) -> AsyncIterator[bytes]:
-        directory = str(self._runner.paths.log(container.id))
         live = container.live
         follower = None
         if follow and live is not None:
             follower = RunFollower(self._runner, live, attach=False)
-            if await follower.begin() is None:
-                await follower.close()
-                follower = None
+            await follower.begin()
         try:
-            async for chunk in logreader.read_log(directory, query, follower):
+            source = logreader.open_log(self._runner.log_settings(container))
+            async for chunk in logreader.read_log(source, query, follower.wakeup if follower else None):
                 yield chunk
         finally:
             if follower is not None:
@@ -156,13 +150,10 @@ class AttachService:
         if options.stream:
             if container.live is not None:
                 follower = RunFollower(self._runner, container.live, attach=True)
-                position = await follower.begin()
-                if position is None:
-                    await follower.close()
-                    follower = None
+                position = await follower.begin() or end_position(directory)
             else:
                 # A created container: the client attaches first and starts it then (docker run).
-                position = logreader.end_position(directory)
+                position = end_position(directory)
                 self._pending.setdefault(container.id, set()).add(future)
         try:
             stream = await open_stream(not tty)
@@ -175,8 +166,8 @@ class AttachService:
         query = LogQuery(stdout=options.stdout, stderr=options.stderr, multiplexed=not tty)
         try:
             if options.logs:
-                past = msgspec.structs.replace(query)
-                async for chunk in logreader.read_log(directory, past):
+                source = logreader.open_log(self._runner.log_settings(container))
+                async for chunk in logreader.read_log(source, query):
                     await stream.send(chunk)
             if options.stream and position is not None:
                 await self._live(container, options, stream, query, keys, follower, future, position)
@@ -223,7 +214,11 @@ class AttachService:
             await follower.close()
 
     async def _send_output(self, container: Container, stream: Duplex, query: LogQuery, follower: RunFollower, position: Position) -> None:
-        async for chunk in logreader.read_from(str(self._runner.paths.log(container.id)), position, query, follower):
+        chunks = attached_output(
+            str(self._runner.paths.log(container.id)), position, follower.wakeup, follower.progress,
+            stdout=query.stdout, stderr=query.stderr, multiplexed=query.multiplexed,
+        )  # fmt: skip
+        async for chunk in chunks:
             await stream.send(chunk)
         await stream.send_eof()
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import msgspec
@@ -27,7 +27,8 @@ class Live:
         self.pty = pty
         self.drained = asyncio.Event()
         """Set once the keeper has all output in the log."""
-        self.followers: set[asyncio.Event] = set()
+        self.followers: set[Callable[[tuple[int, int] | None], None]] = set()
+        """Told of the position of the end once the output is drained."""
 
     def close(self) -> None:
         """Close every handle. May be called twice."""

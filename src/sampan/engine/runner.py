@@ -246,16 +246,16 @@ class Runner:
         duration = max(0, (container.state.finished_at - state.started_at) // 1_000_000_000)
         self.spawn(self._finish(container, key, code, duration))
 
-    def drained_event(self, key: str) -> None:
-        """The keeper has all output of a run in the log."""
+    def drained_event(self, key: str, end: tuple[int, int] | None) -> None:
+        """The keeper has all output of a run in the log, up to position end."""
         if key in self._early:
-            self._early[key].append(lambda: self.drained_event(key))
+            self._early[key].append(lambda: self.drained_event(key, end))
             return
         container = self.containers.get(key.partition(".")[0])
         if container is not None and container.live is not None and container.live.key == key:
             container.live.drained.set()
-            for wake in container.live.followers:
-                wake.set()
+            for tell in tuple(container.live.followers):
+                tell(end)
 
     async def _finish(self, container: Container, key: str, code: int, duration: int) -> None:
         """Give everything of a run back, then tell those who wait."""

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import os
+import struct
 from collections.abc import Awaitable, Callable
 
 from sampan.errors import InvalidArgument
-from sampan.logs.reader import multiplex
 from sampan.streams import Duplex
 
 DEFAULT_DETACH = b"\x10\x11"
@@ -90,6 +90,14 @@ async def read_some(fd: int) -> bytes:
                 loop.remove_reader(fd)
         except OSError:
             return b""
+
+
+_FRAME = struct.Struct(">BxxxI")
+
+
+def multiplex(stream: int, data: bytes) -> bytes:
+    """docker's frame of an attached stream: number, length, data."""
+    return _FRAME.pack(stream, len(data)) + data
 
 
 async def pump_input(stream: Duplex, fd: Callable[[], int | None], scanner: DetachScanner | None,
