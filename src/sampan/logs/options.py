@@ -45,16 +45,21 @@ def validate(driver: str, config: Mapping[str, str]) -> None:
         if name not in _OPTIONS[driver] and name not in _COMMON:
             where = "json-file log driver" if driver == "json-file" else f"log driver {driver}"
             raise InvalidArgument(f"unknown log opt '{name}' for {where}")
-    size = _checked("", config["max-size"]) if "max-size" in config and config["max-size"] != "-1" else None
+    _validate_values(driver, config)
+
+
+def _validate_values(driver: str, config: Mapping[str, str]) -> None:
+    """Docker finds these only when the container starts, hence the words; here they are errors of create."""
+    start = "failed to initialize logging driver: "
+    size = config.get("max-size")
+    if size is not None and not (driver == "json-file" and size == "-1"):
+        _checked(start if driver == "json-file" else f"{start}invalid value for max-size: {size}: ", size)
     files = _files(config.get("max-file"))
     compress = config.get("compress")
     if compress is not None and compress not in (*_TRUE, *_FALSE):
-        raise InvalidArgument(f'strconv.ParseBool: parsing "{compress}": invalid syntax')
-    if driver == "json-file" and size is None:
-        if files is not None and files > 1:
-            raise InvalidArgument("max-file is only supported with max-size")
-        if compress in _TRUE:
-            raise InvalidArgument("compress cannot be true when max-size is not set")
+        raise InvalidArgument(f'{start}error reading compress log option: strconv.ParseBool: parsing "{compress}": invalid syntax')
+    if driver == "json-file" and compress in _TRUE and (size in (None, "-1") or (files or 1) < 2):
+        raise InvalidArgument(f"{start}compress cannot be true when max-file is less than 2 or max-size is not set")
 
 
 def _checked(prefix: str, text: str) -> int:
@@ -72,7 +77,7 @@ def _files(text: str | None) -> int | None:
     except ValueError:
         raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax') from None
     if files < 1:
-        raise InvalidArgument("max-file cannot be less than 1")
+        raise InvalidArgument("failed to initialize logging driver: max-file cannot be less than 1")
     return files
 
 

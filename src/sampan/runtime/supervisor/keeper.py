@@ -4,6 +4,7 @@ Single-threaded, one epoll loop. It waits for nobody: a slow sampand is queued f
 Messages: see runtime/protocol.py for the shapes, runtime/client.py (KeeperClient) for the requests.
 """
 
+import array
 import contextlib
 import errno
 import fcntl
@@ -11,13 +12,15 @@ import os
 import select
 import signal
 import socket
+import sys
+import termios
 import time
 from collections.abc import Callable
 
 from sampan.linux import pidfd, prctl
 from sampan.runtime.logframe import STDERR, STDOUT, Position
 from sampan.runtime.protocol import Channel, ChannelClosed, Message
-from sampan.runtime.supervisor.keeper_log import NONE_SEGMENT, JsonFileWriter, SegmentWriter
+from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, JsonFileWriter, SegmentWriter
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
 
 READ_SIZE = 256 * 1024
@@ -56,33 +59,47 @@ class Stream:
         """Names of the outputs that have not ended."""
         self.paused = False
         self.drained = False
+        self.forgotten = False
+        """sampand is done with it, but attached readers or unread output are not."""
 
     def set_log(self, log: Message) -> None:
-        """Open the writers."""
+        """Open the writers. Raises OSError."""
         self.log = log
-        none = log.get("driver") == "none"
-        self.segments = SegmentWriter(log["dir"], NONE_SEGMENT if none else log.get("max_size", 0), 2 if none else log.get("max_file", 0))
+        if log.get("driver") == "local":
+            self.segments = SegmentWriter(log["dir"], log.get("max_size", 0), log.get("max_file", 0))
+        else:
+            self.segments = SegmentWriter(log["dir"], BUFFER_SIZE, BUFFER_FILES, ephemeral=True)
         if log.get("driver") == "json-file":
             self.json = JsonFileWriter(log["path"], log.get("max_size", 0), log.get("max_file", 1))
 
-    def write(self, stream: int, data: bytes) -> None:
-        """Into the log."""
+    def take(self, name: str, fd: int) -> bool:
+        """Move what a pipe or terminal has, into the log; False at its end. Raises BlockingIOError, EIO (a terminal ended)."""
+        segments = self.segments
+        if segments is None:
+            return False
+        stream = STDERR if name == "stderr" else STDOUT
         now = time.time_ns()
-        if self.segments is not None:
-            self.segments.append(stream, data, now)
+        if name != "pty" and self.json is None:
+            waiting = _waiting(fd)
+            if waiting:
+                segments.take(stream, fd, min(waiting, READ_SIZE), now)
+                return True
+        data = os.read(fd, READ_SIZE)
+        if not data:
+            return False
+        segments.append(stream, data, now)
         if self.json is not None:
             self.json.append(stream, data, now)
+        return True
 
+    @property
     def over_budget(self) -> bool:
-        """Whether the slowest attached reader is so far behind that rotation would take what it has not read."""
+        """Whether going on would rotate away what the slowest attached reader has not read."""
         writer = self.segments
-        if writer is None or writer.max_size <= 0 or writer.max_file <= 0:
-            return False
-        budget = writer.max_size * max(1, writer.max_file - 1) - READ_SIZE
-        return any(reader.attach and writer.distance(reader.position) > budget for reader in self.readers.values())
+        return writer is not None and any(reader.attach and writer.would_overrun(reader.position) for reader in self.readers.values())
 
     def close(self) -> None:
-        """Close everything; driver none leaves nothing on disk."""
+        """Close everything; a driver whose segments are only a buffer leaves none on disk."""
         for fd in self.fds.values():
             os.close(fd)
         self.fds.clear()
@@ -90,9 +107,16 @@ class Stream:
             os.close(reader.eventfd)
         self.readers.clear()
         if self.segments is not None:
-            self.segments.close(remove=self.log.get("driver") == "none")
+            self.segments.close()
         if self.json is not None:
             self.json.close()
+
+
+def _waiting(fd: int) -> int:
+    """Bytes in a pipe."""
+    count = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
 
 
 class Keeper(Loop):
@@ -120,8 +144,13 @@ class Keeper(Loop):
             timeout = -1 if self.supervisor is not None else RETRY_SECONDS
             for fd, events in self.epoll.poll(timeout):
                 handler = self.handlers.get(fd)
-                if handler is not None:
+                if handler is None:
+                    continue
+                try:
                     handler(events)
+                except Exception as error:
+                    # One bad message or descriptor must not end the holder of all the others.
+                    print(f"{type(error).__name__}: {error} in the handler of descriptor {fd}", file=sys.stderr, flush=True)
             if self.supervisor is None and self.running:
                 self._look_after_supervisor()
 
@@ -179,6 +208,8 @@ class Keeper(Loop):
         event = message.get("event")
         if event in ("proc", "custody"):
             self._take_proc(message, named)
+        elif event == "exit" and message.get("failed"):
+            self._launch_failed(message["key"])
         elif event == "exit":
             self._ended(message["key"], {name: message.get(name) for name in ("code", "signal", "at", "unknown")}, tell=False)
         elif message.get("re") == 0 and "procs" in message:
@@ -190,6 +221,16 @@ class Keeper(Loop):
                     self._tell_supervisor({**body, "names": list(stream.fds)}, list(stream.fds.values()))
         for fd in named.values():
             os.close(fd)
+
+    def _launch_failed(self, key: str) -> None:
+        """The process never came to be; a container's stream stays until sampand forgets it."""
+        stream = self.streams.get(key)
+        if stream is None:
+            return
+        stream.facts = {}
+        if stream.segments is None:
+            del self.streams[key]
+            stream.close()
 
     def _take_proc(self, message: Message, named: Fds) -> None:
         """Note a process; take over what we do not hold yet."""
@@ -268,44 +309,44 @@ class Keeper(Loop):
                     self.watch(fd, select.EPOLLIN, lambda _events, s=stream, n=name: self._pump(s, n))  # type: ignore[misc]
 
     def _pump(self, stream: Stream, name: str) -> None:
-        """Read what there is, up to a fair share, into the log."""
+        """Move what there is, up to a fair share (everything once the process has ended), into the log."""
         fd = stream.fds.get(name, -1)
-        if fd < 0 or name not in stream.open or stream.paused:
+        if fd < 0:
             return
         grown = False
-        for _ in range(ROUNDS):
+        rounds = 0
+        while name in stream.open and (rounds < ROUNDS or stream.exit is not None):
+            rounds += 1
+            if stream.readers and stream.over_budget:
+                break
             try:
-                data = os.read(fd, READ_SIZE)
+                if stream.take(name, fd):
+                    grown = True
+                    continue
+                self._output_ended(stream, name)
             except BlockingIOError:
                 if stream.exit is not None:
                     self._output_ended(stream, name)
                 break
             except OSError as error:
+                # EIO: the last slave of the terminal was closed. Whatever else it is, this descriptor gives no more.
                 if error.errno != errno.EIO:
-                    raise
-                data = b""
-            if not data:
-                # A pty's master says EIO whenever no slave is open: only after the process ended is it the end.
-                if stream.exit is not None or name != "pty" or name == "pty":
-                    self._output_ended(stream, name)
-                break
-            stream.write(STDERR if name == "stderr" else STDOUT, data)
-            grown = True
+                    print(f"{stream.key} {name}: {error}", file=sys.stderr, flush=True)
+                self._output_ended(stream, name)
         if grown:
             for reader in stream.readers.values():
                 reader.notify()
-            self._hold_back(stream)
-            if stream.exit is not None and name in stream.open and not stream.paused:
-                self._pump(stream, name)
+        self._hold_back(stream)
         self._check_drained(stream)
 
     def _output_ended(self, stream: Stream, name: str) -> None:
         stream.open.discard(name)
-        self.unwatch(stream.fds[name])
+        if name in stream.fds:
+            self.unwatch(stream.fds[name])
 
     def _hold_back(self, stream: Stream) -> None:
         """Stop or go on reading, as the slowest attached reader demands."""
-        over = stream.over_budget()
+        over = stream.over_budget
         if over == stream.paused:
             return
         stream.paused = over
@@ -328,6 +369,14 @@ class Keeper(Loop):
         for reader in stream.readers.values():
             reader.notify()
         self._broadcast({"event": "drained", "key": stream.key, "container": stream.container, "pos": list(stream.segments.position)})
+        self._discard_if_done(stream)
+
+    def _discard_if_done(self, stream: Stream) -> None:
+        """The end of a forgotten stream, once its output is in the log and its attached readers are through."""
+        if not stream.forgotten or stream.open or any(reader.attach for reader in stream.readers.values()):
+            return
+        if self.streams.pop(stream.key, None) is not None:
+            stream.close()
 
     # requests
 
@@ -390,6 +439,7 @@ class Keeper(Loop):
         del stream.readers[reader.name]
         os.close(reader.eventfd)
         self._hold_back(stream)
+        self._discard_if_done(stream)
 
     def _op_close_stdin(self, _peer: Peer, message: Message, _fds: Fds) -> Message:
         stream = self.streams.get(message["key"])
@@ -398,11 +448,15 @@ class Keeper(Loop):
         return {}
 
     def _op_forget(self, _peer: Peer, message: Message, _fds: Fds) -> Message:
-        stream = self.streams.pop(message["key"], None)
-        if stream is not None:
+        stream = self.streams.get(message["key"])
+        if stream is None:
+            return {}
+        stream.forgotten = True
+        if stream.exit is None:
+            # A launch that failed: nothing will ever be written.
             for name in list(stream.open):
                 self._output_ended(stream, name)
-            stream.close()
+        self._discard_if_done(stream)
         return {}
 
     def _op_shutdown(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
@@ -414,7 +468,7 @@ class Keeper(Loop):
 
     def _drop(self, peer: Peer) -> None:
         super()._drop(peer)
-        for stream in self.streams.values():
+        for stream in list(self.streams.values()):
             for reader in [reader for reader in stream.readers.values() if reader.peer is peer]:
                 self._end_reader(stream, reader)
 

@@ -1,7 +1,6 @@
 """The keeper's writers: log segments (always; they are also attach's buffer) and docker's json-file. A full disk drops, and says so."""
 
 import contextlib
-import json
 import os
 import time
 
@@ -10,27 +9,33 @@ from sampan.runtime.logframe import HEADER, MARKER, TRAILER, Position
 
 JSON_LINE = 16 * 1024
 """Docker splits longer lines (moby daemon/logger/copier.go, defaultBufSize)."""
-NONE_SEGMENT = 4 << 20
-"""Driver none keeps only what attached readers may still need."""
+BUFFER_SIZE, BUFFER_FILES = 4 << 20, 3
+"""The segments of drivers none and json-file keep only what attached readers may still need."""
 
 
 class SegmentWriter:
-    """Appends frames; rotates. Continues the directory's last segment."""
+    """Appends frames; rotates. Continues the directory's last segment, unless it is ephemeral: then it begins its own and removes them."""
 
-    def __init__(self, directory: str, max_size: int, max_file: int) -> None:
-        """max_size in bytes, max_file segments are kept; -1 or 0 is unlimited."""
+    def __init__(self, directory: str, max_size: int, max_file: int, *, ephemeral: bool = False) -> None:
+        """max_size in bytes, max_file segments are kept; -1 or 0 is unlimited. Raises OSError."""
         self.directory = directory
-        self.max_size, self.max_file = max_size, max_file
+        self.max_size, self.max_file, self.ephemeral = max_size, max_file, ephemeral
         self.dropped = 0
         os.makedirs(directory, 0o710, exist_ok=True)
-        self.kept = logframe.segments(directory)
+        there = logframe.segments(directory)
+        self.kept = [] if ephemeral else there
         self.fd = -1
-        self._open(self.kept[-1] if self.kept else 1)
+        last = there[-1] if there else 0
+        self._open(last + 1 if ephemeral else max(last, 1))
 
     def _open(self, number: int) -> None:
-        fd = os.open(f"{self.directory}/{logframe.segment_name(number)}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o640)
-        end = logframe.end_of_segment(fd)
-        os.ftruncate(fd, end)
+        # Not O_APPEND: splice(2) refuses such a file. There is one writer.
+        fd = os.open(f"{self.directory}/{logframe.segment_name(number)}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            end = logframe.mend(fd)
+        except OSError:
+            os.close(fd)
+            raise
         if self.fd >= 0:
             os.close(self.fd)
         self.fd, self.number, self.offset = fd, number, end
@@ -42,54 +47,96 @@ class SegmentWriter:
         """The end."""
         return self.number, self.offset
 
+    def would_overrun(self, position: Position) -> bool:
+        """Whether the next write would rotate away what a reader at position has not read."""
+        return 0 < self.max_size <= self.offset and 0 < self.max_file <= self.number + 1 - position[0] and position < self.position
+
     def append(self, stream: int, data: bytes, now: int) -> None:
         """One frame. On a full or broken disk the data is counted as dropped, and a marker says so once there is room."""
+        if not self._tell_dropped(now) or not self._write(stream, data, now):
+            self.dropped += len(data)
+
+    def take(self, stream: int, pipe: int, length: int, now: int) -> int:
+        """Move at most length bytes from a pipe into one frame; returns how many left the pipe. Raises BlockingIOError when it is empty.
+
+        By splice: a kill -9 at any instant finds each byte either in the pipe or in the segment (logframe.mend completes the frame).
+        """
+        start, moved = -1, 0
+        try:
+            if self._tell_dropped(now):
+                self._room()
+                os.pwrite(self.fd, HEADER.pack(now, stream, length), self.offset)
+                start = self.offset + HEADER.size
+                moved = os.splice(pipe, self.fd, length, offset_dst=start, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+                if moved < length:
+                    os.pwrite(self.fd, HEADER.pack(now, stream, moved), self.offset)
+                if moved and os.pwrite(self.fd, TRAILER.pack(moved), start + moved) == TRAILER.size:
+                    self.offset += moved + logframe.OVERHEAD
+                    return moved
+        except BlockingIOError:
+            self._cut()
+            raise
+        except OSError:
+            pass
+        self._cut()
+        if not moved:
+            moved = len(os.read(pipe, length))
+        self.dropped += moved
+        return moved
+
+    def _tell_dropped(self, now: int) -> bool:
         if self.dropped:
             text = f"[sampan: {self.dropped} bytes of output were dropped: the log's disk was full]\n".encode()
             if not self._write(MARKER, text, now):
-                self.dropped += len(data)
-                return
+                return False
             self.dropped = 0
-        if not self._write(stream, data, now):
-            self.dropped += len(data)
+        return True
 
     def _write(self, stream: int, data: bytes, now: int) -> bool:
         length = len(data)
         try:
-            if 0 < self.max_size <= self.offset:
-                self._rotate()
-            written = os.writev(self.fd, (HEADER.pack(now, stream, length), data, TRAILER.pack(length)))
+            self._room()
+            parts = (HEADER.pack(now, stream, length), data, TRAILER.pack(length))
+            if os.pwritev(self.fd, parts, self.offset) == length + logframe.OVERHEAD:
+                self.offset += length + logframe.OVERHEAD
+                return True
         except OSError:
-            written = -1
-        if written == length + logframe.OVERHEAD:
-            self.offset += written
-            return True
-        with contextlib.suppress(OSError):
-            os.ftruncate(self.fd, self.offset)
+            pass
+        self._cut()
         return False
 
-    def _rotate(self) -> None:
+    def _cut(self) -> None:
+        """Take a frame that could not be finished back."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.fd, self.offset)
+
+    def _room(self) -> None:
+        """Rotate if the segment is full."""
+        if not 0 < self.max_size <= self.offset:
+            return
         self._open(self.number + 1)
         while 0 < self.max_file < len(self.kept):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(f"{self.directory}/{logframe.segment_name(self.kept.pop(0))}")
 
-    def distance(self, position: Position) -> int:
-        """About how many bytes lie between position and the end."""
-        number, offset = position
-        if number >= self.number:
-            return self.offset - offset
-        return self.offset + (self.number - number) * max(self.max_size, 0) - offset
-
-    def close(self, *, remove: bool = False) -> None:
-        """Close; remove: delete every segment (driver none)."""
+    def close(self) -> None:
+        """Close; an ephemeral one leaves nothing."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-        if remove:
+        if self.ephemeral:
             for number in self.kept:
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self.directory}/{logframe.segment_name(number)}")
+            self.kept = []
+
+
+_ESCAPES = {
+    **{code: f"\\u{code:04x}" for code in (*range(0x20), *b"<>&", 0x2028, 0x2029)},
+    **dict.fromkeys(range(0xDC80, 0xDD00), "\\ufffd"),
+    ord("\n"): "\\n", ord("\r"): "\\r", ord('"'): '\\"', ord("\\"): "\\\\",
+}  # fmt: skip
+"""As docker writes strings (moby daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go); surrogates stand for bytes that are no UTF-8."""
 
 
 class JsonFileWriter:
@@ -127,9 +174,8 @@ class JsonFileWriter:
         text = bytearray()
         for entry in entries:
             for start in range(0, len(entry), JSON_LINE):
-                piece = entry[start : start + JSON_LINE].decode("utf-8", "replace")
-                line = {"log": piece, "stream": name, "time": stamp}
-                text += json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+                piece = entry[start : start + JSON_LINE].decode("utf-8", "surrogateescape").translate(_ESCAPES)
+                text += f'{{"log":"{piece}","stream":"{name}","time":"{stamp}"}}\n'.encode()
         try:
             if self.fd < 0 or 0 < self.max_size <= self.size:
                 self._rotate()

@@ -1,0 +1,192 @@
+"""Log readers against a simple model: any interleaving of writes, any tail, since and until, on every driver that can be read."""
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
+from sampan.logs import options
+from sampan.logs.frames import Frame, encode
+from sampan.logs.reader import LogQuery, open_log, read_log
+from sampan.logs.segments import SegmentSource
+from sampan.runtime import logframe
+from sampan.runtime.supervisor.keeper_log import JsonFileWriter, SegmentWriter
+
+WRITES = st.lists(
+    st.tuples(st.sampled_from([1, 2]), st.lists(st.sampled_from([b"a", b"bc", b"\n", b"xyz\n", b"\n\n"]), min_size=1, max_size=5).map(b"".join)),
+    max_size=30,
+)
+
+
+def model(frames: list[Frame], tail: int, since: int, until: int) -> list[tuple[int, int, bytes]]:
+    """Lines in the order in which they end, each with the time of its beginning."""
+    lines: list[tuple[int, int, bytes]] = []
+    begun: dict[int, tuple[int, bytes]] = {}
+    for stream, now, data in frames:
+        for piece in data.splitlines(keepends=True):
+            start, text = begun.pop(stream, (now, b""))
+            if piece.endswith(b"\n"):
+                lines.append((stream, start, text + piece))
+            else:
+                begun[stream] = (start, text + piece)
+    lines += [(stream, start, text) for stream, (start, text) in begun.items()]
+    chosen = lines if tail < 0 else lines[len(lines) - min(tail, len(lines)) :]
+    return [line for line in chosen if line[1] >= since and (not until or line[1] <= until)]
+
+
+def read(settings_: dict[str, object], **query: int) -> bytes:
+    async def collect() -> bytes:
+        return b"".join([chunk async for chunk in read_log(open_log(settings_), LogQuery(multiplexed=True, **query))])  # type: ignore[arg-type]
+
+    return asyncio.run(collect())
+
+
+def demultiplex(data: bytes) -> dict[int, bytes]:
+    out: dict[int, bytes] = {1: b"", 2: b""}
+    while data:
+        length = int.from_bytes(data[4:8], "big")
+        out[data[0]] += data[8 : 8 + length]
+        data = data[8 + length :]
+    return out
+
+
+@settings(max_examples=150, deadline=None)
+@given(writes=WRITES, tail=st.integers(-1, 12), since=st.integers(0, 33), until=st.integers(0, 33), size=st.sampled_from([0, 60, 200]))
+def test_segments_equal_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, until: int, size: int) -> None:
+    frames = [(stream, now, data) for now, (stream, data) in enumerate(writes, 1)]
+    with tempfile.TemporaryDirectory() as directory:
+        writer = SegmentWriter(directory, size, 0)
+        for stream, now, data in frames:
+            writer.append(stream, data, now)
+        writer.close()
+        got = demultiplex(read({"driver": "local", "dir": directory}, tail=tail, since=since, until=until))
+    expected: dict[int, bytes] = {1: b"", 2: b""}
+    for stream, _, line in model(frames, tail, since, until):
+        expected[stream] += line
+    assert got == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(writes=WRITES, tail=st.integers(-1, 12), since=st.integers(0, 33), size=st.sampled_from([0, 300]))
+def test_json_file_equals_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, size: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/x-json.log"
+        writer = JsonFileWriter(path, size, 1000)
+        for now, (stream, data) in enumerate(writes, 1):
+            writer.append(stream, data, now)
+        writer.close()
+        count = len(list(Path(directory).iterdir()))
+        # What is in the files, oldest first: docker's line is complete when it is written, so its time is the end's.
+        entries: list[Frame] = []
+        for name in [f"{path}.{number}" for number in range(count - 1, 0, -1)] + [path]:
+            for line in Path(name).read_text().splitlines():
+                item = json.loads(line)
+                now = int(item["time"][19:].strip(".Z").ljust(9, "0"))
+                entries.append((1 if item["stream"] == "stdout" else 2, now, item["log"].encode()))
+        # The last unfinished lines are written at close, with the time of day.
+        entries = [(stream, now if now <= len(writes) else 10**15, data) for stream, now, data in entries]
+        got = demultiplex(read({"driver": "json-file", "path": path}, tail=tail, since=since))
+    everything: dict[int, bytes] = {1: b"", 2: b""}
+    for stream, data in writes:
+        everything[stream] += data
+    if tail < 0 and not since:
+        assert got == everything
+    expected: dict[int, bytes] = {1: b"", 2: b""}
+    for stream, now, line in model(entries, tail, 0, 0):
+        if now >= since:
+            expected[stream] += line
+    assert got == expected
+
+
+@given(cut=st.integers(1, 60))
+@settings(deadline=None)
+def test_a_torn_frame_is_completed_with_what_it_has(cut: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        writer = SegmentWriter(directory, 0, 0)
+        writer.append(1, b"first\n", 1)
+        keep = writer.offset
+        writer.append(1, b"x" * 40, 2)
+        writer.close()
+        path = f"{directory}/{logframe.segment_name(1)}"
+        with open(path, "r+b") as file:
+            file.truncate(keep + cut)
+        again = SegmentWriter(directory, 0, 0)
+        again.append(1, b"end\n", 3)
+        again.close()
+        data = b"".join(frame[2] for frame in SegmentSource(directory).read())
+    assert data == b"first\n" + b"x" * max(0, min(40, cut - logframe.HEADER.size)) + b"end\n"
+
+
+def test_neighbours_of_one_stream_share_a_header() -> None:
+    frames = [(1, 0, b"a\n"), (1, 0, b"b\n"), (2, 0, b"c\n"), (3, 0, b"n\n")]
+    assert encode(frames, stdout=True, stderr=True, multiplexed=True) == b"\1\0\0\0\0\0\0\4a\nb\n\2\0\0\0\0\0\0\4c\nn\n"
+    assert encode(frames, stdout=False, stderr=True, multiplexed=True) == b"\2\0\0\0\0\0\0\4c\nn\n"
+
+
+def test_time_stamps_and_details_stand_before_each_line(tmp_path: Path) -> None:
+    writer = SegmentWriter(str(tmp_path), 0, 0)
+    writer.append(1, b"a\nb", 1_000_000_001)
+    writer.append(1, b"c\n", 2_000_000_000)
+
+    async def collect() -> bytes:
+        query = LogQuery(timestamps=True, details={"b": "x y", "a": "1"}, multiplexed=False)
+        return b"".join([chunk async for chunk in read_log(open_log({"driver": "local", "dir": str(tmp_path)}), query)])
+
+    assert asyncio.run(collect()) == b"1970-01-01T00:00:01.000000001Z a=1,b=x+y a\n1970-01-01T00:00:01.000000001Z a=1,b=x+y bc\n"
+
+
+def test_a_reader_that_rotation_overtook_is_told(tmp_path: Path) -> None:
+    writer = SegmentWriter(str(tmp_path), 100, 2)
+    source = SegmentSource(str(tmp_path))
+    writer.append(1, b"x" * 100, 1)
+    assert source.read()
+    for number in range(5):
+        writer.append(1, b"%d" % number * 100, 1)
+    text = b"".join(frame[2] for _ in range(5) for frame in source.read())
+    assert b"rotated away" in text
+    assert text.endswith(b"4" * 100)
+
+
+def test_json_file_splits_long_lines_as_docker_does(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = JsonFileWriter(str(path), 0, 1)
+    writer.append(1, b"y" * 40000 + b"\n<&>\n", 1_500_000_000)
+    writer.close()
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [len(entry["log"]) for entry in entries] == [16384, 16384, 7233, 4]
+    assert path.read_text().splitlines()[-1] == '{"log":"\\u003c\\u0026\\u003e\\n","stream":"stdout","time":"1970-01-01T00:00:01.5Z"}'
+
+
+@pytest.mark.parametrize(
+    ("driver", "config", "message"),
+    [
+        ("foo", {}, "logger: no log driver named 'foo' is registered"),
+        ("json-file", {"foo": "1"}, "unknown log opt 'foo' for json-file log driver"),
+        ("local", {"foo": "1"}, "unknown log opt 'foo' for log driver local"),
+        ("local", {"mode": "x"}, "logger: logging mode not supported: x"),
+        ("local", {"max-buffer-size": "1m"}, "logger: max-buffer-size option is only supported with 'mode=non-blocking'"),
+    ],
+)
+def test_bad_options_are_told_in_dockers_words(driver: str, config: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        options.validate(driver, config)
+    assert caught.value.message == message
+
+
+def test_other_drivers_are_named_as_missing() -> None:
+    with pytest.raises(NotImplementedYet, match="syslog"):
+        options.validate("syslog", {})
+    with pytest.raises(SystemFailure, match="does not support reading"):
+        open_log({"driver": "none"})
+
+
+def test_settings_have_dockers_defaults() -> None:
+    made = options.log_settings("local", {}, "id", "/c/id")
+    assert (made["max_size"], made["max_file"], made["dir"], made["path"]) == (20 << 20, 5, "/c/id/log", "")
+    made = options.log_settings("json-file", {"max-size": "10m", "max-file": "3"}, "id", "/c/id")
+    assert (made["max_size"], made["max_file"], made["path"]) == (10 << 20, 3, "/c/id/id-json.log")
