@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +21,17 @@ def _set(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
+async def _readable(fd: int) -> None:
+    """Wait until a descriptor is readable."""
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, _set, waiting)
+    try:
+        await waiting
+    finally:
+        loop.remove_reader(fd)
+
+
 class WorkerPool:
     """Runs jobs in children of a warm zygote. A zygote that dies is started again with the next job."""
 
@@ -29,30 +41,22 @@ class WorkerPool:
         self._slots = asyncio.Semaphore(parallel or min(max(os.cpu_count() or 2, 2), 8))
         self._numbers = itertools.count(1)
         self._control: socket.socket | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
         """Start the zygote, if it does not run. Raises SystemFailure."""
         async with self._starting:
-            if self._process is not None and self._process.returncode is None:
-                if self._control is not None:
-                    return
-                await self._process.wait()  # it ends with its control socket
-            self._drop()
+            if self._process is not None and self._process.poll() is None and self._control is not None:
+                return
+            await self._end()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             package_root = str(Path(sampan.__path__[0]).parent)
             environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": package_root, "LC_ALL": "C.UTF-8"}
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    self._python,
-                    "-m",
-                    "sampan.worker.main",
-                    stdin=theirs.fileno(),
-                    stdout=asyncio.subprocess.DEVNULL,
-                    env=environment,
-                    cwd="/",
-                )
+                # not asyncio's subprocess: its transports outlive a closed loop, and warn when they are collected
+                command = [self._python, "-m", "sampan.worker.main"]
+                self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment, cwd="/")  # noqa: ASYNC220
             except OSError as error:
                 ours.close()
                 raise SystemFailure(f"cannot start the worker process: {error}") from error
@@ -63,10 +67,23 @@ class WorkerPool:
 
     async def stop(self) -> None:
         """End the zygote and every job. May be called twice."""
+        async with self._starting:
+            await self._end()
+
+    async def _end(self) -> None:
+        """Close the control socket, at which the zygote ends, and wait for that."""
         self._drop()
-        if self._process is not None:
-            await self._process.wait()
-            self._process = None
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(self._process.pid)
+                try:
+                    await _readable(pidfd)
+                finally:
+                    os.close(pidfd)
+        self._process.wait()
+        self._process = None
 
     def _drop(self) -> None:
         if self._control is not None:
@@ -126,14 +143,8 @@ class WorkerPool:
     @staticmethod
     async def _answer(reply: socket.socket) -> dict[str, Any] | None:
         """The job's last word, or None when it died without one."""
-        loop = asyncio.get_running_loop()
         while True:
-            readable: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(reply, _set, readable)
-            try:
-                await readable
-            finally:
-                loop.remove_reader(reply)
+            await _readable(reply.fileno())
             received = wire.recv(reply)
             if received is None:
                 return None

@@ -30,7 +30,8 @@ async def blocked_job(workers: WorkerPool, directory: int) -> tuple["asyncio.Tas
     """An unpack that waits for its archive, the pipe's write end and the PID of its process."""
     reader, writer = os.pipe()
     os.write(writer, tar(("f", "x", "1"))[:600])
-    task: asyncio.Task[object] = asyncio.ensure_future(workers.run("unpack", {}, [reader, directory, directory]))
+    null = os.open(os.devnull, os.O_WRONLY)
+    task: asyncio.Task[object] = asyncio.ensure_future(workers.run("unpack", {}, [reader, directory, null]))
     while True:
         await asyncio.sleep(0.01)
         zygote = workers._process.pid if workers._process is not None else 0
@@ -39,6 +40,7 @@ async def blocked_job(workers: WorkerPool, directory: int) -> tuple["asyncio.Tas
         for child in children:
             if os.readlink(f"/proc/{child}/root") != "/":
                 os.close(reader)
+                os.close(null)
                 return task, writer, int(child)
 
 
