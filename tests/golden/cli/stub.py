@@ -11,6 +11,15 @@ from urllib.parse import urlsplit
 ANSWERS: dict[str, Any] = json.loads(Path(__file__).with_name("api.json").read_text())
 
 
+CHANGES = {
+    "/containers/prune": '{"ContainersDeleted":["aaaa","bbbb"],"SpaceReclaimed":1234567}',
+    "/images/prune": '{"ImagesDeleted":[{"Untagged":"x:1"},{"Deleted":"sha256:ab"}],"SpaceReclaimed":42}',
+    "/images/busybox/tag": "",
+    "/images/create": '{"status":"sha256:cafe"}\n',
+    "/images/busybox": '[{"Untagged":"busybox:latest"},{"Deleted":"sha256:12"}]',
+}
+
+
 class Handler(BaseHTTPRequestHandler):
     """GET and HEAD from the table; everything else is a 404 in docker's words."""
 
@@ -22,6 +31,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
+
+    def parse_request(self) -> bool:
+        """Note what is asked, with the body."""
+        good = super().parse_request()
+        if good and not self.path.endswith("/_ping"):
+            self.server.log.append([self.command, self.path, self._body()])  # type: ignore[attr-defined]
+        return good
+
+    def _body(self) -> str:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            whole = b""
+            while size := int(self.rfile.readline(), 16):
+                whole += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return whole.decode()
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -54,7 +80,15 @@ class Handler(BaseHTTPRequestHandler):
             }
             self._answer(404, json.dumps({"message": words.get(kind, "page not found")}).encode())
 
-    do_POST = do_DELETE = do_GET
+    def do_POST(self) -> None:
+        """Prunes, tags and imports succeed for what CHANGES knows."""
+        path = "/" + urlsplit(self.path).path.split("/", 2)[2]
+        if path in CHANGES:
+            self._answer(200, CHANGES[path].encode())
+        else:
+            self.do_GET()
+
+    do_DELETE = do_POST
 
 
 class Stub(socketserver.ThreadingUnixStreamServer):
@@ -66,3 +100,4 @@ class Stub(socketserver.ThreadingUnixStreamServer):
         if os.path.exists(path):
             os.unlink(path)
         super().__init__(path, Handler)
+        self.log: list[list[str]] = []
