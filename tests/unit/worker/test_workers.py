@@ -59,8 +59,8 @@ def test_a_worker_is_confined(tmp_path: Path) -> None:
         kept = int(status_of(pid)["CapEff"], 16)
         for dropped in (2, 12, 16, 18, 19, 22):  # DAC_READ_SEARCH NET_ADMIN SYS_MODULE SYS_CHROOT SYS_PTRACE SYS_BOOT
             assert not kept >> dropped & 1
-        # the job's answer socket, its archive and its directory, beside the standard three
-        assert len(os.listdir(f"/proc/{pid}/fd")) <= 7
+        # the standard three, the answer socket, archive, directory, recipe, and what is being written
+        assert len(os.listdir(f"/proc/{pid}/fd")) <= 9
         os.close(writer)
         await asyncio.gather(task, return_exceptions=True)
         os.close(directory)
