@@ -107,9 +107,12 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     attach = AttachService(containers, runner)
     runner.on_started = attach.started
     defaults = ContainerDefaults(
-        log_driver=config.log_driver, log_opts=dict(config.log_opts), shm_size=config.default_shm_size, init=config.init,
+        log_driver=config.log_driver,
+        log_opts=dict(config.log_opts),
+        shm_size=config.default_shm_size,
+        init=config.init,
         no_new_privileges=config.no_new_privileges,
-    )  # fmt: skip
+    )
     service = ContainerService(containers, runner, images, clock, defaults, check_logs, lambda item: str(log_wire(item)["path"]))
     restorer = Restorer(containers, runner, execs)
     handlers.append(restorer)
@@ -120,9 +123,13 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     await restorer.restore()
     images.repair([container.id for container in containers])
     facts = SystemFacts(
-        data_root=config.data_root, log_driver=config.log_driver, labels=config.labels, debug=config.debug,
-        experimental=config.experimental, live_restore=config.live_restore,
-    )  # fmt: skip
+        data_root=config.data_root,
+        log_driver=config.log_driver,
+        labels=config.labels,
+        debug=config.debug,
+        experimental=config.experimental,
+        live_restore=config.live_restore,
+    )
     system = SystemService(containers, images, snapshots, events, meta, facts)
     services = Services(containers=service, execs=execs, attach=attach, images=images, networks=network, system=system)
     return EngineParts(ApiServer(App(services).resolve), containers, runner, service)

@@ -107,9 +107,15 @@ class AttachService:
             raise SystemFailure("configured logging driver does not support reading")
         tty = container.config.tty
         query = LogQuery(
-            stdout=options.stdout, stderr=options.stderr, since=options.since, until=options.until, tail=options.tail,
-            timestamps=options.timestamps, details=self._details(container) if options.details else None, multiplexed=not tty,
-        )  # fmt: skip
+            stdout=options.stdout,
+            stderr=options.stderr,
+            since=options.since,
+            until=options.until,
+            tail=options.tail,
+            timestamps=options.timestamps,
+            details=self._details(container) if options.details else None,
+            multiplexed=not tty,
+        )
         return LogStream(multiplexed=not tty, chunks=self._log_chunks(container, query, follow=options.follow))
 
     @staticmethod
@@ -177,8 +183,17 @@ class AttachService:
             future.cancel()
             stream.close()
 
-    async def _live(self, container: Container, options: AttachOptions, stream: Duplex, query: LogQuery, keys: bytes,
-                    follower: RunFollower | None, future: asyncio.Future[RunFollower], position: Position) -> None:  # fmt: skip
+    async def _live(
+        self,
+        container: Container,
+        options: AttachOptions,
+        stream: Duplex,
+        query: LogQuery,
+        keys: bytes,
+        follower: RunFollower | None,
+        future: asyncio.Future[RunFollower],
+        position: Position,
+    ) -> None:
         gone = asyncio.ensure_future(stream.wait_closed())
         if follower is None:
             both: set[asyncio.Future[Any]] = {gone, future}
@@ -215,9 +230,14 @@ class AttachService:
 
     async def _send_output(self, container: Container, stream: Duplex, query: LogQuery, follower: RunFollower, position: Position) -> None:
         chunks = attached_output(
-            str(self._runner.paths.log(container.id)), position, follower.wakeup, follower.progress,
-            stdout=query.stdout, stderr=query.stderr, multiplexed=query.multiplexed,
-        )  # fmt: skip
+            str(self._runner.paths.log(container.id)),
+            position,
+            follower.wakeup,
+            follower.progress,
+            stdout=query.stdout,
+            stderr=query.stderr,
+            multiplexed=query.multiplexed,
+        )
         async for chunk in chunks:
             await stream.send(chunk)
         await stream.send_eof()

@@ -54,8 +54,16 @@ class Wait:
 class ContainerService:
     """See api/services.py for the contract of each method."""
 
-    def __init__(self, containers: Containers, runner: Runner, images: ImageService, clock: Clock, defaults: ContainerDefaults,
-                 check_logs: Callable[[HostConfig, str], None], log_path: Callable[[Container], str]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        containers: Containers,
+        runner: Runner,
+        images: ImageService,
+        clock: Clock,
+        defaults: ContainerDefaults,
+        check_logs: Callable[[HostConfig, str], None],
+        log_path: Callable[[Container], str],
+    ) -> None:
         self._containers = containers
         self._runner = runner
         self._images = images
@@ -81,12 +89,18 @@ class ContainerService:
             raise NotFound(f"image with reference {request.image} was found but does not provide the specified platform ({platform})")
         container_id = ContainerId(new_id())
         host_mode = (request.host_config or HostConfig()).network_mode == "host" or (request.host_config or HostConfig()).uts_mode == "host"
-        config = merging.merge_config(request, image.config.config or ContainerConfig(),
-                                      os.uname().nodename if host_mode else short_id(container_id))  # fmt: skip
+        config = merging.merge_config(
+            request, image.config.config or ContainerConfig(), os.uname().nodename if host_mode else short_id(container_id)
+        )
         host = merging.merge_host_config(
-            request, config, log_driver=self._defaults.log_driver, log_opts=self._defaults.log_opts, shm_size=self._defaults.shm_size,
-            cpus=os.cpu_count() or 1, init=self._defaults.init or None,
-        )  # fmt: skip
+            request,
+            config,
+            log_driver=self._defaults.log_driver,
+            log_opts=self._defaults.log_opts,
+            shm_size=self._defaults.shm_size,
+            cpus=os.cpu_count() or 1,
+            init=self._defaults.init or None,
+        )
         mounting.mounts_of(host)
         launching.SecurityOptions(host.security_opt or [])
         launching.capability_names(host)
@@ -95,10 +109,17 @@ class ContainerService:
         if config.stop_signal:
             signal_number(config.stop_signal)
         row = ContainerRow(
-            id=container_id, name=name or names.made_up_name(lambda word: self._containers.holder_of(word) is not None),
-            created=self._clock.now_ns(), image_id=image.id, image_name=request.image, chain_id=image.chain_id,
-            config=b"", host_config=b"", networking=b"", state=new_state(host.console_size),
-        )  # fmt: skip
+            id=container_id,
+            name=name or names.made_up_name(lambda word: self._containers.holder_of(word) is not None),
+            created=self._clock.now_ns(),
+            image_id=image.id,
+            image_name=request.image,
+            chain_id=image.chain_id,
+            config=b"",
+            host_config=b"",
+            networking=b"",
+            state=new_state(host.console_size),
+        )
         container = Container(row, config, host, request.networking_config or NetworkingConfig())
         self._make(container)
         self._runner.publish(container, "create")
@@ -137,8 +158,14 @@ class ContainerService:
         """Containers, newest first; limit > 0 and filters on state imply all."""
         ordered = sorted(self._containers, key=lambda item: item.created, reverse=True)
         chosen = listing.select(ordered, filters, self._containers.find, self._image_ids)
-        everything = all or limit > 0 or bool(filters.get("status")) or bool(filters.get("exited")) \
-            or bool(filters.get("before")) or bool(filters.get("since"))  # fmt: skip
+        everything = (
+            all
+            or limit > 0
+            or bool(filters.get("status"))
+            or bool(filters.get("exited"))
+            or bool(filters.get("before"))
+            or bool(filters.get("since"))
+        )
         if not everything:
             chosen = [item for item in chosen if item.is_running or item.state.status == "restarting"]
         if limit > 0:
@@ -172,8 +199,14 @@ class ContainerService:
         """Everything about one container."""
         container = self._containers.find(ref)
         usage = await self._runner.snapshots.usage(container.id) if size else None
-        return showing.inspect(container, self._runner.paths, self._runner.snapshots, self._log_path(container), usage,
-                               self._image_size(container) if size else 0)  # fmt: skip
+        return showing.inspect(
+            container,
+            self._runner.paths,
+            self._runner.snapshots,
+            self._log_path(container),
+            usage,
+            self._image_size(container) if size else 0,
+        )
 
     async def top(self, ref: str, ps_args: str) -> TopResponse:
         """Processes of a running container, by the host's ps."""
@@ -297,9 +330,7 @@ class ContainerService:
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")
         if not names.VALID.fullmatch(name):
-            raise InvalidArgument(
-                f"Error when allocating new name: Invalid container name ({name}), only {names.ALLOWED} are allowed"
-            )
+            raise InvalidArgument(f"Error when allocating new name: Invalid container name ({name}), only {names.ALLOWED} are allowed")
         if name == container.name:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         old = container.name
@@ -318,8 +349,11 @@ class ContainerService:
             raise Conflict(f"removal of container {ref} is already in progress")
         running = container.is_running or container.state.status == "restarting"
         if running and not force:
-            what = "is paused and must be unpaused first" if container.state.paused else \
-                "is running: stop the container before removing or force remove"  # fmt: skip
+            what = (
+                "is paused and must be unpaused first"
+                if container.state.paused
+                else "is running: stop the container before removing or force remove"
+            )
             what = "is restarting: stop the container before removing or force remove" if container.state.status == "restarting" else what
             raise Conflict(f'cannot remove container "/{container.name}": container {what}')
         container.removing = True
@@ -372,11 +406,13 @@ class ContainerService:
         for container in self._containers:
             labels = container.config.labels or {}
             if (
-                container.is_running or container.removing or container.state.status == "restarting"
+                container.is_running
+                or container.removing
+                or container.state.status == "restarting"
                 or (until is not None and container.created > until)
                 or not listing.labels_match(labels, filters.get("label", ()))
                 or any(listing.labels_match(labels, [text]) for text in filters.get("label!", ()))
-            ):  # fmt: skip
+            ):
                 continue
             usage = await self._runner.snapshots.usage(container.id)
             with suppress(Conflict, NotFound):
@@ -384,5 +420,3 @@ class ContainerService:
                 removed.append(str(container.id))
                 freed += usage.size
         return PruneReport(containers_deleted=removed or None, space_reclaimed=freed)
-
-

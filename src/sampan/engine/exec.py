@@ -80,12 +80,20 @@ class ExecService:
         request = found.request
         words = request.cmd or [""]
         return ExecInspect(
-            id=found.id, running=found.running, exit_code=found.exit_code,
-            process_config=ExecProcessConfig(tty=request.tty, entrypoint=words[0], arguments=list(words[1:]),
-                                             privileged=request.privileged, user=request.user),
-            open_stdin=request.attach_stdin, open_stderr=request.attach_stderr, open_stdout=request.attach_stdout,
-            can_remove=found.exit_code is not None, container_id=found.container.id, detach_keys=request.detach_keys, pid=found.pid,
-        )  # fmt: skip
+            id=found.id,
+            running=found.running,
+            exit_code=found.exit_code,
+            process_config=ExecProcessConfig(
+                tty=request.tty, entrypoint=words[0], arguments=list(words[1:]), privileged=request.privileged, user=request.user
+            ),
+            open_stdin=request.attach_stdin,
+            open_stderr=request.attach_stderr,
+            open_stdout=request.attach_stdout,
+            can_remove=found.exit_code is not None,
+            container_id=found.container.id,
+            detach_keys=request.detach_keys,
+            pid=found.pid,
+        )
 
     async def resize(self, exec_id: str, *, height: int, width: int) -> None:
         """Set the terminal's size. Raises Conflict when there is none."""
@@ -104,14 +112,22 @@ class ExecService:
             env.append("TERM=xterm")
         size = request.console_size
         spec = plan.ExecSpec(
-            id=found.id, args=tuple(request.cmd or ()), env=(*env, *(entry for entry in request.env or () if "=" in entry)),
-            cwd=request.working_dir or container.config.working_dir or "/", user=request.user or container.config.user,
-            groups_add=tuple(host.group_add or ()), tty=request.tty, console_size=(size[0], size[1]) if size and all(size) else None,
-            capabilities=launching.capability_names(host), seccomp=security.seccomp, no_new_privileges=security.no_new_privileges,
+            id=found.id,
+            args=tuple(request.cmd or ()),
+            env=(*env, *(entry for entry in request.env or () if "=" in entry)),
+            cwd=request.working_dir or container.config.working_dir or "/",
+            user=request.user or container.config.user,
+            groups_add=tuple(host.group_add or ()),
+            tty=request.tty,
+            console_size=(size[0], size[1]) if size and all(size) else None,
+            capabilities=launching.capability_names(host),
+            seccomp=security.seccomp,
+            no_new_privileges=security.no_new_privileges,
             cgroup=self._runner.paths.cgroup(container.id),
             namespaces=launching.namespaces_of(host, netns=host.network_mode != "host"),
-            privileged=request.privileged or host.privileged, oom_score_adj=host.oom_score_adj,
-        )  # fmt: skip
+            privileged=request.privileged or host.privileged,
+            oom_score_adj=host.oom_score_adj,
+        )
         return plan.exec_plan(spec)
 
     async def start(self, exec_id: str, request: ExecStartRequest, open_stream: OpenStream) -> None:

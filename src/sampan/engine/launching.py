@@ -73,11 +73,20 @@ def capability_names(host: HostConfig) -> tuple[str, ...]:
 def resources_of(host: HostConfig) -> Resources:
     """The limits, in the cgroup layer's form."""
     return Resources(
-        memory=host.memory, memory_swap=host.memory_swap, memory_reservation=host.memory_reservation,
-        memory_swappiness=host.memory_swappiness, oom_kill_disable=bool(host.oom_kill_disable), cpu_shares=host.cpu_shares,
-        cpu_quota=host.cpu_quota, cpu_period=host.cpu_period, nano_cpus=host.nano_cpus, cpuset_cpus=host.cpuset_cpus,
-        cpuset_mems=host.cpuset_mems, pids_limit=host.pids_limit or 0, blkio_weight=host.blkio_weight,
-    )  # fmt: skip
+        memory=host.memory,
+        memory_swap=host.memory_swap,
+        memory_reservation=host.memory_reservation,
+        memory_swappiness=host.memory_swappiness,
+        oom_kill_disable=bool(host.oom_kill_disable),
+        cpu_shares=host.cpu_shares,
+        cpu_quota=host.cpu_quota,
+        cpu_period=host.cpu_period,
+        nano_cpus=host.nano_cpus,
+        cpuset_cpus=host.cpuset_cpus,
+        cpuset_mems=host.cpuset_mems,
+        pids_limit=host.pids_limit or 0,
+        blkio_weight=host.blkio_weight,
+    )
 
 
 def namespaces_of(host: HostConfig, *, netns: bool) -> plan.Namespaces:
@@ -91,8 +100,17 @@ def namespaces_of(host: HostConfig, *, netns: bool) -> plan.Namespaces:
     )
 
 
-def launch_spec(container_id: str, config: Config, host: HostConfig, rootfs: plan.Rootfs, mounts: list[plan.Mount], *,
-                cgroup: str, netns: bool, no_new_privileges: bool = False) -> plan.LaunchSpec:  # fmt: skip
+def launch_spec(
+    container_id: str,
+    config: Config,
+    host: HostConfig,
+    rootfs: plan.Rootfs,
+    mounts: list[plan.Mount],
+    *,
+    cgroup: str,
+    netns: bool,
+    no_new_privileges: bool = False,
+) -> plan.LaunchSpec:
     """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
     security = SecurityOptions(host.security_opt or [], no_new_privileges=no_new_privileges)
     size = (host.console_size[0], host.console_size[1])
@@ -119,10 +137,13 @@ def launch_spec(container_id: str, config: Config, host: HostConfig, rootfs: pla
         masked_paths=None if host.masked_paths is None else tuple(host.masked_paths),
         readonly_paths=None if host.readonly_paths is None else tuple(host.readonly_paths),
         devices=tuple(
-            plan.Device(host_path=device.path_on_host, container_path=device.path_in_container or device.path_on_host,
-                        permissions=device.cgroup_permissions or "rwm")
+            plan.Device(
+                host_path=device.path_on_host,
+                container_path=device.path_in_container or device.path_on_host,
+                permissions=device.cgroup_permissions or "rwm",
+            )
             for device in host.devices or ()
-        ),  # fmt: skip
+        ),
         device_rules=tuple(host.device_cgroup_rules or ()),
         namespaces=namespaces_of(host, netns=netns),
         resources=resources_of(host),
@@ -152,7 +173,7 @@ def exec_failure_code(error: LaunchError) -> int:
 
 
 def start_failure(error: LaunchError, args: list[str]) -> StartFailure:
-    """A failed launch in the words dockerd 28 and runc use for it: clients look for `executable file not found`, `permission denied`, ..."""
+    """A failed launch in the words of dockerd 28 and runc: clients look for `executable file not found`, `permission denied`, ..."""
     prefix = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
     prefix += "unable to start container process: "
     detail = error.message

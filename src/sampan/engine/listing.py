@@ -11,9 +11,22 @@ from sampan.events.bus import go_duration_ns
 Filters = Mapping[str, Sequence[str]]
 
 KNOWN = (
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish", "since",
-    "status", "volume",
-)  # fmt: skip
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+)
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
@@ -83,17 +96,16 @@ def matches(container: Container, filters: Filters) -> bool:
             value == container.host_config.network_mode or (state.endpoint is not None and value == state.endpoint.network_id)
             for value in values
         ),
-        "volume": lambda values: any(
-            value in (bind.split(":")[:2]) for bind in container.host_config.binds or () for value in values
-        ),
+        "volume": lambda values: any(value in (bind.split(":")[:2]) for bind in container.host_config.binds or () for value in values),
         "expose": lambda values: _port_matches(container.config.exposed_ports or {}, values),
         "publish": lambda values: _port_matches((item.port for item in state.endpoint.ports) if state.endpoint else (), values),
     }
     return all(test(filters[key]) for key, test in simple.items() if filters.get(key))
 
 
-def select(containers: Sequence[Container], filters: Filters, find: Callable[[str], Container],
-           ancestors: Callable[[str], set[str]]) -> list[Container]:  # fmt: skip
+def select(
+    containers: Sequence[Container], filters: Filters, find: Callable[[str], Container], ancestors: Callable[[str], set[str]]
+) -> list[Container]:
     """The containers that pass, in the order given; ancestors: the image IDs a reference stands for."""
     check(filters)
     chosen = [container for container in containers if matches(container, filters)]

@@ -63,12 +63,15 @@ def _refuse_missing(config: Config, host: HostConfig) -> None:
         "runtimes other than the built-in one": host.runtime not in ("", "runc"),
         "volume drivers": host.volume_driver not in ("", "local"),
         "per-device block-I/O limits": (
-            host.blkio_weight_device or host.blkio_device_read_bps or host.blkio_device_write_bps
-            or host.blkio_device_read_iops or host.blkio_device_write_iops
+            host.blkio_weight_device
+            or host.blkio_device_read_bps
+            or host.blkio_device_write_bps
+            or host.blkio_device_read_iops
+            or host.blkio_device_write_iops
         ),
         "real-time CPU limits": host.cpu_realtime_period or host.cpu_realtime_runtime,
         "anonymous volumes": config.volumes,
-    }  # fmt: skip
+    }
     for feature, asked in missing.items():
         if asked:
             raise NotImplementedYet(f"{feature}: not implemented by Sampan yet")
@@ -137,8 +140,9 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
 
 
-def merge_host_config(request: CreateRequest, config: Config, *, log_driver: str, log_opts: Mapping[str, str], shm_size: int,
-                      cpus: int, init: bool | None) -> HostConfig:  # fmt: skip
+def merge_host_config(
+    request: CreateRequest, config: Config, *, log_driver: str, log_opts: Mapping[str, str], shm_size: int, cpus: int, init: bool | None
+) -> HostConfig:
     """The container's HostConfig with docker's defaults filled in. Raises InvalidArgument, NotImplementedYet."""
     host = request.host_config or HostConfig()
     _check_modes(config, host)

@@ -46,12 +46,16 @@ def parse_bind(text: str) -> BindMount:
         raise InvalidArgument(f"invalid volume specification: '{text}'")
     source, destination, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
     if not destination.startswith("/"):
-        raise InvalidArgument(f"invalid volume specification: '{text}': invalid mount config for type \"bind\": "
-                              f"invalid mount path: '{destination}' mount path must be absolute")  # fmt: skip
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': invalid mount config for type \"bind\": "
+            f"invalid mount path: '{destination}' mount path must be absolute"
+        )
     destination = posixpath.normpath(destination)
     if destination == "/":
-        raise InvalidArgument(f"invalid volume specification: '{text}': invalid mount config for type \"bind\": "
-                              "invalid specification: destination can't be '/'")  # fmt: skip
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': invalid mount config for type \"bind\": "
+            "invalid specification: destination can't be '/'"
+        )
     if not source.startswith("/"):
         raise NotImplementedYet(f"volume {source!r}: named volumes are not implemented by Sampan yet; use an absolute host path")
     readonly, propagation = False, "rprivate"
@@ -79,10 +83,15 @@ def _bind_of(mount: Mount) -> BindMount:
     if propagation not in _PROPAGATIONS:
         raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
     return BindMount(
-        posixpath.normpath(mount.source), posixpath.normpath(mount.target), "", mount.read_only, propagation,
+        posixpath.normpath(mount.source),
+        posixpath.normpath(mount.target),
+        "",
+        mount.read_only,
+        propagation,
         recursive=not (options is not None and options.non_recursive),
-        readonly_recursive=not (options is not None and options.read_only_non_recursive), make_source=make,
-    )  # fmt: skip
+        readonly_recursive=not (options is not None and options.read_only_non_recursive),
+        make_source=make,
+    )
 
 
 def _tmpfs_of(mount: Mount) -> TmpfsMount:
@@ -148,9 +157,13 @@ def plan_mounts(mounts: Iterable[BindMount | TmpfsMount]) -> list[plan.Mount]:
         else:
             result.append(
                 plan.Mount(
-                    destination=mount.destination, source=mount.source, readonly=mount.readonly, propagation=mount.propagation,
-                    recursive=mount.recursive, readonly_recursive=mount.readonly_recursive,
-                )  # fmt: skip
+                    destination=mount.destination,
+                    source=mount.source,
+                    readonly=mount.readonly,
+                    propagation=mount.propagation,
+                    recursive=mount.recursive,
+                    readonly_recursive=mount.readonly_recursive,
+                )
             )
     return result
 
@@ -162,9 +175,13 @@ def mount_points(mounts: Iterable[BindMount | TmpfsMount]) -> list[MountPoint]:
         if isinstance(mount, BindMount):
             result.append(
                 MountPoint(
-                    type="bind", source=mount.source, destination=mount.destination, mode=mount.mode,
-                    rw=not mount.readonly, propagation=mount.propagation,
-                )  # fmt: skip
+                    type="bind",
+                    source=mount.source,
+                    destination=mount.destination,
+                    mode=mount.mode,
+                    rw=not mount.readonly,
+                    propagation=mount.propagation,
+                )
             )
         elif mount.from_mount:
             result.append(MountPoint(type="tmpfs", destination=mount.destination, rw=True))

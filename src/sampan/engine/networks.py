@@ -54,9 +54,13 @@ class NetworkService:
         hostname = container.config.hostname
         own = f"{hostname}.{container.config.domainname}\t{hostname}" if container.config.domainname else hostname
         lines = [
-            "127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", "fe00::\tip6-localnet", "ff00::\tip6-mcastprefix",
-            "ff02::1\tip6-allnodes", "ff02::2\tip6-allrouters",
-        ]  # fmt: skip
+            "127.0.0.1\tlocalhost",
+            "::1\tlocalhost ip6-localhost ip6-loopback",
+            "fe00::\tip6-localnet",
+            "ff00::\tip6-mcastprefix",
+            "ff02::1\tip6-allnodes",
+            "ff02::2\tip6-allrouters",
+        ]
         for extra in container.host_config.extra_hosts or ():
             name, separator, address = extra.partition(":" if "=" not in extra else "=")
             if not separator:

@@ -29,9 +29,13 @@ def parse_ps(text: str, pids: set[int]) -> TopResponse:
 async def top(layout: Layout, cgroup: str, ps_args: str) -> TopResponse:
     """Run ps with the client's options (default -ef). Raises InvalidArgument with ps' own complaint."""
     process = await asyncio.create_subprocess_exec(
-        "ps", *(ps_args or "-ef").split(), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        "ps",
+        *(ps_args or "-ef").split(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
         env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8", "COLUMNS": "4096"},
-    )  # fmt: skip
+    )
     out, err = await process.communicate()
     if process.returncode:
         raise SystemFailure(f"ps: {err.decode(errors='replace').strip()}")

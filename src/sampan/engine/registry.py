@@ -128,10 +128,17 @@ class Containers:
         """Store a new container. Raises Conflict when its name is taken."""
         self.check_name(container.name)
         row = ContainerRow(
-            id=container.id, name=container.name, created=container.created, image_id=container.image_id,
-            image_name=container.image_name, chain_id=container.chain_id, config=_encode(container.config),
-            host_config=_encode(container.host_config), networking=_encode(container.networking), state=container.state,
-        )  # fmt: skip
+            id=container.id,
+            name=container.name,
+            created=container.created,
+            image_id=container.image_id,
+            image_name=container.image_name,
+            chain_id=container.chain_id,
+            config=_encode(container.config),
+            host_config=_encode(container.host_config),
+            networking=_encode(container.networking),
+            state=container.state,
+        )
         try:
             self._repository.insert(row)
         except sqlite3.IntegrityError as error:

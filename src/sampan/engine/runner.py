@@ -77,8 +77,17 @@ class Paths(msgspec.Struct, frozen=True):
 class Runner:
     """See the module."""
 
-    def __init__(self, containers: Containers, snapshots: Snapshots, supervisor: SupervisorClient, keeper: KeeperClient,
-                 network: NetworkPort, events: EventBus, clock: Clock, paths: Paths) -> None:  # fmt: skip
+    def __init__(
+        self,
+        containers: Containers,
+        snapshots: Snapshots,
+        supervisor: SupervisorClient,
+        keeper: KeeperClient,
+        network: NetworkPort,
+        events: EventBus,
+        clock: Clock,
+        paths: Paths,
+    ) -> None:
         self.containers = containers
         self.snapshots = snapshots
         self.supervisor = supervisor
@@ -133,10 +142,20 @@ class Runner:
                 launched, stdin, endpoint = await self._launch(container, key, undo)
                 live = Live(key, launched.pidfd, stdin=stdin, pty=launched.pty)
                 state = msgspec.structs.replace(
-                    container.state, status="running", pid=launched.pid, start_time=launched.start_time, run=run, exit_code=0, error="",
-                    oom_killed=False, started_at=launched.started_at, finished_at=0, manually_stopped=False, endpoint=endpoint,
+                    container.state,
+                    status="running",
+                    pid=launched.pid,
+                    start_time=launched.start_time,
+                    run=run,
+                    exit_code=0,
+                    error="",
+                    oom_killed=False,
+                    started_at=launched.started_at,
+                    finished_at=0,
+                    manually_stopped=False,
+                    endpoint=endpoint,
                     boot_id=self.supervisor.link.boot_id,
-                )  # fmt: skip
+                )
                 self.containers.set_state(container, state)
                 container.live = live
                 container.exited.clear()
@@ -158,25 +177,30 @@ class Runner:
         try:
             mounting.make_sources(mounts)
         except OSError as error:
-            raise SystemFailure(f"error while creating mount source path '{error.filename}': mkdir {error.filename}: "
-                                f"{(error.strerror or '').lower()}") from error  # fmt: skip
+            raise SystemFailure(
+                f"error while creating mount source path '{error.filename}': mkdir {error.filename}: {(error.strerror or '').lower()}"
+            ) from error
         sandbox = await self.network.attach(container)
         undo.push_async_callback(self.network.detach, container)
         directory = self.paths.container(container.id)
         self.network.write_files(container, sandbox.endpoint, directory)
         layers = self.snapshots.mounts(container.id)
-        rootfs = plan.Rootfs(
-            lowers=layers.lowers, upper=layers.upper, work=layers.work, readonly=container.host_config.readonly_rootfs
-        )
+        rootfs = plan.Rootfs(lowers=layers.lowers, upper=layers.upper, work=layers.work, readonly=container.host_config.readonly_rootfs)
         taken = {mount.destination for mount in mounts}
         own = [
             plan.Mount(destination=f"/etc/{name}", source=str(directory / name), recursive=False)
-            for name in ("resolv.conf", "hostname", "hosts") if f"/etc/{name}" not in taken
-        ]  # fmt: skip
+            for name in ("resolv.conf", "hostname", "hosts")
+            if f"/etc/{name}" not in taken
+        ]
         spec = launching.launch_spec(
-            container.id, container.config, container.host_config, rootfs, [*own, *mounting.plan_mounts(mounts)],
-            cgroup=self.paths.cgroup(container.id), netns=sandbox.netns is not None and sandbox.netns >= 0,
-        )  # fmt: skip
+            container.id,
+            container.config,
+            container.host_config,
+            rootfs,
+            [*own, *mounting.plan_mounts(mounts)],
+            cgroup=self.paths.cgroup(container.id),
+            netns=sandbox.netns is not None and sandbox.netns >= 0,
+        )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
         stdin = self._make_stdio(container, fds, undo)
@@ -237,7 +261,14 @@ class Runner:
         self.containers.set_state(
             container,
             msgspec.structs.replace(
-                state, status="exited", pid=0, start_time=0, exit_code=code, oom_killed=oom, finished_at=at or self.clock.now_ns(), paused=False
+                state,
+                status="exited",
+                pid=0,
+                start_time=0,
+                exit_code=code,
+                oom_killed=oom,
+                finished_at=at or self.clock.now_ns(),
+                paused=False,
             ),
         )
         container.exits += 1

@@ -96,7 +96,9 @@ def _host_config(host: HostConfig) -> HostConfig:
     )
 
 
-def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: str, usage: Usage | None, image_size: int) -> ContainerInspect:
+def inspect(
+    container: Container, paths: Paths, snapshots: Snapshots, log_path: str, usage: Usage | None, image_size: int
+) -> ContainerInspect:
     """GET /containers/{id}/json."""
     state = container.state
     command = launching.command_of(container.config)
@@ -108,9 +110,16 @@ def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: 
         path=command[0] if command else "",
         args=command[1:],
         state=ContainerStateShown(
-            status=state.status, running=running or state.status == "restarting", paused=state.paused,
-            restarting=state.status == "restarting", oom_killed=state.oom_killed, dead=state.status == "dead", pid=state.pid,
-            exit_code=state.exit_code, error=state.error, started_at=rfc3339nano(state.started_at),
+            status=state.status,
+            running=running or state.status == "restarting",
+            paused=state.paused,
+            restarting=state.status == "restarting",
+            oom_killed=state.oom_killed,
+            dead=state.status == "dead",
+            pid=state.pid,
+            exit_code=state.exit_code,
+            error=state.error,
+            started_at=rfc3339nano(state.started_at),
             finished_at=rfc3339nano(state.finished_at),
         ),
         image=container.image_id,
@@ -129,7 +138,7 @@ def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: 
         mounts=mounting.mount_points(mounting.mounts_of_stored(container.host_config)),
         config=container.config,
         network_settings=_network_settings(container),
-    )  # fmt: skip
+    )
 
 
 def ports_of(container: Container) -> list[Port]:
@@ -177,4 +186,3 @@ def summary(container: Container, image_now: str | None, usage: Usage | None, im
         network_settings=SummaryNetworkSettings(networks=_endpoints(container)),
         mounts=mounting.mount_points(mounting.mounts_of_stored(container.host_config)),
     )
-

@@ -100,8 +100,9 @@ def multiplex(stream: int, data: bytes) -> bytes:
     return _FRAME.pack(stream, len(data)) + data
 
 
-async def pump_input(stream: Duplex, fd: Callable[[], int | None], scanner: DetachScanner | None,
-                     on_eof: Callable[[], Awaitable[None]]) -> bool:  # fmt: skip
+async def pump_input(
+    stream: Duplex, fd: Callable[[], int | None], scanner: DetachScanner | None, on_eof: Callable[[], Awaitable[None]]
+) -> bool:
     """Client to process until the client ends its side, the process is gone, or the detach keys come (True)."""
     while True:
         data = await stream.recv(READ)

@@ -32,8 +32,21 @@ from sampan.version import API_VERSION, ENGINE_VERSION, MIN_API_VERSION, VERSION
 
 Filters = Mapping[str, Sequence[str]]
 _EVENT_FILTERS = (
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service", "type", "volume",
-)  # fmt: skip
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+)
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -61,18 +74,30 @@ def message_of(event: Event) -> EventMessage:
     """An event as the API writes it; status, id and from are the old form of container and image events."""
     old = event.type in ("container", "image")
     return EventMessage(
-        status=event.action if old else "", id=event.actor_id if old else "",
+        status=event.action if old else "",
+        id=event.actor_id if old else "",
         from_=event.attributes.get("image", "") if event.type == "container" else "",
-        type=event.type, action=event.action, actor=EventActor(id=event.actor_id, attributes=dict(event.attributes)),
-        time=event.time_ns // 1_000_000_000, time_nano=event.time_ns,
-    )  # fmt: skip
+        type=event.type,
+        action=event.action,
+        actor=EventActor(id=event.actor_id, attributes=dict(event.attributes)),
+        time=event.time_ns // 1_000_000_000,
+        time_nano=event.time_ns,
+    )
 
 
 class SystemService:
     """See api/services.py for the contract."""
 
-    def __init__(self, containers: Containers, images: ImageService, snapshots: Snapshots, events: EventBus, meta: MetaRepository,
-                 facts: SystemFacts, warnings: Callable[[], list[str]] = list) -> None:  # fmt: skip
+    def __init__(
+        self,
+        containers: Containers,
+        images: ImageService,
+        snapshots: Snapshots,
+        events: EventBus,
+        meta: MetaRepository,
+        facts: SystemFacts,
+        warnings: Callable[[], list[str]] = list,
+    ) -> None:
         self._containers = containers
         self._images = images
         self._snapshots = snapshots
@@ -91,17 +116,32 @@ class SystemService:
         """Versions of the parts."""
         machine = platform.machine()
         architecture = _ARCHITECTURES.get(machine, machine)
-        details = {"ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION, "Os": "linux", "Arch": architecture,
-                   "KernelVersion": platform.release(), "Experimental": "false", "GitCommit": VERSION, "GoVersion": "none", "BuildTime": ""}  # fmt: skip
+        details = {
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MIN_API_VERSION,
+            "Os": "linux",
+            "Arch": architecture,
+            "KernelVersion": platform.release(),
+            "Experimental": "false",
+            "GitCommit": VERSION,
+            "GoVersion": "none",
+            "BuildTime": "",
+        }
         return SystemVersion(
             platform=PlatformName(name=f"Sampan {VERSION}"),
             components=[
                 ComponentVersion(name="Engine", version=ENGINE_VERSION, details=details),
                 ComponentVersion(name="sampan", version=VERSION, details={"Python": platform.python_version()}),
             ],
-            version=ENGINE_VERSION, api_version=API_VERSION, min_api_version=MIN_API_VERSION, git_commit=VERSION, go_version="none",
-            arch=architecture, kernel_version=platform.release(), experimental=self._facts.experimental,
-        )  # fmt: skip
+            version=ENGINE_VERSION,
+            api_version=API_VERSION,
+            min_api_version=MIN_API_VERSION,
+            git_commit=VERSION,
+            go_version="none",
+            arch=architecture,
+            kernel_version=platform.release(),
+            experimental=self._facts.experimental,
+        )
 
     async def info(self) -> SystemInfo:
         """Counts, limits, drivers."""
@@ -110,25 +150,46 @@ class SystemService:
         v1 = {name for names, _ in layout.v1 for name in names.split(",")} | set(layout.controllers)
         swap = os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes") or layout.version == 2
         return SystemInfo(
-            id=self._id, containers=len(statuses), containers_running=statuses.count("running"),
+            id=self._id,
+            containers=len(statuses),
+            containers_running=statuses.count("running"),
             containers_paused=statuses.count("paused"),
-            containers_stopped=sum(status not in ("running", "paused") for status in statuses), images=self._images.count,
-            driver=self._snapshots.driver, driver_status=[("Mount Options", ",".join(self._snapshots.mount_options))],
+            containers_stopped=sum(status not in ("running", "paused") for status in statuses),
+            images=self._images.count,
+            driver=self._snapshots.driver,
+            driver_status=[("Mount Options", ",".join(self._snapshots.mount_options))],
             plugins=PluginsInfo(volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]),
-            memory_limit="memory" in v1, swap_limit=swap, cpu_cfs_period="cpu" in v1, cpu_cfs_quota="cpu" in v1, cpu_shares="cpu" in v1,
-            cpu_set="cpuset" in v1, pids_limit="pids" in v1, oom_kill_disable=layout.version == 1 and "memory" in v1,
-            ipv4_forwarding=Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1", debug=self._facts.debug,
-            nfd=len(os.listdir("/proc/self/fd")), system_time=rfc3339nano(time.time_ns()), logging_driver=self._facts.log_driver,
-            cgroup_version=str(layout.version), n_events_listener=self._events.listeners, kernel_version=platform.release(),
-            operating_system=_operating_system(), architecture=platform.machine(),
+            memory_limit="memory" in v1,
+            swap_limit=swap,
+            cpu_cfs_period="cpu" in v1,
+            cpu_cfs_quota="cpu" in v1,
+            cpu_shares="cpu" in v1,
+            cpu_set="cpuset" in v1,
+            pids_limit="pids" in v1,
+            oom_kill_disable=layout.version == 1 and "memory" in v1,
+            ipv4_forwarding=Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",
+            debug=self._facts.debug,
+            nfd=len(os.listdir("/proc/self/fd")),
+            system_time=rfc3339nano(time.time_ns()),
+            logging_driver=self._facts.log_driver,
+            cgroup_version=str(layout.version),
+            n_events_listener=self._events.listeners,
+            kernel_version=platform.release(),
+            operating_system=_operating_system(),
+            architecture=platform.machine(),
             registry_config={"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "IndexConfigs": {}, "Mirrors": []},
-            ncpu=os.cpu_count() or 1, mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            docker_root_dir=self._facts.data_root, name=os.uname().nodename, labels=list(self._facts.labels),
-            experimental_build=self._facts.experimental, server_version=ENGINE_VERSION, runtimes={"runc": Runtime(path="built-in")},
+            ncpu=os.cpu_count() or 1,
+            mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            docker_root_dir=self._facts.data_root,
+            name=os.uname().nodename,
+            labels=list(self._facts.labels),
+            experimental_build=self._facts.experimental,
+            server_version=ENGINE_VERSION,
+            runtimes={"runc": Runtime(path="built-in")},
             live_restore_enabled=self._facts.live_restore,
             security_options=["name=seccomp,profile=builtin", *(["name=cgroupns"] if layout.version == 2 else [])],
             warnings=self._warnings() or None,
-        )  # fmt: skip
+        )
 
     def events(self, *, since: int, until: int, filters: Filters) -> AsyncIterator[EventMessage]:
         """Past events from since on, then live ones up to until. Raises InvalidArgument."""

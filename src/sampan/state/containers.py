@@ -1,6 +1,5 @@
 """Containers as they are stored: the documents given at create, and the state the engine last knew."""
 
-import sqlite3
 from typing import Any, Literal
 
 import msgspec
@@ -92,9 +91,17 @@ class ContainerRepository:
     def insert(self, row: ContainerRow) -> None:
         """Add a container. Raises sqlite3.IntegrityError when the id or the name is taken."""
         values = (
-            row.id, row.name, row.created, row.image_id, row.image_name, row.chain_id,
-            row.config, row.host_config, row.networking, _encode(row.state),
-        )  # fmt: skip
+            row.id,
+            row.name,
+            row.created,
+            row.image_id,
+            row.image_name,
+            row.chain_id,
+            row.config,
+            row.host_config,
+            row.networking,
+            _encode(row.state),
+        )
         with self._database.transaction(durable=False) as cx:
             cx.execute(f"INSERT INTO containers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
@@ -127,7 +134,7 @@ class MetaRepository:
 
     def get(self, key: str) -> str | None:
         """The value, or None."""
-        row: sqlite3.Row | None = self._database.read().execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = self._database.read().execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def put(self, key: str, value: str) -> None:
