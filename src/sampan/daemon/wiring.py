@@ -29,7 +29,7 @@ from sampan.image.store import ImageStore
 from sampan.logs import options
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient, spawn_keeper
 from sampan.runtime.protocol import Message
-from sampan.snapshot.overlay import OverlaySnapshots
+from sampan.snapshot.overlay import OverlaySnapshots, probe
 from sampan.spec.docker_api.container import HostConfig
 from sampan.state.containers import ContainerRepository, MetaRepository
 from sampan.state.database import Database
@@ -63,6 +63,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     workers = WorkerPool(python=sys.executable)
     await workers.start()
     stack.push_async_callback(workers.stop)
+    probe(paths.data_root)
     snapshots = OverlaySnapshots(paths.data_root, database, workers)
 
     def users_of(image: ImageId) -> list[ImageUser]:

@@ -17,8 +17,10 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from sampan.archive.trees import remove_tree
 from sampan.digest import ChainId, DiffId
 from sampan.errors import Conflict, NotFound, SystemFailure
+from sampan.linux.overlay import mount_overlay
 from sampan.snapshot.api import Layer, Mounts, Unpacked, Usage
 from sampan.state.database import Database
 from sampan.state.layers import LayerRepository, LayerRow
@@ -296,12 +298,11 @@ def probe(root: Path) -> None:
 
     Never by version number: tmpfs may lack xattrs, an overlay data root cannot hold upper directories, a sandbox may forbid mount.
     """
-    from sampan.linux import libc
-    from sampan.linux.overlay import mount_overlay
-
-    base = root / f"probe-{os.urandom(6).hex()}"
+    base = root / "overlay-probe"
+    parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     names = ("low", "low2", "upper", "work")
     try:
+        remove_tree(parent, base.name)  # left by a probe that was killed
         for name in names:
             (base / name).mkdir(mode=0o755, parents=True)
         (base / "low/file").write_bytes(b"lower")
@@ -321,10 +322,5 @@ def probe(root: Path) -> None:
         raise SystemFailure(f"overlayfs does not work in {root}: {error.strerror}; {hint}") from error
     finally:
         with suppress(OSError):
-            libc.umount2(str(base), 0)
-        from sampan.archive.trees import remove_tree
-
-        if base.exists():
-            parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             remove_tree(parent, base.name)
-            os.close(parent)
+        os.close(parent)
