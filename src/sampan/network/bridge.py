@@ -1,0 +1,236 @@
+"""The default bridge network: a Linux bridge, a veth per container, masquerade and published ports."""
+
+import asyncio
+import contextlib
+import fcntl
+import ipaddress
+import logging
+import os
+import secrets
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sampan.errors import SystemFailure
+from sampan.linux.netlink import Netlink
+from sampan.linux.nftables import NftablesError
+from sampan.network import firewall, ipam, sandbox
+from sampan.network.ports import HeldPort, PortRequest, Published, hold
+
+log = logging.getLogger(__name__)
+
+VETH_PREFIX = "sv"
+"""Names of our veths' ends on the host; reconcile() removes those of no container."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """A container on the bridge. netns is open until detach()."""
+
+    netns: int
+    ip: str
+    prefix_len: int
+    gateway: str
+    mac: str
+    ports: tuple[Published, ...]
+    saved: dict[str, Any]
+
+
+class _Held:
+    def __init__(self, ip: str, veth: str) -> None:
+        self.ip = ip
+        self.veth = veth
+        self.netns = -1
+        self.ports: list[HeldPort] = []
+
+
+class BridgeNetwork:
+    """The driver. Every method is for the event loop's thread; what blocks runs in a worker."""
+
+    def __init__(self, *, instance: str, bridge: str, bip: str, mtu: int, icc: bool, ip_masq: bool, ip_forward: bool,
+                 iptables: bool, default_ip: str) -> None:  # fmt: skip
+        self.instance, self.bridge, self.mtu = instance, bridge, mtu
+        self.icc, self.ip_masq, self.default_ip = icc, ip_masq, default_ip or "0.0.0.0"
+        self._bip, self._ip_forward, self._iptables = bip, ip_forward, iptables
+        self._firewall: firewall.Firewall | None = None
+        self._addresses: ipam.Addresses | None = None
+        self._held: dict[str, _Held] = {}
+        self.warnings: list[str] = []
+        """What does not work on this host, for the log and `docker info`."""
+
+    @property
+    def gateway(self) -> ipaddress.IPv4Interface:
+        """The bridge's address. Raises SystemFailure before start()."""
+        if self._addresses is None:
+            raise SystemFailure("the default bridge network is not available")
+        return self._addresses.gateway
+
+    # the bridge
+
+    async def start(self) -> None:
+        """Make or adopt the bridge and its rules. Raises SystemFailure; a missing firewall is a warning only."""
+        try:
+            await asyncio.to_thread(self._start)
+        except (OSError, ValueError) as error:
+            raise SystemFailure(f"failed to create the default bridge network {self.bridge}: {error}") from error
+
+    def _start(self) -> None:
+        with Netlink() as netlink:
+            existing = {link.name: link.index for link in netlink.links()}
+            gateway = _address_of(self.bridge) if self.bridge in existing else None
+            if gateway is None:
+                gateway = ipaddress.IPv4Interface(self._bip) if self._bip else ipam.free_pool(netlink.routes())
+                if self.bridge not in existing:
+                    netlink.add_bridge(self.bridge, sandbox.mac_of(str(gateway.ip)), self.mtu)
+                index = socket.if_nametoindex(self.bridge)
+                netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen, str(gateway.network.broadcast_address))
+            elif self._bip and ipaddress.IPv4Interface(self._bip) != gateway:
+                self._warn(f"bridge {self.bridge} has the address {gateway} already; bip {self._bip} is not used")
+            netlink.set_link(socket.if_nametoindex(self.bridge), up=True)
+        self._addresses = ipam.Addresses(gateway)
+        if self._ip_forward:
+            _sysctl("net/ipv4/ip_forward", "1")
+        if self._iptables:
+            self._start_firewall(gateway.network)
+
+    def _start_firewall(self, subnet: ipaddress.IPv4Network) -> None:
+        try:
+            rules = firewall.Firewall(self.instance, self.bridge)
+            rules.create(subnet, icc=self.icc, masquerade=self.ip_masq)
+        except NftablesError as error:
+            self._warn(f"nftables cannot be used: no masquerade and no published ports: {error}")
+            return
+        self._firewall = rules
+        _sysctl(f"net/ipv4/conf/{self.bridge}/route_localnet", "1")  # after the guard in the table: never without it
+        firewall.open_forwarding(self.bridge)
+
+    def _warn(self, words: str) -> None:
+        self.warnings.append(words)
+        log.warning("%s", words)
+
+    async def stop(self, remove: bool) -> None:
+        """Close what is held. With remove also take the bridge and all rules away: no container may run."""
+        for held in self._held.values():
+            _close(held)
+        self._held.clear()
+        if remove:
+            await asyncio.to_thread(self._remove)
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError), Netlink() as netlink:
+            netlink.delete_link(self.bridge)
+        if self._firewall is not None:
+            with contextlib.suppress(NftablesError):
+                self._firewall.remove()
+            firewall.close_forwarding(self.bridge)
+
+    # containers
+
+    async def attach(self, container_id: str, name: str, ports: Sequence[PortRequest]) -> Endpoint:
+        """A netns with an address, and the published ports. Raises SystemFailure, leaving nothing."""
+        await self.detach(container_id)
+        gateway = self.gateway
+        if ports and self._firewall is None:
+            raise SystemFailure(f"cannot publish ports of {name}: the firewall of the default bridge network is not available")
+        assert self._addresses is not None
+        held = _Held(self._addresses.take(), VETH_PREFIX + secrets.token_hex(5))
+        self._held[container_id] = held
+        address = ipaddress.IPv4Interface((held.ip, gateway.network.prefixlen))
+        try:
+            for request in ports:
+                held.ports.append(hold(request, self.default_ip, name, container_id))
+            held.netns = await asyncio.to_thread(sandbox.make, held.veth, self.bridge, address, str(gateway.ip), self.mtu)
+            published = tuple(port.published for port in held.ports)
+            if self._firewall is not None and published:
+                await asyncio.to_thread(self._firewall.publish, held.ip, published)
+                for port in held.ports:
+                    port.listen()  # after DNAT: no connection ever waits here
+        except BaseException as error:
+            await self.detach(container_id)
+            if isinstance(error, (OSError, NftablesError)):
+                raise SystemFailure(f"failed to set up container networking: {error}") from error
+            raise
+        saved = {"ip": held.ip, "veth": held.veth, "ports": [msgspec.to_builtins(port) for port in published]}
+        mac = sandbox.mac_text(sandbox.mac_of(held.ip))
+        return Endpoint(held.netns, held.ip, gateway.network.prefixlen, str(gateway.ip), mac, published, saved)
+
+    async def detach(self, container_id: str) -> None:
+        """Take everything of a container back. Never raises."""
+        held = self._held.pop(container_id, None)
+        if held is None:
+            return
+        published = [port.published for port in held.ports]
+        _close(held)
+        await asyncio.to_thread(self._discard, held.veth, published)
+        if self._addresses is not None:
+            self._addresses.release(held.ip)  # last: the address answers until its veth is gone
+
+    def _discard(self, veth: str, published: Sequence[Published]) -> None:
+        if published and self._firewall is not None:
+            for port in published:
+                with contextlib.suppress(NftablesError):  # not there when attach() failed before it
+                    self._firewall.withdraw([port])
+        with contextlib.suppress(OSError), Netlink() as netlink:
+            netlink.delete_link(veth)
+
+    async def reconcile(self, live: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take again what live containers (id to Endpoint.saved) have, after start(); remove veths of no container. Never raises."""
+        for container_id, saved in live.items():
+            if not saved or self._addresses is None:
+                continue
+            held = _Held(saved["ip"], saved["veth"])
+            if not self._addresses.take_this(held.ip):
+                log.warning("address %s of container %s is not free", held.ip, container_id)
+            self._held[container_id] = held
+            await self._publish_again(container_id, held, msgspec.convert(saved["ports"], list[Published]))
+        await asyncio.to_thread(self._remove_strays, {held.veth for held in self._held.values()})
+
+    async def _publish_again(self, container_id: str, held: _Held, ports: Sequence[Published]) -> None:
+        for port in ports:
+            request = PortRequest(port.port, port.protocol, port.host_ip, port.host_port, port.host_port)
+            try:
+                again = hold(request, self.default_ip, container_id[:12], container_id)
+                held.ports.append(again)
+                if self._firewall is not None:
+                    await asyncio.to_thread(self._firewall.publish, held.ip, [port])
+                    again.listen()
+            except (SystemFailure, NftablesError, OSError) as error:
+                log.warning("port %d of container %s: %s", port.host_port, container_id, error)
+
+    def _remove_strays(self, kept: set[str]) -> None:
+        with contextlib.suppress(OSError), Netlink() as netlink:
+            master = socket.if_nametoindex(self.bridge)
+            for link in netlink.links():
+                if link.master == master and link.name.startswith(VETH_PREFIX) and link.name not in kept:
+                    netlink.delete_link(link.name)
+
+
+def _close(held: _Held) -> None:
+    for port in held.ports:
+        port.close()
+    if held.netns >= 0:
+        os.close(held.netns)
+        held.netns = -1
+
+
+def _sysctl(name: str, value: str) -> None:
+    path = Path("/proc/sys") / name
+    try:
+        if path.read_text().strip() != value:
+            path.write_text(value)
+    except OSError as error:
+        log.warning("sysctl %s cannot be set: %s", name, error)
+
+
+def _address_of(name: str) -> ipaddress.IPv4Interface | None:
+    """The first IPv4 address of an interface (netdevice(7) SIOCGIFADDR, SIOCGIFNETMASK), or None."""
+    request = struct.pack("16s24x", name.encode())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            address, mask = (socket.inet_ntoa(fcntl.ioctl(probe, code, request)[20:24]) for code in (0x8915, 0x891B))
+        except OSError:
+            return None
+    return ipaddress.IPv4Interface(f"{address}/{mask}")

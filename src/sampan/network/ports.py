@@ -1,0 +1,113 @@
+"""Published ports: what a container asks for, and the sockets that hold them on the host."""
+
+import errno
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from sampan.errors import InvalidArgument, SystemFailure
+
+
+class Binding(Protocol):
+    """A PortBinding of the API."""
+
+    @property
+    def host_ip(self) -> str:
+        """Empty for the default."""
+
+    @property
+    def host_port(self) -> str:
+        """A number, a range a-b, or empty for any."""
+
+
+class PortRequest(msgspec.Struct, frozen=True):
+    """One port to publish. host_first..host_last is where to look for a free one; 0..0 leaves it to the kernel."""
+
+    port: int
+    protocol: str
+    host_ip: str = ""
+    host_first: int = 0
+    host_last: int = 0
+
+
+class Published(msgspec.Struct, frozen=True):
+    """One port that is published."""
+
+    port: int
+    protocol: str
+    host_ip: str
+    host_port: int
+
+
+def _split(port: str) -> tuple[int, str]:
+    number, _, protocol = port.partition("/")
+    if not number.isdecimal() or not 0 < int(number) < 65536:
+        raise InvalidArgument(f"invalid port specification: {port!r}")
+    return int(number), protocol.lower() or "tcp"
+
+
+def _span(text: str) -> tuple[int, int]:
+    first, separator, last = text.partition("-")
+    last = last if separator else first
+    if not text or text == "0":
+        return 0, 0
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 65536):
+        raise InvalidArgument(f"invalid port specification: {text!r}")
+    return int(first), int(last)
+
+
+def port_requests(
+    exposed: Iterable[str] | None, bindings: Mapping[str, Sequence[Binding] | None] | None, publish_all: bool
+) -> list[PortRequest]:
+    """What HostConfig.PortBindings and PublishAllPorts ask for, in order. Raises InvalidArgument."""
+    found = []
+    given = bindings or {}
+    for key, items in given.items():
+        port, protocol = _split(key)
+        for item in items or ():
+            first, last = _span(item.host_port)
+            found.append(PortRequest(port, protocol, item.host_ip, first, last))
+    if publish_all:
+        found += [PortRequest(*_split(key)) for key in exposed or () if not given.get(key)]
+    return found
+
+
+class HeldPort:
+    """A bound socket: nobody else on the host can take the port while it is open."""
+
+    def __init__(self, published: Published, held: socket.socket) -> None:
+        self.published = published
+        self._socket = held
+
+    def listen(self) -> None:
+        """Keep out those who bind with SO_REUSEADDR too; call it when DNAT takes all connections. Raises OSError."""
+        if self.published.protocol == "tcp":
+            self._socket.listen(0)
+
+    def close(self) -> None:
+        """Free the port."""
+        self._socket.close()
+
+
+def hold(request: PortRequest, default_ip: str, name: str, container_id: str) -> HeldPort:
+    """Bind the first free port of the request. Raises SystemFailure in docker's words."""
+    host_ip = request.host_ip or default_ip
+    failed = f"failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({container_id})"
+    if ":" in host_ip or request.protocol not in ("tcp", "udp"):
+        raise SystemFailure(f"{failed}: publishing {request.protocol} on {host_ip} is not implemented by Sampan yet")
+    kind = socket.SOCK_STREAM if request.protocol == "tcp" else socket.SOCK_DGRAM
+    for port in range(request.host_first, request.host_last + 1):
+        held = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+        try:
+            held.bind((host_ip, port))
+        except OSError as error:
+            held.close()
+            if error.errno != errno.EADDRINUSE:
+                raise SystemFailure(
+                    f"{failed}: listen {request.protocol} {host_ip}:{port}: bind: {(error.strerror or '').lower()}"
+                ) from error
+            continue
+        return HeldPort(Published(request.port, request.protocol, host_ip, held.getsockname()[1]), held)
+    raise SystemFailure(f"{failed}: Bind for {host_ip}:{request.host_last} failed: port is already allocated")

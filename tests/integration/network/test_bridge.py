@@ -1,0 +1,93 @@
+"""The bridge driver against the real kernel: netns, published ports, the guard of the host's loopback, restart."""
+
+import asyncio
+import os
+import secrets
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from sampan.errors import SystemFailure
+from sampan.linux import libc
+from sampan.network.bridge import BridgeNetwork
+from sampan.network.ports import PortRequest
+
+pytestmark = pytest.mark.root
+
+ID = "ab" * 32
+
+ROUTE_LOOPBACK_OUT = """
+echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
+ip addr del 127.0.0.1/8 dev lo
+ip route add 127.0.0.0/8 via 10.213.77.1
+"""
+"""What a container with CAP_NET_ADMIN can do to reach for the host's loopback services."""
+
+
+def network(suffix: str) -> BridgeNetwork:
+    return BridgeNetwork(instance=f"test{suffix}", bridge=f"svt{suffix}", bip="10.213.77.1/24", mtu=1500, icc=True, ip_masq=True,
+                         ip_forward=True, iptables=True, default_ip="0.0.0.0")  # fmt: skip
+
+
+def inside(netns: int, work: Callable[[], None]) -> None:
+    """Run in a thread of another netns; a failure is raised here."""
+    failed: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            libc.setns(netns, 0)
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join(20)
+    if failed:
+        raise failed[0]
+
+
+def test_published_port_reaches_the_container_until_detach() -> None:
+    async def scenario() -> None:
+        suffix = secrets.token_hex(3)
+        driver = network(suffix)
+        await driver.start()
+        try:
+            endpoint = await driver.attach(ID, "web", [PortRequest(80, "tcp")])
+            assert endpoint.ip == "10.213.77.2"
+            served: list[socket.socket] = []
+            inside(endpoint.netns, lambda: served.append(socket.create_server(("0.0.0.0", 80))))
+            port = endpoint.ports[0].host_port
+            for address in ("127.0.0.1", "10.213.77.1"):
+                with socket.create_connection((address, port), 5):
+                    served[0].accept()[0].close()
+            with socket.create_server(("127.0.0.1", 0)) as secret:
+                number = secret.getsockname()[1]
+
+                def loopback_of_the_host() -> None:
+                    subprocess.run(["sh", "-ec", ROUTE_LOOPBACK_OUT], check=True, timeout=10)
+                    with pytest.raises(OSError, match="timed out"):
+                        socket.create_connection(("127.0.0.1", number), 1)
+
+                inside(endpoint.netns, loopback_of_the_host)
+            with pytest.raises(SystemFailure, match=rf"Bind for 0\.0\.0\.0:{port} failed: port is already allocated$"):
+                await driver.attach("cd" * 32, "other", [PortRequest(80, "tcp", "", port, port)])
+            await driver.stop(remove=False)
+            again = network(suffix)
+            await again.start()
+            await again.reconcile({ID: endpoint.saved})
+            with pytest.raises(SystemFailure, match="already allocated"):
+                await again.attach("cd" * 32, "other", [PortRequest(80, "tcp", "", port, port)])
+            await again.detach(ID)
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection(("127.0.0.1", port), 5)
+            served[0].close()
+            driver = again
+        finally:
+            await driver.stop(remove=True)
+        assert not os.path.exists(f"/sys/class/net/svt{suffix}")
+
+    asyncio.run(scenario())

@@ -1,0 +1,27 @@
+"""Addresses and pools."""
+
+import ipaddress
+
+import pytest
+
+from sampan.errors import SystemFailure
+from sampan.network.ipam import Addresses, free_pool
+
+
+def test_lowest_free_address_is_given_and_given_again() -> None:
+    addresses = Addresses(ipaddress.IPv4Interface("10.0.0.1/29"))
+    assert [addresses.take() for _ in range(3)] == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
+    addresses.release("10.0.0.3")
+    addresses.release("10.0.0.1")
+    assert addresses.take() == "10.0.0.3"
+    assert addresses.take_this("10.0.0.6")
+    assert not addresses.take_this("10.0.0.6")
+    assert not addresses.take_this("10.0.1.6")
+    addresses.take()
+    with pytest.raises(SystemFailure, match="no available IPv4 addresses"):
+        addresses.take()
+
+
+def test_free_pool_overlaps_no_route() -> None:
+    assert str(free_pool([("0.0.0.0", 0)])) == "172.17.0.1/16"
+    assert str(free_pool([("172.17.3.0", 24), ("172.18.0.0", 16)])) == "172.19.0.1/16"
