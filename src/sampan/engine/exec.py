@@ -181,7 +181,9 @@ class ExecService:
                 os.close(fd)
             if stdin >= 0:
                 os.close(stdin)
-            await stream.send(error.message.encode() + b"\r\n")
+            text = error.message.encode() + b"\r\n"
+            # dockerd puts it on stdout; without a tty a client takes anything unframed for a broken stream
+            await stream.send(text if request.tty else bytes([STDOUT, 0, 0, 0]) + len(text).to_bytes(4, "big") + text)
             await stream.send_eof()
             return
         finally:
