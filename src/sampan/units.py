@@ -87,6 +87,15 @@ def _to_int64(size: float) -> int:
     return int(size) if size == size and abs(size) <= _INT64_MAX else -_INT64_MAX - 1
 
 
+def _quote(text: str) -> str:
+    """A text in double quotes; what is not printable ASCII as \\xNN, as Go's time package does."""
+    out = []
+    for byte in text.encode("utf-8", "surrogateescape"):
+        char = chr(byte)
+        out.append("\\" + char if char in '"\\' else char if 32 <= byte < 127 else f"\\x{byte:02x}")
+    return '"' + "".join(out) + '"'
+
+
 def _parse_float(text: str) -> float:
     """strconv.ParseFloat; ValueError in its words."""
     plain = text.replace("_", "x").lower()
@@ -100,15 +109,15 @@ def _parse_float(text: str) -> float:
         else:
             value = float(plain)
     except (ValueError, OverflowError):
-        raise ValueError(f'strconv.ParseFloat: parsing "{text}": invalid syntax') from None
+        raise ValueError(f"strconv.ParseFloat: parsing {_quote(text)}: invalid syntax") from None
     if value in (float("inf"), float("-inf")) and "inf" not in plain:
-        raise ValueError(f'strconv.ParseFloat: parsing "{text}": value out of range')
+        raise ValueError(f"strconv.ParseFloat: parsing {_quote(text)}: value out of range")
     return value
 
 
 def parse_duration(text: str) -> int:
     """A duration in Go's syntax (`1m30s`, `-1.5h`) in nanoseconds. ValueError in Go's words (time.ParseDuration)."""
-    shown = f'"{text}"'
+    shown = _quote(text)
     rest = text
     negative = rest[:1] == "-"
     if rest[:1] in ("-", "+"):
@@ -132,7 +141,7 @@ def parse_duration(text: str) -> int:
         if not unit:
             raise ValueError(f"time: missing unit in duration {shown}")
         if unit not in _DURATION_UNITS:
-            raise ValueError(f'time: unknown unit "{unit}" in duration {shown}')
+            raise ValueError(f"time: unknown unit {_quote(unit)} in duration {shown}")
         scale = _DURATION_UNITS[unit]
         total += int(whole or "0") * scale
         if fraction:

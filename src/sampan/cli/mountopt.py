@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.cli.opts import parse_size, split_csv, to_bool
+from sampan.cli.opts import split_csv, to_bool
+from sampan.units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 
 from sampan.cli.flags import parse_bool, parse_int, quote
+from sampan.units import parse_duration, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_BINARY = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
-_DURATION_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _ULIMITS = (
     "core",
     "cpu",
@@ -34,60 +33,6 @@ _ULIMITS = (
     "sigpending",
     "stack",
 )
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `64m`, `1.5 GiB` (go-units RAMInBytes: binary units). ValueError in its words."""
-    at = max(text.rfind(char) for char in "0123456789. ")
-    if at < 0:
-        raise ValueError(f"invalid size: '{text}'")
-    number, suffix = (text[:at], text[at + 1 :]) if text[at] == " " else (text[: at + 1], text[at + 1 :])
-    try:
-        if not number.isascii() or number != number.strip() or "_" in number:
-            raise ValueError
-        size = float(number)
-    except ValueError:
-        raise ValueError(f"strconv.ParseFloat: parsing {quote(number)}: invalid syntax") from None
-    if size < 0:
-        raise ValueError(f"invalid size: '{text}'")
-    if not suffix:
-        return int(size)
-    lower = suffix.lower()
-    if lower == "b":
-        return int(size)
-    if len(suffix) > 3 or lower[0] not in _BINARY or lower[1:] not in ("", "b", "ib"):
-        raise ValueError(f"invalid suffix: '{lower if len(suffix) <= 3 else suffix}'")
-    return int(size * _BINARY[lower[0]])
-
-
-def parse_duration(text: str) -> int:
-    """Nanoseconds of `1m30s` (Go's time.ParseDuration). ValueError in its words."""
-    rest = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
-    sign = -1 if text.startswith("-") else 1
-    if rest == "0":
-        return 0
-    if not rest:
-        raise ValueError(f"time: invalid duration {quote(text)}")
-    total = 0
-    while rest:
-        at = 0
-        while at < len(rest) and (rest[at] in "0123456789."):
-            at += 1
-        number, rest = rest[:at], rest[at:]
-        if not number.strip(".") or number.count(".") > 1:
-            raise ValueError(f"time: invalid duration {quote(text)}")
-        at = 0
-        while at < len(rest) and rest[at] not in "0123456789.":
-            at += 1
-        unit, rest = rest[:at], rest[at:]
-        if not unit:
-            raise ValueError(f"time: missing unit in duration {quote(text)}")
-        if unit not in _DURATION_UNITS:
-            raise ValueError(f"time: unknown unit {quote(unit)} in duration {quote(text)}")
-        whole, _, fraction = number.partition(".")
-        scale = _DURATION_UNITS[unit]
-        total += int(whole or "0") * scale + (int(fraction) * scale // 10 ** len(fraction) if fraction else 0)
-    return sign * total
 
 
 def parse_cpus(text: str) -> int:
@@ -388,6 +333,7 @@ PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "swap-bytes": lambda text, _: -1 if text == "-1" else parse_size(text),
     "duration": lambda text, _: parse_duration(text),
     "decimal": lambda text, _: parse_cpus(text),
+    "strings": lambda text, old: [*(old or ()), *split_csv(text)],
     "map": _map,
     "sysctl": _sysctl,
     "ulimit": _ulimit,

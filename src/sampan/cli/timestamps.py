@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sampan.cli.opts import parse_duration
+from sampan.units import parse_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

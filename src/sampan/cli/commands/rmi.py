@@ -21,7 +21,7 @@ SPEC = Command(
         Flag(
             "platform",
             "",
-            "list",
+            "strings",
             (),
             'Remove only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")',
             api="1.50",
@@ -37,7 +37,7 @@ def run(ctx: Context, args: Parsed) -> int:
     if args.list("platform"):
         from sampan.cli.platforms import as_json
 
-        query["platforms"] = [as_json(part) for text in args.list("platform") for part in text.split(",")]
+        query["platforms"] = [as_json(text) for text in args.list("platform")]
     errors: list[str] = []
     fatal = False
     for name in args.args:
