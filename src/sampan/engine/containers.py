@@ -355,7 +355,7 @@ class ContainerService:
                 else "is running: stop the container before removing or force remove"
             )
             what = "is restarting: stop the container before removing or force remove" if container.state.status == "restarting" else what
-            raise Conflict(f'cannot remove container "/{container.name}": container {what}')
+            raise Conflict(f'cannot remove container "{ref}": container {what}')
         container.removing = True
         try:
             async with container.lock:

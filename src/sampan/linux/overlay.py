@@ -9,22 +9,42 @@ from sampan.linux import mounts
 def mount_overlay(lowers: list[str], upper: str, work: str, attributes: int = 0) -> int:
     """A detached overlay, lowers top first, `upper` empty for a read-only one. Raises OSError.
 
-    `lowerdir+` (6.5 and later) has no limit on the length of all paths together; older kernels get one `lowerdir=`,
-    which fsconfig limits to 255 bytes, so paths are shortened through descriptors.
+    `lowerdir+` (6.7 and later) has no limit on the length of all paths together. Older kernels get one `lowerdir=`.
     """
-    context = mounts.fsopen("overlay")
-    held: list[int] = []
     try:
-        try:
-            for lower in lowers:
-                mounts.fsconfig_string(context, "lowerdir+", lower)
-        except OSError as error:
-            if error.errno != errno.EINVAL or not lowers:
-                raise
-            os.close(context)
-            context = mounts.fsopen("overlay")
-            held = [os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for lower in lowers]
-            mounts.fsconfig_string(context, "lowerdir", ":".join(f"/proc/self/fd/{fd}" for fd in held))
+        return _mount([("lowerdir+", lower) for lower in lowers], upper, work, attributes)
+    except OSError as error:
+        # Kernels before 6.5 take any key and complain only when the mount is made.
+        if error.errno != errno.EINVAL or not lowers:
+            raise
+    return _mount_by_descriptors(lowers, upper, work, attributes)
+
+
+def _mount_by_descriptors(lowers: list[str], upper: str, work: str, attributes: int) -> int:
+    """fsconfig limits a value to 255 bytes, and old kernels split it at commas: paths become descriptors' names, relative to /proc/self/fd."""
+    held: list[int] = []
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def name(path: str) -> str:
+        held.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return str(held[-1])
+
+    try:
+        layers = ":".join([name(lower) for lower in lowers])
+        above = (name(upper), name(work)) if upper else ("", "")
+        os.chdir("/proc/self/fd")
+        return _mount([("lowerdir", layers)], *above, attributes)
+    finally:
+        os.fchdir(here)
+        for fd in (here, *held):
+            os.close(fd)
+
+
+def _mount(lowers: list[tuple[str, str]], upper: str, work: str, attributes: int) -> int:
+    context = mounts.fsopen("overlay")
+    try:
+        for key, value in lowers:
+            mounts.fsconfig_string(context, key, value)
         if upper:
             mounts.fsconfig_string(context, "upperdir", upper)
             mounts.fsconfig_string(context, "workdir", work)
@@ -35,5 +55,3 @@ def mount_overlay(lowers: list[str], upper: str, work: str, attributes: int = 0)
         return mounts.fsmount(context, attributes)
     finally:
         os.close(context)
-        for fd in held:
-            os.close(fd)
