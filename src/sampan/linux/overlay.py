@@ -21,7 +21,7 @@ def mount_overlay(lowers: list[str], upper: str, work: str, attributes: int = 0)
 
 
 def _mount_by_descriptors(lowers: list[str], upper: str, work: str, attributes: int) -> int:
-    """fsconfig limits a value to 255 bytes, and old kernels split it at commas: paths become descriptors' names, relative to /proc/self/fd."""
+    """fsconfig limits a value to 255 bytes, and old kernels split it at commas: paths become names of descriptors in /proc/self/fd."""
     held: list[int] = []
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
