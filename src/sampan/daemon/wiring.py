@@ -1,5 +1,6 @@
 """The only place where the engine's objects meet: made by hand, in the order of the layers, closed in reverse."""
 
+import logging
 import os
 import sys
 from contextlib import AsyncExitStack
@@ -24,9 +25,11 @@ from sampan.engine.networks import NetworkService
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Paths, Runner
 from sampan.engine.system import SystemFacts, SystemService
+from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
 from sampan.logs import options
+from sampan.network.bridge import BridgeNetwork
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient, spawn_keeper
 from sampan.runtime.protocol import Message
 from sampan.snapshot.overlay import OverlaySnapshots, probe
@@ -34,6 +37,8 @@ from sampan.spec.docker_api.container import HostConfig
 from sampan.state.containers import ContainerRepository, MetaRepository
 from sampan.state.database import Database
 from sampan.worker.client import WorkerPool
+
+log = logging.getLogger(__name__)
 
 
 class EngineParts(msgspec.Struct, frozen=True):
@@ -48,6 +53,23 @@ class EngineParts(msgspec.Struct, frozen=True):
 def _close_spare(fds: dict[str, int]) -> None:
     for fd in fds.values():
         os.close(fd)
+
+
+async def _bridge(config: DaemonConfig, stack: AsyncExitStack) -> BridgeNetwork | None:
+    """The default bridge network, started; None when it is switched off or this host cannot have it."""
+    if config.bridge == "none":
+        return None
+    bridge = BridgeNetwork(
+        instance=config.bridge, bridge=config.bridge, bip=config.bip, mtu=config.mtu, icc=config.icc, ip_masq=config.ip_masq,
+        ip_forward=config.ip_forward, iptables=config.iptables, default_ip=config.ip,
+    )  # fmt: skip
+    try:
+        await bridge.start()
+    except EngineError as error:
+        log.warning("containers can use the networks host and none only: %s", error.message)
+        return None
+    stack.push_async_callback(bridge.stop, remove=False)
+    return bridge
 
 
 async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
@@ -70,6 +92,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
         return [ImageUser(item.id, item.is_running) for item in containers if item.image_id == image]
 
     images = ImageService(ImageStore(database), snapshots, events, clock, in_use=users_of)
+    stack.push_async_callback(images.settle)
 
     def check_logs(host: HostConfig, container_id: str) -> None:
         options.validate(host.log_config.type, host.log_config.config or {})
@@ -101,12 +124,14 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     keeper_link = Link(f"{config.exec_root}/keeper.sock", on_event, on_hello, revive=revive)
     supervisor_link = Link(f"{config.exec_root}/supervisor.sock", on_event, on_hello)
     supervisor, keeper = SupervisorClient(supervisor_link), KeeperClient(keeper_link)
-    network = NetworkService(containers, meta)
+    network = NetworkService(containers, meta, await _bridge(config, stack))
+    await network.reconcile()
     runner = Runner(containers, snapshots, supervisor, keeper, network, events, clock, paths)
     runner.log_settings = log_wire
     execs = ExecService(containers, runner)
     attach = AttachService(containers, runner)
     runner.on_started = attach.started
+    runner.on_discarded = images.collect
     defaults = ContainerDefaults(
         log_driver=config.log_driver,
         log_opts=dict(config.log_opts),

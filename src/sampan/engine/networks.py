@@ -5,13 +5,17 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from sampan.clock import rfc3339nano
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Sandbox
 from sampan.errors import InvalidArgument, NotFound, NotImplementedYet
 from sampan.ids import new_id
-from sampan.spec.docker_api.network import NetworkInspect
-from sampan.state.containers import EndpointState, MetaRepository
+from sampan.network.bridge import BridgeNetwork
+from sampan.network.ports import port_requests
+from sampan.spec.docker_api.network import IPAM, EndpointResource, IPAMConfig, NetworkInspect
+from sampan.state.containers import EndpointState, MetaRepository, PublishedBinding
 
 Filters = Mapping[str, Sequence[str]]
 
@@ -19,9 +23,12 @@ Filters = Mapping[str, Sequence[str]]
 class NetworkService:
     """Networks as the API shows them, and the runner's NetworkPort."""
 
-    def __init__(self, containers: Containers, meta: MetaRepository) -> None:
+    def __init__(self, containers: Containers, meta: MetaRepository, bridge: BridgeNetwork | None = None) -> None:
+        """bridge is a started driver; None (bridge=none, or it could not start) leaves host and none."""
         self._containers = containers
-        self._ids = {name: self._stable_id(meta, name) for name in ("host", "none")}
+        self._bridge = bridge
+        names = ("host", "none") if bridge is None else ("bridge", "host", "none")
+        self._ids = {name: self._stable_id(meta, name) for name in names}
         self._created = rfc3339nano(time.time_ns())
 
     @staticmethod
@@ -41,13 +48,34 @@ class NetworkService:
             return Sandbox(-1, EndpointState(self._ids["host"], "host", endpoint_id=new_id()))
         if mode == "none":
             return Sandbox(None, EndpointState(self._ids["none"], "none", endpoint_id=new_id()))
-        if container.host_config.port_bindings or container.host_config.publish_all_ports:
-            raise NotImplementedYet("publishing ports: the bridge driver is not implemented by Sampan yet")
-        # Until the bridge driver is there a container on `bridge` has a network namespace of its own with loopback only.
-        return Sandbox(None, EndpointState(self._ids["none"], "bridge", endpoint_id=new_id()))
+        if mode.startswith("container:"):
+            raise NotImplementedYet(f"network mode {mode}: not implemented by Sampan yet")
+        if mode not in ("", "default", "bridge"):
+            raise NotFound(f"network {mode} not found")
+        if self._bridge is None:
+            raise NotFound("network bridge not found")
+        host = container.host_config
+        asked = port_requests(container.config.exposed_ports, host.port_bindings, host.publish_all_ports)
+        endpoint = await self._bridge.attach(container.id, container.name.removeprefix("/"), asked)
+        published = tuple(PublishedBinding(f"{item.port}/{item.protocol}", item.host_ip, item.host_port) for item in endpoint.ports)
+        return Sandbox(
+            endpoint.netns,
+            EndpointState(
+                self._ids["bridge"], "bridge", endpoint_id=new_id(), ip=endpoint.ip, prefix_len=endpoint.prefix_len,
+                gateway=endpoint.gateway, mac=endpoint.mac, ports=published, saved=endpoint.saved,
+            ),
+        )  # fmt: skip
 
     async def detach(self, container: Container) -> None:
-        """Nothing outlives the container's own network namespace."""
+        """Take address and ports back. Never raises."""
+        if self._bridge is not None:
+            await self._bridge.detach(container.id)
+
+    async def reconcile(self) -> None:
+        """Give the driver what the running containers have; once, before any container is started or its end is handled."""
+        if self._bridge is not None:
+            running = (item for item in self._containers if item.is_running and item.state.endpoint is not None)
+            await self._bridge.reconcile({item.id: item.state.endpoint.saved for item in running if item.state.endpoint is not None})
 
     def write_files(self, container: Container, endpoint: EndpointState, directory: Path) -> None:
         """hostname, hosts and resolv.conf of a container about to start."""
@@ -104,7 +132,7 @@ class NetworkService:
         for key in filters:
             if key not in ("dangling", "driver", "id", "label", "name", "scope", "type"):
                 raise InvalidArgument(f"invalid filter '{key}'")
-        found = [self._show(name) for name in ("host", "none")]
+        found = [self._show(name) for name in self._ids]
         for key in ("name", "id", "driver", "scope"):
             values = filters.get(key)
             if values:
@@ -117,8 +145,36 @@ class NetworkService:
         """One network by ID, name or ID prefix. Raises NotFound."""
         for name, network_id in self._ids.items():
             if ref in (name, network_id) or (len(ref) > 2 and network_id.startswith(ref)):
-                return self._show(name)
+                return self._show(name, containers=True)
         raise NotFound(f"network {ref} not found")
 
-    def _show(self, name: str) -> NetworkInspect:
-        return NetworkInspect(name=name, id=self._ids[name], created=self._created, driver="null" if name == "none" else "host")
+    def _show(self, name: str, *, containers: bool = False) -> NetworkInspect:
+        joined: dict[str, EndpointResource] = {}
+        for item in self._containers if containers else ():
+            endpoint = item.state.endpoint
+            if item.is_running and endpoint is not None and endpoint.network_name == name:
+                joined[item.id] = EndpointResource(
+                    name=item.name.removeprefix("/"), endpoint_id=endpoint.endpoint_id, mac_address=endpoint.mac,
+                    ipv4_address=f"{endpoint.ip}/{endpoint.prefix_len}" if endpoint.ip else "",
+                )  # fmt: skip
+        driver = {"none": "null"}.get(name, name)
+        shown = NetworkInspect(name=name, id=self._ids[name], created=self._created, driver=driver, containers=joined)
+        if name != "bridge" or self._bridge is None:
+            return shown
+        return msgspec.structs.replace(shown, ipam=self._ipam(self._bridge), options=_options(self._bridge))
+
+    @staticmethod
+    def _ipam(bridge: BridgeNetwork) -> IPAM:
+        gateway = bridge.gateway
+        return IPAM(driver="default", config=[IPAMConfig(subnet=str(gateway.network), gateway=str(gateway.ip))])
+
+
+def _options(bridge: BridgeNetwork) -> dict[str, str]:
+    return {
+        "com.docker.network.bridge.default_bridge": "true",
+        "com.docker.network.bridge.enable_icc": str(bridge.icc).lower(),
+        "com.docker.network.bridge.enable_ip_masquerade": str(bridge.ip_masq).lower(),
+        "com.docker.network.bridge.host_binding_ipv4": bridge.default_ip,
+        "com.docker.network.bridge.name": bridge.bridge,
+        "com.docker.network.driver.mtu": str(bridge.mtu),
+    }
