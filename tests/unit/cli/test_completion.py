@@ -60,7 +60,7 @@ def test_bash_completes(tmp_path: Path) -> None:
     wrapper.write_text(f'#!/bin/sh\nPYTHONPATH={SOURCE} exec {sys.executable} -m sampan.cli "$@"\n')
     wrapper.chmod(0o755)
     code = (
-        f"source {script}; COMP_LINE='{wrapper} ps --no-t' COMP_POINT=${{#COMP_LINE}}; COMP_POINT=9999; COMP_WORDS=({wrapper} ps --no-t); COMP_CWORD=2; "
+        f"source {script}; COMP_LINE='{wrapper} ps --no-t' COMP_POINT=9999; COMP_WORDS=({wrapper} ps --no-t); COMP_CWORD=2; "
         '_sampan 2>/dev/null; echo "${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True, timeout=20)

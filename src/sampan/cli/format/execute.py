@@ -7,7 +7,22 @@ from sampan.cli.format.functions import BUILTINS, DOCKER, Function
 from sampan.cli.format.lex import TemplateError
 from sampan.cli.format.parse import Node, Parser, place
 from sampan.cli.format.quoting import go_quote
-from sampan.cli.format.values import GoInt, GoMap, Header, Iface, Methods, Ptr, Struct, elem_type, indirect, kind, truth, type_name, unwrap
+from sampan.cli.format.values import (
+    GoInt,
+    GoMap,
+    GoTime,
+    Header,
+    Iface,
+    Methods,
+    Ptr,
+    Struct,
+    elem_type,
+    indirect,
+    kind,
+    truth,
+    type_name,
+    unwrap,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -273,6 +288,8 @@ class Execution:
             method = self._method(receiver, name)
             if method is not None:
                 return self._call(dot, method, node, name, args, final)
+        if isinstance(receiver, GoTime) and name in ("IsZero", "String", "Unix"):
+            return self._call(dot, Function(getattr(receiver, name)), node, name, args, final)
         if isinstance(receiver, Methods) and name == "Header":
             return None  # the one exported field of docker's contexts, empty in rows
         has_arguments = len(args) > 1 or final is not _MISSING

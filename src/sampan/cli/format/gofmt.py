@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.format.quoting import go_quote
-from sampan.cli.format.values import GoList, GoMap, GoTime, Iface, Methods, Ptr, Shown, Struct, type_name
+from sampan.cli.format.values import GoDuration, GoList, GoMap, GoTime, Iface, Methods, Ptr, Shown, Struct, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def text(value: Any, *, plus: bool = False, sharp: bool = False, depth: int = 0)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return str(int(value))
+        return value.shown() if isinstance(value, GoDuration) else str(int(value))
     if isinstance(value, float):
         return float_text(value)
     if isinstance(value, complex):
@@ -182,6 +182,8 @@ def _format(spec: _Spec, verb: str, value: Any) -> str:
         return _pad(spec, "<nil>") if verb == "v" else f"%!{verb}(<nil>)"
     if isinstance(value, bool):
         body = ("true" if value else "false") if verb in "tv" else None
+    elif isinstance(value, GoDuration) and verb in "vs":
+        body = value.shown()
     elif isinstance(value, int):
         body = _integer(spec, verb, value)
     elif isinstance(value, float):

@@ -40,7 +40,15 @@ def number(value: float) -> str:
         return f"{mantissa.removesuffix('.0')}e{exponent[0] if exponent[0] in '+-' else '+'}{exponent.lstrip('+-').lstrip('0')}"
     text = repr(value)
     if "e" in text:
-        text = f"{value:.20f}".rstrip("0")
+        mantissa, _, exponent = text.lstrip("-").partition("e")
+        whole, _, part = mantissa.partition(".")
+        power = int(exponent)
+        digits = whole + part
+        if power < 0:
+            digits = "0." + "0" * (-power - 1) + digits
+        else:
+            digits = digits.ljust(power + 1, "0")
+        return ("-" if value < 0 else "") + digits
     return text.removesuffix(".0").rstrip(".")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 from sampan.cli import fastjson
-from sampan.cli.format.values import GoInt, GoList, GoMap, GoStr, GoTime, Ptr, Struct
+from sampan.cli.format.values import GoDuration, GoInt, GoList, GoMap, GoStr, GoTime, Ptr, Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ def decode(name: str, raw: Any) -> Any:
         number = GoInt(raw if isinstance(raw, int) else 0)
         number.type = name
         return number
+    if name == "time.Duration":
+        return GoDuration(raw if isinstance(raw, int) else 0)
     if name == "time.Time":
         return GoTime(raw if isinstance(raw, str) else _ZERO_TIME)
     return _named(name, raw)

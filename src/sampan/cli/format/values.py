@@ -17,6 +17,28 @@ class GoInt(int):
     type = "int64"
 
 
+class GoDuration(GoInt):
+    """A time.Duration, in nanoseconds; shown as `1m30s`."""
+
+    type = "time.Duration"
+
+    def shown(self) -> str:
+        """Duration.String."""
+        left = abs(int(self))
+        sign = "-" if self < 0 else ""
+        for limit, unit in ((1000, "ns"), (10**6, "µs"), (10**9, "ms")):
+            if 0 < left < limit:
+                return f"{sign}{_decimal(left, limit // 1000)}{unit}"
+        seconds = _decimal(left % (60 * 10**9), 10**9)
+        minutes, hours = left // (60 * 10**9) % 60, left // (3600 * 10**9)
+        return sign + (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{seconds}s"
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, part = divmod(value, unit)
+    return f"{whole}.{part:0{len(str(unit)) - 1}d}".rstrip("0").rstrip(".") if part else str(whole)
+
+
 class GoStr(str):
     """A string of a named type: json.Number (a number of an untyped document, as written), container.NetworkMode."""
 
@@ -99,6 +121,19 @@ class GoTime:
         from sampan.cli.format.gotime import go_string
 
         return go_string(self.text)
+
+    String = __str__
+
+    def IsZero(self) -> bool:
+        """Whether this is the time that stands for none."""
+        return self.text.startswith("0001-01-01T00:00:00")
+
+    def Unix(self) -> GoInt:
+        """Seconds since 1970."""
+        from datetime import datetime
+
+        # fractions of more than six digits are more than datetime takes
+        return GoInt(datetime.fromisoformat(self.text[:19] + self.text[19:].lstrip(".0123456789").replace("Z", "+00:00")).timestamp() // 1)
 
 
 class Methods:
