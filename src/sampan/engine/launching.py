@@ -198,7 +198,7 @@ def start_failure(error: LaunchError, args: list[str]) -> StartFailure:
         code = 127 if error.errno in _NOT_FOUND else 126 if error.errno in _NOT_EXECUTABLE else 128
     else:
         detail = f"error during container init: {error.step}: {detail}"
-    return StartFailure(f"{prefix}{detail}: unknown", code)
+    return StartFailure(f"{prefix}{detail}", code)
 
 
 def check_capabilities(host: HostConfig, available: int) -> None:

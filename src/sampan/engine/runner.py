@@ -99,6 +99,8 @@ class Runner:
         self.layout = cgroups.host_layout()
         self.log_settings: Callable[[Container], dict[str, Any]] = lambda _container: {}
         self.on_removal: Callable[[Container], Awaitable[None]] | None = None
+        self.on_discarded: Callable[[], None] = lambda: None
+        """Called once a container's tree is gone: layers that only it needed can go."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._handled: set[str] = set()
         self._early: dict[str, list[Callable[[], None]]] = {}
@@ -400,6 +402,7 @@ class Runner:
     async def discard(self, container: Container) -> None:
         """Delete a stopped container and all it has. Safe to do again after a kill at any point: the row goes last."""
         self.snapshots.remove(container.id)
+        self.on_discarded()
         directory = self.paths.container(container.id)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self.containers.remove(container)

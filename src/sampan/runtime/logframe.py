@@ -89,4 +89,4 @@ def mend(fd: int) -> int:
     os.pwrite(fd, HEADER.pack(now, stream, length), end)
     os.pwrite(fd, TRAILER.pack(length), end + HEADER.size + length)
     os.ftruncate(fd, end + OVERHEAD + length)
-    return end + OVERHEAD + length
+    return int(end + OVERHEAD + length)

@@ -86,7 +86,7 @@ class ContainerRepository:
     def all(self) -> list[ContainerRow]:
         """Every container, oldest first."""
         cursor = self._database.read().execute(f"SELECT {_COLUMNS} FROM containers ORDER BY created, id")
-        return [ContainerRow(*row[:-1], state=_decode_state(row[-1])) for row in cursor]
+        return [ContainerRow(*columns, _decode_state(state)) for *columns, state in cursor]  # type: ignore[call-arg]
 
     def insert(self, row: ContainerRow) -> None:
         """Add a container. Raises sqlite3.IntegrityError when the id or the name is taken."""
