@@ -5,8 +5,10 @@ The ruleset is made once; a published port is one element of a map. All of it go
 
 import ipaddress
 import logging
+import shutil
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 from sampan.linux.nftables import Nftables
 from sampan.network.ports import Published
@@ -44,6 +46,7 @@ table ip {self.table} {{
   }}
   chain prerouting {{
     type nat hook prerouting priority -100; policy accept;
+    ip daddr 127.0.0.0/8 return comment "a neighbour's packet: the routing code drops it as martian, DNAT before that would not"
     fib daddr type local meta l4proto {{ tcp, udp }} jump publish
   }}
   chain output {{
@@ -86,32 +89,82 @@ table ip {self.table} {{
         self._nft.run(f"add table ip {self.table}\ndelete table ip {self.table}")
 
 
-def _iptables(*arguments: str) -> tuple[int, str]:
+def _run(program: str, *arguments: str, text: str | None = None) -> tuple[int, str]:
+    """(exit status, output, or what went to stderr when it failed) of one of the host's own tools."""
     try:
-        done = subprocess.run(["iptables", "-w", "5", *arguments], capture_output=True, text=True, timeout=15, check=False)
+        done = subprocess.run([program, "-w", "5", *arguments], input=text, capture_output=True, text=True, timeout=15, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return 127, str(error)
     return done.returncode, done.stdout if done.returncode == 0 else done.stderr
 
 
-def open_forwarding(bridge: str) -> None:
-    """ACCEPT for the bridge where the host's FORWARD chain drops: no rule of ours can overrule another table's drop.
+def _tools() -> list[str]:
+    """The iptables of this host; the legacy one too where its tables are in use (asking it would load its modules)."""
+    found = ["iptables"]
+    try:
+        in_use = "filter" in Path("/proc/net/ip_tables_names").read_text().split()
+    except OSError:
+        in_use = False
+    if in_use and shutil.which("iptables-legacy"):
+        found.append("iptables-legacy")
+    return found
 
-    What may reach the bridge is still decided by our own table. A failure is logged: the host's firewall is not ours to break.
+
+def _uplinks() -> list[str]:
+    """Interfaces of the default routes (/proc/net/route: destination and mask are zero)."""
+    rows = [line.split() for line in Path("/proc/net/route").read_text().splitlines()[1:]]
+    return sorted({row[0] for row in rows if row[1] == row[7] == "00000000"})
+
+
+OTHER_ENGINES = ("docker0", "br-+", "cni+", "podman+", "virbr+", "lxcbr+", "lxdbr+")
+"""Bridges of others (`+` is iptables' wildcard): whether a container of ours may go there is for the host's other rules to say."""
+
+
+def _chain(bridge: str) -> str:
+    return f"SAMPAN-{bridge}"
+
+
+def open_forwarding(bridge: str) -> bool:
+    """ACCEPT for the bridge where the host's FORWARD chain drops: no rule of ours can overrule another table's drop. Whether it does.
+
+    What may reach the bridge is still decided by our own table, and what may leave it for another engine's bridge by the host's.
+    Can be repeated, to put back what vanished. A failure is logged: the host's firewall is not ours to break.
     """
-    code, rules = _iptables("-S", "FORWARD")
-    if code or "-P FORWARD DROP" not in rules:
-        return
-    chain = "DOCKER-USER" if "-j DOCKER-USER" in rules else "FORWARD"
-    for side in ("-i", "-o"):
-        if _iptables("-C", chain, side, bridge, "-j", "ACCEPT")[0]:
-            code, words = _iptables("-I", chain, side, bridge, "-j", "ACCEPT")
-            if code:
-                log.warning("the host's FORWARD chain drops packets of %s: %s", bridge, words.strip())
+    opened = False
+    for tool in _tools():
+        code, rules = _run(tool, "-S", "FORWARD")
+        if code or "-P FORWARD DROP" not in rules:
+            continue
+        opened = True
+        parent = "DOCKER-USER" if "-j DOCKER-USER" in rules else "FORWARD"
+        if _run(tool, "-C", parent, "-j", _chain(bridge))[0] == 0:
+            continue
+        code, words = _run(f"{tool}-restore", "--noflush", text=_accept_rules(bridge, parent))
+        if code:
+            log.warning("the host's FORWARD chain drops packets of %s: %s", bridge, words.strip())
+    return opened
+
+
+def _accept_rules(bridge: str, parent: str) -> str:
+    """For iptables-restore: our chain anew, and one jump to it at the head of parent."""
+    chain = _chain(bridge)
+    rules = [
+        f"-o {bridge} -j ACCEPT",
+        f"-i {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        *(f"-i {bridge} -o {uplink} -j ACCEPT" for uplink in _uplinks()),
+        *(f"-i {bridge} -o {other} -j RETURN" for other in OTHER_ENGINES),
+        f"-i {bridge} -j ACCEPT",
+    ]
+    lines = ["*filter", f":{chain} - [0:0]", *(f"-A {chain} {rule}" for rule in rules), f"-I {parent} -j {chain}", "COMMIT"]
+    return "\n".join(lines) + "\n"
 
 
 def close_forwarding(bridge: str) -> None:
-    """Take those rules out again."""
-    for chain in ("DOCKER-USER", "FORWARD"):
-        for side in ("-i", "-o"):
-            _iptables("-D", chain, side, bridge, "-j", "ACCEPT")
+    """Take those rules and the chain out again."""
+    for tool in _tools():
+        if _run(tool, "-S", _chain(bridge))[0]:
+            continue
+        for parent in ("DOCKER-USER", "FORWARD"):
+            _run(tool, "-D", parent, "-j", _chain(bridge))
+        _run(tool, "-F", _chain(bridge))
+        _run(tool, "-X", _chain(bridge))
