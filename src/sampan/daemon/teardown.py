@@ -9,31 +9,30 @@ Further arguments are sampand's own flags (--data-root, --exec-root, --bridge, .
 record of what was there: processes are found by cgroup and by socket, mounts in mountinfo, so it also clears up after a kill -9.
 """
 
-import ctypes
-import fcntl
+import contextlib
 import http.client
 import json
 import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, parse_command_line
-from sampan.daemon.options import DEFAULT_BRIDGE
 from sampan.linux import libc
+from sampan.linux.netlink import Netlink
+from sampan.linux.nftables import NftablesError
+from sampan.network.firewall import Firewall, close_forwarding
 from sampan.runtime.cgroups import directories, host_layout
 
 VERBS: Final = ("containers", "host-shutdown", "stop", "purge")
 MNT_DETACH: Final = 2
-SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCBRDELBR, IFF_UP = 0x8913, 0x8914, 0x89A1, 1
 SOCKETS: Final = ("keeper.sock", "supervisor.sock")
 GRACE: Final = 10.0
 """Seconds a process has between SIGTERM and SIGKILL where nothing else is said."""
@@ -248,67 +247,16 @@ def run_quietly(*words: str) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def firewall_rules(bridge: str) -> Iterator[tuple[str, list[str]]]:
-    """(tool, words of the rule) for each rule of the host's firewall that names the bridge."""
-    for tool in ("iptables", "iptables-legacy", "ip6tables"):
-        result = run_quietly(tool, "-w", "5", "-S")
-        for line in (result.stdout if result else "").splitlines():
-            words = line.replace('"', "").split()
-            if bridge in words and words[0] == "-A":
-                yield tool, words
-
-
 def remove_network(config: DaemonConfig) -> None:
-    """The bridge, our nft tables, and the ACCEPT rules put into the host's firewall."""
+    """The bridge, its nft table, and the ACCEPT rules put into the host's firewall."""
     if config.bridge in ("", "none"):
         return
-    for tool, words in list(firewall_rules(config.bridge)):
-        run_quietly(tool, "-w", "5", "-D", *words[1:])
+    with contextlib.suppress(NftablesError):  # no libnftables: no table either
+        Firewall(config.bridge, config.bridge).remove()
+    close_forwarding(config.bridge)
     if Path(f"/sys/class/net/{config.bridge}/bridge").is_dir():
-        remove_link(config.bridge)
-    remove_tables(config.bridge)
-
-
-def remove_link(name: str) -> None:
-    """Take the bridge down and delete it: the old ioctls, as nothing of the network's state is needed for it. Raises OSError."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        request = struct.pack("16sH14x", name.encode(), 0)
-        flags = struct.unpack_from("16sH", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request))[1]
-        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags & ~IFF_UP))
-        fcntl.ioctl(any_socket, SIOCBRDELBR, struct.pack("16s16x", name.encode()))
-
-
-class Nftables:
-    """The distribution's libnftables; commands in the syntax of `nft`."""
-
-    def __init__(self) -> None:
-        """Raises OSError where the library is not installed."""
-        self.library = ctypes.CDLL("libnftables.so.1")
-        self.library.nft_ctx_new.restype = ctypes.c_void_p
-        self.library.nft_ctx_get_output_buffer.restype = ctypes.c_char_p
-        self.context = ctypes.c_void_p(self.library.nft_ctx_new(0))
-        self.library.nft_ctx_buffer_output(self.context)
-        self.library.nft_ctx_buffer_error(self.context)
-
-    def run(self, command: str) -> str:
-        """The command's output, empty if it failed."""
-        failed = self.library.nft_run_cmd_from_buffer(self.context, command.encode())
-        output: bytes = self.library.nft_ctx_get_output_buffer(self.context)
-        return "" if failed else output.decode()
-
-
-def remove_tables(bridge: str) -> None:
-    """Delete the nft tables named after this bridge."""
-    nft = Nftables()
-    for line in nft.run("list tables").splitlines():
-        _, family, name = line.split()
-        if name in table_names(bridge):
-            nft.run(f"delete table {family} {name}")
-
-
-def table_names(bridge: str) -> tuple[str, ...]:
-    """How an engine's tables are called: after its bridge."""
-    return (bridge, f"sampan-{bridge}", f"sampan_{bridge}", *(("sampan",) if bridge == DEFAULT_BRIDGE else ()))
+        with Netlink() as netlink:
+            netlink.delete_link(config.bridge)
 
 
 def going_down() -> bool:

@@ -11,13 +11,19 @@ def mount_overlay(lowers: list[str], upper: str, work: str, attributes: int = 0)
 
     `lowerdir+` (6.7 and later) has no limit on the length of all paths together. Older kernels get one `lowerdir=`.
     """
-    try:
-        return _mount([("lowerdir+", lower) for lower in lowers], upper, work, attributes)
-    except OSError as error:
-        # Kernels before 6.5 take any key and complain only when the mount is made.
-        if error.errno != errno.EINVAL or not lowers:
-            raise
+    # Kernels before 6.5 take any key, and complain only when the mount is made, with a line in the kernel's log each time.
+    if _kernel() >= (6, 5) or not lowers:
+        try:
+            return _mount([("lowerdir+", lower) for lower in lowers], upper, work, attributes)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not lowers:
+                raise
     return _mount_by_descriptors(lowers, upper, work, attributes)
+
+
+def _kernel() -> tuple[int, int]:
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(letter for letter in minor if letter.isdigit()) or 0)
 
 
 def _mount_by_descriptors(lowers: list[str], upper: str, work: str, attributes: int) -> int:
