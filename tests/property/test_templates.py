@@ -129,7 +129,18 @@ def test_sprintf(layout: str, values: list[object]) -> None:
 @given(VALUES.filter(lambda value: "inf" not in repr(value) and "nan" not in repr(value)))
 def test_json_reads_back(value: object) -> None:
     for html in (False, True):
-        assert json.loads(gojson.dumps(value, html=html)) == value
+        assert same(json.loads(gojson.dumps(value, html=html)), value)
+
+
+def same(read: object, value: object) -> bool:
+    """Equal, but a float without a fraction is written as an integer."""
+    if isinstance(value, float):
+        return isinstance(read, (int, float)) and float(read) == value
+    if isinstance(value, list) and isinstance(read, list):
+        return len(read) == len(value) and all(map(same, read, value))
+    if isinstance(value, dict) and isinstance(read, dict):
+        return read.keys() == value.keys() and all(same(read[key], value[key]) for key in value)
+    return read == value
 
 
 @given(VALUES.filter(lambda value: "inf" not in repr(value) and "nan" not in repr(value)))
