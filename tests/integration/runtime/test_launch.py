@@ -104,6 +104,7 @@ def test_init_reaps_forwards_signals_and_passes_the_code_on(box: Any) -> None:
     assert box.supervisor.event("exit", started.key)["code"] == 7
     code, out, _ = box.run("sh", "-c", "echo $$; cat /proc/1/comm", init=True)
     assert (code, out) == (0, "2\ndocker-init\n")
+    assert box.run("true", init=True) == (0, "", "")
     out = box.sh("tr '\\0' ' ' < /proc/1/cmdline", init=True)
     assert out.startswith("/sbin/docker-init -- sh -ec tr ")
 

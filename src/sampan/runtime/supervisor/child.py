@@ -84,7 +84,7 @@ def _report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> N
 
 
 def _reset_signals() -> None:
-    for number in range(1, signal.NSIG):
+    for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

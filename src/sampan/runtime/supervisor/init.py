@@ -17,7 +17,7 @@ _NEVER_FORWARDED = {
     signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTTIN, signal.SIGTTOU,
     signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
 }  # fmt: skip
-_WATCHED = set(range(1, signal.NSIG)) - _NEVER_FORWARDED | {signal.SIGCHLD}
+_WATCHED = {int(number) for number in signal.valid_signals()} - _NEVER_FORWARDED | {signal.SIGCHLD}
 
 
 def block() -> None:
@@ -42,11 +42,14 @@ def argument_area() -> tuple[int, int]:
 
 
 def set_title(area: tuple[int, int], arguments: list[str]) -> None:
-    """Show these arguments in ps instead of the supervisor's: docker's own `/sbin/docker-init -- COMMAND`, cut to the room there is."""
+    """Show these arguments in ps instead of the supervisor's: docker's own `/sbin/docker-init -- COMMAND`, cut to the room there is.
+
+    A last byte that is not NUL makes the kernel stop at the first NUL instead of showing the padding (fs/proc/base.c, get_mm_proctitle).
+    """
     size = area[1] - area[0]
-    if size > 1:
-        text = b"\0".join(word.encode(errors="surrogateescape") for word in arguments)[: size - 1]
-        ctypes.memmove(area[0], text.ljust(size, b"\0"), size)
+    if size > 2:
+        text = " ".join(arguments).encode(errors="surrogateescape")[: size - 2]
+        ctypes.memmove(area[0], text.ljust(size - 1, b"\0") + b"-", size)
 
 
 def supervise(child: int) -> NoReturn:
