@@ -17,10 +17,8 @@ from sampan.logs.segments import SegmentSource
 from sampan.runtime import logframe
 from sampan.runtime.supervisor.keeper_log import JsonFileWriter, SegmentWriter
 
-WRITES = st.lists(
-    st.tuples(st.sampled_from([1, 2]), st.lists(st.sampled_from([b"a", b"bc", b"\n", b"xyz\n", b"\n\n"]), min_size=1, max_size=5).map(b"".join)),
-    max_size=30,
-)
+PIECES = st.sampled_from([b"a", b"bc", b"\n", b"xyz\n", b"\n\n"])
+WRITES = st.lists(st.tuples(st.sampled_from([1, 2]), st.lists(PIECES, min_size=1, max_size=5).map(b"".join)), max_size=30)
 
 
 def model(frames: list[Frame], tail: int, since: int, until: int) -> list[tuple[int, int, bytes]]:
