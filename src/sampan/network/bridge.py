@@ -58,6 +58,7 @@ class BridgeNetwork:
         self._firewall: firewall.Firewall | None = None
         self._addresses: ipam.Addresses | None = None
         self._held: dict[str, _Held] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self.warnings: list[str] = []
         """What does not work on this host, for the log and `docker info`."""
 
@@ -116,6 +117,8 @@ class BridgeNetwork:
         for held in self._held.values():
             _close(held)
         self._held.clear()
+        if self._tasks:
+            await asyncio.gather(*self._tasks)
         if remove:
             await asyncio.to_thread(self._remove)
 
@@ -164,17 +167,23 @@ class BridgeNetwork:
             return
         published = [port.published for port in held.ports]
         _close(held)
-        await asyncio.to_thread(self._discard, held.veth, published)
-        if self._addresses is not None:
-            self._addresses.release(held.ip)  # last: the address answers until its veth is gone
+        if published:
+            await asyncio.to_thread(self._withdraw, published)
+        task = asyncio.get_running_loop().create_task(self._discard(held))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _discard(self, veth: str, published: Sequence[Published]) -> None:
-        if published and self._firewall is not None:
-            for port in published:
-                with contextlib.suppress(NftablesError):  # not there when attach() failed before it
-                    self._firewall.withdraw([port])
-        with contextlib.suppress(OSError), Netlink() as netlink:
-            netlink.delete_link(veth)
+    def _withdraw(self, published: Sequence[Published]) -> None:
+        for port in published if self._firewall is not None else ():
+            with contextlib.suppress(NftablesError):  # not there when attach() failed before it
+                assert self._firewall is not None
+                self._firewall.withdraw([port])
+
+    async def _discard(self, held: _Held) -> None:
+        """Delete a veth, then release its address, which answers until the veth is gone. The kernel takes some 20 ms: nobody waits."""
+        await asyncio.to_thread(_delete_link, held.veth)
+        if self._addresses is not None:
+            self._addresses.release(held.ip)
 
     async def reconcile(self, live: Mapping[str, Mapping[str, Any]]) -> None:
         """Take again what live containers (id to Endpoint.saved) have, after start(); remove veths of no container. Never raises."""
@@ -214,6 +223,11 @@ def _close(held: _Held) -> None:
     if held.netns >= 0:
         os.close(held.netns)
         held.netns = -1
+
+
+def _delete_link(name: str) -> None:
+    with contextlib.suppress(OSError), Netlink() as netlink:
+        netlink.delete_link(name)
 
 
 def _sysctl(name: str, value: str) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from sampan.errors import SystemFailure
 from sampan.linux import libc
+from sampan.linux.nftables import NftablesError
+from sampan.network import firewall
 from sampan.network.bridge import BridgeNetwork
 from sampan.network.ports import PortRequest
 
@@ -89,5 +91,47 @@ def test_published_port_reaches_the_container_until_detach() -> None:
         finally:
             await driver.stop(remove=True)
         assert not os.path.exists(f"/sys/class/net/svt{suffix}")
+
+    asyncio.run(scenario())
+
+
+def test_without_nftables_containers_have_a_network_but_publish_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_instance: str, _bridge: str) -> None:
+        raise NftablesError("libnftables.so.1 cannot be loaded")
+
+    monkeypatch.setattr(firewall, "Firewall", missing)
+
+    async def scenario() -> None:
+        driver = network(secrets.token_hex(3))
+        await driver.start()
+        try:
+            assert driver.warnings
+            assert (await driver.attach(ID, "web", [])).ip == "10.213.77.2"
+            with pytest.raises(SystemFailure, match="cannot publish ports of other"):
+                await driver.attach("cd" * 32, "other", [PortRequest(80, "tcp")])
+        finally:
+            await driver.stop(remove=True)
+
+    asyncio.run(scenario())
+
+
+def test_reconcile_removes_veths_of_no_container() -> None:
+    async def scenario() -> None:
+        suffix = secrets.token_hex(3)
+        driver = network(suffix)
+        await driver.start()
+        try:
+            kept = await driver.attach(ID, "kept", [])
+            stray = await driver.attach("cd" * 32, "stray", [])
+            again = network(suffix)
+            await again.start()
+            await again.reconcile({ID: kept.saved})
+            names = os.listdir("/sys/class/net")
+            assert kept.saved["veth"] in names
+            assert stray.saved["veth"] not in names
+            assert (await again.attach("ef" * 32, "next", [])).ip == stray.ip
+            await again.stop(remove=False)
+        finally:
+            await driver.stop(remove=True)
 
     asyncio.run(scenario())
