@@ -14,6 +14,7 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import SystemClock
 from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup
+from sampan.daemon.readopt import readopt
 from sampan.daemon.restore import Restorer
 from sampan.digest import ImageId
 from sampan.engine.attach import AttachService
@@ -112,6 +113,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     async def on_hello(hello: Message) -> None:
         if handlers:
             handlers[0].hello(hello)
+            # Not awaited: it makes requests on the very link that is coming up.
+            runner.spawn(readopt(containers, runner))
 
     processes: list[Any] = []
 

@@ -21,7 +21,7 @@ from sampan.engine.registry import Container, Containers, Live
 from sampan.errors import EngineError, InvalidArgument, SystemFailure
 from sampan.events.bus import EventBus
 from sampan.linux import pidfd
-from sampan.runtime import cgroups, plan
+from sampan.runtime import cgroups, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, SupervisorClient
 from sampan.snapshot.api import Snapshots
 from sampan.state.containers import ContainerState, EndpointState
@@ -101,6 +101,8 @@ class Runner:
         self.on_removal: Callable[[Container], Awaitable[None]] | None = None
         self.on_discarded: Callable[[], None] = lambda: None
         """Called once a container's tree is gone: layers that only it needed can go."""
+        self.inodes: dict[str, recovery.Inodes] = {}
+        """Of the stdio pipes of each run: how they are found again when keeper and supervisor died at once."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._handled: set[str] = set()
         self._early: dict[str, list[Callable[[], None]]] = {}
@@ -206,6 +208,9 @@ class Runner:
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
         stdin = self._make_stdio(container, fds, undo)
+        self.inodes[key] = recovery.Inodes(
+            **{name: recovery.inode(fds[f"custody:{name}"]) for name in ("stdin", "stdout", "stderr") if f"custody:{name}" in fds}
+        )
         if sandbox.netns is not None and sandbox.netns >= 0:
             fds["netns"] = sandbox.netns
         record: dict[str, Any] = {"log": self.log_settings(container), "tty": container.config.tty}
@@ -309,6 +314,7 @@ class Runner:
         with contextlib.suppress(EngineError):
             await self.supervisor.forget(key)
         await self._forget_stream(key)
+        self.inodes.pop(key, None)
         self._handled.discard(key)
         if container.host_config.auto_remove:
             if self.on_removal is not None and not container.removing:
@@ -419,7 +425,7 @@ def signal_number(text: str) -> int:
         number = int(word)
         if 0 < number <= 64:
             return number
-        raise InvalidArgument(f"Invalid signal: {text}")
+        raise InvalidArgument(f"invalid signal: {text}")
     name = word if word.startswith("SIG") else f"SIG{word}"
     base, _, offset = name.partition("+" if "+" in name else "-")
     if base in ("SIGRTMIN", "SIGRTMAX"):
@@ -429,7 +435,7 @@ def signal_number(text: str) -> int:
             return number
     elif name in signals.Signals.__members__:
         return int(signals.Signals[name])
-    raise InvalidArgument(f"Invalid signal: {text}")
+    raise InvalidArgument(f"invalid signal: {text}")
 
 
 def new_state(console: Sequence[int]) -> ContainerState:
