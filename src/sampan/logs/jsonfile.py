@@ -21,6 +21,7 @@ class _Entry(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Entry)
+_many = msgspec.json.Decoder(list[_Entry])
 
 
 @lru_cache(maxsize=64)
@@ -36,13 +37,30 @@ def _nanoseconds(stamp: str) -> int:
         return 0
 
 
+def _entries(lines: list[bytes]) -> list[_Entry]:
+    """Entries of whole lines of the file; a line that is no JSON (a crash tore it) is left out."""
+    try:
+        return _many.decode(b"[" + b",".join(lines) + b"]")
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        found: list[_Entry] = []
+        for line in lines:
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                found.append(_decoder.decode(line))
+        return found
+
+
 def decode(lines: list[bytes]) -> list[Frame]:
-    """Frames of whole lines of the file; a line that is no JSON (a crash tore it) is left out."""
+    """Frames of whole lines of the file. Neighbours of one read of the keeper (same stream, same time) are one frame."""
     frames: list[Frame] = []
-    for line in lines:
-        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-            entry = _decoder.decode(line)
-            frames.append((STDERR if entry.stream == "stderr" else STDOUT, _nanoseconds(entry.time), entry.log.encode()))
+    stream, stamp = "", ""
+    texts: list[str] = []
+    for entry in [*_entries(lines), _Entry(stream="", time="")]:
+        if entry.stream != stream or entry.time != stamp:
+            if texts:
+                frames.append((STDERR if stream == "stderr" else STDOUT, _nanoseconds(stamp), "".join(texts).encode()))
+                texts = []
+            stream, stamp = entry.stream, entry.time
+        texts.append(entry.log)
     return frames
 
 
