@@ -144,7 +144,7 @@ class BridgeNetwork:
         address = ipaddress.IPv4Interface((held.ip, gateway.network.prefixlen))
         try:
             for request in ports:
-                held.ports.append(hold(request, self.default_ip, name, container_id))
+                held.ports.append(hold(request, self.default_ip, name, container_id, held.ip, self._published()))
             held.netns = await asyncio.to_thread(sandbox.make, held.veth, self.bridge, address, str(gateway.ip), self.mtu)
             published = tuple(port.published for port in held.ports)
             if self._firewall is not None and published:
@@ -167,23 +167,27 @@ class BridgeNetwork:
             return
         published = [port.published for port in held.ports]
         _close(held)
-        if published:
-            await asyncio.to_thread(self._withdraw, published)
+        await asyncio.to_thread(self._disconnect, held.veth, published)
+        if self._addresses is not None:
+            self._addresses.release(held.ip)  # its veth is down: nothing answers at the address
         task = asyncio.get_running_loop().create_task(self._discard(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _withdraw(self, published: Sequence[Published]) -> None:
+    def _published(self) -> list[Published]:
+        return [port.published for held in self._held.values() for port in held.ports]
+
+    def _disconnect(self, veth: str, published: Sequence[Published]) -> None:
+        with contextlib.suppress(OSError), Netlink() as netlink:
+            netlink.set_link(socket.if_nametoindex(veth), up=False)
         for port in published if self._firewall is not None else ():
             with contextlib.suppress(NftablesError):  # not there when attach() failed before it
                 assert self._firewall is not None
                 self._firewall.withdraw([port])
 
     async def _discard(self, held: _Held) -> None:
-        """Delete a veth, then release its address, which answers until the veth is gone. The kernel takes some 20 ms: nobody waits."""
+        """Delete a veth. The kernel takes some 20 ms: nobody waits."""
         await asyncio.to_thread(_delete_link, held.veth)
-        if self._addresses is not None:
-            self._addresses.release(held.ip)
 
     async def reconcile(self, live: Mapping[str, Mapping[str, Any]]) -> None:
         """Take again what live containers (id to Endpoint.saved) have, after start(); remove veths of no container. Never raises."""
@@ -201,7 +205,7 @@ class BridgeNetwork:
         for port in ports:
             request = PortRequest(port.port, port.protocol, port.host_ip, port.host_port, port.host_port)
             try:
-                again = hold(request, self.default_ip, container_id[:12], container_id)
+                again = hold(request, self.default_ip, container_id[:12], container_id, held.ip, self._published())
                 held.ports.append(again)
                 if self._firewall is not None:
                     await asyncio.to_thread(self._firewall.publish, held.ip, [port])

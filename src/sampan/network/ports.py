@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -91,23 +91,49 @@ class HeldPort:
         self._socket.close()
 
 
-def hold(request: PortRequest, default_ip: str, name: str, container_id: str) -> HeldPort:
-    """Bind the first free port of the request. Raises SystemFailure in docker's words."""
+def _clashes(mine: Published, other: Published) -> bool:
+    same = (mine.protocol, mine.host_port) == (other.protocol, other.host_port)
+    return same and (mine.host_ip == other.host_ip or "0.0.0.0" in (mine.host_ip, other.host_ip))
+
+
+def hold(
+    request: PortRequest, default_ip: str, name: str, container_id: str, address: str = "", taken: Collection[Published] = ()
+) -> HeldPort:
+    """Bind the first free port of the request, for a container at address. Raises SystemFailure in docker 28's words.
+
+    taken: what this network publishes already. Two sockets with SO_REUSEADDR can both be bound until one listens, so the kernel
+    alone would let two containers that start at the same time have the same port.
+    """
     host_ip = request.host_ip or default_ip
     failed = f"failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({container_id})"
     if ":" in host_ip or request.protocol not in ("tcp", "udp"):
         raise SystemFailure(f"{failed}: publishing {request.protocol} on {host_ip} is not implemented by Sampan yet")
-    kind = socket.SOCK_STREAM if request.protocol == "tcp" else socket.SOCK_DGRAM
+    words = f"Bind for {host_ip}:{request.host_last} failed: port is already allocated"
     for port in range(request.host_first, request.host_last + 1):
-        held = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+        published = Published(request.port, request.protocol, host_ip, port)
+        if port and any(_clashes(published, other) for other in taken):
+            words = f"Bind for {host_ip}:{port} failed: port is already allocated"
+            continue
         try:
-            held.bind((host_ip, port))
+            held = _bind(published)
         except OSError as error:
-            held.close()
+            target = f"{host_ip}:{port}:{address}:{request.port}/{request.protocol}"
+            words = f"failed to bind host port for {target}: {(error.strerror or str(error)).lower()}"
             if error.errno != errno.EADDRINUSE:
-                raise SystemFailure(
-                    f"{failed}: listen {request.protocol} {host_ip}:{port}: bind: {(error.strerror or '').lower()}"
-                ) from error
+                break
             continue
         return HeldPort(Published(request.port, request.protocol, host_ip, held.getsockname()[1]), held)
-    raise SystemFailure(f"{failed}: Bind for {host_ip}:{request.host_last} failed: port is already allocated")
+    raise SystemFailure(f"{failed}: {words}")
+
+
+def _bind(wanted: Published) -> socket.socket:
+    kind = socket.SOCK_STREAM if wanted.protocol == "tcp" else socket.SOCK_DGRAM
+    held = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+    try:
+        if kind == socket.SOCK_STREAM:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((wanted.host_ip, wanted.host_port))
+    except OSError:
+        held.close()
+        raise
+    return held
