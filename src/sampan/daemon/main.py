@@ -18,6 +18,10 @@ from sampan.errors import EngineError, NotModified, SystemFailure
 from sampan.linux import prctl
 
 log = logging.getLogger("sampand")
+LEVELS = {
+    "trace": logging.DEBUG, "debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "warning": logging.WARNING,
+    "error": logging.ERROR, "fatal": logging.CRITICAL, "panic": logging.CRITICAL,
+}  # fmt: skip
 
 
 def _prepare_process() -> None:
@@ -103,9 +107,7 @@ async def serve(config: DaemonConfig) -> None:
 def entry() -> None:
     """The program `sampand`."""
     config = parse_command_line(sys.argv[1:])
-    logging.basicConfig(
-        level=logging.DEBUG if config.debug else logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=LEVELS[config.log_level], stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if os.geteuid() != 0:
         print("sampand needs to be started with root privileges", file=sys.stderr)
         raise SystemExit(1)

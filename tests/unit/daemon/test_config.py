@@ -176,17 +176,15 @@ def test_another_exec_root_brings_its_own_socket_and_pid_file(accepted):
 
 def test_flags_and_file_are_merged(accepted):
     config = accepted(
-        '{"debug": true, "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 10, "Hard": 20}}, "features": {"x": false}}',
-        "-H=unix:///a", "-Hunix:///b", "--label", "a=b", "--label=c=d", "--dns", "1.1.1.1,8.8.8.8", "--live-restore=false",
+        '{"debug": true, "features": {"x": false}}',
+        "-H=unix:///a", "-Hunix:///b", "--label", "a=b", "--label=c=d", "--live-restore=false",
         "--default-shm-size", "1g", "--log-opt", "max-size=1m",
     )  # fmt: skip
     assert config.hosts == ("unix:///a", "unix:///b")
     assert config.labels == ("a=b", "c=d")
-    assert config.dns == ("1.1.1.1", "8.8.8.8")
     assert not config.live_restore
     assert config.default_shm_size == 1 << 30
     assert config.log_opts == {"max-size": "1m"}
-    assert config.default_ulimits["nofile"].hard == 20
     assert config.log_level == "debug"
 
 
