@@ -51,6 +51,14 @@ class Wait:
         return WaitResponse(status_code=self._container.state.exit_code)
 
 
+def _signal_for(failure: str, signal: str) -> int:
+    """A signal's number, 0 for none. Raises InvalidArgument that begins with `failure`."""
+    try:
+        return signal_number(signal) if signal else 0
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{failure}: {error.message}") from None
+
+
 class ContainerService:
     """See api/services.py for the contract of each method."""
 
@@ -250,7 +258,7 @@ class ContainerService:
     async def stop(self, ref: str, *, timeout: int | None, signal: str) -> None:
         """Signal, wait, kill. NotModified if stopped."""
         container = self._containers.find(ref)
-        number = signal_number(signal) if signal else 0
+        number = _signal_for(f"cannot stop container: {ref}", signal)
         async with container.lock:
             if container.state.status == "restarting":
                 self._cancel_restart(container)
@@ -274,7 +282,7 @@ class ContainerService:
     async def restart(self, ref: str, *, timeout: int | None, signal: str) -> None:
         """Stop and start."""
         container = self._containers.find(ref)
-        number = signal_number(signal) if signal else 0
+        number = _signal_for(f"Cannot restart container {ref}", signal)
         async with container.lock:
             if container.state.status == "restarting":
                 self._cancel_restart(container)
@@ -293,8 +301,11 @@ class ContainerService:
 
     async def kill(self, ref: str, signal: str) -> None:
         """Send a signal. Conflict if not running."""
-        number = signal_number(signal or "SIGKILL")
-        container = self._containers.find(ref)
+        try:
+            number = signal_number(signal or "SIGKILL")
+            container = self._containers.find(ref)
+        except (InvalidArgument, NotFound) as error:
+            raise type(error)(f"cannot kill container: {ref}: {error.message}") from None
         if container.state.status == "restarting":
             self._cancel_restart(container)
             return
@@ -330,7 +341,7 @@ class ContainerService:
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")
         if not names.VALID.fullmatch(name):
-            raise InvalidArgument(f"Error when allocating new name: Invalid container name ({name}), only {names.ALLOWED} are allowed")
+            raise InvalidArgument(f"Error when allocating new name: Invalid container name (/{name}), only {names.ALLOWED} are allowed")
         if name == container.name:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         old = container.name

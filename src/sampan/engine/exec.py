@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,6 +25,7 @@ OpenStream = Callable[[bool], Awaitable[Duplex]]
 KEPT_SECONDS = 300.0
 """How long an ended exec can be inspected, as docker's own clean-up every five minutes."""
 STDOUT, STDERR = 1, 2
+EXEC_FAILED = "OCI runtime exec failed: exec failed: unable to start container process: "
 
 
 class Exec:
@@ -150,6 +152,7 @@ class ExecService:
                 for fd in fds.values():
                     os.close(fd)
             return
+        # before the launch: clients that read the answer's head with a buffer (docker-py) lose output that comes with it
         stream = await open_stream(not found.request.tty)
         try:
             await self._run_attached(found, stream)
@@ -244,9 +247,15 @@ class ExecService:
             found.exit_code = launching.exec_failure_code(error)
             found.ended.set()
             failure = launching.start_failure(error, list(words))
+            if error.step == "cwd":
+                reason = os.strerror(error.errno or 0).lower()
+                if error.errno == errno.ENOTDIR:
+                    reason += launching.MOUNT_HINT
+                detail = f'chdir to cwd ("{error.path or found.request.working_dir}") set in config.json failed: {reason}'
+                raise launching.StartFailure(f"{EXEC_FAILED}{detail}", found.exit_code) from error
             text = failure.message.partition("unable to start container process: ")[2].removeprefix("error during container init: ")
             raise launching.StartFailure(
-                f"OCI runtime exec failed: exec failed: unable to start container process: {text}" if text else failure.message,
+                f"{EXEC_FAILED}{text}" if text else failure.message,
                 found.exit_code,
             ) from error
         found.pid, found.pidfd, found.running = launched.pid, launched.pidfd, True

@@ -161,6 +161,10 @@ class StartFailure(InvalidArgument):
         self.exit_code = exit_code
 
 
+MOUNT_HINT = (
+    ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
+)
+"""What dockerd adds to `not a directory`."""
 _NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
 _NOT_EXECUTABLE = (errno.EACCES, errno.EISDIR, errno.ENOEXEC)
 
