@@ -133,6 +133,7 @@ def main() -> int:
             rows |= {row.__name__: table(row, samples, problems, targets)}
         record = {"peer": versions[1], "runs": options.runs, "kernel": platform.release(), "cores": os.cpu_count(), "rows": rows}
         path = Path(options.json or ROOT / f"docs/bench/{time.strftime('%Y-%m-%d')}-{targets[1].name}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n")
         print(f"\nall samples: {path}")
     finally:
