@@ -135,6 +135,6 @@ def test_one_killed(own_engine: Engine, docker_path: str, roles: tuple[str, ...]
     survive(own_engine, docker_path, [roles], count=6, ttys=2, endings=1, seed=1)
 
 
-@pytest.mark.parametrize("roles", [("sampand", "keeper"), ("sampand", "supervisor")], ids="+".join)
+@pytest.mark.parametrize("roles", [("sampand", "keeper"), ("sampand", "supervisor"), ("keeper", "supervisor")], ids="+".join)
 def test_two_killed(own_engine: Engine, docker_path: str, roles: tuple[str, ...]) -> None:
     survive(own_engine, docker_path, [roles], count=6, ttys=2, endings=1, seed=2)
