@@ -12,6 +12,7 @@ from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Sandbox
 from sampan.errors import InvalidArgument, NotFound, NotImplementedYet
 from sampan.ids import new_id
+from sampan.network import resolvconf
 from sampan.network.bridge import BridgeNetwork
 from sampan.network.ports import port_requests
 from sampan.spec.docker_api.network import IPAM, EndpointResource, IPAMConfig, NetworkInspect
@@ -80,39 +81,31 @@ class NetworkService:
     def write_files(self, container: Container, endpoint: EndpointState, directory: Path) -> None:
         """hostname, hosts and resolv.conf of a container about to start."""
         hostname = container.config.hostname
-        own = f"{hostname}.{container.config.domainname}\t{hostname}" if container.config.domainname else hostname
-        lines = [
-            "127.0.0.1\tlocalhost",
-            "::1\tlocalhost ip6-localhost ip6-loopback",
-            "fe00::\tip6-localnet",
-            "ff00::\tip6-mcastprefix",
-            "ff02::1\tip6-allnodes",
-            "ff02::2\tip6-allrouters",
-        ]
-        for extra in container.host_config.extra_hosts or ():
-            name, separator, address = extra.partition(":" if "=" not in extra else "=")
+        own = f"{hostname}.{container.config.domainname} {hostname}" if container.config.domainname else hostname
+        extra = []
+        for item in container.host_config.extra_hosts or ():
+            name, separator, address = item.partition(":" if "=" not in item else "=")
             if not separator:
-                raise InvalidArgument(f'bad format for add-host: "{extra}"')
-            lines.append(f"{address}\t{name}")
-        if endpoint.ip:
-            lines.append(f"{endpoint.ip}\t{own}")
-        self._write(directory / "hosts", "\n".join(lines) + "\n")
+                raise InvalidArgument(f'bad format for add-host: "{item}"')
+            if address == "host-gateway":
+                if self._bridge is None:
+                    raise InvalidArgument("unable to derive the IP value for host-gateway")
+                address = str(self._bridge.gateway.ip)
+            extra.append((address, name))
+        self._write(directory / "hosts", resolvconf.hosts(extra, (endpoint.ip, own) if endpoint.ip else None))
         self._write(directory / "hostname", hostname + "\n")
         self._write(directory / "resolv.conf", self._resolv_conf(container))
 
     @staticmethod
     def _resolv_conf(container: Container) -> str:
         host = container.host_config
-        kept = _host_resolv_conf()
-        if host.network_mode != "host":
-            kept = reachable_servers(kept)
-        if host.dns:
-            kept = [*(line for line in kept if not line.startswith("nameserver")), *(f"nameserver {server}" for server in host.dns)]
-        if host.dns_search:
-            kept = [*(line for line in kept if not line.startswith(("search", "domain"))), f"search {' '.join(host.dns_search)}"]
-        if host.dns_options:
-            kept = [*(line for line in kept if not line.startswith("options")), f"options {' '.join(host.dns_options)}"]
-        return "\n".join(kept) + "\n"
+        text = _read(resolvconf.HOST_FILE)
+        if host.network_mode == "host" and not (host.dns or host.dns_search or host.dns_options):
+            return text
+        source = resolvconf.host_file(text)
+        if source != resolvconf.HOST_FILE:
+            text = _read(source)
+        return resolvconf.resolv_conf(text, host.dns or (), host.dns_search or (), host.dns_options or (), source)
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
@@ -193,6 +186,13 @@ def reachable_servers(lines: Sequence[str]) -> list[str]:
             servers += 1
         kept.append(line)
     return kept if servers else [*kept, "nameserver 8.8.8.8", "nameserver 8.8.4.4"]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _options(bridge: BridgeNetwork) -> dict[str, str]:
