@@ -1,0 +1,83 @@
+"""docker-py against the engine."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.engine import Engine
+
+docker = pytest.importorskip("docker")
+
+# docker-py leaves sockets of streams to the garbage collector
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+JSON_FILE = {"Type": "json-file", "Config": {}}
+"""docker-py's run() returns output only of containers with this driver or journald; the engine's default is `local`."""
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[Any]:
+    made = docker.DockerClient(base_url=engine.url, timeout=60)
+    yield made
+    made.close()
+
+
+def test_run(client: Any) -> None:
+    assert client.containers.run("busybox", ["echo", "hello"], remove=True, log_config=JSON_FILE) == b"hello\n"
+    assert client.containers.list(all=True) == []
+
+
+def test_run_that_fails(client: Any) -> None:
+    with pytest.raises(docker.errors.ContainerError) as caught:
+        client.containers.run("busybox", ["sh", "-c", "echo bad >&2; exit 3"], remove=True, log_config=JSON_FILE)
+    assert caught.value.exit_status == 3
+    assert caught.value.stderr == b"bad\n"
+
+
+def test_missing_container(client: Any) -> None:
+    with pytest.raises(docker.errors.NotFound):
+        client.containers.get("missing")
+
+
+def test_logs(client: Any) -> None:
+    container = client.containers.run("busybox", ["sh", "-c", "echo one; echo two >&2"], detach=True)
+    container.wait()
+    assert container.logs(stderr=False) == b"one\n"
+    assert container.logs(stdout=False) == b"two\n"
+    assert b"".join(container.logs(stream=True, follow=True, stderr=False)) == b"one\n"
+
+
+def test_exec_run(client: Any) -> None:
+    # the sleep: docker-py drops output that arrives in one read with the head of the answer
+    container = client.containers.run("busybox", ["sleep", "1000"], detach=True)
+    assert container.exec_run(["sh", "-c", "sleep 0.3; echo $X; exit 6"], environment={"X": "y"}) == (6, b"y\n")
+    assert container.exec_run(["sh", "-c", "sleep 0.3; echo a; echo b >&2"], demux=True) == (0, (b"a\n", b"b\n"))
+
+
+def test_attach(client: Any) -> None:
+    container = client.containers.create("busybox", ["sh", "-c", "echo first; echo second"])
+    stream = container.attach(stream=True, stdout=True, stderr=True)
+    container.start()
+    assert b"".join(stream) == b"first\nsecond\n"
+
+
+def test_wait(client: Any) -> None:
+    container = client.containers.run("busybox", ["sh", "-c", "exit 7"], detach=True)
+    assert container.wait()["StatusCode"] == 7
+
+
+def test_events_filter(client: Any) -> None:
+    since = int(time.time())
+    wanted = client.containers.run("busybox", ["true"], detach=True, name="wanted")
+    other = client.containers.run("busybox", ["true"], detach=True, name="other")
+    wanted.wait()
+    other.wait()
+    filters = {"container": ["wanted"], "event": ["create", "start", "die"]}
+    events = client.events(since=since, until=int(time.time()) + 1, decode=True, filters=filters)
+    assert [(event["Action"], event["Actor"]["ID"]) for event in events] == [(action, wanted.id) for action in ("create", "start", "die")]
