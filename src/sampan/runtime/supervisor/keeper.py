@@ -66,7 +66,9 @@ class Stream:
         """Open the writers. Raises OSError."""
         self.log = log
         if log.get("driver") == "local":
-            self.segments = SegmentWriter(log["dir"], log.get("max_size", 0), log.get("max_file", 0))
+            # At least two: a reader reports that it is through with a segment by going on to the next one.
+            files = log.get("max_file", 0)
+            self.segments = SegmentWriter(log["dir"], log.get("max_size", 0), max(2, files) if files > 0 else 0)
         else:
             self.segments = SegmentWriter(log["dir"], BUFFER_SIZE, BUFFER_FILES, ephemeral=True)
         if log.get("driver") == "json-file":
