@@ -1,11 +1,11 @@
 """attach's output: a lossless reader of the segments. The keeper holds the container back rather than rotate away what was not sent.
 
-    wakeup = Wakeup()
-    reply = await keeper.follow(key, reader, True, None, wakeup.fd)     # before the start, so that nothing is missed
-    if reply["drained"]: wakeup.end(tuple(reply["pos"]))
-    async for chunk in attached_output(settings["dir"], tuple(reply["pos"]), wakeup, lambda pos: keeper.progress(reader, pos)):
-        await stream.send(chunk)
-    # on the keeper's event {"event": "drained", "key", "pos"}: wakeup.end(tuple(pos));  finally: keeper.unfollow(reader), wakeup.close()
+wakeup = Wakeup()
+reply = await keeper.follow(key, reader, True, None, wakeup.fd)     # before the start, so that nothing is missed
+if reply["drained"]: wakeup.end(tuple(reply["pos"]))
+async for chunk in attached_output(settings["dir"], tuple(reply["pos"]), wakeup, lambda pos: keeper.progress(reader, pos)):
+    await stream.send(chunk)
+# on the keeper's event {"event": "drained", "key", "pos"}: wakeup.end(tuple(pos));  finally: keeper.unfollow(reader), wakeup.close()
 """
 
 from collections.abc import AsyncIterator, Callable
