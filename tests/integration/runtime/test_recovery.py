@@ -35,6 +35,9 @@ def test_pipes_and_process_are_found_again(tmp_path: Path, box: Any) -> None:
     # stdin's only writer was ours: the container has read its end by now, unless another holder kept it (sampand does).
     pipes = recovery.reopen_pipes(started.pid, recorded)
     assert set(pipes) <= {"stdin", "stdout", "stderr"}
+    for fd in pipes.values():
+        # A stdin that was found again would keep the process waiting.
+        os.close(fd)
     second = client.spawn("supervisor", exec_root)
     new = Supervisor(exec_root, second)
     facts = {"key": started.key, "container": spec.id, "kind": "init", "tty": False, "pid": started.pid,
