@@ -29,6 +29,8 @@ ROUNDS = 16
 RETRY_SECONDS = 0.05
 F_SETPIPE_SZ = 1031
 PIPE_SIZE = 256 * 1024
+BIG_PIPES = 32
+"""Streams up to which pipes are enlarged: beyond, uid 0's pipe-user-pages-soft would shrink the containers' own pipes."""
 
 
 class Reader:
@@ -303,7 +305,7 @@ class Keeper(Loop):
             fd = stream.fds.get(name, -1)
             if fd >= 0 and name not in stream.open:
                 os.set_blocking(fd, False)
-                if name != "pty":
+                if name != "pty" and len(self.streams) <= BIG_PIPES:
                     with contextlib.suppress(OSError):
                         fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE)
                 stream.open.add(name)
