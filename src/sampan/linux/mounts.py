@@ -41,6 +41,7 @@ PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED}
 MNT_DETACH = 2
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
+_RETRIES = 1000
 
 __all__ = ["mount", "umount2"]
 
@@ -109,7 +110,14 @@ def mount_setattr(fd: int, *, attributes: int = 0, clear: int = 0, propagation: 
 def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
     """openat2 with RESOLVE_IN_ROOT: no symlink and no `..` leads out of root_fd. Raises OSError."""
     argument = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-    return syscall("openat2", root_fd, path.encode(), argument, len(argument), path=path)
+    for attempt in range(_RETRIES):
+        try:
+            return syscall("openat2", root_fd, path.encode(), argument, len(argument), path=path)
+        except BlockingIOError:
+            # `..` beside a rename or mount anywhere on the host cannot be proven safe: the kernel asks to try again (openat2(2), EAGAIN).
+            if attempt == _RETRIES - 1:
+                raise
+    raise AssertionError("unreachable")
 
 
 def pivot_into(root_fd: int) -> None:

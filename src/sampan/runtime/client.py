@@ -62,6 +62,8 @@ class Link:
         self._waiting: dict[int, asyncio.Future[tuple[Message, dict[str, int]]]] = {}
         self._seq = 0
         self._up = asyncio.Event()
+        self._fd = -1
+        self._broken: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self.boot_id = ""
@@ -114,7 +116,8 @@ class Link:
             was_up = False
             broken = asyncio.Event()
             self._channel = Channel(sock)
-            asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, broken)
+            self._fd, self._broken = sock.fileno(), broken
+            asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
             try:
                 hello, _ = await self._request({"op": "hello", "role": "sampand"})
                 self.boot_id, self.pid = hello.get("boot_id", ""), hello.get("pid", 0)
@@ -134,34 +137,42 @@ class Link:
     def _disconnect(self) -> None:
         self._up.clear()
         channel, self._channel = self._channel, None
-        if channel is not None and channel.fileno() >= 0:
+        if self._fd >= 0:
             loop = asyncio.get_running_loop()
-            loop.remove_reader(channel.fileno())
-            loop.remove_writer(channel.fileno())
+            loop.remove_reader(self._fd)
+            loop.remove_writer(self._fd)
+            self._fd = -1
+        if channel is not None:
             channel.close()
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():
                 future.set_exception(Unavailable(f"connection to {self.path} lost"))
 
-    def _readable(self, broken: asyncio.Event) -> None:
+    def _readable(self) -> None:
         channel = self._channel
         if channel is None:
             return
-        fd = channel.fileno()
         try:
             while (received := channel.recv()) is not None:
                 self._dispatch(*received)
         except ChannelClosed:
-            if fd >= 0:
-                asyncio.get_running_loop().remove_reader(fd)
-                asyncio.get_running_loop().remove_writer(fd)
-            broken.set()
-            self._up.clear()
-            # A request under way must not wait for a reply that cannot come, hello included.
-            for future in self._waiting.values():
-                if not future.done():
-                    future.set_exception(Unavailable(f"connection to {self.path} lost"))
+            self._lost()
+
+    def _lost(self) -> None:
+        """The connection is gone, whoever noticed: the channel may have closed its socket already, so the loop forgets it by number."""
+        self._up.clear()
+        loop = asyncio.get_running_loop()
+        if self._fd >= 0:
+            loop.remove_reader(self._fd)
+            loop.remove_writer(self._fd)
+            self._fd = -1
+        if self._broken is not None:
+            self._broken.set()
+        # A request under way must not wait for a reply that cannot come, hello included.
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable(f"connection to {self.path} lost"))
 
     def _dispatch(self, message: Message, fds: list[int]) -> None:
         names = message.get("names") or []
@@ -214,6 +225,7 @@ class Link:
         try:
             channel.send(message, fds)
         except ChannelClosed as error:
+            self._lost()
             raise Unavailable(f"connection to {self.path} lost") from error
         if channel.wants_write:
             asyncio.get_running_loop().add_writer(channel.fileno(), self._writable)
@@ -225,6 +237,7 @@ class Link:
         try:
             channel.flush()
         except ChannelClosed:
+            self._lost()
             return
         if not channel.wants_write:
             asyncio.get_running_loop().remove_writer(channel.fileno())

@@ -1,5 +1,6 @@
 """A supervisor of our own and a busybox root file system, without daemon or keeper."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -153,7 +154,8 @@ def supervisor(session_supervisor: Supervisor) -> Iterator[Supervisor]:
     yield session_supervisor
     for proc in session_supervisor.request({"op": "list"})[0]["procs"]:
         if proc["exit"] is None:
-            os.kill(proc["pid"], 9)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(proc["pid"], 9)
             session_supervisor.event("exit", proc["key"])
         session_supervisor.request({"op": "forget", "key": proc["key"]})
     session_supervisor.events.clear()
