@@ -21,7 +21,7 @@ _IFF_UP = 1
 class Link(NamedTuple):
     """One network interface; number is its index, master is 0 for none."""
 
-    index: int  # type: ignore[assignment]  # a tuple has a method of that name, which nobody calls here
+    number: int
     name: str
     master: int
     up: bool
