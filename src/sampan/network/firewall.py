@@ -57,7 +57,7 @@ table ip {self.table} {{
     type nat hook postrouting priority 100; policy accept;
     {masquerades}
     ip saddr 127.0.0.0/8 oifname {bridge} masquerade
-    iifname {bridge} oifname {bridge} ct status & dnat != 0 masquerade
+    ip saddr {subnet} oifname {bridge} ct status & dnat != 0 masquerade comment "not iifname: br_netfilter gives none here"
   }}
   chain forwarding {{
     type filter hook forward priority 0; policy accept;

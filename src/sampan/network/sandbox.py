@@ -1,9 +1,11 @@
 """A container's network namespace: made by a short-lived thread, so the daemon's other threads stay in the host's."""
 
+import contextlib
 import ipaddress
 import os
 import socket
 import threading
+from pathlib import Path
 
 from sampan.linux import libc
 from sampan.linux.netlink import Netlink
@@ -21,6 +23,17 @@ def mac_text(mac: bytes) -> str:
     return ":".join(f"{byte:02x}" for byte in mac)
 
 
+def _allow_hairpin(veth: str) -> None:
+    """Let a container reach its own published port where br_netfilter is on.
+
+    There DNAT happens while the packet is bridged, and a bridge does not send a packet out of the port it came from unless told to.
+    Without br_netfilter the packet is routed and leaves as the bridge's own.
+    """
+    with contextlib.suppress(OSError):
+        if Path("/proc/sys/net/bridge/bridge-nf-call-iptables").read_text().strip() == "1":
+            Path(f"/sys/class/net/{veth}/brport/hairpin_mode").write_text("1")
+
+
 def make(veth: str, bridge: str, address: ipaddress.IPv4Interface, gateway: str, mtu: int) -> int:
     """A file descriptor of a new netns with lo and eth0 up, joined to the bridge. Raises OSError, leaving nothing. Blocks for some ms."""
     found: list[int] = []
@@ -33,6 +46,7 @@ def make(veth: str, bridge: str, address: ipaddress.IPv4Interface, gateway: str,
                 libc.unshare(CLONE_NEWNET)
                 found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
                 host.add_veth(veth, master, "eth0", mac_of(str(address.ip)), found[0], mtu)
+                _allow_hairpin(veth)
                 with Netlink() as inside:
                     index = socket.if_nametoindex("eth0")
                     inside.add_address(index, str(address.ip), address.network.prefixlen, str(address.network.broadcast_address))
