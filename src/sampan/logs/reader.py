@@ -1,8 +1,8 @@
 """`docker logs`: a log as the client gets it, whole chunks where no lines are asked about.
 
-    source = open_log(settings)                       # settings: LOG of logs.options.log_settings
-    async for chunk in read_log(source, query, wakeup):   # wakeup None: what is there now; else until wakeup.end()
-        await stream.send(chunk)
+source = open_log(settings)                       # settings: LOG of logs.options.log_settings
+async for chunk in read_log(source, query, wakeup):   # wakeup None: what is there now; else until wakeup.end()
+    await stream.send(chunk)
 """
 
 import asyncio
