@@ -294,11 +294,24 @@ class ExecProcessConfig(Body, frozen=True, kw_only=True, rename="lower"):
     user: str = ""
 
 
-class ExecInspect(Body, frozen=True, kw_only=True, rename={
-    "id": "ID", "running": "Running", "exit_code": "ExitCode", "process_config": "ProcessConfig", "open_stdin": "OpenStdin",
-    "open_stderr": "OpenStderr", "open_stdout": "OpenStdout", "can_remove": "CanRemove", "container_id": "ContainerID",
-    "detach_keys": "DetachKeys", "pid": "Pid",
-}):
+class ExecInspect(
+    Body,
+    frozen=True,
+    kw_only=True,
+    rename={
+        "id": "ID",
+        "running": "Running",
+        "exit_code": "ExitCode",
+        "process_config": "ProcessConfig",
+        "open_stdin": "OpenStdin",
+        "open_stderr": "OpenStderr",
+        "open_stdout": "OpenStdout",
+        "can_remove": "CanRemove",
+        "container_id": "ContainerID",
+        "detach_keys": "DetachKeys",
+        "pid": "Pid",
+    },
+):
     """GET /exec/{id}/json. exit_code is None while it runs."""
 
     id: str
