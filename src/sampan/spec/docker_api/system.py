@@ -21,12 +21,25 @@ class ComponentVersion(Body, frozen=True, kw_only=True):
     details: dict[str, str] | None = None
 
 
-class SystemVersion(Body, frozen=True, kw_only=True, rename={
-    "platform": "Platform", "components": "Components", "version": "Version", "api_version": "ApiVersion",
-    "min_api_version": "MinAPIVersion",
-    "git_commit": "GitCommit", "go_version": "GoVersion", "os": "Os", "arch": "Arch", "kernel_version": "KernelVersion",
-    "experimental": "Experimental", "build_time": "BuildTime",
-}):
+class SystemVersion(
+    Body,
+    frozen=True,
+    kw_only=True,
+    rename={
+        "platform": "Platform",
+        "components": "Components",
+        "version": "Version",
+        "api_version": "ApiVersion",
+        "min_api_version": "MinAPIVersion",
+        "git_commit": "GitCommit",
+        "go_version": "GoVersion",
+        "os": "Os",
+        "arch": "Arch",
+        "kernel_version": "KernelVersion",
+        "experimental": "Experimental",
+        "build_time": "BuildTime",
+    },
+):
     """GET /version."""
 
     platform: PlatformName
@@ -64,10 +77,19 @@ class Commit(msgspec.Struct, frozen=True, rename={"id": "ID"}):
     id: str = ""
 
 
-class SwarmInfo(Body, frozen=True, kw_only=True, rename={
-    "node_id": "NodeID", "node_addr": "NodeAddr", "local_node_state": "LocalNodeState", "control_available": "ControlAvailable",
-    "error": "Error", "remote_managers": "RemoteManagers",
-}):
+class SwarmInfo(
+    Body,
+    frozen=True,
+    kw_only=True,
+    rename={
+        "node_id": "NodeID",
+        "node_addr": "NodeAddr",
+        "local_node_state": "LocalNodeState",
+        "control_available": "ControlAvailable",
+        "error": "Error",
+        "remote_managers": "RemoteManagers",
+    },
+):
     """State of swarm mode."""
 
     node_id: str = always("")
@@ -85,9 +107,20 @@ class FirewallInfo(Body, frozen=True, kw_only=True):
 
 
 _INFO_NAMES = {
-    "id": "ID", "cpu_cfs_period": "CpuCfsPeriod", "cpu_cfs_quota": "CpuCfsQuota", "cpu_shares": "CPUShares", "cpu_set": "CPUSet",
-    "ipv4_forwarding": "IPv4Forwarding", "nfd": "NFd", "n_goroutines": "NGoroutines", "n_events_listener": "NEventsListener",
-    "os_version": "OSVersion", "os_type": "OSType", "ncpu": "NCPU", "cdi_spec_dirs": "CDISpecDirs", "kernel_memory_tcp": "KernelMemoryTCP",
+    "id": "ID",
+    "cpu_cfs_period": "CpuCfsPeriod",
+    "cpu_cfs_quota": "CpuCfsQuota",
+    "cpu_shares": "CPUShares",
+    "cpu_set": "CPUSet",
+    "ipv4_forwarding": "IPv4Forwarding",
+    "nfd": "NFd",
+    "n_goroutines": "NGoroutines",
+    "n_events_listener": "NEventsListener",
+    "os_version": "OSVersion",
+    "os_type": "OSType",
+    "ncpu": "NCPU",
+    "cdi_spec_dirs": "CDISpecDirs",
+    "kernel_memory_tcp": "KernelMemoryTCP",
 }
 
 
@@ -165,9 +198,19 @@ class EventActor(Body, frozen=True, kw_only=True, rename={"id": "ID", "attribute
     attributes: dict[str, str]
 
 
-class EventMessage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, rename={
-    "from_": "from", "type": "Type", "action": "Action", "actor": "Actor", "time_nano": "timeNano",
-}):
+class EventMessage(
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    kw_only=True,
+    rename={
+        "from_": "from",
+        "type": "Type",
+        "action": "Action",
+        "actor": "Actor",
+        "time_nano": "timeNano",
+    },
+):
     """One line of GET /events; status, id and from are the old form, only given for containers and images."""
 
     status: str = ""
