@@ -80,7 +80,7 @@ class BridgeNetwork:
 
     def _start(self) -> None:
         with Netlink() as netlink:
-            existing = {link.name: link.number for link in netlink.links()}
+            existing = {link.name: link.index for link in netlink.links()}
             gateway = _address_of(self.bridge) if self.bridge in existing else None
             if gateway is None:
                 gateway = ipaddress.IPv4Interface(self._bip) if self._bip else ipam.free_pool(netlink.routes())
