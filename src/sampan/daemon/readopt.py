@@ -24,7 +24,7 @@ async def readopt(containers: Containers, runner: Runner) -> None:
         streams = {stream["key"] for stream in hello.get("streams", ())}
         procs = {proc["key"] for proc in await runner.supervisor.procs()}
         for container in list(containers):
-            if container.is_running and container.live is not None and container.key in runner.inodes:
+            if container.is_running and container.live is not None:
                 await _hand_over(container, runner, known_stream=container.key in streams, known_proc=container.key in procs)
     except EngineError as error:
         log.warning("containers could not be handed to the new keeper: %s", error.message)
@@ -36,7 +36,7 @@ async def _hand_over(container: Container, runner: Runner, *, known_stream: bool
         return
     key, tty = live.key, container.config.tty
     settings = runner.log_settings(container)
-    pipes = {} if known_stream else recovery.reopen_pipes(state.pid, runner.inodes[key])
+    pipes = {} if known_stream else recovery.reopen_pipes(state.pid, recovery.Inodes(*state.pipes))
     pipes.pop("stdin", None)
     held = {**pipes, **({"stdin": live.stdin} if live.stdin is not None else {})}
     try:

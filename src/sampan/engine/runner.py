@@ -101,8 +101,8 @@ class Runner:
         self.on_removal: Callable[[Container], Awaitable[None]] | None = None
         self.on_discarded: Callable[[], None] = lambda: None
         """Called once a container's tree is gone: layers that only it needed can go."""
-        self.inodes: dict[str, recovery.Inodes] = {}
-        """Of the stdio pipes of each run: how they are found again when keeper and supervisor died at once."""
+        self._inodes: dict[str, recovery.Inodes] = {}
+        """Of the stdio pipes of runs that are being started; then they are in the container's state."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._handled: set[str] = set()
         self._early: dict[str, list[Callable[[], None]]] = {}
@@ -159,6 +159,7 @@ class Runner:
                     manually_stopped=False,
                     endpoint=endpoint,
                     boot_id=self.supervisor.link.boot_id,
+                    pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
                 )
                 self.containers.set_state(container, state)
                 container.live = live
@@ -166,6 +167,7 @@ class Runner:
                 undo.pop_all()
         except EngineError as error:
             self._early.pop(key, None)
+            self._inodes.pop(key, None)
             code = error.exit_code if isinstance(error, launching.StartFailure) else 128
             self.containers.set_state(container, msgspec.structs.replace(container.state, exit_code=code, error=error.message, run=run))
             self.publish(container, "die", {"exitCode": str(code), "execDuration": "0"})
@@ -208,7 +210,7 @@ class Runner:
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
         stdin = self._make_stdio(container, fds, undo)
-        self.inodes[key] = recovery.Inodes(
+        self._inodes[key] = recovery.Inodes(
             **{name: recovery.inode(fds[f"custody:{name}"]) for name in ("stdin", "stdout", "stderr") if f"custody:{name}" in fds}
         )
         if sandbox.netns is not None and sandbox.netns >= 0:
@@ -314,7 +316,6 @@ class Runner:
         with contextlib.suppress(EngineError):
             await self.supervisor.forget(key)
         await self._forget_stream(key)
-        self.inodes.pop(key, None)
         self._handled.discard(key)
         if container.host_config.auto_remove:
             if self.on_removal is not None and not container.removing:

@@ -54,6 +54,8 @@ class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     """`docker stop` or `kill` asked for the end: restart policies leave it alone."""
     paused: bool = False
     endpoint: EndpointState | None = None
+    pipes: tuple[int, ...] = ()
+    """Inode numbers of stdin, stdout, stderr (0: none): how the pipes are found again when keeper and supervisor died at once."""
     console_size: tuple[int, int] = (0, 0)
 
 
