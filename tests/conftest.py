@@ -12,6 +12,11 @@ import pytest
 from tests.support import dockercli
 from tests.support.engine import Engine
 
+# The CI must not find by luck what belongs to another change; a developer's run draws new examples each time.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write what the tests see into the golden files; review the diff")

@@ -22,18 +22,21 @@ WRITES = st.lists(st.tuples(st.sampled_from([1, 2]), st.lists(PIECES, min_size=1
 
 
 def model(frames: list[Frame], tail: int, since: int, until: int) -> list[tuple[int, int, bytes]]:
-    """Lines in the order in which they end, each with the time of its beginning."""
-    lines: list[tuple[int, int, bytes]] = []
-    begun: dict[int, tuple[int, bytes]] = {}
+    """Lines in the order of their last bytes (an unfinished one stands where it last grew), each with the time of its beginning."""
+    lines: list[tuple[int, int, int, bytes]] = []
+    begun: dict[int, tuple[int, int, bytes]] = {}
+    place = 0
     for stream, now, data in frames:
         for piece in data.splitlines(keepends=True):
-            start, text = begun.pop(stream, (now, b""))
+            place += 1
+            _, start, text = begun.pop(stream, (0, now, b""))
             if piece.endswith(b"\n"):
-                lines.append((stream, start, text + piece))
+                lines.append((place, stream, start, text + piece))
             else:
-                begun[stream] = (start, text + piece)
-    lines += [(stream, start, text) for stream, (start, text) in begun.items()]
-    chosen = lines if tail < 0 else lines[len(lines) - min(tail, len(lines)) :]
+                begun[stream] = (place, start, text + piece)
+    lines += [(last, stream, start, text) for stream, (last, start, text) in begun.items()]
+    ordered = [line[1:] for line in sorted(lines)]
+    chosen = ordered if tail < 0 else ordered[len(ordered) - min(tail, len(ordered)) :]
     return [line for line in chosen if line[1] >= since and (not until or line[1] <= until)]
 
 
