@@ -10,8 +10,8 @@ import lzma
 import os
 import stat
 import subprocess
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,12 +56,12 @@ async def put(snapshots: Snapshots, archive: bytes, parent: ChainId | None = Non
     return snapshots.commit(key, chain_id(parent, unpacked.diff_id), parent).name
 
 
-@contextmanager
-def mounted(snapshots: Snapshots, key: str, target: Path) -> Iterator[Path]:
+@asynccontextmanager
+async def mounted(snapshots: Snapshots, key: str, target: Path) -> AsyncIterator[Path]:
     """Mount an active snapshot."""
-    lowers, upper, work = snapshots.mounts(key)
     target.mkdir(exist_ok=True)
-    fd = mount_overlay(list(lowers), upper, work)
+    with await snapshots.mounts(key) as layers:
+        fd = mount_overlay(layers.lowers, layers.upper, layers.work)
     directory = os.open(target, os.O_PATH | os.O_DIRECTORY)
     try:
         move_mount(fd, directory)
@@ -106,12 +106,12 @@ class SnapshotsContract:
                 snapshots, tar(("f", "a/changed", "2"), ("f", "a/.wh.gone"), ("d", "b"), ("f", "b/.wh..wh..opq"), ("f", "b/y", "2")), low
             )
             snapshots.prepare("c", top)
-            with mounted(snapshots, "c", driver.root / "m") as path:
+            async with mounted(snapshots, "c", driver.root / "m") as path:
                 assert tree(path) == {"a", "a/kept", "a/changed", "b", "b/y"}
                 assert (path / "a/changed").read_text() == "2"
                 (path / "a/kept").write_text("mine")
             snapshots.prepare("d", top)
-            with mounted(snapshots, "d", driver.root / "m") as path:
+            async with mounted(snapshots, "d", driver.root / "m") as path:
                 assert (path / "a/kept").read_text() == "1"
 
         driver.run(body)
@@ -162,7 +162,7 @@ class SnapshotsContract:
     def test_what_a_layer_may_hold(self, driver: Driver, archive: bytes, present: set[str], absent: set[str]) -> None:
         async def body(snapshots: Snapshots) -> None:
             snapshots.prepare("c", await put(snapshots, archive))
-            with mounted(snapshots, "c", driver.root / "m") as path:
+            async with mounted(snapshots, "c", driver.root / "m") as path:
                 found = tree(path)
                 assert present <= found
                 assert not absent & found
@@ -217,7 +217,7 @@ class SnapshotsContract:
     def test_modes_owners_and_times(self, driver: Driver) -> None:
         async def body(snapshots: Snapshots) -> None:
             snapshots.prepare("c", await put(snapshots, tar(("d", "d"), ("f", "d/suid", "1"), mode=0o4711)))
-            with mounted(snapshots, "c", driver.root / "m") as path:
+            async with mounted(snapshots, "c", driver.root / "m") as path:
                 assert stat.S_IMODE((path / "d/suid").stat().st_mode) == 0o4711
                 assert (path / "d").stat().st_mtime == (path / "d/suid").stat().st_mtime == 1_000_000_000
                 assert stat.S_IMODE(path.stat().st_mode) == 0o755
@@ -228,7 +228,7 @@ class SnapshotsContract:
         async def body(snapshots: Snapshots) -> None:
             low = await put(snapshots, tar(("d", "d"), ("f", "d/old", "1")))
             snapshots.prepare("c", await put(snapshots, tar(("f", ".wh.d"), ("d", "d"), ("f", "d/new", "1")), low))
-            with mounted(snapshots, "c", driver.root / "m") as path:
+            async with mounted(snapshots, "c", driver.root / "m") as path:
                 assert {"d/old", "d/new"} <= tree(path)
 
         driver.run(body)
@@ -236,7 +236,7 @@ class SnapshotsContract:
     def test_containers_find_the_targets_of_their_bind_mounts(self, driver: Driver) -> None:
         async def body(snapshots: Snapshots) -> None:
             snapshots.prepare("c", None)
-            with mounted(snapshots, "c", driver.root / "m") as path:
+            async with mounted(snapshots, "c", driver.root / "m") as path:
                 assert (path / "etc/resolv.conf").is_file()
                 assert (path / "proc").is_dir()
             assert (await snapshots.usage("c")).inodes == 0
@@ -246,7 +246,7 @@ class SnapshotsContract:
     def test_usage_counts_hard_links_once(self, driver: Driver) -> None:
         async def body(snapshots: Snapshots) -> None:
             snapshots.prepare("c", None)
-            with mounted(snapshots, "c", driver.root / "m") as path:
+            async with mounted(snapshots, "c", driver.root / "m") as path:
                 (path / "d").mkdir()
                 (path / "d/f").write_bytes(b"x" * 1000)
                 (path / "g").hardlink_to(path / "d/f")
@@ -273,7 +273,7 @@ class SnapshotsContract:
             with pytest.raises(NotFound):
                 snapshots.prepare("c", top)
             with pytest.raises(NotFound):
-                snapshots.mounts("c")
+                await snapshots.mounts("c")
 
         driver.run(body)
 
@@ -301,7 +301,7 @@ class SnapshotsContract:
             assert len(snapshots.repair(["live"])) == 2
             assert snapshots.keys() == ["live"]
             assert [layer.name for layer in snapshots.layers()] == kept
-            with mounted(snapshots, "live", driver.root / "m") as path:
+            async with mounted(snapshots, "live", driver.root / "m") as path:
                 assert tree(path) == {"a"}
             assert snapshots.repair(["live"]) == []
 
@@ -350,7 +350,7 @@ class SnapshotsContract:
     def test_deep_trees_are_removed(self, driver: Driver) -> None:
         async def body(snapshots: Snapshots) -> None:
             snapshots.prepare("c", None)
-            fd = os.open(snapshots.mounts("c").upper, os.O_RDONLY | os.O_DIRECTORY)
+            fd = os.open(snapshots.upper("c"), os.O_RDONLY | os.O_DIRECTORY)
             for _ in range(3000):
                 os.mkdir("d" * 50, dir_fd=fd)
                 below = os.open("d" * 50, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)

@@ -62,12 +62,13 @@ def _flatten(top_fd: int) -> None:
         os.rmdir(name, dir_fd=top_fd)
 
 
-def measure_tree(directory_fd: int) -> tuple[int, int]:
-    """(bytes, inodes) below a directory: sum of file sizes (a symlink's is its length), hard links once. The tree may change meanwhile.
+def measure_tree(directory_fd: int) -> tuple[int, int, int]:
+    """(bytes, inodes, bytes on disk) below a directory; bytes: the sum of file sizes (a symlink's is its length), hard links once.
 
+    The tree may change meanwhile.
     Follows no symlink and crosses no file system.
     """
-    total, inodes = 0, 0
+    total, inodes, disk = 0, 0, 0
     linked: set[int] = set()
     device = os.fstat(directory_fd).st_dev
     stack = [os.scandir(directory_fd)]
@@ -85,6 +86,7 @@ def measure_tree(directory_fd: int) -> tuple[int, int]:
                 if info.st_dev != device or (info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode) and info.st_ino in linked):
                     continue
                 inodes += 1
+                disk += info.st_blocks * 512
                 if not stat.S_ISDIR(info.st_mode):
                     total += info.st_size
                 if stat.S_ISDIR(info.st_mode):
@@ -100,4 +102,4 @@ def measure_tree(directory_fd: int) -> tuple[int, int]:
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
-    return total, inodes
+    return total, inodes, disk

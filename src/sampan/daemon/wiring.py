@@ -33,7 +33,8 @@ from sampan.logs import options
 from sampan.network.bridge import BridgeNetwork
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient, spawn_keeper
 from sampan.runtime.protocol import Message
-from sampan.snapshot.overlay import OverlaySnapshots, probe
+from sampan.snapshot.probe import probe_overlay
+from sampan.snapshot.store import LayeredSnapshots
 from sampan.spec.docker_api.container import HostConfig
 from sampan.state.containers import ContainerRepository, MetaRepository
 from sampan.state.database import Database
@@ -86,8 +87,9 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     workers = WorkerPool(python=sys.executable)
     await workers.start()
     stack.push_async_callback(workers.stop)
-    probe(paths.data_root)
-    snapshots = OverlaySnapshots(paths.data_root, database, workers)
+    probe_overlay(paths.data_root)
+    snapshots = LayeredSnapshots(paths.data_root, database, workers)
+    stack.push_async_callback(snapshots.close)
 
     def users_of(image: ImageId) -> list[ImageUser]:
         return [ImageUser(item.id, item.is_running) for item in containers if item.image_id == image]

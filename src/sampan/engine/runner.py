@@ -190,8 +190,15 @@ class Runner:
         undo.push_async_callback(self.network.detach, container)
         directory = self.paths.container(container.id)
         self.network.write_files(container, sandbox.endpoint, directory)
-        layers = self.snapshots.mounts(container.id)
-        rootfs = plan.Rootfs(lowers=layers.lowers, upper=layers.upper, work=layers.work, readonly=container.host_config.readonly_rootfs)
+        layers = await self.snapshots.mounts(container.id)
+        undo.callback(layers.close)
+        sent = {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
+        rootfs = plan.Rootfs(
+            lowers=tuple(lower if isinstance(lower, str) else n for n, lower in enumerate(layers.lowers)),
+            upper=layers.upper,
+            work=layers.work,
+            readonly=container.host_config.readonly_rootfs,
+        )
         taken = {mount.destination for mount in mounts}
         own = [
             plan.Mount(destination=f"/etc/{name}", source=str(directory / name), recursive=False)
@@ -220,9 +227,10 @@ class Runner:
         undo.push_async_callback(self._forget_stream, key)
         await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
         try:
-            launched = await self.supervisor.launch(key, container.id, launch, fds, record)
+            launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent}, record)
         except LaunchError as error:
             raise launching.start_failure(error, launching.command_of(container.config)) from error
+        layers.close()
         if stdin is not None:
             os.set_blocking(stdin, False)
         for name, fd in fds.items():

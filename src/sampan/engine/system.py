@@ -157,7 +157,7 @@ class SystemService:
             containers_stopped=sum(status not in ("running", "paused") for status in statuses),
             images=self._images.count,
             driver=self._snapshots.driver,
-            driver_status=[("Mount Options", ",".join(self._snapshots.mount_options))],
+            driver_status=[*self._snapshots.status, ("Mount Options", ",".join(self._snapshots.mount_options))],
             plugins=PluginsInfo(volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]),
             memory_limit="memory" in v1,
             swap_limit=swap,

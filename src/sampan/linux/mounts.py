@@ -15,6 +15,7 @@ MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
+FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
 MOUNT_ATTR_RDONLY = 0x01
 MOUNT_ATTR_NOSUID = 0x02
@@ -59,6 +60,11 @@ def fsconfig_string(fd: int, key: str, value: str) -> None:
 def fsconfig_flag(fd: int, key: str) -> None:
     """Set an option without a value."""
     syscall("fsconfig", fd, FSCONFIG_SET_FLAG, key.encode(), None, 0, path=key)
+
+
+def fsconfig_fd(fd: int, key: str, value: int) -> None:
+    """Set an option to a descriptor."""
+    syscall("fsconfig", fd, FSCONFIG_SET_FD, key.encode(), None, value, path=f"{key}={value}")
 
 
 def fsconfig_create(fd: int) -> None:

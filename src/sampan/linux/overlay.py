@@ -2,23 +2,26 @@
 
 import errno
 import os
+from collections.abc import Sequence
 
 from sampan.linux import mounts
 
 
-def mount_overlay(lowers: list[str], upper: str, work: str, attributes: int = 0) -> int:
+def mount_overlay(lowers: Sequence[str | int], upper: str, work: str, attributes: int = 0) -> int:
     """A detached overlay, lowers top first, `upper` empty for a read-only one. Raises OSError.
 
-    `lowerdir+` (6.7 and later) has no limit on the length of all paths together. Older kernels get one `lowerdir=`.
+    A lower is a path or (6.13 and later) a descriptor, also of a detached mount (6.15 and later). `lowerdir+` (6.7 and later) has no
+    limit on the length of all paths together. Older kernels get one `lowerdir=`.
     """
     # Kernels before 6.5 take any key, and complain only when the mount is made, with a line in the kernel's log each time.
-    if _kernel() >= (6, 5) or not lowers:
+    paths = [lower for lower in lowers if isinstance(lower, str)]
+    if _kernel() >= (6, 5) or not lowers or len(paths) < len(lowers):
         try:
             return _mount([("lowerdir+", lower) for lower in lowers], upper, work, attributes)
         except OSError as error:
-            if error.errno != errno.EINVAL or not lowers:
+            if error.errno != errno.EINVAL or not lowers or len(paths) < len(lowers):
                 raise
-    return _mount_by_descriptors(lowers, upper, work, attributes)
+    return _mount_by_descriptors(paths, upper, work, attributes)
 
 
 def _kernel() -> tuple[int, int]:
@@ -46,11 +49,14 @@ def _mount_by_descriptors(lowers: list[str], upper: str, work: str, attributes: 
             os.close(fd)
 
 
-def _mount(lowers: list[tuple[str, str]], upper: str, work: str, attributes: int) -> int:
+def _mount(lowers: list[tuple[str, str | int]], upper: str, work: str, attributes: int) -> int:
     context = mounts.fsopen("overlay")
     try:
         for key, value in lowers:
-            mounts.fsconfig_string(context, key, value)
+            if isinstance(value, int):
+                mounts.fsconfig_fd(context, key, value)
+            else:
+                mounts.fsconfig_string(context, key, value)
         if upper:
             mounts.fsconfig_string(context, "upperdir", upper)
             mounts.fsconfig_string(context, "workdir", work)

@@ -254,7 +254,7 @@ class SupervisorClient:
     ) -> Launched:
         """Start a container's init.
 
-        fds: stdin stdout stderr (absent with a tty) netns ipcns pidns custody:stdin custody:stdout custody:stderr.
+        fds: stdin stdout stderr (absent with a tty) netns ipcns pidns layer<n> custody:stdin custody:stdout custody:stderr.
 
         Raises LaunchError, Unavailable (the connection broke: whether it started shows in the next hello).
         """

@@ -8,7 +8,7 @@ A plan is a JSON object, executed from top to bottom by the forked child:
     cgroup       {"dirs": [...], "cpuset": [dirs that inherit, root first], "delegate": [[subtree_control, "+cpu +..."]],
                  "writes": [[file, value, required]], "devices": null | {"v1": dir} | {"v2": dir}, "rules": [[type, major, minor, access]]}
     binds        [{"source", "destination", "readonly", "readonly_recursive", "propagation", "recursive", "optional"}]
-    rootfs       {"lowers", "upper", "work", "readonly", "propagation"}
+    rootfs       {"lowers", "upper", "work", "readonly", "propagation"}; a lower is a path, or n for the descriptor named "layer<n>"
     mounts       what is mounted in the root, in order (OP_* below)
     process      args, env, cwd, user, groups, tty, capabilities (mask), no_new_privileges, rlimits, oom_score_adj,
                  seccomp (base64 BPF), init

@@ -57,9 +57,12 @@ class Rlimit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rootfs(msgspec.Struct, frozen=True, kw_only=True):
-    """Overlay directories, lowers top first. With no lowers, `upper` itself is bound as the root."""
+    """Overlay layers, lowers top first: paths, or numbers n of descriptors named layer<n> in the launch message.
 
-    lowers: tuple[str, ...]
+    With no lowers, `upper` itself is bound as the root.
+    """
+
+    lowers: tuple[str | int, ...]
     upper: str
     work: str
     readonly: bool = False

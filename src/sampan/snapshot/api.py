@@ -12,27 +12,45 @@ Life of a layer (import, pull, load):
 
 Life of a container's tree:
     snapshots.prepare(container_id, top_chain_id)       # create
-    lowers, upper, work = snapshots.mounts(container_id)  # each start: arguments of an overlay mount; nothing is mounted here
+    with await snapshots.mounts(container_id) as layers:  # each start: arguments of an overlay mount, which the caller makes
+        mount_overlay(layers.lowers, layers.upper, layers.work)
     snapshots.remove(container_id)                      # rm: the caller has unmounted it
 
-prepare, mounts, remove and commit are synchronous: they only touch metadata (under 0.3 ms; commit waits for the disk). Removed trees
+prepare, remove and commit are synchronous: they only touch metadata (under 0.3 ms; commit waits for the disk). Removed trees
 are moved to a trash directory and deleted later by a worker.
 A driver is used from the event loop's thread only.
 """
 
+import os
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from sampan.digest import ChainId, DiffId
 
 
-class Mounts(NamedTuple):
-    """Arguments of one overlay mount: absolute paths. xino=on belongs in the options (`Snapshots.mount_options`)."""
+class Mounts:
+    """Arguments of one overlay mount. xino=on belongs in the options (`Snapshots.mount_options`).
 
-    lowers: tuple[str, ...]
-    """Top-first, never empty."""
-    upper: str
-    work: str
+    Owns the descriptors among lowers: close() it, or leave its `with`, once the mount is made or the descriptors have been sent.
+    The layers stay mounted as long as an overlay stands on them.
+    """
+
+    def __init__(self, lowers: tuple[str | int, ...], upper: str = "", work: str = "") -> None:
+        """lowers: top first, two or more; absolute paths, or descriptors of detached mounts. No upper: for a read-only overlay."""
+        self.lowers, self.upper, self.work = lowers, upper, work
+
+    def __enter__(self) -> "Mounts":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors. May be called twice."""
+        for lower in self.lowers:
+            if isinstance(lower, int):
+                os.close(lower)
+        self.lowers = ()
 
 
 class Unpacked(NamedTuple):
@@ -69,6 +87,8 @@ class Snapshots(Protocol):
     """Its name in `docker info` (Storage Driver) and GraphDriver.Name."""
     mount_options: tuple[str, ...]
     """Further overlay options, `xino=on`."""
+    status: tuple[tuple[str, str], ...]
+    """Rows for `docker info` (DriverStatus): what the driver stands on, and why it was chosen."""
 
     async def unpack(self, key: str, archive: int) -> Unpacked:
         """Read a tar (gzip, bzip2, xz, zstd or plain) from descriptor archive to its end into a new layer named key.
@@ -92,8 +112,17 @@ class Snapshots(Protocol):
     def prepare(self, key: str, parent: ChainId | None) -> None:
         """A new writable tree on parent. Raises Conflict when key exists, NotFound when parent does not. Nothing is mounted."""
 
-    def mounts(self, key: str) -> Mounts:
-        """What to mount for an active snapshot. Raises NotFound."""
+    async def mounts(self, key: str) -> Mounts:
+        """What to mount for an active snapshot. Raises NotFound, SystemFailure when a layer cannot be mounted."""
+
+    async def view(self, name: ChainId) -> Mounts:
+        """What to mount to see a committed layer and those below it read-only, without the engine's own mount points.
+
+        Raises NotFound, SystemFailure.
+        """
+
+    def upper(self, key: str) -> str:
+        """The directory with an active snapshot's changes, in overlayfs's form. Raises NotFound."""
 
     def keys(self) -> list[str]:
         """All active snapshots and unpacked layers."""
@@ -125,5 +154,11 @@ class Snapshots(Protocol):
         Raises NotFound; SystemFailure when that cannot be done (any more). The digest is known only at the end.
         """
 
+    async def disk_usage(self, name: ChainId) -> int:
+        """Bytes a committed layer takes on disk. Raises NotFound."""
+
     async def empty_trash(self) -> None:
         """Delete what was removed. Safe to interrupt at any time."""
+
+    async def close(self) -> None:
+        """Let go of every mounted layer; overlays that stand on them stay."""

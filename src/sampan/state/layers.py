@@ -16,19 +16,20 @@ class LayerRow(NamedTuple):
     """Name below the driver's own directory."""
     size: int
     entries: int
+    driver: str
+    """Which snapshot driver made it, and so what its files are."""
 
 
 class LayerRepository:
-    """Reads and writes the layers of one snapshot driver. Each method is one transaction."""
+    """Reads and writes committed layers. Each method is one transaction."""
 
-    def __init__(self, database: Database, driver: str) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._driver = driver
 
     def all(self) -> list[LayerRow]:
         """Every layer, parents before children."""
         rows = self._database.read().execute(
-            "SELECT chain_id, parent, diff_id, directory, size, entries FROM layers WHERE driver = ? ORDER BY rowid", (self._driver,)
+            "SELECT chain_id, parent, diff_id, directory, size, entries, driver FROM layers ORDER BY rowid"
         )
         return [LayerRow(*row) for row in rows]
 
@@ -37,7 +38,7 @@ class LayerRepository:
         with self._database.transaction() as cx:
             cx.execute(
                 "INSERT INTO layers (chain_id, parent, diff_id, directory, size, entries, driver) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*row, self._driver),
+                row,
             )
 
     def delete(self, chain_id: ChainId) -> None:

@@ -1,5 +1,6 @@
 """The job table. Each runs in a child of its own, with its arguments and its descriptors, and returns what JSON can hold."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from sampan.worker import confine
 
 _PIPE_SIZE = 1 << 20
 _F_SETPIPE_SZ = 1031
+_RACES = 1000
 
 
 def _reader_of(fd: int) -> compression.Read:
@@ -97,10 +99,10 @@ def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 
 
 def usage(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """fds: a directory. -> size (bytes), inodes"""
+    """fds: a directory. -> size (bytes), inodes, disk (bytes)"""
     confine.into_root(fds[0])
-    size, inodes = measure_tree(fds[0])
-    return {"size": size, "inodes": inodes}
+    size, inodes, disk = measure_tree(fds[0])
+    return {"size": size, "inodes": inodes, "disk": disk}
 
 
 def empty(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -108,7 +110,14 @@ def empty(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     confine.into_root(fds[0])
     names = os.listdir(fds[0])
     for name in names:
-        remove_tree(fds[0], name)
+        for attempt in range(_RACES):
+            try:
+                remove_tree(fds[0], name)
+                break
+            except OSError as error:
+                # a job of an engine that was killed may still be at it
+                if attempt == _RACES - 1 or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                    raise
     return {"removed": len(names)}
 
 

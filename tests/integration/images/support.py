@@ -9,7 +9,7 @@ from sampan.clock import SystemClock
 from sampan.engine.images import ImageService
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
-from sampan.snapshot.overlay import OverlaySnapshots
+from sampan.snapshot.store import LayeredSnapshots
 from sampan.state.database import Database
 from sampan.worker.client import WorkerPool
 
@@ -23,7 +23,7 @@ class Images:
 
     def __init__(self, root: Path, workers: WorkerPool) -> None:
         self.database = Database(root / "state.db")
-        self.snapshots = OverlaySnapshots(root, self.database, workers)
+        self.snapshots = LayeredSnapshots(root, self.database, workers)
         self.users: dict[ImageId, list[ImageUser]] = {}
         clock = SystemClock()
         self.events = EventBus(clock)

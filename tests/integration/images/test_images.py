@@ -148,7 +148,7 @@ def test_a_layer_under_a_container_outlives_its_image(root: Path) -> None:
         images.users[image.id] = [ImageUser(CONTAINER, False)]
         items = await images.service.remove("x", force=True, prune=True)
         assert [item.untagged or item.deleted for item in items] == ["x:latest", image.id]
-        assert images.snapshots.mounts(CONTAINER)
+        (await images.snapshots.mounts(CONTAINER)).close()
         images.snapshots.remove(CONTAINER)
         images.service.collect()
         assert images.snapshots.layers() == []
@@ -210,7 +210,7 @@ def test_busybox_is_the_same_each_time(root: Path) -> None:
         assert config.cmd == ["sh"]
         assert (config.env or [""])[0].startswith("PATH=/usr/local/sbin:")
         assert "busybox-static=" in (config.labels or {})["sampan.package"]
-        lower = Path(images.snapshots._stack(images.service.resolve("busybox").chain_id)[0])
+        lower = Path(images.snapshots.layer_details(str(images.service.resolve("busybox").chain_id))["UpperDir"])
         assert (lower / "bin/sh").samefile(lower / "bin/busybox")
         assert (lower / "tmp").stat().st_mode & 0o7777 == 0o1777
         with pytest.raises(EngineError, match="cannot bootstrap 'debian'"):

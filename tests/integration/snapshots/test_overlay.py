@@ -10,7 +10,8 @@ import pytest
 
 from sampan.errors import SystemFailure
 from sampan.snapshot.api import Snapshots
-from sampan.snapshot.overlay import OverlaySnapshots, probe
+from sampan.snapshot.probe import probe_overlay
+from sampan.snapshot.store import LayeredSnapshots
 from sampan.state.database import Database
 from sampan.worker.client import WorkerPool
 from tests.contracts.snapshots import Driver, SnapshotsContract
@@ -34,7 +35,7 @@ class TestOverlay(SnapshotsContract):
             for database in databases:
                 database.close()
             databases.append(Database(root / "state.db"))
-            return OverlaySnapshots(root, databases[-1], workers)
+            return LayeredSnapshots(root, databases[-1], workers)
 
         yield Driver(make, root)
         for database in databases:
@@ -46,7 +47,7 @@ class TestOverlay(SnapshotsContract):
             for number in range(50):
                 begin = time.perf_counter()
                 snapshots.prepare(f"c{number}", None)
-                snapshots.mounts(f"c{number}")
+                await snapshots.mounts(f"c{number}")
                 times.append(time.perf_counter() - begin)
             assert min(times) < 0.002  # 0.0002 on a quiet machine
 
@@ -55,7 +56,7 @@ class TestOverlay(SnapshotsContract):
     def test_a_half_made_tree_is_made_again(self, driver: Driver) -> None:
         async def body(snapshots: Snapshots) -> None:
             snapshots.prepare("c", None)
-            path = Path(snapshots.mounts("c").upper).parent
+            path = Path(snapshots.upper("c")).parent
             (path / "parent").unlink()
             snapshots.prepare("c", None)
             assert os.path.islink(path / "parent")
@@ -64,10 +65,10 @@ class TestOverlay(SnapshotsContract):
 
 
 def test_the_probe_passes_and_leaves_nothing(root: Path) -> None:
-    probe(root)
+    probe_overlay(root)
     assert list(root.iterdir()) == []
 
 
 def test_the_probe_says_what_is_wrong(root: Path) -> None:
     with pytest.raises(SystemFailure, match="overlayfs does not work in"):
-        probe(Path("/proc/1"))
+        probe_overlay(Path("/proc/1"))

@@ -53,7 +53,10 @@ class SetupError(Exception):
 
 
 def run(plan: ops.Plan, fds: Fds, sync: socket.socket) -> NoReturn:
-    """Become the container's process. fds: stdin, stdout, stderr (absent with a tty), netns, ipcns; for exec also target (a pidfd)."""
+    """Become the container's process.
+
+    fds: stdin, stdout, stderr (absent with a tty), netns, ipcns, layer<n>; for exec also target (a pidfd).
+    """
     where = ["start", ""]
     try:
         _reset_signals()
@@ -213,7 +216,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     root = rootfs.Root(plan, where)
     root.open_sources()
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
-    root.mount_root(Host.mount_point)
+    root.mount_root(Host.mount_point, fds)
     _keep_only([sync.fileno(), root.fd, *root.binds, *stdio])
     root.run()
     root.devices(found)

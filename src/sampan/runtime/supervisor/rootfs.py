@@ -38,12 +38,13 @@ class Root:
                     raise
                 self.binds.append(-1)
 
-    def mount_root(self, mount_point: str) -> None:
-        """Mount the root file system on a directory of the host, in our namespace only."""
+    def mount_root(self, mount_point: str, fds: dict[str, int]) -> None:
+        """Mount the root file system on a directory of the host, in our namespace only. fds: has the layers that are descriptors."""
         spec = self.plan["rootfs"]
         self.at(ops.STEP_ROOTFS, spec["upper"])
-        if spec["lowers"]:
-            fd = overlay.mount_overlay(spec["lowers"], spec["upper"], spec["work"])
+        lowers = [lower if isinstance(lower, str) else fds[f"layer{lower}"] for lower in spec["lowers"]]
+        if lowers:
+            fd = overlay.mount_overlay(lowers, spec["upper"], spec["work"])
         else:
             fd = mounts.clone_tree(mounts.AT_FDCWD, spec["upper"], True)
         target = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,27 +1,29 @@
-"""The overlay driver: one extracted directory a layer, stacked by overlayfs when a container starts.
+"""The snapshot store: layers of either format, and writable trees on them, stacked by overlayfs when a container starts.
 
     <data root>/overlay/
         l/<24 hex>/                 a layer's files; committed when the state database names it, else being unpacked or garbage
-        c/<key>/{upper,work}        a writable tree; complete once its `parent` symlink exists, which names the parent's ChainID
         r/<24 hex>                  how to make that layer's tar again, byte for byte (sampan.archive.recipe)
+        c/<key>/{upper,work}        a writable tree; complete once its `parent` symlink exists, which names the parent's ChainID
         init/                       empty files and directories that every container's bind mounts need, below all layers
+        empty/                      a directory with nothing in it
         trash/                      removed, deleted later
+    <data root>/erofs/              layers that are files (sampan.snapshot.erofs)
 
+The driver decides which format new layers get; those of the other one stay usable, so that changing it loses no image.
 Layer directories have short names: mount(2) takes at most one page of options.
 """
 
-import errno
 import os
 import re
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 
-from sampan.archive.trees import remove_tree
 from sampan.digest import ChainId, DiffId
 from sampan.errors import Conflict, NotFound, SystemFailure
-from sampan.linux.overlay import mount_overlay
 from sampan.snapshot.api import Layer, Mounts, Unpacked, Usage
+from sampan.snapshot.formats import DirectoryLayers, LayerFormat, discard_tree
 from sampan.state.database import Database
 from sampan.state.layers import LayerRepository, LayerRow
 from sampan.worker.client import WorkerPool
@@ -30,26 +32,41 @@ _NO_PARENT = "none"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _INIT_DIRECTORIES = ("dev", "dev/pts", "dev/shm", "etc", "proc", "sys")
 _INIT_FILES = (".dockerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf", "dev/console")
+_OVERLAY_MAX = 500
+"""Lower layers of one overlay (OVL_MAX_STACK)."""
 
 
-class OverlaySnapshots:
+class LayeredSnapshots:
     """Implements snapshot.api.Snapshots on overlayfs."""
 
-    driver: str = "overlay2"
     mount_options: tuple[str, ...] = ("xino=on",)
 
-    def __init__(self, root: Path, database: Database, workers: WorkerPool) -> None:
-        """Use (and make) `overlay/` below the data root. Raises OSError."""
+    def __init__(
+        self,
+        root: Path,
+        database: Database,
+        workers: WorkerPool,
+        *,
+        driver: str = "overlay2",
+        formats: Sequence[LayerFormat] = (),
+        status: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Use (and make) `overlay/` below the data root. formats: besides directories; new layers get the first. Raises OSError."""
         self._root = root / "overlay"
+        self.driver = driver
+        self.status: tuple[tuple[str, str], ...] = tuple(status)
         self._workers = workers
-        self._rows = LayerRepository(database, "overlay")
+        self._rows = LayerRepository(database)
         self._unpacked: dict[str, tuple[str, Unpacked]] = {}
         """key -> (directory, result) of layers read but not committed"""
-        for name in ("l", "r", "c", "trash"):
+        for name in ("l", "r", "c", "empty", "trash"):
             (self._root / name).mkdir(mode=0o710, parents=True, exist_ok=True)
         self._make_init()
+        every: list[LayerFormat] = [*formats, DirectoryLayers(self._root, workers)]
+        self._formats = {item.driver: item for item in every}
+        self._format = every[0]
         self._layers: dict[ChainId, LayerRow] = {row.chain_id: row for row in self._rows.all()}
-        self._lowers: dict[ChainId | None, tuple[str, ...]] = {None: (str(self._root / "init"),)}
+        self._stacks: dict[ChainId | None, tuple[LayerRow, ...]] = {None: ()}
         self._parents: dict[str, ChainId | None] = {}
         """Parents of active snapshots, as far as they were asked for"""
 
@@ -75,20 +92,13 @@ class OverlaySnapshots:
         if key in self._unpacked or _KEY.fullmatch(key) is None:
             raise Conflict(f"snapshot {key}: already exists")
         directory = os.urandom(12).hex()
-        path = self._root / "l" / directory
-        path.mkdir(mode=0o755)
-        path.chmod(0o755)
         self._unpacked[key] = (directory, Unpacked(DiffId(""), 0, 0))
         try:
-            with ExitStack() as stack:
-                fd = _opened(stack, path, os.O_RDONLY | os.O_DIRECTORY)
-                recipe = _opened(stack, self._root / "r" / directory, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-                result = await self._workers.run("unpack", {}, [archive, fd, recipe])
+            unpacked = await self._format.unpack(directory, archive)
         except BaseException:
             del self._unpacked[key]
-            self._discard_layer(directory)
+            self._format.discard(directory)
             raise
-        unpacked = Unpacked(DiffId(result["diff_id"]), result["size"], result["entries"])
         self._unpacked[key] = (directory, unpacked)
         return unpacked
 
@@ -102,7 +112,7 @@ class OverlaySnapshots:
         if name in self._layers:
             self.remove(key)
         else:
-            row = LayerRow(name, parent, unpacked.diff_id, directory, unpacked.size, unpacked.entries)
+            row = LayerRow(name, parent, unpacked.diff_id, directory, unpacked.size, unpacked.entries, self._format.driver)
             self._rows.insert(row)
             self._layers[name] = row
             del self._unpacked[key]
@@ -128,35 +138,62 @@ class OverlaySnapshots:
             raise Conflict(f"layer {name} is in use")
         self._rows.delete(name)
         del self._layers[name]
-        self._lowers.pop(name, None)
-        self._discard_layer(row.directory)
+        self._stacks.pop(name, None)
+        self._format_of(row).discard(row.directory)
 
     async def archive(self, name: ChainId, output: int) -> int:
         """See Snapshots.archive."""
+        row = self._row(name)
+        return await self._format_of(row).archive(row, output)
+
+    async def disk_usage(self, name: ChainId) -> int:
+        """See Snapshots.disk_usage."""
+        row = self._row(name)
+        return await self._format_of(row).disk_usage(row.directory)
+
+    def _row(self, name: ChainId) -> LayerRow:
         row = self._layers.get(name)
         if row is None:
             raise NotFound(f"layer {name}: not found")
-        with ExitStack() as stack:
-            fd = _opened(stack, self._root / "l" / row.directory, os.O_RDONLY | os.O_DIRECTORY)
-            recipe = _opened(stack, self._root / "r" / row.directory, os.O_RDONLY)
-            result = await self._workers.run("archive", {"diff_id": row.diff_id}, [fd, recipe, output])
-        return int(result["size"])
+        return row
 
-    def _stack(self, name: ChainId | None) -> tuple[str, ...]:
-        """Lower directories, top-first."""
-        known = self._lowers.get(name)
-        if known is not None:
-            return known
-        paths: list[str] = []
+    def _format_of(self, row: LayerRow) -> LayerFormat:
+        found = self._formats.get(row.driver)
+        if found is None:
+            raise SystemFailure(f"layer {row.chain_id} was made by the storage driver {row.driver}, which cannot be used here")
+        return found
+
+    def _stack(self, name: ChainId | None) -> tuple[LayerRow, ...]:
+        """A layer and those below it, top first."""
+        rows: list[LayerRow] = []
         below = name
-        while below is not None and below not in self._lowers:
-            row = self._layers.get(below)
-            if row is None:
-                raise NotFound(f"layer {below}: not found")
-            paths.append(str(self._root / "l" / row.directory))
-            below = row.parent
-        self._lowers[name] = (*paths, *self._lowers[below])
-        return self._lowers[name]
+        while below is not None and below not in self._stacks:
+            rows.append(self._row(below))
+            below = rows[-1].parent
+        self._stacks[name] = (*rows, *self._stacks[below])
+        return self._stacks[name]
+
+    def _paths(self, name: ChainId | None) -> list[str]:
+        return [self._format_of(row).path(row.directory) for row in self._stack(name)]
+
+    async def _lowers(self, name: ChainId | None) -> Mounts:
+        """The layers as overlayfs wants them, in a Mounts that owns their descriptors."""
+        found = Mounts(())
+        try:
+            for _, rows in groupby(self._stack(name), key=lambda row: row.driver):
+                run = list(rows)
+                found.lowers += tuple(await self._format_of(run[0]).lowers(run))
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    async def view(self, name: ChainId) -> Mounts:
+        """See Snapshots.view."""
+        found = await self._lowers(name)
+        if len(found.lowers) == 1:  # overlayfs wants two
+            found.lowers += (f"{self._root}/empty",)
+        return found
 
     # writable trees
 
@@ -181,10 +218,19 @@ class OverlaySnapshots:
             raise SystemFailure(f"cannot make the container's directory: {error}") from error
         self._parents[key] = parent
 
-    def mounts(self, key: str) -> Mounts:
+    async def mounts(self, key: str) -> Mounts:
         """See Snapshots.mounts."""
         path = self._path(key)
-        return Mounts(self._stack(self._parent_of(key)), f"{path}/upper", f"{path}/work")
+        found = await self._lowers(self._parent_of(key))
+        if len(found.lowers) < _OVERLAY_MAX:  # else the mount points are made in the container's own tree
+            found.lowers += (f"{self._root}/init",)
+        found.upper, found.work = f"{path}/upper", f"{path}/work"
+        return found
+
+    def upper(self, key: str) -> str:
+        """See Snapshots.upper."""
+        self._parent_of(key)
+        return f"{self._path(key)}/upper"
 
     def keys(self) -> list[str]:
         """See Snapshots.keys."""
@@ -194,7 +240,7 @@ class OverlaySnapshots:
         """See Snapshots.remove."""
         if key in self._unpacked:
             directory, _ = self._unpacked.pop(key)
-            self._discard_layer(directory)
+            self._format.discard(directory)
             return
         self._parents.pop(key, None)
         self._discard(Path(self._path(key)))
@@ -211,12 +257,13 @@ class OverlaySnapshots:
 
     def details(self, key: str) -> dict[str, str]:
         """See Snapshots.details."""
-        lowers, upper, work = self.mounts(key)
-        return {"LowerDir": ":".join(lowers), "MergedDir": f"{self._path(key)}/merged", "UpperDir": upper, "WorkDir": work}
+        lowers = [*self._paths(self._parent_of(key)), f"{self._root}/init"]
+        path = self._path(key)
+        return {"LowerDir": ":".join(lowers), "MergedDir": f"{path}/merged", "UpperDir": f"{path}/upper", "WorkDir": f"{path}/work"}
 
     def layer_details(self, name: ChainId) -> dict[str, str]:
         """See Snapshots.layer_details."""
-        top, *lowers, _ = self._stack(name)
+        top, *lowers = self._paths(name)
         data = {"MergedDir": f"{top}/merged", "UpperDir": top, "WorkDir": f"{top}/work"}
         return {"LowerDir": ":".join(lowers), **data} if lowers else data
 
@@ -241,13 +288,7 @@ class OverlaySnapshots:
     # cleaning up
 
     def _discard(self, path: Path) -> None:
-        """Move a tree to the trash; silent when it does not exist."""
-        with suppress(FileNotFoundError):
-            path.rename(self._root / "trash" / os.urandom(12).hex())
-
-    def _discard_layer(self, directory: str) -> None:
-        self._discard(self._root / "l" / directory)
-        (self._root / "r" / directory).unlink(missing_ok=True)
+        discard_tree(path, self._root / "trash")
 
     def repair(self, live_keys: Iterable[str]) -> list[str]:
         """See Snapshots.repair."""
@@ -258,18 +299,16 @@ class OverlaySnapshots:
                 found.append(f"removed the writable tree of {key}, which no container owns")
                 self._discard(self._root / "c" / key)
         busy = {directory for directory, _ in self._unpacked.values()} | {row.directory for row in self._layers.values()}
-        for name in os.listdir(self._root / "l"):
-            if name not in busy:
-                found.append(f"removed {name}, a layer that was never finished")
-                self._discard_layer(name)
-        for name in os.listdir(self._root / "r"):
-            if name not in busy:
-                (self._root / "r" / name).unlink()
-        found += [
-            f"the files of layer {row.chain_id} are missing ({row.directory}): images with it cannot run"
-            for row in self._layers.values()
-            if not (self._root / "l" / row.directory).is_dir()
-        ]
+        for item in self._formats.values():
+            for name in item.names():
+                if name not in busy:
+                    found.append(f"removed {name}, a layer that was never finished")
+                    item.discard(name)
+        for row in self._layers.values():
+            if row.driver not in self._formats:
+                found.append(f"layer {row.chain_id} was made by the storage driver {row.driver}: images with it cannot run")
+            elif not os.path.exists(self._format_of(row).path(row.directory)):
+                found.append(f"the files of layer {row.chain_id} are missing ({row.directory}): images with it cannot run")
         return found
 
     async def empty_trash(self) -> None:
@@ -281,46 +320,11 @@ class OverlaySnapshots:
         finally:
             os.close(fd)
 
-
-def _opened(stack: ExitStack, path: Path, flags: int) -> int:
-    """Open a file until the stack unwinds."""
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    stack.callback(os.close, fd)
-    return fd
+    async def close(self) -> None:
+        """See Snapshots.close."""
+        for item in self._formats.values():
+            await item.close()
 
 
 def _layer_of(row: LayerRow) -> Layer:
     return Layer(row.chain_id, row.parent, row.diff_id, row.size)
-
-
-def probe(root: Path) -> None:
-    """Mount a small overlay inside the data root and use it. Raises SystemFailure that says what is wrong and what helps.
-
-    Never by version number: tmpfs may lack xattrs, an overlay data root cannot hold upper directories, a sandbox may forbid mount.
-    """
-    base = root / "overlay-probe"
-    parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    names = ("low", "low2", "upper", "work")
-    try:
-        remove_tree(parent, base.name)  # left by a probe that was killed
-        for name in names:
-            (base / name).mkdir(mode=0o755, parents=True)
-        (base / "low/file").write_bytes(b"lower")
-        os.setxattr(base / "low2", "trusted.overlay.opaque", b"y")
-        mount_fd = mount_overlay([str(base / "low"), str(base / "low2")], str(base / "upper"), str(base / "work"))
-        try:
-            file = os.open("file", os.O_RDWR | os.O_CLOEXEC, dir_fd=mount_fd)
-            os.pwrite(file, b"UPPER", 0)  # copy-up
-            os.close(file)
-            os.unlink("file", dir_fd=mount_fd)  # whiteout
-        finally:
-            os.close(mount_fd)
-    except OSError as error:
-        hint = "the data root must be on a file system like ext4 or xfs, and mounting must be allowed here"
-        if error.errno in (errno.EPERM, errno.EACCES):
-            hint = "mounting is not allowed here: sampand needs root with CAP_SYS_ADMIN"
-        raise SystemFailure(f"overlayfs does not work in {root}: {error.strerror}; {hint}") from error
-    finally:
-        with suppress(OSError):
-            remove_tree(parent, base.name)
-        os.close(parent)
