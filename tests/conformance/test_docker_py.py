@@ -81,3 +81,25 @@ def test_events_filter(client: Any) -> None:
     filters = {"container": ["wanted"], "event": ["create", "start", "die"]}
     events = client.events(since=since, until=int(time.time()) + 1, decode=True, filters=filters)
     assert [(event["Action"], event["Actor"]["ID"]) for event in events] == [(action, wanted.id) for action in ("create", "start", "die")]
+
+
+def test_archives(client: Any) -> None:
+    import io
+    import tarfile
+
+    container = client.containers.create("busybox", "true")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo("dir/file")
+        info.size, info.mtime = 4, 1_000_000_000
+        tar.addfile(info, io.BytesIO(b"text"))
+    assert container.put_archive("/tmp", buffer.getvalue())
+    pieces, stat = container.get_archive("/tmp/dir/file")
+    assert (stat["name"], stat["size"], stat["mode"], stat["linkTarget"]) == ("file", 4, 0o644, "")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
+        assert tar.getnames() == ["file"]
+    assert {item["Path"]: item["Kind"] for item in container.diff()} == {"/tmp": 0, "/tmp/dir": 1, "/tmp/dir/file": 1}
+    with tarfile.open(fileobj=io.BytesIO(b"".join(container.export()))) as tar:
+        assert "tmp/dir/file" in tar.getnames()
+    with pytest.raises(docker.errors.NotFound):
+        container.get_archive("/none")

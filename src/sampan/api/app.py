@@ -6,7 +6,7 @@ from itertools import chain
 from sampan.api.connection import Target
 from sampan.api.http import Request, Response, error_response
 from sampan.api.router import Route, Router
-from sampan.api.routes import containers, execs, images, networks, plugins, streams, swarm, system, volumes
+from sampan.api.routes import containers, execs, files, images, networks, plugins, streams, swarm, system, volumes
 from sampan.api.services import Services
 from sampan.api.versions import split_version
 
@@ -14,6 +14,7 @@ ROUTES: tuple[Route, ...] = tuple(
     chain(
         system.ROUTES,
         containers.ROUTES,
+        files.ROUTES,
         streams.ROUTES,
         execs.ROUTES,
         images.ROUTES,

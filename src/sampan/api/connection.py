@@ -336,12 +336,13 @@ class Connection(asyncio.Protocol):
         silent = empty or (request is not None and request.method == "HEAD")
         self._transport.write(head if silent else head + response.body)
 
-    def start_stream(self, request: Request, status: int, content_type: str) -> Output:
+    def start_stream(self, request: Request, status: int, content_type: str, headers: tuple[tuple[str, str], ...] = ()) -> Output:
         """See http.Exchange."""
         chunked = request.head.minor >= 1
         if not request.body.complete or not chunked:
             self._keep_alive = False
         framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
+        framing += "".join(f"{name}: {value}\r\n" for name, value in headers)
         if not self._keep_alive:
             framing += "Connection: close\r\n"
         self.write_now(_head(status, content_type, framing + "\r\n").encode("latin-1", "replace"))

@@ -269,7 +269,7 @@ class Output(Protocol):
 class Exchange(Protocol):
     """What a request can ask of its connection."""
 
-    def start_stream(self, request: "Request", status: int, content_type: str) -> Output:
+    def start_stream(self, request: "Request", status: int, content_type: str, headers: tuple[tuple[str, str], ...] = ()) -> Output:
         """Send the head of a chunked answer now."""
 
     async def hijack(self, request: "Request", head: bytes) -> Duplex:
@@ -321,7 +321,7 @@ class Request:
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
         return decode.parse_body(data)
 
-    def start_stream(self, content_type: str = "application/json", status: int = 200) -> Output:
+    def start_stream(self, content_type: str = "application/json", status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Output:
         """Send the head of a streamed answer now; errors after this are the route's to tell in-band."""
-        self.stream = self.exchange.start_stream(self, status, content_type)
+        self.stream = self.exchange.start_stream(self, status, content_type, headers)
         return self.stream

@@ -16,6 +16,8 @@ from sampan.spec.docker_api.container import (
     ExecCreateRequest,
     ExecInspect,
     ExecStartRequest,
+    PathChange,
+    PathStat,
     PruneReport,
     TopResponse,
     WaitResponse,
@@ -152,6 +154,27 @@ class ImageService(Protocol):
         """Delete what no container uses; dangling=true (the default) keeps named images."""
 
 
+class FileService(Protocol):
+    """Containers' files."""
+
+    async def stat_path(self, ref: str, path: str) -> PathStat:
+        """What is at a path in a container, a symlink not followed. NotFound: `Could not find the file x in container c`."""
+
+    async def archive(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        """What is at a path, and all of it as a tar stream."""
+
+    async def extract(self, ref: str, path: str, source: AsyncIterator[bytes], *, replace: bool, as_user: bool) -> None:
+        """Extract a tar stream into a directory. replace=False: no directory becomes anything else, or the reverse; as_user: all of it
+        is to belong to the container's user. InvalidArgument: a bad archive, a read-only target.
+        """
+
+    async def changes(self, ref: str) -> Sequence[PathChange]:
+        """How the container's files differ from its image's, by path."""
+
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        """The container's root file system as a tar stream, mounts left out."""
+
+
 class NetworkService(Protocol):
     """Networks that exist."""
 
@@ -185,6 +208,7 @@ class Services(msgspec.Struct, frozen=True):
     containers: ContainerService
     execs: ExecService
     attach: AttachService
+    files: FileService
     images: ImageService
     networks: NetworkService
     system: SystemService

@@ -9,10 +9,11 @@ The caller has changed its root to the directory as well: each parent is also re
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
+from typing import ClassVar, Final, Protocol
 
-from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive, TarReader
+from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
 from sampan.archive.recipe import RecipeWriter
 from sampan.archive.trees import remove_tree
 from sampan.linux.openat2 import openat2
@@ -47,6 +48,16 @@ def printable(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
 
 
+class Reader(Protocol):
+    """A tar reader, or what stands before one (reader.TarReader)."""
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The entries."""
+
+    def data(self) -> Iterator[memoryview]:
+        """The current one's stored bytes."""
+
+
 class Applied:
     """What one tar came to."""
 
@@ -58,6 +69,9 @@ class Applied:
 
 class LayerApplier:
     """Extracts entries below root_fd. Use `with`, then apply()."""
+
+    whiteouts: ClassVar[bool] = True
+    """Whether `.wh.` names hide what lower layers have."""
 
     def __init__(self, root_fd: int, recipe: RecipeWriter | None = None) -> None:
         """recipe: told which bytes of the tar became which file; its raw() is to be the source's tee."""
@@ -74,7 +88,7 @@ class LayerApplier:
     def __exit__(self, *_: object) -> None:
         self._forget_parent()
 
-    def apply(self, reader: TarReader) -> Applied:
+    def apply(self, reader: Reader) -> Applied:
         """Extract everything. Raises InvalidArchive, TruncatedArchive, OSError(errno, ..., name)."""
         for entry in reader:
             self.result.entries += 1
@@ -96,13 +110,13 @@ class LayerApplier:
                     os.close(fd)
         return self.result
 
-    def _one(self, entry: Entry, reader: TarReader) -> None:
+    def _one(self, entry: Entry, reader: Reader) -> None:
         name = clean(entry.name)
         if not name:
             return
         parent_name, _, base = name.rpartition(b"/")
         parent = self._open_parent(parent_name)
-        if base.startswith(WHITEOUT):
+        if self.whiteouts and base.startswith(WHITEOUT):
             self._whiteout(entry, parent, base)
             return
         if not self._make_room(entry, parent, base):
@@ -199,19 +213,18 @@ class LayerApplier:
             finally:
                 os.close(fd)
 
-    def _regular(self, entry: Entry, parent: int, base: bytes, reader: TarReader) -> None:
+    def _regular(self, entry: Entry, parent: int, base: bytes, reader: Reader) -> None:
         fd = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
         try:
             if self._recipe is not None:
                 for offset, length in entry.sparse if entry.sparse is not None else [(0, entry.size)]:
                     self._recipe.file(clean(entry.name), offset, length)
             if entry.sparse is None:
-                for piece in reader.data():
-                    _write_all(fd, piece)
+                self._fill(fd, entry, reader)
             else:
                 os.ftruncate(fd, entry.size)
                 _write_fragments(fd, entry.sparse, reader)
-            os.fchown(fd, entry.uid, entry.gid)
+            os.fchown(fd, *self._owner_of(entry))
             for key, value in entry.xattrs.items():
                 _set_xattr(fd, key, value)
             os.fchmod(fd, entry.mode)
@@ -219,6 +232,11 @@ class LayerApplier:
         finally:
             os.close(fd)
         self.result.size += entry.size
+
+    def _fill(self, fd: int, entry: Entry, reader: Reader) -> None:
+        """Write an ordinary file's content."""
+        for piece in reader.data():
+            write_all(fd, piece)
 
     def _hard_link(self, entry: Entry, parent: int, base: bytes) -> None:
         target_parent, _, target = clean(entry.link).rpartition(b"/")
@@ -235,9 +253,12 @@ class LayerApplier:
         finally:
             os.close(fd)
 
-    @staticmethod
-    def _attributes(entry: Entry, parent: int, base: bytes) -> None:
-        os.chown(base, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+    def _owner_of(self, entry: Entry) -> tuple[int, int]:
+        """(uid, gid) an entry is to have; -1 leaves it as it is."""
+        return entry.uid, entry.gid
+
+    def _attributes(self, entry: Entry, parent: int, base: bytes) -> None:
+        os.chown(base, *self._owner_of(entry), dir_fd=parent, follow_symlinks=False)
         if entry.xattrs:
             os.fchdir(parent)  # setxattr(2) knows no directory descriptor
             for key, value in entry.xattrs.items():
@@ -264,12 +285,13 @@ def _set_xattr(target: int | bytes, key: bytes, value: bytes) -> None:
             raise
 
 
-def _write_all(fd: int, piece: memoryview) -> None:
+def write_all(fd: int, piece: memoryview) -> None:
+    """Write everything, however many calls it takes."""
     while piece:
         piece = piece[os.write(fd, piece) :]
 
 
-def _write_fragments(fd: int, fragments: list[tuple[int, int]], reader: TarReader) -> None:
+def _write_fragments(fd: int, fragments: list[tuple[int, int]], reader: Reader) -> None:
     """Lay the stored bytes of a sparse file where they belong."""
     pending = iter(fragments)
     offset = left = 0

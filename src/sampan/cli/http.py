@@ -401,7 +401,7 @@ class Client:
         if body is not None:
             data = fastjson.dumps(body).encode("utf-8", "surrogateescape")
             head.setdefault("Content-Type", "application/json")
-        response = self._exchange(method, target, head, data)
+        response = self._exchange(method, target, head, data, head_only=method == "HEAD")
         if check and _failed(response):
             raise_error(response)
         return response

@@ -20,12 +20,14 @@ from sampan.digest import ImageId
 from sampan.engine.attach import AttachService
 from sampan.engine.containers import ContainerDefaults, ContainerService
 from sampan.engine.exec import ExecService
+from sampan.engine.files import FileService
 from sampan.engine.image_removal import ImageUser
 from sampan.engine.images import ImageService
 from sampan.engine.networks import NetworkService
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Paths, Runner
 from sampan.engine.system import SystemFacts, SystemService
+from sampan.engine.trees import Trees
 from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
@@ -145,6 +147,9 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
         no_new_privileges=config.no_new_privileges,
     )
     service = ContainerService(containers, runner, images, clock, defaults, check_logs, lambda item: str(log_wire(item)["path"]))
+    trees = Trees(snapshots, workers, runner.own_mounts)
+    runner.quiesce = trees.quiesce
+    files = FileService(containers, trees, runner.publish)
     restorer = Restorer(containers, runner, execs)
     handlers.append(restorer)
     await keeper_link.open()
@@ -162,5 +167,5 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
         live_restore=config.live_restore,
     )
     system = SystemService(containers, images, snapshots, events, meta, facts)
-    services = Services(containers=service, execs=execs, attach=attach, images=images, networks=network, system=system)
+    services = Services(containers=service, execs=execs, attach=attach, files=files, images=images, networks=network, system=system)
     return EngineParts(ApiServer(App(services).resolve), containers, runner, service)

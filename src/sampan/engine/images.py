@@ -11,6 +11,7 @@ from sampan.clock import Clock, rfc3339nano
 from sampan.digest import ChainId, DiffId, ImageId, chain_id
 from sampan.engine import image_filters, image_removal
 from sampan.engine.image_removal import ImageUser
+from sampan.engine.pipes import feed
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet
 from sampan.events.bus import EventBus
 from sampan.image import bodies, busybox
@@ -226,7 +227,7 @@ class ImageService:
         key = "import-" + os.urandom(8).hex()
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
-            feeding = asyncio.ensure_future(_feed(source, writer))
+            feeding = asyncio.ensure_future(feed(source, writer))
             try:
                 unpacked = await self._snapshots.unpack(key, reader)
             except BaseException:
@@ -290,34 +291,6 @@ class ImageService:
                     found.append(f"removed layer {layer.name}, which no image uses")
         self._clean_up()
         return found
-
-
-async def _feed(source: AsyncIterator[bytes], writer: int) -> None:
-    """Write all of source into a pipe and close it. Returns early when nobody reads any more; the rest is left unread."""
-    os.set_blocking(writer, False)
-    loop = asyncio.get_running_loop()
-    try:
-        async for piece in source:
-            view = memoryview(piece)
-            while view:
-                try:
-                    view = view[os.write(writer, view) :]
-                except BlockingIOError:
-                    writable: asyncio.Future[None] = loop.create_future()
-                    loop.add_writer(writer, _set, writable)
-                    try:
-                        await writable
-                    finally:
-                        loop.remove_writer(writer)
-                except BrokenPipeError:
-                    return
-    finally:
-        os.close(writer)
-
-
-def _set(waiting: "asyncio.Future[None]") -> None:
-    if not waiting.done():
-        waiting.set_result(None)
 
 
 def parse_target(repo: str, tag: str) -> Reference | None:

@@ -101,6 +101,8 @@ class Runner:
         self.on_removal: Callable[[Container], Awaitable[None]] | None = None
         self.on_discarded: Callable[[], None] = lambda: None
         """Called once a container's tree is gone: layers that only it needed can go."""
+        self.quiesce: Callable[[Container], Awaitable[None]] | None = None
+        """Waits until no worker is at a container's tree, before it is mounted or removed."""
         self._inodes: dict[str, recovery.Inodes] = {}
         """Of the stdio pipes of runs that are being started; then they are in the container's state."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -186,6 +188,8 @@ class Runner:
             raise SystemFailure(
                 f"error while creating mount source path '{error.filename}': mkdir {error.filename}: {(error.strerror or '').lower()}"
             ) from error
+        if self.quiesce is not None:
+            await self.quiesce(container)
         sandbox = await self.network.attach(container)
         undo.push_async_callback(self.network.detach, container)
         directory = self.paths.container(container.id)
@@ -200,11 +204,7 @@ class Runner:
             readonly=container.host_config.readonly_rootfs,
         )
         taken = {mount.destination for mount in mounts}
-        own = [
-            plan.Mount(destination=f"/etc/{name}", source=str(directory / name), recursive=False)
-            for name in ("resolv.conf", "hostname", "hosts")
-            if f"/etc/{name}" not in taken
-        ]
+        own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
             container.id,
             container.config,
@@ -237,6 +237,12 @@ class Runner:
             if name not in ("netns", "custody:stdin"):
                 os.close(fd)
         return launched, stdin, sandbox.endpoint
+
+    def own_mounts(self, container: Container) -> list[plan.Mount]:
+        """The files that the engine itself mounts into a container."""
+        directory = self.paths.container(container.id)
+        names = ("resolv.conf", "hostname", "hosts")
+        return [plan.Mount(destination=f"/etc/{name}", source=str(directory / name), recursive=False) for name in names]
 
     @staticmethod
     def _make_stdio(container: Container, fds: dict[str, int], undo: contextlib.AsyncExitStack) -> int | None:
@@ -416,6 +422,8 @@ class Runner:
 
     async def discard(self, container: Container) -> None:
         """Delete a stopped container and all it has. Safe to do again after a kill at any point: the row goes last."""
+        if self.quiesce is not None:
+            await self.quiesce(container)
         self.snapshots.remove(container.id)
         self.on_discarded()
         directory = self.paths.container(container.id)

@@ -1,5 +1,6 @@
 """The new mount API, openat2 and pivot_root: mounts as descriptors. Thin; needs Linux 5.12."""
 
+import errno
 import os
 import struct
 
@@ -40,6 +41,9 @@ MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED}
 MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+MAX_LINKS = 40
+"""Symlinks followed in one path: the kernel's own limit (namei.c MAXSYMLINKS)."""
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 _RETRIES = 1000
@@ -124,6 +128,47 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
             if attempt == _RETRIES - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def ensure_in_root(root_fd: int, path: str, directory: bool, links: int = 0) -> int:
+    """An O_PATH descriptor of path inside the root, made (with its parents, 0755) if missing. Raises OSError.
+
+    A dangling symlink is followed inside the root, as docker does: what it points to is made.
+    """
+    try:
+        return open_in_root(root_fd, path, os.O_PATH)
+    except FileNotFoundError:
+        pass
+    here = os.dup(root_fd)
+    parts = [part for part in path.split("/") if part]
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        prefix = "/" + "/".join(parts[: depth + 1])
+        try:
+            below = open_in_root(root_fd, prefix, os.O_PATH)
+        except FileNotFoundError:
+            target = _link_target(part, here)
+            if target is not None:
+                os.close(here)
+                if links > MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
+                joined = os.path.join(os.path.dirname(prefix), target, *parts[depth + 1 :])
+                return ensure_in_root(root_fd, os.path.normpath(joined), directory, links + 1)
+            if last and not directory:
+                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o755, dir_fd=here))
+            else:
+                os.mkdir(part, 0o755, dir_fd=here)
+            below = open_in_root(root_fd, prefix, os.O_PATH)
+        os.close(here)
+        here = below
+    return here
+
+
+def _link_target(name: str, directory_fd: int) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=directory_fd)
+    except OSError:
+        return None
 
 
 def pivot_into(root_fd: int) -> None:

@@ -19,6 +19,8 @@ from sampan.spec.docker_api.container import (
     ExecProcessConfig,
     ExecStartRequest,
     HostConfig,
+    PathChange,
+    PathStat,
     PruneReport,
     TopResponse,
     WaitResponse,
@@ -355,6 +357,45 @@ class FakeImages:
         return ImagesPruneReport()
 
 
+class FakeFiles:
+    """services.FileService: what is put into a directory comes out of it, byte for byte."""
+
+    def __init__(self, containers: FakeContainers) -> None:
+        self._containers = containers
+        self.put: dict[str, bytes] = {}
+
+    async def stat_path(self, ref: str, path: str) -> PathStat:
+        """See the Protocol."""
+        self._containers.find(ref)
+        if path not in self.put:
+            raise NotFound(f"Could not find the file {path} in container {ref}")
+        return PathStat(name=path.rpartition("/")[2], size=len(self.put[path]), mode=0o755 | 1 << 31, mtime=CREATED, link_target="")
+
+    async def archive(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        """See the Protocol."""
+        return await self.stat_path(ref, path), self._pieces(self.put[path])
+
+    @staticmethod
+    async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+        yield data
+
+    async def extract(self, ref: str, path: str, source: AsyncIterator[bytes], *, replace: bool, as_user: bool) -> None:
+        """See the Protocol."""
+        del replace, as_user
+        self._containers.find(ref)
+        self.put[path] = b"".join([piece async for piece in source])
+
+    async def changes(self, ref: str) -> Sequence[PathChange]:
+        """See the Protocol."""
+        self._containers.find(ref)
+        return [PathChange(path=path, kind=1) for path in sorted(self.put)]
+
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        """See the Protocol."""
+        self._containers.find(ref)
+        return self._pieces(b"".join(self.put.values()))
+
+
 class FakeNetworks:
     """services.NetworkService: the three that are always there."""
 
@@ -439,7 +480,8 @@ def fake_engine() -> FakeEngine:
     """A fresh engine with one image and no containers. Call in a running loop."""
     containers, system = FakeContainers(), FakeSystem()
     services = Services(
-        containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers), images=FakeImages(), networks=FakeNetworks(),
+        containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers), files=FakeFiles(containers), images=FakeImages(),
+        networks=FakeNetworks(),
         system=system,
     )  # fmt: skip
     return FakeEngine(containers=containers, system=system, services=services)

@@ -6,14 +6,27 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import sampan
-from sampan.errors import InvalidArgument, SystemFailure
+from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.worker import wire
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Gone(SystemFailure):
+    """The container that a job was to look into has just ended: nothing was done."""
+
+
+_KINDS: dict[str, type[EngineError]] = {"invalid": InvalidArgument, "missing": NotFound, "gone": Gone}
+
+
+def _ignore(_: dict[str, Any]) -> None:
+    pass
 
 
 def _set(waiting: asyncio.Future[None]) -> None:
@@ -96,25 +109,34 @@ class WorkerPool:
         Raises InvalidArgument for what the job refused, SystemFailure for what the machine refused or when the worker died.
         """
         async with self._slots:
-            await self.start()
-            number = next(self._numbers)
-            reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with reply:
-                reply.setblocking(False)
-                with theirs:
-                    await self._submit({"job": number, "name": name, "args": args}, [theirs.fileno(), *fds])
-                try:
-                    answer = await self._answer(reply)
-                except asyncio.CancelledError:
-                    with suppress(OSError, SystemFailure):
-                        await self._send({"cancel": number}, [])
-                    await self._end_of(reply)
-                    raise
+            return await self._run(name, args, fds, _ignore)
+
+    async def stream(self, name: str, args: dict[str, Any], fds: Sequence[int], progress: Progress = _ignore) -> dict[str, Any]:
+        """As run(), for a job at somebody else's pace (a client that reads, another job): it waits for no turn and takes none.
+
+        progress is told what the job says of itself. Raises NotFound and Gone as well.
+        """
+        return await self._run(name, args, fds, progress)
+
+    async def _run(self, name: str, args: dict[str, Any], fds: Sequence[int], progress: Progress) -> dict[str, Any]:
+        await self.start()
+        number = next(self._numbers)
+        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with reply:
+            reply.setblocking(False)
+            with theirs:
+                await self._submit({"job": number, "name": name, "args": args}, [theirs.fileno(), *fds])
+            try:
+                answer = await self._answer(reply, progress)
+            except asyncio.CancelledError:
+                with suppress(OSError, SystemFailure):
+                    await self._send({"cancel": number}, [])
+                await self._end_of(reply)
+                raise
         if answer is None:
             raise SystemFailure(f"the worker died in the job {name}")
         if "error" in answer:
-            kind = InvalidArgument if answer["error"]["kind"] == "invalid" else SystemFailure
-            raise kind(answer["error"]["message"])
+            raise _KINDS.get(answer["error"]["kind"], SystemFailure)(answer["error"]["message"])
         result: dict[str, Any] = answer["result"]
         return result
 
@@ -141,7 +163,7 @@ class WorkerPool:
         raise SystemFailure("the worker process is gone")
 
     @staticmethod
-    async def _answer(reply: socket.socket) -> dict[str, Any] | None:
+    async def _answer(reply: socket.socket, progress: Progress) -> dict[str, Any] | None:
         """The job's last word, or None when it died without one."""
         while True:
             await _readable(reply.fileno())
@@ -153,12 +175,13 @@ class WorkerPool:
                 os.close(fd)
             if "result" in message or "error" in message:
                 return message
+            progress(message["progress"])
 
     async def _end_of(self, reply: socket.socket) -> None:
         """Wait, shielded from further cancelling, until every holder of the other end is gone."""
 
         async def drained() -> None:
-            while await self._answer(reply) is not None:
+            while await self._answer(reply, _ignore) is not None:
                 pass
 
         task = asyncio.ensure_future(drained())

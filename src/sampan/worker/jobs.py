@@ -21,7 +21,8 @@ _F_SETPIPE_SZ = 1031
 _RACES = 1000
 
 
-def _reader_of(fd: int) -> compression.Read:
+def reader_of(fd: int) -> compression.Read:
+    """What compression and Source read from."""
     return lambda limit: os.read(fd, limit)
 
 
@@ -48,7 +49,7 @@ class Decompressor:
             confine.close_others([archive, root_fd, output, errors])
             confine.into_nothing(root_fd)
             os.close(root_fd)
-            read = compression.decompress(kind, compression.prefixed(head, _reader_of(archive)))
+            read = compression.decompress(kind, compression.prefixed(head, reader_of(archive)))
             while piece := read(_PIPE_SIZE):
                 view = memoryview(piece)
                 while view:
@@ -74,11 +75,11 @@ class Decompressor:
 def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: the archive, the empty directory to fill, a file for its recipe. -> diff_id, size, entries. All is on disk when it returns."""
     archive, root_fd, recipe_fd = fds
-    head, read = compression.peek(_reader_of(archive))
+    head, read = compression.peek(reader_of(archive))
     kind = compression.detect(head)
     child = Decompressor(kind, head, archive, root_fd) if kind else None
     confine.into_root(root_fd)
-    source = Source(read if child is None else _reader_of(child.output))
+    source = Source(read if child is None else reader_of(child.output))
     notes = RecipeWriter(recipe_fd)
     source.tee = notes.raw
     try:

@@ -19,15 +19,29 @@ from sampan.archive.source import TruncatedArchive
 from sampan.linux import libc
 from sampan.worker import confine, wire
 from sampan.worker.jobs import JOBS
+from sampan.worker.tree_jobs import JOBS as TREE_JOBS
+from sampan.worker.tree_jobs import Refused
+from sampan.worker.view import Gone
 
 _PR_SET_PDEATHSIG = 1
 _HOSTILE = (InvalidArchive, TruncatedArchive, CompressionError)
 
 
-def _outcome(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def _run(message: dict[str, Any], fds: list[int], reply: socket.socket) -> dict[str, Any]:
+    name, args = message["name"], message["args"]
+    if name in JOBS:
+        return JOBS[name](args, fds)
+    return TREE_JOBS[name](args, fds, lambda progress: wire.send(reply, {"progress": progress}))
+
+
+def _outcome(message: dict[str, Any], fds: list[int], reply: socket.socket) -> dict[str, Any]:
     """Run a job and word how it ended."""
     try:
-        return {"result": JOBS[message["name"]](message["args"], fds)}
+        return {"result": _run(message, fds, reply)}
+    except Refused as error:
+        kind, text = error.kind, error.message
+    except Gone as error:
+        kind, text = "gone", str(error)
     except _HOSTILE as error:
         kind, text = "invalid", str(error)
     except OSError as error:
@@ -55,7 +69,7 @@ def _child(message: dict[str, Any], fds: list[int], parent: int) -> None:
         confine.close_others(fds)
         confine.be_expendable()
         reply = socket.socket(fileno=fds[0])
-        wire.send(reply, _outcome(message, fds[1:]))
+        wire.send(reply, _outcome(message, fds[1:], reply))
     except BaseException as error:
         print(f"worker: {error!r}", file=sys.stderr, flush=True)
     finally:

@@ -26,9 +26,10 @@ from sampan.linux import (
     pty,
     rlimits,
     seccomp,
+    users,
 )
 from sampan.runtime import ops
-from sampan.runtime.supervisor import init, rootfs, users
+from sampan.runtime.supervisor import init, rootfs
 
 Fds = dict[str, int]
 

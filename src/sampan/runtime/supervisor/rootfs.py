@@ -52,38 +52,9 @@ class Root:
         os.close(target)
         self.fd = fd
 
-    def ensure(self, path: str, directory: bool, links: int = 0) -> int:
-        """An O_PATH descriptor of path inside the root, made (with its parents, 0755) if missing. Raises OSError.
-
-        A dangling symlink is followed inside the root, as docker does: what it points to is made.
-        """
-        try:
-            return mounts.open_in_root(self.fd, path, os.O_PATH)
-        except FileNotFoundError:
-            pass
-        here = os.dup(self.fd)
-        parts = [part for part in path.split("/") if part]
-        for depth, part in enumerate(parts):
-            last = depth == len(parts) - 1
-            prefix = "/" + "/".join(parts[: depth + 1])
-            try:
-                below = mounts.open_in_root(self.fd, prefix, os.O_PATH)
-            except FileNotFoundError:
-                target = _link_target(part, here)
-                if target is not None:
-                    os.close(here)
-                    if links > 40:
-                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
-                    joined = os.path.join(os.path.dirname(prefix), target, *parts[depth + 1 :])
-                    return self.ensure(os.path.normpath(joined), directory, links + 1)
-                if last and not directory:
-                    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o755, dir_fd=here))
-                else:
-                    os.mkdir(part, 0o755, dir_fd=here)
-                below = mounts.open_in_root(self.fd, prefix, os.O_PATH)
-            os.close(here)
-            here = below
-        return here
+    def ensure(self, path: str, directory: bool) -> int:
+        """mounts.ensure_in_root of our root."""
+        return mounts.ensure_in_root(self.fd, path, directory)
 
     def attach(self, fd: int, path: str, directory: bool = True) -> None:
         """Attach a detached mount at path inside the root."""
@@ -253,13 +224,6 @@ class Root:
             mounts.mount_setattr(self.fd, attributes=mounts.MOUNT_ATTR_RDONLY)
         mounts.pivot_into(self.fd)
         os.close(self.fd)
-
-
-def _link_target(name: str, directory_fd: int) -> str | None:
-    try:
-        return os.readlink(name, dir_fd=directory_fd)
-    except OSError:
-        return None
 
 
 def host_devices(plan: ops.Plan, where: Where) -> tuple[list[tuple[str, os.stat_result]], list[Rule]]:

@@ -328,6 +328,31 @@ class ExecInspect(
     pid: int
 
 
+class PathStat(Body, frozen=True, kw_only=True, rename={"link_target": "linkTarget"}):
+    """What X-Docker-Container-Path-Stat holds, base64-encoded."""
+
+    name: str
+    size: int
+    mode: int
+    """Bits of Go's os.FileMode."""
+    mtime: str
+    link_target: str
+
+
+class PathChange(Body, frozen=True, kw_only=True):
+    """One line of GET /containers/{id}/changes."""
+
+    path: str
+    kind: int
+    """0 changed, 1 added, 2 deleted."""
+
+
+class CommitResponse(Body, frozen=True, kw_only=True):
+    """POST /commit."""
+
+    id: str
+
+
 Filters = dict[str, list[str]]
 """Decoded `filters` parameter: key to values, whichever of docker's two JSON forms it came in."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sampan.runtime.supervisor import users
+from sampan.linux import users
 
 PASSWD = [line.split(":") for line in ("root:x:0:0:root:/root:/bin/sh", "app:x:1000:1001::/home/app:/bin/sh", "12:x:5:6::/odd:")]
 GROUP = [line.split(":") for line in ("root:x:0:", "wheel:x:10:root,app", "app:x:1001:", "audio:x:29:app")]

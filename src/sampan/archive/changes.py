@@ -1,0 +1,212 @@
+"""What an overlay's upper directory says: the changes it makes to the tree below, as `docker diff` lists them and as a layer's archive.
+
+An upper directory holds whole copies of what was touched, 0/0 character devices for what was removed, and opaque directories, which hide
+what lower ones of their name had (kernel Documentation/filesystems/overlayfs.rst). Redirects and metacopies are not among it: our mounts
+switch them off, and what another engine left is refused.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final
+
+from sampan.archive import writer
+from sampan.archive.apply import OPAQUE, OPAQUE_XATTR, WHITEOUT
+from sampan.archive.pack import Packer
+from sampan.archive.reader import REGULAR
+
+CHANGED: Final = 0
+ADDED: Final = 1
+DELETED: Final = 2
+"""The API's numbers (moby archive.ChangeType)."""
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CAPABILITY = "security.capability"
+_FOREIGN = ("trusted.overlay.redirect", "trusted.overlay.metacopy")
+
+
+class _Place:
+    """A directory under way: its descriptor above and, if there is one, below."""
+
+    __slots__ = ("changed", "lower", "names", "path", "recorded", "upper")
+
+    def __init__(self, upper: int, lower: int, path: bytes, recorded: bool) -> None:
+        self.upper, self.lower, self.path, self.recorded = upper, lower, path, recorded
+        self.changed = False
+        self.names = iter(sorted(map(os.fsencode, os.listdir(upper))))
+
+
+def is_whiteout(info: os.stat_result) -> bool:
+    """Whether an upper directory's entry says that the name is removed."""
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
+
+
+def is_opaque(fd: int) -> bool:
+    """Whether a directory hides those below it. Raises OSError for what only an engine with redirects makes."""
+    names = os.listxattr(fd)
+    _check_own(names)
+    return OPAQUE_XATTR in names and os.getxattr(fd, OPAQUE_XATTR) == b"y"
+
+
+def _check_own(names: list[str]) -> None:
+    for name in names:
+        if name in _FOREIGN:
+            raise OSError(errno.EOPNOTSUPP, f"the container's tree was made with overlayfs' {name.rpartition('.')[2]} switched on")
+
+
+def changes(upper: int, lower: int) -> Iterator[tuple[int, bytes]]:
+    """(kind, absolute path) of every difference between the tree with `upper` on it and the one below, a directory descriptor each.
+
+    In no order. As docker's own comparison (moby archive ChangesDirs): a directory's size and time do not count; with an entry its parents
+    are changed; of something removed only the top is named; what became a directory or ceased to be one is changed.
+    """
+    stack = [_Place(os.dup(upper), os.dup(lower), b"", recorded=True)]
+    try:
+        while stack:
+            place = stack[-1]
+            name = next(place.names, None)
+            if name is not None:
+                yield from _entry(stack, place, name)
+                continue
+            stack.pop()
+            _close(place)
+            if place.changed or place.recorded:
+                if not place.recorded:
+                    yield CHANGED, place.path
+                if stack:
+                    stack[-1].changed = True
+    finally:
+        for place in stack:
+            _close(place)
+
+
+def _close(place: _Place) -> None:
+    os.close(place.upper)
+    if place.lower >= 0:
+        os.close(place.lower)
+
+
+def _lower_stat(place: _Place, name: bytes) -> os.stat_result | None:
+    if place.lower < 0:
+        return None
+    try:
+        return os.stat(name, dir_fd=place.lower, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _entry(stack: list[_Place], place: _Place, name: bytes) -> Iterator[tuple[int, bytes]]:
+    """One name of an upper directory; a directory is pushed on the stack."""
+    path = place.path + b"/" + name
+    try:
+        info = os.stat(name, dir_fd=place.upper, follow_symlinks=False)
+    except FileNotFoundError:  # the container is at work
+        return
+    below = _lower_stat(place, name)
+    if is_whiteout(info):
+        if below is not None:
+            place.changed = True
+            yield DELETED, path
+        return
+    kind = ADDED if below is None else CHANGED
+    differs = below is None or _differ(place, name, info, below)
+    if differs:
+        place.changed = True
+        yield kind, path
+    if not stat.S_ISDIR(info.st_mode):
+        return
+    try:
+        fd = os.open(name, _OPEN, dir_fd=place.upper)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    lower = -1
+    if below is not None and stat.S_ISDIR(below.st_mode):
+        lower = os.open(name, _OPEN, dir_fd=place.lower)
+    child = _Place(fd, lower, path, recorded=differs)
+    stack.append(child)
+    if lower >= 0 and is_opaque(fd):
+        present = {os.fsencode(found) for found in os.listdir(fd)}
+        for hidden in sorted(map(os.fsencode, os.listdir(lower))):
+            if hidden not in present:
+                child.changed = True
+                yield DELETED, path + b"/" + hidden
+
+
+def _differ(place: _Place, name: bytes, new: os.stat_result, old: os.stat_result) -> bool:
+    """Docker's statDifferent: times are equal when one has no fraction (it came out of a tar) and the seconds are."""
+    if (new.st_mode, new.st_uid, new.st_gid, new.st_rdev) != (old.st_mode, old.st_uid, old.st_gid, old.st_rdev):
+        return True
+    if not stat.S_ISDIR(new.st_mode):
+        if new.st_size != old.st_size:
+            return True
+        seconds, rest = divmod(new.st_mtime_ns, 10**9)
+        old_seconds, old_rest = divmod(old.st_mtime_ns, 10**9)
+        if seconds != old_seconds or (rest != old_rest and rest and old_rest):
+            return True
+    return not stat.S_ISLNK(new.st_mode) and _capability(place.upper, name) != _capability(place.lower, name)
+
+
+def _capability(directory: int, name: bytes) -> bytes:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:  # a socket, a device without a driver: they have none
+        return b""
+    try:
+        return os.getxattr(fd, _CAPABILITY)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def layer(upper: int, clamp: int | None) -> Iterator[bytes]:
+    """An upper directory as a layer's archive, without its end: sorted, whiteouts as image-spec layer.md has them.
+
+    clamp: as for Packer.
+    """
+    packer = Packer(clamp)
+    stack = [_Place(os.dup(upper), -1, b"", recorded=True)]
+    try:
+        while stack:
+            place = stack[-1]
+            name = next(place.names, None)
+            if name is None:
+                _close(stack.pop())
+                continue
+            try:
+                info = os.stat(name, dir_fd=place.upper, follow_symlinks=False)
+                fd = os.open(name, _OPEN, dir_fd=place.upper) if stat.S_ISDIR(info.st_mode) else -1
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            prefix = place.path + b"/" if place.path else b""
+            if fd >= 0:
+                stack.append(_Place(fd, -1, prefix + name, recorded=True))
+                yield packer.directory(fd, prefix + name, info)
+                if is_opaque(fd):
+                    yield _marker(prefix + name + b"/" + OPAQUE, info, clamp)
+            elif is_whiteout(info):
+                yield _marker(prefix + WHITEOUT + name, info, clamp)
+            else:
+                if stat.S_ISREG(info.st_mode):
+                    _check_whole(place.upper, name)
+                yield from packer.entry(place.upper, name, prefix + name, info)
+    finally:
+        for place in stack:
+            _close(place)
+
+
+def _check_whole(directory: int, name: bytes) -> None:
+    """Raise OSError for a file that has only its attributes here, not its content."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return  # the packer meets it too
+    try:
+        _check_own(os.listxattr(fd))
+    finally:
+        os.close(fd)
+
+
+def _marker(name: bytes, info: os.stat_result, clamp: int | None) -> bytes:
+    mtime = info.st_mtime_ns // 10**9
+    return writer.header(name, REGULAR, mode=0o600, mtime=mtime if clamp is None else min(mtime, clamp))

@@ -1,0 +1,57 @@
+"""Output files of `export` and the like: there only once they are whole (moby/sys/atomicwriter, with its words)."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from sampan.cli.http import CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device file",
+    stat.S_IFBLK: "a block device file",
+}
+
+
+def check(path: str) -> None:
+    """Raise CliError for a path that no file can be written to."""
+    directory = os.path.dirname(os.path.normpath(path))
+    if directory not in ("", ".", ".."):
+        try:
+            if not stat.S_ISDIR(os.stat(directory).st_mode):
+                raise NotADirectoryError(20, os.strerror(20))
+        except OSError as error:
+            raise CliError(f"invalid output path: stat {directory}: {(error.strerror or '').lower()}") from None
+    try:
+        kind = _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+    except OSError:
+        return
+    if kind is not None:
+        raise CliError(f"cannot write to {kind}")
+
+
+def write(path: str, pieces: Iterable[bytes]) -> None:
+    """Write a file of mode 0600: a temporary one beside it, then renamed. Raises CliError, leaving nothing."""
+    path = os.path.realpath(path)
+    temporary = os.path.join(os.path.dirname(path), f".tmp-{os.path.basename(path)}{os.urandom(5).hex()}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(fd, "wb", buffering=0) as file:
+                for piece in pieces:
+                    view = memoryview(piece)
+                    while view:
+                        view = view[file.write(view) :]
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise CliError(f"open {path}: {(error.strerror or str(error)).lower()}") from None

@@ -1,0 +1,97 @@
+"""Pipes between sampand and its workers: a stream of pieces into one, a job's output out of one."""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from sampan.errors import EngineError
+
+_F_SETPIPE_SZ = 1031
+PIPE_BYTES = 1 << 20
+
+
+def _set(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def wide_pipe() -> tuple[int, int]:
+    """(read end, write end) of a pipe of 1 MiB, if this user may have it."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    with suppress(OSError):
+        fcntl.fcntl(writer, _F_SETPIPE_SZ, PIPE_BYTES)
+    return reader, writer
+
+
+async def feed(source: AsyncIterator[bytes], writer: int) -> None:
+    """Write all of source into a pipe and close it. Returns early when nobody reads any more; the rest is left unread."""
+    os.set_blocking(writer, False)
+    loop = asyncio.get_running_loop()
+    try:
+        async for piece in source:
+            view = memoryview(piece)
+            while view:
+                try:
+                    view = view[os.write(writer, view) :]
+                except BlockingIOError:
+                    writable: asyncio.Future[None] = loop.create_future()
+                    loop.add_writer(writer, _set, writable)
+                    try:
+                        await writable
+                    finally:
+                        loop.remove_writer(writer)
+                except BrokenPipeError:
+                    return
+    finally:
+        os.close(writer)
+
+
+class WorkerStream:
+    """What a job writes into a pipe, as pieces. A job that still runs when it is closed is ended."""
+
+    def __init__(self, run: Callable[[int], Coroutine[Any, Any, dict[str, Any]]]) -> None:
+        """run: the job, given the pipe's write end, which is closed after it."""
+        self._reader, writer = wide_pipe()
+        os.set_blocking(self._reader, False)
+
+        async def work() -> dict[str, Any]:
+            try:
+                return await run(writer)
+            finally:
+                os.close(writer)
+
+        self.task = asyncio.get_running_loop().create_task(work())
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """All it writes. Raises what the job raises, after what it wrote."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    piece = os.read(self._reader, PIPE_BYTES)
+                except BlockingIOError:
+                    readable: asyncio.Future[None] = loop.create_future()
+                    loop.add_reader(self._reader, _set, readable)
+                    try:
+                        await readable
+                    finally:
+                        loop.remove_reader(self._reader)
+                    continue
+                if not piece:
+                    break
+                yield piece
+            await self.task
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End the job and close the pipe."""
+        if self._reader >= 0:
+            os.close(self._reader)
+            self._reader = -1
+        self.task.cancel()
+        with suppress(asyncio.CancelledError, EngineError):
+            await self.task

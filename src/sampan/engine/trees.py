@@ -1,0 +1,143 @@
+"""Containers' file trees as workers see them: the running container's own mounts, or those a stopped one would get, and who is at it now.
+
+A stopped container's tree is mounted by the worker, and overlayfs must not have one upper directory mounted twice: a start waits for the
+workers at it, and ends those that take too long.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from sampan.engine import mounting
+from sampan.engine.registry import Container
+from sampan.errors import Conflict, SystemFailure
+from sampan.runtime import plan
+from sampan.snapshot.api import Snapshots
+from sampan.worker.client import Gone, WorkerPool
+
+PATIENCE_SECONDS = 10.0
+"""How long a start or a removal waits for workers at the tree before it ends them."""
+
+
+class Progress(Protocol):
+    """Told what a job says of itself."""
+
+    def __call__(self, progress: dict[str, Any], /) -> None:
+        """One message."""
+
+
+def _ignore(_: dict[str, Any]) -> None:
+    pass
+
+
+class Trees:
+    """Runs workers' jobs on containers' trees."""
+
+    def __init__(self, snapshots: Snapshots, workers: WorkerPool, own_mounts: Callable[[Container], list[plan.Mount]]) -> None:
+        """own_mounts: what the engine itself mounts into a container (hosts, resolv.conf, ...)."""
+        self._snapshots = snapshots
+        self._workers = workers
+        self._own_mounts = own_mounts
+        self._jobs: dict[str, set[asyncio.Task[dict[str, Any]]]] = {}
+
+    async def run(
+        self, container: Container, job: str, args: dict[str, Any], fds: Sequence[int], progress: Progress = _ignore
+    ) -> dict[str, Any]:
+        """Do a job of worker/tree_jobs.py. Raises Conflict when the container is being removed, else what the job raises."""
+        while True:
+            if container.removing:
+                raise Conflict(f"container {container.id} is being removed")
+            task = None
+            if container.is_running:
+                task = self._begin(container, job, args, fds, progress)
+            else:
+                async with container.lock:
+                    if container.exited.is_set():  # else it has been started, or the rest of its end is still to come
+                        task = self._begin(container, job, args, fds, progress)
+            try:
+                if task is not None:
+                    return await self._outcome(container, task)
+            except Gone:
+                pass
+            if not container.is_running:
+                await container.exited.wait()
+
+    def _begin(
+        self, container: Container, job: str, args: dict[str, Any], fds: Sequence[int], progress: Progress
+    ) -> asyncio.Task[dict[str, Any]]:
+        """Start a job; from now on a start or removal knows of it."""
+        view, own = self._view(container, len(fds))
+
+        async def work() -> dict[str, Any]:
+            try:
+                return await self._workers.stream(job, {**args, "view": view}, [*fds, *own], progress)
+            finally:
+                for fd in own:
+                    os.close(fd)
+
+        task = asyncio.get_running_loop().create_task(work())
+        jobs = self._jobs.setdefault(container.id, set())
+        jobs.add(task)
+        task.add_done_callback(lambda done: self._ended(container.id, done))
+        return task
+
+    def _ended(self, container_id: str, task: asyncio.Task[dict[str, Any]]) -> None:
+        jobs = self._jobs.get(container_id, set())
+        jobs.discard(task)
+        if not jobs:
+            self._jobs.pop(container_id, None)
+
+    @staticmethod
+    async def _outcome(container: Container, task: asyncio.Task[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise SystemFailure(f"interrupted: container {container.id} is being started or removed") from None
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+            raise
+
+    def _view(self, container: Container, first_fd: int) -> tuple[dict[str, Any], list[int]]:
+        """The job's `view` argument and the descriptors that go with it."""
+        lowers, upper, work = self._snapshots.mounts(container.id)
+        view: dict[str, Any] = {"lowers": lowers, "upper": upper, "work": work}
+        live = container.live
+        if container.is_running and live is not None and live.pidfd >= 0:
+            return {**view, "pid": container.state.pid, "pidfd": first_fd}, [os.dup(live.pidfd)]
+        mounts = mounting.mounts_of_stored(container.host_config)
+        with suppress(OSError):
+            mounting.make_sources(mounts)
+        binds = [mount for mount in mounting.plan_mounts(mounts) if mount.source]
+        taken = {mount.destination for mount in binds}
+        binds += [own for own in self._own_mounts(container) if own.destination not in taken and os.path.exists(own.source)]
+        # a mount within another comes after it
+        return {**view, "binds": [_bind(mount) for mount in sorted(binds, key=lambda mount: mount.destination.count("/"))]}, []
+
+    def nowhere(self, container: Container) -> int:
+        """A directory in which a process without rights finds nothing. The caller closes it."""
+        return os.open(self._snapshots.mounts(container.id).work, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    async def quiesce(self, container: Container) -> None:
+        """Return once no worker is at the tree; the caller sees to it that none begins (by the container's lock)."""
+        jobs = list(self._jobs.get(container.id, ()))
+        if not jobs:
+            return
+        _, late = await asyncio.wait(jobs, timeout=PATIENCE_SECONDS)
+        for job in late:
+            job.cancel()
+        if late:
+            await asyncio.wait(late)
+
+
+def _bind(mount: plan.Mount) -> dict[str, Any]:
+    return {
+        "source": mount.source,
+        "destination": mount.destination,
+        "recursive": mount.recursive,
+        "readonly": mount.readonly,
+        "readonly_recursive": mount.readonly_recursive,
+    }

@@ -1,0 +1,236 @@
+"""Jobs on containers' file trees: stat, read and write paths, list changes, export, the layer of what changed."""
+
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sampan.archive import changes, compression, writer
+from sampan.archive.apply import write_all
+from sampan.archive.extract import TreeExtractor
+from sampan.archive.pack import Packer, blocks
+from sampan.archive.reader import TarReader
+from sampan.archive.source import Source
+from sampan.linux import users
+from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from sampan.worker import confine, view
+from sampan.worker.jobs import Decompressor, reader_of
+
+_RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+Send = Callable[[dict[str, Any]], None]
+
+
+class Refused(Exception):
+    """A job's no; kind: missing, invalid or system, the message for the user."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+def absolute(path: str) -> str:
+    """Docker's form of a path in a container: from the root, without `..`, a trailing `/` or `/.` kept (PreserveTrailingDotOrSeparator)."""
+    clean = posixpath.normpath("/" + path)
+    clean = "/" + clean.lstrip("/")
+    if posixpath.basename(path) == ".":
+        return clean.rstrip("/") + "/."
+    return clean if clean == "/" or not path.endswith("/") else clean + "/"
+
+
+def _base(path: str) -> str:
+    """Go's filepath.Base: the last element, `/` for the root; a final `.` counts as one."""
+    return path.rstrip("/").rpartition("/")[2] or "/"
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno or 0).lower()
+
+
+def _refusal(error: OSError, path: str, what: str) -> Refused:
+    if error.errno == errno.ENOENT:
+        return Refused("missing", path)
+    return Refused("system", f"{what}{_reason(error)}")
+
+
+def _link_end(path: str) -> str:
+    """Where a symlink leads, as far as there is something (moby symlink.FollowSymlinkInScope). Raises Refused for a loop."""
+    done, todo, links = "/", [part for part in path.split("/") if part], 0
+    while todo:
+        part = todo.pop(0)
+        if part == "..":
+            done = posixpath.dirname(done)
+            continue
+        place = posixpath.join(done, part)
+        try:
+            target = os.readlink(place)
+        except OSError:
+            done = place
+            continue
+        links += 1
+        if links > 255:
+            raise Refused("system", f"evalSymlinksInScope: too many links in {path}")
+        done = "/" if target.startswith("/") else done
+        todo[:0] = [piece for piece in target.split("/") if piece not in ("", ".")]
+    return done
+
+
+def _stat_of(root: int, path: str) -> dict[str, Any]:
+    """What X-Docker-Container-Path-Stat tells. Raises Refused."""
+    try:
+        fd = openat2(root, os.fsencode(path), os.O_PATH | os.O_NOFOLLOW, resolve=_RESOLVE)
+    except OSError as error:
+        raise _refusal(error, path, f"lstat {path}: ") from None
+    info = os.fstat(fd)
+    os.close(fd)
+    target = _link_end(path) if stat.S_ISLNK(info.st_mode) else ""
+    return {"name": _base(path), "size": info.st_size, "mode": info.st_mode, "mtime_ns": info.st_mtime_ns, "link_target": target}
+
+
+def _root() -> int:
+    return os.open("/", _DIRECTORY_FLAGS)
+
+
+def path_stat(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
+    """args: view, path. -> name, size, mode (st_mode), mtime_ns, link_target."""
+    view.limit(view.enter(args["view"], fds, binds=True))
+    return _stat_of(_root(), absolute(args["path"]))
+
+
+def path_read(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
+    """fds: where the archive goes. args: view, path. Sends the stat first, then writes the archive."""
+    view.limit(view.enter(args["view"], fds, binds=True))
+    root, path = _root(), absolute(args["path"])
+    send({"stat": _stat_of(root, path)})
+    name = os.fsencode(_base(path))
+    packer = Packer()
+    if name in (b".", b"/") or path.endswith("/"):
+        directory = openat2(root, os.fsencode(path), _DIRECTORY_FLAGS, resolve=_RESOLVE)
+        pieces = _directory_pieces(packer, directory, name)
+    else:
+        parent = openat2(root, os.fsencode(posixpath.dirname(path)), _DIRECTORY_FLAGS, resolve=_RESOLVE)
+        pieces = packer.tree(parent, name, name)
+    _pour(pieces, fds[0])
+    return {}
+
+
+def _directory_pieces(packer: Packer, directory: int, name: bytes) -> Iterator[bytes]:
+    yield packer.directory(directory, name, os.fstat(directory))
+    yield from packer.below(directory, name)
+
+
+def _pour(pieces: Iterator[bytes], output: int) -> None:
+    """Write an archive and its end. Nobody reading any more is no error: who asked has left."""
+    try:
+        for block in blocks(pieces):
+            write_all(output, memoryview(block))
+        write_all(output, memoryview(writer.END))
+    except BrokenPipeError:
+        pass
+
+
+def path_write(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
+    """fds: the archive, a directory nobody may read. args: view, path, user ("" = owners as in the archive), replace, readonly, mounts."""
+    archive, nowhere = fds[:2]
+    rights = view.enter(args["view"], fds, binds=True)  # before anything is read: a container that ends just now is tried again
+    head, read = compression.peek(reader_of(archive))
+    kind = compression.detect(head)
+    child = Decompressor(kind, head, archive, nowhere) if kind else None
+    view.limit(rights)
+    root, path = _root(), absolute(args["path"])
+    target, place = _extraction_point(root, path)
+    _check_writable(place, args)
+    owner = None
+    if args["user"]:
+        try:
+            identity = users.resolve(args["user"], [])
+        except users.LookupFailure as error:
+            raise Refused("invalid", error.message) from None
+        owner = identity.uid, identity.gid
+    source = Source(read if child is None else reader_of(child.output))
+    try:
+        with TreeExtractor(target, owner=owner, replace=args["replace"], place=place) as extractor:
+            extractor.apply(TarReader(source))
+        source.drain()
+    except Exception:
+        if child is not None and (text := child.finish()):
+            raise compression.CompressionError(text) from None
+        raise
+    if child is not None and (text := child.finish()):
+        raise compression.CompressionError(text)
+    return {}
+
+
+def _extraction_point(root: int, path: str) -> tuple[int, str]:
+    """The directory to extract into, and its path without symlinks."""
+    try:
+        fd = openat2(root, os.fsencode(path), os.O_PATH, resolve=_RESOLVE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Refused("system", "EvalSymlinks: too many links") from None
+        raise _refusal(error, path, "") from None
+    if not stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise Refused("invalid", "extraction point is not a directory")
+    target = os.open(".", _DIRECTORY_FLAGS, dir_fd=fd)
+    os.close(fd)
+    return target, _link_end(path.removesuffix("/."))
+
+
+def _check_writable(place: str, args: dict[str, Any]) -> None:
+    """Docker's two refusals (moby daemon checkIfPathIsInAVolume); the innermost mount around the place counts."""
+    around = [
+        mount for mount in args["mounts"] if place == mount["destination"] or place.startswith(mount["destination"].rstrip("/") + "/")
+    ]
+    if around:
+        if not max(around, key=lambda mount: len(mount["destination"]))["rw"]:
+            raise Refused("invalid", "mounted volume is marked read-only")
+    elif args["readonly"]:
+        raise Refused("invalid", "container rootfs is marked read-only")
+
+
+def tree_export(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
+    """fds: where the archive goes. args: view. The whole root file system, mounts not included."""
+    view.limit(view.enter(args["view"], fds, binds=False))
+    send({"started": True})
+    _pour(Packer().below(_root(), b""), fds[0])
+    return {}
+
+
+def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
+    """args: view. Sends what differs from the image, some at a time: [kind (0 changed, 1 added, 2 deleted), path] -> count"""
+    lower = view.lower_of(args["view"])
+    upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
+    confine.into_root(upper)
+    count = 0
+    batch: list[tuple[int, str]] = []
+    size = 0
+    for kind, path in changes.changes(upper, lower):
+        batch.append((kind, os.fsdecode(path)))
+        size += 6 * len(path) + 16
+        count += 1
+        if size > 32768:  # a packet of at most 128 KiB, names escaped
+            send({"changes": batch})
+            batch, size = [], 0
+    send({"changes": batch})
+    return {"count": count}
+
+
+def tree_diff(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
+    """fds: where the archive goes. args: view, clamp (seconds or None). The layer that makes the image what the tree is now."""
+    upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
+    confine.into_root(upper)
+    _pour(changes.layer(upper, args["clamp"]), fds[0])
+    return {}
+
+
+JOBS: dict[str, Callable[[dict[str, Any], list[int], Send], dict[str, Any]]] = {
+    "path_stat": path_stat,
+    "path_read": path_read,
+    "path_write": path_write,
+    "tree_export": tree_export,
+    "tree_changes": tree_changes,
+    "tree_diff": tree_diff,
+}

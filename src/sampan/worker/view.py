@@ -1,0 +1,109 @@
+"""A worker inside a container's file tree: what the container sees of it, or would see if it ran, is this process's root afterwards.
+
+Everything is mounted in a mount namespace of this process's own: whatever ends it, nothing stays mounted.
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from sampan.linux import capabilities, libc, mounts, overlay, prctl
+from sampan.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS
+
+_KERNEL_FILE_SYSTEMS = frozenset(
+    ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "devtmpfs", "mqueue", "securityfs", "debugfs", "tracefs", "bpf", "configfs",
+     "pstore", "efivarfs", "binfmt_misc", "fusectl", "hugetlbfs", "autofs", "rpc_pipefs", "nsfs")
+)  # fmt: skip
+"""Not files: reading some never ends, writing some changes the host. Docker's own view has none of them either."""
+FILES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"]
+"""What is left to do with files once inside."""
+
+
+class Gone(Exception):
+    """The container's process ended before its tree could be entered."""
+
+
+def enter(view: dict[str, Any], fds: Sequence[int], *, binds: bool) -> int:
+    """Make the container's tree the root. view: see engine/trees.py; binds: with what is mounted in it, else the bare root file system.
+
+    Returns what limit() wants, which is to follow before anything in there is touched. Raises Gone, OSError.
+    """
+    bounding = capabilities.bounding_set()  # from /proc, which is about to be out of reach
+    libc.unshare(CLONE_NEWNET | CLONE_NEWIPC)
+    if "pidfd" in view:
+        _enter_running(view["pid"], fds[view["pidfd"]], binds)
+    else:
+        _enter_stopped(view, binds)
+    os.chdir("/")
+    return bounding
+
+
+def limit(bounding: int) -> None:
+    """Keep only rights on files."""
+    keep = capabilities.mask_of(FILES) & bounding
+    capabilities.limit_bounding(keep, bounding)
+    capabilities.capset(keep, keep, 0)
+    prctl.set_no_new_privs()
+
+
+def _enter_running(pid: int, pidfd: int, binds: bool) -> None:
+    """Join the mount namespace, then leave it with a copy: what is taken off here stays on there."""
+    try:
+        hidden = _kernel_mounts(pid) if binds else []
+        signal.pidfd_send_signal(pidfd, 0)  # still the same process: its mounts were the ones just read
+        libc.setns(pidfd, CLONE_NEWNS)
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone("the container ended") from None
+    if not binds:
+        root = mounts.clone_tree(mounts.AT_FDCWD, "/", False)
+        os.fchdir(root)
+        os.chroot(".")
+        os.close(root)
+        return
+    libc.unshare(CLONE_NEWNS)
+    mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
+    for path in hidden:
+        with suppress(OSError):  # most are gone with the one they are in
+            mounts.umount2(path, mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
+
+
+def _kernel_mounts(pid: int) -> list[str]:
+    """Mount points, outermost first, of what must not be seen. /dev is docker's tmpfs of device nodes."""
+    found: list[str] = []
+    with open(f"/proc/{pid}/mountinfo", "rb") as file:
+        for line in file:
+            before, _, after = line.partition(b" - ")
+            place = before.split()[4].decode("unicode_escape").encode("latin-1")
+            if place == b"/dev" or after.split()[0].decode(errors="replace") in _KERNEL_FILE_SYSTEMS:
+                found.append(os.fsdecode(place))
+    return found
+
+
+def _enter_stopped(view: dict[str, Any], binds: bool) -> None:
+    wanted = view["binds"] if binds else []
+    libc.unshare(CLONE_NEWNS)
+    mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
+    copies = [mounts.clone_tree(mounts.AT_FDCWD, bind["source"], bind["recursive"]) for bind in wanted]
+    root = overlay.mount_overlay(view["lowers"], view["upper"], view["work"])
+    # any directory will do, and nobody else sees it there
+    place = os.open(view["upper"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mounts.move_mount(root, place, view["upper"])
+    os.close(place)
+    for bind, fd in zip(wanted, copies, strict=True):
+        if bind["readonly"]:
+            mounts.mount_setattr(fd, attributes=mounts.MOUNT_ATTR_RDONLY, recursive=bind["readonly_recursive"])
+        target = mounts.ensure_in_root(root, bind["destination"], os.path.isdir(f"/proc/self/fd/{fd}"))
+        mounts.move_mount(fd, target, bind["destination"])
+        os.close(target)
+        os.close(fd)
+    mounts.pivot_into(root)
+    os.close(root)
+
+
+def lower_of(view: dict[str, Any]) -> int:
+    """A descriptor of the tree below the writable one: the image as the container got it. Before enter(). Raises OSError."""
+    if len(view["lowers"]) == 1:  # overlayfs without an upper layer wants two
+        return os.open(view["lowers"][0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return overlay.mount_overlay(view["lowers"], "", "", mounts.MOUNT_ATTR_RDONLY)
