@@ -7,7 +7,7 @@ workers at it, and ends those that take too long.
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 from sampan.engine import mounting
@@ -19,6 +19,11 @@ from sampan.worker.client import Gone, WorkerPool
 
 PATIENCE_SECONDS = 10.0
 """How long a start or a removal waits for workers at the tree before it ends them."""
+
+_COMPARES = ("tree_changes",)
+"""Jobs that look at the layers below."""
+_UPPER_ONLY = ("tree_diff",)
+"""Jobs that look at nothing but the writable tree."""
 
 
 class Progress(Protocol):
@@ -51,11 +56,11 @@ class Trees:
                 raise Conflict(f"container {container.id} is being removed")
             task = None
             if container.is_running:
-                task = self._begin(container, job, args, fds, progress)
+                task = await self._begin(container, job, args, fds, progress)
             else:
                 async with container.lock:
                     if container.exited.is_set():  # else it has been started, or the rest of its end is still to come
-                        task = self._begin(container, job, args, fds, progress)
+                        task = await self._begin(container, job, args, fds, progress)
             try:
                 if task is not None:
                     return await self._outcome(container, task)
@@ -64,18 +69,17 @@ class Trees:
             if not container.is_running:
                 await container.exited.wait()
 
-    def _begin(
+    async def _begin(
         self, container: Container, job: str, args: dict[str, Any], fds: Sequence[int], progress: Progress
     ) -> asyncio.Task[dict[str, Any]]:
         """Start a job; from now on a start or removal knows of it."""
-        view, own = self._view(container, len(fds))
+        with ExitStack() as stack:
+            view, more = await self._view(container, job, len(fds), stack)
+            held = stack.pop_all()
 
         async def work() -> dict[str, Any]:
-            try:
-                return await self._workers.stream(job, {**args, "view": view}, [*fds, *own], progress)
-            finally:
-                for fd in own:
-                    os.close(fd)
+            with held:
+                return await self._workers.stream(job, {**args, "view": view}, [*fds, *more], progress)
 
         task = asyncio.get_running_loop().create_task(work())
         jobs = self._jobs.setdefault(container.id, set())
@@ -101,13 +105,32 @@ class Trees:
                 await task
             raise
 
-    def _view(self, container: Container, first_fd: int) -> tuple[dict[str, Any], list[int]]:
-        """The job's `view` argument and the descriptors that go with it."""
-        lowers, upper, work = self._snapshots.mounts(container.id)
-        view: dict[str, Any] = {"lowers": lowers, "upper": upper, "work": work}
+    async def _view(self, container: Container, job: str, first_fd: int, stack: ExitStack) -> tuple[dict[str, Any], list[int]]:
+        """The job's `view` argument and the descriptors that go with it, which the stack closes.
+
+        A running container: {upper, pid, pidfd}. A stopped one, to be mounted: {upper, work, lowers, binds}. pidfd is the index of a
+        descriptor; a lower is one, or a path.
+        """
+        view: dict[str, Any] = {"upper": self._snapshots.upper(container.id)}
+        fds: list[int] = []
         live = container.live
-        if container.is_running and live is not None and live.pidfd >= 0:
-            return {**view, "pid": container.state.pid, "pidfd": first_fd}, [os.dup(live.pidfd)]
+        running = container.is_running and live is not None and live.pidfd >= 0
+        if running and live is not None:
+            fds.append(os.dup(live.pidfd))
+            stack.callback(os.close, fds[0])
+            view |= {"pid": container.state.pid, "pidfd": first_fd}
+        if job in _COMPARES or (job not in _UPPER_ONLY and not running):
+            layers = stack.enter_context(await self._snapshots.mounts(container.id))
+            view |= {"work": layers.work, "lowers": []}
+            for lower in layers.lowers:
+                view["lowers"].append(lower if isinstance(lower, str) else first_fd + len(fds))
+                fds += [lower] if isinstance(lower, int) else []
+        if not running:
+            view["binds"] = self._binds(container)
+        return view, fds
+
+    def _binds(self, container: Container) -> list[dict[str, Any]]:
+        """What would be mounted into a stopped container, of the host's files; missing sources of `-v` are made, as by a start."""
         mounts = mounting.mounts_of_stored(container.host_config)
         with suppress(OSError):
             mounting.make_sources(mounts)
@@ -115,11 +138,11 @@ class Trees:
         taken = {mount.destination for mount in binds}
         binds += [own for own in self._own_mounts(container) if own.destination not in taken and os.path.exists(own.source)]
         # a mount within another comes after it
-        return {**view, "binds": [_bind(mount) for mount in sorted(binds, key=lambda mount: mount.destination.count("/"))]}, []
+        return [_bind(mount) for mount in sorted(binds, key=lambda mount: mount.destination.count("/"))]
 
     def nowhere(self, container: Container) -> int:
         """A directory in which a process without rights finds nothing. The caller closes it."""
-        return os.open(self._snapshots.mounts(container.id).work, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(self._snapshots.details(container.id)["WorkDir"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     async def quiesce(self, container: Container) -> None:
         """Return once no worker is at the tree; the caller sees to it that none begins (by the container's lock)."""

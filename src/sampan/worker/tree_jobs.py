@@ -201,7 +201,7 @@ def tree_export(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, A
 
 def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
     """args: view. Sends what differs from the image, some at a time: [kind (0 changed, 1 added, 2 deleted), path] -> count"""
-    lower = view.lower_of(args["view"])
+    lower = view.lower_of(args["view"], fds)
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
     confine.into_root(upper)
     count = 0

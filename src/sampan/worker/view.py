@@ -35,7 +35,7 @@ def enter(view: dict[str, Any], fds: Sequence[int], *, binds: bool) -> int:
     if "pidfd" in view:
         _enter_running(view["pid"], fds[view["pidfd"]], binds)
     else:
-        _enter_stopped(view, binds)
+        _enter_stopped(view, fds, binds)
     os.chdir("/")
     return bounding
 
@@ -81,12 +81,12 @@ def _kernel_mounts(pid: int) -> list[str]:
     return found
 
 
-def _enter_stopped(view: dict[str, Any], binds: bool) -> None:
+def _enter_stopped(view: dict[str, Any], fds: Sequence[int], binds: bool) -> None:
     wanted = view["binds"] if binds else []
     libc.unshare(CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
     copies = [mounts.clone_tree(mounts.AT_FDCWD, bind["source"], bind["recursive"]) for bind in wanted]
-    root = overlay.mount_overlay(view["lowers"], view["upper"], view["work"])
+    root = overlay.mount_overlay(_lowers(view, fds), view["upper"], view["work"])
     # any directory will do, and nobody else sees it there
     place = os.open(view["upper"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     mounts.move_mount(root, place, view["upper"])
@@ -102,8 +102,14 @@ def _enter_stopped(view: dict[str, Any], binds: bool) -> None:
     os.close(root)
 
 
-def lower_of(view: dict[str, Any]) -> int:
-    """A descriptor of the tree below the writable one: the image as the container got it. Before enter(). Raises OSError."""
-    if len(view["lowers"]) == 1:  # overlayfs without an upper layer wants two
-        return os.open(view["lowers"][0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return overlay.mount_overlay(view["lowers"], "", "", mounts.MOUNT_ATTR_RDONLY)
+def _lowers(view: dict[str, Any], fds: Sequence[int]) -> list[str | int]:
+    return [lower if isinstance(lower, str) else fds[lower] for lower in view["lowers"]]
+
+
+def lower_of(view: dict[str, Any], fds: Sequence[int]) -> int:
+    """A descriptor of the tree below the writable one: the image as the container got it. Raises OSError."""
+    lowers = _lowers(view, fds)
+    if len(lowers) > 1:
+        return overlay.mount_overlay(lowers, "", "", mounts.MOUNT_ATTR_RDONLY)
+    only = lowers[0]  # overlayfs without an upper layer wants two
+    return os.dup(only) if isinstance(only, int) else os.open(only, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
