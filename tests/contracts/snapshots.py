@@ -39,7 +39,9 @@ class Driver(NamedTuple):
         async def whole() -> None:
             workers = WorkerPool()
             try:
-                await asyncio.wait_for(body(self.make(workers)), 60)
+                snapshots = self.make(workers)
+                await asyncio.wait_for(body(snapshots), 60)
+                await snapshots.close()
             finally:
                 await workers.stop()
 

@@ -15,14 +15,16 @@ from typing import ClassVar, Final, Protocol
 
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
 from sampan.archive.recipe import RecipeWriter
-from sampan.archive.trees import remove_tree
+from sampan.archive.trees import measure_tree, remove_tree
 from sampan.linux.openat2 import openat2
 
 WHITEOUT: Final = b".wh."
 WHITEOUT_META: Final = b".wh..wh."
 OPAQUE: Final = b".wh..wh..opq"
 OPAQUE_XATTR: Final = "trusted.overlay.opaque"
-_OWN_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+OWN_XATTRS: Final = (b"trusted.overlay.", b"user.overlay.")
+_ID_MAX = 0xFFFFFFFF
+_MAJOR_MAX, _MINOR_MAX = 0xFFF, 0xFFFFF
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NODE_TYPE = {CHAR: stat.S_IFCHR, BLOCKDEV: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
@@ -58,6 +60,29 @@ class Reader(Protocol):
         """The current one's stored bytes."""
 
 
+def valid_numbers(entry: Entry) -> None:
+    """Owners and devices as the kernel can have them. Raises InvalidArchive."""
+    if entry.uid >= _ID_MAX or entry.gid >= _ID_MAX:
+        raise InvalidArchive(f"{printable(entry.name)}: invalid owner {entry.uid}:{entry.gid}")
+    if entry.major > _MAJOR_MAX or entry.minor > _MINOR_MAX:
+        raise InvalidArchive(f"{printable(entry.name)}: invalid device {entry.major}:{entry.minor}")
+
+
+def hidden_by(entry: Entry, base: bytes) -> bytes | None:
+    """The name that a whiteout hides; None for aufs' own bookkeeping. Raises InvalidArchive."""
+    if base.startswith(WHITEOUT_META):
+        return None
+    hidden = base[len(WHITEOUT) :]
+    if hidden in (b"", b".", b".."):
+        raise InvalidArchive(f"invalid whiteout {printable(entry.name)!r}")
+    return hidden
+
+
+def hard_link_missing(entry: Entry) -> InvalidArchive:
+    """The error for a hard link to what the tar does not have."""
+    return InvalidArchive(f"link {printable(entry.link)} {printable(entry.name)}: no such file or directory")
+
+
 class Applied:
     """What one tar came to."""
 
@@ -80,6 +105,10 @@ class LayerApplier:
         self._parent_name: bytes | None = None
         self._parent = -1
         self._directory_times: dict[bytes, int] = {}
+        self._waiting: list[tuple[bytes, Entry]] = []
+        """Hard links to what had not come yet"""
+        self._removed = False
+        """Whether something counted was replaced later"""
         self.result = Applied()
 
     def __enter__(self) -> "LayerApplier":
@@ -98,6 +127,7 @@ class LayerApplier:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
                     raise
                 raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
+        self._late_links()
         for name, mtime_ns in self._directory_times.items():
             parent, _, base = name.rpartition(b"/")
             # what a later entry removed or replaced has no time to set
@@ -108,12 +138,15 @@ class LayerApplier:
                         self._set_time(fd, base, mtime_ns)
                 finally:
                     os.close(fd)
+        if self._removed and self.whiteouts:
+            self.result.size = measure_tree(self._root)[0]
         return self.result
 
     def _one(self, entry: Entry, reader: Reader) -> None:
         name = clean(entry.name)
         if not name:
             return
+        valid_numbers(entry)
         parent_name, _, base = name.rpartition(b"/")
         parent = self._open_parent(parent_name)
         if self.whiteouts and base.startswith(WHITEOUT):
@@ -128,7 +161,7 @@ class LayerApplier:
             os.symlink(entry.link, base, dir_fd=parent)
             self.result.size += len(entry.link)
         elif entry.type == HARDLINK:
-            self._hard_link(entry, parent, base)
+            self._hard_link(entry, name, parent, base)
             return
         elif entry.type in _NODE_TYPE:
             os.mknod(base, _NODE_TYPE[entry.type] | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
@@ -188,17 +221,16 @@ class LayerApplier:
         if stat.S_ISDIR(there.st_mode) and entry.type == DIRECTORY:
             return True
         remove_tree(parent, base)
+        self._removed = True
         return entry.type != DIRECTORY
 
     def _whiteout(self, entry: Entry, parent: int, base: bytes) -> None:
         if base == OPAQUE:
             os.setxattr(parent, OPAQUE_XATTR, b"y")
             return
-        if base.startswith(WHITEOUT_META):
-            return  # aufs' own bookkeeping
-        hidden = base[len(WHITEOUT) :]
-        if hidden in (b"", b".", b".."):
-            raise InvalidArchive(f"invalid whiteout {printable(entry.name)!r}")
+        hidden = hidden_by(entry, base)
+        if hidden is None:
+            return
         try:
             there = os.stat(hidden, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -238,20 +270,42 @@ class LayerApplier:
         for piece in reader.data():
             write_all(fd, piece)
 
-    def _hard_link(self, entry: Entry, parent: int, base: bytes) -> None:
-        target_parent, _, target = clean(entry.link).rpartition(b"/")
-        if not target:
+    def _hard_link(self, entry: Entry, name: bytes, parent: int, base: bytes) -> None:
+        if not clean(entry.link):
             raise InvalidArchive(f"invalid hardlink {printable(entry.name)!r} -> {printable(entry.link)!r}")
+        if not self._link(entry, parent, base):
+            self._waiting.append((name, entry))
+
+    def _link(self, entry: Entry, parent: int, base: bytes) -> bool:
+        """Make a hard link; False when its target is not there (yet)."""
+        target_parent, _, target = clean(entry.link).rpartition(b"/")
         try:
             fd = openat2(self._root, target_parent or b".", _DIRECTORY_FLAGS)
         except FileNotFoundError:
-            raise InvalidArchive(f"link {printable(entry.link)} {printable(entry.name)}: no such file or directory") from None
+            return False
         try:
             os.link(target, base, src_dir_fd=fd, dst_dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
-            raise InvalidArchive(f"link {printable(entry.link)} {printable(entry.name)}: no such file or directory") from None
+            return False
         finally:
             os.close(fd)
+        return True
+
+    def _late_links(self) -> None:
+        """Links to later entries. A later entry of the link's own name has won."""
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for name, entry in waiting:
+                parent_name, _, base = name.rpartition(b"/")
+                try:
+                    if not self._link(entry, self._open_parent(parent_name), base):
+                        self._waiting.append((name, entry))
+                except FileExistsError:
+                    continue
+                except OSError as error:
+                    raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
+            if len(self._waiting) == len(waiting):
+                raise hard_link_missing(self._waiting[0][1])
 
     def _owner_of(self, entry: Entry) -> tuple[int, int]:
         """(uid, gid) an entry is to have; -1 leaves it as it is."""
@@ -273,7 +327,7 @@ class LayerApplier:
 
 def _set_xattr(target: int | bytes, key: bytes, value: bytes) -> None:
     """Set one; those that the file system does not have are left out, as docker does. overlayfs' own are never taken from an archive."""
-    if key.startswith(_OWN_XATTRS):
+    if key.startswith(OWN_XATTRS):
         return
     try:
         if isinstance(target, int):

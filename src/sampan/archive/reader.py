@@ -24,6 +24,8 @@ _ZERO_BLOCK = bytes(BLOCK)
 _DECIMAL_TIME = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
 _DECIMAL = re.compile(rb"\d{1,19}")
 _SIZE_MAX = (1 << 63) - 1
+_TIME_MAX = (1 << 63) - 1
+"""Seconds that a time_t holds; file systems hold less, and the kernel then takes what is nearest."""
 
 
 class InvalidArchive(ValueError):
@@ -41,7 +43,7 @@ class Entry:
         self.uid = _number(header, 108, 8)
         self.gid = _number(header, 116, 8)
         self.size = self.stored = _number(header, 124, 12)
-        self.mtime_ns = _number(header, 136, 12, signed=True) * 1_000_000_000
+        self.mtime_ns = _clamped(_number(header, 136, 12, signed=True) * 1_000_000_000)
         self.type = REGULAR if header[156:157] in (b"\0", _CONTIGUOUS) else header[156:157]
         self.link = _text(header, 157, 100)
         self.major = self.minor = 0
@@ -129,7 +131,11 @@ def _pax_time(value: bytes) -> int:
     if match is None:
         raise InvalidArchive("invalid PAX record")
     ns = int(match[2]) * 1_000_000_000 + int((match[3] or b"").ljust(9, b"0")[:9])
-    return -ns if match[1] else ns
+    return _clamped(-ns if match[1] else ns)
+
+
+def _clamped(ns: int) -> int:
+    return max(min(ns, _TIME_MAX * 1_000_000_000), -_TIME_MAX * 1_000_000_000)
 
 
 def _fragments(numbers: list[int], size: int) -> list[tuple[int, int]]:

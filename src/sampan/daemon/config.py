@@ -377,8 +377,8 @@ def check_modes(config: DaemonConfig) -> None:
         raise KeyProblem(
             "default-ipc-mode", f'default IPC mode setting ({config.default_ipc_mode}) is invalid; use "shareable" or "private"'
         )
-    if config.storage_driver not in ("", "overlay", "overlay2"):
-        raise KeyProblem("storage-driver", f"driver not supported: {config.storage_driver} (Sampan has overlay2)")
+    if config.storage_driver not in ("", "overlay", "overlay2", "erofs"):
+        raise KeyProblem("storage-driver", f"driver not supported: {config.storage_driver} (Sampan has erofs and overlay2)")
     for option in config.exec_opts:
         if option not in ("native.cgroupdriver=cgroupfs", "native.cgroupdriver="):
             raise KeyProblem("exec-opts", f"invalid exec-opt: {option}: Sampan has native.cgroupdriver=cgroupfs")

@@ -35,7 +35,9 @@ from sampan.logs import options
 from sampan.network.bridge import BridgeNetwork
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient, spawn_keeper
 from sampan.runtime.protocol import Message
-from sampan.snapshot.probe import probe_overlay
+from sampan.snapshot import probe
+from sampan.snapshot.erofs import ErofsLayers
+from sampan.snapshot.formats import LayerFormat
 from sampan.snapshot.store import LayeredSnapshots
 from sampan.spec.docker_api.container import HostConfig
 from sampan.state.containers import ContainerRepository, MetaRepository
@@ -76,6 +78,19 @@ async def _bridge(config: DaemonConfig, stack: AsyncExitStack) -> BridgeNetwork 
     return bridge
 
 
+def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: WorkerPool) -> LayeredSnapshots:
+    """The snapshot store with the driver that works here, or that was asked for. Raises SystemFailure."""
+    wanted = "overlay2" if config.storage_driver == "overlay" else config.storage_driver
+    driver, status, missing = probe.choose(paths.data_root, wanted)
+    if missing and not wanted:
+        log.info("storage driver overlay2: %s", missing)
+
+    def more(empty: Path) -> list[LayerFormat]:
+        return [ErofsLayers(paths.data_root / "erofs", empty, workers)]
+
+    return LayeredSnapshots(paths.data_root, database, workers, driver=driver, more=more, status=status)
+
+
 async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     """Make every part; stack closes them. Raises EngineError, OSError when one cannot be had."""
     clock = SystemClock()
@@ -89,8 +104,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     workers = WorkerPool(python=sys.executable)
     await workers.start()
     stack.push_async_callback(workers.stop)
-    probe_overlay(paths.data_root)
-    snapshots = LayeredSnapshots(paths.data_root, database, workers)
+    snapshots = _snapshots(config, paths, database, workers)
     stack.push_async_callback(snapshots.close)
 
     def users_of(image: ImageId) -> list[ImageUser]:

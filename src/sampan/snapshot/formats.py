@@ -12,6 +12,11 @@ from sampan.snapshot.api import Unpacked
 from sampan.state.layers import LayerRow
 from sampan.worker.client import WorkerPool
 
+INIT_DIRECTORIES = ("dev", "dev/pts", "dev/shm", "etc", "proc", "sys")
+INIT_FILES = (".dockerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf", "dev/console")
+INIT = (*INIT_DIRECTORIES, *INIT_FILES, "etc/mtab")
+"""What lies below all layers of a container: targets of bind mounts."""
+
 
 class LayerFormat(Protocol):
     """Layers of one kind. A layer's name is that in its row's `directory`."""

@@ -15,7 +15,7 @@ Layer directories have short names: mount(2) takes at most one page of options.
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -23,15 +23,13 @@ from pathlib import Path
 from sampan.digest import ChainId, DiffId
 from sampan.errors import Conflict, NotFound, SystemFailure
 from sampan.snapshot.api import Layer, Mounts, Unpacked, Usage
-from sampan.snapshot.formats import DirectoryLayers, LayerFormat, discard_tree
+from sampan.snapshot.formats import INIT_DIRECTORIES, INIT_FILES, DirectoryLayers, LayerFormat, discard_tree
 from sampan.state.database import Database
 from sampan.state.layers import LayerRepository, LayerRow
 from sampan.worker.client import WorkerPool
 
 _NO_PARENT = "none"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_INIT_DIRECTORIES = ("dev", "dev/pts", "dev/shm", "etc", "proc", "sys")
-_INIT_FILES = (".dockerenv", "etc/hostname", "etc/hosts", "etc/resolv.conf", "dev/console")
 _OVERLAY_MAX = 500
 """Lower layers of one overlay (OVL_MAX_STACK)."""
 
@@ -48,10 +46,13 @@ class LayeredSnapshots:
         workers: WorkerPool,
         *,
         driver: str = "overlay2",
-        formats: Sequence[LayerFormat] = (),
+        more: Callable[[Path], Sequence[LayerFormat]] = lambda _empty: (),
         status: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """Use (and make) `overlay/` below the data root. formats: besides directories; new layers get the first. Raises OSError."""
+        """Use (and make) `overlay/` below the data root. more: formats besides directories, given an empty directory. Raises OSError.
+
+        driver: overlay2, or the format that new layers get.
+        """
         self._root = root / "overlay"
         self.driver = driver
         self.status: tuple[tuple[str, str], ...] = tuple(status)
@@ -62,9 +63,9 @@ class LayeredSnapshots:
         for name in ("l", "r", "c", "empty", "trash"):
             (self._root / name).mkdir(mode=0o710, parents=True, exist_ok=True)
         self._make_init()
-        every: list[LayerFormat] = [*formats, DirectoryLayers(self._root, workers)]
+        every: list[LayerFormat] = [DirectoryLayers(self._root, workers), *more(self._root / "empty")]
         self._formats = {item.driver: item for item in every}
-        self._format = every[0]
+        self._format = self._formats.get(driver, every[0])
         self._layers: dict[ChainId, LayerRow] = {row.chain_id: row for row in self._rows.all()}
         self._stacks: dict[ChainId | None, tuple[LayerRow, ...]] = {None: ()}
         self._parents: dict[str, ChainId | None] = {}
@@ -75,12 +76,12 @@ class LayeredSnapshots:
         if (init / ".dockerenv").exists():
             return
         init.mkdir(mode=0o755, exist_ok=True)
-        for name in _INIT_DIRECTORIES:
+        for name in INIT_DIRECTORIES:
             (init / name).mkdir(mode=0o755, exist_ok=True)
             (init / name).chmod(0o755)
         with suppress(FileExistsError):
             (init / "etc/mtab").symlink_to("/proc/mounts")
-        for name in reversed(_INIT_FILES):  # .dockerenv last: it says that all the others are there
+        for name in reversed(INIT_FILES):  # .dockerenv last: it says that all the others are there
             (init / name).touch(mode=0o755)
             (init / name).chmod(0o755)
         init.chmod(0o755)

@@ -47,8 +47,11 @@ def into_root(root_fd: int) -> None:
     prctl.set_no_new_privs()
 
 
-def into_nothing(root_fd: int) -> None:
-    """Give up everything: another root, user nobody, no capability. For the decompressors, which are C libraries."""
+def into_nothing(root_fd: int, *, writes: bool = False) -> None:
+    """Give up everything: another root, user nobody, no capability. For the decompressors, which are C libraries.
+
+    writes: files that are open already may grow.
+    """
     os.fchdir(root_fd)
     if os.geteuid() == 0:
         with suppress(OSError):
@@ -58,4 +61,5 @@ def into_nothing(root_fd: int) -> None:
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     prctl.set_no_new_privs()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    if not writes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

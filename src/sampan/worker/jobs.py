@@ -3,11 +3,12 @@
 import errno
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from sampan.archive import compression, recipe
+from sampan.archive import compression, layerfile, recipe
 from sampan.archive.apply import LayerApplier
 from sampan.archive.reader import TarReader
 from sampan.archive.recipe import RecipeWriter
@@ -72,31 +73,48 @@ class Decompressor:
         return text or ("decompressor was killed" if os.WIFSIGNALED(status) else "")
 
 
-def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """fds: the archive, the empty directory to fill, a file for its recipe. -> diff_id, size, entries. All is on disk when it returns."""
-    archive, root_fd, recipe_fd = fds
+@contextmanager
+def _plain(archive: int, root_fd: int, confinement: Callable[[], None]) -> Iterator[compression.Read]:
+    """The plain bytes of a stream, read by a confined process; leaving the block checks that the decompressor was content."""
     head, read = compression.peek(reader_of(archive))
     kind = compression.detect(head)
     child = Decompressor(kind, head, archive, root_fd) if kind else None
-    confine.into_root(root_fd)
-    source = Source(read if child is None else reader_of(child.output))
-    notes = RecipeWriter(recipe_fd)
-    source.tee = notes.raw
+    confinement()
     try:
-        with LayerApplier(root_fd, notes) as applier:
-            applied = applier.apply(TarReader(source))
-        source.drain()
-        notes.finish()
+        yield read if child is None else reader_of(child.output)
     except Exception:
         if child is not None and (text := child.finish()):
             raise compression.CompressionError(text) from None
         raise
     if child is not None and (text := child.finish()):
         raise compression.CompressionError(text)
+
+
+def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: the archive, the empty directory to fill, a file for its recipe. -> diff_id, size, entries. All is on disk when it returns."""
+    archive, root_fd, recipe_fd = fds
+    with _plain(archive, root_fd, lambda: confine.into_root(root_fd)) as read:
+        source = Source(read)
+        notes = RecipeWriter(recipe_fd)
+        source.tee = notes.raw
+        with LayerApplier(root_fd, notes) as applier:
+            applied = applier.apply(TarReader(source))
+        source.drain()
+        notes.finish()
     if not source.consumed:
         raise compression.CompressionError("unexpected EOF")
     syncfs(root_fd)
     return {"diff_id": "sha256:" + source.hexdigest(), "size": applied.size, "entries": applied.entries}
+
+
+def index(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: the archive, a new file, an empty directory. -> diff_id, size, entries. The file is a layer file, on disk when it returns."""
+    archive, output, root_fd = fds
+    with _plain(archive, root_fd, lambda: confine.into_nothing(root_fd, writes=True)) as read:
+        result = layerfile.write(read, output)
+    if not result.tar_size:
+        raise compression.CompressionError("unexpected EOF")
+    return {"diff_id": "sha256:" + result.digest, "size": result.size, "entries": result.entries}
 
 
 def usage(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -126,22 +144,50 @@ def archive(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: a layer's directory, its recipe, where to write. args: diff_id. -> size. The tar is exactly what was unpacked."""
     root_fd, recipe_fd, output = fds
     confine.into_root(root_fd)
+    return _copy_out(recipe.assemble(recipe_fd, root_fd), output, args["diff_id"])
+
+
+def archive_file(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: a layer file, where to write, an empty directory. args: diff_id. -> size. The tar in it."""
+    layer, output, root_fd = fds
+    confine.into_nothing(root_fd, writes=True)
+    return _copy_out(layerfile.tar_of(layer), output, args["diff_id"])
+
+
+def fold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: a new file, an empty directory, the directory of layer files. args: uuid (hex), names (top first), kept. -> entries.
+
+    The file is one index of the tree that the layers come to, on disk when it returns.
+    """
+    output, root_fd, directory = fds
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(args["names"]) + 64,) * 2)
+    layers = [os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory) for name in args["names"]]
+    os.close(directory)
+    confine.into_nothing(root_fd, writes=True)
+    kept = frozenset(name.encode() for name in args["kept"])
+    return {"entries": layerfile.fold(layers, output, bytes.fromhex(args["uuid"]), kept)}
+
+
+def _copy_out(pieces: Iterator[bytes], output: int, diff_id: str) -> dict[str, Any]:
     digest = hashlib.sha256()
     size = 0
-    for piece in recipe.assemble(recipe_fd, root_fd):
+    for piece in pieces:
         digest.update(piece)
         size += len(piece)
         view = memoryview(piece)
         while view:
             view = view[os.write(output, view) :]
-    if "sha256:" + digest.hexdigest() != args["diff_id"]:
+    if "sha256:" + digest.hexdigest() != diff_id:
         raise OSError("the layer's files are not what was unpacked: its archive cannot be made again")
     return {"size": size}
 
 
 JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {
     "unpack": unpack,
+    "index": index,
+    "fold": fold,
     "archive": archive,
+    "archive_file": archive_file,
     "usage": usage,
     "empty": empty,
 }

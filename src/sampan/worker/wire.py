@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_PACKET = 128 * 1024
-MAX_FDS = 64
+MAX_FDS = 16
 ERROR_TEXT_MAX = 8192
 
 

@@ -1,7 +1,6 @@
 """The overlay driver keeps the snapshot contract on a real file system with real mounts."""
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +16,6 @@ from sampan.worker.client import WorkerPool
 from tests.contracts.snapshots import Driver, SnapshotsContract
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """Not below /tmp, which may be a tmpfs or an overlay."""
-    with tempfile.TemporaryDirectory(prefix="sampan-test-", dir="/var/tmp") as path:
-        yield Path(path)
 
 
 class TestOverlay(SnapshotsContract):

@@ -1,0 +1,348 @@
+"""A layer's tar as a tree in memory: what sampan.archive.apply would extract, without extracting it. Pure; the data stays in the tar.
+
+The rules are those of apply, step by step; tests hold the two against each other.
+"""
+
+import errno
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from sampan.archive.apply import OPAQUE, OPAQUE_XATTR, OWN_XATTRS, clean, hard_link_missing, hidden_by, printable, valid_numbers
+from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
+
+_NAME_MAX = 255
+_PATH_MAX = 4095
+_LINKS_MAX = 40
+_XATTR_MAX = 65535
+"""EROFS has 16 bits for the length of a value: one byte less than the kernel takes elsewhere."""
+_XATTR_TOTAL_MAX = 65536
+"""What listxattr can give (XATTR_LIST_MAX); also keeps an inode's attributes far below EROFS's 256 KiB."""
+_NODE_TYPE = {CHAR: stat.S_IFCHR, BLOCKDEV: stat.S_IFBLK, FIFO: stat.S_IFIFO}
+_USER, _TRUSTED, _SECURITY = b"user.", b"trusted.", b"security."
+_ACLS: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_TAGS: Final = (0x01, 0x02, 0x04, 0x08, 0x10, 0x20)
+
+
+class Node:
+    """An inode. Where its data is: `block` (counted in 512 bytes from the tar's start) of the tar, or of the copies behind it."""
+
+    __slots__ = ("block", "children", "copy", "gid", "link", "mode", "mtime_ns", "nid", "nlink", "rdev", "size", "uid", "xattrs")
+
+    def __init__(self, mode: int, mtime_ns: int = 0) -> None:
+        self.mode = mode
+        self.uid = self.gid = 0
+        self.mtime_ns = mtime_ns
+        self.size = self.block = self.nid = self.nlink = 0
+        self.copy = False
+        self.rdev = (0, 0)
+        self.link = b""
+        self.xattrs: dict[bytes, bytes] = {}
+        self.children: dict[bytes, Node] | None = {} if stat.S_ISDIR(mode) else None
+
+    @property
+    def is_whiteout(self) -> bool:
+        """Whether overlayfs takes it as one."""
+        return stat.S_ISCHR(self.mode) and self.rdev == (0, 0)
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether overlayfs shows nothing of lower directories in it."""
+        return OPAQUE_XATTR.encode() in self.xattrs
+
+
+class Copy:
+    """Data of a sparse file that has to lie at its real offsets: fragments (offset in the file, in the tar, length), bytes."""
+
+    __slots__ = ("block", "fragments")
+
+    def __init__(self, block: int, fragments: list[tuple[int, int, int]]) -> None:
+        self.block, self.fragments = block, fragments
+
+
+class LayerTree:
+    """Takes entries in order by add(); then finish()."""
+
+    def __init__(self) -> None:
+        self.root = Node(stat.S_IFDIR | 0o755)
+        self.entries = 0
+        self.copies: list[Copy] = []
+        self.copied_blocks = 0
+        self._parent_name: bytes | None = None
+        self._parent = self.root
+        self._waiting: list[tuple[bytes, bytes, Entry]] = []
+        """Hard links to what had not come yet: (name, target, entry)"""
+
+    def add(self, entry: Entry, offset: int) -> None:
+        """One entry whose stored data begins offset bytes into the tar. Raises InvalidArchive."""
+        self.entries += 1
+        try:
+            self._one(entry, offset)
+        except OSError as error:
+            raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
+
+    def finish(self) -> int:
+        """Resolve what waited, count links. Returns the sum of file sizes, as docker counts layers. Raises InvalidArchive."""
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for name, target, entry in waiting:
+                try:
+                    self._late_link(name, target, entry)
+                except OSError as error:
+                    raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
+            if len(self._waiting) == len(waiting):
+                raise hard_link_missing(self._waiting[0][2])
+        return count_links(self.root)
+
+    def _one(self, entry: Entry, offset: int) -> None:
+        name = clean(entry.name)
+        if not name:
+            return
+        valid_numbers(entry)
+        parent_name, _, base = name.rpartition(b"/")
+        children = self._open_parent(parent_name, entry)
+        if len(base) > _NAME_MAX:
+            raise OSError(errno.ENAMETOOLONG, "")
+        if base.startswith(b".wh."):
+            self._whiteout(entry, base)
+            return
+        kind = entry.type
+        there = children.get(base)
+        merges = kind == DIRECTORY and there is not None and there.children is not None
+        if there is not None and not merges:
+            del children[base]
+        if kind == HARDLINK:
+            self._hard_link(entry, name, children, base)
+            return
+        if merges and there is not None:
+            node = there
+            node.mode = stat.S_IFDIR | entry.mode
+        elif kind == REGULAR:
+            node = Node(stat.S_IFREG | entry.mode)
+            self._data(node, entry, offset)
+        elif kind == DIRECTORY:
+            node = Node(stat.S_IFDIR | entry.mode)
+        elif kind == SYMLINK:
+            if not 0 < len(entry.link) <= _PATH_MAX:
+                raise OSError(errno.ENAMETOOLONG if entry.link else errno.ENOENT, "")
+            node = Node(stat.S_IFLNK | 0o777)
+            node.link = entry.link
+            node.size = len(entry.link)
+        elif kind in _NODE_TYPE:
+            node = Node(_NODE_TYPE[kind] | entry.mode)
+            node.rdev = (entry.major, entry.minor)
+        else:
+            raise InvalidArchive(f"unhandled tar header type {kind[0]}")
+        node.uid, node.gid, node.mtime_ns = entry.uid, entry.gid, entry.mtime_ns
+        if entry.xattrs:
+            _set_xattrs(node, entry.xattrs)
+        children[base] = node
+
+    def _open_parent(self, name: bytes, entry: Entry) -> dict[bytes, Node]:
+        if name != self._parent_name:
+            self._parent = self._directory(name, entry.mtime_ns)
+            self._parent_name = name
+        children = self._parent.children
+        assert children is not None
+        return children
+
+    def _find(self, path: bytes) -> Node:
+        """A directory by its path, symlinks followed inside the root. Raises OSError as openat2 does."""
+        if len(path) > _PATH_MAX:
+            raise OSError(errno.ENAMETOOLONG, "")
+        stack = [self.root]
+        pending = path.split(b"/")[::-1]
+        links = 0
+        while pending:
+            part = pending.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                if len(stack) > 1:
+                    stack.pop()
+                continue
+            if len(part) > _NAME_MAX:
+                raise OSError(errno.ENAMETOOLONG, "")
+            children = stack[-1].children
+            assert children is not None
+            child = children.get(part)
+            if child is None:
+                raise FileNotFoundError(errno.ENOENT, "")
+            if child.children is not None:
+                stack.append(child)
+            elif child.link:
+                links += 1
+                if links > _LINKS_MAX:
+                    raise OSError(errno.ELOOP, "")
+                if child.link.startswith(b"/"):
+                    del stack[1:]
+                pending += child.link.split(b"/")[::-1]
+            else:
+                raise NotADirectoryError(errno.ENOTDIR, "")
+        return stack[-1]
+
+    def _directory(self, path: bytes, mtime_ns: int) -> Node:
+        """The same, made where it is missing: root's, 0755, as old as what is in it."""
+        missing: list[bytes] = []
+        while True:
+            try:
+                node = self._find(path)
+                break
+            except FileNotFoundError:
+                path, _, base = path.rpartition(b"/")
+                missing.append(base)
+        for part in reversed(missing):
+            assert node.children is not None
+            if part in node.children:  # a symlink to nowhere
+                raise FileExistsError(errno.EEXIST, "")
+            if len(part) > _NAME_MAX:
+                raise OSError(errno.ENAMETOOLONG, "")
+            child = Node(stat.S_IFDIR | 0o755, mtime_ns)
+            node.children[part] = child
+            node = child
+        return node
+
+    def _whiteout(self, entry: Entry, base: bytes) -> None:
+        if base == OPAQUE:
+            self._parent.xattrs[OPAQUE_XATTR.encode()] = b"y"
+            return
+        hidden = hidden_by(entry, base)
+        if hidden is None:
+            return
+        assert self._parent.children is not None
+        there = self._parent.children.get(hidden)
+        if there is None:
+            node = Node(stat.S_IFCHR, entry.mtime_ns)
+            node.uid, node.gid = entry.uid, entry.gid
+            self._parent.children[hidden] = node
+        elif there.children is not None:
+            there.xattrs[OPAQUE_XATTR.encode()] = b"y"
+
+    def _hard_link(self, entry: Entry, name: bytes, children: dict[bytes, Node], base: bytes) -> None:
+        target = clean(entry.link)
+        if not target:
+            raise InvalidArchive(f"invalid hardlink {printable(entry.name)!r} -> {printable(entry.link)!r}")
+        node = self._target(target)
+        if node is None:
+            self._waiting.append((name, target, entry))
+        else:
+            children[base] = node
+
+    def _target(self, path: bytes) -> Node | None:
+        """What a hard link names, or None when it is not there (yet)."""
+        parent, _, base = path.rpartition(b"/")
+        try:
+            children = self._find(parent).children
+        except FileNotFoundError:
+            return None
+        assert children is not None
+        node = children.get(base)
+        if node is not None and node.children is not None:
+            raise PermissionError(errno.EPERM, "")
+        return node
+
+    def _late_link(self, name: bytes, target: bytes, entry: Entry) -> None:
+        node = self._target(target)
+        if node is None:
+            self._waiting.append((name, target, entry))
+            return
+        parent_name, _, base = name.rpartition(b"/")
+        children = self._directory(parent_name, entry.mtime_ns).children
+        assert children is not None
+        children.setdefault(base, node)  # a later entry of the name wins
+
+    def _data(self, node: Node, entry: Entry, offset: int) -> None:
+        node.size = entry.size
+        if entry.sparse is None:
+            node.block = offset >> 9
+            return
+        node.copy, node.block = True, self.copied_blocks
+        fragments: list[tuple[int, int, int]] = []
+        for at, length in entry.sparse:
+            fragments.append((at, offset, length))
+            offset += length
+        self.copies.append(Copy(node.block, fragments))
+        self.copied_blocks += -(-entry.size >> 9)
+
+
+def walk(root: Node) -> Iterator[Node]:
+    """Every inode once, parents before children."""
+    seen = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        if node.children is not None:
+            for child in node.children.values():
+                if child.children is not None:
+                    stack.append(child)
+                elif id(child) not in seen:
+                    seen.add(id(child))
+                    stack.append(child)
+
+
+def count_links(root: Node) -> int:
+    """Set every nlink. Returns the sum of the sizes of files and symlinks, each inode once, bytes."""
+    total = 0
+    for node in walk(root):
+        node.nlink = 0
+        total += node.size
+    for node in walk(root):
+        if node.children is not None:
+            for child in node.children.values():
+                child.nlink += 1
+    count_directories(root)
+    return total
+
+
+def count_directories(root: Node) -> None:
+    """Set the nlink of directories; find(1) and others draw conclusions from it."""
+    for node in walk(root):
+        if node.children is not None:
+            node.nlink = 2 + sum(child.children is not None for child in node.children.values())
+
+
+def _set_xattrs(node: Node, xattrs: dict[bytes, bytes]) -> None:
+    """What setxattr(2) would keep; others are left out, as docker does. Raises OSError for what it would refuse."""
+    ordinary = stat.S_ISREG(node.mode) or stat.S_ISDIR(node.mode)
+    for key, value in xattrs.items():
+        if key.startswith(OWN_XATTRS):
+            continue
+        if key in _ACLS:
+            if stat.S_ISLNK(node.mode) or (key == _ACLS[1] and not stat.S_ISDIR(node.mode)):
+                continue
+            _check_acl(value)
+        elif key.startswith(_USER):
+            if not ordinary:
+                continue
+        elif not key.startswith((_TRUSTED, _SECURITY)):
+            continue
+        name = key.partition(b".")[2]
+        if not name or len(key) > _NAME_MAX:
+            raise OSError(errno.ERANGE if name else errno.EINVAL, "")
+        if len(value) > _XATTR_MAX:
+            raise OSError(errno.E2BIG, "")
+        if key == b"security.capability":
+            _check_capability(value)
+        node.xattrs[key] = value
+    if sum(len(key) + len(value) + 8 for key, value in node.xattrs.items()) > _XATTR_TOTAL_MAX:
+        raise OSError(errno.ENOSPC, "")
+
+
+def _check_acl(value: bytes) -> None:
+    """The kernel's own checks of an ACL (posix_acl_from_xattr): else every access to the file would fail."""
+    entries = [_ACL_ENTRY.unpack_from(value, at) for at in range(4, len(value) - 7, 8)]
+    if len(value) % 8 != 4 or value[:4] != b"\2\0\0\0" or any(tag not in _ACL_TAGS or perm > 7 for tag, perm, _ in entries):
+        raise OSError(errno.EINVAL, "")
+    if len(value) > 4 and [tag for tag, _, _ in entries if tag in (0x01, 0x04, 0x20)] != [0x01, 0x04, 0x20]:
+        raise OSError(errno.EINVAL, "")
+
+
+def _check_capability(value: bytes) -> None:
+    """File capabilities of revision 2 or 3 (cap_convert_nscap)."""
+    revision = {20: 2, 24: 3}.get(len(value))
+    if revision is None or value[3] != revision:
+        raise OSError(errno.EINVAL, "")
