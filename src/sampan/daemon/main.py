@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from sampan.api.server import group_id, tcp_listener, tls_context, unix_listener
 from sampan.daemon.config import DaemonConfig, parse_command_line
+from sampan.daemon.shutdown import end_helpers, stop_all
 from sampan.daemon.wiring import EngineParts, wire
-from sampan.errors import EngineError, NotModified, SystemFailure
+from sampan.errors import EngineError, SystemFailure
 from sampan.linux import prctl
 
 log = logging.getLogger("sampand")
@@ -72,22 +73,6 @@ async def _listen(config: DaemonConfig, parts: EngineParts) -> None:
             raise SystemFailure(f"unsupported address {host}: use unix:// or tcp://")
 
 
-async def _stop_containers(config: DaemonConfig, parts: EngineParts) -> None:
-    """As docker does without live-restore: all are stopped, none longer than the shutdown timeout."""
-
-    async def stop(container_id: str) -> None:
-        with contextlib.suppress(EngineError, NotModified):
-            await parts.service.stop(container_id, timeout=config.shutdown_timeout, signal="")
-
-    running = [container for container in parts.containers if container.is_running]
-    await asyncio.gather(*(stop(container.id) for container in running))
-    for container in running:
-        # Stopped by the daemon, not by the user: `always` and `unless-stopped` start them again with the daemon.
-        with contextlib.suppress(EngineError):
-            parts.runner.forget_manual_stop(container)
-    await parts.runner.settle()
-
-
 async def serve(config: DaemonConfig) -> None:
     """Run the engine until a signal asks for its end."""
     loop = asyncio.get_running_loop()
@@ -100,8 +85,9 @@ async def serve(config: DaemonConfig) -> None:
         log.info("API listen on %s", ", ".join(config.hosts))
         await stopping.wait()
         if not config.live_restore:
-            await _stop_containers(config, parts)
+            await stop_all(parts.service, parts.containers, parts.runner, config.shutdown_timeout)
         await parts.server.stop()
+        await end_helpers(parts.containers, parts.runner)
 
 
 def entry() -> None:

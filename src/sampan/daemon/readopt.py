@@ -1,55 +1,86 @@
-"""Keeper and supervisor died at once while sampand lives: give the new ones every running container, from the handles sampand holds."""
+"""Keeper or supervisor are new ones: they get what sampand holds and neither has from the other, and its clients follow again."""
 
 import asyncio
 import contextlib
 import logging
 import os
 
+from sampan.engine.exec import ExecService
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Runner
-from sampan.errors import EngineError
-from sampan.runtime import recovery
+from sampan.errors import EngineError, Unavailable
+from sampan.runtime.protocol import Message
 
 log = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 0.3
-"""Time for a new keeper to get from a living supervisor what it can: only what is missing after that is ours to give."""
+SETTLE_SECONDS = 30.0
+POLL_SECONDS = 0.01
 
 
-async def readopt(containers: Containers, runner: Runner) -> None:
-    """Hand over what keeper or supervisor do not know. Safe to call at any time: what they know is left alone."""
-    await asyncio.sleep(SETTLE_SECONDS)
-    try:
-        hello, _ = await runner.keeper.link.request({"op": "hello", "role": "sampand"})
-        streams = {stream["key"] for stream in hello.get("streams", ())}
-        procs = {proc["key"] for proc in await runner.supervisor.procs()}
-        for container in list(containers):
-            if container.is_running and container.live is not None:
-                await _hand_over(container, runner, known_stream=container.key in streams, known_proc=container.key in procs)
-    except EngineError as error:
-        log.warning("containers could not be handed to the new keeper: %s", error.message)
+class Readopter:
+    """One for all containers: what came back first waits for the other."""
 
+    def __init__(self, containers: Containers, runner: Runner, execs: ExecService) -> None:
+        self._containers, self._runner, self._execs = containers, runner, execs
+        self._lock = asyncio.Lock()
+        self.restored = False
+        """Set once restore.py is through: before, nothing is held that could be handed over."""
 
-async def _hand_over(container: Container, runner: Runner, *, known_stream: bool, known_proc: bool) -> None:
-    live, state = container.live, container.state
-    if live is None or (known_stream and known_proc):
-        return
-    key, tty = live.key, container.config.tty
-    settings = runner.log_settings(container)
-    pipes = {} if known_stream else recovery.reopen_pipes(state.pid, recovery.Inodes(*state.pipes))
-    pipes.pop("stdin", None)
-    held = {**pipes, **({"stdin": live.stdin} if live.stdin is not None else {})}
-    try:
+    async def settled(self) -> tuple[dict[str, Message], dict[str, Message]]:
+        """Streams of the keeper and processes of the supervisor by key, once both have told each other all. Raises EngineError."""
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while True:
+                    with contextlib.suppress(Unavailable):
+                        hello, _ = await self._runner.keeper.link.request({"op": "hello", "role": "sampand"})
+                        if hello.get("settled"):
+                            procs = await self._runner.supervisor.procs()
+                            return {item["key"]: item for item in hello["streams"]}, {item["key"]: item for item in procs}
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise Unavailable("keeper and supervisor do not find each other") from None
+
+    async def readopt(self) -> None:
+        """Hand over what is missing. Safe to call at any time: what they know is left alone."""
+        if not self.restored:
+            return
+        async with self._lock:
+            try:
+                streams, procs = await self.settled()
+                await self._execs.hand_over(procs)
+                for container in self._containers:
+                    if container.live is not None and container.live.pidfd >= 0:
+                        await self.hand_over(container, known_stream=container.key in streams, known_proc=container.key in procs)
+            except EngineError as error:
+                # Gone again, then this is done again when they are back.
+                log.warning("containers could not be handed to the new keeper: %s", error.message)
+
+    async def hand_over(self, container: Container, *, known_stream: bool, known_proc: bool) -> None:
+        """One run: its descriptors, then its readers. Raises EngineError."""
+        live, state, runner = container.live, container.state, self._runner
+        if live is None:
+            return
+        held, tty = live.held(), container.config.tty
+        settings = runner.log_settings(container)
         if not known_stream:
-            await runner.keeper.adopt(key, container.id, tty, settings, held)
-        if not known_proc and live.pidfd >= 0:
+            ours = {name: fd for name, fd in held.items() if name not in ("pidfd", "pty")}
+            await runner.keeper.adopt(live.key, container.id, tty, settings, ours)
+        if not known_proc and state.pid:
             facts = {
-                "key": key, "container": container.id, "kind": "init", "tty": tty, "pid": state.pid,
+                "key": live.key, "container": container.id, "kind": "init", "tty": tty, "pid": state.pid,
                 "start_time": state.start_time, "started_at": state.started_at, "exit": None,
             }  # fmt: skip
-            fds = {"pidfd": live.pidfd, **held, **({"pty": live.pty} if live.pty is not None else {})}
-            await runner.supervisor.custody(facts, {"log": settings, "tty": tty}, fds)
-    finally:
-        for fd in pipes.values():
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            await runner.supervisor.custody(facts, {"log": settings, "tty": tty}, held)
+        if container.config.open_stdin and not tty and live.stdin is None:
+            # Closed by us while one of them was away: the other may have handed its copy on.
+            await runner.keeper.close_stdin(live.key)
+            await runner.supervisor.close_stdin(live.key)
+        for follower in tuple(live.followers):
+            await follower.again()
+
+
+def close_all(fds: dict[str, int]) -> None:
+    """Close descriptors nobody took."""
+    for fd in fds.values():
+        with contextlib.suppress(OSError):
+            os.close(fd)

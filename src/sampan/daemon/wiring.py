@@ -1,9 +1,9 @@
 """The only place where the engine's objects meet: made by hand, in the order of the layers, closed in reverse."""
 
 import logging
-import os
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import SystemClock
 from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup
-from sampan.daemon.readopt import readopt
+from sampan.daemon.readopt import Readopter, close_all
 from sampan.daemon.restore import Restorer
+from sampan.daemon.shutdown import stop_all
 from sampan.digest import ImageId
 from sampan.engine.attach import AttachService
 from sampan.engine.containers import ContainerDefaults, ContainerService
@@ -54,11 +55,6 @@ class EngineParts(msgspec.Struct, frozen=True):
     containers: Containers
     runner: Runner
     service: ContainerService
-
-
-def _close_spare(fds: dict[str, int]) -> None:
-    for fd in fds.values():
-        os.close(fd)
 
 
 async def _bridge(config: DaemonConfig, stack: AsyncExitStack) -> BridgeNetwork | None:
@@ -126,21 +122,20 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
         if handlers:
             handlers[0].event(message, fds)
         else:
-            _close_spare(fds)
+            close_all(fds)
 
     async def on_hello(hello: Message) -> None:
         if handlers:
             handlers[0].hello(hello)
             # Not awaited: it makes requests on the very link that is coming up.
-            runner.spawn(readopt(containers, runner))
+            runner.spawn(readopter.readopt())
 
     processes: list[Any] = []
 
     async def revive() -> None:
-        # Reaps the former one, if it was our child, and leaves it to the keeper to find or start the supervisor.
-        for process in processes:
-            process.poll()
-        processes[:] = [spawn_keeper(config.exec_root, engine_cgroup(config))]
+        # One at a time; one that met the lock of a keeper just being killed has ended again. The keeper finds or starts the supervisor.
+        if all(process.poll() is not None for process in processes):
+            processes[:] = [spawn_keeper(config.exec_root, engine_cgroup(config))]
 
     keeper_link = Link(f"{config.exec_root}/keeper.sock", on_event, on_hello, revive=revive)
     supervisor_link = Link(f"{config.exec_root}/supervisor.sock", on_event, on_hello)
@@ -164,13 +159,15 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     trees = Trees(snapshots, workers, runner.own_mounts)
     runner.quiesce = trees.quiesce
     files = FileService(containers, trees, runner.publish)
-    restorer = Restorer(containers, runner, execs)
+    readopter = Readopter(containers, runner, execs)
+    restorer = Restorer(containers, runner, execs, readopter)
     handlers.append(restorer)
     await keeper_link.open()
     stack.push_async_callback(keeper_link.close)
     await supervisor_link.open()
     stack.push_async_callback(supervisor_link.close)
-    await restorer.restore()
+    stop = None if config.live_restore else partial(stop_all, service, containers, runner, config.shutdown_timeout)
+    await restorer.restore(stop)
     images.repair([container.id for container in containers])
     facts = SystemFacts(
         data_root=config.data_root,

@@ -47,20 +47,37 @@ class RunFollower:
         self._name = f"{os.getpid()}.{next(_names)}"
         self.wakeup = Wakeup()
         self._told: Position = (0, 0)
-        live.followers.add(self.wakeup.end)
+        live.followers.add(self)
 
     async def begin(self) -> Position | None:
-        """Register with the keeper; the log's end at that moment. None: the keeper has forgotten the run, so its log is complete."""
+        """Register with the keeper; the log's end at that moment.
+
+        None: the keeper has forgotten the run, so its log is complete, or is gone, and then the next one is asked by again().
+        """
         try:
-            reply = await self._runner.keeper.follow(self._live.key, self._name, self._attach, None, self.wakeup.fd)
+            end = await self._follow(None)
         except EngineError:
-            self.wakeup.end()
+            if self._live.drained.is_set() or self._live.pidfd < 0:
+                self.wakeup.end()
             return None
+        self._told = end
+        return end
+
+    async def _follow(self, position: Position | None) -> Position:
+        reply = await self._runner.keeper.follow(self._live.key, self._name, self._attach, position, self.wakeup.fd)
         end = (int(reply["pos"][0]), int(reply["pos"][1]))
         if reply.get("drained"):
             self.wakeup.end(end)
-        self._told = end
         return end
+
+    async def again(self) -> None:
+        """Register with a new keeper, which holds the container back for us from where we are. Raises EngineError."""
+        if self.wakeup.fd >= 0 and not self.wakeup.ended:
+            await self._follow(self._told)
+
+    def ended(self, position: Position | None) -> None:
+        """All output is in the log."""
+        self.wakeup.end(position)
 
     def progress(self, position: Position) -> None:
         """Everything before position has been sent to the client."""
@@ -70,7 +87,7 @@ class RunFollower:
 
     async def close(self) -> None:
         """Leave."""
-        self._live.followers.discard(self.wakeup.end)
+        self._live.followers.discard(self)
         self.wakeup.close()
         with contextlib.suppress(EngineError):
             await self._runner.keeper.unfollow(self._name)

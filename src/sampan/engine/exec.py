@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from sampan.engine.runner import Runner
 from sampan.engine.streaming import DetachScanner, detach_keys, pump_input, pump_output
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound
 from sampan.ids import ExecId, new_id
-from sampan.linux import pty
+from sampan.linux import pidfd, pty
 from sampan.runtime import plan
 from sampan.runtime.client import Launched, LaunchError
 from sampan.spec.docker_api.container import ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest
@@ -36,6 +36,8 @@ class Exec:
         self.container = container
         self.request = request
         self.pid = 0
+        self.start_time = 0
+        self.started_at = 0
         self.pidfd = -1
         self.pty = -1
         self.running = False
@@ -259,8 +261,19 @@ class ExecService:
                 found.exit_code,
             ) from error
         found.pid, found.pidfd, found.running = launched.pid, launched.pidfd, True
+        found.start_time, found.started_at = launched.start_time, launched.started_at
         found.pty = launched.pty if launched.pty is not None else -1
         self._runner.publish(container, f"exec_start: {' '.join(words)}", {"execID": found.id})
+
+    async def hand_over(self, known: Collection[str]) -> None:
+        """Give a new supervisor the running execs it does not know. Raises EngineError."""
+        for found in list(self._execs.values()):
+            if found.running and found.id not in known:
+                facts = {
+                    "key": found.id, "container": found.container.id, "kind": "exec", "tty": found.request.tty, "pid": found.pid,
+                    "start_time": found.start_time, "started_at": found.started_at, "exit": None,
+                }  # fmt: skip
+                await self._runner.supervisor.custody(facts, {}, {"pidfd": found.pidfd})
 
     def exit_event(self, key: str, code: int) -> bool:
         """A process ended; False when it is none of ours."""
@@ -269,6 +282,8 @@ class ExecService:
             return False
         if found.exit_code is None:
             found.exit_code, found.running, found.pid = code, False, 0
+            if found.pidfd >= 0:
+                pidfd.reap(found.pidfd)  # an orphan of a killed keeper is our child
             for fd in (found.pidfd, found.pty):
                 if fd >= 0:
                     os.close(fd)

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 
@@ -16,28 +17,44 @@ from sampan.state.containers import ContainerRepository, ContainerRow, Container
 _encode = msgspec.json.Encoder().encode
 
 
+class Follower(Protocol):
+    """A reader of a run's log."""
+
+    def ended(self, position: tuple[int, int] | None) -> None:
+        """All output is in the log, up to position (None: wherever it ends)."""
+
+    async def again(self) -> None:
+        """The keeper is a new one: register with it. Raises EngineError."""
+
+
 class Live:
     """Handles of a container's running process. Owned by its Container; closed by close()."""
 
-    def __init__(self, key: str, pidfd: int, *, stdin: int | None = None, pty: int | None = None) -> None:
+    def __init__(
+        self, key: str, pidfd: int, *, stdin: int | None = None, pty: int | None = None, outputs: Mapping[str, int] | None = None
+    ) -> None:
         self.key = key
         self.pidfd = pidfd
         self.stdin = stdin
         """Write end of the stdin pipe; None without one, or once closed."""
         self.pty = pty
+        self.outputs = dict(outputs or {})
+        """Read ends of the pipes `stdout` and `stderr`: never read here, held so that they outlive keeper and supervisor."""
         self.drained = asyncio.Event()
         """Set once the keeper has all output in the log."""
-        self.followers: set[Callable[[tuple[int, int] | None], None]] = set()
-        """Told of the position of the end once the output is drained."""
+        self.followers: set[Follower] = set()
+
+    def held(self) -> dict[str, int]:
+        """Every descriptor by its name on the wire."""
+        own = {"pidfd": self.pidfd, "stdin": self.stdin, "pty": self.pty, **self.outputs}
+        return {name: fd for name, fd in own.items() if fd is not None and fd >= 0}
 
     def close(self) -> None:
         """Close every handle. May be called twice."""
-        for name in ("pidfd", "stdin", "pty"):
-            fd = getattr(self, name)
-            if fd is not None and fd >= 0:
-                with suppress(OSError):
-                    os.close(fd)
-        self.pidfd, self.stdin, self.pty = -1, None, None
+        for fd in self.held().values():
+            with suppress(OSError):
+                os.close(fd)
+        self.pidfd, self.stdin, self.pty, self.outputs = -1, None, None, {}
 
 
 class Container:

@@ -5,10 +5,12 @@ Each step of a start is undone when a later one fails (AsyncExitStack). Whatever
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import shutil
 import signal as signals
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +20,7 @@ import msgspec
 from sampan.clock import Clock
 from sampan.engine import launching, mounting
 from sampan.engine.registry import Container, Containers, Live
-from sampan.errors import EngineError, InvalidArgument, SystemFailure
+from sampan.errors import EngineError, InvalidArgument, SystemFailure, Unavailable
 from sampan.events.bus import EventBus
 from sampan.linux import pidfd
 from sampan.runtime import cgroups, plan, recovery
@@ -107,7 +109,7 @@ class Runner:
         """Of the stdio pipes of runs that are being started; then they are in the container's state."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._handled: set[str] = set()
-        self._early: dict[str, list[Callable[[], None]]] = {}
+        self._early: dict[str, list[Callable[[], object]]] = {}
         """Events of a run whose start is still being noted here: a process may end before the reply to its launch is read."""
         self.on_started: Callable[[Container], Awaitable[None]] | None = None
 
@@ -145,8 +147,8 @@ class Runner:
         self._early[key] = []
         try:
             async with contextlib.AsyncExitStack() as undo:
-                launched, stdin, endpoint = await self._launch(container, key, undo)
-                live = Live(key, launched.pidfd, stdin=stdin, pty=launched.pty)
+                launched, held, endpoint = await self._launch(container, key, undo)
+                live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
                     container.state,
                     status="running",
@@ -167,9 +169,11 @@ class Runner:
                 container.live = live
                 container.exited.clear()
                 undo.pop_all()
-        except EngineError as error:
+        except BaseException as error:
             self._early.pop(key, None)
             self._inodes.pop(key, None)
+            if not isinstance(error, EngineError):
+                raise
             code = error.exit_code if isinstance(error, launching.StartFailure) else 128
             self.containers.set_state(container, msgspec.structs.replace(container.state, exit_code=code, error=error.message, run=run))
             self.publish(container, "die", {"exitCode": str(code), "execDuration": "0"})
@@ -180,7 +184,10 @@ class Runner:
         for again in self._early.pop(key, ()):
             again()
 
-    async def _launch(self, container: Container, key: str, undo: contextlib.AsyncExitStack) -> tuple[Launched, int | None, EndpointState]:
+    async def _launch(
+        self, container: Container, key: str, undo: contextlib.AsyncExitStack
+    ) -> tuple[Launched, dict[str, int], EndpointState]:
+        """The process, our ends of its stdio by name, and its place on the network."""
         mounts = mounting.mounts_of(container.host_config)
         try:
             mounting.make_sources(mounts)
@@ -216,7 +223,7 @@ class Runner:
         )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
-        stdin = self._make_stdio(container, fds, undo)
+        self._make_stdio(container, fds, undo)
         self._inodes[key] = recovery.Inodes(
             **{name: recovery.inode(fds[f"custody:{name}"]) for name in ("stdin", "stdout", "stderr") if f"custody:{name}" in fds}
         )
@@ -230,13 +237,50 @@ class Runner:
             launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent}, record)
         except LaunchError as error:
             raise launching.start_failure(error, launching.command_of(container.config)) from error
+        except Unavailable:
+            await self._end_lost(container, key)
+            raise
         layers.close()
-        if stdin is not None:
-            os.set_blocking(stdin, False)
-        for name, fd in fds.items():
-            if name not in ("netns", "custody:stdin"):
-                os.close(fd)
-        return launched, stdin, sandbox.endpoint
+        if "stdin" in ours:
+            os.set_blocking(ours["stdin"], False)
+        for name in ("stdin", "stdout", "stderr"):
+            if name in fds:
+                os.close(fds.pop(name))
+        undo.push_async_callback(self._end_lost, container, key)
+        return launched, ours, sandbox.endpoint
+
+    async def _end_lost(self, container: Container, key: str) -> None:
+        """The supervisor ended in the midst of a launch: whatever came of it is in the container's cgroup, and must not run on unknown."""
+        await self.end_cgroup(container.id)
+        with contextlib.suppress(EngineError):
+            await self.forget_process(key)
+
+    async def end_cgroup(self, container_id: str) -> None:
+        """Kill every process in a container's cgroup and remove it."""
+        path = self.paths.cgroup(container_id)
+        for _ in range(100):
+            found = cgroups.processes(self.layout, path)
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signals.SIGKILL)
+            if not found:
+                break
+            with contextlib.suppress(OSError, TimeoutError):
+                cgroups.freeze(self.layout, path, False)
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(cgroups.remove, self.layout, path)
+
+    async def forget_process(self, key: str, seconds: float = 5.0) -> None:
+        """Have the supervisor drop a killed process, as soon as it has seen its end. Raises EngineError."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                await self.supervisor.forget(key)
+                return
+            except LaunchError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.02)
 
     def own_mounts(self, container: Container) -> list[plan.Mount]:
         """The files that the engine itself mounts into a container."""
@@ -245,8 +289,8 @@ class Runner:
         return [plan.Mount(destination=f"/etc/{name}", source=str(directory / name), recursive=False) for name in names]
 
     @staticmethod
-    def _make_stdio(container: Container, fds: dict[str, int], undo: contextlib.AsyncExitStack) -> int | None:
-        """Pipes for a container without a tty; returns the write end of stdin, if it is kept open."""
+    def _make_stdio(container: Container, fds: dict[str, int], undo: contextlib.AsyncExitStack) -> None:
+        """Pipes for a container without a tty: its ends by name, ours as `custody:<name>`."""
 
         def close_all() -> None:
             for name, fd in fds.items():
@@ -256,13 +300,11 @@ class Runner:
 
         undo.callback(close_all)
         if container.config.tty:
-            return None
+            return
         for name in ("stdout", "stderr"):
             fds[f"custody:{name}"], fds[name] = os.pipe2(os.O_CLOEXEC)
-        if not container.config.open_stdin:
-            return None
-        fds["stdin"], fds["custody:stdin"] = os.pipe2(os.O_CLOEXEC)
-        return fds["custody:stdin"]
+        if container.config.open_stdin:
+            fds["stdin"], fds["custody:stdin"] = os.pipe2(os.O_CLOEXEC)
 
     async def _forget_stream(self, key: str) -> None:
         with contextlib.suppress(EngineError):
@@ -270,14 +312,16 @@ class Runner:
 
     # the end
 
-    def exit_event(self, key: str, code: int, at: int) -> None:
-        """A process ended (told by the supervisor, the keeper, or found at start). Told twice, handled once."""
+    def exit_event(self, key: str, code: int, at: int) -> bool:
+        """A process ended (told by the supervisor, the keeper, or found at start). Told twice, handled once; False: no run we know."""
         if key in self._early:
             self._early[key].append(lambda: self.exit_event(key, code, at))
-            return
+            return True
         container = self.containers.get(key.partition(".")[0])
-        if container is None or container.key != key or key in self._handled or not container.is_running:
-            return
+        if container is None or container.key != key:
+            return False
+        if key in self._handled or not container.is_running:
+            return key in self._handled
         self._handled.add(key)
         oom = cgroups.oom_kills(self.layout, self.paths.cgroup(container.id)) > 0
         state = container.state
@@ -299,6 +343,7 @@ class Runner:
             self.publish(container, "oom")
         duration = max(0, (container.state.finished_at - state.started_at) // 1_000_000_000)
         self.spawn(self._finish(container, key, code, duration))
+        return True
 
     def drained_event(self, key: str, end: tuple[int, int] | None) -> None:
         """The keeper has all output of a run in the log, up to position end."""
@@ -308,8 +353,8 @@ class Runner:
         container = self.containers.get(key.partition(".")[0])
         if container is not None and container.live is not None and container.live.key == key:
             container.live.drained.set()
-            for tell in tuple(container.live.followers):
-                tell(end)
+            for follower in tuple(container.live.followers):
+                follower.ended(end)
 
     async def _finish(self, container: Container, key: str, code: int, duration: int) -> None:
         """Give everything of a run back, then tell those who wait."""
@@ -319,12 +364,16 @@ class Runner:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_SECONDS):
                     await live.drained.wait()
+            if not live.drained.is_set():
+                self.drained_event(key, None)
         container.live = None
         container.exited.set()
         self.publish(container, "die", {"exitCode": str(code), "execDuration": str(duration)})
         async with container.changed:
             container.changed.notify_all()
         if live is not None:
+            if live.pidfd >= 0:
+                pidfd.reap(live.pidfd)  # an orphan of a killed keeper is our child
             live.close()
         await asyncio.to_thread(cgroups.remove, self.layout, self.paths.cgroup(container.id))
         with contextlib.suppress(EngineError):
@@ -421,7 +470,8 @@ class Runner:
     # removal
 
     async def discard(self, container: Container) -> None:
-        """Delete a stopped container and all it has. Safe to do again after a kill at any point: the row goes last."""
+        """Delete a stopped container and all it has. A kill at any point leaves a row that says so, and sampand does it again at start."""
+        self.containers.set_state(container, msgspec.structs.replace(container.state, status="removing"))
         if self.quiesce is not None:
             await self.quiesce(container)
         self.snapshots.remove(container.id)

@@ -37,6 +37,30 @@ def exit_status(fd: int) -> int | None:
     return status
 
 
+def peek_child(fd: int) -> tuple[int, int] | None:
+    """(code, signal) of our own ended child, which stays a zombie; None while it lives. Raises ChildProcessError when it is another's."""
+    found = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if found is None:
+        return None
+    return (found.si_status, 0) if found.si_code == os.CLD_EXITED else (128 + found.si_status, found.si_status)
+
+
+def reap(fd: int) -> None:
+    """Remove the zombie, if the process has ended and is our child (also an orphan that came to us)."""
+    try:
+        os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
+    except OSError:
+        return
+
+
+def reaped(pid: int) -> bool:
+    """Remove the zombie of a child; False while it lives. True also when it is not our child (any more)."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
 def stat_fields(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from number 3 on (index 0 is the state), None when there is no such process."""
     try:

@@ -1,6 +1,6 @@
 """sampand's side of the supervisor's and the keeper's sockets: asyncio, requests matched by seq, events to a callback, reconnection.
 
-    link = Link("/run/sampan/supervisor.sock", on_event=..., on_up=..., on_down=...)
+    link = Link("/run/sampan/supervisor.sock", on_event=..., on_up=...)
     supervisor = SupervisorClient(link); keeper = KeeperClient(...)
 
 Descriptors given to a request stay the caller's; those in a reply or event are the receiver's, who must close them.
@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from sampan.errors import SystemFailure, Unavailable
-from sampan.runtime.protocol import Channel, ChannelClosed, Message
+from sampan.linux import pidfd
+from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
 
 EventCallback = Callable[[Message, dict[str, int]], None]
 """(event, descriptors by name). The callee owns the descriptors."""
@@ -52,12 +53,11 @@ class Link:
         path: str,
         on_event: EventCallback,
         on_up: Callable[[Message], Awaitable[None]] | None = None,
-        on_down: Callable[[], None] | None = None,
         revive: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """on_up gets the reply to hello; on_down when the connection breaks; revive is awaited before the second try to connect."""
+        """on_up gets the reply to hello; revive is awaited after each try to connect that fails."""
         self.path = path
-        self._on_event, self._on_up, self._on_down, self._revive = on_event, on_up, on_down, revive
+        self._on_event, self._on_up, self._revive = on_event, on_up, revive
         self._channel: Channel | None = None
         self._waiting: dict[int, asyncio.Future[tuple[Message, dict[str, int]]]] = {}
         self._seq = 0
@@ -66,6 +66,9 @@ class Link:
         self._broken: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._reaping: asyncio.Task[None] | None = None
+        self.failure = ""
+        """Why there will be no connection."""
         self.boot_id = ""
         self.pid = 0
 
@@ -81,11 +84,17 @@ class Link:
                 await self._up.wait()
         except TimeoutError:
             raise Unavailable(f"nobody answers on {self.path}") from None
+        if self.failure:
+            raise Unavailable(self.failure)
 
     @property
     def is_up(self) -> bool:
         """Whether requests can be sent now."""
         return self._up.is_set()
+
+    def retire(self) -> None:
+        """Do not connect again when this connection ends."""
+        self._closed = True
 
     async def close(self) -> None:
         """Disconnect for good."""
@@ -96,7 +105,6 @@ class Link:
         self._disconnect()
 
     async def _keep_connected(self) -> None:
-        tries = 0
         while not self._closed:
             try:
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -106,14 +114,10 @@ class Link:
                     sock.close()
                     raise
             except OSError:
-                tries += 1
-                if tries == 1 and self._revive is not None:
+                if self._revive is not None:
                     await self._revive()
-                else:
-                    await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
-            tries = 0
-            was_up = False
             broken = asyncio.Event()
             self._channel = Channel(sock)
             self._fd, self._broken = sock.fileno(), broken
@@ -121,18 +125,33 @@ class Link:
             try:
                 hello, _ = await self._request({"op": "hello", "role": "sampand"})
                 self.boot_id, self.pid = hello.get("boot_id", ""), hello.get("pid", 0)
+                if hello.get("protocol") != PROTOCOL and await self._end_other(hello):
+                    continue
                 if self._on_up is not None:
                     await self._on_up(hello)
-                was_up = True
                 if not broken.is_set():
                     self._up.set()
                 await broken.wait()
+                self._reaping = asyncio.get_running_loop().create_task(_reap(self.pid))
             except (Unavailable, LaunchError):
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
                 self._disconnect()
-                if was_up and self._on_down is not None and not self._closed:
-                    self._on_down()
+        if self.failure:
+            self._up.set()
+
+    async def _end_other(self, hello: Message) -> bool:
+        """A process of another version answers: end it, if it holds no container; else the link fails for good. Whether it ended."""
+        try:
+            await self._request({"op": "shutdown"})
+        except LaunchError:
+            self.failure = (
+                f"process {self.pid} of another version of Sampan (protocol {hello.get('protocol', 0)}, this one speaks {PROTOCOL}) still "
+                "holds containers: stop them with the version that started them, or end them by `sampan-teardown stop`"
+            )
+            self._closed = True
+            raise
+        return True
 
     def _disconnect(self) -> None:
         self._up.clear()
@@ -329,6 +348,14 @@ class KeeperClient:
     async def shutdown(self) -> None:
         """End the keeper (and with it a supervisor without processes)."""
         await self.link.request({"op": "shutdown"})
+
+
+async def _reap(pid: int) -> None:
+    """Take the status of a lean process that ended, if it is our child: one whose parent was killed becomes ours."""
+    for _ in range(200):
+        if pidfd.reaped(pid):
+            return
+        await asyncio.sleep(0.05)
 
 
 def _bare(plan: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from typing import Any
 
 Message = dict[str, Any]
 
+PROTOCOL = 1
+"""In the reply to hello. Raised when a request or event changes so that an older process on the other side would get it wrong."""
 MAX_INLINE = 64 * 1024
 MAX_FDS = 200
 MAX_PAYLOAD = 16 * 1024 * 1024

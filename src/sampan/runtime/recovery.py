@@ -64,15 +64,9 @@ def exit_code(fd: int, pid: int, start_time: int) -> tuple[int, int] | None:
     None while it lives, or if nobody knows.
     """
     try:
-        result = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
+        return pidfd.peek_child(fd)
     except ChildProcessError:
         pass
-    else:
-        if result is None:
-            return None
-        if result.si_code == os.CLD_EXITED:
-            return result.si_status, 0
-        return 128 + result.si_status, result.si_status
     status = pidfd.zombie_status(pid, start_time)
     if status is None:
         status = pidfd.exit_status(fd)

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import select
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Any
 import pytest
 
 from sampan.errors import Unavailable
+from sampan.linux import pidfd
 from sampan.runtime import cgroups, client, plan
-from sampan.runtime.protocol import Message
+from sampan.runtime.protocol import PROTOCOL, Message
 
 pytestmark = pytest.mark.root
 
@@ -89,16 +92,16 @@ def test_launch_exit_forget_and_custody_after_reconnection(exec_root: str, box: 
 def test_a_broken_connection_fails_requests_and_is_made_again(exec_root: str) -> None:
     async def scenario() -> None:
         ups: list[Message] = []
-        downs: list[int] = []
 
         async def up(hello: Message) -> None:
             ups.append(hello)
 
         async def revive() -> None:
-            processes.append(client.spawn("supervisor", exec_root))
+            if all(process.poll() is not None for process in processes):
+                processes.append(client.spawn("supervisor", exec_root))
 
         processes: list[Any] = []
-        link = client.Link(f"{exec_root}/supervisor.sock", lambda *_: None, up, lambda: downs.append(1), revive)
+        link = client.Link(f"{exec_root}/supervisor.sock", lambda *_: None, up, revive)
         await link.open()
         os.kill(link.pid, 9)
 
@@ -110,12 +113,50 @@ def test_a_broken_connection_fails_requests_and_is_made_again(exec_root: str) ->
         with pytest.raises(Unavailable):
             await until_broken()
         await link.wait_up()
-        assert (len(ups), len(downs)) == (2, 1)
+        assert len(ups) == 2
         assert ups[0]["boot_id"] == ups[1]["boot_id"]
         await link.close()
         for process in processes:
             process.kill()
             process.wait(10)
+
+    asyncio.run(scenario())
+
+
+def test_a_process_of_another_protocol_is_ended_unless_it_holds_containers(exec_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade beside lean processes of an older version: replaced while they are idle, refused with a clear line when not."""
+
+    async def scenario() -> None:
+        link = client.Link(f"{exec_root}/supervisor.sock", lambda *_: None)
+        await link.open()
+        old = os.pidfd_open(link.pid)
+        sleeper = subprocess.Popen(["sleep", "60"])  # noqa: ASYNC220
+        handle = os.pidfd_open(sleeper.pid)
+        facts = {"key": "k.1", "container": "k", "kind": "init", "tty": False, "pid": sleeper.pid,
+                 "start_time": pidfd.start_time(sleeper.pid), "started_at": 1, "exit": None}  # fmt: skip
+        supervisor = client.SupervisorClient(link)
+        await supervisor.custody(facts, {}, {"pidfd": handle})
+        monkeypatch.setattr(client, "PROTOCOL", PROTOCOL + 1)
+        newer = client.Link(f"{exec_root}/supervisor.sock", lambda *_: None)
+        with pytest.raises(Unavailable, match=r"another version of Sampan .* still holds containers"):
+            await newer.open()
+        await newer.close()
+        assert [proc["key"] for proc in await supervisor.procs()] == ["k.1"]
+        sleeper.kill()
+        sleeper.wait(10)
+        async with asyncio.timeout(10):
+            while not (await supervisor.procs())[0]["exit"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await supervisor.forget("k.1")
+        link.retire()
+        newest = client.Link(f"{exec_root}/supervisor.sock", lambda *_: None)
+        with pytest.raises(Unavailable, match="nobody answers"):  # nor does anybody start another one here
+            await newest.open(timeout=2)
+        assert select.select([old], [], [], 10)[0]
+        for one in (newest, link):
+            await one.close()
+        for fd in (handle, old):
+            os.close(fd)
 
     asyncio.run(scenario())
 

@@ -8,7 +8,7 @@ import sampan
 
 BUDGET = {
     "_collections_abc", "abc", "array", "binascii", "codecs", "collections", "contextlib", "copyreg", "ctypes", "enum", "errno", "fcntl",
-    "functools", "gc", "genericpath", "io", "itertools", "json", "keyword", "math", "operator", "os", "posixpath", "re", "reprlib",
+    "functools", "gc", "genericpath", "io", "itertools", "json", "keyword", "math", "mmap", "operator", "os", "posixpath", "re", "reprlib",
     "resource", "select", "selectors", "signal", "socket", "stat", "struct", "sys", "termios", "time", "types", "typing", "warnings",
     "zipimport", "encodings", "builtins", "marshal", "posix", "atexit",
 }  # fmt: skip

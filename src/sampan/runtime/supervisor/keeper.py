@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 from sampan.linux import pidfd, prctl
 from sampan.runtime.logframe import STDERR, STDOUT, Position
-from sampan.runtime.protocol import Channel, ChannelClosed, Message
-from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, JsonFileWriter, SegmentWriter
+from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
+from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, JsonFileWriter, SegmentWriter, Stage
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
 
 READ_SIZE = 256 * 1024
@@ -76,7 +76,7 @@ class Stream:
         if log.get("driver") == "json-file":
             self.json = JsonFileWriter(log["path"], log.get("max_size", 0), log.get("max_file", 1))
 
-    def take(self, name: str, fd: int) -> bool:
+    def take(self, name: str, fd: int, stage: Stage) -> bool:
         """Move what a pipe or terminal has, into the log; False at its end. Raises BlockingIOError, EIO (a terminal ended)."""
         segments = self.segments
         if segments is None:
@@ -88,13 +88,13 @@ class Stream:
             if waiting:
                 segments.take(stream, fd, min(waiting, READ_SIZE), now)
                 return True
+        if self.json is None:
+            return stage.take(segments, stream, fd, now)
         data = os.read(fd, READ_SIZE)
-        if not data:
-            return False
-        segments.append(stream, data, now)
-        if self.json is not None:
+        if data:
+            segments.append(stream, data, now)
             self.json.append(stream, data, now)
-        return True
+        return bool(data)
 
     @property
     def over_budget(self) -> bool:
@@ -134,12 +134,14 @@ class Keeper(Loop):
         self.streams: dict[str, Stream] = {}
         self.supervisor: Channel | None = None
         self.supervisor_pid = 0
+        self.settled = False
+        """Whether the supervisor and we have told each other all that each of us holds."""
         self.seq = 0
-        self.early: dict[str, list[tuple[str, Message]]] = {}
-        wake, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.stage = Stage(f"{exec_root}/keeper.stage")
+        self.wake, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        self.watch(wake, select.EPOLLIN, lambda _events: self._reap(wake))
+        self.watch(self.wake, select.EPOLLIN, lambda _events: self._reap())
 
     def serve(self) -> None:
         """Run until a shutdown request; the supervisor is looked after all the while."""
@@ -171,7 +173,7 @@ class Keeper(Loop):
                 self.supervisor_pid = self.spawn_supervisor()
             return
         channel = Channel(sock)
-        self.supervisor = channel
+        self.supervisor, self.settled = channel, False
         self.watch(channel.fileno(), select.EPOLLIN, self._supervisor_ready)
         self._tell_supervisor({"op": "hello", "role": "keeper", "seq": 0})
 
@@ -187,7 +189,7 @@ class Keeper(Loop):
         except ChannelClosed:
             # the channel closed itself, so epoll has forgotten the descriptor
             self.handlers.pop(fd, None)
-            self.supervisor = None
+            self.supervisor, self.settled = None, False
 
     def _supervisor_ready(self, events: int) -> None:
         channel = self.supervisor
@@ -205,7 +207,7 @@ class Keeper(Loop):
             with contextlib.suppress(OSError):
                 self.unwatch(fd)
             channel.close()
-            self.supervisor = None
+            self.supervisor, self.settled = None, False
 
     def _from_supervisor(self, message: Message, fds: list[int]) -> None:
         named: Fds = dict(zip(message.get("names") or [], fds, strict=False))
@@ -215,6 +217,8 @@ class Keeper(Loop):
         elif event == "exit" and message.get("failed"):
             self._launch_failed(message["key"])
         elif event == "exit":
+            # One whose code the supervisor cannot read may be our child.
+            self._reap()
             self._ended(message["key"], {name: message.get(name) for name in ("code", "signal", "at", "unknown")}, tell=False)
         elif message.get("re") == 0 and "procs" in message:
             known = {proc["key"] for proc in message["procs"]}
@@ -223,6 +227,10 @@ class Keeper(Loop):
                     self.seq += 1
                     body = {"op": "custody", "seq": self.seq, **stream.facts, "exit": stream.exit, "record": {"log": stream.log}}
                     self._tell_supervisor({**body, "names": list(stream.fds)}, list(stream.fds.values()))
+            # Answered in order: after all those, and after everything it had to tell when it greeted us.
+            self._tell_supervisor({"op": "list", "seq": -1})
+        elif message.get("re") == -1:
+            self.settled = True
         for fd in named.values():
             os.close(fd)
 
@@ -256,9 +264,9 @@ class Keeper(Loop):
         if message.get("exit") is not None:
             self._ended(key, message["exit"], tell=False)
 
-    def _reap(self, wake: int) -> None:
+    def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(wake, 4096)
+            os.read(self.wake, 4096)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -324,7 +332,7 @@ class Keeper(Loop):
             if stream.readers and stream.over_budget:
                 break
             try:
-                if stream.take(name, fd):
+                if stream.take(name, fd, self.stage):
                     grown = True
                     continue
                 self._output_ended(stream, name)
@@ -393,7 +401,8 @@ class Keeper(Loop):
             }
             for stream in self.streams.values()
         ]  # fmt: skip
-        return {"pid": os.getpid(), "boot_id": self.boot_id, "streams": streams}
+        found = {"protocol": PROTOCOL, "pid": os.getpid(), "boot_id": self.boot_id, "settled": self.settled}
+        return {**found, "streams": streams}
 
     def _op_adopt(self, _peer: Peer, message: Message, fds: Fds) -> Message:
         key = message["key"]
@@ -415,6 +424,9 @@ class Keeper(Loop):
         position = tuple(message["pos"]) if message.get("pos") else end
         eventfd = fds.pop("eventfd")
         os.set_blocking(eventfd, False)
+        former = stream.readers.pop(message["reader"], None)
+        if former is not None:
+            os.close(former.eventfd)
         reader = Reader(message["reader"], peer, eventfd, bool(message.get("attach")), (int(position[0]), int(position[1])))
         stream.readers[reader.name] = reader
         reader.notify()
@@ -464,7 +476,7 @@ class Keeper(Loop):
         return {}
 
     def _op_shutdown(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
-        if any(stream.exit is None and stream.facts for stream in self.streams.values()):
+        if any(stream.facts and (stream.exit is None or stream.open) for stream in self.streams.values()):
             raise RequestError("request", errno.EBUSY, "there are processes")
         self._tell_supervisor({"op": "shutdown"})
         self.running = False

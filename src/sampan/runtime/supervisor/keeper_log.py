@@ -1,7 +1,9 @@
 """The keeper's writers: log segments (always; they are also attach's buffer) and docker's json-file. A full disk drops, and says so."""
 
 import contextlib
+import mmap
 import os
+import struct
 import time
 
 from sampan.runtime import logframe
@@ -110,6 +112,12 @@ class SegmentWriter:
         with contextlib.suppress(OSError):
             os.ftruncate(self.fd, self.offset)
 
+    def make_room(self, now: int) -> None:
+        """Have position be where the next frame will be."""
+        if self._tell_dropped(now):
+            with contextlib.suppress(OSError):
+                self._room()
+
     def _room(self) -> None:
         """Rotate if the segment is full."""
         if not 0 < self.max_size <= self.offset:
@@ -137,6 +145,61 @@ _ESCAPES = {
     ord("\n"): "\\n", ord("\r"): "\\r", ord('"'): '\\"', ord("\\"): "\\\\",
 }  # fmt: skip
 """As docker writes strings (moby daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go); surrogates stand for bytes that are no UTF-8."""
+
+
+class Stage:
+    """Where a terminal's output is read to on its way into a segment: a file, so that a kill -9 between the two loses nothing.
+
+    splice(2), which pipes are emptied with, cannot read a terminal. A page says which log's end the data belongs to; the data follows,
+    zeroes after it. What the former keeper left is put into that log now. Without room for the file it goes without.
+    """
+
+    HEAD = struct.Struct("<QQQIBH")
+    """nanoseconds, segment, offset, length (0: not known yet), stream, length of the directory's name, which follows"""
+    SIZE = 64 * 1024
+
+    def __init__(self, path: str) -> None:
+        self.map: mmap.mmap | None = None
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, mmap.PAGESIZE + self.SIZE)  # a hole without room behind it would be a SIGBUS
+                self.map = mmap.mmap(fd, mmap.PAGESIZE + self.SIZE)
+            finally:
+                os.close(fd)
+            self._replay(self.map)
+
+    def _replay(self, area: mmap.mmap) -> None:
+        now, number, offset, length, stream, name = self.HEAD.unpack_from(area)
+        data = area[mmap.PAGESIZE : mmap.PAGESIZE + length] if length else area[mmap.PAGESIZE :].rstrip(b"\0")
+        directory = os.fsdecode(area[self.HEAD.size : self.HEAD.size + name])
+        if data and logframe.segments(directory)[-1:] == [number]:
+            log = SegmentWriter(directory, 0, 0)
+            if log.offset < offset + logframe.OVERHEAD + len(data):  # not there, or a torn piece of it
+                log.offset = offset
+                log.append(stream, data, now)
+            log.close()
+        area[:] = bytes(len(area))
+
+    def take(self, log: SegmentWriter, stream: int, fd: int, now: int) -> bool:
+        """Move what a terminal has into one frame; False at its end. Raises BlockingIOError, EIO."""
+        area = self.map
+        name = os.fsencode(log.directory)
+        if area is None or len(name) > mmap.PAGESIZE - self.HEAD.size:
+            data = os.read(fd, self.SIZE)
+            if data:
+                log.append(stream, data, now)
+            return bool(data)
+        log.make_room(now)
+        area[: self.HEAD.size + len(name)] = self.HEAD.pack(now, log.number, log.offset, 0, stream, len(name)) + name
+        with memoryview(area) as view:
+            length = os.readv(fd, [view[mmap.PAGESIZE :]])
+        self.HEAD.pack_into(area, 0, now, log.number, log.offset, length, stream, len(name))
+        if length:
+            end = mmap.PAGESIZE + length
+            log.append(stream, area[mmap.PAGESIZE : end], now)
+            area[mmap.PAGESIZE : end] = bytes(length)
+        return length > 0
 
 
 class JsonFileWriter:

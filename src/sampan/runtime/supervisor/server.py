@@ -14,7 +14,7 @@ import socket
 import time
 
 from sampan.linux import namespaces, pidfd
-from sampan.runtime.protocol import Message
+from sampan.runtime.protocol import PROTOCOL, Message
 from sampan.runtime.supervisor import child
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
 
@@ -79,7 +79,7 @@ class Server(Loop):
         if role not in ("sampand", "keeper"):
             raise RequestError("protocol", errno.EINVAL, "unknown role")
         peer.role = role
-        return {"pid": os.getpid(), "boot_id": self.boot_id, "procs": [proc.facts() for proc in self.procs.values()]}
+        return {"protocol": PROTOCOL, "pid": os.getpid(), "boot_id": self.boot_id, "procs": [proc.facts() for proc in self.procs.values()]}
 
     def _op_list(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
         return {"procs": [proc.facts() for proc in self.procs.values()]}
@@ -213,28 +213,28 @@ class Server(Loop):
         self.watch(proc.fds["pidfd"], select.EPOLLIN, lambda _events: self._exited(proc))
 
     def _exited(self, proc: Proc) -> None:
-        status = self._wait_status(proc)
+        found = self._how_it_ended(proc)
         self.unwatch(proc.fds["pidfd"])
-        code, number = pidfd.decode_status(status) if status is not None else (255, 0)
+        code, number = found or (255, 0)
         proc.exit = {"code": code, "signal": number, "at": time.time_ns()}
-        if status is None:
+        if found is None:
             proc.exit["unknown"] = True
         # Reaped by the keeper on a kernel whose pidfds cannot tell: it knows the code, and says it to sampand itself.
-        silent = status is None and any(peer.role == "keeper" for peer in self.peers)
+        silent = found is None and any(peer.role == "keeper" for peer in self.peers)
         for peer in list(self.peers):
             if peer.role == "keeper" or (peer.role == "sampand" and not silent):
                 self._send(peer, {"event": "exit", "key": proc.key, "container": proc.container, **proc.exit})
+        # Only now: were we killed before the others know, its zombie would still be there for the keeper to ask.
+        pidfd.reap(proc.fds["pidfd"])
 
-    def _wait_status(self, proc: Proc) -> int | None:
-        """The wait status: of our child by waitpid; of one inherited by custody from its zombie or, once reaped, from its pidfd."""
-        try:
-            pid, status = os.waitpid(proc.pid, os.WNOHANG)
-            if pid == proc.pid:
-                return status
-        except ChildProcessError:
-            pass
-        status_left = pidfd.zombie_status(proc.pid, proc.start_time)
-        return status_left if status_left is not None else pidfd.exit_status(proc.fds["pidfd"])
+    def _how_it_ended(self, proc: Proc) -> tuple[int, int] | None:
+        """(code, signal): of our child; of one inherited by custody from its zombie or, once reaped, from its pidfd."""
+        handle = proc.fds["pidfd"]
+        with contextlib.suppress(ChildProcessError):
+            return pidfd.peek_child(handle)
+        status = pidfd.zombie_status(proc.pid, proc.start_time)
+        status = status if status is not None else pidfd.exit_status(handle)
+        return None if status is None else pidfd.decode_status(status)
 
     def _op_custody(self, peer: Peer, message: Message, fds: Fds) -> Message:
         """A process that a former supervisor started, from the keeper's hands (or from sampand's, when both died)."""
