@@ -82,6 +82,14 @@ class Rig:
         self.keeper = Wire(f"{self.exec_root}/keeper.sock")
         self.supervisor = Wire(f"{self.exec_root}/supervisor.sock")
         self.supervisors.add(self.supervisor.hello["pid"])
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until both hold everything: there is no third holder here."""
+        deadline = time.monotonic() + 30
+        while not self.keeper.request({"op": "hello", "role": "sampand"})["settled"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
 
     def kill_keeper(self) -> None:
         os.kill(self.keeper.hello["pid"], 9)
@@ -99,6 +107,7 @@ class Rig:
                 break
             time.sleep(0.01)
         self.supervisors.add(self.supervisor.hello["pid"])
+        self.settle()
 
     def write(self, key: str, script: str, log: dict[str, Any]) -> subprocess.Popen[bytes]:
         """Run a Python script whose output the keeper logs and the supervisor holds too."""
