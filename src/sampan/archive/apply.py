@@ -23,7 +23,7 @@ WHITEOUT_META: Final = b".wh..wh."
 OPAQUE: Final = b".wh..wh..opq"
 OPAQUE_XATTR: Final = "trusted.overlay.opaque"
 OWN_XATTRS: Final = (b"trusted.overlay.", b"user.overlay.")
-_ID_MAX = 0xFFFFFFFF
+ID_MAX: Final = 0xFFFFFFFF
 _MAJOR_MAX, _MINOR_MAX = 0xFFF, 0xFFFFF
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NODE_TYPE = {CHAR: stat.S_IFCHR, BLOCKDEV: stat.S_IFBLK, FIFO: stat.S_IFIFO}
@@ -34,6 +34,9 @@ def clean(name: bytes) -> bytes:
 
     Raises InvalidArchive for one that leads out.
     """
+    plain = (name[2:] if name[:2] == b"./" else name).strip(b"/")
+    if b"//" not in plain and b"/." not in plain and plain[:1] != b".":  # nearly always
+        return plain
     parts: list[bytes] = []
     for part in name.split(b"/"):
         if part == b"..":
@@ -62,7 +65,7 @@ class Reader(Protocol):
 
 def valid_numbers(entry: Entry) -> None:
     """Owners and devices as the kernel can have them. Raises InvalidArchive."""
-    if entry.uid >= _ID_MAX or entry.gid >= _ID_MAX:
+    if entry.uid >= ID_MAX or entry.gid >= ID_MAX:
         raise InvalidArchive(f"{printable(entry.name)}: invalid owner {entry.uid}:{entry.gid}")
     if entry.major > _MAJOR_MAX or entry.minor > _MINOR_MAX:
         raise InvalidArchive(f"{printable(entry.name)}: invalid device {entry.major}:{entry.minor}")

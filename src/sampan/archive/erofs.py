@@ -17,7 +17,7 @@ import stat
 import struct
 from typing import Final, NamedTuple
 
-from sampan.archive.layertree import LayerTree, Node, walk
+from sampan.archive.layertree import Node
 from sampan.archive.reader import InvalidArchive
 
 BITS: Final = 9
@@ -83,17 +83,17 @@ def blocks_of(size: int) -> int:
     return -(-size >> BITS)
 
 
-def place_data(tree: LayerTree, tar_size: int, address: int = 0) -> int:
+def place_data(order: list[Node], copied_blocks: int, tar_size: int, address: int = 0) -> int:
     """Turn blocks counted from the tar's start into addresses. Returns the first block behind the layer's data.
 
-    address: of the layer file's own first block.
+    order: what LayerTree.finish gave. address: of the layer file's own first block.
     """
     tar = address + (HEAD_SIZE >> BITS)
     copies = tar + blocks_of(tar_size)
-    end = copies + tree.copied_blocks
+    end = copies + copied_blocks
     if end > _BLOCKS_MAX:
         raise InvalidArchive("the layer's files take more than 2 TiB")
-    for node in walk(tree.root):
+    for node in order:
         if stat.S_ISREG(node.mode):
             node.block += copies if node.copy else tar
     return end
@@ -108,12 +108,14 @@ class Image(NamedTuple):
     size: int
 
 
-def encode(root: Node, first_block: int, uuid: bytes, tar_size: int = 0, devices: tuple[Device, ...] = ()) -> Image:
-    """The metadata of a tree whose data is placed and whose links are counted. first_block: where metadata may begin.
+def encode(order: list[Node], first_block: int, uuid: bytes, tar_size: int = 0, devices: tuple[Device, ...] = ()) -> Image:
+    """The metadata of a tree whose data is placed and whose links are counted.
+
+    order: its inodes, each once, the root first. first_block: where metadata may begin.
 
     Raises InvalidArchive when there is too much.
     """
-    order = list(walk(root))
+    root = order[0]
     parents = {id(child): node for node in order if node.children for child in node.children.values() if child.children is not None}
     table = blocks_of(_SLOT.size * len(devices))
     start = first_block + table
@@ -149,8 +151,8 @@ def _number_inodes(order: list[Node]) -> int:
     """Give each inode its place (nid: in units of 32 bytes). Returns the bytes they take. The root's is not 0, which means "none"."""
     position = 32
     for node in order:
-        need = 64 + _xattr_size(node)
-        if _is_inline(node):
+        need = 64 + (_xattr_size(node) if node.xattrs else 0)
+        if node.link and _is_inline(node):
             need += len(node.link)
             if position % BLOCK + need > BLOCK:  # inline data must not cross a block
                 position += -position % BLOCK
@@ -193,7 +195,7 @@ def _xattr_body(node: Node) -> bytes:
 
 def _put_inode(inodes: bytearray, node: Node, number: int, place: int, size: int) -> None:
     kind = stat.S_IFMT(node.mode)
-    layout = _EXTENDED | (_FLAT_INLINE if _is_inline(node) else 0)
+    layout = _EXTENDED | (_FLAT_INLINE if node.link and _is_inline(node) else 0)
     if kind in (stat.S_IFCHR, stat.S_IFBLK):
         major, minor = node.rdev
         place = (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)

@@ -4,9 +4,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sampan.archive.apply import OPAQUE_XATTR
 from sampan.archive.erofs import HEAD_SIZE, Device, Head, Image, blocks_of, encode, place_data
-from sampan.archive.layertree import Copy, LayerTree, Node, count_directories
+from sampan.archive.layertree import Copy, LayerTree, Node, count_directories, walk
 from sampan.archive.reader import InvalidArchive, TarReader
 from sampan.archive.source import Source, TruncatedArchive
 
@@ -17,7 +16,6 @@ _HEADERS: Final = 1 << 14
 _INDEX_ROOM: Final = 1 << 23
 """Blocks kept free for a folded index before its devices: 4 GiB."""
 _ADDRESS_MAX: Final = 0xFFFFFFFF
-_OPAQUE: Final = OPAQUE_XATTR.encode()
 
 
 class Written(NamedTuple):
@@ -48,13 +46,13 @@ def write(read: Callable[[int], bytes], output: int, *, durable: bool = True) ->
     source = Source(copied)
     tree = scan(source)
     source.drain()
-    size = tree.finish()
-    end = place_data(tree, source.consumed)
+    order = tree.finish()
+    end = place_data(order, tree.copied_blocks, source.consumed)
     _copy_fragments(output, tree.copies, source.consumed)
-    _put(output, encode(tree.root, end, os.urandom(16), source.consumed), durable)
+    _put(output, encode(order, end, os.urandom(16), source.consumed), durable)
     if durable:
         cool(output)
-    return Written(source.hexdigest(), source.consumed, size, tree.entries)
+    return Written(source.hexdigest(), source.consumed, sum([node.size for node in order]), tree.entries)
 
 
 def scan(source: Source) -> LayerTree:
@@ -107,8 +105,7 @@ def fold(layers: Sequence[int], output: int, uuid: bytes, kept: frozenset[bytes]
         size = os.fstat(layer).st_size
         tar_size = Head.unpack(os.pread(layer, HEAD_SIZE, 0)).tar_size
         tree = scan(_SeekingSource(layer, tar_size))
-        tree.finish()
-        place_data(tree, tar_size, address)
+        place_data(tree.finish(), tree.copied_blocks, tar_size, address)
         entries += tree.entries
         devices.append(Device(address, blocks_of(size)))
         address += blocks_of(size)
@@ -118,8 +115,9 @@ def fold(layers: Sequence[int], output: int, uuid: bytes, kept: frozenset[bytes]
     if merged is None:
         raise InvalidArchive("no layers")
     _drop_whiteouts(merged, kept)
-    count_directories(merged)
-    image = encode(merged, blocks_of(HEAD_SIZE), uuid, devices=tuple(devices))
+    order = list(walk(merged))
+    count_directories(order)
+    image = encode(order, blocks_of(HEAD_SIZE), uuid, devices=tuple(devices))
     if image.size > _INDEX_ROOM << 9:
         raise InvalidArchive("the index of these layers takes more than 4 GiB")
     _put(output, image)
@@ -142,9 +140,9 @@ def _stack(upper: Node, lower: Node) -> Node:
                     pending.append((there, node))
                 else:
                     # what is no directory ends the stack below it
-                    there.xattrs[_OPAQUE] = b"y"
+                    there.make_opaque()
         if below.is_opaque and above is not upper:
-            above.xattrs[_OPAQUE] = b"y"
+            above.make_opaque()
     return upper
 
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from sampan.archive.apply import OPAQUE, OPAQUE_XATTR, OWN_XATTRS, clean, hard_link_missing, hidden_by, printable, valid_numbers
+from sampan.archive.apply import ID_MAX, OPAQUE, OPAQUE_XATTR, OWN_XATTRS, clean, hard_link_missing, hidden_by, printable, valid_numbers
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
 
 _NAME_MAX = 255
@@ -27,6 +27,9 @@ _ACL_ENTRY = struct.Struct("<HHI")
 _ACL_TAGS: Final = (0x01, 0x02, 0x04, 0x08, 0x10, 0x20)
 
 
+_NONE: Final[dict[bytes, bytes]] = {}
+
+
 class Node:
     """An inode. Where its data is: `block` (counted in 512 bytes from the tar's start) of the tar, or of the copies behind it."""
 
@@ -40,13 +43,17 @@ class Node:
         self.copy = False
         self.rdev = (0, 0)
         self.link = b""
-        self.xattrs: dict[bytes, bytes] = {}
+        self.xattrs: dict[bytes, bytes] = _NONE
         self.children: dict[bytes, Node] | None = {} if stat.S_ISDIR(mode) else None
 
     @property
     def is_whiteout(self) -> bool:
         """Whether overlayfs takes it as one."""
         return stat.S_ISCHR(self.mode) and self.rdev == (0, 0)
+
+    def make_opaque(self) -> None:
+        """Hide lower directories of its name."""
+        self.xattrs = {**self.xattrs, OPAQUE_XATTR.encode(): b"y"}
 
     @property
     def is_opaque(self) -> bool:
@@ -84,8 +91,8 @@ class LayerTree:
         except OSError as error:
             raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
 
-    def finish(self) -> int:
-        """Resolve what waited, count links. Returns the sum of file sizes, as docker counts layers. Raises InvalidArchive."""
+    def finish(self) -> list[Node]:
+        """Resolve what waited, count links. Returns every inode once, parents before children. Raises InvalidArchive."""
         while self._waiting:
             waiting, self._waiting = self._waiting, []
             for name, target, entry in waiting:
@@ -95,13 +102,20 @@ class LayerTree:
                     raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
             if len(self._waiting) == len(waiting):
                 raise hard_link_missing(self._waiting[0][2])
-        return count_links(self.root)
+        order = list(walk(self.root))
+        for node in order:
+            if node.children is not None:
+                for child in node.children.values():
+                    child.nlink += 1
+        count_directories(order)
+        return order
 
     def _one(self, entry: Entry, offset: int) -> None:
         name = clean(entry.name)
         if not name:
             return
-        valid_numbers(entry)
+        if entry.uid >= ID_MAX or entry.gid >= ID_MAX:
+            valid_numbers(entry)
         parent_name, _, base = name.rpartition(b"/")
         children = self._open_parent(parent_name, entry)
         if len(base) > _NAME_MAX:
@@ -133,6 +147,7 @@ class LayerTree:
             node.size = len(entry.link)
         elif kind in _NODE_TYPE:
             node = Node(_NODE_TYPE[kind] | entry.mode)
+            valid_numbers(entry)
             node.rdev = (entry.major, entry.minor)
         else:
             raise InvalidArchive(f"unhandled tar header type {kind[0]}")
@@ -207,7 +222,7 @@ class LayerTree:
 
     def _whiteout(self, entry: Entry, base: bytes) -> None:
         if base == OPAQUE:
-            self._parent.xattrs[OPAQUE_XATTR.encode()] = b"y"
+            self._parent.make_opaque()
             return
         hidden = hidden_by(entry, base)
         if hidden is None:
@@ -219,7 +234,7 @@ class LayerTree:
             node.uid, node.gid = entry.uid, entry.gid
             self._parent.children[hidden] = node
         elif there.children is not None:
-            there.xattrs[OPAQUE_XATTR.encode()] = b"y"
+            there.make_opaque()
 
     def _hard_link(self, entry: Entry, name: bytes, children: dict[bytes, Node], base: bytes) -> None:
         target = clean(entry.link)
@@ -284,29 +299,16 @@ def walk(root: Node) -> Iterator[Node]:
                     stack.append(child)
 
 
-def count_links(root: Node) -> int:
-    """Set every nlink. Returns the sum of the sizes of files and symlinks, each inode once, bytes."""
-    total = 0
-    for node in walk(root):
-        node.nlink = 0
-        total += node.size
-    for node in walk(root):
-        if node.children is not None:
-            for child in node.children.values():
-                child.nlink += 1
-    count_directories(root)
-    return total
-
-
-def count_directories(root: Node) -> None:
+def count_directories(order: list[Node]) -> None:
     """Set the nlink of directories; find(1) and others draw conclusions from it."""
-    for node in walk(root):
+    for node in order:
         if node.children is not None:
-            node.nlink = 2 + sum(child.children is not None for child in node.children.values())
+            node.nlink = 2 + sum([child.children is not None for child in node.children.values()])
 
 
 def _set_xattrs(node: Node, xattrs: dict[bytes, bytes]) -> None:
     """What setxattr(2) would keep; others are left out, as docker does. Raises OSError for what it would refuse."""
+    node.xattrs = dict(node.xattrs)
     ordinary = stat.S_ISREG(node.mode) or stat.S_ISDIR(node.mode)
     for key, value in xattrs.items():
         if key.startswith(OWN_XATTRS):

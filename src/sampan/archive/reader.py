@@ -62,6 +62,12 @@ def _text(header: bytes, start: int, length: int) -> bytes:
 def _number(header: bytes, start: int, length: int, *, signed: bool = False) -> int:
     """An octal or base-256 field. Raises InvalidArchive."""
     field = header[start : start + length]
+    digits = field[:-1]
+    if digits.isdigit() and field[-1] in (0, 32):  # nearly always
+        try:
+            return int(digits, 8)
+        except ValueError:
+            raise InvalidArchive("invalid tar header") from None
     if field[0] & 0x80:
         value = (
             int.from_bytes(field, "big", signed=True) if field[0] == 0xFF else int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
@@ -80,10 +86,10 @@ def _number(header: bytes, start: int, length: int, *, signed: bool = False) -> 
 
 def _check_sum(header: bytes) -> None:
     expected = _number(header, 148, 8)
-    blanked = header[:148] + b"        " + header[156:]
-    unsigned = sum(blanked)
+    field = header[148:156]
+    unsigned = sum(header) - sum(field) + 256  # the field itself counts as eight blanks
     # historic tars summed signed chars
-    if expected != unsigned and expected != unsigned - 256 * sum(byte >= 128 for byte in blanked):
+    if expected != unsigned and expected != unsigned - 256 * sum(byte >= 128 for byte in header[:148] + header[156:]):
         raise InvalidArchive("invalid tar header")
 
 

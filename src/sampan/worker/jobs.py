@@ -1,6 +1,7 @@
 """The job table. Each runs in a child of its own, with its arguments and its descriptors, and returns what JSON can hold."""
 
 import errno
+import gc
 import hashlib
 import os
 import resource
@@ -110,6 +111,7 @@ def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 def index(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: the archive, a new file, an empty directory. -> diff_id, size, entries. The file is a layer file, on disk when it returns."""
     archive, output, root_fd = fds
+    gc.disable()  # a tree of inodes has no cycles
     with _plain(archive, root_fd, lambda: confine.into_nothing(root_fd, writes=True)) as read:
         result = layerfile.write(read, output)
     if not result.tar_size:
@@ -160,6 +162,7 @@ def fold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     The file is one index of the tree that the layers come to, on disk when it returns.
     """
     output, root_fd, directory = fds
+    gc.disable()
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(args["names"]) + 64,) * 2)
     layers = [os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory) for name in args["names"]]
     os.close(directory)
