@@ -63,10 +63,14 @@ class Reader(Protocol):
         """The current one's stored bytes."""
 
 
-def valid_numbers(entry: Entry) -> None:
-    """Owners and devices as the kernel can have them. Raises InvalidArchive."""
+def check_owner(entry: Entry) -> None:
+    """Raises InvalidArchive for owners that the kernel cannot have."""
     if entry.uid >= ID_MAX or entry.gid >= ID_MAX:
         raise InvalidArchive(f"{printable(entry.name)}: invalid owner {entry.uid}:{entry.gid}")
+
+
+def check_device(entry: Entry) -> None:
+    """Raises InvalidArchive for device numbers that the kernel cannot have."""
     if entry.major > _MAJOR_MAX or entry.minor > _MINOR_MAX:
         raise InvalidArchive(f"{printable(entry.name)}: invalid device {entry.major}:{entry.minor}")
 
@@ -149,7 +153,7 @@ class LayerApplier:
         name = clean(entry.name)
         if not name:
             return
-        valid_numbers(entry)
+        check_owner(entry)
         parent_name, _, base = name.rpartition(b"/")
         parent = self._open_parent(parent_name)
         if self.whiteouts and base.startswith(WHITEOUT):
@@ -167,6 +171,7 @@ class LayerApplier:
             self._hard_link(entry, name, parent, base)
             return
         elif entry.type in _NODE_TYPE:
+            check_device(entry)
             os.mknod(base, _NODE_TYPE[entry.type] | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
         elif entry.type != DIRECTORY:
             raise InvalidArchive(f"unhandled tar header type {entry.type[0]}")

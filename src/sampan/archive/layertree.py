@@ -10,7 +10,18 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from sampan.archive.apply import ID_MAX, OPAQUE, OPAQUE_XATTR, OWN_XATTRS, clean, hard_link_missing, hidden_by, printable, valid_numbers
+from sampan.archive.apply import (
+    ID_MAX,
+    OPAQUE,
+    OPAQUE_XATTR,
+    OWN_XATTRS,
+    check_device,
+    check_owner,
+    clean,
+    hard_link_missing,
+    hidden_by,
+    printable,
+)
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
 
 _NAME_MAX = 255
@@ -24,7 +35,8 @@ _NODE_TYPE = {CHAR: stat.S_IFCHR, BLOCKDEV: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 _USER, _TRUSTED, _SECURITY = b"user.", b"trusted.", b"security."
 _ACLS: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
 _ACL_ENTRY = struct.Struct("<HHI")
-_ACL_TAGS: Final = (0x01, 0x02, 0x04, 0x08, 0x10, 0x20)
+_ACL_USER_OBJ, _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = _ACL_TAGS = (0x01, 0x02, 0x04, 0x08, 0x10, 0x20)
+_ACL_ONCE: Final = [_ACL_USER_OBJ, _ACL_GROUP_OBJ, _ACL_OTHER]
 
 
 _NONE: Final[dict[bytes, bytes]] = {}
@@ -115,7 +127,7 @@ class LayerTree:
         if not name:
             return
         if entry.uid >= ID_MAX or entry.gid >= ID_MAX:
-            valid_numbers(entry)
+            check_owner(entry)
         parent_name, _, base = name.rpartition(b"/")
         children = self._open_parent(parent_name, entry)
         if len(base) > _NAME_MAX:
@@ -146,14 +158,16 @@ class LayerTree:
             node.link = entry.link
             node.size = len(entry.link)
         elif kind in _NODE_TYPE:
+            check_device(entry)
             node = Node(_NODE_TYPE[kind] | entry.mode)
-            valid_numbers(entry)
             node.rdev = (entry.major, entry.minor)
         else:
             raise InvalidArchive(f"unhandled tar header type {kind[0]}")
         node.uid, node.gid, node.mtime_ns = entry.uid, entry.gid, entry.mtime_ns
         if entry.xattrs:
             _set_xattrs(node, entry.xattrs)
+        if _ACLS[0] in node.xattrs:
+            node.xattrs[_ACLS[0]] = _acl_with_mode(node.xattrs[_ACLS[0]], entry.mode)
         children[base] = node
 
     def _open_parent(self, name: bytes, entry: Entry) -> dict[bytes, Node]:
@@ -314,16 +328,21 @@ def _set_xattrs(node: Node, xattrs: dict[bytes, bytes]) -> None:
         if key.startswith(OWN_XATTRS):
             continue
         if key in _ACLS:
-            if stat.S_ISLNK(node.mode) or (key == _ACLS[1] and not stat.S_ISDIR(node.mode)):
+            if stat.S_ISLNK(node.mode):
                 continue
-            _check_acl(value)
+            kept = _check_acl(value) if key == _ACLS[0] else _check_acl(value) or len(value) > 4
+            if key == _ACLS[1] and kept and not stat.S_ISDIR(node.mode):
+                raise PermissionError(errno.EACCES, "")
+            if not kept:
+                node.xattrs.pop(key, None)
+                continue
         elif key.startswith(_USER):
             if not ordinary:
                 continue
         elif not key.startswith((_TRUSTED, _SECURITY)):
             continue
         name = key.partition(b".")[2]
-        if not name or len(key) > _NAME_MAX:
+        if (not name and key not in _ACLS) or len(key) > _NAME_MAX:
             raise OSError(errno.ERANGE if name else errno.EINVAL, "")
         if len(value) > _XATTR_MAX:
             raise OSError(errno.E2BIG, "")
@@ -334,13 +353,42 @@ def _set_xattrs(node: Node, xattrs: dict[bytes, bytes]) -> None:
         raise OSError(errno.ENOSPC, "")
 
 
-def _check_acl(value: bytes) -> None:
-    """The kernel's own checks of an ACL (posix_acl_from_xattr): else every access to the file would fail."""
+def _check_acl(value: bytes) -> bool:
+    """Whether the kernel would keep an ACL: not an empty one, nor one that says no more than a mode. Raises OSError for a wrong one.
+
+    As posix_acl_from_xattr and posix_acl_valid do: with a wrong one every access to the file would fail.
+    """
     entries = [_ACL_ENTRY.unpack_from(value, at) for at in range(4, len(value) - 7, 8)]
-    if len(value) % 8 != 4 or value[:4] != b"\2\0\0\0" or any(tag not in _ACL_TAGS or perm > 7 for tag, perm, _ in entries):
+    tags = [tag for tag, _, _ in entries]
+    named = any(tag in (_ACL_USER, _ACL_GROUP) for tag in tags)
+    valid = (
+        len(value) % 8 == 4
+        and value[:4] == b"\2\0\0\0"
+        and all(tag in _ACL_TAGS and perm <= 7 for tag, perm, _ in entries)
+        and tags == sorted(tags)
+        and not any(number == 0xFFFFFFFF for tag, _, number in entries if tag in (_ACL_USER, _ACL_GROUP))
+        and [tag for tag in tags if tag in _ACL_ONCE] == (_ACL_ONCE if entries else [])
+        and tags.count(_ACL_MASK) <= 1
+        and (not named or _ACL_MASK in tags)
+    )
+    if not valid:
         raise OSError(errno.EINVAL, "")
-    if len(value) > 4 and [tag for tag, _, _ in entries if tag in (0x01, 0x04, 0x20)] != [0x01, 0x04, 0x20]:
-        raise OSError(errno.EINVAL, "")
+    return bool(entries) and len(entries) > len(_ACL_ONCE)
+
+
+def _acl_with_mode(value: bytes, mode: int) -> bytes:
+    """An access ACL after chmod (posix_acl_chmod): the mode's group bits are the mask's."""
+    changed = bytearray(value)
+    for at in range(4, len(value), 8):
+        tag, perm, number = _ACL_ENTRY.unpack_from(value, at)
+        if tag == _ACL_USER_OBJ:
+            perm = mode >> 6 & 7
+        elif tag == _ACL_MASK:
+            perm = mode >> 3 & 7
+        elif tag == _ACL_OTHER:
+            perm = mode & 7
+        _ACL_ENTRY.pack_into(changed, at, tag, perm, number)
+    return bytes(changed)
 
 
 def _check_capability(value: bytes) -> None:
