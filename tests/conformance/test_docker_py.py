@@ -103,3 +103,16 @@ def test_archives(client: Any) -> None:
         assert "tmp/dir/file" in tar.getnames()
     with pytest.raises(docker.errors.NotFound):
         container.get_archive("/none")
+
+
+def test_commit(client: Any) -> None:
+    container = client.containers.run("busybox", ["sh", "-c", "echo made > /made"], detach=True)
+    container.wait()
+    image = container.commit("committed", "1", message="why", author="me", changes="CMD cat /made", conf={"Env": ["X=y"]})
+    try:
+        assert image.tags == ["committed:1"]
+        assert "X=y" in image.attrs["Config"]["Env"]
+        assert client.containers.run("committed:1", remove=True, log_config=JSON_FILE) == b"made\n"
+    finally:
+        container.remove()
+        client.images.remove(image.id, force=True)

@@ -9,8 +9,10 @@ from typing import Protocol
 
 import msgspec
 
+from sampan.engine.commit import CommitOptions
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
 from sampan.spec.docker_api.container import (
+    Config,
     CreateRequest,
     CreateResponse,
     ExecCreateRequest,
@@ -39,7 +41,7 @@ exception becomes an ordinary HTTP error; afterwards the service owns the stream
 """
 
 
-__all__ = ["AttachOptions", "LogOptions", "LogStream"]
+__all__ = ["AttachOptions", "CommitOptions", "LogOptions", "LogStream"]
 
 
 class PendingWait(Protocol):
@@ -175,6 +177,13 @@ class FileService(Protocol):
         """The container's root file system as a tar stream, mounts left out."""
 
 
+class CommitService(Protocol):
+    """Images of containers."""
+
+    async def commit(self, ref: str, options: CommitOptions, config: Config | None) -> str:
+        """Make an image of what a container changed; the answer is its ID. config: given by the client instead of the container's own."""
+
+
 class NetworkService(Protocol):
     """Networks that exist."""
 
@@ -209,6 +218,7 @@ class Services(msgspec.Struct, frozen=True):
     execs: ExecService
     attach: AttachService
     files: FileService
+    commits: CommitService
     images: ImageService
     networks: NetworkService
     system: SystemService

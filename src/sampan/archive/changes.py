@@ -124,7 +124,7 @@ def _entry(stack: list[_Place], place: _Place, name: bytes) -> Iterator[tuple[in
         lower = os.open(name, _OPEN, dir_fd=place.lower)
     child = _Place(fd, lower, path, recorded=differs)
     stack.append(child)
-    if lower >= 0 and is_opaque(fd):
+    if is_opaque(fd) and lower >= 0:
         present = {os.fsencode(found) for found in os.listdir(fd)}
         for hidden in sorted(map(os.fsencode, os.listdir(lower))):
             if hidden not in present:

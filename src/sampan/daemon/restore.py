@@ -142,6 +142,8 @@ class Restorer:
             # All three were killed at once, or its handles do not come.
             container.live = _live_of(container.key, {"pidfd": handle, **recovery.reopen_pipes(state.pid, recovery.Inodes(*state.pipes))})
             await self._readopter.hand_over(container, known_stream=known_stream, known_proc=proc is not None)
+        if not state.paused:
+            await self._thaw(container)
         container.exited.clear()
         return True
 
@@ -171,6 +173,12 @@ class Restorer:
             self._runner.spawn(self._start_again(container))
         elif container.host_config.auto_remove:
             self._runner.spawn(self._discard(container))
+
+    async def _thaw(self, container: Container) -> None:
+        """A commit that was killed has left the processes frozen."""
+        if await asyncio.to_thread(cgroups.is_frozen, self._runner.layout, self._runner.paths.cgroup(container.id)):
+            with contextlib.suppress(EngineError):
+                await self._runner.hold(container, frozen=False)
 
     async def _discard(self, container: Container) -> None:
         if container.live is not None:

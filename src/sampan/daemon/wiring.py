@@ -19,6 +19,7 @@ from sampan.daemon.restore import Restorer
 from sampan.daemon.shutdown import stop_all
 from sampan.digest import ImageId
 from sampan.engine.attach import AttachService
+from sampan.engine.commit import CommitService
 from sampan.engine.containers import ContainerDefaults, ContainerService
 from sampan.engine.exec import ExecService
 from sampan.engine.files import FileService
@@ -159,6 +160,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     trees = Trees(snapshots, workers, runner.own_mounts)
     runner.quiesce = trees.quiesce
     files = FileService(containers, trees, runner.publish)
+    commits = CommitService(containers, images, runner, trees, clock)
     readopter = Readopter(containers, runner, execs)
     restorer = Restorer(containers, runner, execs, readopter)
     handlers.append(restorer)
@@ -178,5 +180,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
         live_restore=config.live_restore,
     )
     system = SystemService(containers, images, snapshots, events, meta, facts)
-    services = Services(containers=service, execs=execs, attach=attach, files=files, images=images, networks=network, system=system)
+    services = Services(
+        containers=service, execs=execs, attach=attach, files=files, commits=commits, images=images, networks=network, system=system
+    )
     return EngineParts(ApiServer(App(services).resolve), containers, runner, service)

@@ -222,6 +222,39 @@ class ImageService:
         yield {"status": f"Tagged busybox:latest, {len(package.applets)} applets"}
         yield {"status": image.id}
 
+    async def unpack(self, key: str, archive: int) -> Unpacked:
+        """Read a layer's archive from a descriptor into the snapshot driver; add_child() or forget() is to follow."""
+        try:
+            return await self._snapshots.unpack(key, archive)
+        except BaseException:
+            self._clean_up()
+            raise
+
+    def forget(self, key: str) -> None:
+        """Drop a layer that was unpacked."""
+        self._snapshots.remove(key)
+        self._clean_up()
+
+    def add_child(self, parent: Image | None, key: str, unpacked: Unpacked, config: ImageConfig, target: Reference | None) -> Image:
+        """An image of a parent's layers and an unpacked one, which config names unless it is empty. No await: all or nothing."""
+        below = None if parent is None else parent.chain_id
+        name = chain_id(below, unpacked.diff_id)
+        grows = unpacked.diff_id in (config.rootfs.diff_ids or [])[-1:] and unpacked.entries > 0
+        if grows:
+            self._snapshots.commit(key, name, below)
+        else:
+            self._snapshots.remove(key)
+        try:
+            image = self._store.add(encode_config(config), now=self._clock.now_ns(), parent="" if parent is None else parent.id, tag=target)
+        except BaseException:
+            self._release([name] if grows else [])
+            raise
+        self._publish("create", image, image.id)
+        if target is not None:
+            self._publish("tag", image, target.familiar)
+        self._clean_up()
+        return image
+
     async def _unpack(self, source: AsyncIterator[bytes]) -> tuple[Unpacked, str]:
         """Feed a tar to the snapshot driver. Returns the layer, not committed, and its key; nothing is left after an error."""
         key = "import-" + os.urandom(8).hex()

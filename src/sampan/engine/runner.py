@@ -458,12 +458,16 @@ class Runner:
         """The daemon's own end stopped it, not the user: restart policies hold."""
         self.containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=False))
 
-    async def freeze(self, container: Container, *, frozen: bool) -> None:
-        """Pause or go on. Raises SystemFailure."""
+    async def hold(self, container: Container, *, frozen: bool) -> None:
+        """Freeze or thaw the processes for a moment; the container's state does not show it. Raises SystemFailure."""
         try:
             await asyncio.to_thread(cgroups.freeze, self.layout, self.paths.cgroup(container.id), frozen)
         except (OSError, TimeoutError) as error:
             raise SystemFailure(f"cannot {'pause' if frozen else 'unpause'} container {container.id}: {error}") from error
+
+    async def freeze(self, container: Container, *, frozen: bool) -> None:
+        """Pause or go on. Raises SystemFailure."""
+        await self.hold(container, frozen=frozen)
         state = msgspec.structs.replace(container.state, status="paused" if frozen else "running", paused=frozen)
         self.containers.set_state(container, state)
 

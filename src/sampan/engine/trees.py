@@ -48,14 +48,24 @@ class Trees:
         self._jobs: dict[str, set[asyncio.Task[dict[str, Any]]]] = {}
 
     async def run(
-        self, container: Container, job: str, args: dict[str, Any], fds: Sequence[int], progress: Progress = _ignore
+        self,
+        container: Container,
+        job: str,
+        args: dict[str, Any],
+        fds: Sequence[int],
+        progress: Progress = _ignore,
+        *,
+        locked: bool = False,
     ) -> dict[str, Any]:
-        """Do a job of worker/tree_jobs.py. Raises Conflict when the container is being removed, else what the job raises."""
+        """Do a job of worker/tree_jobs.py. locked: the caller holds the container's lock.
+
+        Raises Conflict when the container is being removed, else what the job raises.
+        """
         while True:
             if container.removing:
                 raise Conflict(f"container {container.id} is being removed")
             task = None
-            if container.is_running:
+            if container.is_running or locked:
                 task = await self._begin(container, job, args, fds, progress)
             else:
                 async with container.lock:

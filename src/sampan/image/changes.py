@@ -199,16 +199,24 @@ _COMMANDS: dict[str, Callable[[ContainerConfig, str], dict[str, Any]]] = {
 
 
 def apply_changes(config: ContainerConfig, changes: Iterable[str]) -> ContainerConfig:
-    """The config after all changes, one instruction a line. Raises InvalidArgument in docker's words."""
+    """The config after all changes, one instruction a line. Raises InvalidArgument in docker's words.
+
+    A new entry point takes the former command away, unless the changes have one of their own.
+    """
+    has_cmd = False
     for change in changes:
         for line in change.splitlines():
             command, _, arguments = line.strip().partition(" ")
             if not command or command.startswith("#"):
                 continue
-            handler = _COMMANDS.get(command.upper())
+            name = command.upper()
+            handler = _COMMANDS.get(name)
             if handler is None:
-                raise InvalidArgument(f"{command.upper()} is not a valid change command")
+                raise InvalidArgument(f"{name} is not a valid change command")
             if not arguments.strip():
-                raise InvalidArgument(f"{command.upper()} requires at least one argument")
+                raise InvalidArgument(f"{name} requires at least one argument")
             config = msgspec.structs.replace(config, **handler(config, arguments.strip()))
+            has_cmd = has_cmd or name == "CMD"
+            if name == "ENTRYPOINT" and not has_cmd:
+                config = msgspec.structs.replace(config, cmd=None)
     return config

@@ -60,6 +60,9 @@ def _mount(lowers: list[tuple[str, str | int]], upper: str, work: str, attribute
         if upper:
             mounts.fsconfig_string(context, "upperdir", upper)
             mounts.fsconfig_string(context, "workdir", work)
+            # Some distributions have these on: a diff of the upper directory could not be read without the lower ones.
+            mounts.fsconfig_string(context, "redirect_dir", "off")
+            mounts.fsconfig_string(context, "metacopy", "off")
         # Without xino `du -x` and st_dev/st_ino lie across layers.
         mounts.fsconfig_string(context, "xino", "on")
         mounts.fsconfig_string(context, "source", "overlay")

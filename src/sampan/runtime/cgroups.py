@@ -250,6 +250,17 @@ def freeze(layout: Layout, path: str, frozen: bool, timeout: float = 5.0) -> Non
         time.sleep(0.001)
 
 
+def is_frozen(layout: Layout, path: str) -> bool:
+    """Whether a container's processes are paused (or on the way there)."""
+    try:
+        if layout.version == 1:
+            directory = v1_path(layout, "freezer", path)
+            return directory is not None and read(f"{directory}/freezer.state").strip() != "THAWED"
+        return read(f"{layout.unified}/{path}/cgroup.freeze").strip() == "1"
+    except OSError:
+        return False
+
+
 def read(file: str) -> str:
     """The text of a cgroup file. Raises OSError."""
     with open(file) as handle:

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
 
-from sampan.api.services import AttachOptions, Filters, LogOptions, LogStream, OpenStream, Services
+from sampan.api.services import AttachOptions, CommitOptions, Filters, LogOptions, LogStream, OpenStream, Services
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotModified
 from sampan.ids import new_id
 from sampan.spec.docker_api.container import (
+    Config,
     CreateRequest,
     CreateResponse,
     ExecCreateRequest,
@@ -396,6 +397,19 @@ class FakeFiles:
         return self._pieces(b"".join(self.put.values()))
 
 
+class FakeCommits:
+    """services.CommitService: every image is the one."""
+
+    def __init__(self, containers: FakeContainers) -> None:
+        self._containers = containers
+
+    async def commit(self, ref: str, options: CommitOptions, config: Config | None) -> str:
+        """See the Protocol."""
+        del options, config
+        self._containers.find(ref)
+        return IMAGE_ID
+
+
 class FakeNetworks:
     """services.NetworkService: the three that are always there."""
 
@@ -480,7 +494,9 @@ def fake_engine() -> FakeEngine:
     """A fresh engine with one image and no containers. Call in a running loop."""
     containers, system = FakeContainers(), FakeSystem()
     services = Services(
-        containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers), files=FakeFiles(containers), images=FakeImages(),
+        containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers),
+        files=FakeFiles(containers), commits=FakeCommits(containers),
+        images=FakeImages(),
         networks=FakeNetworks(),
         system=system,
     )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Mapping
 
-from sampan.api import encode
+from sampan.api import decode, encode
 from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
 from sampan.api.routes.common import ended, fixed, missing
-from sampan.api.services import Services
+from sampan.api.services import CommitOptions, Services
 from sampan.errors import EngineError, InvalidArgument
+from sampan.spec.docker_api.container import CommitResponse, Config
 
 
 async def stream_progress(request: Request, progress: AsyncIterator[Mapping[str, object]]) -> None:
@@ -91,6 +92,24 @@ async def prune(request: Request, services: Services) -> Response:
     return json_response(await services.images.prune(request.query.filters()))
 
 
+async def commit(request: Request, services: Services) -> Response:
+    """POST /commit. `source-date-epoch` is ours: seconds, as reproducible-builds.org has it."""
+    query = request.query
+    config = await request.json_value(required=False)
+    options = CommitOptions(
+        repo=query.text("repo"),
+        tag=query.text("tag"),
+        author=query.text("author"),
+        comment=query.text("comment"),
+        changes=query.texts("changes"),
+        pause=query.flag("pause") if query.text("pause") else True,
+        epoch=query.number("source-date-epoch") if query.text("source-date-epoch") else None,
+    )
+    body = None if config is None else decode.convert_body(config, Config)
+    made = await services.commits.commit(query.text("container"), options, body)
+    return json_response(CommitResponse(id=made), 201)
+
+
 _TAG = "Image"
 _NO_CACHE = json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 ROUTES = (
@@ -106,6 +125,7 @@ ROUTES = (
     Route("POST", "/images/{name:.*}/push", missing("pushing images"), _TAG, "missing"),
     Route("POST", "/images/{name:.*}/tag", tag, _TAG),
     Route("DELETE", "/images/{name:.*}", remove, _TAG),
+    Route("POST", "/commit", commit, _TAG),
     Route("POST", "/build", missing("building images"), _TAG, "missing"),
     Route("POST", "/build/cancel", missing("building images"), _TAG, "missing"),
     Route("POST", "/build/prune", fixed(_NO_CACHE), _TAG, note="there is no build cache yet"),

@@ -1,0 +1,208 @@
+"""Plain trees into tars and out of them; what an overlay's upper directory says."""
+
+import io
+import os
+import stat
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from sampan.archive import changes, writer
+from sampan.archive.extract import TreeExtractor
+from sampan.archive.pack import Packer, blocks
+from sampan.archive.reader import InvalidArchive, TarReader
+from sampan.archive.source import Source
+from tests.support.tars import joined, tar
+
+
+def opened(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def packed(path: Path, name: bytes, archived: bytes) -> bytes:
+    return joined(Packer().tree(opened(path), name, archived)) + writer.END
+
+
+def extract(archive: bytes, path: Path, **options: object) -> None:
+    source = io.BytesIO(archive)
+    with TreeExtractor(opened(path), keep_owner=os.geteuid() == 0, **options) as extractor:  # type: ignore[arg-type]
+        extractor.apply(TarReader(Source(source.read)))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "tree"
+    (top / "b/c").mkdir(parents=True)
+    (top / "b.x").write_text("x")
+    (top / "a").write_bytes(os.urandom(3 << 20))
+    os.link(top / "a", top / "b/z")
+    (top / "b/link").symlink_to("../a")
+    os.mkfifo(top / "fifo")
+    (top / ("long" * 60)).write_text("long")
+    (top / "b/c" / os.fsdecode(b"\xff\xfe")).write_text("not utf-8")
+    (top / "empty").touch()
+    (top / "a").chmod(0o640)
+    os.utime(top / "b", (1, 1))
+    return tmp_path
+
+
+def same(one: Path, other: Path) -> None:
+    """By GNU tools: names, types, modes, owners, times (in seconds), links and contents."""
+    show = ["find", ".", "-printf", r"%P %y %m %U %G %l %n %Ts\n"]
+    listings = [sorted(subprocess.run(show, cwd=path, capture_output=True, check=True).stdout.splitlines()) for path in (one, other)]
+    assert listings[0] == listings[1]
+    assert subprocess.run(["diff", "-r", "--no-dereference", "--exclude=fifo", one, other], check=False).returncode == 0
+
+
+def test_gnu_tar_extracts_what_we_pack(tree: Path) -> None:
+    (tree / "out").mkdir()
+    archive = packed(tree, b"tree", b"name")
+    subprocess.run(["tar", "xpf", "-", "-C", tree / "out"], input=archive, check=True)
+    same(tree / "tree", tree / "out/name")
+
+
+def test_we_extract_what_we_pack(tree: Path) -> None:
+    (tree / "out").mkdir()
+    extract(packed(tree, b"tree", b"name"), tree / "out")
+    same(tree / "tree", tree / "out/name")
+
+
+def test_the_same_tree_is_the_same_bytes(tree: Path) -> None:
+    assert packed(tree, b"tree", b"t") == packed(tree, b"tree", b"t")
+    with tarfile.open(fileobj=io.BytesIO(packed(tree, b"tree", b"t"))) as archive:
+        names = archive.getnames()
+    assert names[:3] == ["t", "t/a", "t/b"]
+    assert names.index("t/b/z") < names.index("t/b.x")
+
+
+def test_depth_costs_no_stack(tmp_path: Path) -> None:
+    here = opened(tmp_path)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    archive = packed(tmp_path, b"d", b"d")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened_archive:
+        assert len(opened_archive.getmembers()) == 1500
+    subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
+
+
+def test_blocks_keep_the_bytes() -> None:
+    pieces = [b"a" * 10, b"", b"b" * 5000, b"c"]
+    found = list(blocks(iter(pieces), 16))
+    assert b"".join(found) == b"".join(pieces)
+    assert len(found) == 2
+
+
+def test_a_file_that_shrinks_is_filled_up(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * (3 << 20))
+    pieces = Packer().tree(opened(tmp_path), b"f", b"f")
+    head = next(pieces)
+    os.truncate(tmp_path / "f", 1 << 20)
+    archive = head + joined(pieces)
+    assert len(archive) == 512 + (3 << 20)
+
+
+def test_directories_and_others_are_not_exchanged(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "f").touch()
+    with pytest.raises(InvalidArchive, match='cannot overwrite directory "d" with non-directory "/here"'):
+        extract(tar(("f", "d", "x")), tmp_path, replace=False, place="/here")
+    with pytest.raises(InvalidArchive, match='cannot overwrite non-directory "/here/f" with directory "/here"'):
+        extract(tar(("d", "f")), tmp_path, replace=False, place="/here", full_names=True)
+    extract(tar(("d", "f"), ("f", "d", "x"), ("f", ".wh.f", "plain")), tmp_path)
+    assert (tmp_path / "f").is_dir()
+    assert (tmp_path / "d").read_text() == "x"
+    assert (tmp_path / ".wh.f").read_text() == "plain"
+
+
+@pytest.mark.parametrize("link", ["../outside", "/{top}/outside"])
+def test_no_entry_leaves_the_directory(tmp_path: Path, link: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "in").mkdir()
+    link = link.replace("{top}", str(tmp_path))
+    with pytest.raises(InvalidArchive):
+        extract(tar(("l", "l", link), ("f", "l/x", "bad")), tmp_path / "in")
+    with pytest.raises(InvalidArchive, match="breakout"):
+        extract(tar(("f", "../outside/x", "bad")), tmp_path / "in")
+    assert os.listdir(tmp_path / "outside") == []
+
+
+# what an upper directory says
+
+
+def differences(tmp_path: Path) -> set[tuple[int, str]]:
+    found = changes.changes(opened(tmp_path / "upper"), opened(tmp_path / "lower"))
+    return {(kind, path.decode()) for kind, path in found}
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> Path:
+    for top in ("upper/d/e", "lower/d/e"):
+        (tmp_path / top).mkdir(parents=True)
+    (tmp_path / "lower/d/f").write_text("old")
+    (tmp_path / "lower/d/e/g").write_text("old")
+    for top in ("upper", "upper/d", "upper/d/e", "lower", "lower/d", "lower/d/e"):
+        os.utime(tmp_path / top, (5, 5))
+    return tmp_path
+
+
+def test_copied_up_but_the_same_is_no_change(trees: Path) -> None:
+    subprocess.run(["cp", "-a", trees / "lower/d/f", trees / "upper/d/f"], check=True)
+    assert differences(trees) == set()
+
+
+def test_parents_change_with_their_entries(trees: Path) -> None:
+    (trees / "upper/d/e/g").write_text("changed")
+    (trees / "upper/d/e/h").write_text("new")
+    assert differences(trees) == {(0, "/d"), (0, "/d/e"), (0, "/d/e/g"), (1, "/d/e/h")}
+
+
+def test_a_time_without_a_fraction_is_the_same(trees: Path) -> None:
+    os.utime(trees / "lower/d/f", ns=(7_000_000_000, 7_000_000_000))
+    subprocess.run(["cp", "-a", trees / "lower/d/f", trees / "upper/d/f"], check=True)
+    os.utime(trees / "upper/d/f", ns=(7_900_000_000, 7_900_000_000))
+    assert differences(trees) == set()
+    os.utime(trees / "upper/d/f", ns=(8_000_000_000, 8_000_000_000))
+    assert (0, "/d/f") in differences(trees)
+
+
+@pytest.mark.root
+def test_whiteouts_and_opaque_directories(trees: Path) -> None:
+    os.mknod(trees / "upper/d/f", stat.S_IFCHR, 0)
+    os.mknod(trees / "upper/d/never", stat.S_IFCHR, 0)
+    os.setxattr(trees / "upper/d/e", "trusted.overlay.opaque", b"y")
+    (trees / "upper/d/e/new").write_text("x")
+    assert differences(trees) == {(0, "/d"), (2, "/d/f"), (0, "/d/e"), (2, "/d/e/g"), (1, "/d/e/new")}
+    archive = joined(changes.layer(opened(trees / "upper"), 3)) + writer.END
+    with tarfile.open(fileobj=io.BytesIO(archive)) as layer:
+        assert layer.getnames() == ["d", "d/e", "d/e/.wh..wh..opq", "d/e/new", "d/.wh.f", "d/.wh.never"]
+        assert {item.mtime for item in layer.getmembers()} == {3}
+        assert not any("overlay" in key for item in layer.getmembers() for key in item.pax_headers)
+
+
+@pytest.mark.root
+def test_redirects_are_refused(trees: Path) -> None:
+    os.setxattr(trees / "upper/d/e", "trusted.overlay.redirect", b"/elsewhere")
+    with pytest.raises(OSError, match="redirect"):
+        joined(changes.layer(opened(trees / "upper"), None))
+    with pytest.raises(OSError, match="redirect"):
+        differences(trees)
+    (trees / "upper/renamed").mkdir()
+    os.removexattr(trees / "upper/d/e", "trusted.overlay.redirect")
+    os.setxattr(trees / "upper/renamed", "trusted.overlay.redirect", b"/d")
+    with pytest.raises(OSError, match="redirect"):
+        differences(trees)
+
+
+def test_xattrs_that_mean_something_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    os.setxattr(tmp_path / "f", "user.note", b"kept")
+    os.setxattr(tmp_path / "f", "user.overlay.opaque", b"y")
+    (tmp_path / "out").mkdir()
+    extract(packed(tmp_path, b"f", b"f"), tmp_path / "out")
+    assert os.listxattr(tmp_path / "out/f") == ["user.note"]
