@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_PACKET = 128 * 1024
-MAX_FDS = 16
+MAX_FDS = 250
+"""The kernel takes 253 (include/net/scm.h SCM_MAX_FD)."""
 ERROR_TEXT_MAX = 8192
 
 

@@ -109,7 +109,8 @@ def test_the_deepest_image(engine: Engine, files_image: str) -> None:
             info = tarfile.TarInfo(f"layer{number}")
             info.mtime = 1_000_000_000
             tar.addfile(info)
-        assert engine.request("PUT", "/containers/deep/archive?path=/tmp", body.getvalue())[0] == 200
+        status, answer = engine.request("PUT", "/containers/deep/archive?path=/tmp", body.getvalue())
+        assert status == 200, (number, answer)
         base = engine.request("POST", "/commit?container=deep&repo=deep&tag=1", {})[1]["Id"]
         assert engine.request("DELETE", "/containers/deep")[0] == 204
     ok(engine, "run", "--name", "deep", "deep:1", "sh", "-c", "cat /tmp/layer0 /tmp/layer125 && echo x > /more")
