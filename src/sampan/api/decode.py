@@ -8,6 +8,7 @@ import msgspec
 
 from sampan.errors import InvalidArgument
 from sampan.spec import gojson
+from sampan.spec.oci_layout import Platform
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -93,6 +94,24 @@ def _filter_values(values: Any) -> list[str]:
     if isinstance(values, list) and all(isinstance(item, str) for item in values):
         return values
     raise InvalidArgument("invalid filter")
+
+
+def platform(query: Query) -> Platform | None:
+    """`platform`, an OCI platform in JSON, or None (moby httputils.DecodePlatform). Raises InvalidArgument."""
+    texts = query.texts("platform")
+    if len(texts) > 1:
+        raise InvalidArgument("multiple platform parameters not supported")
+    if not texts or not texts[0]:
+        return None
+    try:
+        found = gojson.convert(gojson.parse(texts[0].encode("utf-8", "replace")), Platform)
+    except gojson.GoJsonError as problem:
+        raise InvalidArgument(f"failed to parse platform: {problem}") from None
+    if not found.os and not found.architecture and found.variant:
+        raise InvalidArgument("optional platform components provided, but OS and Architecture are missing")
+    if not found.os or not found.architecture:
+        raise InvalidArgument("both OS and Architecture must be provided")
+    return found
 
 
 def dimension(query: Query, name: str, field: str) -> int:

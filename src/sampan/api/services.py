@@ -28,6 +28,7 @@ from sampan.spec.docker_api.image import ImageDeleteItem, ImageHistoryItem, Imag
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import NetworkInspect
 from sampan.spec.docker_api.system import EventMessage, PingInfo, SystemInfo, SystemVersion
+from sampan.spec.oci_layout import Platform
 from sampan.streams import Duplex
 
 Filters = Mapping[str, Sequence[str]]
@@ -156,6 +157,16 @@ class ImageService(Protocol):
         """Delete what no container uses; dangling=true (the default) keeps named images."""
 
 
+class ImageArchives(Protocol):
+    """Images as archives."""
+
+    def load(self, source: AsyncIterator[bytes], *, quiet: bool, platform: Platform | None) -> AsyncIterator[Mapping[str, object]]:
+        """Load the images of an archive. Yields docker's progress objects and what was loaded."""
+
+    def save(self, names: Sequence[str], platform: Platform | None) -> AsyncIterator[bytes]:
+        """The archive of some images. NotFound at once; an error in the middle means that the archive is not whole."""
+
+
 class FileService(Protocol):
     """Containers' files."""
 
@@ -220,5 +231,6 @@ class Services(msgspec.Struct, frozen=True):
     files: FileService
     commits: CommitService
     images: ImageService
+    archives: ImageArchives
     networks: NetworkService
     system: SystemService

@@ -15,6 +15,7 @@ from typing import ClassVar, Final, Protocol
 
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
 from sampan.archive.recipe import RecipeWriter
+from sampan.archive.room import Room
 from sampan.archive.trees import measure_tree, remove_tree
 from sampan.linux.openat2 import openat2
 
@@ -105,8 +106,9 @@ class LayerApplier:
     whiteouts: ClassVar[bool] = True
     """Whether `.wh.` names hide what lower layers have."""
 
-    def __init__(self, root_fd: int, recipe: RecipeWriter | None = None) -> None:
-        """recipe: told which bytes of the tar became which file; its raw() is to be the source's tee."""
+    def __init__(self, root_fd: int, recipe: RecipeWriter | None = None, room: Room | None = None) -> None:
+        """recipe: told which bytes of the tar became which file; its raw() is to be the source's tee. room: asked before each entry."""
+        self._room = room
         self._root = root_fd
         self._recipe = recipe
         self._parent_name: bytes | None = None
@@ -128,6 +130,8 @@ class LayerApplier:
         """Extract everything. Raises InvalidArchive, TruncatedArchive, OSError(errno, ..., name)."""
         for entry in reader:
             self.result.entries += 1
+            if self._room is not None:
+                self._room.take(entry.stored)
             try:
                 self._one(entry, reader)
             except OSError as error:

@@ -36,6 +36,11 @@ _MAGIC: tuple[tuple[bytes, Compression], ...] = (
 )
 
 
+RATIO_MAX: Final = 2000
+"""Plain bytes of one compressed byte, once there is 1 GiB of them: gzip cannot exceed 1032, and real files never come near."""
+_RATIO_FREE = 1 << 30
+
+
 class CompressionError(ValueError):
     """The compressed stream is damaged, or its kind cannot be read here."""
 
@@ -130,6 +135,34 @@ class _File:
 
     def __init__(self, read: Read) -> None:
         self.read = read
+
+
+class Counted:
+    """A stream that counts what it gives."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self.total = 0
+
+    def read(self, limit: int) -> bytes:
+        """As the stream's own."""
+        piece = self._read(limit)
+        self.total += len(piece)
+        return piece
+
+
+def decompress_bounded(compression: Compression, read: Read) -> Read:
+    """As decompress(), but a stream that grows without end is refused as a bomb."""
+    source = Counted(read)
+    plain = Counted(decompress(compression, source.read))
+
+    def bounded(limit: int) -> bytes:
+        piece = plain.read(limit)
+        if plain.total > _RATIO_FREE and plain.total > RATIO_MAX * source.total:
+            raise CompressionError(f"{source.total} compressed bytes have become {plain.total}: this is not a real archive")
+        return piece
+
+    return bounded
 
 
 def decompress(compression: Compression, read: Read) -> Read:

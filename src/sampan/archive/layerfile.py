@@ -79,9 +79,14 @@ def warm(layer: int) -> None:
         position += _READ_AHEAD
 
 
+def tar_size(layer: int) -> int:
+    """Bytes of the tar in a layer file. Raises InvalidArchive, OSError."""
+    return Head.unpack(os.pread(layer, HEAD_SIZE, 0)).tar_size
+
+
 def tar_of(layer: int) -> Iterator[bytes]:
     """The tar in a layer file, in pieces. Raises InvalidArchive, OSError."""
-    left = Head.unpack(os.pread(layer, HEAD_SIZE, 0)).tar_size
+    left = tar_size(layer)
     position = HEAD_SIZE
     while left:
         piece = os.pread(layer, min(left, _IO_MAX), position)
@@ -103,9 +108,9 @@ def fold(layers: Sequence[int], output: int, uuid: bytes, kept: frozenset[bytes]
     entries = 0
     for layer in layers:
         size = os.fstat(layer).st_size
-        tar_size = Head.unpack(os.pread(layer, HEAD_SIZE, 0)).tar_size
-        tree = scan(_SeekingSource(layer, tar_size))
-        place_data(tree.finish(), tree.copied_blocks, tar_size, address)
+        length = tar_size(layer)
+        tree = scan(_SeekingSource(layer, length))
+        place_data(tree.finish(), tree.copied_blocks, length, address)
         entries += tree.entries
         devices.append(Device(address, blocks_of(size)))
         address += blocks_of(size)

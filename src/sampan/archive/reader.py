@@ -21,6 +21,7 @@ _CONTIGUOUS, _GNU_SPARSE = b"7", b"S"
 _HAS_NO_DATA = frozenset((HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO))
 XATTR_PREFIX: Final = b"SCHILY.xattr."
 _ZERO_BLOCK = bytes(BLOCK)
+_BAD_HEADER = "archive/tar: invalid tar header"
 _DECIMAL_TIME = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
 _DECIMAL = re.compile(rb"\d{1,19}")
 _SIZE_MAX = (1 << 63) - 1
@@ -77,10 +78,10 @@ def _number(header: bytes, start: int, length: int, *, signed: bool = False) -> 
         if not digits:
             return 0
         if digits.strip(b"01234567"):
-            raise InvalidArchive("invalid tar header")
+            raise InvalidArchive(_BAD_HEADER)
         value = int(digits, 8)
     if value > _SIZE_MAX or (value < 0 and not signed):
-        raise InvalidArchive("invalid tar header")
+        raise InvalidArchive(_BAD_HEADER)
     return value
 
 
@@ -90,7 +91,7 @@ def _check_sum(header: bytes) -> None:
     unsigned = sum(header) - sum(field) + 256  # the field itself counts as eight blanks
     # historic tars summed signed chars
     if expected != unsigned and expected != unsigned - 256 * sum(byte >= 128 for byte in header[:148] + header[156:]):
-        raise InvalidArchive("invalid tar header")
+        raise InvalidArchive(_BAD_HEADER)
 
 
 def parse_pax(payload: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -101,13 +102,13 @@ def parse_pax(payload: bytes) -> Iterator[tuple[bytes, bytes]]:
             return
         space = payload.find(b" ", position, position + 20)
         if space < 0 or not _DECIMAL.fullmatch(payload, position, space):
-            raise InvalidArchive("invalid PAX record")
+            raise InvalidArchive(_BAD_HEADER)
         end = position + int(payload[position:space])
         if end <= space + 2 or end > len(payload) or payload[end - 1] != 0x0A:
-            raise InvalidArchive("invalid PAX record")
+            raise InvalidArchive(_BAD_HEADER)
         key, equals, value = payload[space + 1 : end - 1].partition(b"=")
         if not equals or not key:
-            raise InvalidArchive("invalid PAX record")
+            raise InvalidArchive(_BAD_HEADER)
         yield key, value
         position = end
 
@@ -128,14 +129,14 @@ def _merged(payload: bytes) -> dict[bytes, bytes]:
 
 def _pax_integer(value: bytes) -> int:
     if not _DECIMAL.fullmatch(value) or int(value) > _SIZE_MAX:
-        raise InvalidArchive("invalid PAX record")
+        raise InvalidArchive(_BAD_HEADER)
     return int(value)
 
 
 def _pax_time(value: bytes) -> int:
     match = _DECIMAL_TIME.fullmatch(value)
     if match is None:
-        raise InvalidArchive("invalid PAX record")
+        raise InvalidArchive(_BAD_HEADER)
     ns = int(match[2]) * 1_000_000_000 + int((match[3] or b"").ljust(9, b"0")[:9])
     return _clamped(-ns if match[1] else ns)
 
@@ -191,7 +192,7 @@ class TarReader:
             if entry.type == REGULAR and entry.name.endswith(b"/"):
                 entry.type = DIRECTORY  # tars older than ustar write directories so
             if b"\0" in entry.name or b"\0" in entry.link:
-                raise InvalidArchive("invalid PAX record")
+                raise InvalidArchive(_BAD_HEADER)
             yield entry
             pax, long_name, long_link = {}, None, None
             self._skip()
@@ -211,12 +212,11 @@ class TarReader:
 
     def _special(self, size: int) -> bytes:
         if size > SPECIAL_MAX:
-            raise InvalidArchive("tar: header field too long")
+            raise InvalidArchive("archive/tar: header field too long")
         return self._source.exact(size + -size % BLOCK)[:size]
 
     def _skip(self) -> None:
-        for _ in self._source.pieces(self._left + self._padding):
-            pass
+        self._source.skip(self._left + self._padding)
         self._left = self._padding = 0
 
     def data(self) -> Iterator[memoryview]:

@@ -57,29 +57,49 @@ class _Inflated:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._inflate = zlib.decompressobj()
-        self._buffer = b""
+        self._buffer = memoryview(b"")
 
-    def exact(self, size: int) -> bytes:
-        """size bytes, or b"" at the end. Raises InvalidArchive when it ends in the middle."""
-        while len(self._buffer) < size:
+    def _more(self) -> bool:
+        """Fill the empty buffer; False at the end."""
+        while not self._buffer:
             compressed = self._inflate.unconsumed_tail or os.read(self._fd, _CHUNK)
             if not compressed:
-                if self._buffer:
-                    raise InvalidArchive("the layer's recipe is cut")
-                return b""
-            self._buffer += self._inflate.decompress(compressed, _CHUNK)
-        piece, self._buffer = self._buffer[:size], self._buffer[size:]
+                return False
+            self._buffer = memoryview(self._inflate.decompress(compressed, _CHUNK))
+        return True
+
+    def some(self, limit: int) -> memoryview:
+        """1..limit bytes. Raises InvalidArchive at the end."""
+        if not self._more():
+            raise InvalidArchive("the layer's recipe is cut")
+        piece, self._buffer = self._buffer[:limit], self._buffer[limit:]
         return piece
 
+    def exact(self, size: int) -> bytes:
+        """size bytes. Raises InvalidArchive."""
+        piece = bytearray()
+        while len(piece) < size:
+            piece += self.some(size - len(piece))
+        return bytes(piece)
 
-def assemble(recipe_fd: int, root_fd: int) -> Iterator[bytes]:
+    def kind(self) -> bytes:
+        """The next record's first byte, or b"" at the end."""
+        return bytes(self.some(1)) if self._more() else b""
+
+    def skip(self, size: int) -> None:
+        """Pass over size bytes. Raises InvalidArchive."""
+        while size:
+            size -= len(self.some(size))
+
+
+def assemble(recipe_fd: int, root_fd: int) -> Iterator[memoryview | bytes]:
     """The tar in pieces, from its recipe and the layer's root. Raises InvalidArchive, OSError."""
     recipe = _Inflated(recipe_fd)
-    while kind := recipe.exact(1):
+    while kind := recipe.kind():
         if kind == b"R":
             _, length = _RAW.unpack(kind + recipe.exact(_RAW.size - 1))
             while length:
-                piece = recipe.exact(min(length, _CHUNK))
+                piece = recipe.some(length)
                 length -= len(piece)
                 yield piece
         elif kind == b"F":
@@ -89,6 +109,24 @@ def assemble(recipe_fd: int, root_fd: int) -> Iterator[bytes]:
             yield from _range_of(root_fd, recipe.exact(name_length), offset, length)
         else:
             raise InvalidArchive("the layer's recipe is damaged")
+
+
+def archive_size(recipe_fd: int) -> int:
+    """Bytes of the tar, from its recipe alone. Raises InvalidArchive, OSError."""
+    recipe = _Inflated(recipe_fd)
+    size = 0
+    while kind := recipe.kind():
+        if kind == b"R":
+            _, length = _RAW.unpack(kind + recipe.exact(_RAW.size - 1))
+            size += length
+            recipe.skip(length)
+        elif kind == b"F":
+            _, _, length, name_length = _FILE.unpack(kind + recipe.exact(_FILE.size - 1))
+            size += length
+            recipe.skip(name_length)
+        else:
+            raise InvalidArchive("the layer's recipe is damaged")
+    return size
 
 
 def _range_of(root_fd: int, name: bytes, offset: int, length: int) -> Iterator[bytes]:

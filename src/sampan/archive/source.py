@@ -61,6 +61,11 @@ class Source:
             size -= len(piece)
             yield piece
 
+    def skip(self, size: int) -> None:
+        """Pass over size bytes. Raises TruncatedArchive."""
+        for _ in self.pieces(size):
+            pass
+
     def drain(self) -> None:
         """Read (and hash) to the end of the stream."""
         while self.some(CHUNK):

@@ -23,6 +23,7 @@ from sampan.engine.commit import CommitService
 from sampan.engine.containers import ContainerDefaults, ContainerService
 from sampan.engine.exec import ExecService
 from sampan.engine.files import FileService
+from sampan.engine.image_archives import ImageArchives
 from sampan.engine.image_removal import ImageUser
 from sampan.engine.images import ImageService
 from sampan.engine.networks import NetworkService
@@ -107,7 +108,9 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     def users_of(image: ImageId) -> list[ImageUser]:
         return [ImageUser(item.id, item.is_running) for item in containers if item.image_id == image]
 
-    images = ImageService(ImageStore(database), snapshots, events, clock, in_use=users_of)
+    store = ImageStore(database)
+    images = ImageService(store, snapshots, events, clock, in_use=users_of)
+    archives = ImageArchives(images, store, snapshots, workers, paths.data_root / "tmp")
     stack.push_async_callback(images.settle)
 
     def check_logs(host: HostConfig, container_id: str) -> None:
@@ -181,6 +184,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     )
     system = SystemService(containers, images, snapshots, events, meta, facts)
     services = Services(
-        containers=service, execs=execs, attach=attach, files=files, commits=commits, images=images, networks=network, system=system
-    )
+        containers=service, execs=execs, attach=attach, files=files, commits=commits, images=images, archives=archives,
+        networks=network, system=system,
+    )  # fmt: skip
     return EngineParts(ApiServer(App(services).resolve), containers, runner, service)

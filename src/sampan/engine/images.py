@@ -4,8 +4,9 @@ import asyncio
 import builtins
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from sampan.clock import Clock, rfc3339nano
 from sampan.digest import ChainId, DiffId, ImageId, chain_id
@@ -16,7 +17,7 @@ from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotI
 from sampan.events.bus import EventBus
 from sampan.image import bodies, busybox
 from sampan.image.changes import apply_changes
-from sampan.image.store import Image, ImageStore
+from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import InvalidReference, Reference, parse
 from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.docker_api import image as body
@@ -39,6 +40,7 @@ class ImageService:
         self._in_use = in_use
         self._cleaning: asyncio.Task[None] | None = None
         self._more_to_clean = False
+        self._pins: Counter[ChainId] = Counter()
         self._orphans: set[ChainId] = set()
         """Layers that no image needs but that a container's tree stands on"""
 
@@ -93,6 +95,10 @@ class ImageService:
         layer = self._snapshots.layer(name)
         return 0 if layer is None else layer.size
 
+    def _needed(self) -> Container[ChainId]:
+        """Layers that must stay: an image has them, or somebody is at work with them."""
+        return {*self._layer_counts(), *self._pins}
+
     def _layer_counts(self) -> dict[ChainId, int]:
         counts: dict[ChainId, int] = {}
         for image in self._store.all():
@@ -144,12 +150,12 @@ class ImageService:
                 items.append(body.ImageDeleteItem(deleted=step.image.id))
                 self._publish("delete", step.image, step.image.id)
                 items += [body.ImageDeleteItem(deleted=name) for name in self._release(step.image.chain)]
-        self._clean_up()
+        self.clean_up()
         return items
 
     def _release(self, chain: Sequence[ChainId]) -> builtins.list[ChainId]:
         """Drop the layers that no image and no container needs any more, top first."""
-        kept = self._layer_counts()
+        kept = self._needed()
         released: builtins.list[ChainId] = []
         for name in reversed(chain):
             if name in kept:
@@ -162,7 +168,7 @@ class ImageService:
             released.append(name)
         return released
 
-    def _clean_up(self) -> None:
+    def clean_up(self) -> None:
         """Empty the trash in the background, one run at a time."""
         self._more_to_clean = True
         if self._cleaning is None or self._cleaning.done():
@@ -227,13 +233,13 @@ class ImageService:
         try:
             return await self._snapshots.unpack(key, archive)
         except BaseException:
-            self._clean_up()
+            self.clean_up()
             raise
 
     def forget(self, key: str) -> None:
         """Drop a layer that was unpacked."""
         self._snapshots.remove(key)
-        self._clean_up()
+        self.clean_up()
 
     def add_child(self, parent: Image | None, key: str, unpacked: Unpacked, config: ImageConfig, target: Reference | None) -> Image:
         """An image of a parent's layers and an unpacked one, which config names unless it is empty. No await: all or nothing."""
@@ -245,14 +251,17 @@ class ImageService:
         else:
             self._snapshots.remove(key)
         try:
-            image = self._store.add(encode_config(config), now=self._clock.now_ns(), parent="" if parent is None else parent.id, tag=target)
+            names = () if target is None else (target,)
+            image = self._store.add(
+                encode_config(config), now=self._clock.now_ns(), parent="" if parent is None else parent.id, names=names
+            )
         except BaseException:
             self._release([name] if grows else [])
             raise
         self._publish("create", image, image.id)
         if target is not None:
             self._publish("tag", image, target.familiar)
-        self._clean_up()
+        self.clean_up()
         return image
 
     async def _unpack(self, source: AsyncIterator[bytes]) -> tuple[Unpacked, str]:
@@ -266,7 +275,7 @@ class ImageService:
             except BaseException:
                 feeding.cancel()
                 await asyncio.gather(feeding, return_exceptions=True)
-                self._clean_up()
+                self.clean_up()
                 raise
         finally:
             os.close(reader)
@@ -275,24 +284,57 @@ class ImageService:
         except BaseException:  # the client left in the middle: what came may look like a whole archive
             feeding.cancel()
             self._snapshots.remove(key)
-            self._clean_up()
+            self.clean_up()
             raise
         return unpacked, key
 
     def _finish(self, key: str, config: ImageConfig, target: Reference | None) -> Image:
-        """Commit a layer and the image made of it. No await: it all happens, or nothing does."""
-        diff_ids = config.rootfs.diff_ids or []
-        name = chain_id(None, DiffId(diff_ids[0]))
-        self._snapshots.commit(key, name, None)
+        """Commit a layer and the image made of it."""
+        name = chain_id(None, DiffId((config.rootfs.diff_ids or [])[0]))
         try:
-            image = self._store.add(encode_config(config), now=self._clock.now_ns(), tag=target)
+            image = self.add(encode_config(config), {name: key}, names=() if target is None else (target,))
         except BaseException:
-            self._release([name])
+            self._snapshots.remove(key)
             raise
         if target is not None:
             self._publish("tag", image, target.familiar)
-        self._clean_up()
+        self.clean_up()
         return image
+
+    def add(self, document: bytes, keys: Mapping[ChainId, str], *, names: Sequence[Reference], parent: str = "") -> Image:
+        """Commit unpacked layers, by the ChainIDs they are to have, and the image on top. No await: it all happens, or nothing does.
+
+        Its other layers are there. Raises InvalidArgument, SystemFailure; then what keys name is still to be removed.
+        """
+        chain = image_of(document).chain
+        below: ChainId | None = None
+        try:
+            for name in chain:
+                if name in keys:
+                    self._snapshots.commit(keys[name], name, below)
+                below = name
+            return self._store.add(document, now=self._clock.now_ns(), names=names, parent=parent)
+        except BaseException:
+            self._release(chain)
+            raise
+
+    @contextmanager
+    def pinned(self, chain: Iterable[ChainId]) -> Iterator[None]:
+        """Keep layers, there already or still to come, from being removed with an image."""
+        names = frozenset(chain)
+        self._pins.update(names)
+        try:
+            yield
+        finally:
+            self._pins.subtract(names)
+            self._pins = +self._pins
+            for layer in reversed(self._snapshots.layers()):
+                if layer.name in names:
+                    self._release([layer.name])
+
+    def announce(self, action: str, image: Image) -> None:
+        """An event of an image as a whole (`load`, `save`)."""
+        self._publish(action, image, image.id)
 
     def _publish(self, action: str, image: Image, name: str) -> None:
         labels = (image.config.config.labels if image.config.config is not None else None) or {}
@@ -300,20 +342,20 @@ class ImageService:
 
     def collect(self) -> None:
         """Drop layers that outlived their image because a container stood on them. Called when a container has been removed."""
-        needed = self._layer_counts() if self._orphans else {}
+        needed = self._needed() if self._orphans else frozenset()
         for layer in reversed(self._snapshots.layers() if self._orphans else []):
             if layer.name not in needed:
                 with suppress(Conflict):
                     self._snapshots.remove_layer(layer.name)
-        self._orphans &= {layer.name for layer in self._snapshots.layers()} - needed.keys()
-        self._clean_up()
+        self._orphans &= {layer.name for layer in self._snapshots.layers() if layer.name not in needed}
+        self.clean_up()
 
     # after a crash
 
     def repair(self, live_containers: Iterable[str]) -> builtins.list[str]:
         """At start: drop layers no image needs and trees no container owns; begin to empty the trash. Returns lines for the log."""
         found = self._snapshots.repair(live_containers)
-        needed = self._layer_counts()
+        needed = self._needed()
         for layer in reversed(self._snapshots.layers()):
             if layer.name not in needed:
                 try:
@@ -322,7 +364,7 @@ class ImageService:
                     self._orphans.add(layer.name)
                 else:
                     found.append(f"removed layer {layer.name}, which no image uses")
-        self._clean_up()
+        self.clean_up()
         return found
 
 

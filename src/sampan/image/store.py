@@ -1,5 +1,6 @@
 """Images by ID and by name: all in memory, each change written to the state database first."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -84,6 +85,16 @@ class ImageStore:
         """Its names, sorted: with a tag each, or with a digest each."""
         return sorted((name for name, target in self._names.items() if target == image), key=lambda name: name.canonical)
 
+    def named(self, reference: Reference) -> Image | None:
+        """The image of a name (with a tag or a digest), or None."""
+        found = self._names.get(reference)
+        return None if found is None else self._images[found]
+
+    def names_in(self, repository: str) -> list[Reference]:
+        """The names with a tag in a repository (`docker.io/library/busybox`), sorted."""
+        found = (name for name in self._names if name.name == repository and name.digest is None)
+        return sorted(found, key=lambda name: name.canonical)
+
     def children(self, image: ImageId) -> list[Image]:
         """Images committed or built from it."""
         return [other for other in self._images.values() if other.parent == image]
@@ -115,17 +126,17 @@ class ImageStore:
         """Whether text means the image by its ID rather than by a name."""
         return image.id.startswith(text if text.startswith("sha256:") else f"sha256:{text}")
 
-    def add(self, document: bytes, *, now: int, parent: str = "", tag: Reference | None = None) -> Image:
+    def add(self, document: bytes, *, now: int, parent: str = "", names: Sequence[Reference] = ()) -> Image:
         """Store an image (nothing happens if it is there) and name it, in one transaction. Its layers are committed already."""
-        image = image_of(document, parent, now if tag is not None else 0)
+        image = image_of(document, parent, now if names else 0)
         row = ImageRow(image.id, document, parent, now, image.last_tagged)
-        self._rows.insert(row, tag=None if tag is None else (tag.name, _tag_of(tag)))
+        self._rows.insert(row, tags=[(name.name, _tag_of(name)) for name in names])
         known = self._images.get(image.id)
         if known is not None:
-            image = known if tag is None else known._replace(last_tagged=now)
+            image = known._replace(last_tagged=now) if names else known
         self._images[image.id] = image
-        if tag is not None:
-            self._names[tag] = image.id
+        for name in names:
+            self._names[name] = image.id
         return image
 
     def tag(self, image: Image, reference: Reference, *, now: int) -> None:

@@ -154,6 +154,9 @@ class Snapshots(Protocol):
         Raises NotFound; SystemFailure when that cannot be done (any more). The digest is known only at the end.
         """
 
+    async def archive_size(self, name: ChainId) -> int:
+        """Bytes of what archive() writes, without writing it. Raises NotFound, SystemFailure."""
+
     async def disk_usage(self, name: ChainId) -> int:
         """Bytes a committed layer takes on disk. Raises NotFound."""
 

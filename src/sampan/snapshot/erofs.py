@@ -56,7 +56,7 @@ class ErofsLayers:
         with ExitStack() as stack:
             output = opened(stack, self._root / "l" / name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             empty = opened(stack, self._empty, os.O_RDONLY | os.O_DIRECTORY)
-            result = await self._workers.run("index", {}, [archive, output, empty])
+            result = await self._workers.stream("index", {}, [archive, output, empty])
             os.fsync(opened(stack, self._root / "l", os.O_RDONLY | os.O_DIRECTORY))
         return Unpacked(DiffId(result["diff_id"]), result["size"], result["entries"])
 
@@ -65,8 +65,16 @@ class ErofsLayers:
         with ExitStack() as stack:
             layer = opened(stack, self._root / "l" / row.directory, os.O_RDONLY)
             empty = opened(stack, self._empty, os.O_RDONLY | os.O_DIRECTORY)
-            result = await self._workers.run("archive_file", {"diff_id": row.diff_id}, [layer, output, empty])
+            result = await self._workers.stream("archive_file", {"diff_id": row.diff_id}, [layer, output, empty])
         return int(result["size"])
+
+    async def archive_size(self, row: LayerRow) -> int:
+        """See Snapshots.archive_size."""
+        try:
+            with ExitStack() as stack:
+                return layerfile.tar_size(opened(stack, self._root / "l" / row.directory, os.O_RDONLY))
+        except (OSError, InvalidArchive) as error:
+            raise SystemFailure(f"cannot read the layer {self.path(row.directory)}: {error}") from error
 
     async def lowers(self, rows: Sequence[LayerRow]) -> list[str | int]:
         """See LayerFormat.lowers."""

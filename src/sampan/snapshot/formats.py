@@ -30,6 +30,9 @@ class LayerFormat(Protocol):
     async def archive(self, row: LayerRow, output: int) -> int:
         """See Snapshots.archive."""
 
+    async def archive_size(self, row: LayerRow) -> int:
+        """See Snapshots.archive_size."""
+
     async def lowers(self, rows: Sequence[LayerRow]) -> list[str | int]:
         """For overlayfs: layers that lie upon each other, top first. Descriptors are the caller's. Raises SystemFailure."""
 
@@ -80,7 +83,7 @@ class DirectoryLayers:
         with ExitStack() as stack:
             fd = opened(stack, path, os.O_RDONLY | os.O_DIRECTORY)
             recipe = opened(stack, self._root / "r" / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            result = await self._workers.run("unpack", {}, [archive, fd, recipe])
+            result = await self._workers.stream("unpack", {}, [archive, fd, recipe])
         return Unpacked(DiffId(result["diff_id"]), result["size"], result["entries"])
 
     async def archive(self, row: LayerRow, output: int) -> int:
@@ -88,7 +91,15 @@ class DirectoryLayers:
         with ExitStack() as stack:
             fd = opened(stack, self._root / "l" / row.directory, os.O_RDONLY | os.O_DIRECTORY)
             recipe = opened(stack, self._root / "r" / row.directory, os.O_RDONLY)
-            result = await self._workers.run("archive", {"diff_id": row.diff_id}, [fd, recipe, output])
+            result = await self._workers.stream("archive", {"diff_id": row.diff_id}, [fd, recipe, output])
+        return int(result["size"])
+
+    async def archive_size(self, row: LayerRow) -> int:
+        """See Snapshots.archive_size."""
+        with ExitStack() as stack:
+            recipe = opened(stack, self._root / "r" / row.directory, os.O_RDONLY)
+            empty = opened(stack, self._root / "empty", os.O_RDONLY | os.O_DIRECTORY)
+            result = await self._workers.run("archive_size", {}, [recipe, empty])
         return int(result["size"])
 
     async def lowers(self, rows: Sequence[LayerRow]) -> list[str | int]:

@@ -147,6 +147,11 @@ class LayeredSnapshots:
         row = self._row(name)
         return await self._format_of(row).archive(row, output)
 
+    async def archive_size(self, name: ChainId) -> int:
+        """See Snapshots.archive_size."""
+        row = self._row(name)
+        return await self._format_of(row).archive_size(row)
+
     async def disk_usage(self, name: ChainId) -> int:
         """See Snapshots.disk_usage."""
         row = self._row(name)

@@ -1,5 +1,6 @@
 """Images and their names as they are stored."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sampan.digest import ImageId
@@ -47,12 +48,13 @@ class ImageRepository:
         """Every repository digest."""
         return [NameRow(*row) for row in self._database.read().execute("SELECT repository, digest, image_id FROM image_digests")]
 
-    def insert(self, row: ImageRow, tag: tuple[str, str] | None = None, digest: tuple[str, str] | None = None) -> None:
-        """Add an image (kept if it is there) and perhaps a (repository, tag) and a (repository, digest), all or nothing."""
+    def insert(self, row: ImageRow, tags: Sequence[tuple[str, str]] = (), digest: tuple[str, str] | None = None) -> None:
+        """Add an image (kept if it is there), (repository, tag)s and perhaps a (repository, digest), all or nothing."""
         with self._database.transaction() as cx:
             cx.execute("INSERT OR IGNORE INTO images (id, config, parent, added, last_tagged) VALUES (?, ?, ?, ?, ?)", row)
-            if tag is not None:
+            for tag in tags:
                 cx.execute("INSERT OR REPLACE INTO image_tags (repository, tag, image_id) VALUES (?, ?, ?)", (*tag, row.id))
+            if tags:
                 cx.execute("UPDATE images SET last_tagged = ? WHERE id = ?", (row.last_tagged, row.id))
             if digest is not None:
                 cx.execute("INSERT OR REPLACE INTO image_digests (repository, digest, image_id) VALUES (?, ?, ?)", (*digest, row.id))

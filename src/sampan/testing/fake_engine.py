@@ -40,6 +40,7 @@ from sampan.spec.docker_api.system import (
     SystemInfo,
     SystemVersion,
 )
+from sampan.spec.oci_layout import Platform
 from sampan.streams import Duplex
 from sampan.version import API_VERSION, ENGINE_VERSION, MIN_API_VERSION
 
@@ -358,6 +359,34 @@ class FakeImages:
         return ImagesPruneReport()
 
 
+class FakeArchives:
+    """services.ImageArchives: what was loaded last is what is saved."""
+
+    def __init__(self) -> None:
+        self.archive = b""
+
+    async def load(self, source: AsyncIterator[bytes], *, quiet: bool, platform: Platform | None) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol: an empty archive is a bad one."""
+        del platform
+        self.archive = b"".join([piece async for piece in source])
+        if not self.archive:
+            raise InvalidArgument("unexpected EOF")
+        if not quiet:
+            yield {"status": "Loading layer", "progressDetail": {"current": 1, "total": 1}, "id": "0123456789ab"}
+        yield {"stream": "Loaded image: busybox:latest\n"}
+
+    def save(self, names: Sequence[str], platform: Platform | None) -> AsyncIterator[bytes]:
+        """See the Protocol."""
+        del platform
+        for name in names:
+            if name != "busybox":
+                raise NotFound(f"No such image: {name}")
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        yield self.archive
+
+
 class FakeFiles:
     """services.FileService: what is put into a directory comes out of it, byte for byte."""
 
@@ -497,7 +526,7 @@ def fake_engine() -> FakeEngine:
         containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers),
         files=FakeFiles(containers), commits=FakeCommits(containers),
         images=FakeImages(),
-        networks=FakeNetworks(),
+        archives=FakeArchives(), networks=FakeNetworks(),
         system=system,
     )  # fmt: skip
     return FakeEngine(containers=containers, system=system, services=services)

@@ -51,7 +51,8 @@ class WorkerPool:
     def __init__(self, *, python: str = sys.executable, parallel: int | None = None) -> None:
         """parallel: jobs at a time; default: the number of CPUs, 2 to 8."""
         self._python = python
-        self._slots = asyncio.Semaphore(parallel or min(max(os.cpu_count() or 2, 2), 8))
+        self.parallel = parallel or min(max(os.cpu_count() or 2, 2), 8)
+        self._slots = asyncio.Semaphore(self.parallel)
         self._numbers = itertools.count(1)
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None

@@ -7,6 +7,7 @@ from contextlib import suppress
 from sampan.linux import capabilities, libc, prctl
 
 _NOBODY = 65534
+_MEMORY_MAX = 2 << 30
 _EXTRACT = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP", "CAP_SYS_ADMIN"]
 """CAP_SYS_ADMIN is for the trusted.* xattrs overlayfs reads."""
 _CLONE_NEWNET, _CLONE_NEWIPC = 0x40000000, 0x08000000
@@ -22,23 +23,26 @@ def close_others(keep: list[int]) -> None:
     libc.close_range(first, 0x7FFFFFFF)
 
 
+def cut_off() -> None:
+    """A network of one's own, without any interface, for this process and all it will fork."""
+    if os.geteuid() == 0:
+        with suppress(OSError):  # a sandbox may forbid it; the jobs do without a network anyway
+            libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
+
+
 def be_expendable() -> None:
-    """Let the kernel's OOM killer take this process before any container."""
+    """Let the kernel's OOM killer take this process before any container; it may have so much memory and no more."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("800")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_MAX, _MEMORY_MAX))
 
 
 def into_root(root_fd: int) -> None:
-    """Make a directory this process's root, keep only what extracting needs, cut off the network.
-
-    Without root's rights: as far as it goes.
-    """
+    """Make a directory this process's root, keep only what extracting needs. Without root's rights: as far as it goes."""
     os.fchdir(root_fd)
     if os.geteuid() != 0:
         return
-    with suppress(OSError):
-        libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
     bounding = capabilities.bounding_set()  # read from /proc, which is about to be out of reach
     os.chroot(".")
     keep = capabilities.mask_of(_EXTRACT) & bounding
@@ -48,14 +52,12 @@ def into_root(root_fd: int) -> None:
 
 
 def into_nothing(root_fd: int, *, writes: bool = False) -> None:
-    """Give up everything: another root, user nobody, no capability. For the decompressors, which are C libraries.
+    """Give up everything: another root, user nobody, no capability. For jobs that need no more than the descriptors they have.
 
-    writes: files that are open already may grow.
+    writes: whether one of them is a file to be written.
     """
     os.fchdir(root_fd)
     if os.geteuid() == 0:
-        with suppress(OSError):
-            libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
         os.chroot(".")
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)

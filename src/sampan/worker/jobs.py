@@ -13,6 +13,7 @@ from sampan.archive import compression, layerfile, recipe
 from sampan.archive.apply import LayerApplier
 from sampan.archive.reader import TarReader
 from sampan.archive.recipe import RecipeWriter
+from sampan.archive.room import Room
 from sampan.archive.source import Source
 from sampan.archive.trees import measure_tree, remove_tree
 from sampan.linux.syncfs import syncfs
@@ -51,7 +52,7 @@ class Decompressor:
             confine.close_others([archive, root_fd, output, errors])
             confine.into_nothing(root_fd)
             os.close(root_fd)
-            read = compression.decompress(kind, compression.prefixed(head, reader_of(archive)))
+            read = compression.decompress_bounded(kind, compression.prefixed(head, reader_of(archive)))
             while piece := read(_PIPE_SIZE):
                 view = memoryview(piece)
                 while view:
@@ -98,7 +99,7 @@ def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         source = Source(read)
         notes = RecipeWriter(recipe_fd)
         source.tee = notes.raw
-        with LayerApplier(root_fd, notes) as applier:
+        with LayerApplier(root_fd, notes, Room(root_fd)) as applier:
             applied = applier.apply(TarReader(source))
         source.drain()
         notes.finish()
@@ -113,7 +114,7 @@ def index(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     archive, output, root_fd = fds
     gc.disable()  # a tree of inodes has no cycles
     with _plain(archive, root_fd, lambda: confine.into_nothing(root_fd, writes=True)) as read:
-        result = layerfile.write(read, output)
+        result = layerfile.write(Room(output).guarded(read), output)
     if not result.tar_size:
         raise compression.CompressionError("unexpected EOF")
     return {"diff_id": "sha256:" + result.digest, "size": result.size, "entries": result.entries}
@@ -171,7 +172,7 @@ def fold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     return {"entries": layerfile.fold(layers, output, bytes.fromhex(args["uuid"]), kept)}
 
 
-def _copy_out(pieces: Iterator[bytes], output: int, diff_id: str) -> dict[str, Any]:
+def _copy_out(pieces: Iterator[memoryview | bytes], output: int, diff_id: str) -> dict[str, Any]:
     digest = hashlib.sha256()
     size = 0
     for piece in pieces:
@@ -185,12 +186,20 @@ def _copy_out(pieces: Iterator[bytes], output: int, diff_id: str) -> dict[str, A
     return {"size": size}
 
 
+def archive_size(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: a recipe, an empty directory. -> size of the tar it makes."""
+    recipe_fd, root_fd = fds
+    confine.into_nothing(root_fd)
+    return {"size": recipe.archive_size(recipe_fd)}
+
+
 JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {
     "unpack": unpack,
     "index": index,
     "fold": fold,
     "archive": archive,
     "archive_file": archive_file,
+    "archive_size": archive_size,
     "usage": usage,
     "empty": empty,
 }

@@ -15,10 +15,12 @@ from typing import Any
 
 from sampan.archive.compression import CompressionError
 from sampan.archive.reader import InvalidArchive
+from sampan.archive.room import NoRoom
 from sampan.archive.source import TruncatedArchive
 from sampan.linux import libc
 from sampan.worker import confine, wire
 from sampan.worker.jobs import JOBS
+from sampan.worker.spool_jobs import JOBS as SPOOL_JOBS
 from sampan.worker.tree_jobs import JOBS as TREE_JOBS
 from sampan.worker.tree_jobs import Refused
 from sampan.worker.view import Gone
@@ -31,7 +33,8 @@ def _run(message: dict[str, Any], fds: list[int], reply: socket.socket) -> dict[
     name, args = message["name"], message["args"]
     if name in JOBS:
         return JOBS[name](args, fds)
-    return TREE_JOBS[name](args, fds, lambda progress: wire.send(reply, {"progress": progress}))
+    reporting = SPOOL_JOBS.get(name) or TREE_JOBS[name]
+    return reporting(args, fds, lambda progress: wire.send(reply, {"progress": progress}))
 
 
 def _outcome(message: dict[str, Any], fds: list[int], reply: socket.socket) -> dict[str, Any]:
@@ -51,6 +54,8 @@ def _outcome(message: dict[str, Any], fds: list[int], reply: socket.socket) -> d
                 os.fsencode(error.filename).decode("utf-8", "backslashreplace") if not isinstance(error.filename, int) else error.filename
             )
             text = f"{name}: {text}"
+    except NoRoom as error:
+        kind, text = "system", str(error)
     except MemoryError:
         kind, text = "system", "out of memory"
     except Exception as error:
@@ -130,6 +135,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ^C at the terminal is sampand's business
     libc.set_name("sampan-worker")
     os.umask(0)
+    confine.cut_off()
     Zygote(control).run()
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sampan.clock import SystemClock
+from sampan.engine.image_archives import ImageArchives
 from sampan.engine.images import ImageService
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
 from sampan.snapshot.store import LayeredSnapshots
+from sampan.spec.oci_layout import Platform
 from sampan.state.database import Database
 from sampan.worker.client import WorkerPool
 
@@ -29,6 +31,17 @@ class Images:
         self.events = EventBus(clock)
         self.store = ImageStore(self.database)
         self.service = ImageService(self.store, self.snapshots, self.events, clock, in_use=lambda image: self.users.get(image, []))
+
+        self.archives = ImageArchives(self.service, self.store, self.snapshots, workers, root / "tmp")
+
+    async def load_archive(self, archive: bytes, *, quiet: bool = True, platform: Platform | None = None) -> list[str]:
+        """docker load; returns what it says, without the newlines (progress lines as they are)."""
+        lines = [line async for line in self.archives.load(pieces(archive, 1 << 16), quiet=quiet, platform=platform)]
+        return [str(line["stream"]).removesuffix("\n") if "stream" in line else repr(line) for line in lines]
+
+    async def save(self, *names: str, platform: Platform | None = None) -> bytes:
+        """docker save."""
+        return b"".join([piece async for piece in self.archives.save(names, platform)])
 
     async def load(self, archive: bytes, repo: str = "", tag: str = "", *changes: str) -> str:
         """Import; returns the ID."""

@@ -159,7 +159,7 @@ def test_a_layer_under_a_container_outlives_its_image(root: Path) -> None:
 @pytest.mark.parametrize(
     ("archive", "repo", "change", "message"),
     [
-        (b"garbage" * 100, "x", "", "invalid tar header"),
+        (b"garbage" * 100, "x", "", "archive/tar: invalid tar header"),
         (ARCHIVE, "Bad", "", "invalid reference format: repository name (library/Bad) must be lowercase"),
         (ARCHIVE, "x", "FROM y", "FROM is not a valid change command"),
     ],

@@ -11,8 +11,8 @@ from sampan.errors import EngineError, InvalidArgument
 from sampan.spec.docker_api.container import CommitResponse, Config
 
 
-async def stream_progress(request: Request, progress: AsyncIterator[Mapping[str, object]]) -> None:
-    """Docker's JSON progress: one object a line ending CR LF. Once the first line is out, errors are lines too."""
+async def stream_progress(request: Request, progress: AsyncIterator[Mapping[str, object]], *, always: bool = False) -> None:
+    """Docker's JSON progress: one object a line ending CR LF. Once the first line is out, errors are lines too; always: at once."""
     async with ended(progress):
         try:
             first = await anext(progress, None)
@@ -23,10 +23,11 @@ async def stream_progress(request: Request, progress: AsyncIterator[Mapping[str,
             async for line in progress:
                 await out.write(encode.encode(line) + b"\r\n")
         except EngineError as error:
-            if request.stream is None:
+            if request.stream is None and not always:
                 raise
+            out = request.stream or request.start_stream("application/json")
             line = {"errorDetail": {"message": error.message}, "error": error.message}
-            await request.stream.write(encode.encode(line) + b"\r\n")
+            await out.write(encode.encode(line) + b"\r\n")
 
 
 async def list_images(request: Request, services: Services) -> Response:
@@ -110,18 +111,37 @@ async def commit(request: Request, services: Services) -> Response:
     return json_response(CommitResponse(id=made), 201)
 
 
+async def load(request: Request, services: Services) -> None:
+    """POST /images/load. Docker tells every error in the stream."""
+    platform = decode.platform(request.query) if request.version >= (1, 48) else None
+    progress = services.archives.load(aiter(request.body), quiet=request.query.flag("quiet", True), platform=platform)
+    await stream_progress(request, progress, always=True)
+
+
+async def save(request: Request, services: Services) -> None:
+    """GET /images/{name}/get and /images/get?names=."""
+    names = [request.variables["name"]] if "name" in request.variables else request.query.texts("names")
+    platform = decode.platform(request.query) if request.version >= (1, 48) else None
+    async with ended(services.archives.save(names, platform)) as pieces:
+        first = await anext(pieces)
+        out = request.start_stream("application/x-tar")
+        await out.write(first)
+        async for piece in pieces:
+            await out.write(piece)
+
+
 _TAG = "Image"
 _NO_CACHE = json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 ROUTES = (
     Route("GET", "/images/json", list_images, _TAG),
     Route("POST", "/images/create", create, _TAG, "partial", cancel=True, note="import and fromSrc=bootstrap; pull: 501"),
     Route("POST", "/images/prune", prune, _TAG),
-    Route("POST", "/images/load", missing("docker load"), _TAG, "missing"),
+    Route("POST", "/images/load", load, _TAG, cancel=True),
     Route("GET", "/images/search", missing("docker search"), _TAG, "missing"),
-    Route("GET", "/images/get", missing("docker save"), _TAG, "missing"),
+    Route("GET", "/images/get", save, _TAG, cancel=True),
     Route("GET", "/images/{name:.*}/json", inspect, _TAG),
     Route("GET", "/images/{name:.*}/history", history, _TAG),
-    Route("GET", "/images/{name:.*}/get", missing("docker save"), _TAG, "missing"),
+    Route("GET", "/images/{name:.*}/get", save, _TAG, cancel=True),
     Route("POST", "/images/{name:.*}/push", missing("pushing images"), _TAG, "missing"),
     Route("POST", "/images/{name:.*}/tag", tag, _TAG),
     Route("DELETE", "/images/{name:.*}", remove, _TAG),

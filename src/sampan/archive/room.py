@@ -1,0 +1,54 @@
+"""How much an archive may take: the disk's free space and inodes are respected, so that a bomb never fills the host's disk."""
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+ENTRIES_MAX: Final = 4_000_000
+"""Entries of one archive, whatever the disk has."""
+_RESERVE_PART, _RESERVE_MAX = 20, 1 << 30
+_BYTES_BETWEEN, _ENTRIES_BETWEEN = 32 << 20, 1000
+
+
+class NoRoom(Exception):
+    """The disk has too little left for an archive. Nothing is wrong with the archive itself, as far as was seen."""
+
+
+class Room:
+    """Looks at a file system while an archive is written to it. A twentieth of it, at most 1 GiB, is left free; so are inodes."""
+
+    def __init__(self, fd: int, *, entries_max: int = ENTRIES_MAX) -> None:
+        """fd: anything on that file system; stays the caller's."""
+        self._fd = fd
+        self._entries_max = entries_max
+        self._entries = 0
+        self._bytes_left = 0
+        self._entries_left = 0
+
+    def take(self, size: int, entries: int = 1) -> None:
+        """Say that size bytes and some entries are about to be written. Raises NoRoom."""
+        self._entries += entries
+        if self._entries > self._entries_max:
+            raise NoRoom(f"the archive has more than {self._entries_max} entries")
+        self._bytes_left -= size
+        self._entries_left -= entries
+        if self._bytes_left >= 0 and self._entries_left >= 0:
+            return
+        stat = os.fstatvfs(self._fd)
+        free, kept = stat.f_bavail * stat.f_frsize, min(stat.f_blocks * stat.f_frsize // _RESERVE_PART, _RESERVE_MAX)
+        if free - size < kept:
+            raise NoRoom(f"no space left on device: {size} bytes to write, {free} free, {kept} of them kept for others")
+        # a file system without a fixed number of inodes says 0
+        if stat.f_files and stat.f_favail - entries < stat.f_files // _RESERVE_PART:
+            raise NoRoom(f"no space left on device: {stat.f_favail} inodes free, {stat.f_files // _RESERVE_PART} of them kept for others")
+        self._bytes_left, self._entries_left = _BYTES_BETWEEN, _ENTRIES_BETWEEN
+
+    def guarded(self, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+        """A stream that is about to be written as it is."""
+
+        def guarded(limit: int) -> bytes:
+            piece = read(limit)
+            self.take(len(piece), 0)
+            return piece
+
+        return guarded

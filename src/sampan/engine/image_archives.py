@@ -1,0 +1,333 @@
+"""Use cases of image archives: load (docker-archive, OCI layout, both at once) and save.
+
+A load's bytes go through a pipe to a worker, which writes them, decompressed, to a file without a name and says where each member lies.
+Members that look like layers are unpacked while the rest is still arriving. Nothing is visible before all of an image's layers are
+unpacked and have the digests its config wants; then layers and image appear at once. Nothing that a kill interrupts has a name.
+"""
+
+import asyncio
+import errno
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sampan.archive.spool import Member
+from sampan.digest import ChainId, is_sha256
+from sampan.engine.images import ImageService, Progress
+from sampan.engine.pipes import WorkerStream, feed, wide_pipe
+from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
+from sampan.image import archives, saving
+from sampan.image.archives import Archive, PlannedImage
+from sampan.image.store import ImageStore
+from sampan.reference import Reference, parse
+from sampan.snapshot.api import Snapshots, Unpacked
+from sampan.spec.oci_layout import Platform
+from sampan.units import human_size
+from sampan.worker.client import WorkerPool
+
+_EARLY_MAX = 256
+"""Layers unpacked before a manifest has asked for them."""
+_BAR = 50
+
+
+class _Work:
+    """One layer that is being unpacked."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.key = "load-" + os.urandom(8).hex()
+        self.current = 0
+        self.changed = asyncio.Event()
+        self.task: asyncio.Task[Unpacked]
+
+    def report(self, progress: Mapping[str, Any]) -> None:
+        """Note how much of it has been read, bytes."""
+        self.current = progress["current"]
+        self.changed.set()
+
+
+class _Load:
+    """One archive on its way in. close() leaves nothing of what was not committed."""
+
+    def __init__(self, snapshots: Snapshots, workers: WorkerPool, spool: int, empty: int) -> None:
+        """spool: the file to fill; empty: a directory with nothing in it. Both stay the caller's."""
+        self._snapshots = snapshots
+        self._workers = workers
+        self._spool, self._empty = spool, empty
+        self._members: list[Member] = []
+        self._early: dict[str, _Work] = {}
+        self._works: list[_Work] = []
+        self._slots = asyncio.Semaphore(workers.parallel)
+        self._known = {layer.diff_id.removeprefix("sha256:") for layer in snapshots.layers()}
+
+    async def take_in(self, source: AsyncIterator[bytes]) -> Archive:
+        """Read the archive to its end. Raises InvalidArgument, SystemFailure, and what source raises."""
+        reader, writer = wide_pipe()
+        feeding = asyncio.ensure_future(feed(source, writer))
+        try:
+            try:
+                await self._workers.stream("take_in", {}, [reader, self._spool, self._empty], self._note)
+            except BaseException:
+                feeding.cancel()
+                await asyncio.gather(feeding, return_exceptions=True)
+                raise
+            finally:
+                os.close(reader)
+            await feeding
+        except EngineError:
+            # a client that left in the middle says more than the archive that ended there
+            if feeding.done() and not feeding.cancelled() and (gone := feeding.exception()) is not None:
+                raise gone from None
+            raise
+        return Archive(self._members, self._read)
+
+    def _note(self, progress: Mapping[str, Any]) -> None:
+        for item in progress["members"]:
+            member = Member(*item)
+            self._members.append(member)
+            known = member.name.rpartition("/")[2] in self._known  # a blob's name is its digest
+            if member.layer and not known and len(self._early) < _EARLY_MAX:
+                self._early[member.name] = self._begin(member)
+
+    def _read(self, member: Member) -> bytes:
+        return os.pread(self._spool, member.size, member.offset)
+
+    def layer(self, member: Member) -> _Work:
+        """Have a layer unpacked, if that has not begun already. It is given out once."""
+        early = self._early.pop(member.name, None)
+        if early is not None and early.member == member:
+            return early
+        return self._begin(member)
+
+    def _begin(self, member: Member) -> _Work:
+        work = _Work(member)
+        work.task = asyncio.ensure_future(self._unpack(work))
+        self._works.append(work)
+        return work
+
+    async def _unpack(self, work: _Work) -> Unpacked:
+        async with self._slots:
+            reader, writer = wide_pipe()
+            args = {"offset": work.member.offset, "size": work.member.size}
+            giving = asyncio.ensure_future(self._give_out(args, writer, work))
+            try:
+                unpacked = await self._snapshots.unpack(work.key, reader)
+            except BaseException:
+                # what could not be given out ended the layer too early
+                if not giving.done():
+                    giving.cancel()
+                with suppress(asyncio.CancelledError):
+                    await giving
+                raise
+            finally:
+                os.close(reader)
+                work.changed.set()
+            await giving
+        return unpacked
+
+    async def _give_out(self, args: Mapping[str, int], writer: int, work: _Work) -> None:
+        try:
+            await self._workers.stream("give_out", dict(args), [self._spool, writer, self._empty], work.report)
+        finally:
+            os.close(writer)
+
+    async def close(self) -> None:
+        """End what still runs, remove what was unpacked and not committed."""
+        for work in self._works:
+            work.task.cancel()
+        await asyncio.gather(*(work.task for work in self._works), return_exceptions=True)
+        for work in self._works:
+            self._snapshots.remove(work.key)
+
+
+async def _follow(work: _Work, diff_id: str) -> AsyncIterator[Progress]:
+    """docker's progress of a layer until it is unpacked, the whole of it last."""
+    total, shown = work.member.size, 0
+    while not work.task.done():
+        work.changed.clear()
+        if shown < work.current < total:
+            shown = work.current
+            yield _loading(diff_id, shown, total)
+        await asyncio.wait([work.task, waiting := asyncio.ensure_future(work.changed.wait())], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+    yield _loading(diff_id, total, total)
+
+
+def _loading(diff_id: str, current: int, total: int) -> Progress:
+    """One line (moby pkg/streamformatter, api/types/jsonstream)."""
+    done = min(_BAR, current * _BAR // total) if total else _BAR
+    bar = f"[{'=' * done}>{' ' * (_BAR - done)}] {human_size(current):>8}/{human_size(total)}"
+    detail = {"current": current, "total": total}
+    return {"status": "Loading layer", "progressDetail": detail, "progress": bar, "id": diff_id.removeprefix("sha256:")[:12]}
+
+
+def _nameless_file(directory: Path) -> int:
+    """A file that is gone when it is closed, whoever is killed."""
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+    fd, path = tempfile.mkstemp(dir=directory)
+    os.unlink(path)
+    return fd
+
+
+class ImageArchives:
+    """docker load and docker save. Used from the event loop's thread only."""
+
+    def __init__(self, images: ImageService, store: ImageStore, snapshots: Snapshots, workers: WorkerPool, root: Path) -> None:
+        """root: a directory for files without names, made here. Raises OSError."""
+        self._images = images
+        self._store = store
+        self._snapshots = snapshots
+        self._workers = workers
+        self._root = root
+        (root / "empty").mkdir(mode=0o700, parents=True, exist_ok=True)
+        for stray in root.iterdir():
+            if stray.name != "empty":
+                stray.unlink()
+
+    # load
+
+    async def load(self, source: AsyncIterator[bytes], *, quiet: bool, platform: Platform | None) -> AsyncIterator[Progress]:
+        """Load an archive's images, one after the other. Yields docker's progress and `Loaded image: ...` lines.
+
+        Raises InvalidArgument for a bad archive, SystemFailure; images loaded before the error stay.
+        """
+        with ExitStack() as stack:
+            spool = _nameless_file(self._root)
+            stack.callback(os.close, spool)
+            empty = os.open(self._root / "empty", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, empty)
+            load = _Load(self._snapshots, self._workers, spool, empty)
+            try:
+                archive = await load.take_in(source)
+                ids: list[str] = []
+                named = False
+                for planned in archives.plan(archive, platform, archives.own_platform()):
+                    async for line in self._load_image(load, planned, quiet=quiet):
+                        yield line
+                    ids.append(f"Loaded image ID: {planned.image.id}\n")
+                    named = named or bool(planned.names)
+                if not named:
+                    for text in ids:
+                        yield {"stream": text}
+            finally:
+                await load.close()
+                self._images.clean_up()
+
+    async def _load_image(self, load: _Load, planned: PlannedImage, *, quiet: bool) -> AsyncIterator[Progress]:
+        chain = planned.image.chain
+        with self._images.pinned(chain):
+            missing = [index for index, name in enumerate(chain) if self._snapshots.layer(name) is None]
+            works = {index: load.layer(planned.layers[index].member) for index in missing}
+            for index, work in works.items():
+                diff_id = planned.layers[index].diff_id
+                async for line in _follow(work, diff_id):
+                    if not quiet:
+                        yield line
+                unpacked = await work.task
+                if unpacked.diff_id != diff_id:
+                    raise InvalidArgument(f'invalid diffID for layer {index}: expected "{diff_id}", got "{unpacked.diff_id}"')
+            former = {name: self._store.named(name) for name in planned.names}
+            keys = {chain[index]: work.key for index, work in works.items()}
+            image = self._images.add(planned.image.document, keys, names=planned.names, parent=planned.parent)
+            self._images.announce("load", image)
+        for name, old in former.items():
+            if old is not None and old.id != image.id:
+                yield {"stream": f"The image {name.familiar} already exists, renaming the old one with ID {old.id} to empty string\n"}
+            yield {"stream": f"Loaded image: {name.familiar}\n"}
+
+    # save
+
+    def save(self, names: Sequence[str], platform: Platform | None) -> AsyncIterator[bytes]:
+        """The archive of some images, as docker 28 writes it. Raises NotFound, InvalidArgument before the first piece."""
+        return self._save(self._chosen(names, platform))
+
+    def _chosen(self, names: Sequence[str], platform: Platform | None) -> list[saving.SavedImage]:
+        chosen: dict[str, list[Reference]] = {}
+        for text in names:
+            for image_id, reference in self._meant(text):
+                known = chosen.setdefault(image_id, [])
+                if reference is not None and reference not in known:
+                    known.append(reference)
+        found: list[saving.SavedImage] = []
+        for image_id, references in chosen.items():
+            image = self._store.find(image_id)
+            if platform is not None and not archives.matches(platform, archives.platform_of(image)):
+                raise SystemFailure(f"no suitable export target found for platform {archives.platform_text(platform)}")
+            found.append(saving.SavedImage(image, tuple(references)))
+        return found
+
+    def _meant(self, text: str) -> list[tuple[str, Reference | None]]:
+        """The images that a name means, and under which names: a repository without a tag is all its tags; an ID no name."""
+        if is_sha256(f"sha256:{text}") or text.startswith("sha256:"):
+            return [(self._store.find(text).id, None)]
+        reference = parse(text)
+        if reference.tag is not None or reference.digest is not None:
+            image = self._store.named(reference._replace(tag=None) if reference.digest is not None else reference)
+            if image is None:
+                raise NotFound("reference does not exist")
+            return [(image.id, None if reference.digest is not None else reference)]
+        tagged = self._store.names_in(reference.name)
+        if not tagged:
+            return [(self._store.find(text).id, None)]
+        return [(image.id, name) for name in tagged if (image := self._store.named(name)) is not None]
+
+    async def _save(self, images: list[saving.SavedImage]) -> AsyncIterator[bytes]:
+        chains = {name for item in images for name in item.image.chain}
+        with self._images.pinned(chains):
+            found = await asyncio.gather(*(self._snapshots.archive_size(name) for name in chains))
+            members = saving.members(images, dict(zip(chains, found, strict=True)).__getitem__)
+            for item in images:
+                self._images.announce("save", item.image)
+            layers = [member.layer for member in members if member.layer is not None]
+            async with _Ahead(self._snapshots, layers) as ahead:
+                yield b"".join(saving.directories())
+                for member in members:
+                    if member.layer is None:
+                        yield member.header() + member.content + member.end()
+                        continue
+                    yield member.header()
+                    size = 0
+                    async for piece in ahead.pieces(member.layer):
+                        size += len(piece)
+                        yield piece
+                    if size != member.size:
+                        raise SystemFailure(f"layer {member.layer}: its archive has {size} bytes, not {member.size}")
+                    yield member.end()
+            yield saving.END
+
+
+class _Ahead:
+    """Layers' tars one after the other; the next one is begun while one is sent."""
+
+    def __init__(self, snapshots: Snapshots, names: Sequence[ChainId]) -> None:
+        self._snapshots = snapshots
+        self._names = list(names)
+        self._streams: dict[ChainId, WorkerStream] = {}
+
+    async def __aenter__(self) -> "_Ahead":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for stream in self._streams.values():
+            await stream.close()
+
+    async def pieces(self, name: ChainId) -> AsyncIterator[bytes]:
+        """The tar of the next layer, which is `name`."""
+        for wanted in self._names[:2]:
+            if wanted not in self._streams:
+                self._streams[wanted] = WorkerStream(partial(self._archive, wanted))
+        self._names.remove(name)
+        async for piece in self._streams[name].pieces():
+            yield piece
+        del self._streams[name]
+
+    async def _archive(self, name: ChainId, writer: int) -> dict[str, Any]:
+        return {"size": await self._snapshots.archive(name, writer)}
