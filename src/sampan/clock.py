@@ -1,6 +1,7 @@
 """Time as a value that tests can set, and docker's way of writing it."""
 
 import time
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -28,6 +29,7 @@ ZERO_TIME = "0001-01-01T00:00:00Z"
 """Go's zero time: what docker writes for 'never'."""
 
 
+@lru_cache(1024)
 def rfc3339nano(ns: int) -> str:
     """UTC time with nine digits less trailing zeros, as Go's time.RFC3339Nano; 0 is Go's zero time."""
     if not ns:

@@ -5,7 +5,6 @@ first raw bytes in the same packet as the request. Handlers that need no waiting
 """
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -238,10 +237,10 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             self._finish(request, self._failure(request, error))
             return
-        if inspect.isawaitable(answer):
-            self._task = asyncio.get_running_loop().create_task(self._run(request, answer))
-        else:
+        if answer is None or isinstance(answer, Response):
             self._finish(request, answer)
+        else:
+            self._task = asyncio.get_running_loop().create_task(self._run(request, answer))
 
     async def _run(self, request: Request, answer: Awaitable[Response | None]) -> None:
         try:

@@ -73,15 +73,18 @@ def container_inspect(container: ContainerInspect, version: Version) -> bytes:
     """Before 1.45 an endpoint's aliases held the short ID; before 1.44 there were no DNS names and the MAC address was in Config."""
     if version >= (1, 45):
         return document(container)
-    value: dict[str, Any] = msgspec.to_builtins(container)
-    for name, endpoint in value["NetworkSettings"]["Networks"].items():
+    replace = msgspec.structs.replace
+    settings, config = container.network_settings, container.config
+    networks: dict[str, Any] = dict(settings.networks)
+    for name, endpoint in settings.networks.items():
         if name not in ("bridge", "host", "none"):
-            endpoint["Aliases"] = [*(endpoint.get("Aliases") or []), container.id[:12]]
+            networks[name] = endpoint = replace(endpoint, aliases=[*(endpoint.aliases or ()), container.id[:12]])
         if version < (1, 44):
-            endpoint.pop("DNSNames", None)
+            networks[name] = shown = msgspec.to_builtins(endpoint)
+            shown.pop("DNSNames", None)
     if version < (1, 44):
-        value["Config"].setdefault("MacAddress", container.network_settings.mac_address)
-    return document(value)
+        config = replace(config, mac_address=config.mac_address or settings.mac_address)
+    return document(replace(container, config=config, network_settings=replace(settings, networks=networks)))
 
 
 def system_info(info: SystemInfo, version: Version) -> bytes:

@@ -61,8 +61,11 @@ class ContainerService(Protocol):
     async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> Sequence[ContainerSummary]:
         """Containers, newest first; limit 0 = no limit, > 0 implies all. InvalidArgument: unknown filter."""
 
-    async def inspect(self, ref: str, *, size: bool) -> ContainerInspect:
-        """Everything about one container."""
+    def inspect(self, ref: str) -> ContainerInspect:
+        """Everything about one container but its sizes. Not a coroutine: clients poll it."""
+
+    async def inspect_with_sizes(self, ref: str) -> ContainerInspect:
+        """The same with the sizes of its file systems."""
 
     async def start(self, ref: str) -> None:
         """Start. NotModified if it runs already."""

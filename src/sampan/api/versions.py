@@ -1,5 +1,7 @@
 """Which version of the API a request speaks (moby api/server/middleware/version.go)."""
 
+from functools import lru_cache
+
 from sampan.errors import InvalidArgument
 from sampan.version import API_VERSION, MIN_API_VERSION
 
@@ -15,6 +17,7 @@ NEWEST: Version = _parse(API_VERSION)
 OLDEST: Version = _parse(MIN_API_VERSION)
 
 
+@lru_cache(64)
 def _checked(text: str) -> Version:
     # Longer than any version there is: int() of thousands of digits costs, and says so with a ValueError.
     asked = _parse(text) if len(text) <= 12 else (1 << 30, 0)

@@ -118,7 +118,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
 
     def log_wire(container: Container) -> dict[str, Any]:
         chosen = container.host_config.log_config
-        return options.log_settings(chosen.type, chosen.config or {}, container.id, str(paths.container(container.id)))
+        return options.log_settings(chosen.type, chosen.config or {}, container.id, paths.container(container.id))
 
     handlers: list[Restorer] = []
 
@@ -159,7 +159,11 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
         init=config.init,
         no_new_privileges=config.no_new_privileges,
     )
-    service = ContainerService(containers, runner, images, clock, defaults, check_logs, lambda item: str(log_wire(item)["path"]))
+
+    def log_path(container: Container) -> str:
+        return options.log_path(container.host_config.log_config.type, container.id, paths.container(container.id))
+
+    service = ContainerService(containers, runner, images, clock, defaults, check_logs, log_path)
     trees = Trees(snapshots, workers, runner.own_mounts)
     runner.quiesce = trees.quiesce
     files = FileService(containers, trees, runner.publish)

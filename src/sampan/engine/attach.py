@@ -166,7 +166,7 @@ class AttachService:
         if container.state.status == "restarting":
             raise Conflict(f"container {ref} is restarting, wait until the container is running")
         tty = container.config.tty
-        directory = str(self._runner.paths.log(container.id))
+        directory = self._runner.paths.log(container.id)
         future: asyncio.Future[RunFollower] = asyncio.get_running_loop().create_future()
         follower: RunFollower | None = None
         position: Position | None = None
@@ -247,7 +247,7 @@ class AttachService:
 
     async def _send_output(self, container: Container, stream: Duplex, query: LogQuery, follower: RunFollower, position: Position) -> None:
         chunks = attached_output(
-            str(self._runner.paths.log(container.id)),
+            self._runner.paths.log(container.id),
             position,
             follower.wakeup,
             follower.progress,

@@ -136,13 +136,13 @@ class ContainerService:
     def _make(self, container: Container) -> None:
         """Directory, snapshot, row: undone in reverse when one fails; a kill in between leaves what repair finds."""
         directory = self._runner.paths.container(container.id)
-        os.makedirs(directory / "log", 0o710)
+        os.makedirs(f"{directory}/log", 0o710)
         try:
             self._runner.snapshots.prepare(container.id, self._chain(container))
             self._containers.add(container)
         except BaseException:
             self._runner.snapshots.remove(container.id)
-            for path in (directory / "log", directory):
+            for path in (f"{directory}/log", directory):
                 with suppress(OSError):
                     os.rmdir(path)
             raise
@@ -203,18 +203,16 @@ class ContainerService:
             total, name = total + layer.size, layer.parent
         return total
 
-    async def inspect(self, ref: str, *, size: bool) -> ContainerInspect:
+    def inspect(self, ref: str) -> ContainerInspect:
+        """Everything about one container but its sizes."""
+        container = self._containers.find(ref)
+        return showing.inspect(container, self._runner.paths, self._runner.snapshots, self._log_path(container))
+
+    async def inspect_with_sizes(self, ref: str) -> ContainerInspect:
         """Everything about one container."""
         container = self._containers.find(ref)
-        usage = await self._runner.snapshots.usage(container.id) if size else None
-        return showing.inspect(
-            container,
-            self._runner.paths,
-            self._runner.snapshots,
-            self._log_path(container),
-            usage,
-            self._image_size(container) if size else 0,
-        )
+        usage = await self._runner.snapshots.usage(container.id)
+        return msgspec.structs.replace(self.inspect(ref), size_rw=usage.size, size_root_fs=usage.size + self._image_size(container))
 
     async def top(self, ref: str, ps_args: str) -> TopResponse:
         """Processes of a running container, by the host's ps."""

@@ -78,7 +78,7 @@ class NetworkService:
             running = (item for item in self._containers if item.is_running and item.state.endpoint is not None)
             await self._bridge.reconcile({item.id: item.state.endpoint.saved for item in running if item.state.endpoint is not None})
 
-    def write_files(self, container: Container, endpoint: EndpointState, directory: Path) -> None:
+    def write_files(self, container: Container, endpoint: EndpointState, directory: str) -> None:
         """hostname, hosts and resolv.conf of a container about to start."""
         hostname = container.config.hostname
         own = f"{hostname}.{container.config.domainname} {hostname}" if container.config.domainname else hostname
@@ -92,9 +92,9 @@ class NetworkService:
                     raise InvalidArgument("unable to derive the IP value for host-gateway")
                 address = str(self._bridge.gateway.ip)
             extra.append((address, name))
-        self._write(directory / "hosts", resolvconf.hosts(extra, (endpoint.ip, own) if endpoint.ip else None))
-        self._write(directory / "hostname", hostname + "\n")
-        self._write(directory / "resolv.conf", self._resolv_conf(container))
+        self._write(Path(directory, "hosts"), resolvconf.hosts(extra, (endpoint.ip, own) if endpoint.ip else None))
+        self._write(Path(directory, "hostname"), hostname + "\n")
+        self._write(Path(directory, "resolv.conf"), self._resolv_conf(container))
 
     @staticmethod
     def _resolv_conf(container: Container) -> str:

@@ -52,7 +52,7 @@ class NetworkPort(Protocol):
     async def detach(self, container: Container) -> None:
         """Take them back. Never raises."""
 
-    def write_files(self, container: Container, endpoint: EndpointState, directory: Path) -> None:
+    def write_files(self, container: Container, endpoint: EndpointState, directory: str) -> None:
         """Write hostname, hosts and resolv.conf."""
 
 
@@ -63,13 +63,13 @@ class Paths(msgspec.Struct, frozen=True):
     exec_root: Path
     cgroup_parent: str
 
-    def container(self, container_id: str) -> Path:
-        """The directory of one container."""
-        return self.data_root / "containers" / container_id
+    def container(self, container_id: str) -> str:
+        """The directory of one container. Text, not a Path: it is on the way of every inspect."""
+        return f"{self.data_root}/containers/{container_id}"
 
-    def log(self, container_id: str) -> Path:
+    def log(self, container_id: str) -> str:
         """Where its log segments are."""
-        return self.container(container_id) / "log"
+        return f"{self.container(container_id)}/log"
 
     def cgroup(self, container_id: str) -> str:
         """Its cgroup, below each hierarchy's root."""
@@ -286,7 +286,7 @@ class Runner:
         """The files that the engine itself mounts into a container."""
         directory = self.paths.container(container.id)
         names = ("resolv.conf", "hostname", "hosts")
-        return [plan.Mount(destination=f"/etc/{name}", source=str(directory / name), recursive=False) for name in names]
+        return [plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False) for name in names]
 
     @staticmethod
     def _make_stdio(container: Container, fds: dict[str, int], undo: contextlib.AsyncExitStack) -> None:

@@ -96,10 +96,8 @@ def _host_config(host: HostConfig) -> HostConfig:
     )
 
 
-def inspect(
-    container: Container, paths: Paths, snapshots: Snapshots, log_path: str, usage: Usage | None, image_size: int
-) -> ContainerInspect:
-    """GET /containers/{id}/json."""
+def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: str) -> ContainerInspect:
+    """GET /containers/{id}/json without sizes."""
     state = container.state
     command = launching.command_of(container.config)
     directory = paths.container(container.id)
@@ -123,9 +121,9 @@ def inspect(
             finished_at=rfc3339nano(state.finished_at),
         ),
         image=container.image_id,
-        resolv_conf_path=str(directory / "resolv.conf") if state.started_at else "",
-        hostname_path=str(directory / "hostname") if state.started_at else "",
-        hosts_path=str(directory / "hosts") if state.started_at else "",
+        resolv_conf_path=f"{directory}/resolv.conf" if state.started_at else "",
+        hostname_path=f"{directory}/hostname" if state.started_at else "",
+        hosts_path=f"{directory}/hosts" if state.started_at else "",
         log_path=log_path,
         name=f"/{container.name}",
         restart_count=state.restart_count,
@@ -133,8 +131,6 @@ def inspect(
         exec_ids=sorted(container.exec_ids) or None,
         host_config=_host_config(container.host_config),
         graph_driver=GraphDriverData(data=snapshots.details(container.id), name=snapshots.driver),
-        size_rw=usage.size if usage else None,
-        size_root_fs=usage.size + image_size if usage else None,
         mounts=mounting.mount_points(mounting.mounts_of_stored(container.host_config)),
         config=container.config,
         network_settings=_network_settings(container),

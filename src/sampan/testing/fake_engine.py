@@ -119,14 +119,17 @@ class FakeContainers:
             labels=row.request.labels or {}, state=row.status, status="Up 1 second" if row.status == "running" else "Created", mounts=[],
         )  # fmt: skip
 
-    async def inspect(self, ref: str, *, size: bool) -> ContainerInspect:
+    async def inspect_with_sizes(self, ref: str) -> ContainerInspect:
+        """See the Protocol."""
+        return msgspec.structs.replace(self.inspect(ref), size_rw=0, size_root_fs=0)
+
+    def inspect(self, ref: str) -> ContainerInspect:
         """See the Protocol."""
         row = self.find(ref)
         state = ContainerStateShown(status=row.status, running=row.status == "running", pid=1 if row.status == "running" else 0)
         return ContainerInspect(
             id=row.id, created=CREATED, path="cat", args=[], state=state, image=IMAGE_ID, name=f"/{row.name}",
             host_config=row.request.host_config or HostConfig(), mounts=[], config=row.request, network_settings=NetworkSettings(),
-            size_rw=0 if size else None,
         )  # fmt: skip
 
     async def start(self, ref: str) -> None:

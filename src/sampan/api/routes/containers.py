@@ -1,6 +1,6 @@
 """Containers (swagger tag Container) but for their streams."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 import msgspec
 
@@ -83,9 +83,15 @@ async def create(request: Request, services: Services) -> Response:
     return json_response(made, 201)
 
 
-async def inspect(request: Request, services: Services) -> Response:
-    """GET /containers/{id}/json."""
-    shown = await services.containers.inspect(request.variables["id"], size=request.query.flag("size"))
+def inspect(request: Request, services: Services) -> Response | Awaitable[Response]:
+    """GET /containers/{id}/json. Waits only for sizes."""
+    if request.query.flag("size"):
+        return _inspect_with_sizes(request, services)
+    return Response(body=encode.container_inspect(services.containers.inspect(request.variables["id"]), request.version))
+
+
+async def _inspect_with_sizes(request: Request, services: Services) -> Response:
+    shown = await services.containers.inspect_with_sizes(request.variables["id"])
     return Response(body=encode.container_inspect(shown, request.version))
 
 
