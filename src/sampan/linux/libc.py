@@ -24,6 +24,7 @@ NR: dict[str, int] = {
     "fsconfig": 431,
     "fsmount": 432,
     "close_range": 436,
+    "clone3": 435,
     "openat2": 437,
     "mount_setattr": 442,
     **_OLD.get(MACHINE, _OLD["x86_64"]),
@@ -81,6 +82,14 @@ def prctl(option: int, *arguments: int) -> int:
     if result < 0:
         raise oserror("prctl")
     return result
+
+
+def tid_address() -> int:
+    """Where this thread's clear_child_tid points. Raises OSError where the kernel does not tell (CONFIG_CHECKPOINT_RESTORE)."""
+    address = ctypes.c_ulong()
+    if _libc.prctl(40, ctypes.byref(address), 0, 0, 0) < 0:
+        raise oserror("prctl")
+    return address.value
 
 
 def set_name(name: str) -> None:

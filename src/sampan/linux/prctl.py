@@ -1,6 +1,6 @@
 """prctl(2): the process attributes containers and their supervisor need."""
 
-from sampan.linux.libc import prctl, set_name
+from sampan.linux.libc import prctl, set_name, tid_address
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -10,7 +10,16 @@ PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
-__all__ = ["capbset_drop", "capbset_read", "set_child_subreaper", "set_dumpable", "set_keepcaps", "set_name", "set_no_new_privs"]
+__all__ = [
+    "capbset_drop",
+    "capbset_read",
+    "set_child_subreaper",
+    "set_dumpable",
+    "set_keepcaps",
+    "set_name",
+    "set_no_new_privs",
+    "tid_address",
+]
 
 
 def set_dumpable(enabled: bool) -> None:

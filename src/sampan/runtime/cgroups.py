@@ -83,12 +83,16 @@ def v1_path(layout: Layout, controller: str, path: str) -> str | None:
     return None
 
 
+def unified_directory(layout: Layout, path: str) -> str:
+    """The directory of a cgroup in the v2 hierarchy; "" where there is none."""
+    return f"{layout.unified}/{path}" if layout.unified else ""
+
+
 def directories(layout: Layout, path: str) -> list[str]:
     """Every directory of a cgroup."""
     found = [f"{point}/{path}" for _, point in layout.v1]
-    if layout.unified:
-        found.append(f"{layout.unified}/{path}")
-    return found
+    unified = unified_directory(layout, path)
+    return [*found, unified] if unified else found
 
 
 def _cpu(resources: Resources) -> tuple[int, int]:

@@ -5,8 +5,9 @@ A plan is a JSON object, executed from top to bottom by the forked child:
     kind         "init" or "exec"
     namespaces   {"pid": "private"|"host"|"fd", "net": ..., "ipc": ..., "uts": "private"|"host", "cgroup": "private"|"host"}
                  "fd": a descriptor named "pidns", "netns" or "ipcns" travels with the message
-    cgroup       {"dirs": [...], "cpuset": [dirs that inherit, root first], "delegate": [[subtree_control, "+cpu +..."]],
-                 "writes": [[file, value, required]], "devices": null | {"v1": dir} | {"v2": dir}, "rules": [[type, major, minor, access]]}
+    cgroup       {"dirs": [...], "unified": the one of them in the v2 hierarchy or "", "cpuset": [dirs that inherit, root first],
+                 "delegate": [[subtree_control, "+cpu +..."]], "writes": [[file, value, required]],
+                 "devices": null | {"v1": dir} | {"v2": dir}, "rules": [[type, major, minor, access]]}
     binds        [{"source", "destination", "readonly", "readonly_recursive", "propagation", "recursive", "optional"}]
     rootfs       {"lowers", "upper", "work", "readonly", "propagation"}; a lower is a path, or n for the descriptor named "layer<n>"
     mounts       what is mounted in the root, in order (OP_* below)

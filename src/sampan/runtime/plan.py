@@ -229,6 +229,7 @@ def _cgroup(spec: LaunchSpec, host: HostFacts) -> dict[str, Any]:
     parts = spec.cgroup.strip("/").split("/")
     plan: dict[str, Any] = {
         "dirs": cgroups.directories(layout, spec.cgroup),
+        "unified": cgroups.unified_directory(layout, spec.cgroup),
         "cpuset": [],
         "delegate": [],
         "writes": [list(item) for item in cgroups.resource_writes(layout, spec.cgroup, spec.resources)],
@@ -396,7 +397,10 @@ def exec_plan(spec: ExecSpec, host: HostFacts | None = None) -> dict[str, Any]:
     return {
         "kind": "exec",
         "id": spec.id,
-        "cgroup": {"dirs": cgroups.directories(host.layout, spec.cgroup)},
+        "cgroup": {
+            "dirs": cgroups.directories(host.layout, spec.cgroup),
+            "unified": cgroups.unified_directory(host.layout, spec.cgroup),
+        },
         "process": {**_process(spec, spec.privileged, host, warnings), "init": False},
         "warnings": warnings,
     }

@@ -67,7 +67,7 @@ def test_plans_are_as_recorded(name: str, request: pytest.FixtureRequest) -> Non
 
 def test_an_exec_plan() -> None:
     made = plan.exec_plan(plan.ExecSpec(id="e" * 64, args=("ps",), cgroup="sampan/c"), HOST_V2)
-    assert made["cgroup"] == {"dirs": ["/sys/fs/cgroup/sampan/c"]}
+    assert made["cgroup"] == {"dirs": ["/sys/fs/cgroup/sampan/c"], "unified": "/sys/fs/cgroup/sampan/c"}
     assert (made["kind"], made["process"]["cwd"], made["process"]["init"]) == ("exec", "/", False)
 
 

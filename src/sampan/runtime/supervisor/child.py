@@ -53,8 +53,8 @@ class SetupError(Exception):
         self.message = message
 
 
-def run(plan: ops.Plan, fds: Fds, sync: socket.socket) -> NoReturn:
-    """Become the container's process.
+def run(plan: ops.Plan, fds: Fds, sync: socket.socket, joined: str = "") -> NoReturn:
+    """Become the container's process, which is in the cgroup directory `joined` already.
 
     fds: stdin, stdout, stderr (absent with a tty), netns, ipcns, layer<n>; for exec also target (a pidfd).
     """
@@ -62,9 +62,9 @@ def run(plan: ops.Plan, fds: Fds, sync: socket.socket) -> NoReturn:
     try:
         _reset_signals()
         if plan["kind"] == "init":
-            _run_init(plan, fds, sync, where)
+            _run_init(plan, fds, sync, where, joined)
         else:
-            _run_exec(plan, fds, sync, where)
+            _run_exec(plan, fds, sync, where, joined)
     except BaseException as error:
         _report(sync, where, error)
     os._exit(1)
@@ -156,10 +156,13 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
             cgroup2.attach_devices(devices["v2"], every)
 
 
-def _join_cgroup(plan: ops.Plan, where: rootfs.Where) -> None:
+def _join_cgroup(plan: ops.Plan, where: rootfs.Where, joined: str) -> None:
+    """Into every cgroup but the one we are in. v1: as a thread ("tasks") that moves itself, which needs no system-wide lock."""
+    unified = plan["cgroup"]["unified"]
     for directory in plan["cgroup"]["dirs"]:
-        where[:] = [ops.STEP_CGROUP, f"{directory}/cgroup.procs"]
-        _write(where[1], "0")
+        if directory != joined:
+            where[:] = [ops.STEP_CGROUP, f"{directory}/{'cgroup.procs' if directory == unified else 'tasks'}"]
+            _write(where[1], "0")
 
 
 def _oom_score(plan: ops.Plan, where: rootfs.Where) -> None:
@@ -198,14 +201,14 @@ def _sysctls(plan: ops.Plan, where: rootfs.Where) -> None:
                 raise
 
 
-def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where) -> NoReturn:
+def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where, joined: str) -> NoReturn:
     process = plan["process"]
     os.setsid()
     os.umask(0)
     stdio = _stdio(fds)
     found, rules = rootfs.host_devices(plan, where)
     _make_cgroup(plan, rules, where)
-    _join_cgroup(plan, where)
+    _join_cgroup(plan, where, joined)
     _oom_score(plan, where)
     _enter_namespaces(plan, fds, where)
     where[:] = ["keyring", ""]
@@ -235,11 +238,11 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     _become(process, stdio, terminal, sync, where)
 
 
-def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where) -> NoReturn:
+def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where, joined: str) -> NoReturn:
     process = plan["process"]
     os.setsid()
     stdio = _stdio(fds)
-    _join_cgroup(plan, where)
+    _join_cgroup(plan, where, joined)
     if process["oom_score_adj"] is not None:
         _oom_score(plan, where)
     _keep_only([sync.fileno(), fds["target"], *stdio])
@@ -249,10 +252,10 @@ def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     except OSError as error:
         if error.errno != errno.ENOSYS:
             raise
-    joined = 0
+    flags = 0
     for name in ("mnt", "ipc", "uts", "net", "cgroup"):
-        joined |= namespaces.FLAGS[name]
-    namespaces.setns(fds["target"], joined)
+        flags |= namespaces.FLAGS[name]
+    namespaces.setns(fds["target"], flags)
     os.close(fds["target"])
     os.chdir("/")
     terminal = None

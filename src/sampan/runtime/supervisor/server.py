@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 
-from sampan.linux import namespaces, pidfd
+from sampan.linux import clone, namespaces, pidfd
 from sampan.runtime.protocol import PROTOCOL, Message
 from sampan.runtime.supervisor import child
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
@@ -134,13 +134,29 @@ class Server(Loop):
         else:
             entered = False
         try:
-            pid = os.fork()
+            pid, joined = self._fork_into(plan["cgroup"]["unified"])
             if pid == 0:
-                child.run(plan, fds, sync)
+                child.run(plan, fds, sync, joined)
         finally:
             if entered:
                 namespaces.setns(self.own_pidns, namespaces.FLAGS["pid"])
         return pid
+
+    @staticmethod
+    def _fork_into(directory: str) -> tuple[int, str]:
+        """Fork with the child in the container's v2 cgroup, made if it is missing: (pid, directory). If that fails: (pid, "").
+
+        The child then tries by itself, and what hinders it is reported as any failure of the child's.
+        """
+        if directory:
+            with contextlib.suppress(OSError):
+                os.makedirs(directory, exist_ok=True)
+                cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    return clone.fork_into(cgroup), directory
+                finally:
+                    os.close(cgroup)
+        return os.fork(), ""
 
     def _launch_ready(self, launch: Launch) -> None:
         while True:
