@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link directly",
     stat.S_IFIFO: "a named pipe (FIFO)",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a character device file",
@@ -30,7 +31,7 @@ def check(path: str) -> None:
         except OSError as error:
             raise CliError(f"invalid output path: stat {directory}: {(error.strerror or '').lower()}") from None
     try:
-        kind = _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+        kind = _KINDS.get(stat.S_IFMT(os.lstat(path).st_mode))
     except OSError:
         return
     if kind is not None:

@@ -15,6 +15,7 @@ CHANGES = {
     "/containers/prune": '{"ContainersDeleted":["aaaa","bbbb"],"SpaceReclaimed":1234567}',
     "/images/prune": '{"ImagesDeleted":[{"Untagged":"x:1"},{"Deleted":"sha256:ab"}],"SpaceReclaimed":42}',
     "/images/busybox/tag": "",
+    "/images/load": '{"stream":"Loaded image: busybox:latest\\n"}\n{"errorDetail":{"message":"unexpected EOF"},"error":"unexpected EOF"}\n',
     "/images/create": '{"status":"sha256:cafe"}\n',
     "/images/busybox": '[{"Untagged":"busybox:latest"},{"Deleted":"sha256:12"}]',
 }
