@@ -14,7 +14,7 @@ from sampan.engine import launching, listing, merging, mounting, names, processe
 from sampan.engine.images import ImageService
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Runner, new_state, signal_number
-from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified
 from sampan.ids import ContainerId, new_id, short_id
 from sampan.linux import pty
 from sampan.runtime.plan import host_facts
@@ -263,8 +263,9 @@ class ContainerService:
                 return
             if not container.is_running:
                 raise NotModified("")
-            await self._stop(container, timeout, number)
-            self._runner.publish(container, "stop")
+        # Not under the lock: the wait may be long, and a shorter stop or `rm -f` must not wait for it.
+        await self._stop(container, timeout, number)
+        self._runner.publish(container, "stop")
 
     async def _stop(self, container: Container, timeout: int | None, number: int) -> None:
         seconds = timeout if timeout is not None else container.config.stop_timeout
@@ -281,21 +282,24 @@ class ContainerService:
         """Stop and start."""
         container = self._containers.find(ref)
         number = _signal_for(f"Cannot restart container {ref}", signal)
-        async with container.lock:
-            if container.state.status == "restarting":
-                self._cancel_restart(container)
-            auto_remove = container.host_config.auto_remove
+        auto_remove = container.host_config.auto_remove
+        if auto_remove:
+            container.host_config = msgspec.structs.replace(container.host_config, auto_remove=False)
+        try:
+            if container.is_running:
+                await self._stop(container, timeout, number)  # not under the lock, as in stop
+            async with container.lock:
+                if container.state.status == "restarting":
+                    self._cancel_restart(container)
+                if container.removing:
+                    raise Conflict("container is marked for removal and cannot be started")
+                if not container.is_running:
+                    await self._wait_for_end(container)
+                    await self._runner.start(container)
+        finally:
             if auto_remove:
-                container.host_config = msgspec.structs.replace(container.host_config, auto_remove=False)
-            try:
-                if container.is_running:
-                    await self._stop(container, timeout, number)
-                await self._wait_for_end(container)
-                await self._runner.start(container)
-            finally:
-                if auto_remove:
-                    container.host_config = msgspec.structs.replace(container.host_config, auto_remove=True)
-            self._runner.publish(container, "restart")
+                container.host_config = msgspec.structs.replace(container.host_config, auto_remove=True)
+        self._runner.publish(container, "restart")
 
     async def kill(self, ref: str, signal: str) -> None:
         """Send a signal. Conflict if not running."""
@@ -367,6 +371,8 @@ class ContainerService:
             raise Conflict(f'cannot remove container "{ref}": container {what}')
         container.removing = True
         try:
+            if container.is_running:
+                await self._runner.kill(container)  # before the lock: what holds it may wait for just that end
             async with container.lock:
                 if container.state.status == "restarting":
                     self._cancel_restart(container)
@@ -398,13 +404,12 @@ class ContainerService:
         raise InvalidArgument(f'invalid condition: "{condition}"')
 
     async def resize(self, ref: str, *, height: int, width: int) -> None:
-        """Set the terminal's size."""
+        """Set the terminal's size, if there is one. Raises Conflict when the container does not run."""
         container = self._containers.find(ref)
         if not container.is_running or container.live is None:
             raise Conflict(f"container {container.id} is not running")
-        if container.live.pty is None:
-            raise SystemFailure("cannot resize: the container has no terminal")
-        pty.set_size(container.live.pty, height, width)
+        if container.live.pty is not None:  # without a terminal it is a success that does nothing, as in docker
+            pty.set_size(container.live.pty, height, width)
         self._runner.publish(container, "resize", {"height": str(height), "width": str(width)})
 
     async def prune(self, filters: Filters) -> PruneReport:

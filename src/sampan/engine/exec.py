@@ -100,11 +100,12 @@ class ExecService:
         )
 
     async def resize(self, exec_id: str, *, height: int, width: int) -> None:
-        """Set the terminal's size. Raises Conflict when there is none."""
+        """Set the terminal's size, if there is one. Raises Conflict when the exec does not run."""
         found = self._find(exec_id)
-        if not found.running or found.pty < 0:
-            raise InvalidArgument(f"exec {exec_id} is not running with a terminal")
-        pty.set_size(found.pty, height, width)
+        if not found.running:
+            raise Conflict(f"exec {exec_id} is not running")
+        if found.pty >= 0:
+            pty.set_size(found.pty, height, width)
 
     def _plan(self, found: Exec) -> dict[str, Any]:
         container, request = found.container, found.request

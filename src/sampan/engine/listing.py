@@ -27,6 +27,8 @@ KNOWN = (
     "status",
     "volume",
 )
+HEALTHS = ("none", "starting", "healthy", "unhealthy")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
@@ -37,13 +39,43 @@ def check(filters: Filters, known: Iterable[str] = KNOWN) -> None:
             raise InvalidArgument(f"invalid filter '{key}'")
     for value in filters.get("status", ()):
         if value not in STATUSES:
-            raise InvalidArgument(f"invalid filter 'status={value}'")
+            raise InvalidArgument(
+                f"invalid filter 'status={value}': invalid value for state ({value}): must be one of {', '.join(STATUSES)}"
+            )
     for value in filters.get("exited", ()):
-        if not re.fullmatch(r"-?\d+", value):
-            raise InvalidArgument(f"invalid filter 'exited={value}'")
+        if not _INTEGER.fullmatch(value):
+            raise InvalidArgument(f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax")
     for value in filters.get("health", ()):
-        if value not in ("none", "starting", "healthy", "unhealthy"):
-            raise InvalidArgument(f"invalid filter 'health={value}'")
+        if value not in HEALTHS:
+            raise InvalidArgument(
+                f"invalid filter 'health={value}': invalid value for health ({value}): must be one of {', '.join(HEALTHS)}"
+            )
+    for key in ("publish", "expose"):
+        for value in filters.get(key, ()):
+            _port_range(key, value)
+
+
+def _port_number(text: str) -> int:
+    """Raises ValueError in strconv's words."""
+    if not text.isascii() or not text.isdecimal():
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    if len(text.lstrip("0")) > 5 or int(text) > 65535:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": value out of range')
+    return int(text)
+
+
+def _port_range(key: str, text: str) -> tuple[range, str]:
+    """`first[-last][/protocol]` as (numbers, protocol). Raises InvalidArgument (moby daemon/list.go portOp, nat.ParsePortRange)."""
+    numbers, _, protocol = text.partition("/")
+    try:
+        if not numbers:
+            raise ValueError("Empty string specified for ports.")
+        ends = [_port_number(end) for end in numbers.split("-")[:2]]
+        if ends[-1] < ends[0]:
+            raise ValueError(f"Invalid range specified for the Port: {numbers}")
+    except ValueError as error:
+        raise InvalidArgument(f"error while looking up for {key} {text}: {error}") from None
+    return range(ends[0], ends[-1] + 1), protocol.lower() or "tcp"
 
 
 def labels_match(labels: Mapping[str, str], wanted: Iterable[str]) -> bool:
@@ -66,16 +98,12 @@ def _name_matches(container: Container, patterns: Sequence[str]) -> bool:
     return False
 
 
-def _port_matches(ports: Iterable[str], wanted: Sequence[str]) -> bool:
+def _port_matches(key: str, ports: Iterable[str], wanted: Sequence[str]) -> bool:
     have = set(ports)
     for text in wanted:
-        numbers, _, protocol = text.partition("/")
-        first, _, last = numbers.partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
-            raise InvalidArgument(f"invalid filter 'port={text}'")
-        for number in range(int(first), int(last or first) + 1):
-            if f"{number}/{protocol or 'tcp'}" in have:
-                return True
+        numbers, protocol = _port_range(key, text)
+        if any(f"{number}/{protocol}" in have for number in numbers):
+            return True
     return False
 
 
@@ -88,7 +116,7 @@ def matches(container: Container, filters: Filters) -> bool:
         "name": lambda values: _name_matches(container, values),
         "label": lambda values: labels_match(labels, values),
         "status": lambda values: ("removing" if container.removing else state.status) in values,
-        "exited": lambda values: not container.is_running and bool(state.started_at) and str(state.exit_code) in values,
+        "exited": lambda values: not container.is_running and bool(state.started_at) and state.exit_code in map(int, values),
         "health": lambda values: "none" in values,
         "is-task": lambda values: not any(value in ("1", "true") for value in values),
         "isolation": lambda values: any(value in ("", "default") for value in values),
@@ -97,8 +125,8 @@ def matches(container: Container, filters: Filters) -> bool:
             for value in values
         ),
         "volume": lambda values: any(value in (bind.split(":")[:2]) for bind in container.host_config.binds or () for value in values),
-        "expose": lambda values: _port_matches(container.config.exposed_ports or {}, values),
-        "publish": lambda values: _port_matches((item.port for item in state.endpoint.ports) if state.endpoint else (), values),
+        "expose": lambda values: _port_matches("expose", container.config.exposed_ports or {}, values),
+        "publish": lambda values: _port_matches("publish", (item.port for item in state.endpoint.ports) if state.endpoint else (), values),
     }
     return all(test(filters[key]) for key, test in simple.items() if filters.get(key))
 
@@ -135,7 +163,7 @@ def until_ns(filters: Filters, now_ns: int) -> int | None:
         return now_ns - duration
     try:
         return int(float(text) * 1e9)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         stamp = datetime.fromisoformat(text.replace("Z", "+00:00"))

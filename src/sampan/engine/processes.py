@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sampan.errors import InvalidArgument, SystemFailure
+from sampan.errors import InvalidArgument
 from sampan.runtime import cgroups
 from sampan.runtime.cgroups import Layout
 from sampan.spec.docker_api.container import TopResponse
@@ -28,6 +28,8 @@ def parse_ps(text: str, pids: set[int]) -> TopResponse:
 
 async def top(layout: Layout, cgroup: str, ps_args: str) -> TopResponse:
     """Run ps with the client's options (default -ef). Raises InvalidArgument with ps' own complaint."""
+    if "\0" in ps_args:
+        raise InvalidArgument("ps: invalid argument")
     process = await asyncio.create_subprocess_exec(
         "ps",
         *(ps_args or "-ef").split(),
@@ -38,5 +40,5 @@ async def top(layout: Layout, cgroup: str, ps_args: str) -> TopResponse:
     )
     out, err = await process.communicate()
     if process.returncode:
-        raise SystemFailure(f"ps: {err.decode(errors='replace').strip()}")
+        raise InvalidArgument(f"ps: {err.decode(errors='replace').strip().partition(chr(10))[0]}")
     return parse_ps(out.decode(errors="replace"), set(cgroups.processes(layout, cgroup)))

@@ -149,8 +149,8 @@ def ports_of(container: Container) -> list[Port]:
     ]
     taken = {item.port for item in published}
     for port in container.config.exposed_ports or {} if endpoint is not None and endpoint.ip else {}:
-        if port not in taken:
-            number, _, protocol = port.partition("/")
+        number, _, protocol = port.partition("/")
+        if port not in taken and number.isascii() and number.isdecimal() and len(number) < 6:  # else nothing that could be listened at
             found.append(Port(private_port=int(number), type=protocol or "tcp"))
     return found
 

@@ -88,6 +88,8 @@ def log_path(driver: str, container_id: str, directory: str) -> str:
 
 def log_settings(driver: str, config: Mapping[str, str], container_id: str, directory: str) -> dict[str, Any]:
     """LOG of the keeper's `adopt` for a valid driver and config. directory is the container's own; segments go to its `log`."""
+    if driver == "none":
+        config = {}  # docker takes any options with it
     size, files = config.get("max-size"), _files(config.get("max-file"))
     if driver == "local":
         limit = 20 * 1024 * 1024 if size is None else 0 if size == "-1" else _size(size)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from sampan.errors import InvalidArgument, SystemFailure
+from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
 
 
 class Binding(Protocol):
@@ -43,7 +43,7 @@ class Published(msgspec.Struct, frozen=True):
 
 def _split(port: str) -> tuple[int, str]:
     number, _, protocol = port.partition("/")
-    if not number.isdecimal() or not 0 < int(number) < 65536:
+    if not (number.isascii() and number.isdecimal() and len(number) < 6 and 0 < int(number) < 65536):
         raise InvalidArgument(f"invalid port specification: {port!r}")
     return int(number), protocol.lower() or "tcp"
 
@@ -53,7 +53,8 @@ def _span(text: str) -> tuple[int, int]:
     last = last if separator else first
     if not text or text == "0":
         return 0, 0
-    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 65536):
+    digits = first + last
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 11 and first and last and 0 < int(first) <= int(last) < 65536):
         raise InvalidArgument(f"invalid port specification: {text!r}")
     return int(first), int(last)
 
@@ -99,7 +100,7 @@ def _clashes(mine: Published, other: Published) -> bool:
 def hold(
     request: PortRequest, default_ip: str, name: str, container_id: str, address: str = "", taken: Collection[Published] = ()
 ) -> HeldPort:
-    """Bind the first free port of the request, for a container at address. Raises SystemFailure in docker 28's words.
+    """Bind the first free port of the request, for a container at address. Raises SystemFailure in docker 28's words, NotImplementedYet.
 
     taken: what this network publishes already. Two sockets with SO_REUSEADDR can both be bound until one listens, so the kernel
     alone would let two containers that start at the same time have the same port.
@@ -107,7 +108,7 @@ def hold(
     host_ip = request.host_ip or default_ip
     failed = f"failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({container_id})"
     if ":" in host_ip or request.protocol not in ("tcp", "udp"):
-        raise SystemFailure(f"{failed}: publishing {request.protocol} on {host_ip} is not implemented by Sampan yet")
+        raise NotImplementedYet(f"{failed}: publishing {request.protocol} on {host_ip} is not implemented by Sampan yet")
     words = f"Bind for {host_ip}:{request.host_last} failed: port is already allocated"
     for port in range(request.host_first, request.host_last + 1):
         published = Published(request.port, request.protocol, host_ip, port)
