@@ -20,6 +20,8 @@ from sampan.daemon import flags
 from sampan.daemon.convert import Ulimit, ValueProblem, from_json, from_texts, shown
 from sampan.daemon.jsonfile import Json, JsonError, Parser, line_and_column
 from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_GROUP, usage
+from sampan.errors import EngineError
+from sampan.logs.options import validate as validate_logs
 from sampan.version import API_VERSION, VERSION
 
 FILE_PROBLEM: Final = "unable to configure the Docker daemon with file {}: "
@@ -90,7 +92,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     ipv6: bool = False
     labels: tuple[str, ...] = ()
     live_restore: bool = True
-    log_driver: str = "local"
+    log_driver: str = ""
+    """ "" is the engine's own: shown as json-file, kept in segments with a bound."""
     log_format: str = "text"
     log_level: str = "info"
     log_opts: Mapping[str, str] = {}
@@ -367,8 +370,12 @@ def check_modes(config: DaemonConfig) -> None:
         raise KeyProblem("log-level", f"invalid logging level: {config.log_level}")
     if config.log_format not in ("text", "json"):
         raise KeyProblem("log-format", f"invalid log format: {config.log_format}")
-    if config.log_driver not in ("local", "json-file", "none"):
+    if config.log_driver not in ("", "local", "json-file", "none"):
         raise KeyProblem("log-driver", f"logger: no log driver named '{config.log_driver}' is registered")
+    try:
+        validate_logs(config.log_driver, config.log_opts)
+    except EngineError as error:
+        raise KeyProblem("log-opts", error.message) from None
     if config.default_cgroupns_mode not in ("", "host", "private"):
         raise KeyProblem(
             "default-cgroupns-mode", f'invalid default cgroup namespace ({config.default_cgroupns_mode}): use "host" or "private"'

@@ -89,7 +89,7 @@ OPTIONS: Final = (
     Option("ipv6", "ipv6", "bool", "Enable IPv6 networking for the default bridge network"),
     Option("labels", "label", "list", "Set key=value labels to the daemon"),
     Option("live-restore", "live-restore", "bool", "Leave containers running while the daemon is away", default="true"),
-    Option("log-driver", "log-driver", "string", "Default driver for container logs", default='"local"'),
+    Option("log-driver", "log-driver", "string", "Default driver for container logs", default='"json-file"'),
     Option("log-format", "log-format", "string", 'Set the logging format ("text"|"json")', default='"text"'),
     Option("log-level", "log-level", "string", 'Set the logging level ("debug"|"info"|"warn"|"error"|"fatal")', "l", '"info"'),
     Option("log-opts", "log-opt", "map", "Default log driver options for containers", default="map[]"),

@@ -26,6 +26,7 @@ from sampan.engine.files import FileService
 from sampan.engine.image_archives import ImageArchives
 from sampan.engine.image_removal import ImageUser
 from sampan.engine.images import ImageService
+from sampan.engine.launching import command_of
 from sampan.engine.networks import NetworkService
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Paths, Runner
@@ -42,7 +43,6 @@ from sampan.snapshot import probe
 from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.formats import LayerFormat
 from sampan.snapshot.store import LayeredSnapshots
-from sampan.spec.docker_api.container import HostConfig
 from sampan.state.containers import ContainerRepository, MetaRepository
 from sampan.state.database import Database
 from sampan.worker.client import WorkerPool
@@ -113,12 +113,28 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     archives = ImageArchives(images, store, snapshots, workers, paths.data_root / "tmp")
     stack.push_async_callback(images.settle)
 
-    def check_logs(host: HostConfig, container_id: str) -> None:
-        options.validate(host.log_config.type, host.log_config.config or {})
+    def attributes(container: Container) -> dict[str, str]:
+        if container.host_config.log_config.type == "none":
+            return {}
+        info = options.LogInfo(
+            container_id=container.id,
+            name=container.name,
+            image_id=container.image_id,
+            image_name=container.image_name,
+            command=" ".join(command_of(container.config)),
+            labels=container.config.labels or {},
+            env=tuple(container.config.env or ()),
+        )
+        return options.attributes(container.host_config.log_config.config or {}, info)
+
+    def check_logs(container: Container) -> None:
+        chosen = container.host_config.log_config
+        options.validate(chosen.type, chosen.config or {})
+        attributes(container)
 
     def log_wire(container: Container) -> dict[str, Any]:
-        chosen = container.host_config.log_config
-        return options.log_settings(chosen.type, chosen.config or {}, container.id, paths.container(container.id))
+        chosen, directory = container.host_config.log_config, paths.container(container.id)
+        return options.log_settings(chosen.type, chosen.config or {}, container.id, directory, attributes(container))
 
     handlers: list[Restorer] = []
 
@@ -149,7 +165,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     runner = Runner(containers, snapshots, supervisor, keeper, network, events, clock, paths)
     runner.log_settings = log_wire
     execs = ExecService(containers, runner)
-    attach = AttachService(containers, runner)
+    attach = AttachService(containers, runner, attributes)
     runner.on_started = attach.started
     runner.on_discarded = images.collect
     defaults = ContainerDefaults(
@@ -186,7 +202,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
         experimental=config.experimental,
         live_restore=config.live_restore,
     )
-    system = SystemService(containers, images, snapshots, events, meta, facts)
+    system = SystemService(containers, images, snapshots, events, meta, facts, lambda: network.warnings)
     services = Services(
         containers=service, execs=execs, attach=attach, files=files, commits=commits, images=images, archives=archives,
         networks=network, system=system,

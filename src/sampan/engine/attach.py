@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from sampan.engine.registry import Container, Containers, Live
@@ -96,9 +96,11 @@ class RunFollower:
 class AttachService:
     """See api/services.py for the contract."""
 
-    def __init__(self, containers: Containers, runner: Runner) -> None:
+    def __init__(self, containers: Containers, runner: Runner, attributes: Callable[[Container], Mapping[str, str]]) -> None:
+        """attributes: what --details shows of a container."""
         self._containers = containers
         self._runner = runner
+        self._attributes = attributes
         self._pending: dict[str, set[asyncio.Future[RunFollower]]] = {}
 
     async def started(self, container: Container) -> None:
@@ -130,18 +132,10 @@ class AttachService:
             until=options.until,
             tail=options.tail,
             timestamps=options.timestamps,
-            details=self._details(container) if options.details else None,
+            details=self._attributes(container) if options.details else None,
             multiplexed=not tty,
         )
         return LogStream(multiplexed=not tty, chunks=self._log_chunks(container, query, follow=options.follow))
-
-    @staticmethod
-    def _details(container: Container) -> dict[str, str]:
-        config = container.host_config.log_config.config or {}
-        labels = container.config.labels or {}
-        environment = dict(entry.partition("=")[::2] for entry in container.config.env or ())
-        found = {name: labels[name] for name in config.get("labels", "").split(",") if name in labels}
-        return found | {name: environment[name] for name in config.get("env", "").split(",") if name in environment}
 
     async def _log_chunks(self, container: Container, query: LogQuery, *, follow: bool) -> AsyncIterator[bytes]:
         live = container.live

@@ -1,7 +1,6 @@
 """ContainerService: docker's calls on containers, each a use case over the registry and the runner."""
 
 import asyncio
-import builtins
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,12 +11,14 @@ from sampan.clock import Clock
 from sampan.digest import ChainId
 from sampan.engine import launching, listing, merging, mounting, names, processes, showing
 from sampan.engine.images import ImageService
+from sampan.engine.limits import host_limits
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Runner, new_state, signal_number
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified
 from sampan.ids import ContainerId, new_id, short_id
+from sampan.image import platforms
 from sampan.linux import pty
-from sampan.runtime.plan import host_facts
+from sampan.runtime.plan import host_facts, left_out
 from sampan.spec.docker_api.container import CreateRequest, CreateResponse, HostConfig, PruneReport, TopResponse, WaitResponse
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import NetworkingConfig
@@ -31,7 +32,8 @@ DEFAULT_STOP_SECONDS = 10
 class ContainerDefaults(msgspec.Struct, frozen=True):
     """What daemon.json says of containers."""
 
-    log_driver: str = "local"
+    log_driver: str = ""
+    """ "" is the engine's own default."""
     log_opts: Mapping[str, str] = {}
     shm_size: int = 64 << 20
     init: bool = False
@@ -69,7 +71,7 @@ class ContainerService:
         images: ImageService,
         clock: Clock,
         defaults: ContainerDefaults,
-        check_logs: Callable[[HostConfig, str], None],
+        check_logs: Callable[[Container], None],
         log_path: Callable[[Container], str],
     ) -> None:
         self._containers = containers
@@ -93,28 +95,31 @@ class ContainerService:
         if not request.image:
             raise InvalidArgument("no image specified") if not request.cmd else NotFound("No such image: ")
         image = self._images.resolve(request.image)
-        if platform and platform.split("/")[0] not in ("", "linux"):
-            raise NotFound(f"image with reference {request.image} was found but does not provide the specified platform ({platform})")
+        if platform and not platforms.matches(platform, image.config.os, image.config.architecture):
+            has = f"{image.config.os}/{image.config.architecture}"
+            raise NotFound(
+                f"image with reference {request.image} was found but its platform ({has}) "
+                f"does not match the specified platform ({platform})"
+            )
         container_id = ContainerId(new_id())
         host_mode = (request.host_config or HostConfig()).network_mode == "host" or (request.host_config or HostConfig()).uts_mode == "host"
         config = merging.merge_config(
             request, image.config.config or ContainerConfig(), os.uname().nodename if host_mode else short_id(container_id)
         )
-        host = merging.merge_host_config(
+        host, warnings = merging.merge_host_config(
             request,
             config,
             log_driver=self._defaults.log_driver,
             log_opts=self._defaults.log_opts,
             shm_size=self._defaults.shm_size,
-            cpus=os.cpu_count() or 1,
+            limits=host_limits(),
             init=self._defaults.init or None,
         )
         mounting.mounts_of(host)
         launching.SecurityOptions(host.security_opt or [])
-        launching.capability_names(host)
         launching.check_capabilities(host, host_facts().capabilities)
-        self._check_logs(host, container_id)
-        if config.stop_signal:
+        warnings.extend(left_out(launching.capability_names(host), host_facts()))
+        if config.stop_signal and not config.stop_signal.isdecimal():
             signal_number(config.stop_signal)
         row = ContainerRow(
             id=container_id,
@@ -129,9 +134,10 @@ class ContainerService:
             state=new_state(host.console_size),
         )
         container = Container(row, config, host, request.networking_config or NetworkingConfig())
+        self._check_logs(container)
         self._make(container)
         self._runner.publish(container, "create")
-        return CreateResponse(id=container.id, warnings=self._warnings(host))
+        return CreateResponse(id=container.id, warnings=warnings)
 
     def _make(self, container: Container) -> None:
         """Directory, snapshot, row: undone in reverse when one fails; a kill in between leaves what repair finds."""
@@ -149,16 +155,6 @@ class ContainerService:
 
     def _chain(self, container: Container) -> ChainId | None:
         return ChainId(container.chain_id) if container.chain_id else None
-
-    @staticmethod
-    def _warnings(host: HostConfig) -> builtins.list[str]:
-        found = []
-        if host.oom_kill_disable and not host.memory:
-            found.append(
-                "OOM killer is disabled for the container, but no memory limit is set, "
-                "this can result in the system running out of resources."
-            )
-        return found
 
     # look
 
@@ -303,6 +299,8 @@ class ContainerService:
 
     async def kill(self, ref: str, signal: str) -> None:
         """Send a signal. Conflict if not running."""
+        if signal.isdecimal() and int(signal) > 64:
+            raise InvalidArgument(f"cannot kill container: {ref}: the linux daemon does not support signal {int(signal)}")
         try:
             number = signal_number(signal or "SIGKILL")
             container = self._containers.find(ref)
@@ -330,7 +328,7 @@ class ContainerService:
         container = self._containers.find(ref)
         async with container.lock:
             if not container.is_running:
-                raise Conflict(f"Container {container.id} is not running")
+                raise Conflict(f"container {container.id} is not running" if frozen else f"Container {container.id} is not paused")
             if frozen == container.state.paused:
                 raise Conflict(f"Container {container.id} is {'already' if frozen else 'not'} paused")
             await self._runner.freeze(container, frozen=frozen)
@@ -433,4 +431,5 @@ class ContainerService:
                 await self.remove(container.id, force=False, volumes=False, link=False)
                 removed.append(str(container.id))
                 freed += usage.size
+        self._runner.events.publish("container", "prune", "", {"reclaimed": str(freed)})
         return PruneReport(containers_deleted=removed or None, space_reclaimed=freed)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sampan.engine import launching
+from sampan.engine import launching, processes
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Runner
 from sampan.engine.streaming import DetachScanner, detach_keys, pump_input, pump_output
@@ -26,6 +26,12 @@ KEPT_SECONDS = 300.0
 """How long an ended exec can be inspected, as docker's own clean-up every five minutes."""
 STDOUT, STDERR = 1, 2
 EXEC_FAILED = "OCI runtime exec failed: exec failed: unable to start container process: "
+
+
+def _words(request: ExecCreateRequest) -> str:
+    """As events show the command: docker joins the program and the list of its arguments, even an empty one, with a space."""
+    words = request.cmd or [""]
+    return f"{words[0]} {' '.join(words[1:])}"
 
 
 class Exec:
@@ -69,13 +75,15 @@ class ExecService:
             raise Conflict(f"Container {ref} is paused, unpause the container before exec")
         if not request.cmd:
             raise InvalidArgument("No exec command specified")
-        if request.working_dir and not request.working_dir.startswith("/"):
-            raise InvalidArgument(f"the working directory '{request.working_dir}' is invalid, it needs to be an absolute path")
-        detach_keys(request.detach_keys)
+        try:
+            detach_keys(request.detach_keys)
+        except InvalidArgument:
+            raise InvalidArgument(f"Invalid escape keys ({request.detach_keys}) provided") from None
+        await asyncio.to_thread(processes.check_user, container.state.pid, request.user)
         created = Exec(ExecId(new_id()), container, request)
         self._execs[created.id] = created
         container.exec_ids.add(created.id)
-        self._runner.publish(container, f"exec_create: {' '.join(request.cmd)}", {"execID": created.id})
+        self._runner.publish(container, f"exec_create: {_words(request)}", {"execID": created.id})
         return created.id
 
     async def inspect(self, exec_id: str) -> ExecInspect:
@@ -111,22 +119,19 @@ class ExecService:
         container, request = found.container, found.request
         host = container.host_config
         security = launching.SecurityOptions(host.security_opt or [])
-        own = {entry.partition("=")[0] for entry in request.env or ()}
-        env = [entry for entry in launching.environment_of(container.config) if entry.partition("=")[0] not in own]
-        if request.tty and "TERM" not in own and not container.config.tty:
-            env.append("TERM=xterm")
+        terminal = msgspec.structs.replace(container.config, tty=request.tty)
         size = request.console_size
         spec = plan.ExecSpec(
             id=found.id,
             args=tuple(request.cmd or ()),
-            env=(*env, *(entry for entry in request.env or () if "=" in entry)),
+            env=tuple(launching.override(launching.environment_of(terminal), request.env or [])),
             cwd=request.working_dir or container.config.working_dir or "/",
             user=request.user or container.config.user,
             groups_add=tuple(host.group_add or ()),
             tty=request.tty,
             console_size=(size[0], size[1]) if size and all(size) else None,
             capabilities=launching.capability_names(host),
-            seccomp=security.seccomp,
+            seccomp="unconfined" if host.privileged and security.seccomp is None else security.seccomp,
             no_new_privileges=security.no_new_privileges,
             cgroup=self._runner.paths.cgroup(container.id),
             namespaces=launching.namespaces_of(host, netns=host.network_mode != "host"),
@@ -242,6 +247,11 @@ class ExecService:
     async def _launch(self, found: Exec, fds: dict[str, int]) -> None:
         container = found.container
         words = found.request.cmd or []
+        self._runner.publish(container, f"exec_start: {_words(found.request)}", {"execID": found.id})
+        if found.request.working_dir and not found.request.working_dir.startswith("/"):
+            found.exit_code = 128
+            found.ended.set()
+            raise launching.StartFailure("OCI runtime exec failed: exec failed: Cwd must be an absolute path", found.exit_code)
         try:
             launched: Launched = await self._runner.supervisor.exec(
                 found.id, container.id, (container.state.pid, container.state.start_time), self._plan(found), fds
@@ -249,8 +259,8 @@ class ExecService:
         except LaunchError as error:
             found.exit_code = launching.exec_failure_code(error)
             found.ended.set()
-            failure = launching.start_failure(error, list(words))
-            if error.step == "cwd":
+            failure = launching.start_failure(error, list(words), {})
+            if error.step == "cwd" and error.errno:
                 reason = os.strerror(error.errno or 0).lower()
                 if error.errno == errno.ENOTDIR:
                     reason += launching.MOUNT_HINT
@@ -264,7 +274,6 @@ class ExecService:
         found.pid, found.pidfd, found.running = launched.pid, launched.pidfd, True
         found.start_time, found.started_at = launched.start_time, launched.started_at
         found.pty = launched.pty if launched.pty is not None else -1
-        self._runner.publish(container, f"exec_start: {' '.join(words)}", {"execID": found.id})
 
     async def hand_over(self, known: Collection[str]) -> None:
         """Give a new supervisor the running execs it does not know. Raises EngineError."""

@@ -2,12 +2,14 @@
 
 import errno
 import json
+import os
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from sampan.errors import InvalidArgument, SystemFailure
+from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
 from sampan.linux.capabilities import NUMBERS
-from sampan.runtime import plan
-from sampan.runtime.cgroups import Resources
+from sampan.runtime import cgroups, plan
+from sampan.runtime.cgroups import Layout, Resources
 from sampan.runtime.client import LaunchError
 from sampan.spec.docker_api.container import Config, HostConfig
 
@@ -21,10 +23,21 @@ def command_of(config: Config) -> list[str]:
 
 def environment_of(config: Config) -> list[str]:
     """PATH, HOSTNAME and (with a tty) TERM, then the container's own, which win (moby oci defaults, container/env.go)."""
-    own = config.env or []
-    names = {entry.partition("=")[0] for entry in own}
     base = [DEFAULT_PATH, f"HOSTNAME={config.hostname}", *(["TERM=xterm"] if config.tty else [])]
-    return [*(entry for entry in base if entry.partition("=")[0] not in names), *own]
+    return override(base, config.env or [])
+
+
+def override(base: list[str], own: list[str]) -> list[str]:
+    """base with the values of own in place, then own's further variables; a name without `=` takes its variable away
+    (moby container/env.go ReplaceOrAppendEnvValues)."""
+    found = {entry.partition("=")[0]: entry for entry in base}
+    for entry in own:
+        name, equals, _ = entry.partition("=")
+        if equals:
+            found[name] = entry
+        else:
+            found.pop(name, None)
+    return list(found.values())
 
 
 class SecurityOptions:
@@ -45,11 +58,13 @@ class SecurityOptions:
                 self._take_seccomp(value)
             elif key == "apparmor":
                 if value != "unconfined":
-                    raise SystemFailure(f"AppArmor is not available on this host: cannot apply profile {value!r}")
+                    raise _no_apparmor(value)
             elif key == "label":
                 if value != "disable":
-                    raise SystemFailure("SELinux is not available in this engine: --security-opt label is refused")
-            elif key not in ("systempaths", "writable-cgroups"):
+                    raise InvalidArgument("SELinux is not available in this engine: --security-opt label is refused")
+            elif key == "writable-cgroups" and value == "true":
+                raise NotImplementedYet("writable cgroups: not implemented by Sampan yet")
+            elif key != "writable-cgroups":
                 raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
 
     def _take_seccomp(self, value: str) -> None:
@@ -63,6 +78,12 @@ class SecurityOptions:
             if not isinstance(profile, dict):
                 raise InvalidArgument("Decoding seccomp profile failed: not an object")
             self.seccomp = profile
+
+
+def _no_apparmor(profile: str) -> EngineError:
+    if os.path.exists("/sys/kernel/security/apparmor/profiles"):
+        return NotImplementedYet(f"AppArmor profile {profile!r}: AppArmor is not implemented by Sampan yet")
+    return InvalidArgument(f"AppArmor is not available on this host: cannot apply profile {profile!r}")
 
 
 def capability_names(host: HostConfig) -> tuple[str, ...]:
@@ -113,6 +134,7 @@ def launch_spec(
 ) -> plan.LaunchSpec:
     """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
     security = SecurityOptions(host.security_opt or [], no_new_privileges=no_new_privileges)
+    check_shares(host.cpu_shares, cgroups.host_layout())
     size = (host.console_size[0], host.console_size[1])
     return plan.LaunchSpec(
         id=container_id,
@@ -134,6 +156,7 @@ def launch_spec(
         domainname=config.domainname,
         mounts=tuple(mounts),
         shm_size=host.shm_size,
+        shm=host.ipc_mode != "none",
         masked_paths=None if host.masked_paths is None else tuple(host.masked_paths),
         readonly_paths=None if host.readonly_paths is None else tuple(host.readonly_paths),
         devices=tuple(
@@ -147,7 +170,7 @@ def launch_spec(
         device_rules=tuple(host.device_cgroup_rules or ()),
         namespaces=namespaces_of(host, netns=netns),
         resources=resources_of(host),
-        sysctls=host.sysctls or {},
+        sysctls=namespaced_sysctls(host),
         init=bool(host.init),
         privileged=host.privileged,
     )
@@ -176,39 +199,98 @@ def exec_failure_code(error: LaunchError) -> int:
     return 127 if error.errno in _NOT_FOUND else 126 if error.errno in _NOT_EXECUTABLE else 128
 
 
-def start_failure(error: LaunchError, args: list[str]) -> StartFailure:
-    """A failed launch in the words of dockerd 28 and runc: clients look for `executable file not found`, `permission denied`, ..."""
-    prefix = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
-    prefix += "unable to start container process: "
-    detail = error.message
-    code = 128
-    name = args[0] if args else ""
+RUNTIME = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
+_STARTING = RUNTIME + "unable to start container process: error during container init: "
+
+
+def _exec_detail(error: LaunchError, name: str) -> str:
+    if "exec:" in error.message:
+        return error.message
+    if error.errno in _NOT_FOUND:
+        found = "executable file not found in $PATH" if "/" not in name else f"stat {name}: no such file or directory"
+        return f'exec: "{name}": {found}'
+    if error.errno == errno.EISDIR:
+        return f'exec: "{name}": is a directory: permission denied'
+    return f'exec: "{name}": {error.message.lower()}'
+
+
+def start_failure(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> StartFailure:
+    """A failed launch in the words of dockerd 28 and runc: clients look for `executable file not found`, `permission denied`, ...
+
+    sources: what is bound, by the place in the container."""
+    detail, path = error.message, error.path
+    code = 127 if error.errno in _NOT_FOUND else 126 if error.errno in _NOT_EXECUTABLE else 128
+    reason = os.strerror(error.errno).lower() if error.errno else detail
     if error.step in ("exec", "execve", "command"):
-        code = 127 if error.errno in _NOT_FOUND else 126
-        if "exec:" not in detail:
-            if error.errno in _NOT_FOUND and "/" not in name:
-                detail = f'exec: "{name}": executable file not found in $PATH'
-            elif error.errno in _NOT_FOUND:
-                detail = f'exec: "{name}": stat {name}: no such file or directory'
-            elif error.errno == errno.EISDIR:
-                detail = f'exec: "{name}": is a directory: permission denied'
-            else:
-                detail = f'exec: "{name}": {error.message.lower()}'
-        detail = f"error during container init: {detail}"
-    elif error.step == "user" or "unable to find" in detail:
+        return StartFailure(_STARTING + _exec_detail(error, args[0] if args else ""), 127 if error.errno in _NOT_FOUND else 126)
+    if error.step == "user" or "unable to find" in detail:
         return StartFailure(detail, 126)
-    elif error.path and error.path not in detail:
-        detail = f"error during container init: {error.step} {error.path}: {detail[:1].lower()}{detail[1:]}"
-        code = 127 if error.errno in _NOT_FOUND else 126 if error.errno in _NOT_EXECUTABLE else 128
+    if error.step == "cwd" and detail.startswith("Cannot mkdir"):
+        return StartFailure(detail, code)
+    if error.step == "device":
+        what = "not a device node" if error.errno == errno.ENOTBLK else reason
+        return StartFailure(f'error gathering device information while adding custom device "{path}": {what}', code)
+    if error.step == "mount" and path in sources:
+        source = sources[path]
+        hint = MOUNT_HINT if error.errno == errno.ENOTDIR else ""
+        detail = f'error mounting "{source}" to rootfs at "{path}": mount src={source}, dst={path}, flags=MS_BIND|MS_REC: {reason}{hint}'
+    elif error.step == "cgroup" and detail.startswith("failed to write"):
+        detail, code = f"error setting cgroup config for procHooks process: {detail}", 128
+    elif error.step == "rlimit":
+        detail, code = f"error setting rlimits for ready process: {detail}", 128
+    elif error.step == "oom_score_adj":
+        code = 128
+    elif error.step == "hostname":
+        detail = f"sethostname: {reason}"
+    elif path and path not in detail:
+        detail = f"{error.step} {path}: {detail[:1].lower()}{detail[1:]}"
     else:
-        detail = f"error during container init: {error.step}: {detail}"
-    return StartFailure(f"{prefix}{detail}", code)
+        detail = f"{error.step}: {detail}"
+    return StartFailure(_STARTING + detail, code)
+
+
+_IPC_SYSCTLS = frozenset(
+    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
+
+
+def namespaced_sysctls(host: HostConfig) -> dict[str, str]:
+    """The sysctls by their dotted names. Raises StartFailure for one that is not the container's own: it would change the host
+    (runc libcontainer/configs/validate)."""
+    found: dict[str, str] = {}
+    for key, value in (host.sysctls or {}).items():
+        slash, dot = key.find("/"), key.find(".")
+        name = key.translate({ord("."): "/", ord("/"): "."}) if slash >= 0 and (dot < 0 or slash < dot) else key
+        problem = f'sysctl "{name}" is not in a separate kernel namespace'
+        if any(part in ("", "..") for part in name.split(".")) or ".." in name.replace("/", "."):
+            problem = f'sysctl "{name}" is no name of a kernel parameter'
+        elif name in _IPC_SYSCTLS or name.startswith("fs.mqueue."):
+            problem = "" if host.ipc_mode != "host" else f'sysctl "{name}" is not allowed in the hosts ipc namespace'
+        elif name.startswith("net."):
+            problem = "" if host.network_mode != "host" else f'sysctl "{name}" not allowed in host network namespace'
+        elif name == "kernel.domainname" and host.uts_mode != "host":
+            problem = ""
+        elif name == "kernel.hostname" and host.uts_mode != "host":
+            problem = f'sysctl "{name}" is not allowed as it conflicts with the OCI "hostname" field'
+        if problem:
+            raise StartFailure(RUNTIME + problem, 128)
+        found[name] = value
+    return found
+
+
+def check_shares(shares: int, layout: Layout) -> None:
+    """The kernel of cgroup v1 rounds CPU shares it does not take; runc refuses them. Raises StartFailure."""
+    what = "minimum allowed cpu-shares is 2" if 0 < shares < 2 else "maximum allowed cpu-shares is 262144" if shares > 262144 else ""
+    if what and layout.version == 1:
+        raise StartFailure(f"{_STARTING}error setting cgroup config for procHooks process: the {what}", 128)
 
 
 def check_capabilities(host: HostConfig, available: int) -> None:
-    """Refuse what the host itself lacks, where the user asked for it by name. Raises SystemFailure."""
+    """Refuse what the host itself lacks, where the user asked for it by name. Raises InvalidArgument."""
     for name in host.cap_add or ():
         word = name.upper()
         word = word if word.startswith("CAP_") else f"CAP_{word}"
         if word in NUMBERS and not available >> NUMBERS[word] & 1:
-            raise SystemFailure(f"cannot add {word}: this host does not give it (it is not in the engine's bounding set)")
+            raise InvalidArgument(
+                f'invalid CapAdd: capability not supported by your kernel or not available in the current environment: "{word}"'
+            )

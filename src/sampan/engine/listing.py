@@ -50,6 +50,9 @@ def check(filters: Filters, known: Iterable[str] = KNOWN) -> None:
             raise InvalidArgument(
                 f"invalid filter 'health={value}': invalid value for health ({value}): must be one of {', '.join(HEALTHS)}"
             )
+    for value in filters.get("is-task", ()):
+        if value.lower() not in ("0", "1", "f", "t", "false", "true"):
+            raise InvalidArgument(f"invalid filter 'is-task=[{value}]'")
     for key in ("publish", "expose"):
         for value in filters.get(key, ()):
             _port_range(key, value)

@@ -1,22 +1,26 @@
 """From a create request and an image's defaults to the documents a container keeps. Pure: nothing is touched."""
 
+import re
 from collections.abc import Mapping
 
 import msgspec
 
+from sampan.engine.limits import HostLimits, check_limits
 from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.spec.docker_api.container import Config, CreateRequest, HealthConfig, HostConfig, LogConfig, RestartPolicy
+from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 
-MIN_MEMORY = 6 * 1024 * 1024
+MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+BUILT_IN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 STOP_SIGNAL_DEFAULT = "SIGTERM"
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
 
 def merge_env(image: list[str], wanted: list[str]) -> list[str]:
-    """The image's variables, then the user's; the user's win by name, and a name without `=` removes the variable."""
+    """The user's variables, then those of the image that the user did not name (moby daemon/commit.go merge)."""
     names = {entry.partition("=")[0] for entry in wanted}
-    return [*(entry for entry in image if entry.partition("=")[0] not in names), *(entry for entry in wanted if "=" in entry)]
+    return [*wanted, *(entry for entry in image if entry.partition("=")[0] not in names)]
 
 
 def merge_config(request: CreateRequest, image: ContainerConfig, hostname: str) -> Config:
@@ -50,8 +54,13 @@ def merge_config(request: CreateRequest, image: ContainerConfig, hostname: str) 
     return Config(**shown)
 
 
-def _refuse_missing(config: Config, host: HostConfig) -> None:
+def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConfig | None) -> None:
     """What docker has and Sampan does not, yet: said, never ignored."""
+    if host.runtime not in BUILT_IN_RUNTIMES:
+        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
+    if config.mac_address and not MAC_ADDRESS.fullmatch(config.mac_address):
+        raise InvalidArgument(f"invalid MAC address {config.mac_address}")
+    _check_endpoints(host, networking)
     health: HealthConfig | None = config.healthcheck
     missing: Mapping[str, object] = {
         "health checks": health is not None and health.test and health.test != ["NONE"],
@@ -60,7 +69,7 @@ def _refuse_missing(config: Config, host: HostConfig) -> None:
         "device requests (GPUs)": host.device_requests,
         "user namespaces": host.userns_mode not in ("", "host"),
         "storage options": host.storage_opt,
-        "runtimes other than the built-in one": host.runtime not in ("", "runc"),
+        "cgroup parents": host.cgroup_parent,
         "volume drivers": host.volume_driver not in ("", "local"),
         "per-device block-I/O limits": (
             host.blkio_weight_device
@@ -77,32 +86,19 @@ def _refuse_missing(config: Config, host: HostConfig) -> None:
             raise NotImplementedYet(f"{feature}: not implemented by Sampan yet")
 
 
-def _check_memory(host: HostConfig, cpus: int) -> None:
-    if host.memory and host.memory < MIN_MEMORY:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if host.memory_reservation and host.memory_reservation < MIN_MEMORY:
-        raise InvalidArgument("Minimum memory reservation allowed is 6MB")
-    if host.memory and host.memory_reservation > host.memory:
-        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
-    if host.memory and 0 < host.memory_swap < host.memory:
-        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if not host.memory and host.memory_swap > 0:
-        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
-        raise InvalidArgument(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
-    if host.nano_cpus:
-        if host.cpu_period:
-            raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
-        if host.cpu_quota:
-            raise InvalidArgument("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
-        if not 0 < host.nano_cpus <= cpus * 10**9:
-            raise InvalidArgument(f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available")
-    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
-        raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
-    if 0 < host.cpu_quota < 1000:
-        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-    if host.shm_size < 0:
-        raise InvalidArgument("SHM size can not be less than 0")
+def _check_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> None:
+    """Addresses may be asked for on networks of the user's own only (moby libnetwork, daemon/container_operations.go)."""
+    for name, endpoint in ((networking.endpoints_config if networking else None) or {}).items():
+        if endpoint is not None and endpoint.mac_address and not MAC_ADDRESS.fullmatch(endpoint.mac_address):
+            shown = "bridge" if name in ("", "default") else name
+            raise InvalidArgument(f"invalid config for network {shown}: invalid MAC address {endpoint.mac_address}")
+        wanted = endpoint.ipam_config if endpoint else None
+        if wanted is not None and (wanted.ipv4_address or wanted.ipv6_address) and name in ("", "default", "bridge", "host", "none"):
+            raise InvalidArgument(
+                f"invalid config for network {'bridge' if name in ('', 'default') else name}: invalid endpoint settings:\n"
+                "* user specified IP address is supported on user defined networks only\n"
+                "* user specified IP address is supported only when connecting to networks with user configured subnets"
+            )
 
 
 def _check_modes(config: Config, host: HostConfig) -> None:
@@ -110,8 +106,6 @@ def _check_modes(config: Config, host: HostConfig) -> None:
     network = host.network_mode
     if network.startswith("container:"):
         raise NotImplementedYet("container network mode: not implemented by Sampan yet")
-    if network not in ("", "default", "bridge", "host", "none"):
-        raise NotImplementedYet(f"network {network}: user-defined networks are not implemented by Sampan yet")
     if network == "host" and host.links:
         raise InvalidArgument("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
     for what, mode in (("ipc", host.ipc_mode), ("pid", host.pid_mode)):
@@ -123,6 +117,10 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         raise InvalidArgument(f"invalid PID mode: {host.pid_mode}")
     if host.uts_mode not in ("", "host"):
         raise InvalidArgument(f"invalid UTS mode: {host.uts_mode}")
+    if host.uts_mode == "host" and config.hostname:
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if host.isolation not in ("", "default"):
+        raise InvalidArgument(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     if host.cgroupns_mode not in ("", "private", "host"):
         raise InvalidArgument(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
     policy = host.restart_policy
@@ -141,22 +139,32 @@ def _check_modes(config: Config, host: HostConfig) -> None:
 
 
 def merge_host_config(
-    request: CreateRequest, config: Config, *, log_driver: str, log_opts: Mapping[str, str], shm_size: int, cpus: int, init: bool | None
-) -> HostConfig:
-    """The container's HostConfig with docker's defaults filled in. Raises InvalidArgument, NotImplementedYet."""
+    request: CreateRequest,
+    config: Config,
+    *,
+    log_driver: str,
+    log_opts: Mapping[str, str],
+    shm_size: int,
+    limits: HostLimits,
+    init: bool | None,
+) -> tuple[HostConfig, list[str]]:
+    """The container's HostConfig with docker's defaults filled in, and warnings. Raises InvalidArgument, NotImplementedYet."""
     host = request.host_config or HostConfig()
-    _check_modes(config, host)
-    _check_memory(host, cpus)
-    _refuse_missing(config, host)
-    log = host.log_config
-    if not log.type:
-        log = LogConfig(type=log_driver, config=dict(log.config or log_opts))
-    else:
-        log = LogConfig(type=log.type, config=dict(log.config or {}))
+    _check_modes(request, host)
+    host, warnings = check_limits(host, limits)
+    _refuse_missing(config, host, request.networking_config)
+    driver = host.log_config.type or log_driver
+    inherited = log_opts if driver == log_driver else {}
+    log = LogConfig(type=driver, config={**inherited, **(host.log_config.config or {})})
     swap = host.memory_swap
     if host.memory and not swap:
         swap = 2 * host.memory
-    return msgspec.structs.replace(
+    if host.network_mode == "host" and host.port_bindings:
+        warnings.append("Published ports are discarded when using host network mode")
+    security = host.security_opt
+    if host.privileged and "label=disable" not in (security or ()):
+        security = [*(security or ()), "label=disable"]
+    merged = msgspec.structs.replace(
         host,
         log_config=log,
         memory_swap=swap,
@@ -169,4 +177,6 @@ def merge_host_config(
         binds=host.binds or None,
         port_bindings=host.port_bindings or {},
         init=init if host.init is None else host.init,
+        security_opt=security,
     )
+    return merged, warnings

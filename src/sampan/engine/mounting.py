@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -13,6 +14,13 @@ from sampan.spec.docker_api.container import HostConfig
 from sampan.spec.docker_api.mount import Mount, MountPoint
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_TMPFS_WORDS = frozenset((
+    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "mand", "noatime", "nodev", "nodiratime", "noexec",
+    "nomand", "norelatime", "nostrictatime", "nosuid", "private", "rbind", "relatime", "remount", "ro", "rprivate", "rshared", "rslave",
+    "runbindable", "rw", "shared", "slave", "strictatime", "suid", "sync", "unbindable",
+))  # fmt: skip
+_TMPFS_KEYS = frozenset(("gid", "huge", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"))
 _IGNORED = ("z", "Z", "nocopy", "consistent", "cached", "delegated")
 
 
@@ -57,6 +65,11 @@ def parse_bind(text: str) -> BindMount:
             "invalid specification: destination can't be '/'"
         )
     if not source.startswith("/"):
+        if not _VOLUME.fullmatch(source):
+            raise InvalidArgument(
+                f'create {source}: "{source}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are '
+                "allowed. If you intended to pass a host directory, use absolute path"
+            )
         raise NotImplementedYet(f"volume {source!r}: named volumes are not implemented by Sampan yet; use an absolute host path")
     readonly, propagation = False, "rprivate"
     seen: set[str] = set()
@@ -68,6 +81,20 @@ def parse_bind(text: str) -> BindMount:
         readonly = readonly or word == "ro"
         propagation = word if word in _PROPAGATIONS else propagation
     return BindMount(posixpath.normpath(source), destination, mode, readonly, propagation, make_source=True)
+
+
+def parse_tmpfs(path: str, options: str) -> TmpfsMount:
+    """One of `--tmpfs`. Raises InvalidArgument (moby volume/mounts/linux_parser.go ValidateTmpfsMountDestination, pkg mount)."""
+    if not path.startswith("/"):
+        raise InvalidArgument(f"invalid mount path: '{path}' mount path must be absolute")
+    destination = posixpath.normpath(path)
+    if destination == "/":
+        raise InvalidArgument("invalid specification: destination can't be '/'")
+    for word in filter(None, options.split(",")):
+        key, equals, value = word.partition("=")
+        if word not in _TMPFS_WORDS and not (equals and value and key in _TMPFS_KEYS):
+            raise InvalidArgument(f'invalid tmpfs option "{word}"')
+    return TmpfsMount(destination, options)
 
 
 def _bind_of(mount: Mount) -> BindMount:
@@ -117,6 +144,8 @@ def mounts_of(host: HostConfig) -> list[BindMount | TmpfsMount]:
             raise InvalidArgument(
                 f"invalid mount config for type \"{mount.type}\": invalid mount path: '{mount.target}' mount path must be absolute"
             )
+        if posixpath.normpath(mount.target) == "/":
+            raise InvalidArgument(f"invalid mount config for type \"{mount.type}\": invalid specification: destination can't be '/'")
         if mount.type == "bind":
             found.append(_bind_of(mount))
         elif mount.type == "tmpfs":
@@ -124,8 +153,8 @@ def mounts_of(host: HostConfig) -> list[BindMount | TmpfsMount]:
         elif mount.type in ("volume", "image", "cluster"):
             raise NotImplementedYet(f"{mount.type} mounts: not implemented by Sampan yet")
         else:
-            raise InvalidArgument("mount type unknown" if not mount.type else f"mount type '{mount.type}' unknown")
-    found.extend(TmpfsMount(posixpath.normpath(path), options) for path, options in (host.tmpfs or {}).items())
+            raise InvalidArgument(f'invalid mount config for type "{mount.type}": mount type unknown')
+    found.extend(parse_tmpfs(path, options) for path, options in (host.tmpfs or {}).items())
     seen: set[str] = set()
     for item in found:
         if item.destination in seen:

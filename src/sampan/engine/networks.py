@@ -15,7 +15,7 @@ from sampan.ids import new_id
 from sampan.network import resolvconf
 from sampan.network.bridge import BridgeNetwork
 from sampan.network.ports import port_requests
-from sampan.spec.docker_api.network import IPAM, EndpointResource, IPAMConfig, NetworkInspect
+from sampan.spec.docker_api.network import IPAM, EndpointResource, EndpointSettings, IPAMConfig, NetworkInspect
 from sampan.state.containers import EndpointState, MetaRepository, PublishedBinding
 
 Filters = Mapping[str, Sequence[str]]
@@ -40,6 +40,13 @@ class NetworkService:
             meta.put(f"network-{name}", found)
         return found
 
+    @property
+    def warnings(self) -> list[str]:
+        """What of the default bridge does not work on this host."""
+        if self._bridge is None:
+            return ["WARNING: the default bridge network is not available: containers can use the networks host and none only"]
+        return [f"WARNING: {text}" for text in self._bridge.warnings]
+
     # the runner's side
 
     async def attach(self, container: Container) -> Sandbox:
@@ -47,17 +54,19 @@ class NetworkService:
         mode = container.host_config.network_mode
         if mode == "host":
             return Sandbox(-1, EndpointState(self._ids["host"], "host", endpoint_id=new_id()))
-        if mode == "none":
+        if mode == "none" or container.config.network_disabled:
             return Sandbox(None, EndpointState(self._ids["none"], "none", endpoint_id=new_id()))
         if mode.startswith("container:"):
             raise NotImplementedYet(f"network mode {mode}: not implemented by Sampan yet")
         if mode not in ("", "default", "bridge"):
-            raise NotFound(f"network {mode} not found")
+            raise NotFound(f"failed to set up container networking: network {mode} not found")
         if self._bridge is None:
-            raise NotFound("network bridge not found")
+            raise NotFound("failed to set up container networking: network bridge not found")
         host = container.host_config
         asked = port_requests(container.config.exposed_ports, host.port_bindings, host.publish_all_ports)
-        endpoint = await self._bridge.attach(container.id, container.name.removeprefix("/"), asked)
+        wanted = (container.networking.endpoints_config or {}).get(mode or "default") or EndpointSettings()
+        mac = wanted.mac_address or container.config.mac_address
+        endpoint = await self._bridge.attach(container.id, container.name.removeprefix("/"), asked, mac)
         published = tuple(PublishedBinding(f"{item.port}/{item.protocol}", item.host_ip, item.host_port) for item in endpoint.ports)
         return Sandbox(
             endpoint.netns,
@@ -81,7 +90,8 @@ class NetworkService:
     def write_files(self, container: Container, endpoint: EndpointState, directory: str) -> None:
         """hostname, hosts and resolv.conf of a container about to start."""
         hostname = container.config.hostname
-        own = f"{hostname}.{container.config.domainname} {hostname}" if container.config.domainname else hostname
+        own = f"{hostname}.{container.config.domainname}" if container.config.domainname else hostname
+        own = f"{own} {own.partition('.')[0]}" if "." in own else own
         extra = []
         for item in container.host_config.extra_hosts or ():
             name, separator, address = item.partition(":" if "=" not in item else "=")

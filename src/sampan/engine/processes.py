@@ -1,8 +1,12 @@
-"""`docker top`: the host's ps, its rows those of the container's cgroup."""
+"""A container's processes and users: `docker top` by the host's ps, and who `exec -u` would be by the container's own files."""
 
 import asyncio
+import os
+import re
 
 from sampan.errors import InvalidArgument
+from sampan.linux import users
+from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
 from sampan.runtime import cgroups
 from sampan.runtime.cgroups import Layout
 from sampan.spec.docker_api.container import TopResponse
@@ -42,3 +46,39 @@ async def top(layout: Layout, cgroup: str, ps_args: str) -> TopResponse:
     if process.returncode:
         raise InvalidArgument(f"ps: {err.decode(errors='replace').strip().partition(chr(10))[0]}")
     return parse_ps(out.decode(errors="replace"), set(cgroups.processes(layout, cgroup)))
+
+
+_NUMERIC = re.compile(r"\d{1,9}(:\d{1,9})?")
+
+
+def _table(root: int, path: bytes) -> list[list[str]] | None:
+    try:
+        fd = openat2(root, path, os.O_RDONLY | os.O_NONBLOCK, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV)
+    except OSError as error:
+        return [] if isinstance(error, FileNotFoundError) else None
+    try:
+        return users.parse_table(fd)
+    finally:
+        os.close(fd)
+
+
+def check_user(pid: int, user: str) -> None:
+    """Refuse a user that a running container (by its init's pid) does not know. Raises InvalidArgument in docker's words. Blocks briefly.
+
+    Files that a container has mounted are not looked into, as they may hang: the exec itself will tell.
+    """
+    if not user or _NUMERIC.fullmatch(user):
+        return
+    try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        passwd, group = _table(root, b"etc/passwd"), _table(root, b"etc/group")
+    finally:
+        os.close(root)
+    if passwd is not None and group is not None:
+        try:
+            users.lookup(user, [], passwd, group)
+        except users.LookupFailure as failure:
+            raise InvalidArgument(failure.message) from None

@@ -138,6 +138,14 @@ class Runner:
         attributes = {**(container.config.labels or {}), "image": container.image_name, "name": container.name, **(extra or {})}
         self.events.publish("container", action, container.id, attributes)
 
+    def _publish_network(self, container: Container, action: str) -> None:
+        """connect or disconnect, of the network of the current run."""
+        endpoint = container.state.endpoint
+        if endpoint is not None:
+            kind = {"none": "null"}.get(endpoint.network_name, endpoint.network_name)
+            attributes = {"container": container.id, "name": endpoint.network_name, "type": kind}
+            self.events.publish("network", action, endpoint.network_id, attributes)
+
     # start
 
     async def start(self, container: Container) -> None:
@@ -176,10 +184,10 @@ class Runner:
                 raise
             code = error.exit_code if isinstance(error, launching.StartFailure) else 128
             self.containers.set_state(container, msgspec.structs.replace(container.state, exit_code=code, error=error.message, run=run))
-            self.publish(container, "die", {"exitCode": str(code), "execDuration": "0"})
             raise
         if self.on_started is not None:
             await self.on_started(container)
+        self._publish_network(container, "connect")
         self.publish(container, "start")
         for again in self._early.pop(key, ()):
             again()
@@ -236,7 +244,8 @@ class Runner:
         try:
             launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent}, record)
         except LaunchError as error:
-            raise launching.start_failure(error, launching.command_of(container.config)) from error
+            sources = {mount.destination: mount.source for mount in spec.mounts if mount.type == "bind"}
+            raise launching.start_failure(error, launching.command_of(container.config), sources) from error
         except Unavailable:
             await self._end_lost(container, key)
             raise
@@ -286,7 +295,8 @@ class Runner:
         """The files that the engine itself mounts into a container."""
         directory = self.paths.container(container.id)
         names = ("resolv.conf", "hostname", "hosts")
-        return [plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False) for name in names]
+        readonly = container.host_config.readonly_rootfs
+        return [plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly) for name in names]
 
     @staticmethod
     def _make_stdio(container: Container, fds: dict[str, int], undo: contextlib.AsyncExitStack) -> None:
@@ -360,6 +370,7 @@ class Runner:
         """Give everything of a run back, then tell those who wait."""
         live = container.live
         await self.network.detach(container)
+        self._publish_network(container, "disconnect")
         if live is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_SECONDS):

@@ -86,13 +86,14 @@ def _network_settings(container: Container) -> NetworkSettings:
 
 def _host_config(host: HostConfig) -> HostConfig:
     """With the defaults that docker shows at inspect."""
-    open_paths = host.privileged or "systempaths=unconfined" in (host.security_opt or ())
     return msgspec.structs.replace(
         host,
-        masked_paths=host.masked_paths if host.masked_paths is not None else None if open_paths else list(MASKED_PATHS),
-        readonly_paths=host.readonly_paths if host.readonly_paths is not None else None if open_paths else list(READONLY_PATHS),
+        masked_paths=host.masked_paths if host.masked_paths is not None else None if host.privileged else list(MASKED_PATHS),
+        readonly_paths=host.readonly_paths if host.readonly_paths is not None else None if host.privileged else list(READONLY_PATHS),
         cgroupns_mode=host.cgroupns_mode or "host",
         runtime=host.runtime or "runc",
+        # docker-py reads the output of a run only where it finds this name; see docs/adr/0010.
+        log_config=msgspec.structs.replace(host.log_config, type=host.log_config.type or "json-file"),
     )
 
 

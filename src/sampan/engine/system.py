@@ -54,7 +54,7 @@ class SystemFacts(msgspec.Struct, frozen=True):
     """What daemon.json says of the engine as a whole."""
 
     data_root: str
-    log_driver: str = "local"
+    log_driver: str = ""
     labels: tuple[str, ...] = ()
     debug: bool = False
     experimental: bool = False
@@ -171,7 +171,7 @@ class SystemService:
             debug=self._facts.debug,
             nfd=len(os.listdir("/proc/self/fd")),
             system_time=rfc3339nano(time.time_ns()),
-            logging_driver=self._facts.log_driver,
+            logging_driver=self._facts.log_driver or "json-file",
             cgroup_version=str(layout.version),
             n_events_listener=self._events.listeners,
             kernel_version=platform.release(),

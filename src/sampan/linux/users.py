@@ -28,28 +28,34 @@ class Identity:
 
 
 def read_table(path: str) -> list[list[str]]:
-    """Colon-separated lines of a regular file; empty when it is missing or something else (a FIFO must not hang us)."""
+    """parse_table() of a path; empty when it is missing."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return []
-        data = b""
-        while len(data) < _MAX_FILE:
-            block = os.read(fd, 65536)
-            if not block:
-                break
-            data += block
+        return parse_table(fd)
     finally:
         os.close(fd)
+
+
+def parse_table(fd: int) -> list[list[str]]:
+    """Colon-separated lines of a regular file; empty when it is something else (a FIFO must not hang us)."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return []
+    data = b""
+    while len(data) < _MAX_FILE:
+        block = os.read(fd, 65536)
+        if not block:
+            break
+        data += block
     text = data.decode(errors="surrogateescape")
     return [line.strip().split(":") for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+    digits = text[1:] if text[:1] in ("-", "+") else text
+    return int(text) if digits.isascii() and digits.isdigit() else None
 
 
 def lookup(user: str, groups_add: list[str], passwd: list[list[str]], group: list[list[str]]) -> Identity:
@@ -70,22 +76,21 @@ def lookup(user: str, groups_add: list[str], passwd: list[list[str]], group: lis
     if not 0 <= uid <= _MAX_ID:
         raise LookupFailure(f"uids and gids must be in range 0-{_MAX_ID}")
 
-    def group_id(text: str, several: bool) -> int:
+    def group_id(text: str) -> int:
         row = next((row for row in group if len(row) >= 3 and row[0] == text), None)
         found = _number(row[2]) if row is not None else _number(text)
         if found is None:
-            what = f"Unable to find group {text}" if several else f"unable to find group {text}: no matching entries in group file"
-            raise LookupFailure(what)
-        if found > _MAX_ID:
+            raise LookupFailure(f"unable to find group {text}: no matching entries in group file")
+        if not 0 <= found <= _MAX_ID:
             raise LookupFailure(f"uids and gids must be in range 0-{_MAX_ID}")
         return found
 
     extra: list[int] = []
     if group_name:
-        gid = group_id(group_name, False)
+        gid = group_id(group_name)
     elif entry is not None:
         extra = [_number(row[2]) or 0 for row in group if len(row) >= 4 and entry[0] in row[3].split(",")]
-    groups = [gid, *extra, *(group_id(text, True) for text in groups_add)]
+    groups = [gid, *extra, *(group_id(text) for text in groups_add)]
     return Identity(uid, gid, list(dict.fromkeys(groups)), home)
 
 

@@ -1,9 +1,12 @@
 """LogConfig: which drivers and options there are, in docker's words (moby daemon/logger/factory.go, local/config.go, jsonfilelog.go)."""
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import msgspec
 
 from sampan.errors import InvalidArgument, NotImplementedYet
 
@@ -28,7 +31,11 @@ def _size(text: str) -> int:
 
 
 def validate(driver: str, config: Mapping[str, str]) -> None:
-    """Raises InvalidArgument for what docker does not know, NotImplementedYet for its other drivers."""
+    """Raises InvalidArgument for what docker does not know, NotImplementedYet for its other drivers and for what is not built.
+
+    driver "" is the engine's own default: it takes json-file's options.
+    """
+    driver = driver or "json-file"
     if driver == "none":
         return
     if driver in OTHER_DRIVERS:
@@ -40,26 +47,47 @@ def validate(driver: str, config: Mapping[str, str]) -> None:
             raise InvalidArgument("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
         _checked("error parsing option max-buffer-size: ", config["max-buffer-size"])
     if driver not in DRIVERS:
-        raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
+        raise InvalidArgument(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
     for name in sorted(config):
         if name not in _OPTIONS[driver] and name not in _COMMON:
             where = "json-file log driver" if driver == "json-file" else f"log driver {driver}"
             raise InvalidArgument(f"unknown log opt '{name}' for {where}")
-    _validate_values(driver, config)
+    if driver == "local":
+        _validate_local(config)
+    else:
+        _validate_json_file(config)
+    if config.get("compress") in _TRUE:
+        raise NotImplementedYet("log option 'compress': rotated logs are not compressed by Sampan yet")
 
 
-def _validate_values(driver: str, config: Mapping[str, str]) -> None:
-    """Docker finds these only when the container starts, hence the words; here they are errors of create."""
-    start = "failed to initialize logging driver: "
-    size = config.get("max-size")
-    if size is not None and not (driver == "json-file" and size == "-1"):
-        _checked(start if driver == "json-file" else f"{start}invalid value for max-size: {size}: ", size)
-    files = _files(config.get("max-file"))
-    compress = config.get("compress")
+_START = "failed to create task for container: failed to initialize logging driver: "
+"""Docker finds what follows only when the container starts, hence the words; here they are errors of create."""
+
+
+def _validate_json_file(config: Mapping[str, str]) -> None:
+    size, compress = config.get("max-size"), config.get("compress")
+    if size is not None and size != "-1":
+        _checked(_START, size)
+    files = _files(config, _START)
+    if files is not None and files < 1:
+        raise InvalidArgument(f"{_START}max-file cannot be less than 1")
     if compress is not None and compress not in (*_TRUE, *_FALSE):
-        raise InvalidArgument(f'{start}error reading compress log option: strconv.ParseBool: parsing "{compress}": invalid syntax')
-    if driver == "json-file" and compress in _TRUE and (size in (None, "-1") or (files or 1) < 2):
-        raise InvalidArgument(f"{start}compress cannot be true when max-file is less than 2 or max-size is not set")
+        raise InvalidArgument(f'{_START}strconv.ParseBool: parsing "{compress}": invalid syntax')
+    if compress in _TRUE and (size in (None, "-1") or (files or 1) < 2):
+        raise InvalidArgument(f"{_START}compress cannot be true when max-file is less than 2 or max-size is not set")
+
+
+def _validate_local(config: Mapping[str, str]) -> None:
+    size, compress = config.get("max-size"), config.get("compress")
+    if size is not None and _checked(f"{_START}invalid value for max-size: {size}: ", size) == 0:
+        raise InvalidArgument(f"{_START}max-size must be a positive number")
+    files = _files(config, f"{_START}invalid value for max-file: {config.get('max-file')}: ")
+    if files is not None and files < 0:
+        raise InvalidArgument(f"{_START}max file count cannot be less than 0")
+    if compress is not None and compress not in (*_TRUE, *_FALSE):
+        raise InvalidArgument(f'{_START}error reading compress log option: strconv.ParseBool: parsing "{compress}": invalid syntax')
+    if files in (0, 1) and compress not in _FALSE:
+        raise InvalidArgument(f"{_START}compression cannot be enabled when max file count is 1")
 
 
 def _checked(prefix: str, text: str) -> int:
@@ -69,35 +97,108 @@ def _checked(prefix: str, text: str) -> int:
         raise InvalidArgument(f"{prefix}{error}") from None
 
 
-def _files(text: str | None) -> int | None:
+def _files(config: Mapping[str, str], prefix: str) -> int | None:
+    text = config.get("max-file")
     if text is None:
         return None
     try:
-        files = int(text)
+        return int(text)
     except ValueError:
-        raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax') from None
-    if files < 1:
-        raise InvalidArgument("failed to initialize logging driver: max-file cannot be less than 1")
-    return files
+        raise InvalidArgument(f'{prefix}strconv.Atoi: parsing "{text}": invalid syntax') from None
+
+
+class LogInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a container the attributes of its log lines are made of. name: without its slash."""
+
+    container_id: str
+    name: str
+    image_id: str
+    image_name: str
+    command: str
+    labels: Mapping[str, str] = {}
+    env: tuple[str, ...] = ()
+
+
+_ACTION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+
+
+def _tag(template: str, info: LogInfo) -> str:
+    """The text of a `tag` option (moby daemon/logger/loggerutils/log_tag.go). Its fields only: no functions of Go's templates."""
+    fields = {
+        ".ID": info.container_id[:12], ".FullID": info.container_id, ".ContainerID": info.container_id,
+        ".Name": info.name, ".ContainerName": f"/{info.name}",
+        ".ImageID": info.image_id[:12], ".ImageFullID": info.image_id, ".ContainerImageID": info.image_id,
+        ".ImageName": info.image_name, ".ContainerImageName": info.image_name,
+        ".DaemonName": "docker", ".Command": info.command, ".Hostname": os.uname().nodename,
+    }  # fmt: skip
+
+    def value(match: re.Match[str]) -> str:
+        word = match[1].strip()
+        if word in fields:
+            return fields[word]
+        if re.fullmatch(r"\.[A-Za-z]\w*", word):
+            where = match.start() + 2
+            raise InvalidArgument(
+                f'{_START}template: log-tag:1:{where}: executing "log-tag" at <{word}>: '
+                f"can't evaluate field {word[1:]} in type *logger.Info"
+            )
+        raise NotImplementedYet(f"log option 'tag': {match[0]}: only fields such as {{{{.Name}}}} are implemented by Sampan yet")
+
+    text = _ACTION.sub(value, template)
+    if "{{" in _ACTION.sub("", template):
+        raise InvalidArgument(f"{_START}template: log-tag:1: unclosed action")
+    return text
+
+
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InvalidArgument(f"{_START}error parsing regexp: {error}: `{pattern}`") from None
+    return [name for name in names if expression.search(name)]
+
+
+def attributes(config: Mapping[str, str], info: LogInfo) -> dict[str, str]:
+    """What labels, labels-regex, env, env-regex and tag add to a log's lines. Raises InvalidArgument, NotImplementedYet.
+
+    Source: moby daemon/logger/loginfo.go ExtraAttributes.
+    """
+    found: dict[str, str] = {}
+    environment = {name: value for name, equals, value in (entry.partition("=") for entry in info.env) if equals}
+    for kind, values in (("labels", info.labels), ("env", environment)):
+        chosen = [name for name in config.get(kind, "").split(",") if name in values]
+        if config.get(f"{kind}-regex"):
+            chosen += _matching(config[f"{kind}-regex"], values)
+        found.update((name, values[name]) for name in chosen)
+    if config.get("tag"):
+        found["tag"] = _tag(config["tag"], info)
+    return found
 
 
 def log_path(driver: str, container_id: str, directory: str) -> str:
-    """inspect's LogPath: docker's file for json-file, "" for the others. directory is the container's own."""
+    """inspect's LogPath: docker's file for json-file, "" for the others, the default included. directory is the container's own."""
     return os.path.join(directory, f"{container_id}-json.log") if driver == "json-file" else ""
 
 
-def log_settings(driver: str, config: Mapping[str, str], container_id: str, directory: str) -> dict[str, Any]:
-    """LOG of the keeper's `adopt` for a valid driver and config. directory is the container's own; segments go to its `log`."""
+def log_settings(
+    driver: str, config: Mapping[str, str], container_id: str, directory: str, extra: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """LOG of the keeper's `adopt` for a valid driver and config. directory is the container's own; segments go to its `log`.
+
+    The engine's default (driver "") is kept as `local` is. extra: the attributes of its lines.
+    """
     if driver == "none":
         config = {}  # docker takes any options with it
-    size, files = config.get("max-size"), _files(config.get("max-file"))
-    if driver == "local":
+    size, files = config.get("max-size"), int(config.get("max-file") or 0)
+    if driver in ("", "local"):
         limit = 20 * 1024 * 1024 if size is None else 0 if size == "-1" else _size(size)
         files = files or 5
     else:
         limit = 0 if size in (None, "-1") else _size(str(size))
         files = files or 1
+    text = json.dumps(dict(sorted(extra.items())), ensure_ascii=False, separators=(",", ":")) if extra else ""
     return {
-        "driver": driver, "dir": os.path.join(directory, "log"), "path": log_path(driver, container_id, directory),
+        "driver": driver or "local", "dir": os.path.join(directory, "log"), "path": log_path(driver, container_id, directory),
         "max_size": limit, "max_file": files, "mode": config.get("mode") or "blocking",
+        "attrs": text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
     }  # fmt: skip

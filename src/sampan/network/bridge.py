@@ -132,8 +132,11 @@ class BridgeNetwork:
 
     # containers
 
-    async def attach(self, container_id: str, name: str, ports: Sequence[PortRequest]) -> Endpoint:
-        """A netns with an address, and the published ports. Raises SystemFailure, leaving nothing."""
+    async def attach(self, container_id: str, name: str, ports: Sequence[PortRequest], mac: str = "") -> Endpoint:
+        """A netns with an address (mac: in colon form, "" for one made of the address), and the published ports.
+
+        Raises SystemFailure, leaving nothing.
+        """
         await self.detach(container_id)
         gateway = self.gateway
         if ports and self._firewall is None:
@@ -145,7 +148,8 @@ class BridgeNetwork:
         try:
             for request in ports:
                 held.ports.append(hold(request, self.default_ip, name, container_id, held.ip, self._published()))
-            held.netns = await asyncio.to_thread(sandbox.make, held.veth, self.bridge, address, str(gateway.ip), self.mtu)
+            hardware = bytes.fromhex(mac.replace(":", "")) if mac else sandbox.mac_of(held.ip)
+            held.netns = await asyncio.to_thread(sandbox.make, held.veth, self.bridge, address, hardware, str(gateway.ip), self.mtu)
             published = tuple(port.published for port in held.ports)
             if self._firewall is not None and published:
                 await asyncio.to_thread(self._firewall.publish, held.ip, published)
@@ -157,8 +161,8 @@ class BridgeNetwork:
                 raise SystemFailure(f"failed to set up container networking: {error}") from error
             raise
         saved = {"ip": held.ip, "veth": held.veth, "ports": [msgspec.to_builtins(port) for port in published]}
-        mac = sandbox.mac_text(sandbox.mac_of(held.ip))
-        return Endpoint(held.netns, held.ip, gateway.network.prefixlen, str(gateway.ip), mac, published, saved)
+        shown = sandbox.mac_text(hardware)
+        return Endpoint(held.netns, held.ip, gateway.network.prefixlen, str(gateway.ip), shown, published, saved)
 
     async def detach(self, container_id: str) -> None:
         """Take everything of a container back. Never raises."""

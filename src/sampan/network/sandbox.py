@@ -34,7 +34,7 @@ def _allow_hairpin(veth: str) -> None:
             Path(f"/sys/class/net/{veth}/brport/hairpin_mode").write_text("1")
 
 
-def make(veth: str, bridge: str, address: ipaddress.IPv4Interface, gateway: str, mtu: int) -> int:
+def make(veth: str, bridge: str, address: ipaddress.IPv4Interface, mac: bytes, gateway: str, mtu: int) -> int:
     """A file descriptor of a new netns with lo and eth0 up, joined to the bridge. Raises OSError, leaving nothing. Blocks for some ms."""
     found: list[int] = []
     failed: list[OSError] = []
@@ -45,11 +45,14 @@ def make(veth: str, bridge: str, address: ipaddress.IPv4Interface, gateway: str,
             try:
                 libc.unshare(CLONE_NEWNET)
                 found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-                host.add_veth(veth, master, "eth0", mac_of(str(address.ip)), found[0], mtu)
+                host.add_veth(veth, master, "eth0", mac, found[0], mtu)
                 _allow_hairpin(veth)
                 with Netlink() as inside:
                     index = socket.if_nametoindex("eth0")
                     inside.add_address(index, str(address.ip), address.network.prefixlen, str(address.network.broadcast_address))
+                    # IPv4 only, as docker has it on such a network; it also spares the wait for a tentative address.
+                    with contextlib.suppress(OSError):
+                        Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text("1")
                     inside.set_link(socket.if_nametoindex("lo"), up=True)
                     inside.set_link(index, up=True)
                     inside.add_default_route(gateway)

@@ -56,8 +56,9 @@ DEVICE_RULES = (
     ("c", 5, 1, "rwm"),
     ("c", 136, -1, "rwm"),
     ("c", 5, 2, "rwm"),
+    ("c", 10, 200, "rwm"),
 )
-"""What the device cgroup allows: (type, major, minor, access), -1 for any. 5:1 is the console."""
+"""What the device cgroup allows: (type, major, minor, access), -1 for any. 5:1 is the console, 10:200 is /dev/net/tun."""
 
 LINKS = (
     ("/dev/fd", "/proc/self/fd"),

@@ -5,6 +5,7 @@ Pure: no file is touched. The shape of a plan is in runtime/ops.py. Host differe
 
 import base64
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -110,6 +111,8 @@ class LaunchSpec(Process, frozen=True, kw_only=True):
     domainname: str = ""
     mounts: tuple[Mount, ...] = ()
     shm_size: int = defaults.SHM_SIZE
+    shm: bool = True
+    """False: no tmpfs on /dev/shm (`--ipc none`)."""
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     devices: tuple[Device, ...] = ()
@@ -185,14 +188,19 @@ def _seccomp(spec: Process, caps: tuple[str, ...], host: HostFacts) -> str:
         raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from error
 
 
+def left_out(caps: Sequence[str], host: HostFacts) -> list[str]:
+    """Warnings of capabilities that the host lacks. Asking for all is asking for all there is."""
+    missing = capabilities.mask_of(list(caps)) & ~host.capabilities
+    if not missing or len(caps) == len(capabilities.NUMBERS):
+        return []
+    return [f"The host does not have {', '.join(capabilities.names_of(missing))}: left out."]
+
+
 def _process(spec: Process, privileged: bool, host: HostFacts, warnings: list[str]) -> dict[str, Any]:
     wanted = tuple(capabilities.NUMBERS) if privileged else spec.capabilities
     caps = defaults.CAPABILITIES if wanted is None else wanted
     mask = capabilities.mask_of(list(caps))
-    missing = mask & ~host.capabilities
-    # Asking for all is asking for all there is; a single name that cannot be given is said.
-    if missing and not privileged and len(caps) < len(capabilities.NUMBERS):
-        warnings.append(f"The host does not have {', '.join(capabilities.names_of(missing))}: left out.")
+    warnings.extend(left_out(caps, host))
     return {
         "args": list(spec.args),
         "env": list(spec.env),
@@ -202,7 +210,8 @@ def _process(spec: Process, privileged: bool, host: HostFacts, warnings: list[st
         "tty": spec.tty,
         "console_size": list(spec.console_size) if spec.console_size else None,
         "capabilities": mask & host.capabilities,
-        "seccomp": "" if privileged and spec.seccomp is None else _seccomp(spec, caps, host),
+        # A privileged exec in a container that is not keeps the container's filter, as docker has it.
+        "seccomp": _seccomp(spec, spec.capabilities or defaults.CAPABILITIES, host),
         "no_new_privileges": spec.no_new_privileges,
         "rlimits": [[limit.name, limit.soft, limit.hard, limit.required] for limit in spec.rlimits],
         "oom_score_adj": spec.oom_score_adj,
@@ -311,7 +320,7 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
             result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
     else:
         result.append(_file_system("mqueue", "/dev/mqueue", [], safe))
-        if "/dev/shm" not in taken:
+        if "/dev/shm" not in taken and spec.shm:
             shm = _file_system("tmpfs", "/dev/shm", ["mode=1777", f"size={spec.shm_size}"], safe)
             result.append({**shm, "source": "shm"})
     for path, major, minor in defaults.DEVICES:
@@ -352,6 +361,8 @@ def launch_plan(spec: LaunchSpec, host: HostFacts | None = None) -> dict[str, An
         sysctls[:0] = [[key, value, False] for key, value in defaults.NETWORK_SYSCTLS if key not in spec.sysctls]
     shared = [mount.propagation.removeprefix("r") for mount in spec.mounts if mount.type == "bind"]
     process = _process(spec, spec.privileged, host, warnings)
+    if spec.privileged and spec.seccomp is None:
+        process["seccomp"] = ""
     process["init"] = spec.init
     masked: tuple[str, ...] = defaults.MASKED_PATHS if spec.masked_paths is None else spec.masked_paths
     readonly = defaults.READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths

@@ -39,7 +39,7 @@ def test_a_signal_gives_128_plus_n(box: Any) -> None:
     [
         (("nothere",), "exec", errno.ENOENT, 'exec: "nothere": executable file not found in $PATH'),
         (("/nothere",), "exec", errno.ENOENT, 'exec: "/nothere": stat /nothere: no such file or directory'),
-        (("/etc",), "exec", errno.EISDIR, 'exec: "/etc": is a directory'),
+        (("/etc",), "exec", errno.EISDIR, 'exec: "/etc": is a directory: permission denied'),
         (("/etc/passwd",), "exec", errno.EACCES, 'exec: "/etc/passwd": permission denied'),
     ],
 )
@@ -57,7 +57,7 @@ def test_an_unknown_user_is_named(box: Any) -> None:
 
 def test_a_file_as_working_directory_is_an_error(box: Any) -> None:
     error = box.start("true", cwd="/etc/passwd").reply["error"]
-    assert (error["step"], error["message"]) == ("cwd", "mkdir /etc/passwd: not a directory")
+    assert (error["step"], error["message"]) == ("cwd", "Cannot mkdir: /etc/passwd is not a directory")
 
 
 def test_a_missing_bind_source_is_named(box: Any) -> None:

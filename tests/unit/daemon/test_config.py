@@ -164,7 +164,7 @@ def test_a_missing_file_is_refused_only_when_it_was_named(refused):
 def test_the_defaults_are_ours(accepted):
     config = accepted()
     assert config.live_restore
-    assert (config.log_driver, config.bridge, config.data_root, config.exec_root) == ("local", "sampan0", "/var/lib/sampan", "/run/sampan")
+    assert (config.log_driver, config.bridge, config.data_root, config.exec_root) == ("", "sampan0", "/var/lib/sampan", "/run/sampan")
     assert config.hosts == ("unix:///run/sampan/sampan.sock",)
     assert config.pidfile == "/run/sampan/sampand.pid"
 

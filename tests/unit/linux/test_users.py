@@ -35,7 +35,7 @@ def test_added_groups_by_name_and_number() -> None:
     [
         ("nobody", [], "unable to find user nobody: no matching entries in passwd file"),
         ("app:none", [], "unable to find group none: no matching entries in group file"),
-        ("app", ["none"], "Unable to find group none"),
+        ("app", ["none"], "unable to find group none: no matching entries in group file"),
         ("99999999999", [], "uids and gids must be in range 0-2147483647"),
     ],
 )

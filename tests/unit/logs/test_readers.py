@@ -166,7 +166,7 @@ def test_json_file_splits_long_lines_as_docker_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("driver", "config", "message"),
     [
-        ("foo", {}, "logger: no log driver named 'foo' is registered"),
+        ("foo", {}, 'error looking up logging plugin foo: plugin "foo" not found'),
         ("json-file", {"foo": "1"}, "unknown log opt 'foo' for json-file log driver"),
         ("local", {"foo": "1"}, "unknown log opt 'foo' for log driver local"),
         ("local", {"mode": "x"}, "logger: logging mode not supported: x"),

@@ -20,6 +20,7 @@ from sampan.linux import (
     cgroup2,
     keyring,
     libc,
+    loopback,
     mounts,
     namespaces,
     prctl,
@@ -143,9 +144,10 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
         where[1] = file
         try:
             _write(file, value)
-        except OSError:
+        except OSError as error:
             if required:
-                raise
+                reason = os.strerror(error.errno or errno.EIO).lower()
+                raise SetupError(error.errno or errno.EIO, f'failed to write "{value}": write {file}: {reason}') from None
     devices = cgroup["devices"]
     if devices:
         every = [*(tuple(rule) for rule in cgroup["rules"]), *rules]
@@ -173,7 +175,7 @@ def _oom_score(plan: ops.Plan, where: rootfs.Where) -> None:
     except OSError:
         # Lowering needs CAP_SYS_RESOURCE: an error only for who asked.
         if value:
-            raise
+            raise SetupError(errno.EPERM, f"this host does not let the OOM score adjustment be set to {value}") from None
 
 
 def _enter_namespaces(plan: ops.Plan, fds: Fds, where: rootfs.Where) -> None:
@@ -187,12 +189,15 @@ def _enter_namespaces(plan: ops.Plan, fds: Fds, where: rootfs.Where) -> None:
             where[1] = name
             namespaces.setns(fds[f"{name}ns"], namespaces.FLAGS[name])
     namespaces.unshare(flags)
+    if plan["namespaces"]["net"] == "private":
+        where[:] = [ops.STEP_NAMESPACE, "lo"]
+        loopback.up()
 
 
 def _sysctls(plan: ops.Plan, where: rootfs.Where) -> None:
     for key, value, required in plan["sysctls"]:
-        # Docker takes both a.b.c and a/b/c (for interface names with dots).
-        path = "/proc/sys/" + (key if "/" in key else key.replace(".", "/"))
+        # A slash in a dotted name is a dot of an interface's name.
+        path = "/proc/sys/" + key.translate({ord("."): "/", ord("/"): "."})
         where[:] = [ops.STEP_SYSCTL, path]
         try:
             _write(path, value)
@@ -235,7 +240,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     root.read_only_paths()
     root.mask_paths()
     root.finish()
-    _become(process, stdio, terminal, sync, where)
+    _become(process, stdio, terminal, sync, where, make_cwd=True)
 
 
 def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where, joined: str) -> NoReturn:
@@ -263,7 +268,7 @@ def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
         where[:] = [ops.STEP_TTY, "/dev/pts/ptmx"]
         master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         terminal = (master, pty.open_slave(master)[0])
-    _become(process, stdio, terminal, sync, where)
+    _become(process, stdio, terminal, sync, where, make_cwd=False)
 
 
 def _install_stdio(stdio: list[int], terminal: tuple[int, int] | None, identity: users.Identity) -> None:
@@ -292,16 +297,19 @@ def _limits(process: dict[str, Any], where: rootfs.Where) -> None:
             rlimits.set_limit(name, soft, hard)
         except (OSError, ValueError) as error:
             if required:
-                raise SetupError(errno.EPERM, f"error setting rlimit type {rlimits.NUMBERS[name]}: {error}") from error
+                # CPython says ValueError for both EPERM and EINVAL
+                reason = "invalid argument" if hard != -1 and not -1 <= soft <= hard else "operation not permitted"
+                raise SetupError(errno.EPERM, f"error setting rlimit type {rlimits.NUMBERS[name]}: {reason}") from error
 
 
-def _change_directory(path: str, where: rootfs.Where) -> bool:
-    """Make and enter the working directory as root; False when it must be tried again as the user."""
+def _change_directory(path: str, where: rootfs.Where, *, make: bool) -> bool:
+    """Enter the working directory as root, made if it is missing; False when it must be tried again as the user."""
     where[:] = [ops.STEP_CWD, path]
     try:
-        os.makedirs(path, 0o755, exist_ok=True)
+        if make:
+            os.makedirs(path, 0o755, exist_ok=True)
     except FileExistsError:
-        raise SetupError(errno.ENOTDIR, f"mkdir {path}: not a directory") from None
+        raise SetupError(errno.ENOTDIR, f"Cannot mkdir: {path} is not a directory") from None
     except OSError as error:
         # A read-only root: whether the directory is there decides.
         if error.errno == errno.ENOTDIR or not os.path.isdir(path):
@@ -337,7 +345,7 @@ def find_program(name: str, environment: dict[str, str]) -> str:
             reason = os.strerror(error.errno or errno.ENOENT)
             raise SetupError(error.errno or errno.ENOENT, f'exec: "{name}": stat {name}: {reason[0].lower()}{reason[1:]}') from None
         if stat.S_ISDIR(info.st_mode):
-            raise SetupError(errno.EISDIR, f'exec: "{name}": is a directory')
+            raise SetupError(errno.EISDIR, f'exec: "{name}": is a directory: permission denied')
         if not os.access(name, os.X_OK, effective_ids=True):
             raise SetupError(errno.EACCES, f'exec: "{name}": permission denied')
         return name
@@ -369,7 +377,13 @@ def _environment(process: dict[str, Any], identity: users.Identity) -> dict[str,
 
 
 def _become(
-    process: dict[str, Any], stdio: list[int], terminal: tuple[int, int] | None, sync: socket.socket, where: rootfs.Where
+    process: dict[str, Any],
+    stdio: list[int],
+    terminal: tuple[int, int] | None,
+    sync: socket.socket,
+    where: rootfs.Where,
+    *,
+    make_cwd: bool,
 ) -> NoReturn:
     os.umask(0o022)
     where[:] = [ops.STEP_USER, process["user"]]
@@ -388,7 +402,7 @@ def _become(
         # Without no_new_privs the filter needs CAP_SYS_ADMIN, which goes with _set_identity.
         where[:] = [ops.STEP_SECCOMP, ""]
         seccomp.install(filter_bytes)
-    inside = _change_directory(process["cwd"], where)
+    inside = _change_directory(process["cwd"], where, make=make_cwd)
     _set_identity(process, identity, where)
     where[:] = [ops.STEP_CWD, process["cwd"]]
     if not inside:

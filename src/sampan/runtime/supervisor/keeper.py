@@ -74,7 +74,7 @@ class Stream:
         else:
             self.segments = SegmentWriter(log["dir"], BUFFER_SIZE, BUFFER_FILES, ephemeral=True)
         if log.get("driver") == "json-file":
-            self.json = JsonFileWriter(log["path"], log.get("max_size", 0), log.get("max_file", 1))
+            self.json = JsonFileWriter(log["path"], log.get("max_size", 0), log.get("max_file", 1), log.get("attrs", ""))
 
     def take(self, name: str, fd: int, stage: Stage) -> bool:
         """Move what a pipe or terminal has, into the log; False at its end. Raises BlockingIOError, EIO (a terminal ended)."""

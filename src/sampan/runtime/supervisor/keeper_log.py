@@ -205,8 +205,10 @@ class Stage:
 class JsonFileWriter:
     """docker's json-file: a JSON object a line, lines over 16 KiB split, rotation by renaming to .1, .2, ..."""
 
-    def __init__(self, path: str, max_size: int, max_file: int) -> None:
+    def __init__(self, path: str, max_size: int, max_file: int, attrs: str = "") -> None:
+        """attrs: a JSON object that every line carries, or ""."""
         self.path, self.max_size, self.max_file = path, max_size, max(1, max_file)
+        self.attrs = f'"attrs":{attrs},' if attrs else ""
         self.partial: dict[int, bytes] = {}
         self.fd = -1
         with contextlib.suppress(OSError):
@@ -238,7 +240,7 @@ class JsonFileWriter:
         for entry in entries:
             for start in range(0, len(entry), JSON_LINE):
                 piece = entry[start : start + JSON_LINE].decode("utf-8", "surrogateescape").translate(_ESCAPES)
-                text += f'{{"log":"{piece}","stream":"{name}","time":"{stamp}"}}\n'.encode()
+                text += f'{{"log":"{piece}","stream":"{name}",{self.attrs}"time":"{stamp}"}}\n'.encode()
         try:
             if self.fd < 0 or 0 < self.max_size <= self.size:
                 self._rotate()

@@ -1,0 +1,57 @@
+"""Shell commands with the real docker client whose output dockerd 28 has given: one JSON object a line in tests/golden/docker28.
+
+{"run": a bash script, "code": its exit code, "out", "err": what it prints, normalised;
+ "needs": "cgroup1" where files of that layout are read;
+ "why": why Sampan differs, and then "ours": [code, out, err]}
+"""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+DIRECTORY = Path(__file__).parents[1] / "golden/docker28"
+
+_REPLACED = (
+    (re.compile(r"\b[0-9a-f]{64}\b"), "<ID>"),
+    (re.compile(r"\b[0-9a-f]{12}\b"), "<SHORT>"),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| [+-]\d{4} UTC)?"), "<TIME>"),
+    (re.compile(r"\b[A-Z][a-z]{2} [ \d]\d \d\d:\d\d\b"), "<DATE>"),
+    (re.compile(r"(About a |Less than a )?\d* ?(second|minute)s?( ago)?"), "<AGO>"),
+    (re.compile(r"\b(172\.17|10\.213)\.\d+\.\d+\b"), "<IP>"),
+    (re.compile(r"(?<=on endpoint )[a-z]+_[a-z0-9]+"), "<NAME>"),
+    (re.compile(r", dstFd=/proc/thread-self/fd/\d+"), ""),
+    (re.compile(r"/(docker|sampan(-[0-9a-f]+)?)/(?=<ID>)"), "/<ENGINE>/"),
+    (re.compile(r"(?<=available: )[0-9,-]+"), "<SET>"),
+)
+
+
+def normalised(text: str) -> str:
+    """A text without what differs from run to run and from machine to machine."""
+    for pattern, word in _REPLACED:
+        text = pattern.sub(word, text)
+    return text
+
+
+def load() -> Iterator[dict[str, Any]]:
+    """All recorded cases."""
+    for path in sorted(DIRECTORY.glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            yield json.loads(line)
+
+
+def run(script: str, docker_path: str, environment: Mapping[str, str], directory: str) -> tuple[int, str, str]:
+    """(exit code, output, errors) of a script whose `docker` is the real client; normalised."""
+    result = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        env={**environment, "PATH": f"{os.path.dirname(docker_path)}:{os.environ['PATH']}"},
+        cwd=directory,
+        check=False,
+    )
+    return result.returncode, normalised(result.stdout.decode(errors="replace")), normalised(result.stderr.decode(errors="replace"))
