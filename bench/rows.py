@@ -1,12 +1,14 @@
 """What is measured. A row prepares itself on one engine, and each sample gives seconds (or bytes) by name, its result checked."""
 
+import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -136,14 +138,7 @@ class Exec(Row):
         return {"exec": took}
 
     def one(self) -> bytes:
-        body = {"Cmd": ["echo", "hi"], "AttachStdout": True, "AttachStderr": True}
-        made = self.target.call("POST", f"/containers/{self.container}/exec", body)["Id"]
-        sock, got = self.target.upgrade(f"/exec/{made}/start", b'{"Detach":false,"Tty":false}')
-        with sock:
-            while more := sock.recv(65536):
-                got += more
-        require(self.target.call("GET", f"/exec/{made}/json")["ExitCode"] == 0, "exit code")
-        return payload(got)
+        return self.target.exec(self.container, "echo", "hi")
 
 
 class Stop(Row):
@@ -218,6 +213,63 @@ class AttachIn(Row):
         return {"attach_in": took}
 
 
+def tar_of(files: Mapping[str, bytes]) -> bytes:
+    """A tar archive of plain files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1_000_000_000
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+class Copy(Row):
+    """The archive calls behind docker cp, on a running container: one large file, many small ones."""
+
+    goals: ClassVar[dict[str, float]] = {"cp_in_200MB": 0.8, "cp_out_200MB": 0.7, "cp_in_5000": 0.3, "cp_out_5000": 1.0}
+
+    def prepare(self) -> None:
+        self.container = self.target.run("sleep", "900")
+        self.target.exec(self.container, "mkdir", "/tmp/many")
+        block = os.urandom(1 << 20)
+        self.large = tar_of({"large": block * 200})
+        self.many = tar_of({f"d{number // 100}/f{number}": block[number : number + 2000] for number in range(5000)})
+
+    def sample(self) -> dict[str, float]:
+        took = self.both("200MB", self.large, "/tmp", "/tmp/large", 1) | self.both("5000", self.many, "/tmp/many", "/tmp/many", 5051)
+        self.target.exec(self.container, "sh", "-c", "rm -rf /tmp/large /tmp/many; mkdir /tmp/many")
+        return took
+
+    def both(self, name: str, archive: bytes, into: str, out_of: str, count: int) -> dict[str, float]:
+        """An archive in and out again."""
+        url = f"/containers/{self.container}/archive?path="
+        there, _ = seconds(lambda: self.target.call("PUT", url + into, archive, raw=True, fresh=True))
+        back, got = seconds(lambda: self.target.call("GET", url + out_of, raw=True, fresh=True))
+        with tarfile.open(fileobj=io.BytesIO(got)) as tar:
+            members = tar.getmembers()
+            require(len(members) == count, f"{len(members)} entries")
+            last = tar.extractfile(members[-1])
+            require(last is not None and last.read() in archive, "the content differs")
+        return {f"cp_in_{name}": there, f"cp_out_{name}": back}
+
+
+class Commit(Row):
+    goals: ClassVar[dict[str, float]] = {"commit_20MB": 0.4}
+
+    def sample(self) -> dict[str, float]:
+        container = self.target.create("true")
+        block = os.urandom(1 << 20)
+        archive = tar_of({f"f{number}": block for number in range(20)})
+        self.target.call("PUT", f"/containers/{container}/archive?path=/tmp", archive, raw=True)
+        took, made = seconds(self.target.call, "POST", f"/commit?container={container}", {})
+        size = self.target.call("GET", f"/images/{made['Id']}/history")[0]["Size"]
+        require(size == 20 << 20, f"a layer of {size} bytes")
+        self.target.call("DELETE", f"/images/{made['Id']}?force=1")
+        self.target.remove(container)
+        return {"commit_20MB": took}
+
+
 class Memory(Row):
     goals: ClassVar[dict[str, float]] = {"mem_idle": 0.4, "mem_container": 0.1}
 
@@ -255,4 +307,20 @@ class Restart(Row):
         return {"daemon_start": start, "recovery_20": recovery}
 
 
-ROWS: tuple[type[Row], ...] = (Ping, Inspect, Ps, RunNone, RunBridge, Clients, Exec, Stop, Burst, Logs, AttachIn, Memory, Restart)
+ROWS: tuple[type[Row], ...] = (
+    Ping,
+    Inspect,
+    Ps,
+    RunNone,
+    RunBridge,
+    Clients,
+    Exec,
+    Stop,
+    Burst,
+    Logs,
+    AttachIn,
+    Copy,
+    Commit,
+    Memory,
+    Restart,
+)

@@ -173,6 +173,17 @@ class Target:
         self.call("POST", f"/containers/{made}/start")
         return made
 
+    def exec(self, container: str, *command: str) -> bytes:
+        """Run a command in a running container; what it prints. Raises BadResult when it fails."""
+        body = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True}
+        made = self.call("POST", f"/containers/{container}/exec", body)["Id"]
+        sock, got = self.upgrade(f"/exec/{made}/start", b'{"Detach":false,"Tty":false}')
+        with sock:
+            while more := sock.recv(65536):
+                got += more
+        require(self.call("GET", f"/exec/{made}/json")["ExitCode"] == 0, "exit code")
+        return payload(got)
+
     def wait(self, container: str) -> int:
         """Its exit code."""
         code: int = self.call("POST", f"/containers/{container}/wait")["StatusCode"]

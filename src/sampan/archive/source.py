@@ -1,4 +1,4 @@
-"""A byte source for the tar reader: exact reads from something that gives pieces, every byte hashed on its way."""
+"""A byte source for the tar reader: exact reads from something that gives pieces, every byte hashed on its way if that is wanted."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -13,9 +13,10 @@ class TruncatedArchive(ValueError):
 class Source:
     """Reads by exact amounts. `hexdigest` covers what was taken from the stream so far, not what the caller has consumed."""
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        """read(n) gives 1..n bytes, b"" at the end."""
+    def __init__(self, read: Callable[[int], bytes], *, hashed: bool = True) -> None:
+        """read(n) gives 1..n bytes, b"" at the end. hashed=False: nobody will ask for the digest."""
         self._read = read
+        self._hashed = hashed
         self._hash = hashlib.sha256()
         self._buffer = memoryview(b"")
         self.consumed = 0
@@ -24,7 +25,8 @@ class Source:
 
     def _fill(self) -> bool:
         piece = self._read(CHUNK)
-        self._hash.update(piece)
+        if self._hashed:
+            self._hash.update(piece)
         self._buffer = memoryview(piece)
         return bool(piece)
 

@@ -204,7 +204,7 @@ def unpack(pieces: Iterable[bytes], source: Place, destination: Place) -> None:
     try:
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            reader = TarReader(Source(lambda _: next(waiting, b"")))
+            reader = TarReader(Source(lambda _: next(waiting, b""), hashed=False))
             wanted = reader if name is None else _Renamed(reader, os.fsencode(old), os.fsencode(name))
             with TreeExtractor(root, keep_owner=False, replace=False, place=os.path.normpath(directory), full_names=True) as extractor:
                 extractor.apply(wanted)

@@ -150,7 +150,7 @@ def path_write(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, An
         except users.LookupFailure as error:
             raise Refused("invalid", error.message) from None
         owner = identity.uid, identity.gid
-    source = Source(read if child is None else reader_of(child.output))
+    source = Source(read if child is None else reader_of(child.output), hashed=False)
     try:
         with TreeExtractor(target, owner=owner, replace=args["replace"], place=place) as extractor:
             extractor.apply(TarReader(source))
