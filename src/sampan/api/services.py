@@ -147,9 +147,6 @@ class ImageService(Protocol):
     ) -> AsyncIterator[Mapping[str, object]]:
         """Make an image of one tar. Yields docker's progress objects; a failure before the first becomes an HTTP error."""
 
-    def bootstrap(self, name: str) -> AsyncIterator[Mapping[str, object]]:
-        """Make a base image of the distribution's packages (`busybox`). Yields progress objects as import_ does."""
-
     async def tag(self, name: str, repo: str, tag: str) -> None:
         """Give another name."""
 
@@ -189,6 +186,15 @@ class FileService(Protocol):
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
         """The container's root file system as a tar stream, mounts left out."""
+
+
+class BootstrapService(Protocol):
+    """Base images without a registry."""
+
+    def bootstrap(self, name: str, include: Sequence[str]) -> AsyncIterator[Mapping[str, object]]:
+        """Make a base image of the distribution's packages (`busybox`, `debian:bookworm`), further packages included. Yields progress
+        objects as import_ does.
+        """
 
 
 class CommitService(Protocol):
@@ -233,6 +239,7 @@ class Services(msgspec.Struct, frozen=True):
     attach: AttachService
     files: FileService
     commits: CommitService
+    bootstraps: BootstrapService
     images: ImageService
     archives: ImageArchives
     networks: NetworkService

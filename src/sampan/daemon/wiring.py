@@ -19,6 +19,7 @@ from sampan.daemon.restore import Restorer
 from sampan.daemon.shutdown import stop_all
 from sampan.digest import ImageId
 from sampan.engine.attach import AttachService
+from sampan.engine.bootstrap import BootstrapService
 from sampan.engine.commit import CommitService
 from sampan.engine.containers import ContainerDefaults, ContainerService
 from sampan.engine.exec import ExecService
@@ -183,6 +184,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     trees = Trees(snapshots, workers, runner.own_mounts)
     runner.quiesce = trees.quiesce
     files = FileService(containers, trees, runner.publish)
+    bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
+    bootstraps.repair()
     commits = CommitService(containers, images, runner, trees, clock)
     readopter = Readopter(containers, runner, execs)
     restorer = Restorer(containers, runner, execs, readopter)
@@ -204,7 +207,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     )
     system = SystemService(containers, images, snapshots, events, meta, facts, lambda: network.warnings)
     services = Services(
-        containers=service, execs=execs, attach=attach, files=files, commits=commits, images=images, archives=archives,
+        containers=service, execs=execs, attach=attach, files=files, commits=commits, bootstraps=bootstraps,
+        images=images, archives=archives,
         networks=network, system=system,
     )  # fmt: skip
     return EngineParts(ApiServer(App(services).resolve), containers, runner, service)

@@ -17,6 +17,7 @@ from sampan.errors import Conflict, InvalidArgument
 from sampan.image.busybox import machine_platform
 from sampan.image.changes import apply_changes
 from sampan.image.store import Image
+from sampan.reference import Reference
 from sampan.snapshot.api import Unpacked
 from sampan.spec.docker_api.container import Config
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS
@@ -57,6 +58,12 @@ class CommitService:
         wanted = merged(image_config(config or container.config), image_config(container.config), options.changes)
         parent = self._images.resolve(container.image_id) if container.image_id else None
         check_depth(parent)
+        with self._images.pinned(() if parent is None else parent.chain):
+            return await self._commit(container, parent, wanted, options, target)
+
+    async def _commit(
+        self, container: Container, parent: Image | None, wanted: ContainerConfig, options: CommitOptions, target: Reference | None
+    ) -> str:
         async with self._still(container, options.pause) as locked:
             unpacked, key = await self._layer(container, options.epoch, locked)
         created = rfc3339nano(self._clock.now_ns() if options.epoch is None else options.epoch * 10**9)

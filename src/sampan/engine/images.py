@@ -246,17 +246,13 @@ class ImageService:
         below = None if parent is None else parent.chain_id
         name = chain_id(below, unpacked.diff_id)
         grows = unpacked.diff_id in (config.rootfs.diff_ids or [])[-1:] and unpacked.entries > 0
-        if grows:
-            self._snapshots.commit(key, name, below)
-        else:
+        if not grows:
             self._snapshots.remove(key)
         try:
             names = () if target is None else (target,)
-            image = self._store.add(
-                encode_config(config), now=self._clock.now_ns(), parent="" if parent is None else parent.id, names=names
-            )
+            image = self.add(encode_config(config), {name: key} if grows else {}, names=names, parent="" if parent is None else parent.id)
         except BaseException:
-            self._release([name] if grows else [])
+            self.forget(key)
             raise
         self._publish("create", image, image.id)
         if target is not None:

@@ -339,12 +339,6 @@ class FakeImages:
             total += len(piece)
         yield {"status": f"{total} bytes"}
 
-    async def bootstrap(self, name: str) -> AsyncIterator[Mapping[str, object]]:
-        """See the Protocol."""
-        if name != "busybox":
-            raise NotFound(f"no base image called {name}")
-        yield {"status": "made busybox"}
-
     async def tag(self, name: str, repo: str, tag: str) -> None:
         """See the Protocol."""
         del repo, tag
@@ -427,6 +421,16 @@ class FakeFiles:
         """See the Protocol."""
         self._containers.find(ref)
         return self._pieces(b"".join(self.put.values()))
+
+
+class FakeBootstraps:
+    """services.BootstrapService."""
+
+    async def bootstrap(self, name: str, include: Sequence[str]) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol."""
+        if name != "busybox":
+            raise NotFound(f"no base image called {name}")
+        yield {"status": "made busybox"}
 
 
 class FakeCommits:
@@ -528,6 +532,7 @@ def fake_engine() -> FakeEngine:
     services = Services(
         containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers),
         files=FakeFiles(containers), commits=FakeCommits(containers),
+        bootstraps=FakeBootstraps(),
         images=FakeImages(),
         archives=FakeArchives(), networks=FakeNetworks(),
         system=system,

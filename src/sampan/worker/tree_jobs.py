@@ -226,6 +226,47 @@ def tree_diff(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     return {}
 
 
+def tree_pack(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
+    """fds: a root file system, where its archive goes. args: begun (seconds). Sends its dpkg packages, name=version -> epoch (seconds)
+
+    What was made since `begun` gets the time of the newest file that was not: that of the packages it was made of.
+    """
+    root, output = fds
+    confine.into_root(root)
+    packages = _packages()
+    for start in range(0, len(packages), 500):
+        send({"packages": packages[start : start + 500]})
+    epoch = 0
+    stack = [os.open(".", _DIRECTORY_FLAGS, dir_fd=root)]
+    while stack:
+        here = stack.pop()
+        with os.scandir(here) as entries:
+            for entry in entries:
+                info = entry.stat(follow_symlinks=False)
+                if not stat.S_ISLNK(info.st_mode) and epoch < info.st_mtime < args["begun"]:
+                    epoch = int(info.st_mtime)
+                if stat.S_ISDIR(info.st_mode):
+                    stack.append(os.open(entry.name, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=here))
+        os.close(here)
+    _pour(Packer(epoch).below(root, b""), output)
+    return {"epoch": epoch}
+
+
+def _packages() -> list[str]:
+    """Installed packages by dpkg's own list in the current root, sorted."""
+    try:
+        with open("var/lib/dpkg/status", encoding="utf-8", errors="replace") as file:
+            blocks = file.read().split("\n\n")
+    except FileNotFoundError:
+        return []
+    found = []
+    for block in blocks:
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(" "))
+        if fields.get("Status", "").endswith(" installed"):
+            found.append(f"{fields['Package']}={fields['Version']}")
+    return sorted(found)
+
+
 JOBS: dict[str, Callable[[dict[str, Any], list[int], Send], dict[str, Any]]] = {
     "path_stat": path_stat,
     "path_read": path_read,
@@ -233,4 +274,5 @@ JOBS: dict[str, Callable[[dict[str, Any], list[int], Send], dict[str, Any]]] = {
     "tree_export": tree_export,
     "tree_changes": tree_changes,
     "tree_diff": tree_diff,
+    "tree_pack": tree_pack,
 }

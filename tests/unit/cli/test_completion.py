@@ -26,7 +26,7 @@ def complete(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[str]
         (["ps", "--no"], ["--no-trunc"], ":4"),
         (["inspect", "--type", "vol"], ["volume"], ":4"),
         (["inspect", "--type=vol"], ["--type=volume"], ":4"),
-        (["image", "bootstrap", ""], ["busybox"], ":4"),
+        (["image", "bootstrap", ""], ["busybox", "debian:bookworm", "debian:bookworm-slim"], ":4"),
         (["image", "bootstrap", "busybox", ""], [], ":4"),
         (["completion", "z"], ["zsh"], ":4"),
         (["import", "x"], [], ":0"),

@@ -58,7 +58,7 @@ async def create(request: Request, services: Services) -> None:
         missing("pulling images")(request, services)
     source = query.text("fromSrc")
     if source == "bootstrap":
-        await stream_progress(request, services.images.bootstrap(query.text("repo")))
+        await stream_progress(request, services.bootstraps.bootstrap(query.text("repo"), query.texts("include")))
         return
     if source != "-":
         if not source:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.flags import Command, Parsed
+from sampan.cli.flags import Command, Flag, Parsed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "IMAGE",
-    "Make a base image from this machine's distribution packages (busybox)",
+    "[OPTIONS] IMAGE",
+    "Make a base image from distribution packages: busybox, debian:RELEASE[-slim], ubuntu:RELEASE",
     min_args=1,
     max_args=1,
-    complete="words:busybox",
+    complete="words:busybox,debian:bookworm,debian:bookworm-slim",
+    flags=(Flag("include", "", "list", (), "Install further packages (debian and ubuntu)"),),
 )
 
 
@@ -23,6 +24,7 @@ def run(ctx: Context, args: Parsed) -> int:
     """Have the daemon make the image; prints its progress."""
     from sampan.cli.progress import display
 
-    response = ctx.client.request("POST", "/images/create", {"fromSrc": "bootstrap", "repo": args.args[0]})
+    query: dict[str, object] = {"fromSrc": "bootstrap", "repo": args.args[0], "include": args.list("include") or None}
+    response = ctx.client.request("POST", "/images/create", query)
     display(response.lines(), sys.stdout)
     return 0

@@ -1,0 +1,160 @@
+"""sampan image bootstrap: base images without a registry, out of the host's and the distribution's packages."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sampan.engine.images import ImageService
+from sampan.engine.pipes import wide_pipe
+from sampan.errors import SystemFailure
+from sampan.image import debian
+from sampan.reference import parse
+from sampan.snapshot.api import Unpacked
+from sampan.worker.client import WorkerPool
+
+Progress = Mapping[str, object]
+_TOOLS = {"mmdebstrap": "mmdebstrap", "setpriv": "util-linux", "unshare": "util-linux", "apt-get": "apt"}
+_LAST_LINES = 12
+_INSIDE = ("I: running --", "I: running special hook", "I: skipping", "I: reading sources.list", "I: finding correct")
+"""What mmdebstrap says of our own way of running it."""
+
+
+class BootstrapService:
+    """See api/services.py for the contract."""
+
+    def __init__(self, images: ImageService, workers: WorkerPool, root: Path) -> None:
+        """root: for the packages fetched (`cache/`), and trees that are being made."""
+        self._images = images
+        self._workers = workers
+        self._root = root
+        self._busy = asyncio.Lock()
+
+    def repair(self) -> None:
+        """At start: remove trees that were never finished. Nothing runs in them: it ended with the engine that had begun it."""
+        for path in self._root.glob("tree-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    async def bootstrap(self, name: str, include: Sequence[str]) -> AsyncIterator[Progress]:
+        """Make a base image. Yields progress, the ID last. Raises InvalidArgument, SystemFailure."""
+        if name in ("busybox", "busybox:latest"):
+            async for progress in self._images.bootstrap("busybox"):
+                yield progress
+            return
+        host: dict[str, str] = {}
+        with suppress(OSError):
+            host = debian.read_os_release(Path("/etc/os-release").read_text())
+        base = debian.parse_base(name, include, host)
+        _check_tools(base)
+        async with self._busy:  # they share the cache
+            self._root.mkdir(mode=0o710, parents=True, exist_ok=True)
+            cache = self._root / "cache" / f"{base.vendor}-{base.suite}"
+            cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+            tree = self._root / f"tree-{os.urandom(8).hex()}"
+            tree.mkdir(mode=0o755)
+            try:
+                targets = await _output("apt-get", "indextargets", "--format", debian.INDEX_FORMAT, "Created-By: Packages")
+                settings = await _output("apt-config", "dump")
+                lines = debian.sources(base, targets, host)
+                begun = time.time()
+                command = debian.command(base, str(tree), str(cache), debian.proxies(settings))
+                async for line in _run(command if not lines else [*command, "-"], "\n".join(lines)):
+                    yield {"status": line}
+                yield {"status": "making the layer"}
+                facts, unpacked, key = await self._layer(tree, int(begun))
+            finally:
+                await asyncio.to_thread(shutil.rmtree, tree, True)
+        try:
+            config = debian.image_config(base, unpacked.diff_id, facts["packages"], facts["epoch"])
+        except BaseException:
+            self._images.forget(key)
+            raise
+        image = self._images.add_child(None, key, unpacked, config, parse(base.name))
+        yield {"status": f"Tagged {base.name}, {len(facts['packages'])} packages"}
+        yield {"status": image.id}
+
+    async def _layer(self, tree: Path, begun: int) -> tuple[dict[str, Any], Unpacked, str]:
+        """The tree as a layer, not yet committed: (packages and the time of the newest of their files, the layer, its key)."""
+        key = "bootstrap-" + os.urandom(8).hex()
+        reader, writer = wide_pipe()
+        directory = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        facts: dict[str, Any] = {"packages": []}
+
+        def tell(progress: dict[str, Any]) -> None:
+            facts["packages"] += progress["packages"]
+
+        async def write() -> None:
+            try:
+                facts.update(await self._workers.stream("tree_pack", {"begun": begun}, [directory, writer], tell))
+            finally:
+                os.close(writer)
+
+        writing = asyncio.ensure_future(write())
+        try:
+            unpacked = await self._images.unpack(key, reader)
+        except BaseException:
+            writing.cancel()
+            with suppress(asyncio.CancelledError):
+                await writing
+            raise
+        finally:
+            os.close(reader)
+            os.close(directory)
+        try:
+            await writing
+        except BaseException:
+            self._images.forget(key)
+            raise
+        return facts, unpacked, key
+
+
+def _check_tools(base: debian.Base) -> None:
+    missing = sorted({package for tool, package in _TOOLS.items() if shutil.which(tool) is None})
+    package, keyring = debian.KEYRINGS[base.vendor]
+    if not os.path.exists(f"/usr/share/keyrings/{keyring}"):
+        missing.append(package)
+    if missing:
+        raise SystemFailure(f"cannot bootstrap {base.name}: not installed: {' '.join(missing)}: apt-get install {' '.join(missing)}")
+
+
+async def _output(*command: str) -> str:
+    """What a short command prints; nothing when it fails."""
+    with suppress(OSError, subprocess.SubprocessError):
+        return (await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=True)).stdout
+    return ""
+
+
+async def _run(command: Sequence[str], text: str) -> AsyncIterator[str]:
+    """Run a command with a text as its input; yields what it says line by line. Raises SystemFailure with its last words."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=debian.environment(),
+        cwd="/",
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    last: list[str] = []
+    try:
+        process.stdin.write(text.encode() + b"\n")
+        process.stdin.close()
+        while line := await process.stdout.readline():
+            words = line.decode("utf-8", "replace").rstrip()
+            last = [*last, words][-_LAST_LINES:]
+            if words.startswith("I: ") and not words.startswith(_INSIDE):
+                yield words.removeprefix("I: ")
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if code:
+        raise SystemFailure(f"mmdebstrap failed: {'; '.join(line for line in last if not line.startswith('I: ')) or f'exit status {code}'}")
