@@ -30,13 +30,12 @@ def pid_of(engine: Engine, role: str) -> int | None:
 
 
 def ask(engine: Engine, role: str, message: dict[str, Any]) -> dict[str, Any]:
-    """One request to keeper or supervisor."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.connect(f"{engine.exec_root}/{role}.sock")
-    channel = Channel(sock)
-    channel.send({**message, "seq": 1})
-    deadline = time.monotonic() + 20
+    """One request to keeper or supervisor. Raises OSError, ChannelClosed when it is just being killed."""
+    channel = Channel(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    deadline = time.monotonic() + 60
     try:
+        channel.sock.connect(f"{engine.exec_root}/{role}.sock")
+        channel.send({**message, "seq": 1})
         while time.monotonic() < deadline:
             received = channel.recv()
             if received is not None and received[0].get("re") == 1:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from sampan.api.server import group_id, tcp_listener, tls_context, unix_listener
 from sampan.daemon.config import DaemonConfig, parse_command_line
+from sampan.daemon.orphans import reap_orphans
 from sampan.daemon.shutdown import end_helpers, stop_all
 from sampan.daemon.wiring import EngineParts, wire
 from sampan.errors import EngineError, SystemFailure
@@ -80,6 +81,8 @@ async def serve(config: DaemonConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
+        orphans = loop.create_task(reap_orphans())
+        stack.callback(orphans.cancel)
         parts = await wire(config, stack)
         await _listen(config, parts)
         log.info("API listen on %s", ", ".join(config.hosts))

@@ -30,7 +30,7 @@ from sampan.state.containers import ContainerState, EndpointState
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 10.0
+DRAIN_SECONDS = 30.0
 """How long the end of a container waits for its last output to reach the log."""
 RESTART_RESET_SECONDS = 10.0
 RESTART_FIRST_SECONDS, RESTART_MAX_SECONDS = 0.1, 60.0
@@ -366,17 +366,25 @@ class Runner:
             for follower in tuple(container.live.followers):
                 follower.ended(end)
 
+    async def _drain(self, live: Live) -> None:
+        """Wait until all output is in the log, as long as no keeper has had DRAIN_SECONDS for it."""
+        while not live.drained.is_set():
+            keeper = self.keeper.link.pid if self.keeper.link.is_up else 0
+            try:
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await live.drained.wait()
+            except TimeoutError:
+                if keeper and keeper == self.keeper.link.pid:
+                    log.warning("the output of %s is not in its log after %d s", live.key, DRAIN_SECONDS)
+                    self.drained_event(live.key, None)
+
     async def _finish(self, container: Container, key: str, code: int, duration: int) -> None:
         """Give everything of a run back, then tell those who wait."""
         live = container.live
         await self.network.detach(container)
         self._publish_network(container, "disconnect")
         if live is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    await live.drained.wait()
-            if not live.drained.is_set():
-                self.drained_event(key, None)
+            await self._drain(live)
         container.live = None
         container.exited.set()
         self.publish(container, "die", {"exitCode": str(code), "execDuration": str(duration)})

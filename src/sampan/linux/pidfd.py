@@ -53,14 +53,6 @@ def reap(fd: int) -> None:
         return
 
 
-def reaped(pid: int) -> bool:
-    """Remove the zombie of a child; False while it lives. True also when it is not our child (any more)."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return True
-
-
 def stat_fields(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from number 3 on (index 0 is the state), None when there is no such process."""
     try:

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from sampan.errors import SystemFailure, Unavailable
-from sampan.linux import pidfd
 from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
 
 EventCallback = Callable[[Message, dict[str, int]], None]
@@ -66,7 +65,6 @@ class Link:
         self._broken: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
-        self._reaping: asyncio.Task[None] | None = None
         self.failure = ""
         """Why there will be no connection."""
         self.boot_id = ""
@@ -132,7 +130,6 @@ class Link:
                 if not broken.is_set():
                     self._up.set()
                 await broken.wait()
-                self._reaping = asyncio.get_running_loop().create_task(_reap(self.pid))
             except (Unavailable, LaunchError):
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
@@ -348,14 +345,6 @@ class KeeperClient:
     async def shutdown(self) -> None:
         """End the keeper (and with it a supervisor without processes)."""
         await self.link.request({"op": "shutdown"})
-
-
-async def _reap(pid: int) -> None:
-    """Take the status of a lean process that ended, if it is our child: one whose parent was killed becomes ours."""
-    for _ in range(200):
-        if pidfd.reaped(pid):
-            return
-        await asyncio.sleep(0.05)
 
 
 def _bare(plan: dict[str, Any]) -> dict[str, Any]:

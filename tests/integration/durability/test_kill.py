@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from sampan.runtime.protocol import ChannelClosed
 from tests.support.engine import Engine
-from tests.support.strays import complaints, pid_of, wait_for_none
+from tests.support.strays import ask, complaints, pid_of, wait_for_none
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -24,7 +25,7 @@ Docker = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def kill(engine: Engine, *roles: str) -> None:
-    """Kill the processes of these roles at once and wait until there are new ones."""
+    """Kill the processes of these roles at once, and wait until there are new ones and each holds all again."""
     before: dict[str, int] = {}
     for role in roles:
         pid = pid_of(engine, role)
@@ -40,6 +41,20 @@ def kill(engine: Engine, *roles: str) -> None:
     while any(pid_of(engine, role) in (None, pid) for role, pid in before.items() if role != "sampand"):
         assert time.monotonic() < deadline, f"no new {roles}"
         time.sleep(0.02)
+    while not all_held(engine):
+        assert time.monotonic() < deadline, f"{roles} do not come back"
+        time.sleep(0.02)
+
+
+def all_held(engine: Engine) -> bool:
+    """Whether keeper and supervisor have every running container: another kill then leaves one holder at least."""
+    keys = {item["Id"] for item in engine.request("GET", "/containers/json")[1]}
+    try:
+        keeper, supervisor = ask(engine, "keeper", {"op": "hello"}), ask(engine, "supervisor", {"op": "list"})
+    except (OSError, ChannelClosed):
+        return False
+    held = [{item["key"].partition(".")[0] for item in items} for items in (keeper["streams"], supervisor["procs"])]
+    return bool(keeper["settled"]) and all(keys <= found for found in held)
 
 
 def check_lines(docker: Docker, name: str) -> int:
@@ -56,12 +71,21 @@ def state(engine: Engine, name: str) -> tuple[str, int]:
     return found["Status"], found["ExitCode"]
 
 
-@pytest.fixture
-def own_engine(make_engine: Callable[..., Engine]) -> Iterator[Engine]:
-    """An engine whose processes may be killed."""
+@pytest.fixture(scope="module")
+def killed_engine(make_engine: Callable[..., Engine]) -> Engine:
+    """One for all tests here: what a round leaves would show in the next."""
     engine = make_engine()
     engine.start()
     engine.bootstrap()
+    return engine
+
+
+@pytest.fixture
+def own_engine(killed_engine: Engine) -> Iterator[Engine]:
+    """An engine whose processes may be killed; a test's containers are removed after it."""
+    engine = killed_engine
+    if engine.process is None or engine.process.poll() is not None:
+        engine.start()
     yield engine
     if engine.process is not None and engine.process.poll() is None:
         engine.remove_containers()
@@ -136,8 +160,10 @@ def survive(engine: Engine, docker_path: str, kills: list[tuple[str, ...]], coun
     for name in going:
         assert state(engine, name) == ("running", 0), name
         first = check_lines(docker, name)
-        time.sleep(0.1)
-        assert check_lines(docker, name) > first, name
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while check_lines(docker, name) == first:
+            assert time.monotonic() < deadline, f"{name} writes no more"
+            time.sleep(0.05)
     after = Clients(engine, docker_path, going[-1:])
     time.sleep(0.5)
     for number, name in enumerate(going):
@@ -180,7 +206,7 @@ def test_all_three_killed(own_engine: Engine) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("roles", EACH, ids="+".join)
 def test_killed_again_and_again(own_engine: Engine, docker_path: str, roles: tuple[str, ...], seed: int) -> None:
     """20 containers, half of them with a terminal, a quarter ending meanwhile; three kills at instants the seed gives."""

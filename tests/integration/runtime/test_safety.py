@@ -1,7 +1,12 @@
 """What a container must not be able to do to the processes that start and join it, and what outlives them."""
 
+import contextlib
 import os
+import resource
+import shutil
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,17 +34,60 @@ def test_a_container_that_may_ptrace_cannot_write_the_interpreter(box: Any) -> N
     assert "Read-only file system" in err
 
 
-def test_a_joining_process_cannot_be_written_either(box: Any) -> None:
-    """A loop inside tries every process it sees that is not busybox, while execs come in."""
-    script = (
-        "while :; do for p in /proc/[0-9]*; do case $(readlink $p/exe) in *python*|/) echo seen; chmod 755 $p/exe 2>&1;; esac; done; done"
-    )
-    started = box.start("sh", "-c", script, capabilities=_EVERY, seccomp="unconfined")
-    for _ in range(60):
-        box.supervisor.finish(box.exec(started, "true"))
-    os.kill(started.pid, 9)
-    _, out, _ = box.supervisor.finish(started)
-    assert all(line == "seen" or "Read-only" in line or "nonexistent" in line or "No such" in line for line in out.splitlines()), out
+HOLD = """
+while :; do for p in /proc/[0-9]*; do case $(readlink $p/exe) in *python*|/) {
+  case $(readlink /proc/self/fd/3) in *python*|/)
+    echo held; read go; chmod 755 /proc/self/fd/3; echo x >>/proc/self/fd/3 && echo written; exit;;
+  esac; } 3<$p/exe;;
+esac; done; done
+"""
+"""Keeps the program of a process that joins open, and writes it once it runs nowhere any more: while it runs, it is `Text file busy`."""
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_joining_process_cannot_be_written_later_either(
+    tmp_path: Path, box: Any, monkeypatch: pytest.MonkeyPatch, *, sealed: bool
+) -> None:
+    """CVE-2019-5736 by docker exec: CAP_SYS_PTRACE, in the PID namespace shared with what joins. Unsealed, the same attack works."""
+    interpreter = tmp_path / "python3"  # one of its own, that nobody else runs
+    shutil.copy(os.path.realpath(sys.executable), interpreter)
+    before = interpreter.read_bytes()
+    exec_root = str(tmp_path / "run")
+    monkeypatch.setattr(client.sys, "executable", str(interpreter))
+    popen = subprocess.Popen
+    if not sealed:
+        limits = ":".join(str(number) for number in resource.getrlimit(resource.RLIMIT_NOFILE))
+        added = {"SAMPAN_SEALED": "1", "SAMPAN_NOFILE": limits}
+        monkeypatch.setattr(client.subprocess, "Popen", lambda *args, env, **more: popen(*args, env={**env, **added}, **more))
+    process = client.spawn("supervisor", exec_root)
+    supervisor = Supervisor(exec_root, process)
+    attacked = type(box)(supervisor, box.lower, box.work)
+    started = attacked.start("sh", "-c", HOLD, stdin=True, capabilities=_EVERY, seccomp="unconfined")
+    assert "error" not in started.reply, started.reply
+    os.set_blocking(started.ends["stdout"], False)
+    said = b""
+    for _ in range(500):
+        supervisor.finish(attacked.exec(started, "true"))
+        with contextlib.suppress(BlockingIOError):
+            said += os.read(started.ends["stdout"], 4096)
+        if said:
+            break
+    assert said == b"held\n", "the attack never saw a joining process"
+    supervisor.channel.close()
+    process.kill()
+    process.wait(10)
+    os.write(started.ends["stdin"], b"go\n")
+    os.set_blocking(started.ends["stdout"], True)
+    out = os.read(started.ends["stdout"], 4096)
+    err = os.read(started.ends["stderr"], 4096).decode()
+    if sealed:
+        assert (out, err.count("Read-only file system")) == (b"", 2), err
+        assert interpreter.read_bytes() == before
+    else:
+        assert out == b"written\n", err
+        assert interpreter.read_bytes() == before + b"x\n"
+    for fd in [*started.ends.values(), *started.fds.values()]:
+        os.close(fd)
 
 
 def test_without_ptrace_the_joining_process_is_opaque(box: Any) -> None:
