@@ -1,9 +1,11 @@
 """Shared fixtures: a live engine, the real docker client, and what a test run says about itself."""
 
+import fcntl
 import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +37,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
+def _own_number(locks: ExitStack) -> int:
+    """The number of a bridge and subnet that no other test run on this machine has; it is ours until locks is closed."""
+    first = os.getpid()
+    for number in (found % 256 for found in range(first, first + 256)):
+        lock = os.open(f"/run/lock/sampan-test-{number}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        locks.callback(os.close, lock)
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not Path(f"/sys/class/net/sampant{number}").exists():
+                return number
+    raise AssertionError("no free subnet for a test engine")
+
+
 @pytest.fixture(scope="session")
 def make_engine() -> Iterator[Callable[..., Engine]]:
     """A function that makes engines (not started; any number, extra flags of sampand as arguments); torn down and checked at the end."""
     made: list[Engine] = []
+    locks = ExitStack()
 
     def make(*flags: str) -> Engine:
         # short, because a unix socket's path has 108 bytes; not /tmp itself, because other tests count what is there
         root = Path(tempfile.mkdtemp(prefix="sampan-test-", dir="/var/tmp"))
         root.chmod(0o755)
-        engine = Engine(root, (os.getpid() + 7 * len(made)) % 256, flags)
+        engine = Engine(root, _own_number(locks), flags)
         made.append(engine)
         return engine
 
@@ -57,6 +73,7 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
             leaks[str(engine.root)] = left
         else:
             subprocess.run(["rm", "-rf", str(engine.root)], check=True, timeout=60)
+    locks.close()
     assert not leaks, f"left on the machine: {leaks}"
 
 
