@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from sampan.archive import writer
+from sampan.archive.reader import REGULAR
 from sampan.digest import ChainId, chain_id, sha256_of
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.linux import libc
@@ -24,6 +26,7 @@ from sampan.linux.mounts import move_mount
 from sampan.linux.overlay import mount_overlay
 from sampan.snapshot.api import Snapshots
 from sampan.worker.client import WorkerPool
+from tests.contracts.layer_semantics import CASES, LENIENT, OWN, Case, listing
 from tests.support.tars import pipe_of, tar
 
 
@@ -33,14 +36,14 @@ class Driver(NamedTuple):
     make: Callable[[WorkerPool], Snapshots]
     root: Path
 
-    def run(self, body: Callable[[Snapshots], Coroutine[Any, Any, None]]) -> None:
+    def run(self, body: Callable[[Snapshots], Coroutine[Any, Any, None]], seconds: float = 60) -> None:
         """Run body with a live driver."""
 
         async def whole() -> None:
             workers = WorkerPool()
             try:
                 snapshots = self.make(workers)
-                await asyncio.wait_for(body(snapshots), 60)
+                await asyncio.wait_for(body(snapshots), seconds)
                 await snapshots.close()
             finally:
                 await workers.stop()
@@ -78,21 +81,7 @@ async def mounted(snapshots: Snapshots, key: str, target: Path) -> AsyncIterator
 
 def tree(path: Path) -> set[str]:
     """All names below path but what every container has."""
-    own = {
-        "dev",
-        "dev/pts",
-        "dev/shm",
-        "dev/console",
-        "etc",
-        "etc/hosts",
-        "etc/hostname",
-        "etc/resolv.conf",
-        "etc/mtab",
-        "proc",
-        "sys",
-        ".dockerenv",
-    }
-    return {str(entry.relative_to(path)) for entry in path.rglob("*")} - own
+    return {str(entry.relative_to(path)) for entry in path.rglob("*")} - OWN
 
 
 class SnapshotsContract:
@@ -226,14 +215,166 @@ class SnapshotsContract:
 
         driver.run(body)
 
-    def test_whiteout_then_directory_is_not_opaque(self, driver: Driver) -> None:
+    @pytest.mark.parametrize("case", [*CASES, *LENIENT], ids=lambda case: case.name)
+    def test_layers_come_to_what_dockerd_shows(self, driver: Driver, case: Case) -> None:
         async def body(snapshots: Snapshots) -> None:
-            low = await put(snapshots, tar(("d", "d"), ("f", "d/old", "1")))
-            snapshots.prepare("c", await put(snapshots, tar(("f", ".wh.d"), ("d", "d"), ("f", "d/new", "1")), low))
+            top = None
+            for archive in case.layers:
+                top = await put(snapshots, archive, top)
+            snapshots.prepare("c", top)
             async with mounted(snapshots, "c", driver.root / "m") as path:
-                assert {"d/old", "d/new"} <= tree(path)
+                lines = []
+                for name in sorted(tree(path)):
+                    info = (path / name).lstat()
+                    link = os.readlink(path / name) if stat.S_ISLNK(info.st_mode) else ""
+                    lines.append(listing(name, info.st_mode, info.st_size, link, stat.S_ISDIR(info.st_mode)))
+                assert tuple(sorted(lines)) == tuple(sorted(case.listed))
+
+        if case.error:
+            with pytest.raises(InvalidArgument, match=case.error):
+                driver.run(body)
+        else:
+            driver.run(body)
+
+    def test_a_file_keeps_its_inode_when_it_is_changed(self, driver: Driver) -> None:
+        async def body(snapshots: Snapshots) -> None:
+            low = await put(snapshots, tar(("d", "d"), ("f", "d/a", "1" * 9000), ("f", "d/b", "2"), ("h", "hard", "d/b")))
+            snapshots.prepare("c", await put(snapshots, tar(("f", "d/c", "3")), low))
+            names = ("d", "d/a", "d/b", "hard", "d/c")
+            async with mounted(snapshots, "c", driver.root / "m") as path:
+                before = {name: (path / name).stat() for name in names}
+                assert len({info.st_dev for info in before.values()} | {path.stat().st_dev}) == 1
+                assert before["d/b"].st_ino == before["hard"].st_ino
+                for name in ("d/a", "d/c"):
+                    with (path / name).open("ab") as file:
+                        file.write(b"more")
+                after = {name: (path / name).stat() for name in names}
+                assert {name: (info.st_dev, info.st_ino) for name, info in after.items()} == {
+                    name: (info.st_dev, info.st_ino) for name, info in before.items()
+                }
+            async with mounted(snapshots, "c", driver.root / "m") as path:
+                assert (path / "d/a").stat().st_ino == before["d/a"].st_ino
+                assert (path / "d/a").read_bytes() == b"1" * 9000 + b"more"
 
         driver.run(body)
+
+    def test_du_finds_everything_on_one_file_system(self, driver: Driver) -> None:
+        async def body(snapshots: Snapshots) -> None:
+            low = await put(snapshots, tar(("d", "d"), *(("f", f"d/{n}", "x" * 5000) for n in range(50))))
+            snapshots.prepare("c", await put(snapshots, tar(("d", "e"), ("f", "e/x", "y" * 70000)), low))
+            async with mounted(snapshots, "c", driver.root / "m") as path:
+                (path / "d/0").write_bytes(b"changed")
+                sizes = []
+                for options in ("-s", "-sx"):
+                    done = subprocess.run(["du", options, str(path)], check=True, capture_output=True, timeout=20)  # noqa: ASYNC221
+                    sizes.append(int(done.stdout.split()[0]))
+                assert sizes[0] == sizes[1] > 250
+
+        driver.run(body)
+
+    def test_sizes_over_eight_gigabytes(self, driver: Driver) -> None:
+        with (driver.root / "huge").open("wb") as file:
+            file.write(b"begin")
+            file.seek(9 << 30)
+            file.write(b"end")
+        for form in ("gnu", "pax"):
+            command = ["tar", "-C", str(driver.root), f"--format={form}", "--sparse", "-cf", "-", "huge"]
+            archive = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+
+            async def body(snapshots: Snapshots, archive: bytes = archive, form: str = form) -> None:
+                fd = pipe_of(archive)
+                unpacked = await snapshots.unpack("k", fd)
+                os.close(fd)
+                assert unpacked.size == (9 << 30) + 3
+                name = snapshots.commit("k", chain_id(None, unpacked.diff_id), None).name
+                assert await snapshots.disk_usage(name) < 1 << 20
+                snapshots.prepare(form, name)
+                async with mounted(snapshots, form, driver.root / "m") as path:
+                    with (path / "huge").open("rb") as file:
+                        assert file.read(7) == b"begin\0\0"
+                        file.seek((9 << 30) - 2)
+                        assert file.read() == b"\0\0end"
+
+            driver.run(body)
+
+    def test_times_owners_and_attributes(self, driver: Driver) -> None:
+        def member(name: bytes, mtime: bytes, **attributes: bytes) -> bytes:
+            records = {
+                b"mtime": mtime,
+                b"uid": b"3000000",
+                b"gid": b"2000000000",
+                **{key.encode().replace(b"__", b"."): value for key, value in attributes.items()},
+            }
+            payload = b"".join(writer.pax_record(key, value) for key, value in records.items())
+            extended = writer.header(b"pax", b"x", mode=0, size=len(payload)) + payload + writer.padding(len(payload))
+            return extended + writer.header(name, REGULAR, mode=0o4751, size=1) + b"1" + writer.padding(1)
+
+        capability = b"\1\0\0\2\0\4" + bytes(14)
+        archive = (
+            member(b"negative", b"-1.25", SCHILY__xattr__user__k=b"v" * 1000)
+            + member(b"fraction", b"1700000000.123456789", SCHILY__xattr__security__capability=capability)
+            + writer.END
+        )
+
+        async def body(snapshots: Snapshots) -> None:
+            snapshots.prepare("c", await put(snapshots, archive))
+            async with mounted(snapshots, "c", driver.root / "m") as path:
+                negative, fraction = path / "negative", path / "fraction"
+                assert negative.stat().st_mtime_ns == -1_250_000_000
+                assert fraction.stat().st_mtime_ns == 1_700_000_000_123_456_789
+                assert (fraction.stat().st_uid, fraction.stat().st_gid) == (3_000_000, 2_000_000_000)
+                assert stat.S_IMODE(fraction.stat().st_mode) == 0o4751
+                assert os.getxattr(negative, "user.k") == b"v" * 1000
+                assert os.getxattr(fraction, "security.capability") == capability
+
+        driver.run(body)
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(600)
+    def test_a_hundred_thousand_files_in_one_directory(self, driver: Driver) -> None:
+        archive = tar(("d", "d"), *(("f", f"d/{number:06}", "x") for number in range(100_000)))
+
+        async def body(snapshots: Snapshots) -> None:
+            name = await put(snapshots, archive)
+            snapshots.prepare("c", name)
+            async with mounted(snapshots, "c", driver.root / "m") as path:
+                names = os.listdir(path / "d")
+                assert len(names) == 100_000
+                assert set(names) == {f"{number:06}" for number in range(100_000)}
+                assert all((path / f"d/{number:06}").stat().st_size == 1 for number in range(0, 100_000, 997))
+
+        driver.run(body, 500)
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(900)
+    def test_a_file_over_four_gigabytes(self, driver: Driver) -> None:
+        size = (4 << 30) + 12345
+
+        async def body(snapshots: Snapshots) -> None:
+            reader, written = os.pipe()
+
+            def feed() -> None:
+                with os.fdopen(written, "wb") as file:
+                    file.write(writer.header(b"big", REGULAR, mode=0o644, size=size))
+                    piece = bytes(range(256)) * 4096
+                    for _ in range(size >> 20):
+                        file.write(piece)
+                    file.write(piece[: size & 0xFFFFF] + writer.padding(size) + writer.END)
+
+            feeding = asyncio.create_task(asyncio.to_thread(feed))
+            unpacked = await snapshots.unpack("k", reader)
+            os.close(reader)
+            await feeding
+            snapshots.prepare("c", snapshots.commit("k", chain_id(None, unpacked.diff_id), None).name)
+            async with mounted(snapshots, "c", driver.root / "m") as path:
+                assert (path / "big").stat().st_size == size
+                with (path / "big").open("rb") as file:
+                    file.seek((4 << 30) + 1000)
+                    assert file.read(256) == bytes((1000 + n) % 256 for n in range(256))
+                    file.seek(size - 1)
+                    assert file.read() == bytes([(size - 1) & 0xFF])
+
+        driver.run(body, 800)
 
     def test_containers_find_the_targets_of_their_bind_mounts(self, driver: Driver) -> None:
         async def body(snapshots: Snapshots) -> None:

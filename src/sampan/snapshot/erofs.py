@@ -10,12 +10,13 @@ import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from sampan.archive import layerfile
 from sampan.archive.reader import InvalidArchive
 from sampan.digest import DiffId
-from sampan.errors import NotFound, SystemFailure
+from sampan.errors import EngineError, NotFound, SystemFailure
 from sampan.linux.erofs import mount_erofs
 from sampan.snapshot.api import Unpacked
 from sampan.snapshot.formats import INIT, opened
@@ -24,6 +25,7 @@ from sampan.worker.client import WorkerPool
 
 FOLD_ABOVE = 40
 """Layers that are stacked by overlayfs; more are folded into one index."""
+_FORESEEN_SECONDS = 1.0
 _FOLD_VERSION = b"1"
 _MOUNTS_MAX = 512
 """Mounts kept for the next container; those that containers stand on live on without us."""
@@ -47,6 +49,7 @@ class ErofsLayers:
         self._folding = asyncio.Lock()
         self._warm: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._foreseen: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Future[None]] = set()
         for name in ("l", "f"):
             (root / name).mkdir(mode=0o710, parents=True, exist_ok=True)
@@ -57,7 +60,7 @@ class ErofsLayers:
             output = opened(stack, self._root / "l" / name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             empty = opened(stack, self._empty, os.O_RDONLY | os.O_DIRECTORY)
             result = await self._workers.stream("index", {}, [archive, output, empty])
-            os.fsync(opened(stack, self._root / "l", os.O_RDONLY | os.O_DIRECTORY))
+            await asyncio.to_thread(os.fsync, opened(stack, self._root / "l", os.O_RDONLY | os.O_DIRECTORY))
         return Unpacked(DiffId(result["diff_id"]), result["size"], result["entries"])
 
     async def archive(self, row: LayerRow, output: int) -> int:
@@ -78,8 +81,7 @@ class ErofsLayers:
 
     async def lowers(self, rows: Sequence[LayerRow]) -> list[str | int]:
         """See LayerFormat.lowers."""
-        # Only with nothing of an image below: a folded index has no whiteouts.
-        if len(rows) > self._fold_above and rows[-1].parent is None:
+        if self._is_deep(rows):
             index = await self._folded(rows)
             return [self._mounted(index, [self.path(row.directory) for row in rows])]
         found: list[str | int] = []
@@ -90,6 +92,32 @@ class ErofsLayers:
                 os.close(int(lower))
             raise
         return found
+
+    def _is_deep(self, rows: Sequence[LayerRow]) -> bool:
+        # Only with nothing of an image below: a folded index has no whiteouts.
+        return len(rows) > self._fold_above and rows[-1].parent is None
+
+    def committed(self, rows: Sequence[LayerRow]) -> None:
+        """See LayerFormat.committed. The last of many layers is folded once no other has come for a moment."""
+        if self._foreseen is not None:
+            self._foreseen.cancel()
+            self._foreseen = None
+        own = list(takewhile(lambda row: row.driver == self.driver, rows))
+        if self._is_deep(own):
+            self._foreseen = asyncio.get_running_loop().call_later(_FORESEEN_SECONDS, self._fold_soon, own)
+
+    def _fold_soon(self, rows: Sequence[LayerRow]) -> None:
+        async def work() -> None:
+            with suppress(EngineError, OSError):  # the first start tries again, and says why
+                if os.path.exists(self.path(rows[0].directory)):
+                    await self._folded(rows)
+
+        self._foreseen = None
+        self._work(asyncio.ensure_future(work()))
+
+    def _work(self, future: asyncio.Future[None]) -> None:
+        self._closing.add(future)
+        future.add_done_callback(self._closing.discard)
 
     def _mounted(self, file: str, devices: Sequence[str] = ()) -> int:
         """A descriptor of the file's mount, the caller's."""
@@ -160,11 +188,8 @@ class ErofsLayers:
     def _let_go(self, file: str) -> None:
         """Close a mount in a thread: the last one that goes waits for the kernel."""
         held = self._mounts.pop(file, -1)
-        if held < 0:
-            return
-        future = asyncio.get_running_loop().run_in_executor(None, os.close, held)
-        self._closing.add(future)
-        future.add_done_callback(self._closing.discard)
+        if held >= 0:
+            self._work(asyncio.get_running_loop().run_in_executor(None, os.close, held))
 
     def _cool_later(self, files: Sequence[str]) -> None:
         self._warm.update(files)
@@ -175,14 +200,13 @@ class ErofsLayers:
         """Give back the page cache of layer files; EROFS has cached what is in use."""
         self._timer = None
         files, self._warm = self._warm, set()
-        future = asyncio.get_running_loop().run_in_executor(None, _drop_cache, files)
-        self._closing.add(future)
-        future.add_done_callback(self._closing.discard)
+        self._work(asyncio.get_running_loop().run_in_executor(None, _drop_cache, files))
 
     async def close(self) -> None:
         """See LayerFormat.close."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._foreseen):
+            if timer is not None:
+                timer.cancel()
         for file in list(self._mounts):
             self._let_go(file)
         while self._closing:

@@ -36,6 +36,9 @@ class LayerFormat(Protocol):
     async def lowers(self, rows: Sequence[LayerRow]) -> list[str | int]:
         """For overlayfs: layers that lie upon each other, top first. Descriptors are the caller's. Raises SystemFailure."""
 
+    def committed(self, rows: Sequence[LayerRow]) -> None:
+        """Told of a new layer, with those below it, top first; may prepare for its use in the background."""
+
     def path(self, name: str) -> str:
         """Where it is on disk: a directory or a file."""
 
@@ -105,6 +108,9 @@ class DirectoryLayers:
     async def lowers(self, rows: Sequence[LayerRow]) -> list[str | int]:
         """See LayerFormat.lowers."""
         return [self.path(row.directory) for row in rows]
+
+    def committed(self, rows: Sequence[LayerRow]) -> None:
+        """See LayerFormat.committed."""
 
     def path(self, name: str) -> str:
         """See LayerFormat.path."""

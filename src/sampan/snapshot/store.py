@@ -117,6 +117,7 @@ class LayeredSnapshots:
             self._rows.insert(row)
             self._layers[name] = row
             del self._unpacked[key]
+            self._format.committed(self._stack(name))
         return _layer_of(self._layers[name])
 
     def layer(self, name: ChainId) -> Layer | None:

@@ -1,0 +1,97 @@
+"""Real containers on each storage driver, `docker info`'s words, and a data root whose driver changes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.errors import SystemFailure
+from sampan.snapshot.probe import probe_erofs
+from tests.support.engine import CLI, Engine
+
+pytestmark = pytest.mark.root
+
+MakeEngine = Callable[..., Engine]
+
+
+def has_erofs() -> bool:
+    """Whether this machine's kernel and disk can do it; where not, the driver falls back, which is tested instead."""
+    try:
+        probe_erofs(Path("/var/tmp"))
+    except SystemFailure:
+        return False
+    return True
+
+
+def run(engine: Engine, *command: str, code: int = 0) -> str:
+    """Output of a command of the client."""
+    done = engine.run_client(CLI, *command)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def status(engine: Engine) -> tuple[str, dict[str, str]]:
+    """(driver, its rows) of `docker info`."""
+    code, info = engine.request("GET", "/info")
+    assert code == 200
+    return info["Driver"], dict(info["DriverStatus"])
+
+
+SCRIPT = "echo mine > /etc/issue; rm /bin/ls; touch /ready; exec sleep 1000"
+LOOK = "until [ -e /ready ]; do :; done; cat /etc/issue; test -e /bin/ls || echo gone; stat -c %d / /bin/sh /etc/issue | uniq | wc -l"
+
+
+def use(engine: Engine) -> None:
+    """Run, write, exec, remove."""
+    run(engine, "run", "-d", "--name", "box", "busybox", "sh", "-c", SCRIPT)
+    assert run(engine, "exec", "box", "sh", "-c", LOOK) == "mine\ngone\n1\n"
+    run(engine, "rm", "-f", "box")
+    assert run(engine, "run", "--rm", "busybox", "ls", "/bin/ls") == "/bin/ls\n"
+
+
+@pytest.mark.parametrize("driver", ["erofs", "overlay2"])
+def test_containers_run_on_a_forced_driver(make_engine: MakeEngine, driver: str) -> None:
+    if driver == "erofs" and not has_erofs():
+        pytest.skip("this kernel cannot mount EROFS layers")
+    engine = make_engine(f"--storage-driver={driver}")
+    engine.start()
+    assert status(engine)[0] == driver
+    assert status(engine)[1]["Chosen by"] == "storage-driver"
+    engine.bootstrap()
+    use(engine)
+    files = list((engine.data_root / "erofs/l").iterdir()) + list((engine.data_root / "overlay/l").iterdir())
+    assert [path.is_file() for path in files] == [driver == "erofs"]
+    _, image = engine.request("GET", "/images/busybox/json")
+    assert image["GraphDriver"]["Data"]["UpperDir"] == str(files[0])
+    run(engine, "rmi", "busybox")
+    assert not list((engine.data_root / "erofs/l").iterdir()) + list((engine.data_root / "overlay/l").iterdir())
+
+
+def test_the_probe_chooses_and_says_so(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    engine.start()
+    driver, rows = status(engine)
+    assert driver == ("erofs" if has_erofs() else "overlay2")
+    assert rows["Chosen by"] == "probe"
+    assert ("Not erofs" in rows) == (driver == "overlay2")
+    assert rows["Mount Options"] == "xino=on"
+
+
+def test_images_and_containers_outlive_a_change_of_driver(make_engine: MakeEngine) -> None:
+    if not has_erofs():
+        pytest.skip("this kernel cannot mount EROFS layers")
+    engine = make_engine("--storage-driver=overlay2")
+    engine.start()
+    engine.bootstrap()
+    run(engine, "run", "--name", "old", "busybox", "sh", "-c", "echo kept > /kept")
+    for driver in ("erofs", "overlay2"):
+        engine.stop()
+        engine.flags[-1] = f"--storage-driver={driver}"
+        engine.start()
+        assert status(engine)[0] == driver
+        assert run(engine, "run", "--rm", "busybox", "echo", "hello") == "hello\n"
+        run(engine, "run", "--name", driver, "busybox", "true")
+        run(engine, "start", "-a", "old")
+    names: Any = run(engine, "ps", "-a", "--format", "{{.Names}}").split()
+    assert sorted(names) == ["erofs", "old", "overlay2"]
