@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.rows import ROWS, Row
+from bench import image_rows, rows
+from bench.rows import Row
 from bench.target import BadResult, Target
 from tests.support.engine import START, Engine
 
+ROWS = (*rows.ROWS, *image_rows.ROWS)
 ROOT = Path(__file__).resolve().parent.parent
 Samples = dict[str, list[list[float]]]
 
@@ -118,7 +120,7 @@ def main() -> int:
         return 2
     engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), os.getpid() % 256)
     targets = [our_target(engine), peer_target(options)]
-    rows: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
     try:
         versions = []
         for target in targets:
@@ -130,15 +132,15 @@ def main() -> int:
         print(f"| {'row':15} | {'sampan':>9} | {peer:>9} | ratio |  goal | met |\n|---|---|---|---|---|---|")
         for row in chosen:
             samples, problems = measure(row, targets, options.runs, options.budget)
-            rows |= {row.__name__: table(row, samples, problems, targets)}
-        record = {"peer": versions[1], "runs": options.runs, "kernel": platform.release(), "cores": os.cpu_count(), "rows": rows}
+            tables |= {row.__name__: table(row, samples, problems, targets)}
+        record = {"peer": versions[1], "runs": options.runs, "kernel": platform.release(), "cores": os.cpu_count(), "rows": tables}
         path = Path(options.json or ROOT / f"docs/bench/{time.strftime('%Y-%m-%d')}-{targets[1].name}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n")
         print(f"\nall samples: {path}")
     finally:
         close(engine, targets)
-    return 1 if any(any(row["problems"]) for row in rows.values()) else 0
+    return 1 if any(any(row["problems"]) for row in tables.values()) else 0
 
 
 def close(engine: Engine, targets: list[Target]) -> None:
