@@ -19,6 +19,8 @@ from sampan.archive.room import Room
 from sampan.archive.trees import measure_tree, remove_tree
 from sampan.linux.openat2 import openat2
 
+NAME_MAX: Final = 4094
+"""Bytes of a whole name: what a program in the container can name with its leading slash (PATH_MAX)."""
 WHITEOUT: Final = b".wh."
 WHITEOUT_META: Final = b".wh..wh."
 OPAQUE: Final = b".wh..wh..opq"
@@ -33,10 +35,10 @@ _NODE_TYPE = {CHAR: stat.S_IFCHR, BLOCKDEV: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 def clean(name: bytes) -> bytes:
     """The name relative to the root, `.` and empty components removed; b"" is the root itself.
 
-    Raises InvalidArchive for one that leads out.
+    Raises InvalidArchive for one that leads out or is too long.
     """
     plain = (name[2:] if name[:2] == b"./" else name).strip(b"/")
-    if b"//" not in plain and b"/." not in plain and plain[:1] != b".":  # nearly always
+    if b"//" not in plain and b"/." not in plain and plain[:1] != b"." and len(plain) <= NAME_MAX:  # nearly always
         return plain
     parts: list[bytes] = []
     for part in name.split(b"/"):
@@ -46,7 +48,10 @@ def clean(name: bytes) -> bytes:
             parts.pop()
         elif part not in (b"", b"."):
             parts.append(part)
-    return b"/".join(parts)
+    cleaned = b"/".join(parts)
+    if len(cleaned) > NAME_MAX:
+        raise InvalidArchive(f"{printable(name[:200])}...: File name too long")
+    return cleaned
 
 
 def printable(name: bytes) -> str:

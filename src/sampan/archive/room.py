@@ -38,10 +38,13 @@ class Room:
         free, kept = stat.f_bavail * stat.f_frsize, min(stat.f_blocks * stat.f_frsize // _RESERVE_PART, _RESERVE_MAX)
         if free - size < kept:
             raise NoRoom(f"no space left on device: {size} bytes to write, {free} free, {kept} of them kept for others")
-        # a file system without a fixed number of inodes says 0
-        if stat.f_files and stat.f_favail - entries < stat.f_files // _RESERVE_PART:
-            raise NoRoom(f"no space left on device: {stat.f_favail} inodes free, {stat.f_files // _RESERVE_PART} of them kept for others")
-        self._bytes_left, self._entries_left = _BYTES_BETWEEN, _ENTRIES_BETWEEN
+        self._bytes_left, self._entries_left = min(_BYTES_BETWEEN, free - size - kept), _ENTRIES_BETWEEN
+        if stat.f_files:  # a file system without a fixed number of inodes says 0
+            spare = stat.f_favail - entries - stat.f_files // _RESERVE_PART
+            if spare < 0:
+                kept = stat.f_files // _RESERVE_PART
+                raise NoRoom(f"no space left on device: {stat.f_favail} inodes free, {kept} of them kept for others")
+            self._entries_left = min(_ENTRIES_BETWEEN, spare)
 
     def guarded(self, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
         """A stream that is about to be written as it is."""
