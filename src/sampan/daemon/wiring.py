@@ -38,7 +38,7 @@ from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
 from sampan.logs import options
 from sampan.network.bridge import BridgeNetwork
-from sampan.runtime.client import KeeperClient, Link, SupervisorClient, spawn_keeper
+from sampan.runtime.client import KeeperClient, Link, SupervisorClient, answers, spawn_keeper
 from sampan.runtime.protocol import Message
 from sampan.snapshot import probe
 from sampan.snapshot.erofs import ErofsLayers
@@ -96,6 +96,15 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
     database = Database(paths.data_root / "state.db")
     stack.callback(database.close)
+    processes: list[Any] = []
+
+    async def revive() -> None:
+        # One at a time; one that met the lock of a keeper just being killed has ended again. The keeper finds or starts the supervisor.
+        if all(process.poll() is not None for process in processes):
+            processes[:] = [spawn_keeper(config.exec_root, engine_cgroup(config))]
+
+    if not answers(f"{config.exec_root}/keeper.sock"):
+        await revive()  # it comes up, and its supervisor, while we do the rest
     meta = MetaRepository(database)
     events = EventBus(clock)
     containers = Containers(ContainerRepository(database))
@@ -150,13 +159,6 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
             handlers[0].hello(hello)
             # Not awaited: it makes requests on the very link that is coming up.
             runner.spawn(readopter.readopt())
-
-    processes: list[Any] = []
-
-    async def revive() -> None:
-        # One at a time; one that met the lock of a keeper just being killed has ended again. The keeper finds or starts the supervisor.
-        if all(process.poll() is not None for process in processes):
-            processes[:] = [spawn_keeper(config.exec_root, engine_cgroup(config))]
 
     keeper_link = Link(f"{config.exec_root}/keeper.sock", on_event, on_hello, revive=revive)
     supervisor_link = Link(f"{config.exec_root}/supervisor.sock", on_event, on_hello)

@@ -357,6 +357,12 @@ def _launched(reply: Message, fds: dict[str, int]) -> Launched:
     )
 
 
+def answers(path: str) -> bool:
+    """Whether somebody listens on a lean process's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        return probe.connect_ex(path) == 0
+
+
 def spawn(role: str, exec_root: str, cgroup: str = "") -> subprocess.Popen[bytes]:
     """Start a keeper (or, in tests, a bare supervisor) in a session of its own, its output to <exec_root>/<role>.log.
 
