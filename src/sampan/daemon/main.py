@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -17,9 +18,10 @@ from sampan.daemon.orphans import reap_orphans
 from sampan.daemon.shutdown import end_helpers, stop_all
 from sampan.daemon.wiring import EngineParts, wire
 from sampan.errors import EngineError, SystemFailure
-from sampan.linux import prctl
+from sampan.linux import libc, prctl
 
 log = logging.getLogger("sampand")
+SETTLE_SECONDS = 1.0
 LEVELS = {
     "trace": logging.DEBUG, "debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "warning": logging.WARNING,
     "error": logging.ERROR, "fatal": logging.CRITICAL, "panic": logging.CRITICAL,
@@ -31,8 +33,16 @@ def _prepare_process() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    libc.share_malloc_arena()
     prctl.set_child_subreaper()
     os.umask(0o022)
+
+
+def _settle() -> None:
+    """What start-up needed goes back to the kernel; what lives as long as the process is no longer looked through for garbage."""
+    gc.collect()
+    gc.freeze()
+    libc.trim_heap()
 
 
 def _take_pidfile(path: str) -> int:
@@ -86,6 +96,7 @@ async def serve(config: DaemonConfig) -> None:
         parts = await wire(config, stack)
         await _listen(config, parts)
         log.info("API listen on %s", ", ".join(config.hosts))
+        loop.call_later(SETTLE_SECONDS, _settle)
         await stopping.wait()
         if not config.live_restore:
             await stop_all(parts.service, parts.containers, parts.runner, config.shutdown_timeout)

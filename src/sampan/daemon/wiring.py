@@ -110,7 +110,6 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     containers = Containers(ContainerRepository(database))
     containers.load()
     workers = WorkerPool(python=sys.executable)
-    await workers.start()
     stack.push_async_callback(workers.stop)
     snapshots = _snapshots(config, paths, database, workers)
     stack.push_async_callback(snapshots.close)

@@ -92,6 +92,16 @@ def tid_address() -> int:
     return address.value
 
 
+def share_malloc_arena() -> None:
+    """One heap for all threads (mallopt): what one has freed, another uses. For programs whose threads take turns anyway."""
+    _libc.mallopt(-8, 1)  # M_ARENA_MAX
+
+
+def trim_heap() -> None:
+    """Give the pages that malloc holds but does not need back to the kernel (malloc_trim)."""
+    _libc.malloc_trim(ctypes.c_size_t(0))
+
+
 def set_name(name: str) -> None:
     """The thread's name as ps and top show it (15 bytes)."""
     _libc.prctl(15, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0)

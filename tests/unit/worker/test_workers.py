@@ -49,6 +49,25 @@ def status_of(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
 
 
+def test_an_idle_zygote_ends_and_the_next_job_starts_another(tmp_path: Path) -> None:
+    async def body() -> None:
+        workers = WorkerPool(idle_seconds=0.05)
+        directory = os.open(tmp_path, os.O_RDONLY)
+        try:
+            assert (await workers.run("usage", {}, [directory]))["size"] == 0
+            first = workers._process
+            assert first is not None
+            while workers._process is not None:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+            assert first.returncode is not None
+            assert (await workers.run("usage", {}, [directory]))["size"] == 0
+        finally:
+            os.close(directory)
+            await workers.stop()
+
+    asyncio.run(asyncio.wait_for(body(), 30))
+
+
 def test_a_worker_is_confined(tmp_path: Path) -> None:
     async def body(workers: WorkerPool) -> None:
         directory = os.open(tmp_path, os.O_RDONLY)
