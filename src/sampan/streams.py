@@ -1,6 +1,5 @@
 """The one shape of a two-way byte stream: a hijacked connection, or a pair in memory in tests."""
 
-import socket
 from typing import Protocol
 
 
@@ -29,5 +28,9 @@ class Duplex(Protocol):
     def close(self) -> None:
         """Drop the connection at once. May be called twice."""
 
-    def detach_socket(self) -> tuple[socket.socket, bytes] | None:
-        """Hand over the raw non-blocking socket and the bytes read ahead, for splice(2); None where there is none (TLS, memory)."""
+    async def readable(self) -> int:
+        """Wait for bytes of the peer, or its end, and give the socket that has them, for splice(2); it stays the stream's.
+
+        -1 where recv() must be used: now (bytes that were read ahead, the end) or always (TLS, memory). After it recv() may be used again.
+        Raises ConnectionError when the peer is gone altogether.
+        """

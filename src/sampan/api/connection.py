@@ -286,7 +286,7 @@ class Connection(asyncio.Protocol):
         if self._lost or self._transport.is_closing():
             return
         if self._stream is not None:
-            waiting = self._stream.buffered
+            waiting = BUFFER_LIMIT + 1 if self._stream.raw else self._stream.buffered
         else:
             waiting = len(self._buffer) if self._request is not None else 0
             if self._request is not None:
@@ -369,8 +369,7 @@ class Connection(asyncio.Protocol):
     def _finish(self, request: Request, response: Response | None) -> None:
         """The handler is done: send its answer, go on with the next request or close."""
         if self._stream is not None:
-            if not self._stream.detached:
-                self._close_gently()
+            self._close_gently()
             return
         if not request.body.complete:
             self._keep_alive = False

@@ -7,7 +7,6 @@ altogether would go unseen until the next write; HangupWatcher sees it (a poll f
 import asyncio
 import os
 import select
-import socket
 from collections import deque
 from collections.abc import Callable
 
@@ -67,7 +66,8 @@ class HijackedStream:
         self._eof = False
         self._sent_eof = False
         self.buffered = len(early)
-        self.detached = False
+        self._source = -1
+        """The duplicate of the socket that readable() gives away, -1 while the transport reads it."""
 
     # what the connection calls
 
@@ -91,9 +91,8 @@ class HijackedStream:
         """The connection is gone in both directions."""
         if self._fd >= 0:
             self._hangups.forget(self._fd)
-        if self.detached:
-            return
         self._gone.set()
+        self._end_raw()
         self._wake(self._reader)
         self._wake(self._writable)
 
@@ -112,6 +111,11 @@ class HijackedStream:
             waiter.set_result(None)
 
     @property
+    def raw(self) -> bool:
+        """Whether somebody else reads the socket now."""
+        return self._source >= 0
+
+    @property
     def eof_seen(self) -> bool:
         """Whether the client has ended its side."""
         return self._eof
@@ -120,10 +124,11 @@ class HijackedStream:
 
     async def recv(self, limit: int = 65536) -> bytes:
         """See streams.Duplex."""
+        self._end_raw()
         while not self._pieces:
             if self._eof:
                 return b""
-            if self._gone.is_set() or self.detached:
+            if self._gone.is_set():
                 raise ConnectionResetError("the client is gone")
             self._reader = asyncio.get_running_loop().create_future()
             try:
@@ -140,7 +145,7 @@ class HijackedStream:
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """See streams.Duplex."""
-        if self._gone.is_set() or self._sent_eof or self.detached or self._transport.is_closing():
+        if self._gone.is_set() or self._sent_eof or self._transport.is_closing():
             raise BrokenPipeError("the client is gone")
         self._transport.write(data)
         while self._writable is not None and not self._writable.done():
@@ -150,7 +155,7 @@ class HijackedStream:
 
     async def send_eof(self) -> None:
         """See streams.Duplex. Over TLS, which has no half-close here, the connection is closed when all is sent."""
-        if self._sent_eof or self._gone.is_set() or self.detached:
+        if self._sent_eof or self._gone.is_set():
             return
         self._sent_eof = True
         if self._transport.can_write_eof():
@@ -164,27 +169,40 @@ class HijackedStream:
 
     def close(self) -> None:
         """See streams.Duplex: what send() has accepted is still delivered."""
-        if not self.detached and not self._transport.is_closing():
+        if not self._transport.is_closing():
             self._transport.close()
 
-    def detach_socket(self) -> tuple[socket.socket, bytes] | None:
-        """See streams.Duplex. The caller owns the socket; this stream is of no more use."""
-        raw = self._transport.get_extra_info("socket")
-        if raw is None or self._gone.is_set() or self._sent_eof or self._transport.get_extra_info("ssl_object") is not None:
-            return None
-        if self._transport.get_write_buffer_size():
-            return None
-        if self._fd >= 0:
-            self._hangups.forget(self._fd)
-        # A duplicate: the transport closes its own descriptor (without shutdown), the connection lives on in ours.
-        taken = socket.socket(fileno=os.dup(raw.fileno()))
-        taken.setblocking(False)
-        self.detached = True
-        early = b"".join(self._pieces)
-        self._pieces.clear()
-        self.buffered = 0
-        self._transport.abort()
-        return taken, early
+    async def readable(self) -> int:
+        """See streams.Duplex. asyncio leaves the socket alone meanwhile: what is read is a duplicate of its descriptor."""
+        if self._pieces or self._eof:
+            return -1
+        loop = asyncio.get_running_loop()
+        if self._source < 0:
+            raw = self._transport.get_extra_info("socket")
+            if raw is None or self._transport.is_closing() or self._transport.get_extra_info("ssl_object") is not None:
+                return -1
+            self._source = os.dup(raw.fileno())
+            self._connection.update_reading()
+        source = self._source
+        self._reader = loop.create_future()
+        loop.add_reader(source, self._wake, self._reader)
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+            if self._source == source:
+                loop.remove_reader(source)
+        if self._gone.is_set():
+            raise ConnectionResetError("the client is gone")
+        return source
+
+    def _end_raw(self) -> None:
+        """Bytes come through the transport again."""
+        if self._source >= 0:
+            asyncio.get_running_loop().remove_reader(self._source)
+            os.close(self._source)
+            self._source = -1
+            self._connection.update_reading()
 
 
 def hijack_head(*, upgrade: bool, multiplexed: bool, extra: str = "") -> bytes:

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import struct
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from sampan.errors import InvalidArgument
 from sampan.streams import Duplex
@@ -12,6 +14,7 @@ from sampan.streams import Duplex
 DEFAULT_DETACH = b"\x10\x11"
 """ctrl-p, ctrl-q"""
 READ = 128 * 1024
+PIPE_SIZE = 256 * 1024
 
 
 def detach_keys(text: str) -> bytes:
@@ -59,20 +62,39 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def write_all(fd: int, data: bytes) -> None:
-    """Write to a non-blocking descriptor, waiting while it is full. Raises BrokenPipeError, OSError."""
+async def _writable(fd: int) -> None:
+    """Wait until a non-blocking descriptor takes bytes."""
     loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(fd, _set, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
+
+
+async def write_all(fd: int, data: bytes) -> int:
+    """Write to a non-blocking descriptor, waiting while it is full; the number of bytes. Raises BrokenPipeError, OSError."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            ready: asyncio.Future[None] = loop.create_future()
-            loop.add_writer(fd, _set, ready)
-            try:
-                await ready
-            finally:
-                loop.remove_writer(fd)
+            await _writable(fd)
+    return len(data)
+
+
+async def splice_some(source: int, pipe: int) -> int:
+    """Move bytes of a readable socket into a pipe without copying them; 0 at the socket's end. Raises BrokenPipeError, OSError."""
+    while True:
+        try:
+            return os.splice(source, pipe, PIPE_SIZE, flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            if fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) < PIPE_SIZE:
+                # Much is coming: fewer, longer turns. Refused where the user's share of pipes is used up.
+                with contextlib.suppress(OSError):
+                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            await _writable(pipe)
 
 
 async def read_some(fd: int) -> bytes:
@@ -100,11 +122,34 @@ def multiplex(stream: int, data: bytes) -> bytes:
     return _FRAME.pack(stream, len(data)) + data
 
 
+async def _into(fd: Callable[[], int | None], write: Callable[[int], Awaitable[int]]) -> int | None:
+    """Run write() on the process's side; None when that is gone."""
+    target = fd()
+    if target is None:
+        return None
+    try:
+        # A descriptor of our own: the process's end closes the other while we may be waiting to write.
+        own = os.dup(target)
+        try:
+            return await write(own)
+        finally:
+            os.close(own)
+    except OSError:
+        return None
+
+
 async def pump_input(
     stream: Duplex, fd: Callable[[], int | None], scanner: DetachScanner | None, on_eof: Callable[[], Awaitable[None]]
 ) -> bool:
     """Client to process until the client ends its side, the process is gone, or the detach keys come (True)."""
     while True:
+        source = await stream.readable() if scanner is None else -1
+        if source >= 0:
+            moved = await _into(fd, partial(splice_some, source))
+            if moved is None:
+                return False
+            if moved:
+                continue
         data = await stream.recv(READ)
         if not data:
             await on_eof()
@@ -112,19 +157,8 @@ async def pump_input(
         detached = False
         if scanner is not None:
             data, detached = scanner.feed(data)
-        target = fd()
-        if target is None:
+        if data and await _into(fd, partial(write_all, data=data)) is None:
             return detached
-        if data:
-            try:
-                # A descriptor of our own: the process's end closes the other while we may be waiting to write.
-                own = os.dup(target)
-                try:
-                    await write_all(own, data)
-                finally:
-                    os.close(own)
-            except OSError:
-                return detached
         if detached:
             return True
 

@@ -1,7 +1,6 @@
 """A pair of streams.Duplex in memory."""
 
 import asyncio
-import socket
 
 _LIMIT = 256 * 1024
 
@@ -70,9 +69,9 @@ class MemoryDuplex:
                 _wakers.add(waker)
                 waker.add_done_callback(_wakers.discard)
 
-    def detach_socket(self) -> tuple[socket.socket, bytes] | None:
+    async def readable(self) -> int:
         """See streams.Duplex: there is no socket."""
-        return None
+        return -1
 
 
 _wakers: set["asyncio.Task[None]"] = set()

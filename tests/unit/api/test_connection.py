@@ -136,25 +136,58 @@ def test_hang_up_after_half_close_is_seen(tmp_path: Path) -> None:
     with_server(tmp_path / "s", hijacking(use), client)
 
 
-def test_detached_socket_is_the_connection(tmp_path: Path) -> None:
+def test_socket_is_lent_and_comes_back(tmp_path: Path) -> None:
+    """Early bytes, then bytes taken from the socket itself, then the transport's again, and the end."""
+
     async def use(duplex: Duplex) -> None:
-        taken = duplex.detach_socket()
-        assert taken is not None
-        sock, early = taken
-        loop = asyncio.get_running_loop()
-        with sock:
-            await loop.sock_sendall(sock, b"raw " + early)
-            assert await loop.sock_recv(sock, 100) == b"more"
-            os.write(sock.fileno(), b" done")
+        assert await duplex.readable() == -1
+        assert await duplex.recv() == b"early"
+        waiting = asyncio.ensure_future(duplex.readable())
+        await asyncio.sleep(0)
+        await duplex.send(b"go")
+        source = await waiting
+        assert os.read(source, 4) == b"more"
+        assert await duplex.recv() == b" and"
+        await duplex.send(b"on")
+        source = await duplex.readable()
+        assert os.read(source, 9) == b" the rest"
+        await duplex.send(b"end")
+        assert os.read(await duplex.readable(), 9) == b""
+        assert await duplex.recv() == b""
+        await duplex.send(b"!")
 
     async def client(path: str) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(GET + b"early")
         await reader.readuntil(b"\r\n\r\n")
-        assert await reader.readexactly(9) == b"raw early"
-        writer.write(b"more")
-        assert await reader.read() == b" done"
+        assert await reader.readexactly(2) == b"go"
+        writer.write(b"more and")
+        assert await reader.readexactly(2) == b"on"
+        writer.write(b" the rest")
+        assert await reader.readexactly(3) == b"end"
+        writer.write_eof()
+        assert await reader.read() == b"!"
         writer.close()
+
+    with_server(tmp_path / "s", hijacking(use), client)
+
+
+def test_client_leaves_while_its_socket_is_lent(tmp_path: Path) -> None:
+    ended: asyncio.Event = asyncio.Event()
+
+    async def use(duplex: Duplex) -> None:
+        source = await duplex.readable()
+        assert os.read(source, 9) == b""
+        assert await duplex.recv() == b""
+        await duplex.wait_closed()
+        ended.set()
+
+    async def client(path: str) -> None:
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.write(GET)
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await ended.wait()
 
     with_server(tmp_path / "s", hijacking(use), client)
 
