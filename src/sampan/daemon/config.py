@@ -136,6 +136,8 @@ MISSING: Final[Mapping[str, str]] = {
     "builder": "the image builder",
     "cdi-spec-dirs": "CDI devices",
     "containerd": "containerd (Sampan runs containers itself)",
+    "containerd-namespace": "containerd (Sampan runs containers itself)",
+    "containerd-plugin-namespace": "containerd (Sampan runs containers itself)",
     "cpu-rt-period": "real-time scheduling limits",
     "cpu-rt-runtime": "real-time scheduling limits",
     "cri-containerd": "containerd (Sampan runs containers itself)",
@@ -151,7 +153,6 @@ MISSING: Final[Mapping[str, str]] = {
     "dns-opts": "default DNS options (use run --dns-option)",
     "dns-search": "default DNS search domains (use run --dns-search)",
     "experimental": "experimental features",
-    "fixed-cidr": "a part of the bridge's subnet",
     "fixed-cidr-v6": "IPv6",
     "host-gateway-ips": "host-gateway addresses",
     "http-proxy": "pulling images",
@@ -161,8 +162,12 @@ MISSING: Final[Mapping[str, str]] = {
     "init-path": "another init binary",
     "insecure-registries": "pulling images",
     "log-format": "JSON messages of the daemon",
+    "max-concurrent-downloads": "pulling images",
+    "max-concurrent-uploads": "pushing images",
+    "max-download-attempts": "pulling images",
     "ipv6": "IPv6",
     "metrics-addr": "the metrics endpoint",
+    "network-control-plane-mtu": "swarm mode",
     "node-generic-resources": "swarm mode",
     "registry-mirrors": "pulling images",
     "resolv-conf": "another resolv.conf",
@@ -172,6 +177,7 @@ MISSING: Final[Mapping[str, str]] = {
     "selinux-enabled": "SELinux labels",
     "storage-opts": "storage driver options",
     "swarm-default-advertise-addr": "swarm mode",
+    "userland-proxy-path": "another proxy binary",
     "userns-remap": "user namespaces",
 }
 """What daemon.json can ask of docker and not, yet, of Sampan: any value but the default is refused."""
@@ -346,6 +352,10 @@ def check_values(config: DaemonConfig) -> None:
             raise KeyProblem(key, f"invalid CIDR address: {address}") from exc
         if network and (network.version != 4 or "/" not in address):
             raise KeyProblem(key, f"invalid CIDR address: {address}")
+    if config.bip and config.fixed_cidr:
+        subnet, pool = (ipaddress.IPv4Interface(text).network for text in (config.bip, config.fixed_cidr))
+        if not pool.subnet_of(subnet):
+            raise KeyProblem("fixed-cidr", f"fixed-cidr {config.fixed_cidr} is not within the bridge's subnet {subnet}")
     for key in ("data-root", "exec-root"):
         if not getattr(config, key.replace("-", "_")).startswith("/"):
             raise KeyProblem(key, f"{key} must be an absolute path: {getattr(config, key.replace('-', '_'))}")

@@ -117,7 +117,7 @@ OPTIONS: Final = (
     Option("tlscert", "tlscert", "string", "Path to TLS certificate file"),
     Option("tlskey", "tlskey", "string", "Path to TLS key file"),
     Option("tlsverify", "tlsverify", "bool", "Use TLS and verify the remote"),
-    Option("userland-proxy", "userland-proxy", "bool", "Accepted for docker's sake: Sampan publishes ports without one", default="true"),
+    Option("userland-proxy", "userland-proxy", "bool", "Pass on to containers what arrives at published IPv6 ports", default="true"),
     Option("userland-proxy-path", "userland-proxy-path", "string", "Path to the userland proxy binary"),
     Option("userns-remap", "userns-remap", "string", "User/Group setting for user namespaces"),
 )

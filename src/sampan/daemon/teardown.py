@@ -252,7 +252,7 @@ def remove_network(config: DaemonConfig) -> None:
     if config.bridge in ("", "none"):
         return
     with contextlib.suppress(NftablesError):  # no libnftables: no table either
-        Firewall(config.bridge, config.bridge).remove()
+        Firewall(config.bridge).remove()
     close_forwarding(config.bridge)
     if Path(f"/sys/class/net/{config.bridge}/bridge").is_dir():
         with Netlink() as netlink:

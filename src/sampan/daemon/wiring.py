@@ -37,7 +37,7 @@ from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
 from sampan.logs import options
-from sampan.network.bridge import BridgeNetwork
+from sampan.network.bridge import BridgeNetwork, BridgeSettings
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient, answers, spawn_keeper
 from sampan.runtime.protocol import Message
 from sampan.snapshot import probe
@@ -65,8 +65,11 @@ async def _bridge(config: DaemonConfig, stack: AsyncExitStack) -> BridgeNetwork 
     if config.bridge == "none":
         return None
     bridge = BridgeNetwork(
-        instance=config.bridge, bridge=config.bridge, bip=config.bip, mtu=config.mtu, icc=config.icc, ip_masq=config.ip_masq,
-        ip_forward=config.ip_forward, iptables=config.iptables, default_ip=config.ip,
+        BridgeSettings(
+            bridge=config.bridge, bip=config.bip, fixed_cidr=config.fixed_cidr, mtu=config.mtu, icc=config.icc, ip_masq=config.ip_masq,
+            ip_forward=config.ip_forward, iptables=config.iptables, ip=config.ip, userland_proxy=config.userland_proxy,
+            owner=config.exec_root,
+        )
     )  # fmt: skip
     try:
         await bridge.start()

@@ -208,9 +208,9 @@ def _read(path: str) -> str:
 def _options(bridge: BridgeNetwork) -> dict[str, str]:
     return {
         "com.docker.network.bridge.default_bridge": "true",
-        "com.docker.network.bridge.enable_icc": str(bridge.icc).lower(),
-        "com.docker.network.bridge.enable_ip_masquerade": str(bridge.ip_masq).lower(),
+        "com.docker.network.bridge.enable_icc": str(bridge.settings.icc).lower(),
+        "com.docker.network.bridge.enable_ip_masquerade": str(bridge.settings.ip_masq).lower(),
         "com.docker.network.bridge.host_binding_ipv4": bridge.default_ip,
         "com.docker.network.bridge.name": bridge.bridge,
-        "com.docker.network.driver.mtu": str(bridge.mtu),
+        "com.docker.network.driver.mtu": str(bridge.settings.mtu),
     }

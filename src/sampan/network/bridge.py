@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import ipaddress
 import logging
@@ -19,7 +20,9 @@ from sampan.errors import SystemFailure
 from sampan.linux.netlink import Netlink
 from sampan.linux.nftables import NftablesError
 from sampan.network import firewall, ipam, sandbox
-from sampan.network.ports import HeldPort, PortRequest, Published, hold
+from sampan.network.ports import HeldPort, PortRequest, Published, addresses, hold
+from sampan.network.proxy import UserlandProxy, ipv6_is_usable
+from sampan.network.watch import RulesetWatch
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +50,33 @@ class _Held:
         self.ports: list[HeldPort] = []
 
 
+class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What daemon.json says of the default bridge network; docker's keys of the same names."""
+
+    bridge: str
+    bip: str = ""
+    fixed_cidr: str = ""
+    mtu: int = 1500
+    icc: bool = True
+    ip_masq: bool = True
+    ip_forward: bool = True
+    iptables: bool = True
+    ip: str = "0.0.0.0"
+    userland_proxy: bool = True
+    owner: str = ""
+    """The engine's exec-root, by which its userland proxy is found."""
+
+
 class BridgeNetwork:
     """The driver. Every method is for the event loop's thread; what blocks runs in a worker."""
 
-    def __init__(self, *, instance: str, bridge: str, bip: str, mtu: int, icc: bool, ip_masq: bool, ip_forward: bool,
-                 iptables: bool, default_ip: str) -> None:  # fmt: skip
-        self.instance, self.bridge, self.mtu = instance, bridge, mtu
-        self.icc, self.ip_masq, self.default_ip = icc, ip_masq, default_ip or "0.0.0.0"
-        self._bip, self._ip_forward, self._iptables = bip, ip_forward, iptables
+    def __init__(self, settings: BridgeSettings) -> None:
+        self.settings = settings
+        self.bridge = settings.bridge
+        self.default_ip = settings.ip or "0.0.0.0"
         self._firewall: firewall.Firewall | None = None
+        self._watch: RulesetWatch | None = None
+        self._proxy = UserlandProxy(settings.owner) if settings.userland_proxy and ipv6_is_usable() else None
         self._addresses: ipam.Addresses | None = None
         self._held: dict[str, _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,6 +96,8 @@ class BridgeNetwork:
         """Make or adopt the bridge and its rules. Raises SystemFailure; a missing firewall is a warning only."""
         try:
             await asyncio.to_thread(self._start)
+            if self._firewall is not None:
+                self._watch = RulesetWatch(self._firewall.table, self._restore_rules)
         except (OSError, ValueError) as error:
             raise SystemFailure(f"failed to create the default bridge network {self.bridge}: {error}") from error
 
@@ -82,25 +105,26 @@ class BridgeNetwork:
         with Netlink() as netlink:
             existing = {link.name: link.index for link in netlink.links()}
             gateway = _address_of(self.bridge) if self.bridge in existing else None
+            bip = self.settings.bip
             if gateway is None:
-                gateway = ipaddress.IPv4Interface(self._bip) if self._bip else ipam.free_pool(netlink.routes())
+                gateway = ipam.gateway_of(bip, self.settings.fixed_cidr, netlink.routes())
                 if self.bridge not in existing:
-                    netlink.add_bridge(self.bridge, sandbox.mac_of(str(gateway.ip)), self.mtu)
+                    netlink.add_bridge(self.bridge, sandbox.mac_of(str(gateway.ip)), self.settings.mtu)
                 index = socket.if_nametoindex(self.bridge)
                 netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen, str(gateway.network.broadcast_address))
-            elif self._bip and ipaddress.IPv4Interface(self._bip) != gateway:
-                self._warn(f"bridge {self.bridge} has the address {gateway} already; bip {self._bip} is not used")
+            elif bip and ipaddress.IPv4Interface(bip) != gateway:
+                self._warn(f"bridge {self.bridge} has the address {gateway} already; bip {bip} is not used")
             netlink.set_link(socket.if_nametoindex(self.bridge), up=True)
-        self._addresses = ipam.Addresses(gateway)
-        if self._ip_forward:
+        self._addresses = ipam.Addresses(gateway, self.settings.fixed_cidr)
+        if self.settings.ip_forward:
             _sysctl("net/ipv4/ip_forward", "1")
-        if self._iptables:
+        if self.settings.iptables:
             self._start_firewall(gateway.network)
 
     def _start_firewall(self, subnet: ipaddress.IPv4Network) -> None:
         try:
-            rules = firewall.Firewall(self.instance, self.bridge)
-            rules.create(subnet, icc=self.icc, masquerade=self.ip_masq)
+            rules = firewall.Firewall(self.bridge)
+            rules.create(subnet, icc=self.settings.icc, masquerade=self.settings.ip_masq)
         except NftablesError as error:
             self._warn(f"nftables cannot be used: no masquerade and no published ports: {error}")
             return
@@ -108,12 +132,35 @@ class BridgeNetwork:
         _sysctl(f"net/ipv4/conf/{self.bridge}/route_localnet", "1")  # after the guard in the table: never without it
         firewall.open_forwarding(self.bridge)
 
+    async def _restore_rules(self, ours: bool) -> None:
+        """Put back what somebody took away: our own table, or the way through the host's filter."""
+        rules = self._firewall
+        if rules is None:
+            return
+        if not ours:
+            await asyncio.to_thread(firewall.open_forwarding, self.bridge)
+            return
+        log.warning("somebody removed rules of table %s: making it anew", rules.table)
+        try:
+            # Without a break for the event loop: no container comes or goes between the table and its elements.
+            rules.create(self.gateway.network, icc=self.settings.icc, masquerade=self.settings.ip_masq)
+            for held in self._held.values():
+                published = _by_dnat(held.ports)
+                if published:
+                    rules.publish(held.ip, published)
+        except NftablesError as error:
+            log.warning("table %s: %s", rules.table, error)
+
     def _warn(self, words: str) -> None:
         self.warnings.append(words)
         log.warning("%s", words)
 
     async def stop(self, remove: bool) -> None:
         """Close what is held. With remove also take the bridge and all rules away: no container may run."""
+        if self._watch is not None:
+            await self._watch.stop()
+        if self._proxy is not None:
+            await self._proxy.stop()
         for held in self._held.values():
             _close(held)
         self._held.clear()
@@ -147,14 +194,13 @@ class BridgeNetwork:
         address = ipaddress.IPv4Interface((held.ip, gateway.network.prefixlen))
         try:
             for request in ports:
-                held.ports.append(hold(request, self.default_ip, name, container_id, held.ip, self._published()))
+                host_ips = addresses(request, self.default_ip, ipv6=self._proxy is not None)
+                held.ports += hold(request, host_ips, name, container_id, held.ip, self._published())
             hardware = bytes.fromhex(mac.replace(":", "")) if mac else sandbox.mac_of(held.ip)
-            held.netns = await asyncio.to_thread(sandbox.make, held.veth, self.bridge, address, hardware, str(gateway.ip), self.mtu)
+            mtu = self.settings.mtu
+            held.netns = await asyncio.to_thread(sandbox.make, held.veth, self.bridge, address, hardware, str(gateway.ip), mtu)
+            await self._open(held, held.ports)
             published = tuple(port.published for port in held.ports)
-            if self._firewall is not None and published:
-                await asyncio.to_thread(self._firewall.publish, held.ip, published)
-                for port in held.ports:
-                    port.listen()  # after DNAT: no connection ever waits here
         except BaseException as error:
             await self.detach(container_id)
             if isinstance(error, (OSError, NftablesError)):
@@ -164,14 +210,28 @@ class BridgeNetwork:
         shown = sandbox.mac_text(hardware)
         return Endpoint(held.netns, held.ip, gateway.network.prefixlen, str(gateway.ip), shown, published, saved)
 
+    async def _open(self, held: _Held, ports: Sequence[HeldPort]) -> None:
+        """Let connections to held ports through. Raises NftablesError, OSError."""
+        by_dnat = _by_dnat(ports)
+        if by_dnat and self._firewall is not None:
+            await asyncio.to_thread(self._firewall.publish, held.ip, by_dnat)
+        for port in ports:
+            port.listen()  # after DNAT: no IPv4 connection ever waits here
+            if port.is_ipv6:
+                if self._proxy is None:
+                    raise OSError(errno.EADDRNOTAVAIL, f"publishing on {port.published.host_ip} needs IPv6 and the userland proxy")
+                self._proxy.open(port, held.ip)
+
     async def detach(self, container_id: str) -> None:
         """Take everything of a container back. Never raises."""
         held = self._held.pop(container_id, None)
         if held is None:
             return
-        published = [port.published for port in held.ports]
+        for port in held.ports:
+            if port.is_ipv6 and self._proxy is not None:
+                await self._proxy.close(port)
         _close(held)
-        await asyncio.to_thread(self._disconnect, held.veth, published)
+        await asyncio.to_thread(self._disconnect, held.veth, _by_dnat(held.ports))
         if self._addresses is not None:
             self._addresses.release(held.ip)  # its veth is down: nothing answers at the address
         task = asyncio.get_running_loop().create_task(self._discard(held))
@@ -209,11 +269,9 @@ class BridgeNetwork:
         for port in ports:
             request = PortRequest(port.port, port.protocol, port.host_ip, port.host_port, port.host_port)
             try:
-                again = hold(request, self.default_ip, container_id[:12], container_id, held.ip, self._published())
-                held.ports.append(again)
-                if self._firewall is not None:
-                    await asyncio.to_thread(self._firewall.publish, held.ip, [port])
-                    again.listen()
+                again = hold(request, [port.host_ip], container_id[:12], container_id, held.ip, self._published())
+                held.ports += again
+                await self._open(held, again)
             except (SystemFailure, NftablesError, OSError) as error:
                 log.warning("port %d of container %s: %s", port.host_port, container_id, error)
 
@@ -223,6 +281,11 @@ class BridgeNetwork:
             for link in netlink.links():
                 if link.master == master and link.name.startswith(VETH_PREFIX) and link.name not in kept:
                     netlink.delete_link(link.name)
+
+
+def _by_dnat(ports: Sequence[HeldPort]) -> list[Published]:
+    """Those that the kernel's rules forward; the others are the userland proxy's."""
+    return [port.published for port in ports if not port.is_ipv6]
 
 
 def _close(held: _Held) -> None:

@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 class Firewall:
     """Rules of one bridge. Methods raise NftablesError; they block."""
 
-    def __init__(self, instance: str, bridge: str) -> None:
+    def __init__(self, bridge: str) -> None:
         """Raises NftablesError when libnftables is missing."""
         self._nft = Nftables()
-        self.table = "sampan_" + "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in instance)
+        self.table = "sampan_" + "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in bridge)
         self._bridge = bridge
 
     def create(self, subnet: ipaddress.IPv4Network, *, icc: bool, masquerade: bool) -> None:
@@ -98,16 +98,17 @@ def _run(program: str, *arguments: str, text: str | None = None) -> tuple[int, s
     return done.returncode, done.stdout if done.returncode == 0 else done.stderr
 
 
-def _tools() -> list[str]:
-    """The iptables of this host; the legacy one too where its tables are in use (asking it would load its modules)."""
-    found = ["iptables"]
+def legacy_is_in_use() -> bool:
+    """Whether iptables-legacy's filter table is loaded; asking its tool would load it."""
     try:
-        in_use = "filter" in Path("/proc/net/ip_tables_names").read_text().split()
+        return "filter" in Path("/proc/net/ip_tables_names").read_text().split()
     except OSError:
-        in_use = False
-    if in_use and shutil.which("iptables-legacy"):
-        found.append("iptables-legacy")
-    return found
+        return False
+
+
+def _tools() -> list[str]:
+    """The iptables of this host; the legacy one too where its tables are in use."""
+    return ["iptables", "iptables-legacy"] if legacy_is_in_use() and shutil.which("iptables-legacy") else ["iptables"]
 
 
 def _uplinks() -> list[str]:
@@ -124,6 +125,12 @@ def _chain(bridge: str) -> str:
     return f"SAMPAN-{bridge}"
 
 
+def _drops(rules: str) -> bool:
+    """Whether a FORWARD chain (as `iptables -S` lists it) ends in dropping what it does not know."""
+    lines = rules.splitlines()
+    return "-P FORWARD DROP" in lines or any(line.startswith(("-A FORWARD -j DROP", "-A FORWARD -j REJECT")) for line in lines)
+
+
 def open_forwarding(bridge: str) -> bool:
     """ACCEPT for the bridge where the host's FORWARD chain drops: no rule of ours can overrule another table's drop. Whether it does.
 
@@ -133,11 +140,11 @@ def open_forwarding(bridge: str) -> bool:
     opened = False
     for tool in _tools():
         code, rules = _run(tool, "-S", "FORWARD")
-        if code or "-P FORWARD DROP" not in rules:
+        if code or not _drops(rules):
             continue
         opened = True
         parent = "DOCKER-USER" if "-j DOCKER-USER" in rules else "FORWARD"
-        if _run(tool, "-C", parent, "-j", _chain(bridge))[0] == 0:
+        if _run(tool, "-C", parent, "-j", _chain(bridge))[0] == 0 and _run(tool, "-S", _chain(bridge))[1].count("\n") > 1:
             continue
         code, words = _run(f"{tool}-restore", "--noflush", text=_accept_rules(bridge, parent))
         if code:

@@ -20,18 +20,33 @@ def free_pool(taken: Iterable[tuple[str, int]]) -> ipaddress.IPv4Interface:
     raise SystemFailure("all predefined address pools have been fully subnetted")
 
 
+def gateway_of(bip: str, fixed_cidr: str, routes: Iterable[tuple[str, int]]) -> ipaddress.IPv4Interface:
+    """The address of a bridge that has none: bip, else the first of fixed_cidr, else of a free pool. Raises SystemFailure."""
+    if bip:
+        return ipaddress.IPv4Interface(bip)
+    if fixed_cidr:
+        network = ipaddress.IPv4Interface(fixed_cidr).network
+        return ipaddress.IPv4Interface((network[1], network.prefixlen))
+    return free_pool(routes)
+
+
 class Addresses:
     """Lowest free address first, as docker gives them. Not thread-safe."""
 
-    def __init__(self, gateway: ipaddress.IPv4Interface) -> None:
+    def __init__(self, gateway: ipaddress.IPv4Interface, fixed_cidr: str = "") -> None:
+        """fixed_cidr: the part of the gateway's subnet to give addresses from; "" is all of it. Raises SystemFailure."""
         self.gateway = gateway
+        self._pool = ipaddress.IPv4Interface(fixed_cidr).network if fixed_cidr else gateway.network
+        if not self._pool.subnet_of(gateway.network):
+            raise SystemFailure(f"fixed-cidr {fixed_cidr} is not within the bridge's subnet {gateway.network}")
         self._taken = {int(gateway.ip)}
 
     def take(self) -> str:
         """A free address. Raises SystemFailure."""
-        network = self.gateway.network
-        for number in range(int(network.network_address) + 1, int(network.broadcast_address)):
-            if number not in self._taken:
+        subnet = self.gateway.network
+        unusable = {int(subnet.network_address), int(subnet.broadcast_address)}
+        for number in range(int(self._pool.network_address), int(self._pool.broadcast_address) + 1):
+            if number not in self._taken and number not in unusable:
                 self._taken.add(number)
                 return str(ipaddress.IPv4Address(number))
         raise SystemFailure("no available IPv4 addresses on this network's address pools: bridge")

@@ -1,5 +1,6 @@
 """Published ports: what a container asks for, and the sockets that hold them on the host."""
 
+import contextlib
 import errno
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -8,6 +9,10 @@ from typing import Protocol
 import msgspec
 
 from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
+
+WILDCARDS = ("0.0.0.0", "::")
+ANY_PORT_TRIES = 64
+"""How often the kernel is asked for a port that is free on both families."""
 
 
 class Binding(Protocol):
@@ -82,55 +87,104 @@ class HeldPort:
         self.published = published
         self._socket = held
 
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether it is published on an IPv6 address, where the userland proxy serves it."""
+        return ":" in self.published.host_ip
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
     def listen(self) -> None:
         """Keep out those who bind with SO_REUSEADDR too; call it when DNAT takes all connections. Raises OSError."""
         if self.published.protocol == "tcp":
-            self._socket.listen(0)
+            self._socket.listen(4096 if self.is_ipv6 else 0)
 
     def close(self) -> None:
         """Free the port."""
         self._socket.close()
 
 
-def _clashes(mine: Published, other: Published) -> bool:
-    same = (mine.protocol, mine.host_port) == (other.protocol, other.host_port)
-    return same and (mine.host_ip == other.host_ip or "0.0.0.0" in (mine.host_ip, other.host_ip))
+def _overlap(mine: str, other: str) -> bool:
+    return mine == other or ((":" in mine) == (":" in other) and (mine in WILDCARDS or other in WILDCARDS))
+
+
+def _holder(mine: Published, taken: Collection[Published]) -> Published | None:
+    """Who has the port already. Two sockets of one family with SO_REUSEADDR can both be bound until one listens."""
+    for other in taken:
+        if (mine.protocol, mine.host_port) == (other.protocol, other.host_port) and _overlap(mine.host_ip, other.host_ip):
+            return other
+    return None
+
+
+def addresses(request: PortRequest, default_ip: str, ipv6: bool) -> tuple[str, ...]:
+    """Where a port is published: without an address on the default one; that is all of IPv4 and, where there is IPv6, all of it too."""
+    if request.host_ip:
+        return (request.host_ip,)
+    return (default_ip, "::") if ipv6 and default_ip == "0.0.0.0" else (default_ip,)
 
 
 def hold(
-    request: PortRequest, default_ip: str, name: str, container_id: str, address: str = "", taken: Collection[Published] = ()
-) -> HeldPort:
-    """Bind the first free port of the request, for a container at address. Raises SystemFailure in docker 28's words, NotImplementedYet.
+    request: PortRequest, host_ips: Sequence[str], name: str, container_id: str, address: str = "", taken: Collection[Published] = ()
+) -> list[HeldPort]:
+    """Bind the first port of the request that is free on all of host_ips, for a container at address.
 
-    taken: what this network publishes already. Two sockets with SO_REUSEADDR can both be bound until one listens, so the kernel
-    alone would let two containers that start at the same time have the same port.
+    taken: what this network publishes already. Raises SystemFailure in docker 28's words, NotImplementedYet; holds nothing then.
     """
-    host_ip = request.host_ip or default_ip
     failed = f"failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({container_id})"
-    if ":" in host_ip or request.protocol not in ("tcp", "udp"):
-        raise NotImplementedYet(f"{failed}: publishing {request.protocol} on {host_ip} is not implemented by Sampan yet")
-    words = f"Bind for {host_ip}:{request.host_last} failed: port is already allocated"
-    for port in range(request.host_first, request.host_last + 1):
-        published = Published(request.port, request.protocol, host_ip, port)
-        if port and any(_clashes(published, other) for other in taken):
-            words = f"Bind for {host_ip}:{port} failed: port is already allocated"
-            continue
+    if request.protocol not in ("tcp", "udp"):
+        raise NotImplementedYet(f"{failed}: publishing {request.protocol} is not implemented by Sampan yet")
+    words = ""
+    tries = range(request.host_first, request.host_last + 1) if request.host_last else [0] * ANY_PORT_TRIES
+    for port in tries:
         try:
-            held = _bind(published)
-        except OSError as error:
-            target = f"{host_ip}:{port}:{address}:{request.port}/{request.protocol}"
-            words = f"failed to bind host port for {target}: {(error.strerror or str(error)).lower()}"
-            if error.errno != errno.EADDRINUSE:
-                break
-            continue
-        return HeldPort(Published(request.port, request.protocol, host_ip, held.getsockname()[1]), held)
+            return _hold_all(request, host_ips, port, address, taken)
+        except _Taken as error:
+            words = str(error)
+        except _Unusable as error:
+            words = str(error)
+            break
     raise SystemFailure(f"{failed}: {words}")
+
+
+class _Taken(Exception):
+    """Somebody has this port; another may be free."""
+
+
+class _Unusable(Exception):
+    """No port can be had there."""
+
+
+def _hold_all(request: PortRequest, host_ips: Sequence[str], port: int, address: str, taken: Collection[Published]) -> list[HeldPort]:
+    with contextlib.ExitStack() as undo:
+        found: list[HeldPort] = []
+        for host_ip in host_ips:
+            wanted = Published(request.port, request.protocol, host_ip, port)
+            holder = _holder(wanted, taken) if port else None
+            if holder is not None:
+                raise _Taken(f"Bind for {holder.host_ip}:{port} failed: port is already allocated")
+            try:
+                held = _bind(wanted)
+            except OSError as error:
+                shown = f"[{host_ip}]" if ":" in host_ip else host_ip
+                words = f"failed to bind host port for {shown}:{port}:{address}:{request.port}/{request.protocol}: "
+                words += (error.strerror or str(error)).lower()
+                raise (_Taken(words) if error.errno == errno.EADDRINUSE else _Unusable(words)) from error
+            undo.callback(held.close)
+            port = held.getsockname()[1]
+            found.append(HeldPort(msgspec.structs.replace(wanted, host_port=port), held))
+        undo.pop_all()
+        return found
 
 
 def _bind(wanted: Published) -> socket.socket:
     kind = socket.SOCK_STREAM if wanted.protocol == "tcp" else socket.SOCK_DGRAM
-    held = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+    is_ipv6 = ":" in wanted.host_ip
+    held = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, kind | socket.SOCK_CLOEXEC)
     try:
+        if is_ipv6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind((wanted.host_ip, wanted.host_port))

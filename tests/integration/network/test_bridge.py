@@ -14,24 +14,27 @@ from sampan.errors import SystemFailure
 from sampan.linux import libc
 from sampan.linux.nftables import NftablesError
 from sampan.network import firewall
-from sampan.network.bridge import BridgeNetwork
+from sampan.network.bridge import BridgeNetwork, BridgeSettings
 from sampan.network.ports import PortRequest
+from sampan.network.proxy import ipv6_is_usable
 
 pytestmark = pytest.mark.root
 
 ID = "ab" * 32
 
-ROUTE_LOOPBACK_OUT = """
+SUBNET = f"10.212.{secrets.randbelow(254) + 1}"
+"""Of this run: others may test on this machine too."""
+
+ROUTE_LOOPBACK_OUT = f"""
 echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
 ip addr del 127.0.0.1/8 dev lo
-ip route add 127.0.0.0/8 via 10.213.77.1
+ip route add 127.0.0.0/8 via {SUBNET}.1
 """
 """What a container with CAP_NET_ADMIN can do to reach for the host's loopback services."""
 
 
 def network(suffix: str) -> BridgeNetwork:
-    return BridgeNetwork(instance=f"test{suffix}", bridge=f"svt{suffix}", bip="10.213.77.1/24", mtu=1500, icc=True, ip_masq=True,
-                         ip_forward=True, iptables=True, default_ip="0.0.0.0")  # fmt: skip
+    return BridgeNetwork(BridgeSettings(bridge=f"svt{suffix}", bip=f"{SUBNET}.1/24"))
 
 
 def inside(netns: int, work: Callable[[], None]) -> None:
@@ -59,11 +62,11 @@ def test_published_port_reaches_the_container_until_detach() -> None:
         await driver.start()
         try:
             endpoint = await driver.attach(ID, "web", [PortRequest(80, "tcp")])
-            assert endpoint.ip == "10.213.77.2"
+            assert endpoint.ip == f"{SUBNET}.2"
             served: list[socket.socket] = []
             inside(endpoint.netns, lambda: served.append(socket.create_server(("0.0.0.0", 80))))
             port = endpoint.ports[0].host_port
-            for address in ("127.0.0.1", "10.213.77.1"):
+            for address in ("127.0.0.1", f"{SUBNET}.1"):
                 with socket.create_connection((address, port), 5):
                     served[0].accept()[0].close()
             with socket.create_server(("127.0.0.1", 0)) as secret:
@@ -95,8 +98,49 @@ def test_published_port_reaches_the_container_until_detach() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.skipif(not ipv6_is_usable(), reason="this host has no IPv6")
+def test_a_port_is_published_on_ipv6_too() -> None:
+    async def scenario() -> None:
+        suffix = secrets.token_hex(3)
+        driver = network(suffix)
+        await driver.start()
+        try:
+            endpoint = await driver.attach(ID, "web", [PortRequest(80, "tcp"), PortRequest(81, "tcp", "127.0.0.1")])
+            shown = [(item.host_ip, item.port) for item in endpoint.ports]
+            assert shown == [("0.0.0.0", 80), ("::", 80), ("127.0.0.1", 81)]
+            assert endpoint.ports[0].host_port == endpoint.ports[1].host_port
+            served: list[socket.socket] = []
+            inside(endpoint.netns, lambda: served.extend(socket.create_server(("0.0.0.0", port)) for port in (80, 81)))
+            port = endpoint.ports[0].host_port
+            await asyncio.to_thread(greet, served[0], port)
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection(("::1", endpoint.ports[2].host_port), 5)
+            # sampand goes and comes back
+            await driver.stop(remove=False)
+            driver = network(suffix)
+            await driver.start()
+            await driver.reconcile({ID: endpoint.saved})
+            await asyncio.to_thread(greet, served[0], port)
+            await driver.detach(ID)
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection(("::1", port), 5)
+            for server in served:
+                server.close()
+        finally:
+            await driver.stop(remove=True)
+
+    def greet(server: socket.socket, port: int) -> None:
+        with socket.create_connection(("::1", port), 20) as client:
+            peer, _ = server.accept()
+            with peer:
+                peer.sendall(b"hello")
+                assert client.recv(5) == b"hello"
+
+    asyncio.run(scenario())
+
+
 def test_without_nftables_containers_have_a_network_but_publish_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_instance: str, _bridge: str) -> None:
+    def missing(_bridge: str) -> None:
         raise NftablesError("libnftables.so.1 cannot be loaded")
 
     monkeypatch.setattr(firewall, "Firewall", missing)
@@ -106,7 +150,7 @@ def test_without_nftables_containers_have_a_network_but_publish_nothing(monkeypa
         await driver.start()
         try:
             assert driver.warnings
-            assert (await driver.attach(ID, "web", [])).ip == "10.213.77.2"
+            assert (await driver.attach(ID, "web", [])).ip == f"{SUBNET}.2"
             with pytest.raises(SystemFailure, match="cannot publish ports of other"):
                 await driver.attach("cd" * 32, "other", [PortRequest(80, "tcp")])
         finally:

@@ -8,8 +8,10 @@ import threading
 import pytest
 
 from sampan.linux import libc
-from sampan.network.bridge import BridgeNetwork
+from sampan.network.bridge import BridgeNetwork, BridgeSettings
 from sampan.network.ports import PortRequest
+
+SUBNET = f"10.211.{secrets.randbelow(254) + 1}"
 
 pytestmark = pytest.mark.root
 
@@ -17,8 +19,7 @@ pytestmark = pytest.mark.root
 def test_a_container_reaches_its_own_published_port() -> None:
     async def scenario() -> None:
         suffix = secrets.token_hex(3)
-        driver = BridgeNetwork(instance=f"test{suffix}", bridge=f"svt{suffix}", bip="10.213.78.1/24", mtu=1500, icc=True, ip_masq=True,
-                               ip_forward=True, iptables=True, default_ip="0.0.0.0")  # fmt: skip
+        driver = BridgeNetwork(BridgeSettings(bridge=f"svt{suffix}", bip=f"{SUBNET}.1/24"))
         await driver.start()
         try:
             endpoint = await driver.attach("ab" * 32, "web", [PortRequest(80, "tcp")])
@@ -27,7 +28,7 @@ def test_a_container_reaches_its_own_published_port() -> None:
             def body() -> None:
                 try:
                     libc.setns(endpoint.netns, 0)
-                    with socket.create_server(("0.0.0.0", 80)), socket.create_connection(("10.213.78.1", endpoint.ports[0].host_port), 5):
+                    with socket.create_server(("0.0.0.0", 80)), socket.create_connection((f"{SUBNET}.1", endpoint.ports[0].host_port), 5):
                         pass
                 except BaseException as error:
                     failed.append(error)

@@ -1,42 +1,69 @@
 """Ports held on the host, and docker's words when one is taken."""
 
 import socket
+from collections.abc import Sequence
 
 import pytest
 
 from sampan.errors import SystemFailure
-from sampan.network.ports import PortRequest, Published, hold
+from sampan.network.ports import HeldPort, PortRequest, Published, addresses, hold
+
+CONTAINER = ("b", "2" * 64, "172.17.0.3")
 
 
-def request(first: int, last: int | None = None, host_ip: str = "127.0.0.1") -> PortRequest:
-    return PortRequest(80, "tcp", host_ip, first, last or first)
+def hold_one(first: int, last: int | None = None, host_ip: str = "127.0.0.1", protocol: str = "tcp",
+             taken: Sequence[Published] = ()) -> HeldPort:  # fmt: skip
+    [held] = hold(PortRequest(80, protocol, host_ip, first, last or first), [host_ip], *CONTAINER, taken)
+    return held
 
 
 def test_a_port_of_another_container_is_already_allocated_before_its_socket_listens() -> None:
-    first = hold(request(0), "0.0.0.0", "a", "1" * 64, "172.17.0.2")
+    first = hold_one(0)
     port = first.published.host_port
     for host_ip in ("127.0.0.1", "0.0.0.0"):
-        with pytest.raises(SystemFailure, match=rf"endpoint b \(2+\): Bind for {host_ip}:{port} failed: port is already allocated$"):
-            hold(request(port, host_ip=host_ip), "0.0.0.0", "b", "2" * 64, "172.17.0.3", [first.published])
-    hold(PortRequest(80, "udp", "127.0.0.1", port, port), "0.0.0.0", "b", "2" * 64, "172.17.0.3", [first.published]).close()
+        with pytest.raises(SystemFailure, match=rf"endpoint b \(2+\): Bind for 127.0.0.1:{port} failed: port is already allocated$"):
+            hold_one(port, host_ip=host_ip, taken=[first.published])
+    hold_one(port, protocol="udp", taken=[first.published]).close()
+    hold_one(port, host_ip="::1", taken=[first.published]).close()
     first.close()
 
 
 def test_a_port_of_another_program_is_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        words = rf"failed to bind host port for 127\.0\.0\.1:{port}:172\.17\.0\.2:80/tcp: address already in use$"
+        words = rf"failed to bind host port for 127\.0\.0\.1:{port}:172\.17\.0\.3:80/tcp: address already in use$"
         with pytest.raises(SystemFailure, match=words):
-            hold(request(port), "0.0.0.0", "a", "1" * 64, "172.17.0.2")
+            hold_one(port)
 
 
-def test_an_address_that_is_not_the_hosts() -> None:
-    with pytest.raises(SystemFailure, match=r"for 203\.0\.113\.9:8080:172\.17\.0\.2:80/tcp: cannot assign requested address$"):
-        hold(request(8080, host_ip="203.0.113.9"), "0.0.0.0", "a", "1" * 64, "172.17.0.2")
+@pytest.mark.parametrize(("host_ip", "shown"), [("203.0.113.9", r"203\.0\.113\.9"), ("2001:db8::9", r"\[2001:db8::9\]")])
+def test_an_address_that_is_not_the_hosts(host_ip: str, shown: str) -> None:
+    with pytest.raises(SystemFailure, match=rf"for {shown}:8080:172\.17\.0\.3:80/tcp: cannot assign requested address$"):
+        hold_one(8080, host_ip=host_ip)
 
 
 def test_a_range_gives_the_first_free_port() -> None:
-    taken = [Published(80, "tcp", "127.0.0.1", 20301)]
-    held = hold(request(20301, 20303), "0.0.0.0", "a", "1" * 64, "172.17.0.2", taken)
+    held = hold_one(20301, 20303, taken=[Published(80, "tcp", "127.0.0.1", 20301)])
     assert held.published.host_port in (20302, 20303)
     held.close()
+
+
+def test_without_an_address_a_port_is_published_on_both_families() -> None:
+    assert addresses(PortRequest(80, "tcp"), "0.0.0.0", ipv6=True) == ("0.0.0.0", "::")
+    assert addresses(PortRequest(80, "tcp"), "0.0.0.0", ipv6=False) == ("0.0.0.0",)
+    assert addresses(PortRequest(80, "tcp"), "192.0.2.1", ipv6=True) == ("192.0.2.1",)
+    assert addresses(PortRequest(80, "tcp", "0.0.0.0"), "0.0.0.0", ipv6=True) == ("0.0.0.0",)
+    held = hold(PortRequest(80, "tcp"), ("127.0.0.1", "::1"), *CONTAINER)
+    ports = {port.published.host_port for port in held}
+    assert len(ports) == 1
+    assert [port.is_ipv6 for port in held] == [False, True]
+    for port in held:
+        port.close()
+
+
+def test_a_port_that_is_free_on_one_family_only_is_left_alone() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SystemFailure, match=rf"for \[::1\]:{port}:172\.17\.0\.3:80/tcp: address already in use$"):
+            hold(PortRequest(80, "tcp", "", port, port), ("127.0.0.1", "::1"), *CONTAINER)
+        socket.create_server(("127.0.0.1", port)).close()

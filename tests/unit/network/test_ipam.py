@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 
 from sampan.errors import SystemFailure
-from sampan.network.ipam import Addresses, free_pool
+from sampan.network.ipam import Addresses, free_pool, gateway_of
 
 
 def test_lowest_free_address_is_given_and_given_again() -> None:
@@ -25,3 +25,19 @@ def test_lowest_free_address_is_given_and_given_again() -> None:
 def test_free_pool_overlaps_no_route() -> None:
     assert str(free_pool([("0.0.0.0", 0)])) == "172.17.0.1/16"
     assert str(free_pool([("172.17.3.0", 24), ("172.18.0.0", 16)])) == "172.19.0.1/16"
+
+
+def test_fixed_cidr_limits_what_is_given() -> None:
+    addresses = Addresses(ipaddress.IPv4Interface("10.0.0.1/24"), "10.0.0.248/29")
+    given = [addresses.take() for _ in range(7)]
+    assert given == [f"10.0.0.{number}" for number in range(248, 255)]
+    with pytest.raises(SystemFailure, match="no available IPv4 addresses"):
+        addresses.take()
+    with pytest.raises(SystemFailure, match="not within"):
+        Addresses(ipaddress.IPv4Interface("10.0.0.1/24"), "10.0.1.0/29")
+
+
+def test_a_bridge_without_bip_takes_the_subnet_of_fixed_cidr() -> None:
+    assert str(gateway_of("", "10.9.0.0/16", [])) == "10.9.0.1/16"
+    assert str(gateway_of("10.1.0.9/24", "10.1.0.0/28", [])) == "10.1.0.9/24"
+    assert str(gateway_of("", "", [])) == "172.17.0.1/16"
