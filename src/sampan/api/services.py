@@ -197,6 +197,16 @@ class BootstrapService(Protocol):
         """
 
 
+class ImageMountService(Protocol):
+    """Images shown on the host."""
+
+    async def mount(self, name: str, target: str) -> None:
+        """Show an image read-only at a directory of the host."""
+
+    def umount(self, target: str) -> None:
+        """Take it off again. NotFound: nothing of ours is there. Conflict: in use."""
+
+
 class CommitService(Protocol):
     """Images of containers."""
 
@@ -240,6 +250,7 @@ class Services(msgspec.Struct, frozen=True):
     files: FileService
     commits: CommitService
     bootstraps: BootstrapService
+    image_mounts: ImageMountService
     images: ImageService
     archives: ImageArchives
     networks: NetworkService

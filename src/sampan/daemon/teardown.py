@@ -217,7 +217,10 @@ def mounts_below(roots: Sequence[str]) -> list[str]:
 
 
 def unmount(config: DaemonConfig) -> None:
-    for point in mounts_below([os.path.realpath(config.data_root), os.path.realpath(config.exec_root)]):
+    from sampan.engine.imagemounts import mounted
+
+    images = [point for point, _ in mounted(os.path.realpath(config.data_root))]
+    for point in [*images, *mounts_below([os.path.realpath(config.data_root), os.path.realpath(config.exec_root)])]:
         try:
             libc.umount2(point, MNT_DETACH)
         except OSError as exc:

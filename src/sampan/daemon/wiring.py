@@ -26,6 +26,7 @@ from sampan.engine.exec import ExecService
 from sampan.engine.files import FileService
 from sampan.engine.image_archives import ImageArchives
 from sampan.engine.image_removal import ImageUser
+from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.launching import command_of
 from sampan.engine.networks import NetworkService
@@ -190,6 +191,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     files = FileService(containers, trees, runner.publish)
     bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
     bootstraps.repair()
+    image_mounts = ImageMounts(images, snapshots, paths.data_root)
+    image_mounts.restore()
     commits = CommitService(containers, images, runner, trees, clock)
     readopter = Readopter(containers, runner, execs)
     restorer = Restorer(containers, runner, execs, readopter)
@@ -211,7 +214,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     )
     system = SystemService(containers, images, snapshots, events, meta, facts, lambda: network.warnings)
     services = Services(
-        containers=service, execs=execs, attach=attach, files=files, commits=commits, bootstraps=bootstraps,
+        containers=service, execs=execs, attach=attach, files=files, commits=commits, bootstraps=bootstraps, image_mounts=image_mounts,
         images=images, archives=archives,
         networks=network, system=system,
     )  # fmt: skip

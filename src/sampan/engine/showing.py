@@ -97,6 +97,12 @@ def _host_config(host: HostConfig) -> HostConfig:
     )
 
 
+def _graph_data(container: Container, snapshots: Snapshots) -> dict[str, str]:
+    """The driver's own, with a MergedDir that is there while the container runs: its root, as the kernel shows it to the host's root."""
+    data = snapshots.details(container.id)
+    return {**data, "MergedDir": f"/proc/{container.state.pid}/root"} if container.is_running and container.state.pid else data
+
+
 def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: str) -> ContainerInspect:
     """GET /containers/{id}/json without sizes."""
     state = container.state
@@ -131,7 +137,7 @@ def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: 
         driver=snapshots.driver,
         exec_ids=sorted(container.exec_ids) or None,
         host_config=_host_config(container.host_config),
-        graph_driver=GraphDriverData(data=snapshots.details(container.id), name=snapshots.driver),
+        graph_driver=GraphDriverData(data=_graph_data(container, snapshots), name=snapshots.driver),
         mounts=mounting.mount_points(mounting.mounts_of_stored(container.host_config)),
         config=container.config,
         network_settings=_network_settings(container),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sampan.linux import mounts
 
 
-def mount_overlay(lowers: Sequence[str | int], upper: str, work: str, attributes: int = 0) -> int:
-    """A detached overlay, lowers top first, `upper` empty for a read-only one. Raises OSError.
+def mount_overlay(lowers: Sequence[str | int], upper: str, work: str, attributes: int = 0, *, source: str = "overlay") -> int:
+    """A detached overlay, lowers top first, `upper` empty for a read-only one; source is what mountinfo calls it. Raises OSError.
 
     A lower is a path or (6.13 and later) a descriptor, also of a detached mount (6.15 and later). `lowerdir+` (6.7 and later) has no
     limit on the length of all paths together. Older kernels get one `lowerdir=`.
@@ -17,11 +17,11 @@ def mount_overlay(lowers: Sequence[str | int], upper: str, work: str, attributes
     paths = [lower for lower in lowers if isinstance(lower, str)]
     if _kernel() >= (6, 5) or not lowers or len(paths) < len(lowers):
         try:
-            return _mount([("lowerdir+", lower) for lower in lowers], upper, work, attributes)
+            return _mount([("lowerdir+", lower) for lower in lowers], upper, work, attributes, source)
         except OSError as error:
             if error.errno != errno.EINVAL or not lowers or len(paths) < len(lowers):
                 raise
-    return _mount_by_descriptors(paths, upper, work, attributes)
+    return _mount_by_descriptors(paths, upper, work, attributes, source)
 
 
 def _kernel() -> tuple[int, int]:
@@ -29,7 +29,7 @@ def _kernel() -> tuple[int, int]:
     return int(major), int("".join(letter for letter in minor if letter.isdigit()) or 0)
 
 
-def _mount_by_descriptors(lowers: list[str], upper: str, work: str, attributes: int) -> int:
+def _mount_by_descriptors(lowers: list[str], upper: str, work: str, attributes: int, source: str) -> int:
     """fsconfig limits a value to 255 bytes, and old kernels split it at commas: paths become names of descriptors in /proc/self/fd."""
     held: list[int] = []
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -42,14 +42,14 @@ def _mount_by_descriptors(lowers: list[str], upper: str, work: str, attributes: 
         layers = ":".join([name(lower) for lower in lowers])
         above = (name(upper), name(work)) if upper else ("", "")
         os.chdir("/proc/self/fd")
-        return _mount([("lowerdir", layers)], *above, attributes)
+        return _mount([("lowerdir", layers)], *above, attributes, source)
     finally:
         os.fchdir(here)
         for fd in (here, *held):
             os.close(fd)
 
 
-def _mount(lowers: list[tuple[str, str | int]], upper: str, work: str, attributes: int) -> int:
+def _mount(lowers: list[tuple[str, str | int]], upper: str, work: str, attributes: int, source: str) -> int:
     context = mounts.fsopen("overlay")
     try:
         for key, value in lowers:
@@ -65,7 +65,7 @@ def _mount(lowers: list[tuple[str, str | int]], upper: str, work: str, attribute
             mounts.fsconfig_string(context, "metacopy", "off")
         # Without xino `du -x` and st_dev/st_ino lie across layers.
         mounts.fsconfig_string(context, "xino", "on")
-        mounts.fsconfig_string(context, "source", "overlay")
+        mounts.fsconfig_string(context, "source", source)
         mounts.fsconfig_create(context)
         return mounts.fsmount(context, attributes)
     finally:

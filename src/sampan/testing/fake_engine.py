@@ -433,6 +433,24 @@ class FakeBootstraps:
         yield {"status": "made busybox"}
 
 
+class FakeImageMounts:
+    """services.ImageMountService."""
+
+    def __init__(self) -> None:
+        self.targets: set[str] = set()
+
+    async def mount(self, name: str, target: str) -> None:
+        """See the Protocol."""
+        del name
+        self.targets.add(target)
+
+    def umount(self, target: str) -> None:
+        """See the Protocol."""
+        if target not in self.targets:
+            raise NotFound(f"no image is mounted on {target}")
+        self.targets.remove(target)
+
+
 class FakeCommits:
     """services.CommitService: every image is the one."""
 
@@ -532,7 +550,7 @@ def fake_engine() -> FakeEngine:
     services = Services(
         containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers),
         files=FakeFiles(containers), commits=FakeCommits(containers),
-        bootstraps=FakeBootstraps(),
+        bootstraps=FakeBootstraps(), image_mounts=FakeImageMounts(),
         images=FakeImages(),
         archives=FakeArchives(), networks=FakeNetworks(),
         system=system,

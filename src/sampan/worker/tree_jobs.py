@@ -229,7 +229,7 @@ def tree_diff(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
 def tree_pack(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
     """fds: a root file system, where its archive goes. args: begun (seconds). Sends its dpkg packages, name=version -> epoch (seconds)
 
-    What was made since `begun` gets the time of the newest file that was not: that of the packages it was made of.
+    What was made since `begun` gets the time of the newest file in /usr that was not: that of the packages it was made of.
     """
     root, output = fds
     confine.into_root(root)
@@ -237,13 +237,13 @@ def tree_pack(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     for start in range(0, len(packages), 500):
         send({"packages": packages[start : start + 500]})
     epoch = 0
-    stack = [os.open(".", _DIRECTORY_FLAGS, dir_fd=root)]
+    stack = [os.open("usr", _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=root)]
     while stack:
         here = stack.pop()
         with os.scandir(here) as entries:
             for entry in entries:
                 info = entry.stat(follow_symlinks=False)
-                if not stat.S_ISLNK(info.st_mode) and epoch < info.st_mtime < args["begun"]:
+                if stat.S_ISREG(info.st_mode) and epoch < info.st_mtime < args["begun"]:
                     epoch = int(info.st_mtime)
                 if stat.S_ISDIR(info.st_mode):
                     stack.append(os.open(entry.name, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=here))

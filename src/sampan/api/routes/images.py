@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 
 from sampan.api import decode, encode
-from sampan.api.http import Request, Response, json_response
+from sampan.api.http import NO_CONTENT, Request, Response, json_response
 from sampan.api.router import Route
 from sampan.api.routes.common import ended, fixed, missing
 from sampan.api.services import CommitOptions, Services
@@ -93,6 +93,18 @@ async def prune(request: Request, services: Services) -> Response:
     return json_response(await services.images.prune(request.query.filters()))
 
 
+async def mount(request: Request, services: Services) -> Response:
+    """POST /images/{name}/mount, which is ours: show an image at `target`, a directory of the host."""
+    await services.image_mounts.mount(request.variables["name"], request.query.text("target"))
+    return NO_CONTENT
+
+
+def umount(request: Request, services: Services) -> Response:
+    """POST /images/umount, which is ours: take the image off `target`."""
+    services.image_mounts.umount(request.query.text("target"))
+    return NO_CONTENT
+
+
 async def commit(request: Request, services: Services) -> Response:
     """POST /commit. `source-date-epoch` is ours: seconds, as reproducible-builds.org has it."""
     query = request.query
@@ -146,6 +158,8 @@ ROUTES = (
     Route("POST", "/images/{name:.*}/tag", tag, _TAG),
     Route("DELETE", "/images/{name:.*}", remove, _TAG),
     Route("POST", "/commit", commit, _TAG),
+    Route("POST", "/images/umount", umount, _TAG, note="Sampan's own"),
+    Route("POST", "/images/{name:.*}/mount", mount, _TAG, note="Sampan's own"),
     Route("POST", "/build", missing("building images"), _TAG, "missing"),
     Route("POST", "/build/cancel", missing("building images"), _TAG, "missing"),
     Route("POST", "/build/prune", fixed(_NO_CACHE), _TAG, note="there is no build cache yet"),

@@ -16,7 +16,7 @@ SPEC = Command(
     "Create a new image from a container's changes",
     min_args=1,
     max_args=2,
-    complete="containers",
+    complete="containers:all",
     aliases=("container commit", "commit"),
     flags=(
         Flag("author", "a", "string", "", 'Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")'),

@@ -13,7 +13,7 @@ SPEC = Command(
     "Inspect changes to files or directories on a container's filesystem",
     min_args=1,
     max_args=1,
-    complete="containers",
+    complete="containers:all",
     aliases=("container diff", "diff"),
 )
 _LETTERS = {0: "C", 1: "A", 2: "D"}

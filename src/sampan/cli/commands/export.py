@@ -18,7 +18,7 @@ SPEC = Command(
     "Export a container's filesystem as a tar archive",
     min_args=1,
     max_args=1,
-    complete="containers",
+    complete="containers:all",
     aliases=("container export", "export"),
     flags=(Flag("output", "o", "string", "", "Write to a file, instead of STDOUT"),),
 )
