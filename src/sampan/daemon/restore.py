@@ -145,6 +145,9 @@ class Restorer:
         if not state.paused:
             await self._thaw(container)
         container.exited.clear()
+        if state.paused and not cgroups.is_frozen(self._runner.layout, self._runner.paths.cgroup(container.id)):
+            # Killed between thawing it and storing that.
+            self._containers.set_state(container, msgspec.structs.replace(state, status="running", paused=False))
         return True
 
     @staticmethod

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from sampan.daemon.config import cgroup_parent, parse_command_line
+from sampan.runtime import cgroups
 from tests.support.engine import START, Engine
 from tests.support.strays import pid_of, wait_for_none
 
@@ -148,6 +150,25 @@ def test_what_ended_while_the_daemon_was_away(make_started: Callable[..., Engine
         time.sleep(0.05)
     engine.remove_containers()
     wait_for_none(engine)
+
+
+def test_a_pause_half_done(make_started: Callable[..., Engine]) -> None:
+    """sampand killed between freezing a container and storing it: it runs on. The other way round too."""
+    engine = make_started()
+    container = run(engine, OBEYS)
+    path = f"{cgroup_parent(parse_command_line(engine.flags))}/{container}"
+    engine.stop(signal.SIGKILL)
+    cgroups.freeze(cgroups.host_layout(), path, True)
+    engine.start()
+    assert state(engine, container)["Status"] == "running"
+    assert not cgroups.is_frozen(cgroups.host_layout(), path)
+    assert engine.request("POST", f"/containers/{container}/pause")[0] == 204
+    engine.stop(signal.SIGKILL)
+    cgroups.freeze(cgroups.host_layout(), path, False)
+    engine.start()
+    assert state(engine, container)["Status"] == "running"
+    assert engine.request("POST", f"/containers/{container}/stop")[0] == 204
+    assert state(engine, container)["ExitCode"] == 3
 
 
 def test_a_process_number_of_another_boot_means_nothing(make_started: Callable[..., Engine]) -> None:
