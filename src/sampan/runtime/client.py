@@ -23,7 +23,7 @@ EventCallback = Callable[[Message, dict[str, int]], None]
 """(event, descriptors by name). The callee owns the descriptors."""
 
 RETRY_SECONDS = 0.02
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 30.0
 
 
 class LaunchError(SystemFailure):
