@@ -17,6 +17,7 @@ def trees(engine: Engine) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # three installations of a Debian, on machines of any speed
 def test_debian_twice(engine: Engine) -> None:
     """Also once more after an interruption: nothing is left of that."""
     first = engine.cli("image", "bootstrap", "debian:bookworm-slim", "--include", "less", timeout=1800)
