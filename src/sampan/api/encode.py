@@ -20,7 +20,7 @@ def document(value: object) -> bytes:
 
 
 def image_summaries(images: Sequence[ImageSummary], version: Version) -> bytes:
-    """Before 1.43 an untagged image was `<none>:<none>`; before 1.44 there was VirtualSize; before 1.51 Containers was -1."""
+    """Before 1.43 an untagged image was `<none>:<none>` and an empty list null; before 1.44 VirtualSize; before 1.51 Containers was -1."""
     shown = list(images)
     if version < (1, 51):
         shown = [msgspec.structs.replace(image, containers=-1) for image in shown]
@@ -30,14 +30,14 @@ def image_summaries(images: Sequence[ImageSummary], version: Version) -> bytes:
         shown = [
             msgspec.structs.replace(image, repo_tags=["<none>:<none>"], repo_digests=["<none>@<none>"])
             if not image.repo_tags and not image.repo_digests
-            else image
+            else msgspec.structs.replace(image, repo_tags=image.repo_tags or None, repo_digests=image.repo_digests or None)
             for image in shown
         ]
     return document(shown)
 
 
 def image_inspect(image: ImageInspect, version: Version) -> bytes:
-    """Before 1.44 VirtualSize; before 1.45 Container and ContainerConfig; before 1.50 the config had containers' fields as well."""
+    """Before 1.44 VirtualSize; before 1.45 ContainerConfig; before 1.50 the config had containers' fields as well."""
     if version < (1, 44):
         image = msgspec.structs.replace(image, virtual_size=image.size)
     if version >= (1, 50):
@@ -64,13 +64,12 @@ def image_inspect(image: ImageInspect, version: Version) -> bytes:
     }
     value["Config"] = config | (value.get("Config") or {})
     if version < (1, 45):
-        value["Container"] = ""
         value["ContainerConfig"] = config
     return document(value)
 
 
 def container_inspect(container: ContainerInspect, version: Version) -> bytes:
-    """Before 1.45 an endpoint's aliases held the short ID; before 1.44 there were no DNS names and the MAC address was in Config."""
+    """Before 1.45 an endpoint's aliases held the short ID; before 1.44 the MAC address was in Config."""
     if version >= (1, 45):
         return document(container)
     replace = msgspec.structs.replace
@@ -79,24 +78,27 @@ def container_inspect(container: ContainerInspect, version: Version) -> bytes:
     for name, endpoint in settings.networks.items():
         if name not in ("bridge", "host", "none"):
             networks[name] = endpoint = replace(endpoint, aliases=[*(endpoint.aliases or ()), container.id[:12]])
-        if version < (1, 44):
-            networks[name] = shown = msgspec.to_builtins(endpoint)
-            shown.pop("DNSNames", None)
     if version < (1, 44):
         config = replace(config, mac_address=config.mac_address or settings.mac_address)
     return document(replace(container, config=config, network_settings=replace(settings, networks=networks)))
 
 
 def system_info(info: SystemInfo, version: Version) -> bytes:
-    """Before 1.50 BridgeNf*; before 1.49 no firewall and *Commit.Expected; before 1.25 security options as bare names."""
+    """Before 1.50 BridgeNf*; before 1.49 no firewall, *Commit.Expected and two more lists of registries;
+    before 1.42 KernelMemory; before 1.25 security options as bare names."""
     if version >= (1, 50):
         return document(info)
     value: dict[str, Any] = msgspec.to_builtins(info)
-    value["BridgeNfIptables"] = value["BridgeNfIp6tables"] = True
+    value["BridgeNfIptables"] = value["BridgeNfIp6tables"] = False
     if version < (1, 49):
         value.pop("FirewallBackend", None)
         for commit in ("ContainerdCommit", "RuncCommit", "InitCommit"):
-            value[commit]["Expected"] = value[commit]["ID"]
+            if value[commit]["ID"]:
+                value[commit]["Expected"] = value[commit]["ID"]
+        for kind in ("CIDRs", "Hostnames"):
+            value["RegistryConfig"][f"AllowNondistributableArtifacts{kind}"] = None
+    if version < (1, 42):
+        value["KernelMemory"] = info.memory_limit
     if version < (1, 25):
         value["SecurityOptions"] = [
             part.removeprefix("name=") for option in info.security_options for part in option.split(",") if part.startswith("name=")

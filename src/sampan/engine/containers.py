@@ -391,15 +391,15 @@ class ContainerService:
 
     async def wait(self, ref: str, condition: str) -> Wait:
         """Begin to wait."""
+        if condition not in ("", "not-running", "next-exit", "removed"):
+            raise InvalidArgument(f'invalid condition: "{condition}"')
         container = self._containers.find(ref)
         before = container.exits
         if condition in ("", "not-running"):
             return Wait(container, lambda: not container.is_running and container.exited.is_set())
         if condition == "next-exit":
             return Wait(container, lambda: container.exits > before and container.exited.is_set())
-        if condition == "removed":
-            return Wait(container, container.removed.is_set)
-        raise InvalidArgument(f'invalid condition: "{condition}"')
+        return Wait(container, container.removed.is_set)
 
     async def resize(self, ref: str, *, height: int, width: int) -> None:
         """Set the terminal's size, if there is one. Raises Conflict when the container does not run."""

@@ -70,6 +70,7 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
         "user namespaces": host.userns_mode not in ("", "host"),
         "storage options": host.storage_opt,
         "cgroup parents": host.cgroup_parent,
+        "kernel memory limits of TCP": host.kernel_memory_tcp,
         "volume drivers": host.volume_driver not in ("", "local"),
         "per-device block-I/O limits": (
             host.blkio_weight_device

@@ -71,8 +71,8 @@ class ImageSummary(Body, frozen=True, kw_only=True):
     labels: dict[str, str] | None = always(None)
     parent_id: str = always("")
     descriptor: dict[str, Any] | None = None
-    repo_digests: list[str]
-    repo_tags: list[str]
+    repo_digests: list[str] | None
+    repo_tags: list[str] | None
     shared_size: int = always(-1)
     size: int = always(0)
     virtual_size: int = 0
