@@ -4,12 +4,23 @@ import os
 import resource
 from contextlib import suppress
 
-from sampan.linux import capabilities, libc, prctl
+from sampan.linux import capabilities, libc, prctl, seccomp, seccomp_bpf
 
 _NOBODY = 65534
 _MEMORY_MAX = 2 << 30
 _EXTRACT = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP", "CAP_SYS_ADMIN"]
 """CAP_SYS_ADMIN is for the trusted.* xattrs overlayfs reads."""
+_NEVER = (
+    "socket socketpair connect bind listen accept accept4 execve execveat ptrace process_vm_readv process_vm_writev process_madvise kcmp "
+    "pidfd_getfd mount umount umount2 pivot_root chroot move_mount open_tree "
+    "fsopen fsconfig fsmount fspick mount_setattr unshare setns bpf "
+    "perf_event_open userfaultfd io_uring_setup io_uring_enter io_uring_register add_key request_key keyctl init_module finit_module "
+    "delete_module kexec_load kexec_file_load reboot swapon swapoff open_by_handle_at name_to_handle_at iopl ioperm quotactl quotactl_fd "
+    "acct settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname syslog fanotify_init memfd_secret personality"
+)
+"""System calls that no job makes once it is confined: they fail with EPERM."""
+_filters: list[bytes] = []
+"""The filter, where this machine has one; compiled once, by the zygote."""
 _CLONE_NEWNET, _CLONE_NEWIPC = 0x40000000, 0x08000000
 
 
@@ -30,6 +41,21 @@ def cut_off() -> None:
             libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
 
 
+def compile_filter() -> None:
+    """Make the filter that all jobs forked from this process will put on."""
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": _NEVER.split(), "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]}
+    with suppress(KeyError, ValueError):  # an architecture without a table
+        _filters[:] = [seccomp_bpf.compile_profile(profile, (), libc.MACHINE, (0, 0))]
+
+
+def _filter() -> None:
+    """No new privileges, and the filter; a kernel without seccomp does without."""
+    prctl.set_no_new_privs()
+    for program in _filters:
+        with suppress(OSError):
+            seccomp.install(program)
+
+
 def be_expendable() -> None:
     """Let the kernel's OOM killer take this process before any container; it may have so much memory and no more."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
@@ -48,7 +74,7 @@ def into_root(root_fd: int) -> None:
     keep = capabilities.mask_of(_EXTRACT) & bounding
     capabilities.limit_bounding(keep, bounding)
     capabilities.capset(keep, keep, 0)
-    prctl.set_no_new_privs()
+    _filter()
 
 
 def into_nothing(root_fd: int, *, writes: bool = False) -> None:
@@ -62,6 +88,6 @@ def into_nothing(root_fd: int, *, writes: bool = False) -> None:
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    prctl.set_no_new_privs()
+    _filter()
     if not writes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -136,6 +136,7 @@ def main() -> None:
     libc.set_name("sampan-worker")
     os.umask(0)
     confine.cut_off()
+    confine.compile_filter()
     Zygote(control).run()
 
 

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -77,6 +79,7 @@ def test_a_worker_is_confined(tmp_path: Path) -> None:
         assert os.readlink(f"/proc/{pid}/root") == str(tmp_path)
         assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
         kept = int(status_of(pid)["CapEff"], 16)
+        assert status_of(pid)["Seccomp"] == "2"
         for dropped in (2, 12, 16, 18, 19, 22):  # DAC_READ_SEARCH NET_ADMIN SYS_MODULE SYS_CHROOT SYS_PTRACE SYS_BOOT
             assert not kept >> dropped & 1
         # the standard three, the answer socket, archive, directory, recipe, and what is being written
@@ -149,3 +152,24 @@ def test_no_descriptors_are_left(tmp_path: Path) -> None:
         os.close(directory)
 
     run(body)
+
+
+FORBIDDEN = """
+import os, socket, sys
+from sampan.worker import confine
+confine.compile_filter()
+root = os.open(sys.argv[1], os.O_RDONLY)
+(confine.into_nothing if sys.argv[2] == "nothing" else confine.into_root)(root)
+for attempt in (lambda: socket.socket(), lambda: os.execv("/bin/true", ["true"]), lambda: os.chroot(".")):
+    try:
+        attempt()
+    except PermissionError:
+        print("refused")
+"""
+
+
+@pytest.mark.parametrize("kind", ["nothing", "root"])
+def test_a_confined_worker_cannot_open_sockets_or_execute(tmp_path: Path, kind: str) -> None:
+    command = [sys.executable, "-c", FORBIDDEN, str(tmp_path), kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "refused\n" * 3, done.stderr
