@@ -15,7 +15,7 @@ FALSE: Final = ("0", "f", "F", "false", "FALSE", "False")
 SIZE: Final = re.compile(r"^(\d+(?:\.\d*)?|\.\d+) ?([a-zA-Z]*)$")
 SUFFIX: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 GO_TYPE: Final = {
-    "bool": "bool", "int": "int", "string": "string", "ip": "string", "bytes": "string", "list": "[]string", "ips": "[]string",
+    "bool": "bool", "int": "int", "string": "string", "ip": "string", "bytes": "string", "list": "[]string", "ips": "[]net.IP",
     "map": "map[string]string", "bools": "map[string]bool", "mapmap": "map[string]map[string]string",
     "ulimits": "map[string]*container.Ulimit",
     "runtimes": "map[string]system.Runtime", "pools": "[]*ipamutils.NetworkToSplit", "json": "config.BuilderConfig",
@@ -148,7 +148,7 @@ def kind_of(value: Json) -> str:
         case bool():
             return "bool"
         case int():
-            return "number"
+            return "number" if -(1 << 63) <= value < 1 << 63 else f"number {value}"
         case float():
             return f"number {value}"
         case str():
@@ -179,7 +179,7 @@ def from_json(option: Option, value: Json) -> Any:
     match option.kind, value:
         case ("bool", bool()) | ("string", str()):
             return value
-        case "int", int() if not isinstance(value, bool):
+        case "int", int() if not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63:
             return value
         case "bytes", _:
             if not isinstance(value, str):
