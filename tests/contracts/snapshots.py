@@ -331,6 +331,23 @@ class SnapshotsContract:
 
     @pytest.mark.slow
     @pytest.mark.timeout(600)
+    def test_images_of_five_hundred_layers(self, driver: Driver) -> None:
+        async def body(snapshots: Snapshots) -> None:
+            top = None
+            for number in range(500):
+                content = tar(("d", "d"), ("f", f"d/{number}", "x"), ("f", "same", str(number)), ("f", f"d/.wh.{number - 7}"))
+                top = await put(snapshots, content, top)
+                if number + 1 in (60, 499, 500):
+                    snapshots.prepare(f"c{number}", top)
+                    async with mounted(snapshots, f"c{number}", driver.root / "m") as path:
+                        assert (path / "same").read_text() == str(number)
+                        assert set(os.listdir(path / "d")) == {str(number - back) for back in range(7)}
+                        (path / "same").write_text("changed")
+
+        driver.run(body, 500)
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(600)
     def test_a_hundred_thousand_files_in_one_directory(self, driver: Driver) -> None:
         archive = tar(("d", "d"), *(("f", f"d/{number:06}", "x") for number in range(100_000)))
 
