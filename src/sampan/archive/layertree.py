@@ -23,6 +23,7 @@ from sampan.archive.apply import (
     printable,
 )
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
+from sampan.archive.room import ENTRIES_MAX, NoRoom
 
 _NAME_MAX = 255
 _PATH_MAX = 4095
@@ -85,7 +86,9 @@ class Copy:
 class LayerTree:
     """Takes entries in order by add(); then finish()."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, entries_max: int = ENTRIES_MAX) -> None:
+        """An entry takes about 600 bytes of memory until it is written."""
+        self._entries_max = entries_max
         self.root = Node(stat.S_IFDIR | 0o755)
         self.entries = 0
         self.copies: list[Copy] = []
@@ -96,8 +99,10 @@ class LayerTree:
         """Hard links to what had not come yet: (name, target, entry)"""
 
     def add(self, entry: Entry, offset: int) -> None:
-        """One entry whose stored data begins offset bytes into the tar. Raises InvalidArchive."""
+        """One entry whose stored data begins offset bytes into the tar. Raises InvalidArchive, NoRoom for too many."""
         self.entries += 1
+        if self.entries > self._entries_max:
+            raise NoRoom(f"the archive has more than {self._entries_max} entries")
         try:
             self._one(entry, offset)
         except OSError as error:
