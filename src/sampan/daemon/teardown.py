@@ -129,7 +129,7 @@ def sampand_pid(config: DaemonConfig) -> int | None:
 
 
 def helper_pids(config: DaemonConfig) -> set[int]:
-    """Keeper and supervisor: whoever listens on their sockets, and whoever names this exec-root on its command line."""
+    """Keeper, supervisor and proxy: whoever listens on the first two's sockets, and whoever names this exec-root on its command line."""
     found: set[int] = set()
     for name in SOCKETS:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
@@ -185,7 +185,7 @@ def end_processes(config: DaemonConfig) -> None:
     own = helper_pids(config)
     containers = pids_in(cgroup_directories(config)) - own
     if containers:
-        say(f"ending {len(containers)} processes left in containers")
+        say(f"ending {len(containers)} process{'es' * (len(containers) > 1)} left in containers")
         end(containers, GRACE)
     end(own, 5.0, first=signal.SIGKILL)
     for _ in range(50):
