@@ -170,34 +170,6 @@ class NetworkService:
         return IPAM(driver="default", config=[IPAMConfig(subnet=str(gateway.network), gateway=str(gateway.ip))])
 
 
-def _host_resolv_conf() -> list[str]:
-    """Lines of the host's resolv.conf; systemd-resolved's own one when only its stub is named (moby libnetwork/internal/resolvconf)."""
-    kept: list[str] = []
-    for path in ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"):
-        try:
-            text = Path(path).read_text()
-        except OSError:
-            break
-        kept = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", ";"))]
-        if [line.split()[1:2] for line in kept if line.startswith("nameserver")] != [["127.0.0.53"]]:
-            break
-    return kept
-
-
-def reachable_servers(lines: Sequence[str]) -> list[str]:
-    """resolv.conf for a netns of its own over IPv4: without loopback and IPv6 servers; Google's when none is left, as docker does."""
-    kept = []
-    servers = 0
-    for line in lines:
-        if line.startswith("nameserver"):
-            address = "".join(line.split()[1:2])
-            if address.startswith("127.") or ":" in address:
-                continue
-            servers += 1
-        kept.append(line)
-    return kept if servers else [*kept, "nameserver 8.8.8.8", "nameserver 8.8.4.4"]
-
-
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(errors="replace")
