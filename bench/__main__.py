@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("rows", nargs="*", help="only these rows")
     parser.add_argument("--peer", choices=["20", "28"], default="20", help="the dockerd to compare with (default 20)")
-    parser.add_argument("--peer-url", help="compare with an engine that runs already, at this unix:// address")
+    parser.add_argument("--peer-url", help="compare with the dockerd of bench/peers that runs already, at this unix:// address")
     parser.add_argument("--runs", type=int, default=5, help="samples of each row (default 5)")
     parser.add_argument("--budget", type=float, default=90, help="seconds after which a row takes no further samples (default 90)")
     parser.add_argument("--list", action="store_true", help="list the rows with their goals")
@@ -40,7 +40,7 @@ def show(name: str, value: float | None) -> str:
     if value is None:
         return "-"
     if name.startswith("mem_"):
-        return f"{value / 1e6:.1f} MB"
+        return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
     return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms" if value >= 0.01 else f"{value * 1e6:.0f} us"
 
 
@@ -99,7 +99,7 @@ def our_target(engine: Engine) -> Target:
 def peer_target(options: argparse.Namespace) -> Target:
     """The dockerd: one that runs, or one that is fetched and started here."""
     if options.peer_url:
-        return Target("peer", options.peer_url, None, "dockerd")
+        return Target("peer", options.peer_url, None, f"docker-{options.peer}")
     script = str(ROOT / "bench/peers")
     subprocess.run([script, "fetch", options.peer], check=True)
     subprocess.run([script, "down", options.peer], check=True)

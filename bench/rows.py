@@ -274,10 +274,13 @@ class Memory(Row):
     goals: ClassVar[dict[str, float]] = {"mem_idle": 0.4, "mem_container": 0.1}
 
     def sample(self) -> dict[str, float]:
-        time.sleep(1)  # both engines settle after the row before
+        if self.target.command:  # a heap that the rows before have grown would hide what containers add
+            self.target.halt()
+            self.target.boot()
+        time.sleep(3)  # both engines settle
         idle = self.target.pss()
         made = [self.target.run("sleep", "900", network="bridge") for _ in range(20)]
-        time.sleep(1)
+        time.sleep(3)
         full = self.target.pss()
         for one in made:
             self.target.remove(one)
