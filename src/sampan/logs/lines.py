@@ -13,6 +13,14 @@ def details_prefix(attributes: Mapping[str, str]) -> bytes:
     return f"{text} ".encode()
 
 
+def _last_lines(block: bytes, count: int) -> bytes:
+    """The last count lines of more, an unfinished one included: few are wanted of many (--tail), so they are sought from the end."""
+    at = len(block) - block.endswith(b"\n")
+    for _ in range(count):
+        at = block.rfind(b"\n", 0, at)
+    return block[at + 1 :]
+
+
 class LineFilter:
     """Frames in, frames of whole chosen lines out. A line has the time of the frame it begins in."""
 
@@ -54,7 +62,8 @@ class LineFilter:
             if count <= self.skip:
                 self.skip -= count
                 return []
-            block = block.split(b"\n", self.skip)[-1]
+            left = count - self.skip
+            block = _last_lines(block, left) if left < self.skip else block.split(b"\n", self.skip)[-1]
             self.skip = 0
         if now < self.since or (self.until and now > self.until):
             return []
