@@ -11,7 +11,7 @@ from sampan.engine.registry import Container, Containers, Live
 from sampan.engine.runner import Runner
 from sampan.engine.streaming import DetachScanner, detach_keys, pump_input
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
-from sampan.errors import Conflict, EngineError, InvalidArgument, SystemFailure
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotImplementedYet
 from sampan.logs import reader as logreader
 from sampan.logs.attach import attached_output
 from sampan.logs.reader import LogQuery
@@ -118,12 +118,12 @@ class AttachService:
                 future.set_result(follower)
 
     async def logs(self, ref: str, options: LogOptions) -> LogStream:
-        """Stored output. Raises NotFound, InvalidArgument, SystemFailure."""
+        """Stored output. Raises NotFound, InvalidArgument, NotImplementedYet."""
         container = self._containers.find(ref)
         if not (options.stdout or options.stderr):
             raise InvalidArgument("Bad parameters: you must choose at least one stream")
         if container.host_config.log_config.type == "none":
-            raise SystemFailure("configured logging driver does not support reading")
+            raise NotImplementedYet("configured logging driver does not support reading")
         tty = container.config.tty
         query = LogQuery(
             stdout=options.stdout,

@@ -318,8 +318,7 @@ class ContainerService:
         if not self._runner.send(container, number):
             raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
         if number == 9:
-            if container.state.paused:
-                await self._runner.freeze(container, frozen=False)
+            await self._runner.thaw(container)
             async with asyncio.timeout(30):
                 await container.exited.wait()
 

@@ -20,7 +20,7 @@ import msgspec
 from sampan.clock import Clock
 from sampan.engine import launching, mounting
 from sampan.engine.registry import Container, Containers, Live
-from sampan.errors import EngineError, InvalidArgument, SystemFailure, Unavailable
+from sampan.errors import Conflict, EngineError, InvalidArgument, SystemFailure, Unavailable
 from sampan.events.bus import EventBus
 from sampan.linux import pidfd
 from sampan.runtime import cgroups, plan, recovery
@@ -444,11 +444,16 @@ class Runner:
             return False
         return True
 
+    async def thaw(self, container: Container) -> None:
+        """Let a paused container take signals; one that has just ended needs none. Raises SystemFailure."""
+        if container.state.paused:
+            with contextlib.suppress(Conflict):
+                await self.freeze(container, frozen=False)
+
     async def stop(self, container: Container, number: int, timeout: float | None) -> None:
         """Signal, wait timeout seconds (None: for ever), kill, wait. The container does not run afterwards."""
         self.containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
-        if container.state.paused:
-            await self.freeze(container, frozen=False)
+        await self.thaw(container)
         self.publish(container, "kill", {"signal": str(number)})
         self.send(container, number)
         try:
@@ -460,8 +465,7 @@ class Runner:
     async def kill(self, container: Container) -> None:
         """SIGKILL and wait for the end. Raises SystemFailure when the kernel does not let go in 30 s."""
         self.publish(container, "kill", {"signal": str(int(signals.SIGKILL))})
-        if container.state.paused:
-            await self.freeze(container, frozen=False)
+        await self.thaw(container)
         self.send(container, signals.SIGKILL)
         if container.host_config.pid_mode == "host":
             for pid in cgroups.processes(self.layout, self.paths.cgroup(container.id)):
@@ -478,15 +482,22 @@ class Runner:
         self.containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=False))
 
     async def hold(self, container: Container, *, frozen: bool) -> None:
-        """Freeze or thaw the processes for a moment; the container's state does not show it. Raises SystemFailure."""
+        """Freeze or thaw the processes for a moment; the container's state does not show it.
+
+        Raises Conflict when they have ended, SystemFailure.
+        """
         try:
             await asyncio.to_thread(cgroups.freeze, self.layout, self.paths.cgroup(container.id), frozen)
+        except FileNotFoundError as error:
+            raise Conflict(f"Container {container.id} is not running") from error
         except (OSError, TimeoutError) as error:
             raise SystemFailure(f"cannot {'pause' if frozen else 'unpause'} container {container.id}: {error}") from error
 
     async def freeze(self, container: Container, *, frozen: bool) -> None:
-        """Pause or go on. Raises SystemFailure."""
+        """Pause or go on. Raises Conflict when the container has just ended, SystemFailure."""
         await self.hold(container, frozen=frozen)
+        if not container.is_running:  # it ended meanwhile: its state must not say that it runs
+            raise Conflict(f"Container {container.id} is not running")
         state = msgspec.structs.replace(container.state, status="paused" if frozen else "running", paused=frozen)
         self.containers.set_state(container, state)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from sampan.errors import SystemFailure
+from sampan.errors import NotImplementedYet
 from sampan.logs.frames import Frame, Source, encode
 from sampan.logs.jsonfile import JsonFileSource
 from sampan.logs.lines import LineFilter, details_prefix
@@ -33,10 +33,10 @@ class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_log(settings: Mapping[str, Any]) -> Source:
-    """The log that settings describe. SystemFailure for driver none, in docker's words."""
+    """The log that settings describe. NotImplementedYet for driver none, in docker's words."""
     driver = settings["driver"]
     if driver == "none":
-        raise SystemFailure("configured logging driver does not support reading")
+        raise NotImplementedYet("configured logging driver does not support reading")
     if driver == "json-file":
         return JsonFileSource(settings["path"])
     return SegmentSource(settings["dir"])
