@@ -22,7 +22,9 @@ def make_client(options: Parsed) -> Client:
     context = options.str("context")
     if hosts and context:
         raise CliError("conflicting options: cannot specify both --host and --context")
-    name = context or ("" if hosts or os.environ.get("DOCKER_HOST") else os.environ.get("DOCKER_CONTEXT", ""))
+    name = context
+    if not (context or hosts or os.environ.get("DOCKER_HOST")):
+        name = os.environ.get("DOCKER_CONTEXT") or str(load_config(options).get("currentContext") or "")
     if name not in ("", "default"):
         import hashlib
 
@@ -43,7 +45,7 @@ def make_client(options: Parsed) -> Client:
 
 def _tls(options: Parsed) -> ssl.SSLContext | None:
     verify = options.bool("tlsverify")
-    if not (options.bool("tls") or verify or any(options.changed(name) for name in ("tlscacert", "tlscert", "tlskey"))):
+    if not (options.bool("tls") or verify or options.changed("tlsverify")):
         return None
     import ssl
 
@@ -53,8 +55,7 @@ def _tls(options: Parsed) -> ssl.SSLContext | None:
         if not verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if verify or os.path.exists(ca):
-            context.load_verify_locations(ca)
+        context.load_verify_locations(ca)
         if os.path.exists(cert) or options.changed("tlscert"):
             context.load_cert_chain(cert, key)
     except OSError as error:
@@ -63,26 +64,65 @@ def _tls(options: Parsed) -> ssl.SSLContext | None:
     return context
 
 
+_loaded: dict[str, dict[str, Any]] = {}
+
+
 def load_config(options: Parsed) -> dict[str, Any]:
     """config.json of the config directory; {} if there is none. A broken one is a warning in docker's words, not the end."""
     path = os.path.join(options.str("config"), "config.json")
+    if path not in _loaded:
+        _loaded[path] = _read_config(path)
+    return _loaded[path]
+
+
+def _read_config(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             raw = file.read()
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return {}
     except OSError as error:
-        import sys
-
-        sys.stderr.write(f"WARNING: Error loading config file: open {path}: {(error.strerror or '').lower()}\n")
-        return {}
+        return _without_config(f"loading config file: open {path}: {(error.strerror or '').lower()}")
     import json
 
     try:
         parsed = json.loads(raw)
-    except ValueError as error:
-        import sys
+    except ValueError:
+        from sampan.cli.gotext import json_error
 
-        sys.stderr.write(f"WARNING: Error parsing config file ({path}): {error}\n")
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
+        return _without_config(f"parsing config file ({path}): {json_error(raw)}")
+    if not isinstance(parsed, dict):
+        return _without_config(
+            f"parsing config file ({path}): json: cannot unmarshal {_kind(parsed)} into Go value of type configfile.ConfigFile"
+        )
+    for key, value in parsed.items():
+        if key in _STRINGS and not isinstance(value, str) and value is not None:
+            problem = f"json: cannot unmarshal {_kind(value)} into Go struct field ConfigFile.{key} of type string"
+            return _without_config(f"parsing config file ({path}): {problem}")
+    return parsed
+
+
+_STRINGS = (
+    "psFormat",
+    "imagesFormat",
+    "networksFormat",
+    "pluginsFormat",
+    "volumesFormat",
+    "statsFormat",
+    "detachKeys",
+    "credsStore",
+    "currentContext",
+)
+
+
+def _kind(value: object) -> str:
+    """What Go calls a JSON value."""
+    names = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def _without_config(problem: str) -> dict[str, Any]:
+    import sys
+
+    sys.stderr.write(f"WARNING: Error {problem}\n")
+    return {}

@@ -307,8 +307,10 @@ def _profile(path: str) -> str:
         raise ValueError(f"opening seccomp profile ({path}) failed: open {path}: {(error.strerror or '').lower()}") from None
     try:
         return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
-    except ValueError as error:
-        raise ValueError(f"compacting json for seccomp profile ({path}) failed: {error}") from None
+    except ValueError:
+        from sampan.cli.gotext import json_error
+
+        raise ValueError(f"compacting json for seccomp profile ({path}) failed: {json_error(text.encode())}") from None
 
 
 def _volumes(given: list[str]) -> tuple[list[str] | None, dict[str, Any]]:

@@ -89,17 +89,18 @@ class Host:
         self.address: tuple[str, int] = ("", 0)
         if scheme == "unix":
             self.path = rest or "/run/sampan/sampan.sock"
-        elif scheme in ("tcp", "http", "https"):
+        elif scheme == "tcp":
             where, slash, base = rest.partition("/")
             self.base = f"/{base}".rstrip("/") if slash else ""
             host, colon, port = where.rpartition(":")
             if not colon or "]" in port:
                 host, port = where, "2376" if tls else "2375"
             if not port.isdigit():
-                raise CliError(f"Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {text}")
+                problem = f'parse "{self.text}": invalid port ":{port}" after host'
+                raise CliError(f"Failed to initialize: unable to resolve docker endpoint: {problem}")
             self.address = (host.strip("[]") or "localhost", int(port))
-            if not colon or "]" in port:
-                self.text += f":{port}"
+            if not colon or "]" in port or not host:
+                self.text = f"tcp://{host or 'localhost'}:{port}{self.base}"
         elif scheme in ("ssh", "npipe", "fd"):
             raise CliError(f"Failed to initialize: unable to resolve docker endpoint: {scheme}:// hosts are not supported by sampan")
         else:
@@ -121,6 +122,12 @@ class Host:
             raise ConnectError(
                 f"permission denied while trying to connect to the Docker daemon socket at {self.text}: "
                 f"dial unix {self.path}: connect: permission denied\n{_group_hint(self.path)}".rstrip()
+            ) from None
+        except socket.gaierror:
+            scheme = "https" if self.tls else "http"
+            where = f"{self.address[0]}:{self.address[1]}{self.base}"
+            raise ConnectError(
+                f'error during connect: Get "{scheme}://{where}": dial tcp: lookup {self.address[0]}: no such host'
             ) from None
         except OSError as error:
             if self.tls is not None and not isinstance(error, ConnectionError):

@@ -24,6 +24,7 @@ from sampan.cli.http import CliError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TextIO
 
     from sampan.cli.http import Client, Pending
 
@@ -136,7 +137,7 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
     Flag("debug", "D", "bool", False, "Enable debug mode"),
     Flag("host", "H", "list", (), "Daemon socket to connect to"),
     Flag("log-level", "l", "string", "info", 'Set the logging level ("debug", "info", "warn", "error", "fatal")'),
-    Flag("tls", "", "bool", False, "Use TLS; implied by --tlsverify"),
+    Flag("tls", "", "bool", bool(os.environ.get("DOCKER_TLS")), "Use TLS; implied by --tlsverify"),
     Flag("tlscacert", "", "string", os.path.join(_CERTS, "ca.pem"), "Trust certs signed only by this CA"),
     Flag("tlscert", "", "string", os.path.join(_CERTS, "cert.pem"), "Path to TLS certificate file"),
     Flag("tlskey", "", "string", os.path.join(_CERTS, "key.pem"), "Path to TLS key file"),
@@ -261,7 +262,7 @@ def load(path: str) -> tuple[Command, object]:
 
 def usage_line(path: str, spec: Command) -> str:
     """`sampan rm [OPTIONS] CONTAINER [CONTAINER...]`."""
-    return f"{PROGRAM} {path} {spec.use}".rstrip()
+    return f"{PROGRAM} {ALIASES.get(path, path)} {spec.use}".rstrip()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -313,6 +314,8 @@ def _find(rest: Sequence[str]) -> tuple[str, int]:
     name = rest[0]
     if name not in GROUPS:
         if name not in COMMANDS:
+            if any(word in ("--help", "-h") for word in rest[1:]):
+                raise CliError("", _help([], ""))
             raise CliError(f"{PROGRAM}: unknown command: {PROGRAM} {name}\n\nRun '{PROGRAM} --help' for more information")
         return name, 1
     words = 1
@@ -328,7 +331,8 @@ def _find(rest: Sequence[str]) -> tuple[str, int]:
     if parsed.args and not parsed.help:
         see = f"Usage:  {PROGRAM} {name}\n\nRun '{PROGRAM} {name} --help' for more information"
         raise CliError(f"{PROGRAM}: unknown command: {PROGRAM} {name} {parsed.args[0]}\n\n{see}")
-    raise CliError("", _help([name], parsed.help))
+    # what was asked for goes to stdout; the reminder that a command is missing goes to stderr
+    raise CliError("", _help([name], parsed.help, sys.stdout if parsed.help else sys.stderr))
 
 
 def _run(ctx: Context, path: str, argv: Sequence[str]) -> int:
@@ -391,24 +395,25 @@ def _check_count(command: str, line: str, spec: Command, count: int) -> None:
     raise CliError(f"{PROGRAM}: '{command}' {text}\n\nUsage:  {line}\n\n{see} '{command} --help' for more information")
 
 
-def _help(words: Sequence[str], how: str) -> int:
+def _help(words: Sequence[str], how: str, out: TextIO | None = None) -> int:
     from sampan.cli import help as texts
 
     if how == "h":
-        Context.print("Flag shorthand -h has been deprecated, use --help")
-    sys.stdout.write(texts.text(list(words)))
-    sys.stdout.flush()
+        old = "Flag shorthand -h has been deprecated, use --help"
+        Context.print(old) if words else Context.error(old)
+    out = out or sys.stdout
+    out.write(texts.text(list(words)))
+    out.flush()
     return 0
 
 
 def _help_command(words: Sequence[str]) -> int:
     known = [word for word in words if not word.startswith("-")]
-    path = " ".join(known[:2])
-    if path in COMMANDS or path in ALIASES or path in GROUPS or not known:
-        return _help(known[:2], "")
-    if known[0] in COMMANDS or known[0] in GROUPS:
-        return _help(known[:1], "")
-    raise CliError(f"unknown help topic: {' '.join(words)}")
+    path = " ".join(known)
+    if not known or path in COMMANDS or path in ALIASES or path in GROUPS:
+        return _help(known, "")
+    topic = known[-1] if known[0] in COMMANDS or known[0] in GROUPS else " ".join(words)
+    raise CliError(f"unknown help topic: {topic}")
 
 
 def _open_standard_streams() -> None:
@@ -434,15 +439,26 @@ def entry() -> None:
         code = main(sys.argv[1:])
         sys.stdout.flush()
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        code = _output_failed(error)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    os._exit(code)
+
+
+def _output_failed(error: OSError) -> int:
+    """What is done when stdout cannot be written; what has nothing to do with it is raised again."""
+    if isinstance(error, BrokenPipeError):
         # what a Go program does when its stdout is gone: die of SIGPIPE
         import signal
 
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
-    os._exit(code)
+    if error.filename is not None or error.errno is None:
+        raise error
+    sys.stderr.write(f"write /dev/stdout: {(error.strerror or '').lower()}\n")
+    sys.stderr.flush()
+    return 1
 
 
 if __name__ == "__main__":

@@ -358,7 +358,8 @@ def read_key_values(files: list[str], given: list[str], *, environment: bool) ->
             with open(path, "rb") as file:
                 raw = file.read()
         except OSError as error:
-            raise ValueError(f"open {path}: {(error.strerror or '').lower()}") from None
+            text = (error.strerror or "").lower()
+            raise ValueError(f"invalid env file ({path}): read {path}: {text}" if os.path.isdir(path) else f"open {path}: {text}") from None
         try:
             lines += _key_values(raw, environment)
         except ValueError as error:

@@ -33,3 +33,23 @@ def test_without_a_command_the_program_explains_itself(capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert out.startswith("Usage:  sampan [OPTIONS] COMMAND\n")
     assert "  run         Create and run a new container from an image\n" in out
+
+
+def test_an_alias_is_shown_by_its_proper_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["container", "list", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("Usage:  sampan container ls [OPTIONS]\n")
+
+
+def test_a_group_without_a_command_reminds_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["container"]) == 0
+    reminder = capsys.readouterr()
+    assert main(["container", "--help"]) == 0
+    asked = capsys.readouterr()
+    assert (reminder.out, asked.err) == ("", "")
+    assert reminder.err == asked.out
+    assert asked.out.startswith("Usage:  sampan container COMMAND\n")
+
+
+def test_help_of_an_unknown_command_is_the_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nope", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("Usage:  sampan [OPTIONS] COMMAND\n")

@@ -7,7 +7,7 @@ from sampan.cli.format.quoting import byte_len, go_quote
 LEFT, RIGHT = "{{", "}}"
 _SPACE = " \t\r\n"
 KEYWORDS = (".", "block", "break", "continue", "define", "else", "end", "if", "range", "nil", "template", "with")
-_TERMINATORS = " \t\r\n.,|:)(}"
+_TERMINATORS = " \t\r\n.,|:)("
 
 
 class TemplateError(Exception):
@@ -214,7 +214,7 @@ class Lexer:
 
     def _at_end(self) -> bool:
         char = self._peek()
-        return not char or char in _TERMINATORS
+        return not char or char in _TERMINATORS or self.text.startswith(RIGHT, self.pos)
 
     def _field(self, kind: str) -> Token:
         if self._at_end():

@@ -11,6 +11,7 @@ from sampan.runtime.logframe import HEADER, MARKER, TRAILER, Position
 
 JSON_LINE = 16 * 1024
 """Docker splits longer lines (moby daemon/logger/copier.go, defaultBufSize)."""
+DROPPED = b"[sampan: %d bytes of output were dropped: the log's disk was full]\n"
 BUFFER_SIZE, BUFFER_FILES = 4 << 20, 3
 """The segments of drivers none and json-file keep only what attached readers may still need."""
 
@@ -88,8 +89,7 @@ class SegmentWriter:
 
     def _tell_dropped(self, now: int) -> bool:
         if self.dropped:
-            text = f"[sampan: {self.dropped} bytes of output were dropped: the log's disk was full]\n".encode()
-            if not self._write(MARKER, text, now):
+            if not self._write(MARKER, DROPPED % self.dropped, now):
                 return False
             self.dropped = 0
         return True
@@ -210,6 +210,7 @@ class JsonFileWriter:
         self.path, self.max_size, self.max_file = path, max_size, max(1, max_file)
         self.attrs = f'"attrs":{attrs},' if attrs else ""
         self.partial: dict[int, bytes] = {}
+        self.dropped = 0
         self.fd = -1
         with contextlib.suppress(OSError):
             self._open()
@@ -219,7 +220,7 @@ class JsonFileWriter:
         self.size = os.fstat(self.fd).st_size
 
     def append(self, stream: int, data: bytes, now: int) -> None:
-        """Write the whole lines there are now. A failing disk loses them here; the segments say what was dropped."""
+        """Write the whole lines there are now. On a full or broken disk they are counted, and an entry says so once there is room."""
         lines = (self.partial.pop(stream, b"") + data).split(b"\n")
         rest = lines.pop()
         entries = [line + b"\n" for line in lines]
@@ -237,16 +238,22 @@ class JsonFileWriter:
         stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
         name = "stderr" if stream == logframe.STDERR else "stdout"
         text = bytearray()
-        for entry in entries:
+        notice = [DROPPED % self.dropped] if self.dropped else []
+        for entry in [*notice, *entries]:
             for start in range(0, len(entry), JSON_LINE):
                 piece = entry[start : start + JSON_LINE].decode("utf-8", "surrogateescape").translate(_ESCAPES)
                 text += f'{{"log":"{piece}","stream":"{name}",{self.attrs}"time":"{stamp}"}}\n'.encode()
         try:
             if self.fd < 0 or 0 < self.max_size <= self.size:
                 self._rotate()
-            self.size += os.write(self.fd, text)
+            if os.write(self.fd, text) == len(text):
+                self.size += len(text)
+                self.dropped = 0
+                return
+            os.ftruncate(self.fd, self.size)  # half an entry is no JSON
         except OSError:
             pass
+        self.dropped += sum(map(len, entries))
 
     def _rotate(self) -> None:
         if self.fd >= 0:

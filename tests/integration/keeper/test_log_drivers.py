@@ -1,0 +1,44 @@
+"""The contract of the log drivers, run on each through the real keeper."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contracts.log_drivers import ReadableContract, UnreadableContract
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True, timeout=10)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)
+
+
+class TestLocal(ReadableContract):
+    driver, exact = "local", True
+
+    def belongs(self, path: Path) -> bool:
+        return path.suffix == ".seg"
+
+
+class TestJsonFile(ReadableContract):
+    driver, exact = "json-file", False
+
+    def belongs(self, path: Path) -> bool:
+        return ".json" in path.name
+
+    def check_after_kills(self, got: list[int], count: int) -> None:
+        """What a kill -9 finds between the pipe and the file is lost: at the most a pipe's content and a line each time, never order."""
+        assert got == sorted(set(got))
+        assert count - len(got) < 3 * (65536 + 16384) // 10 + 3
+
+
+class TestNone(UnreadableContract):
+    driver = "none"
