@@ -133,8 +133,9 @@ def differences(engine: Engine, before: dict[str, object]) -> dict[str, object]:
     for key, old in before.items():
         new = after[key]
         if isinstance(old, list) and isinstance(new, list):
-            if set(new) - set(old) or set(old) - set(new):
-                found[key] = {"more": sorted(set(new) - set(old)), "fewer": sorted(set(old) - set(new))}
+            more, fewer = set(new) - set(old), {item for item in set(old) - set(new) if "/trash/" not in item}  # emptied meanwhile
+            if more or fewer:
+                found[key] = {"more": sorted(more), "fewer": sorted(fewer)}
         elif isinstance(old, int) and isinstance(new, int) and new > old + (SPARE_MB if key == "memory" else 0):
             found[key] = (old, new)
     return found
