@@ -1,7 +1,7 @@
 """What a log is to its readers: batches of (stream, nanoseconds, data), and the wire form of docker's multiplexed streams."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from sampan.runtime.logframe import STDERR, STDOUT
@@ -19,8 +19,11 @@ class Source(Protocol):
     def read(self) -> list[Frame]:
         """The next frames, about 1 MiB of them; [] when there are none now."""
 
-    def seek_tail(self, count: int) -> int:
-        """Go to a place from which the last count lines are complete; returns how many lines to skip from there."""
+    def seek_tail(self, count: int) -> Mapping[int, int]:
+        """Go to a place from which the last count lines are complete; returns how many lines of each stream to skip from there.
+
+        A line stands where its last byte is: an unfinished one where it last grew.
+        """
 
     def close(self) -> None:
         """Give descriptors back."""

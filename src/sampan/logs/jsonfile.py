@@ -4,11 +4,13 @@ import calendar
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 
 import msgspec
 
 from sampan.logs.frames import Frame
+from sampan.logs.lines import Skip, TailCount
 from sampan.runtime.logframe import STDERR, STDOUT
 
 BLOCK = 1 << 20
@@ -119,8 +121,8 @@ class JsonFileSource:
             os.lseek(fd, 0, os.SEEK_SET)
             self._rest = b""
 
-    def seek_tail(self, count: int) -> int:
-        """Read the current file's end in growing pieces; where that does not suffice, everything."""
+    def seek_tail(self, count: int) -> Skip:
+        """See frames.Source: read the current file's end in growing pieces; where that does not suffice, everything, twice."""
         if self._fds:
             fd = self._fds[-1]
             size = os.fstat(fd).st_size
@@ -129,40 +131,46 @@ class JsonFileSource:
                 start = size - span
                 lines = os.pread(fd, span, start).split(b"\n")
                 start += len(lines[0]) + 1
-                total, safe = _count(decode(lines[1:-1]), count)
-                if safe:
+                tail = TailCount(count)
+                for stream, _, data in reversed(decode(lines[1:-1])):
+                    tail.add(stream, data)
+                if tail.begun:
                     for older in self._fds[:-1]:
                         os.close(older)
                     self._fds = [fd]
                     os.lseek(fd, start, os.SEEK_SET)
-                    return max(0, total - count)
+                    return tail.skip()
                 span *= 4
-        total = 0
-        frames: list[Frame] = []
-        state: set[int] = set()
+        return self._skip_of_all(count)
+
+    def _skip_of_all(self, count: int) -> Skip:
+        total, last = 0, {}
+        for place, (stream, _, data) in enumerate(self._from_start()):
+            total += data.count(b"\n")
+            last[stream] = (place, not data.endswith(b"\n"))
+        unwanted = total + sum(unfinished for _, unfinished in last.values()) - count
+        skip: dict[int, int] = {}
+        for place, (stream, _, data) in enumerate(self._from_start()):
+            if unwanted <= 0:
+                break
+            lines = min(data.count(b"\n") + (last.get(stream) == (place, True)), unwanted)
+            skip[stream] = skip.get(stream, 0) + lines
+            unwanted -= lines
+        self._restart()
+        return skip
+
+    def _from_start(self) -> Iterator[Frame]:
+        self._restart()
         while frames := self.read():
-            for stream, _, data in frames:
-                total += data.count(b"\n")
-                (state.discard if data.endswith(b"\n") else state.add)(stream)
+            yield from frames
+
+    def _restart(self) -> None:
         self.close()
         self._rest = b""
         self._open_all()
-        return max(0, total + len(state) - count)
 
     def close(self) -> None:
         """Close the files."""
         for fd in self._fds:
             os.close(fd)
         self._fds = []
-
-
-def _count(frames: list[Frame], count: int) -> tuple[int, bool]:
-    """(lines that end in frames, whether the last count of them certainly begin there too)"""
-    ends: list[int] = []
-    unfinished: set[int] = set()
-    for stream, _, data in frames:
-        ends += [stream] * data.count(b"\n")
-        (unfinished.discard if data.endswith(b"\n") else unfinished.add)(stream)
-    ends += sorted(unfinished)
-    first = {stream: ends.index(stream) for stream in set(ends)}
-    return len(ends), len(ends) > count and all(at < len(ends) - count for at in first.values())

@@ -65,7 +65,7 @@ async def read_log(source: Source, query: LogQuery, wakeup: Wakeup | None = None
 
 
 def _line_filter(source: Source, query: LogQuery) -> LineFilter | None:
-    skip = source.seek_tail(query.tail) if query.tail >= 0 else 0
+    skip = source.seek_tail(query.tail) if query.tail >= 0 else {}
     prefix = details_prefix(query.details) if query.details is not None else b""
     if query.tail < 0 and not (query.since or query.until or query.timestamps or prefix):
         return None

@@ -5,6 +5,7 @@ import mmap
 import os
 
 from sampan.logs.frames import Frame
+from sampan.logs.lines import Skip, TailCount
 from sampan.runtime import logframe
 from sampan.runtime.logframe import HEADER, MARKER, OVERHEAD, TRAILER, Position
 
@@ -92,8 +93,8 @@ class SegmentSource:
             self.position = (following[0], 0)
         return True
 
-    def seek_tail(self, count: int) -> int:
-        """Walk backwards until the last count lines are complete. A line is counted where it ends; unfinished ones come last."""
+    def seek_tail(self, count: int) -> Skip:
+        """See frames.Source: walk backwards until the last count lines are complete."""
         walk = _Walk(count)
         numbers = logframe.segments(self.directory)
         self.close()
@@ -109,7 +110,7 @@ class SegmentSource:
             self.position = (number, offset)
             if walk.done:
                 break
-        return max(0, walk.lines - count)
+        return walk.tail.skip()
 
     def close(self) -> None:
         """Close the segment."""
@@ -122,13 +123,10 @@ class _Walk:
     """State of a walk backwards over frames."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
-        self.lines = 0
+        self.tail = TailCount(count)
         self.done = False
         self._enough_at = -1
         self._walked = 0
-        self._earliest: dict[int, int] = {}
-        """Of each stream: how many lines end from the earliest one known to it up to the log's end, that one included."""
 
     def segment(self, fd: int) -> int:
         """Walk over one segment from its end; returns the offset reached."""
@@ -148,17 +146,7 @@ class _Walk:
 
     def _frame(self, stream: int, data: bytes) -> None:
         self._walked += len(data)
-        newlines = data.count(b"\n")
-        if stream not in self._earliest and not data.endswith(b"\n"):
-            newlines += 1
-        if newlines:
-            self.lines += newlines
-            self._earliest[stream] = self.lines
-        if self.lines > self.count and self._enough_at < 0:
+        self.tail.add(stream, data)
+        if self.tail.lines > self.tail.count and self._enough_at < 0:
             self._enough_at = self._walked
-        # The first line to end in what was walked may have begun before it: done once no such line is among those wanted.
-        open_starts = any(at <= self.count for at in self._earliest.values())
-        if self._enough_at >= 0 and (not open_starts or self._walked - self._enough_at > LINE_LOOKBACK):
-            self.done = True
-        if self.count == 0:
-            self.done = True
+        self.done = not self.tail.count or self.tail.begun or 0 <= self._enough_at < self._walked - LINE_LOOKBACK

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.logs import options
 from sampan.logs.frames import Frame, encode
+from sampan.logs.lines import LINE_LIMIT, LineFilter
 from sampan.logs.reader import LogQuery, open_log, read_log
 from sampan.logs.segments import SegmentSource
 from sampan.runtime import logframe
@@ -191,3 +192,15 @@ def test_settings_have_dockers_defaults() -> None:
     assert (made["max_size"], made["max_file"], made["dir"], made["path"]) == (20 << 20, 5, "/c/id/log", "")
     made = options.log_settings("json-file", {"max-size": "10m", "max-file": "3"}, "id", "/c/id")
     assert (made["max_size"], made["max_file"], made["path"]) == (10 << 20, 3, "/c/id/id-json.log")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_line_that_does_not_end_is_passed_on_without_being_kept(wanted: bool) -> None:
+    lines = LineFilter(skip={1: 0 if wanted else 1}, prefix=b"k=v ")
+    piece = b"x" * (LINE_LIMIT // 4)
+    out = [frame for now in range(12) for frame in lines.feed([(1, now, piece), (2, now, b"short\n")])]
+    out += lines.feed([(1, 12, b"end\nnext\n")]) + lines.finish()
+    long = b"".join(data for stream, _, data in out if stream == 1)
+    assert long == (b"k=v " + piece * 12 + b"end\n" if wanted else b"") + b"k=v next\n"
+    assert [data for stream, _, data in out if stream == 2] == [b"k=v short\n"] * 12
+    assert max(len(data) for _, _, data in out) <= LINE_LIMIT + 2 * len(piece)
