@@ -58,7 +58,7 @@ class LogDriverContract:
         """Run a writer to its end; the keeper has all of its output."""
         process = rig.write("a", script, log)
         assert process.wait(60) == 0
-        rig.keeper.event("drained", "a")
+        rig.keeper.drained("a")
 
     def test_the_writer_is_never_held_up_by_a_full_disk(self, rig: Any, small_disk: Path) -> None:
         self.written(rig, "import os\nfor _ in range(64): os.write(1, b'x' * 65535 + b'\\n')", self.settings(rig, f"{small_disk.name}/log"))
@@ -71,7 +71,7 @@ class LogDriverContract:
             rig.kill_keeper()
             rig.start_keeper()
         assert process.wait(100) == 0
-        rig.keeper.event("drained", "a")
+        rig.keeper.drained("a")
 
     def test_attach_gets_every_byte(self, rig: Any) -> None:
         log = self.settings(rig)
@@ -226,7 +226,7 @@ class ReadableContract(LogDriverContract):
         time.sleep(0.3)
         process.kill()
         process.wait(10)
-        rig.keeper.event("drained", "a")
+        rig.keeper.drained("a")
         got = numbers(read(log))
         assert len(got) > 10
         assert got == list(range(len(got)))
@@ -239,7 +239,7 @@ class ReadableContract(LogDriverContract):
             rig.kill_keeper()
             rig.start_keeper()
         assert process.wait(100) == 0
-        rig.keeper.event("drained", "a")
+        rig.keeper.drained("a")
         self.check_after_kills(numbers_or_torn(read(log)), 300_000)
 
     def check_after_kills(self, got: list[int], count: int) -> None:

@@ -65,6 +65,12 @@ class Wire:
                     return known  # type: ignore[no-any-return]
             self.events.append(self.receive(timeout))
 
+    def drained(self, key: str, timeout: float = 60) -> None:
+        """Wait until all output is in the log: a new keeper may have said so before we were there to hear it."""
+        streams = self.request({"op": "hello", "role": "sampand"})["streams"]
+        if not any(stream["key"] == key and stream["drained"] for stream in streams):
+            self.event("drained", key, timeout)
+
 
 class Rig:
     """Keeper, supervisor and the writers of a test."""

@@ -34,7 +34,7 @@ def numbers(count: int) -> bytes:
 def test_output_is_logged_and_drained(rig: Any, driver: str) -> None:
     log = rig.log("a", driver=driver, max_size=0 if driver == "json-file" else 1 << 20, max_file=100)
     rig.write("a", "import os; os.write(2, b'err\\n'); os.write(1, b'out\\n' * 100000); os.write(1, b'no newline')", log)
-    rig.keeper.event("drained", "a")
+    rig.keeper.drained("a")
     data = read_all(log)
     assert data.replace(b"err\n", b"", 1) == b"out\n" * 100000 + b"no newline"
     assert read_all(log, tail=2) == b"out\nno newline"
@@ -89,7 +89,7 @@ def test_a_full_disk_drops_with_a_count_and_never_blocks(rig: Any, tmp_path: Pat
         script = f"import os; os.write(1, b'x' * (4 << 20)); os.unlink({str(ballast)!r}); os.write(1, b'again\\n')"
         ballast.write_bytes(b"b" * (1 << 20))
         rig.write("f", script, log)
-        rig.keeper.event("drained", "f")
+        rig.keeper.drained("f")
         data = read_all(log)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)
