@@ -43,7 +43,9 @@ def fresh(scratch: Path) -> Path:
 # trees on disk, archived and extracted by GNU tar
 
 contents = st.one_of(st.binary(max_size=2000), st.integers(0, 20).map(lambda n: b"x" * (n * 512)))
-file_names = st.binary(min_size=1, max_size=120).filter(lambda name: not set(name) & {0, 47} and name not in (b".", b".."))
+file_names = st.binary(min_size=1, max_size=120).filter(
+    lambda name: not set(name) & {0, 47} and name not in (b".", b"..") and not name.startswith(b".wh.")  # a whiteout is a file to GNU tar
+)
 times = st.integers(-(2**31) * 10**9 + 1, 2**32 * 10**9)
 plain_modes = st.integers(0, 0o7777)
 xattrs = st.dictionaries(st.sampled_from(["user.a", "user.long.name", "trusted.t"]), st.binary(max_size=300), max_size=2)

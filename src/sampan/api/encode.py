@@ -95,7 +95,7 @@ def system_info(info: SystemInfo, version: Version) -> bytes:
         for commit in ("ContainerdCommit", "RuncCommit", "InitCommit"):
             if value[commit]["ID"]:
                 value[commit]["Expected"] = value[commit]["ID"]
-        for kind in ("CIDRs", "Hostnames"):
+        for kind in ("CIDRs", "Hostnames") if value["RegistryConfig"] else ():
             value["RegistryConfig"][f"AllowNondistributableArtifacts{kind}"] = None
     if version < (1, 42):
         value["KernelMemory"] = info.memory_limit

@@ -15,6 +15,7 @@ import shlex
 import stat
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,13 +72,21 @@ def expect(output: str, expected: str, what: str) -> None:
     assert pattern(expected).fullmatch(squeezed(output)), f"{what}\nexpected:\n{expected}\ngot:\n{output}"
 
 
+@pytest.fixture(scope="module")
+def new_engine(make_engine: Callable[..., Engine]) -> Engine:
+    """One without images, as it is after quickstart."""
+    engine = make_engine()
+    engine.start()
+    return engine
+
+
 @pytest.fixture
-def environment(engine: Engine, tmp_path: Path) -> dict[str, str]:
+def environment(new_engine: Engine, tmp_path: Path) -> dict[str, str]:
     """The environment of a user's shell: `sampan` on PATH, talking to the test's engine."""
     program = tmp_path / "sampan"
     program.write_text(f'#!/bin/sh\nexec {shlex.join(CLI)} "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return {**engine.environment(), "PATH": f"{tmp_path}:{os.environ['PATH']}", "TERM": "xterm", "LC_ALL": "C.UTF-8", "no_proxy": "*"}
+    return {**new_engine.environment(), "PATH": f"{tmp_path}:{os.environ['PATH']}", "TERM": "xterm", "LC_ALL": "C.UTF-8", "no_proxy": "*"}
 
 
 def run_console(block: str, environment: dict[str, str]) -> None:

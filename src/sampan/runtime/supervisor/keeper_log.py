@@ -212,6 +212,7 @@ class JsonFileWriter:
         self.partial: dict[int, bytes] = {}
         self.dropped = 0
         self.fd = -1
+        self.size = 0
         with contextlib.suppress(OSError):
             self._open()
 
@@ -232,17 +233,27 @@ class JsonFileWriter:
         self._write(stream, entries, now)
 
     def _write(self, stream: int, entries: list[bytes], now: int) -> None:
-        if not entries:
-            return
+        """Entries of one time, rotating between them where a file is full."""
         seconds, fraction = divmod(now, 1_000_000_000)
         stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
         name = "stderr" if stream == logframe.STDERR else "stdout"
-        text = bytearray()
-        notice = [DROPPED % self.dropped] if self.dropped else []
-        for entry in [*notice, *entries]:
+        end = f'","stream":"{name}",{self.attrs}"time":"{stamp}"}}\n'
+        text, length = bytearray(), 0
+        for entry in entries:
             for start in range(0, len(entry), JSON_LINE):
                 piece = entry[start : start + JSON_LINE].decode("utf-8", "surrogateescape").translate(_ESCAPES)
-                text += f'{{"log":"{piece}","stream":"{name}",{self.attrs}"time":"{stamp}"}}\n'.encode()
+                text += f'{{"log":"{piece}{end}'.encode()
+            length += len(entry)
+            if 0 < self.max_size <= self.size + len(text):
+                self._flush(text, length, end)
+                text, length = bytearray(), 0
+        if text:
+            self._flush(text, length, end)
+
+    def _flush(self, text: bytearray, length: int, end: str) -> None:
+        """Write whole entries, which stand for length bytes of output."""
+        if self.dropped:
+            text[:0] = f'{{"log":"{(DROPPED % self.dropped).decode().strip()}\\n{end}'.encode()
         try:
             if self.fd < 0 or 0 < self.max_size <= self.size:
                 self._rotate()
@@ -253,7 +264,7 @@ class JsonFileWriter:
             os.ftruncate(self.fd, self.size)  # half an entry is no JSON
         except OSError:
             pass
-        self.dropped += sum(map(len, entries))
+        self.dropped += length
 
     def _rotate(self) -> None:
         if self.fd >= 0:
