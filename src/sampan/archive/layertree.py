@@ -334,6 +334,7 @@ def _set_xattrs(node: Node, xattrs: dict[bytes, bytes]) -> None:
             continue
         if key in _ACLS:
             if stat.S_ISLNK(node.mode):
+                _acl_entries(value)  # read first, then not supported
                 continue
             kept = _check_acl(value) if key == _ACLS[0] else _check_acl(value) or len(value) > 4
             if key == _ACLS[1] and kept and not stat.S_ISDIR(node.mode):
@@ -358,27 +359,34 @@ def _set_xattrs(node: Node, xattrs: dict[bytes, bytes]) -> None:
         raise OSError(errno.ENOSPC, "")
 
 
+def _acl_entries(value: bytes) -> list[tuple[int, int, int]]:
+    """(tag, permissions, ID) of each entry. Raises OSError for what posix_acl_from_xattr refuses."""
+    entries = list(_ACL_ENTRY.iter_unpack(value[4:])) if len(value) % 8 == 4 else [(0, 0, 0)]
+    named = (_ACL_USER, _ACL_GROUP)
+    known = all(tag in _ACL_TAGS and not (tag in named and number == 0xFFFFFFFF) for tag, _, number in entries)
+    if value[:4] != b"\2\0\0\0" or not known:
+        raise OSError(errno.EINVAL, "")
+    return entries
+
+
 def _check_acl(value: bytes) -> bool:
     """Whether the kernel would keep an ACL: not an empty one, nor one that says no more than a mode. Raises OSError for a wrong one.
 
-    As posix_acl_from_xattr and posix_acl_valid do: with a wrong one every access to the file would fail.
+    As posix_acl_valid: with a wrong one every access to the file would fail.
     """
-    entries = [_ACL_ENTRY.unpack_from(value, at) for at in range(4, len(value) - 7, 8)]
+    entries = _acl_entries(value)
     tags = [tag for tag, _, _ in entries]
     named = any(tag in (_ACL_USER, _ACL_GROUP) for tag in tags)
     valid = (
-        len(value) % 8 == 4
-        and value[:4] == b"\2\0\0\0"
-        and all(tag in _ACL_TAGS and perm <= 7 for tag, perm, _ in entries)
+        all(perm <= 7 for _, perm, _ in entries)
         and tags == sorted(tags)
-        and not any(number == 0xFFFFFFFF for tag, _, number in entries if tag in (_ACL_USER, _ACL_GROUP))
         and [tag for tag in tags if tag in _ACL_ONCE] == (_ACL_ONCE if entries else [])
         and tags.count(_ACL_MASK) <= 1
         and (not named or _ACL_MASK in tags)
     )
     if not valid:
         raise OSError(errno.EINVAL, "")
-    return bool(entries) and len(entries) > len(_ACL_ONCE)
+    return len(entries) > len(_ACL_ONCE)
 
 
 def _acl_with_mode(value: bytes, mode: int) -> bytes:
