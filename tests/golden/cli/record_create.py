@@ -2,8 +2,7 @@
 
     python tests/golden/cli/record_create.py [DOCKER]
 
-A stub daemon (API 1.50 and 1.41) answers pings and creates; nothing is run. The golden file keeps, for every command line, API version,
-query
+A stub daemon (API 1.50 and 1.41) answers pings and creates; nothing is run. The golden file keeps, for every command line, API version, query
 and body of POST /containers/create.
 """
 
@@ -11,17 +10,24 @@ import http.server
 import json
 import os
 import random
+import shlex
 import socketserver
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "create_bodies.json"
 CASES = HERE / "create_cases.txt"
+FILES = HERE / "files"
+"""The working directory of the client."""
+HOST = {"FROM_HOST": "here"}
+"""What the client's environment has for `-e NAME`."""
 
 
 class Stub(http.server.BaseHTTPRequestHandler):
@@ -29,7 +35,7 @@ class Stub(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     version = "1.50"
-    seen: list[dict[str, Any]]
+    seen: ClassVar[list[dict[str, Any]]] = []
 
     def _answer(self, body: bytes, status: int = 200) -> None:
         self.send_response(status)
@@ -64,6 +70,22 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
 
+@contextmanager
+def serving(path: Path, handler: type[Stub]) -> Iterator[None]:
+    """A stub daemon on a socket, while this lasts."""
+    with Server(str(path), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+def said(stderr: str) -> str:
+    """A client's message without the usage after it."""
+    return stderr.split("\n\nRun '")[0].split("\n\nUsage:")[0].strip()
+
+
 def cases() -> list[tuple[str, str]]:
     """(API version, arguments) of every line of create_cases.txt; a line may start with `@1.41 `."""
     found = []
@@ -83,35 +105,24 @@ def combined(lines: list[str], count: int) -> list[str]:
 
 def send(command: list[str], arguments: str, version: str, folder: Path) -> dict[str, Any]:
     """Run one `create` of a client against a stub; what it sent, or its exit code and message if it sent nothing."""
-    import shlex
-
     path = folder / "stub.sock"
     path.unlink(missing_ok=True)
     handler = type("Handler", (Stub,), {"version": version, "seen": []})
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "DOCKER_HOST": f"unix://{path}",
-        "FROM_HOST": "here",
-    }
-    with Server(str(path), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        try:
-            done = subprocess.run(
-                [*command, "create", *shlex.split(arguments)],
-                env=environment,
-                cwd=HERE / "files",
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=False,
-            )
-        finally:
-            server.shutdown()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "DOCKER_HOST": f"unix://{path}", **HOST}
+    with serving(path, handler):
+        done = subprocess.run(
+            [*command, "create", *shlex.split(arguments)],
+            env=environment,
+            cwd=FILES,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
     if handler.seen:
         sent: dict[str, Any] = json.loads(json.dumps(handler.seen[-1]).replace(str(path), "/stub.sock"))
         return sent
-    return {"code": done.returncode, "message": done.stderr.split("\n\nRun '")[0].split("\n\nUsage:")[0].strip()}
+    return {"code": done.returncode, "message": said(done.stderr)}
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.cli.flags import Command, Flag, Parsed
-from sampan.cli.http import CliError
+from sampan.cli.commands import stop
+from sampan.cli.flags import Command, Parsed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,26 +15,11 @@ SPEC = Command(
     min_args=1,
     complete="containers:all",
     aliases=("container restart", "restart"),
-    flags=(
-        Flag("signal", "s", "string", "", "Signal to send to the container", complete="signals"),
-        Flag("timeout", "t", "int", 0, "Seconds to wait before killing the container"),
-        Flag(
-            "time",
-            "",
-            "int",
-            0,
-            "Seconds to wait before killing the container (deprecated: use --timeout)",
-            hidden=True,
-            deprecated="use --timeout instead",
-        ),
-    ),
+    flags=stop.FLAGS,
 )
 
 
 def run(ctx: Context, args: Parsed) -> int:
-    """Restart every container named; without a timeout the container's own (or 10 s) counts."""
-    if args.changed("time") and args.changed("timeout"):
-        raise CliError("conflicting options: cannot specify both --timeout and --time")
-    seconds = args.int("time") if args.changed("time") else args.int("timeout") if args.changed("timeout") else None
-    query = {"signal": args.str("signal") or None, "t": seconds}
-    return ctx.each(args.args, lambda name: ctx.client.request("POST", f"/containers/{ctx.path(name)}/restart", query).read())
+    """Restart every container named."""
+    wanted = stop.query(args)
+    return ctx.each(args.args, lambda name: ctx.client.request("POST", f"/containers/{ctx.path(name)}/restart", wanted).read())
