@@ -32,6 +32,8 @@ _ENOSYS = 38
 _MAX_PROGRAM = 4096
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "x86": 0x40000003, "x32": 0xC000003E, "aarch64": 0xC00000B7, "arm": 0x40000028}
+NARROW = ("x86", "x32", "arm")
+"""Arguments have 32 bits here, and no more is compared, as in libseccomp: an x32 call may have rubbish above them."""
 _SCMP_ARCH = {
     "SCMP_ARCH_X86_64": "x86_64", "SCMP_ARCH_X86": "x86", "SCMP_ARCH_X32": "x32", "SCMP_ARCH_AARCH64": "aarch64", "SCMP_ARCH_ARM": "arm",
 }  # fmt: skip
@@ -171,6 +173,16 @@ def _load(offset: int) -> Instruction:
     return (_LD, 0, 0, offset)
 
 
+def _low_condition_code(condition: Condition) -> list[Instruction]:
+    """_condition_code where arguments have 32 bits: the high halves of argument and value do not count."""
+    index, op, value, second = condition
+    low, mask, no = _load(_ARGS_OFFSET + 8 * index), 0xFFFFFFFF, 255
+    if op == "MASKED_EQ":
+        return [low, (_AND, 0, 0, value & mask), (_JEQ, 0, no, second & mask)]
+    test = {"EQ": _JEQ, "NE": _JEQ, "GT": _JGT, "LE": _JGT, "GE": _JGE, "LT": _JGE}[op]
+    return [low, (test, 0, no, value & mask) if op in ("EQ", "GT", "GE") else (test, no, 0, value & mask)]
+
+
 def _condition_code(condition: Condition) -> list[Instruction]:
     """Falls through when the condition holds; jumps with k = -1 in jt or jf (patched by the caller) when it does not."""
     index, op, value, second = condition
@@ -191,14 +203,15 @@ def _condition_code(condition: Condition) -> list[Instruction]:
     return [high, (_JGT, no, 0, hi), (_JEQ, 0, 2, hi), low, (_JGE if op == "LT" else _JGT, no, 0, lo)]
 
 
-def _leaf(rules: tuple[Rule, ...], default: int) -> list[Instruction]:
+def _leaf(rules: tuple[Rule, ...], default: int, arch: str) -> list[Instruction]:
     """What to do for one syscall: its rules with arguments in order, then the unconditional one or the default."""
     final = next((action for conditions, action in rules if not conditions), default)
     code: list[Instruction] = []
+    compare = _low_condition_code if arch in NARROW else _condition_code
     for conditions, action in rules:
         if not conditions or action == final:
             continue
-        block = [instruction for condition in conditions for instruction in _condition_code(condition)]
+        block = [instruction for condition in conditions for instruction in compare(condition)]
         size = len(block)
         for at, (opcode, jt, jf, k) in enumerate(block):
             # To behind the block's return: 255 stands for "does not hold".
@@ -232,7 +245,7 @@ def _section(arch: str, default: int, rules: dict[str, list[Rule]]) -> list[Inst
     def add(start: int, outcome: tuple[Rule, ...]) -> None:
         nonlocal last
         if outcome != last:
-            ranges.append((start, _leaf(outcome, default)))
+            ranges.append((start, _leaf(outcome, default, arch)))
             last = outcome
 
     position = base

@@ -2,8 +2,8 @@
 
     python tests/golden/cli/record_create.py [DOCKER]
 
-A stub daemon (API 1.50 and 1.41) answers pings and creates; nothing is run. The golden file keeps, for every command line, API version, query
-and body of POST /containers/create.
+A stub daemon (API 1.50 and 1.41) answers pings and creates; nothing is run. The golden file keeps, for every command line, the API
+version and the query and body of POST /containers/create.
 """
 
 import http.server

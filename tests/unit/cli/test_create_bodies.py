@@ -1,4 +1,4 @@
-"""`sampan create` sends what docker's CLI sends, and refuses what it refuses: compared with a recording of docker 28.2 (tests/golden/cli)."""
+"""`sampan create` sends and refuses what docker's CLI sends and refuses: compared with a recording of docker 28.2 (tests/golden/cli)."""
 
 import json
 import shlex
