@@ -62,16 +62,16 @@ def pattern_matches(pattern: str, reference: Reference) -> bool:
 
 def _expression(pattern: str) -> re.Pattern[str]:
     """Go's path.Match as a regular expression. Raises InvalidArgument."""
-    out, position = "", 0
+    parts, position = [""], 0  # parts: what is between the stars
     while position < len(pattern):
         char = pattern[position]
         position += 1
         if char == "*":
-            out += "[^/]*"
+            parts.append("")
         elif char == "?":
-            out += "[^/]"
+            parts[-1] += "[^/]"
         elif char == "\\" and position < len(pattern):
-            out += re.escape(pattern[position])
+            parts[-1] += re.escape(pattern[position])
             position += 1
         elif char == "[":
             end = pattern.find("]", position + 1)
@@ -80,10 +80,12 @@ def _expression(pattern: str) -> re.Pattern[str]:
             inside = pattern[position:end]
             negated = inside.startswith("^")
             members = re.sub(r"([][^&~|])", r"\\\1", inside.removeprefix("^"))
-            out += f"[^{members}]" if negated else f"[{members}]"
+            parts[-1] += f"[^{members}]" if negated else f"[{members}]"
             position = end + 1
         else:
-            out += re.escape(char)
+            parts[-1] += re.escape(char)
+    # As path.Match itself: what follows a star is taken where it comes first, for good. So no pattern takes for ever.
+    out = parts[0] + "".join(f"(?>[^/]*?{part})" for part in parts[1:-1]) + "".join(f"[^/]*{part}" for part in parts[1:][-1:])
     try:
         return re.compile(out)
     except re.error:

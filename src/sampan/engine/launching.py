@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
+from sampan.linux import apparmor
 from sampan.linux.capabilities import NUMBERS
 from sampan.runtime import cgroups, plan
 from sampan.runtime.cgroups import Layout, Resources
@@ -81,7 +82,7 @@ class SecurityOptions:
 
 
 def _no_apparmor(profile: str) -> EngineError:
-    if os.path.exists("/sys/kernel/security/apparmor/profiles"):
+    if apparmor.enabled():
         return NotImplementedYet(f"AppArmor profile {profile!r}: AppArmor is not implemented by Sampan yet")
     return InvalidArgument(f"AppArmor is not available on this host: cannot apply profile {profile!r}")
 

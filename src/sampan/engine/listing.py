@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from sampan.engine.registry import Container
 from sampan.errors import InvalidArgument, NotFound
 from sampan.events.bus import go_duration_ns
+from sampan.patterns import bounded, compiled
 
 Filters = Mapping[str, Sequence[str]]
 
@@ -90,15 +92,23 @@ def labels_match(labels: Mapping[str, str], wanted: Iterable[str]) -> bool:
     return True
 
 
-def _name_matches(container: Container, patterns: Sequence[str]) -> bool:
-    for pattern in patterns:
-        try:
-            if re.search(pattern, f"/{container.name}") or re.search(pattern, container.name):
-                return True
-        except re.error:
-            if pattern in container.name:
-                return True
-    return False
+def _contains(part: str, name: str) -> bool:
+    return part in name
+
+
+def _named(containers: Sequence[Container], patterns: Sequence[str]) -> list[Container]:
+    """The containers whose name one of the patterns is found in, or, where it is no regular expression, is part of."""
+
+    def search() -> list[Container]:
+        tests: list[Callable[[str], object]] = []
+        for pattern in patterns:
+            try:
+                tests.append(compiled(pattern).search)
+            except re.error:
+                tests.append(partial(_contains, pattern))
+        return [item for item in containers if any(test(f"/{item.name}") or test(item.name) for test in tests)]
+
+    return bounded(search)
 
 
 def _port_matches(key: str, ports: Iterable[str], wanted: Sequence[str]) -> bool:
@@ -111,12 +121,11 @@ def _port_matches(key: str, ports: Iterable[str], wanted: Sequence[str]) -> bool
 
 
 def matches(container: Container, filters: Filters) -> bool:
-    """Whether a container passes the filters that need only itself."""
+    """Whether a container passes the filters that need only itself, but for its name."""
     state = container.state
     labels = container.config.labels or {}
     simple: dict[str, Callable[[Sequence[str]], bool]] = {
         "id": lambda values: any(container.id.startswith(value) for value in values),
-        "name": lambda values: _name_matches(container, values),
         "label": lambda values: labels_match(labels, values),
         "status": lambda values: ("removing" if container.removing else state.status) in values,
         "exited": lambda values: not container.is_running and bool(state.started_at) and state.exit_code in map(int, values),
@@ -140,6 +149,8 @@ def select(
     """The containers that pass, in the order given; ancestors: the image IDs a reference stands for."""
     check(filters)
     chosen = [container for container in containers if matches(container, filters)]
+    if filters.get("name"):
+        chosen = _named(chosen, filters["name"])
     for key, later in (("before", False), ("since", True)):
         for ref in filters.get(key, ()):
             try:

@@ -14,6 +14,7 @@ from sampan.engine.registry import Containers
 from sampan.errors import InvalidArgument
 from sampan.events.bus import Event, EventBus
 from sampan.ids import new_id
+from sampan.linux import apparmor
 from sampan.runtime.cgroups import host_layout
 from sampan.snapshot.api import Snapshots
 from sampan.spec.docker_api.system import (
@@ -97,6 +98,7 @@ class SystemService:
         meta: MetaRepository,
         facts: SystemFacts,
         warnings: Callable[[], list[str]] = list,
+        sysfs: str = "/sys",
     ) -> None:
         self._containers = containers
         self._images = images
@@ -104,6 +106,7 @@ class SystemService:
         self._events = events
         self._facts = facts
         self._warnings = warnings
+        self._sysfs = sysfs
         self._ping = PingInfo()
         self._id = meta.get("engine-id") or new_id()
         meta.put("engine-id", self._id)
@@ -142,6 +145,12 @@ class SystemService:
             kernel_version=platform.release(),
             experimental=self._facts.experimental,
         )
+
+    def _confinement(self) -> list[str]:
+        """A warning where docker would confine containers by AppArmor, and we do not."""
+        if not apparmor.enabled(self._sysfs):
+            return []
+        return ["WARNING: AppArmor is enabled, but no profile is applied to containers: not implemented by Sampan yet"]
 
     async def info(self) -> SystemInfo:
         """Counts, limits, drivers."""
@@ -188,7 +197,7 @@ class SystemService:
             runtimes={"runc": Runtime(path="built-in")},
             live_restore_enabled=self._facts.live_restore,
             security_options=["name=seccomp,profile=builtin", *(["name=cgroupns"] if layout.version == 2 else [])],
-            warnings=self._warnings() or None,
+            warnings=[*self._warnings(), *self._confinement()] or None,
         )
 
     def events(self, *, since: int, until: int, filters: Filters) -> AsyncIterator[EventMessage]:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from sampan.errors import InvalidArgument, NotImplementedYet
+from sampan.patterns import bounded, compiled
 
 DRIVERS = ("json-file", "local", "none")
 OTHER_DRIVERS = ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
@@ -152,10 +153,9 @@ def _tag(template: str, info: LogInfo) -> str:
 
 def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     try:
-        expression = re.compile(pattern)
+        return bounded(lambda: list(filter(compiled(pattern).search, names)))
     except re.error as error:
         raise InvalidArgument(f"{_START}error parsing regexp: {error}: `{pattern}`") from None
-    return [name for name in names if expression.search(name)]
 
 
 def attributes(config: Mapping[str, str], info: LogInfo) -> dict[str, str]:

@@ -1,0 +1,61 @@
+"""Filters of lists: names by regular expression, references by Go's path.Match."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sampan.engine.image_filters import pattern_matches
+from sampan.engine.listing import select
+from sampan.errors import InvalidArgument
+from sampan.reference import parse
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "found"),
+    [
+        ("busybox", "busybox:1", True),
+        ("busy*:1", "busybox:1", True),
+        ("*", "busybox:1", True),
+        ("*", "team/busybox:1", False),
+        ("*/b*x:?", "team/busybox:1", True),
+        ("t*m/*b*:1", "team/busybox:1", True),
+        ("*box*box", "boxbox", True),
+        ("*box*box", "box", False),
+        ("**x", "busybox", True),
+        ("[a-c]usy*", "busybox", True),
+        ("[^a-c]usy*", "busybox", False),
+        ("b\\usybox", "busybox", True),
+    ],
+)
+def test_references_match_as_in_go(pattern: str, name: str, found: bool) -> None:
+    assert pattern_matches(pattern, parse(name)) is found
+
+
+def test_a_bracket_without_end_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="syntax error in pattern"):
+        pattern_matches("[a", parse("a"))
+
+
+@pytest.mark.timeout(30)
+def test_many_stars_take_no_time() -> None:
+    assert not pattern_matches("*a" * 60 + "*b", parse("a" * 120))
+
+
+def named(*patterns: str) -> list[str]:
+    containers: list[Any] = [
+        SimpleNamespace(name=name, state=None, config=SimpleNamespace(labels=None)) for name in ("web-1", "web-22", "db", "a" * 100)
+    ]
+    return [item.name for item in select(containers, {"name": patterns}, None, None)]  # type: ignore[arg-type]
+
+
+def test_names_by_regular_expression() -> None:
+    assert named("^web-[0-9]$", "^/db$") == ["web-1", "db"]
+    assert named("eb-") == ["web-1", "web-22"]
+    assert named("(") == []
+
+
+@pytest.mark.timeout(30)
+def test_a_name_pattern_without_end_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="takes too long"):
+        named("(a|a)*$b")
