@@ -1,15 +1,9 @@
 """The real docker client against the engine: what a user types and what comes back."""
 
-import fcntl
 import json
 import os
-import pty
 import re
-import select
-import signal
-import struct
 import subprocess
-import termios
 import time
 from collections.abc import Callable
 
@@ -26,45 +20,6 @@ def ok(result: subprocess.CompletedProcess[str]) -> str:
     """The output of a command that must succeed, without its last newline."""
     assert result.returncode == 0, result.stderr
     return result.stdout.rstrip("\n")
-
-
-class Terminal:
-    """The docker client on a pseudo terminal."""
-
-    def __init__(self, engine: Engine, docker_path: str, *args: str) -> None:
-        self.master, slave = pty.openpty()
-        self.resize(30, 100)
-        self.text = ""
-        self.process = subprocess.Popen(
-            [docker_path, *args], stdin=slave, stdout=slave, stderr=slave, env=engine.environment(), start_new_session=True
-        )
-        os.close(slave)
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        if process := getattr(self, "process", None):
-            process.send_signal(signal.SIGWINCH)  # it is not its controlling terminal: the kernel tells it nothing
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def expect(self, pattern: str, timeout: float = 20) -> None:
-        """Read until the pattern is seen; what came before it and the match itself are dropped."""
-        deadline = time.monotonic() + timeout
-        while not (found := re.search(pattern, self.text)):
-            ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
-            assert ready, f"{pattern!r} not in {self.text!r}"
-            try:
-                self.text += os.read(self.master, 65536).decode(errors="replace")
-            except OSError:  # the other side is closed
-                raise AssertionError(f"{pattern!r} not in {self.text!r}") from None
-        self.text = self.text[found.end() :]
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(10)
-        os.close(self.master)
 
 
 def test_run_prints(docker: Docker) -> None:
@@ -139,41 +94,6 @@ def test_ten_megabytes_through_and_back(engine: Engine, docker_path: str) -> Non
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout == sent
-
-
-def test_terminal_and_resize(engine: Engine, docker_path: str) -> None:
-    terminal = Terminal(engine, docker_path, "run", "--rm", "-it", "busybox", "sh")
-    try:
-        terminal.expect("# ")
-        terminal.type("tty; stty size\n")
-        terminal.expect("/dev/pts/0")
-        terminal.expect("30 100")
-        terminal.resize(40, 120)
-        for _ in range(50):
-            terminal.type("stty size; echo do''ne\n")
-            terminal.expect("(?s)^.*?\n(?=[0-9]+ [0-9]+\r)")
-            size = re.match("[0-9 ]+", terminal.text)
-            terminal.expect("done\r")
-            if size and size[0] == "40 120":
-                break
-            time.sleep(0.1)
-        else:
-            raise AssertionError("the size did not change")
-        terminal.type("exit 4\n")
-        assert terminal.process.wait(20) == 4
-    finally:
-        terminal.close()
-
-
-def test_detach_keys(engine: Engine, docker: Docker, docker_path: str) -> None:
-    terminal = Terminal(engine, docker_path, "run", "--name", "detached", "-it", "--detach-keys", "ctrl-a,d", "busybox", "sh")
-    try:
-        terminal.expect("# ")
-        terminal.type("\x01d")
-        assert terminal.process.wait(20) == 0
-    finally:
-        terminal.close()
-    assert ok(docker("inspect", "-f", "{{.State.Status}}", "detached")) == "running"
 
 
 def test_pause_and_unpause(docker: Docker) -> None:
