@@ -1,15 +1,12 @@
 """The real docker client against the engine: what a user types and what comes back."""
 
 import json
-import os
 import re
 import subprocess
 import time
 from collections.abc import Callable
 
 import pytest
-
-from tests.support.engine import Engine
 
 pytestmark = pytest.mark.root
 
@@ -80,20 +77,6 @@ def test_out_of_memory(docker: Docker) -> None:
     result = docker("run", "--name", "oom", "-m", "64m", "--memory-swap", "64m", "busybox", "tail", "/dev/zero")
     assert result.returncode == 137
     assert ok(docker("inspect", "-f", "{{.State.OOMKilled}} {{.State.ExitCode}}", "oom")) == "true 137"
-
-
-def test_ten_megabytes_through_and_back(engine: Engine, docker_path: str) -> None:
-    sent = os.urandom(10 << 20)
-    result = subprocess.run(
-        [docker_path, "run", "--rm", "-i", "busybox", "cat"],
-        input=sent,
-        capture_output=True,
-        timeout=60,
-        env=engine.environment(),
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == sent
 
 
 def test_pause_and_unpause(docker: Docker) -> None:
@@ -185,3 +168,17 @@ def test_words_of_errors(docker: Docker, command: tuple[str, ...], message: str,
     result = docker(*command)
     assert message in (result.stdout + result.stderr).splitlines()[0]
     assert result.returncode == code
+
+
+def test_platform(docker: Docker) -> None:
+    """An image of another platform is not used; the host's own may be named."""
+    ours = ok(docker("version", "-f", "{{.Server.Os}}/{{.Server.Arch}}"))
+    assert ok(docker("run", "--rm", "--platform", ours, "busybox", "echo", "hi")) == "hi"
+    result = docker("create", "--pull", "never", "--platform", "linux/s390x", "busybox")
+    assert result.returncode == 1
+    assert (
+        f"image with reference busybox was found but its platform ({ours}) does not match the specified platform (linux/s390x)"
+        in result.stderr
+    )
+    assert docker("create", "--platform", "a/b/c/d", "busybox").returncode != 0
+    assert ok(docker("ps", "-aq")) == ""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 
 from sampan.logs.frames import encode
 from sampan.logs.segments import SegmentSource
-from sampan.logs.wakeup import Wakeup
+from sampan.logs.wakeup import Wakeup, no_action
 from sampan.runtime.logframe import Position
 
 
@@ -28,6 +28,7 @@ async def attached_output(
 ) -> AsyncIterator[bytes]:
     """Chunks as the client gets them (raw for a tty: multiplexed=False), until wakeup.end(). progress: what the consumer has taken."""
     source = SegmentSource(directory, position)
+    wakeup.at_end(source.hold)
     try:
         while True:
             source.limit = wakeup.limit
@@ -42,4 +43,5 @@ async def attached_output(
             else:
                 await wakeup.wait()
     finally:
+        wakeup.at_end(no_action)
         source.close()

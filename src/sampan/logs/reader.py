@@ -16,7 +16,7 @@ from sampan.logs.frames import Frame, Source, encode
 from sampan.logs.jsonfile import JsonFileSource
 from sampan.logs.lines import LineFilter, details_prefix
 from sampan.logs.segments import SegmentSource
-from sampan.logs.wakeup import Wakeup
+from sampan.logs.wakeup import Wakeup, no_action
 
 
 class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +45,8 @@ def open_log(settings: Mapping[str, Any]) -> Source:
 async def read_log(source: Source, query: LogQuery, wakeup: Wakeup | None = None) -> AsyncIterator[bytes]:
     """Encoded chunks, oldest first. Closes source at the end; wakeup stays the caller's."""
     lines = _line_filter(source, query)
+    if wakeup is not None and isinstance(source, SegmentSource):
+        wakeup.at_end(source.hold)
     try:
         while True:
             more = await _next(source, wakeup)
@@ -61,6 +63,8 @@ async def read_log(source: Source, query: LogQuery, wakeup: Wakeup | None = None
         if lines and (chunk := _encode(lines.finish(), query)):
             yield chunk
     finally:
+        if wakeup is not None:
+            wakeup.at_end(no_action)
         source.close()
 
 

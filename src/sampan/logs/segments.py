@@ -21,10 +21,23 @@ class SegmentSource:
         """Begins at position, or with the oldest segment."""
         self.directory = directory
         self._fd = -1
+        self._held: dict[int, int] = {}
+        """Descriptors of segments to come, by number."""
         first = logframe.segments(directory)
         self.position: Position = position if position is not None else (first[0] if first else 1, 0)
         self.limit: Position | None = None
         """Where to stop for good: the end of a run whose successor writes on into the same log."""
+
+    def hold(self) -> None:
+        """Open all that is left to read: the end of a run may be followed by its removal (`--rm`), and a slow reader is not done then."""
+        current = self.position[0] - (self._fd < 0)
+        for number in logframe.segments(self.directory):
+            if number > current and number not in self._held:
+                with contextlib.suppress(FileNotFoundError):
+                    self._held[number] = os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC)
+
+    def _following(self) -> list[int]:
+        return sorted(number for number in {*logframe.segments(self.directory), *self._held} if number > self.position[0])
 
     def read(self) -> list[Frame]:
         """The next whole frames; goes on to the next segment where one ends. A notice tells what rotation took away unread."""
@@ -47,9 +60,10 @@ class SegmentSource:
         if self._fd >= 0:
             return []
         with contextlib.suppress(FileNotFoundError):
-            self._fd = os.open(self._path(self.position[0]), os.O_RDONLY | os.O_CLOEXEC)
+            held = self._held.pop(self.position[0], -1)
+            self._fd = held if held >= 0 else os.open(self._path(self.position[0]), os.O_RDONLY | os.O_CLOEXEC)
             return []
-        kept = [number for number in logframe.segments(self.directory) if number > self.position[0]]
+        kept = self._following()
         if not kept:
             return []
         lost = kept[0] - self.position[0]
@@ -81,7 +95,7 @@ class SegmentSource:
 
     def _advance(self) -> bool:
         """To the next segment, if there is one and the current one holds no more."""
-        following = [number for number in logframe.segments(self.directory) if number > self.position[0]]
+        following = self._following()
         if not following:
             return False
         # The segment may have grown between our last read and the birth of the next one.
@@ -113,7 +127,10 @@ class SegmentSource:
         return walk.tail.skip()
 
     def close(self) -> None:
-        """Close the segment."""
+        """Close the segments."""
+        for fd in self._held.values():
+            os.close(fd)
+        self._held.clear()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -3,8 +3,13 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 
 from sampan.runtime.logframe import Position
+
+
+def no_action() -> None:
+    """For at_end() of a reader that is done."""
 
 
 class Wakeup:
@@ -13,6 +18,7 @@ class Wakeup:
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.limit: Position | None = None
+        self._at_end: Callable[[], None] | None = None
         self._event = asyncio.Event()
         self._ended = False
         self._loop = asyncio.get_running_loop()
@@ -28,6 +34,14 @@ class Wakeup:
         self._ended = True
         self.limit = limit
         self._event.set()
+        if self._at_end is not None:
+            self._at_end()
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Have action done by end(), at once if it has been called."""
+        self._at_end = action
+        if self._ended:
+            action()
 
     @property
     def ended(self) -> bool:

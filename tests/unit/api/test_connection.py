@@ -27,7 +27,7 @@ def with_server(path: Path, handler: Handler, client: Callable[[str], Awaitable[
         server = ApiServer(lambda request: Target(handler, cancel))
         await server.serve(unix_listener(str(path)))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await client(str(path))
         finally:
             await server.stop(0.5)
