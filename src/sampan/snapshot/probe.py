@@ -4,6 +4,7 @@ import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 from sampan.archive import layerfile, writer
 from sampan.archive.reader import DIRECTORY, REGULAR
@@ -105,11 +106,20 @@ def probe_erofs(root: Path) -> None:
     except OSError as error:
         raise SystemFailure(f"file-backed EROFS layers do not work in {root}: {error.strerror or error}") from error
     finally:
-        for fd in reversed(held):
-            os.close(fd)
+        _unmount(held)
         with suppress(OSError):
             remove_tree(parent, base.name)
         os.close(parent)
+
+
+def _unmount(fds: list[int]) -> None:
+    """Close detached mounts, the last first, without waiting: each takes the kernel's grace period, and sampand's start has none to lose."""
+
+    def close() -> None:
+        for fd in reversed(fds):
+            os.close(fd)
+
+    Thread(target=close).start()
 
 
 def _check_tree(tree: int) -> None:
@@ -149,7 +159,7 @@ def probe_overlay(root: Path) -> None:
             os.close(file)
             os.unlink("file", dir_fd=mount_fd)  # whiteout
         finally:
-            os.close(mount_fd)
+            _unmount([mount_fd])
     except OSError as error:
         hint = "the data root must be on a file system like ext4 or xfs, and mounting must be allowed here"
         if error.errno in (errno.EPERM, errno.EACCES):
