@@ -113,7 +113,7 @@ def probe_erofs(root: Path) -> None:
 
 
 def _unmount(fds: list[int]) -> None:
-    """Close detached mounts, the last first, without waiting: each takes the kernel's grace period, and sampand's start has none to lose."""
+    """Close detached mounts, the last first, in the background: each waits for a grace period of the kernel, sampand's start for none."""
 
     def close() -> None:
         for fd in reversed(fds):
