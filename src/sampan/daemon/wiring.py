@@ -29,7 +29,7 @@ from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.launching import command_of
-from sampan.engine.networks import NetworkService
+from sampan.engine.networks import DnsDefaults, NetworkService
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Paths, Runner
 from sampan.engine.system import SystemFacts, SystemService
@@ -166,7 +166,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
     keeper_link = Link(f"{config.exec_root}/keeper.sock", on_event, on_hello, revive=revive)
     supervisor_link = Link(f"{config.exec_root}/supervisor.sock", on_event, on_hello)
     supervisor, keeper = SupervisorClient(supervisor_link), KeeperClient(keeper_link)
-    network = NetworkService(containers, meta, await _bridge(config, stack))
+    dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts)
+    network = NetworkService(containers, meta, await _bridge(config, stack), dns)
     await network.reconcile()
     runner = Runner(containers, snapshots, supervisor, keeper, network, events, clock, paths)
     runner.log_settings = log_wire

@@ -21,13 +21,24 @@ from sampan.state.containers import EndpointState, MetaRepository, PublishedBind
 Filters = Mapping[str, Sequence[str]]
 
 
+class DnsDefaults(msgspec.Struct, frozen=True):
+    """The name servers, search domains and options of daemon.json: for containers that are given none of their own."""
+
+    servers: Sequence[str] = ()
+    search: Sequence[str] = ()
+    options: Sequence[str] = ()
+
+
 class NetworkService:
     """Networks as the API shows them, and the runner's NetworkPort."""
 
-    def __init__(self, containers: Containers, meta: MetaRepository, bridge: BridgeNetwork | None = None) -> None:
+    def __init__(
+        self, containers: Containers, meta: MetaRepository, bridge: BridgeNetwork | None = None, dns: DnsDefaults | None = None
+    ) -> None:
         """bridge is a started driver; None (bridge=none, or it could not start) leaves host and none."""
         self._containers = containers
         self._bridge = bridge
+        self._dns = dns or DnsDefaults()
         names = ("host", "none") if bridge is None else ("bridge", "host", "none")
         self._ids = {name: self._stable_id(meta, name) for name in names}
         self._created = rfc3339nano(time.time_ns())
@@ -106,16 +117,16 @@ class NetworkService:
         self._write(Path(directory, "hostname"), hostname + "\n")
         self._write(Path(directory, "resolv.conf"), self._resolv_conf(container))
 
-    @staticmethod
-    def _resolv_conf(container: Container) -> str:
-        host = container.host_config
+    def _resolv_conf(self, container: Container) -> str:
+        host, default = container.host_config, self._dns
+        servers, search, options = host.dns or default.servers, host.dns_search or default.search, host.dns_options or default.options
         text = _read(resolvconf.HOST_FILE)
-        if host.network_mode == "host" and not (host.dns or host.dns_search or host.dns_options):
+        if host.network_mode == "host" and not (servers or search or options):
             return text
         source = resolvconf.host_file(text)
         if source != resolvconf.HOST_FILE:
             text = _read(source)
-        return resolvconf.resolv_conf(text, host.dns or (), host.dns_search or (), host.dns_options or (), source)
+        return resolvconf.resolv_conf(text, servers, search, options, source)
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
