@@ -217,9 +217,13 @@ class Keeper(Loop):
         elif event == "exit" and message.get("failed"):
             self._launch_failed(message["key"])
         elif event == "exit":
-            # One whose code the supervisor cannot read may be our child.
+            # One whose code the supervisor cannot read may be our child; if it is not, nobody can, and that is for us to say.
             self._reap()
-            self._ended(message["key"], {name: message.get(name) for name in ("code", "signal", "at", "unknown")}, tell=False)
+            stream = self.streams.get(message["key"])
+            exit_ = {name: message.get(name) for name in ("code", "signal", "at", "unknown")}
+            if message.get("unknown") and (stream is None or stream.exit is None):
+                self._broadcast({"event": "exit", "key": message["key"], "container": message.get("container"), **exit_})
+            self._ended(message["key"], exit_, tell=False)
         elif message.get("re") == 0 and "procs" in message:
             known = {proc["key"] for proc in message["procs"]}
             for stream in list(self.streams.values()):
