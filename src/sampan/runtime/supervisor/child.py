@@ -281,9 +281,10 @@ def _install_stdio(stdio: list[int], terminal: tuple[int, int] | None, identity:
                 null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
             fd = null
         elif identity.uid or terminal is not None:
-            # So that the user can open /dev/stdout and /dev/stderr again. Not of a null device, whose owner is the image's.
+            # So that the user can open /dev/stdout and /dev/stderr again. Not of a null device, which is the image's or the host's.
             with contextlib.suppress(OSError):
-                os.fchown(fd, identity.uid, -1)
+                if os.fstat(fd).st_rdev != os.makedev(1, 3):
+                    os.fchown(fd, identity.uid, -1)
         os.dup2(fd, number, inheritable=True)
 
 

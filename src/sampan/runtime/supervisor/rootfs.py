@@ -120,7 +120,7 @@ class Root:
         except FileExistsError:
             os.unlink(name, dir_fd=parent)
             os.mknod(name, kind | mode, os.makedev(major, minor), dir_fd=parent)
-        os.chmod(name, mode, dir_fd=parent)
+        # The mode is as asked for: there is no umask here. No chmod by name, which would follow what a neighbour puts there meanwhile.
         if uid or gid:
             os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
         os.close(parent)
@@ -172,7 +172,12 @@ class Root:
         self.at(ops.STEP_TTY, "/dev/console")
         master = mounts.open_in_root(self.fd, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
         slave, number = pty.open_slave(master)
-        fd = mounts.clone_tree(self.fd, f"dev/pts/{number}", False)
+        # Resolved inside the root: an image's /dev may be a symbolic link, which outside leads to the host's terminals.
+        target = mounts.open_in_root(self.fd, f"/dev/pts/{number}", os.O_PATH)
+        if not os.path.samestat(os.fstat(target), os.fstat(slave)):
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY), f"/dev/pts/{number}")
+        fd = mounts.clone_tree(target, "", False)
+        os.close(target)
         self.attach(fd, "/dev/console", False)
         os.close(fd)
         return master, slave
@@ -211,6 +216,8 @@ class Root:
                 fd = mounts.new_mount("tmpfs", ["nr_blocks=1", "nr_inodes=1"], mounts.MOUNT_ATTR_RDONLY, "tmpfs")
             else:
                 null = mounts.open_in_root(self.fd, "/dev/null", os.O_PATH)
+                if os.fstat(null).st_rdev != os.makedev(1, 3):
+                    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), "/dev/null")
                 fd = mounts.clone_tree(null, "", False)
                 os.close(null)
             mounts.move_mount(fd, target, path)
