@@ -55,7 +55,7 @@ def parse_table(fd: int) -> list[list[str]]:
 
 def _number(text: str) -> int | None:
     digits = text[1:] if text[:1] in ("-", "+") else text
-    return int(text) if digits.isascii() and digits.isdigit() else None
+    return int(text) if digits.isascii() and digits.isdigit() and len(digits) <= 20 else None
 
 
 def lookup(user: str, groups_add: list[str], passwd: list[list[str]], group: list[list[str]]) -> Identity:
