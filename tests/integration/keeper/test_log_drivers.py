@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sampan.runtime.supervisor.keeper import READ_SIZE
+from sampan.runtime.supervisor.keeper_log import JSON_LINE
 from tests.contracts.log_drivers import ReadableContract, UnreadableContract
 
 pytestmark = pytest.mark.root
@@ -35,9 +37,9 @@ class TestJsonFile(ReadableContract):
         return ".json" in path.name
 
     def check_after_kills(self, got: list[int], count: int) -> None:
-        """What a kill -9 finds between the pipe and the file is lost: at the most a pipe's content and a line each time, never order."""
+        """What a kill -9 finds between the pipe and the file is lost: at the most one read and a line each time, never order."""
         assert got == sorted(set(got))
-        assert count - len(got) < 3 * (65536 + 16384) // 10 + 3
+        assert count - len(got) < 3 * (READ_SIZE + JSON_LINE) // 10 + 3
 
 
 class TestNone(UnreadableContract):
