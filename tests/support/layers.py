@@ -1,4 +1,4 @@
-"""Layers made in this process, and trees compared by what stat, readlink, listxattr and read say."""
+"""Layers made in this process, trees compared by what stat, readlink, listxattr and read say, and what this kernel can mount."""
 
 import io
 import os
@@ -8,11 +8,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from sampan.archive import layerfile
 from sampan.archive.apply import LayerApplier
 from sampan.archive.reader import TarReader
 from sampan.archive.source import Source
+from sampan.errors import SystemFailure
 from sampan.linux.erofs import mount_erofs
+from sampan.snapshot.probe import probe_erofs
 
 
 class Seen(NamedTuple):
@@ -26,6 +30,21 @@ class Seen(NamedTuple):
     rdev: int
     content: bytes
     xattrs: dict[str, bytes]
+
+
+def has_erofs() -> bool:
+    """Whether this machine's kernel and disk can do it; where not, the driver falls back, which is tested instead."""
+    try:
+        probe_erofs(Path("/var/tmp"))
+    except SystemFailure:
+        return False
+    return True
+
+
+def need(driver: str) -> None:
+    """Skip the test where this kernel cannot mount what the driver makes."""
+    if driver == "erofs" and not has_erofs():
+        pytest.skip("this kernel cannot mount EROFS layers")
 
 
 def opened(stack: ExitStack, path: Path | str, flags: int = os.O_RDONLY) -> int:

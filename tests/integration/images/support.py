@@ -10,6 +10,7 @@ from sampan.engine.image_archives import ImageArchives
 from sampan.engine.images import ImageService
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
+from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.store import LayeredSnapshots
 from sampan.spec.oci_layout import Platform
 from sampan.state.database import Database
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 
 
 class Images:
-    """The service and what is around it. `users` says which containers use which image."""
+    """The service and what is around it. `users` says which containers use which image. driver: of new layers; both can be read."""
 
-    def __init__(self, root: Path, workers: WorkerPool) -> None:
+    def __init__(self, root: Path, workers: WorkerPool, driver: str = "overlay2") -> None:
         self.database = Database(root / "state.db")
-        self.snapshots = LayeredSnapshots(root, self.database, workers)
+
+        def more(empty: Path) -> list[ErofsLayers]:
+            return [ErofsLayers(root / "erofs", empty, workers)]
+
+        self.snapshots = LayeredSnapshots(root, self.database, workers, driver=driver, more=more)
         self.users: dict[ImageId, list[ImageUser]] = {}
         clock = SystemClock()
         self.events = EventBus(clock)
@@ -56,16 +61,17 @@ async def pieces(archive: bytes, size: int = 4096) -> AsyncIterator[bytes]:
         yield archive[start : start + size]
 
 
-def run(root: Path, body: Callable[[Images], Awaitable[None]]) -> None:
+def run(root: Path, body: Callable[[Images], Awaitable[None]], driver: str = "overlay2") -> None:
     """Run body with a service on root, as one life of sampand."""
 
     async def whole() -> None:
         workers = WorkerPool()
-        images = Images(root, workers)
+        images = Images(root, workers, driver)
         try:
             await asyncio.wait_for(body(images), 60)
             await images.service.settle()
         finally:
+            await images.snapshots.close()
             await workers.stop()
             images.database.close()
 

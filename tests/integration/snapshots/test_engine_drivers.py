@@ -1,27 +1,16 @@
 """Real containers on each storage driver, `docker info`'s words, and a data root whose driver changes."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sampan.errors import SystemFailure
-from sampan.snapshot.probe import probe_erofs
 from tests.support.engine import CLI, Engine
+from tests.support.layers import has_erofs, need
 
 pytestmark = pytest.mark.root
 
 MakeEngine = Callable[..., Engine]
-
-
-def has_erofs() -> bool:
-    """Whether this machine's kernel and disk can do it; where not, the driver falls back, which is tested instead."""
-    try:
-        probe_erofs(Path("/var/tmp"))
-    except SystemFailure:
-        return False
-    return True
 
 
 def run(engine: Engine, *command: str, code: int = 0) -> str:
@@ -52,8 +41,7 @@ def use(engine: Engine) -> None:
 
 @pytest.mark.parametrize("driver", ["erofs", "overlay2"])
 def test_containers_run_on_a_forced_driver(make_engine: MakeEngine, driver: str) -> None:
-    if driver == "erofs" and not has_erofs():
-        pytest.skip("this kernel cannot mount EROFS layers")
+    need(driver)
     engine = make_engine(f"--storage-driver={driver}")
     engine.start()
     assert status(engine)[0] == driver
@@ -79,8 +67,7 @@ def test_the_probe_chooses_and_says_so(make_engine: MakeEngine) -> None:
 
 
 def test_images_and_containers_outlive_a_change_of_driver(make_engine: MakeEngine) -> None:
-    if not has_erofs():
-        pytest.skip("this kernel cannot mount EROFS layers")
+    need("erofs")
     engine = make_engine("--storage-driver=overlay2")
     engine.start()
     engine.bootstrap()
