@@ -5,6 +5,7 @@ import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import msgspec
@@ -39,8 +40,9 @@ from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
 from sampan.logs import options
 from sampan.network.bridge import BridgeNetwork, BridgeSettings
-from sampan.runtime.client import KeeperClient, Link, SupervisorClient, answers, spawn_keeper
+from sampan.runtime.client import KeeperClient, Link, SupervisorClient
 from sampan.runtime.protocol import Message
+from sampan.runtime.spawning import spawn_keeper
 from sampan.snapshot import probe
 from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.formats import LayerFormat
@@ -94,21 +96,22 @@ def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: 
     return LayeredSnapshots(paths.data_root, database, workers, driver=driver, more=more, status=status)
 
 
-async def wire(config: DaemonConfig, stack: AsyncExitStack) -> EngineParts:
-    """Make every part; stack closes them. Raises EngineError, OSError when one cannot be had."""
+async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Popen[bytes] | None = None) -> EngineParts:
+    """Make every part; stack closes them. keeper_process: the keeper that is coming up, if it is ours.
+
+    Raises EngineError, OSError when a part cannot be had.
+    """
     clock = SystemClock()
     paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
     database = Database(paths.data_root / "state.db")
     stack.callback(database.close)
-    processes: list[Any] = []
+    processes = [] if keeper_process is None else [keeper_process]
 
     async def revive() -> None:
         # One at a time; one that met the lock of a keeper just being killed has ended again. The keeper finds or starts the supervisor.
         if all(process.poll() is not None for process in processes):
             processes[:] = [spawn_keeper(config.exec_root, engine_cgroup(config))]
 
-    if not answers(f"{config.exec_root}/keeper.sock"):
-        await revive()  # it comes up, and its supervisor, while we do the rest
     meta = MetaRepository(database)
     events = EventBus(clock)
     containers = Containers(ContainerRepository(database))

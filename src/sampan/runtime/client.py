@@ -9,8 +9,6 @@ Descriptors given to a request stay the caller's; those in a reply or event are 
 import asyncio
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -22,7 +20,7 @@ from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
 EventCallback = Callable[[Message, dict[str, int]], None]
 """(event, descriptors by name). The callee owns the descriptors."""
 
-RETRY_SECONDS = 0.02
+RETRY_SECONDS = 0.01
 CONNECT_SECONDS = 30.0
 
 
@@ -355,28 +353,3 @@ def _launched(reply: Message, fds: dict[str, int]) -> Launched:
     return Launched(
         pid=reply["pid"], start_time=reply["start_time"], started_at=reply["started_at"], pidfd=fds["pidfd"], pty=fds.get("pty")
     )
-
-
-def answers(path: str) -> bool:
-    """Whether somebody listens on a lean process's socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        return probe.connect_ex(path) == 0
-
-
-def spawn(role: str, exec_root: str, cgroup: str = "") -> subprocess.Popen[bytes]:
-    """Start a keeper (or, in tests, a bare supervisor) in a session of its own, its output to <exec_root>/<role>.log.
-
-    -I -S: neither our environment nor site-packages get into the lean processes.
-    """
-    os.makedirs(exec_root, 0o711, exist_ok=True)
-    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "supervisor", "main.py")
-    command = [sys.executable, "-I", "-S", program, role, "--exec-root", exec_root, *(("--cgroup", cgroup) if cgroup else ())]
-    with open(f"{exec_root}/{role}.log", "ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env={"LC_ALL": "C.UTF-8"}
-        )
-
-
-def spawn_keeper(exec_root: str, cgroup: str = "") -> subprocess.Popen[bytes]:
-    """Start the keeper, which starts the supervisor."""
-    return spawn("keeper", exec_root, cgroup)

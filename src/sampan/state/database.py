@@ -10,7 +10,6 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 
 from sampan.errors import SystemFailure
@@ -21,7 +20,7 @@ _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 def _migrations() -> list[tuple[int, str]]:
     """All (number, SQL) in order, from the package's own files."""
     found: list[tuple[int, str]] = []
-    for entry in resources.files("sampan.state").joinpath("migrations").iterdir():
+    for entry in (Path(__file__).parent / "migrations").iterdir():
         match = _MIGRATION.fullmatch(entry.name)
         if match:
             found.append((int(match[1]), entry.read_text(encoding="utf-8")))

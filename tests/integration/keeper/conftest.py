@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sampan.linux import pidfd
-from sampan.runtime import client
+from sampan.runtime import spawning
 from sampan.runtime.protocol import Channel, ChannelClosed, Message
 
 Fds = dict[str, int]
@@ -83,7 +83,7 @@ class Rig:
         self.start_keeper()
 
     def start_keeper(self) -> None:
-        self.keeper_process = client.spawn_keeper(self.exec_root)
+        self.keeper_process = spawning.spawn_keeper(self.exec_root)
         self.started.append(self.keeper_process)
         self.keeper = Wire(f"{self.exec_root}/keeper.sock")
         self.supervisor = Wire(f"{self.exec_root}/supervisor.sock")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sampan.ids import new_id
-from sampan.runtime import cgroups, client, plan
+from sampan.runtime import cgroups, plan, spawning
 from sampan.runtime.protocol import Channel, Message
 
 PARENT = f"sampan-test-{os.getpid()}"
@@ -139,7 +139,7 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def session_supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
     exec_root = str(tmp_path_factory.mktemp("run"))
-    process = client.spawn("supervisor", exec_root)
+    process = spawning.spawn("supervisor", exec_root)
     supervisor = Supervisor(exec_root, process)
     yield supervisor
     supervisor.channel.close()

@@ -14,7 +14,7 @@ import pytest
 
 from sampan.errors import Unavailable
 from sampan.linux import pidfd
-from sampan.runtime import cgroups, client, plan
+from sampan.runtime import cgroups, client, plan, spawning
 from sampan.runtime.protocol import PROTOCOL, Message
 
 pytestmark = pytest.mark.root
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def exec_root(tmp_path: Path) -> Iterator[str]:
-    process = client.spawn("supervisor", str(tmp_path / "run"))
+    process = spawning.spawn("supervisor", str(tmp_path / "run"))
     deadline = time.monotonic() + 10
     while not (tmp_path / "run/supervisor.sock").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -98,7 +98,7 @@ def test_a_broken_connection_fails_requests_and_is_made_again(exec_root: str) ->
 
         async def revive() -> None:
             if all(process.poll() is not None for process in processes):
-                processes.append(client.spawn("supervisor", exec_root))
+                processes.append(spawning.spawn("supervisor", exec_root))
 
         processes: list[Any] = []
         link = client.Link(f"{exec_root}/supervisor.sock", lambda *_: None, up, revive)
@@ -172,6 +172,6 @@ def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_a_second_supervisor_on_the_same_root_gives_up(exec_root: str) -> None:
-    second = client.spawn("supervisor", exec_root)
+    second = spawning.spawn("supervisor", exec_root)
     assert second.wait(10) == 3
     assert f"another supervisor serves {exec_root}" in Path(f"{exec_root}/supervisor.log").read_text()

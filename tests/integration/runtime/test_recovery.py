@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sampan.runtime import client, plan, recovery
+from sampan.runtime import plan, recovery, spawning
 
 from .conftest import Supervisor
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 def test_pipes_and_process_are_found_again(tmp_path: Path, box: Any) -> None:
     exec_root = str(tmp_path / "run")
-    first = client.spawn("supervisor", exec_root)
+    first = spawning.spawn("supervisor", exec_root)
     old = Supervisor(exec_root, first)
     spec = box.spec("sh", "-c", "read a; echo got $a; echo more >&2; read b; exit 11")
     started = old.start(plan.launch_plan(spec), spec.id, stdin=True)
@@ -38,7 +38,7 @@ def test_pipes_and_process_are_found_again(tmp_path: Path, box: Any) -> None:
     for fd in pipes.values():
         # A stdin that was found again would keep the process waiting.
         os.close(fd)
-    second = client.spawn("supervisor", exec_root)
+    second = spawning.spawn("supervisor", exec_root)
     new = Supervisor(exec_root, second)
     facts = {"key": started.key, "container": spec.id, "kind": "init", "tty": False, "pid": started.pid,
              "start_time": start_time, "started_at": started.reply["started_at"], "exit": None}  # fmt: skip

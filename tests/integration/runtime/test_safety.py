@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sampan.linux import capabilities
-from sampan.runtime import client, plan
+from sampan.runtime import plan, spawning
 from sampan.runtime.protocol import Channel
 
 from .conftest import Supervisor
@@ -53,13 +53,13 @@ def test_a_joining_process_cannot_be_written_later_either(
     shutil.copy(os.path.realpath(sys.executable), interpreter)
     before = interpreter.read_bytes()
     exec_root = str(tmp_path / "run")
-    monkeypatch.setattr(client.sys, "executable", str(interpreter))
+    monkeypatch.setattr(spawning.sys, "executable", str(interpreter))
     popen = subprocess.Popen
     if not sealed:
         limits = ":".join(str(number) for number in resource.getrlimit(resource.RLIMIT_NOFILE))
         added = {"SAMPAN_SEALED": "1", "SAMPAN_NOFILE": limits}
-        monkeypatch.setattr(client.subprocess, "Popen", lambda *args, env, **more: popen(*args, env={**env, **added}, **more))
-    process = client.spawn("supervisor", exec_root)
+        monkeypatch.setattr(spawning.subprocess, "Popen", lambda *args, env, **more: popen(*args, env={**env, **added}, **more))
+    process = spawning.spawn("supervisor", exec_root)
     supervisor = Supervisor(exec_root, process)
     attacked = type(box)(supervisor, box.lower, box.work)
     started = attacked.start("sh", "-c", HOLD, stdin=True, capabilities=_EVERY, seccomp="unconfined")
@@ -116,7 +116,7 @@ def test_the_supervisor_survives_garbage(box: Any) -> None:
 def test_processes_outlive_the_supervisor_and_are_adopted_from_the_keepers_hands(tmp_path: Path, box: Any) -> None:
     """Kill -9 of the supervisor; a new one gets the descriptors by `custody` and still learns the exit code."""
     exec_root = str(tmp_path / "run")
-    first = client.spawn("supervisor", exec_root)
+    first = spawning.spawn("supervisor", exec_root)
     old = Supervisor(exec_root, first)
     spec = box.spec("sh", "-c", "read x; exit 9")
     stdin_read, stdin_write = os.pipe()
@@ -144,7 +144,7 @@ def test_processes_outlive_the_supervisor_and_are_adopted_from_the_keepers_hands
     keeper.close()
     old.channel.close()
 
-    second = client.spawn("supervisor", exec_root)
+    second = spawning.spawn("supervisor", exec_root)
     new = Supervisor(exec_root, second)
     facts = {key: value for key, value in custody.items() if key not in ("event", "names")}
     assert new.request({"op": "custody", **facts}, held)[0] == {"re": new.seq}

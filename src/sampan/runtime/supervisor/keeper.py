@@ -26,7 +26,8 @@ from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_i
 READ_SIZE = 256 * 1024
 ROUNDS = 16
 """Reads from one pipe before the others have their turn."""
-RETRY_SECONDS = 0.05
+RETRY_SECONDS = 0.01
+END_SECONDS = 5.0
 F_SETPIPE_SZ = 1031
 PIPE_SIZE = 256 * 1024
 BIG_PIPES = 32
@@ -137,6 +138,8 @@ class Keeper(Loop):
         self.settled = False
         """Whether the supervisor and we have told each other all that each of us holds."""
         self.seq = 0
+        self.ends_at = 0.0
+        """Of the monotonic clock: when we end at the latest, once told to; before that, with the supervisor. 0: not told."""
         self.stage = Stage(f"{exec_root}/keeper.stage")
         self.wake, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
@@ -147,7 +150,7 @@ class Keeper(Loop):
         """Run until a shutdown request; the supervisor is looked after all the while."""
         self._look_after_supervisor()
         while self.running:
-            timeout = -1 if self.supervisor is not None else RETRY_SECONDS
+            timeout = -1 if self.supervisor is not None and not self.ends_at else RETRY_SECONDS
             for fd, events in self.epoll.poll(timeout):
                 handler = self.handlers.get(fd)
                 if handler is None:
@@ -157,7 +160,9 @@ class Keeper(Loop):
                 except Exception as error:
                     # One bad message or descriptor must not end the holder of all the others.
                     print(f"{type(error).__name__}: {error} in the handler of descriptor {fd}", file=sys.stderr, flush=True)
-            if self.supervisor is None and self.running:
+            if self.ends_at:
+                self.running = self.supervisor is not None and time.monotonic() < self.ends_at
+            elif self.supervisor is None:
                 self._look_after_supervisor()
 
     # the supervisor
@@ -482,8 +487,10 @@ class Keeper(Loop):
     def _op_shutdown(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
         if any(stream.facts and (stream.exit is None or stream.open) for stream in self.streams.values()):
             raise RequestError("request", errno.EBUSY, "there are processes")
+        if not self.settled:
+            raise RequestError("request", errno.EAGAIN, "the supervisor is coming up, and would not hear of it")
         self._tell_supervisor({"op": "shutdown"})
-        self.running = False
+        self.ends_at = time.monotonic() + END_SECONDS
         return {}
 
     def _drop(self, peer: Peer) -> None:

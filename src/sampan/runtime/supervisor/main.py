@@ -11,8 +11,11 @@ import gc
 import os
 import resource
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+
+TYPE_CHECKING = False  # importing typing would double what is loaded before the second execve
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 if _PACKAGE_ROOT not in sys.path:
@@ -103,22 +106,17 @@ def _only_one(path: str) -> bool:
     return True
 
 
-def spawner(arguments: list[str]) -> Callable[[], int]:
+def spawner(arguments: list[str]) -> "Callable[[], int]":
     """A function for the keeper that starts a supervisor as its child and returns the pid."""
 
     def spawn() -> int:
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-        soft_hard = os.environ.get(_NOFILE, "")
-        program = os.path.realpath(sys.executable)
         words = [sys.executable, "-I", "-S", os.path.abspath(__file__), "supervisor", *arguments]
         pid = os.fork()
         if pid == 0:
             try:
                 os.setsid()
-                soft, _, hard = soft_hard.partition(":")
-                if hard:
-                    resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))
-                os.execve(program, words, environment)
+                # What we run from is sealed already, and the environment says so.
+                os.execve("/proc/self/exe", words, dict(os.environ))
             finally:
                 os._exit(127)
         return pid
@@ -126,7 +124,7 @@ def spawner(arguments: list[str]) -> Callable[[], int]:
     return spawn
 
 
-def main(arguments: list[str]) -> NoReturn:
+def main(arguments: list[str]) -> "NoReturn":
     """Run the role named by the first argument."""
     if not arguments or arguments[0] not in ("keeper", "supervisor") or "--exec-root" not in arguments[1:-1]:
         print("usage: main.py keeper|supervisor --exec-root DIR [--cgroup NAME]", file=sys.stderr)
