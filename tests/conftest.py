@@ -53,13 +53,16 @@ def _own_number(locks: ExitStack) -> int:
 
 @pytest.fixture(scope="session")
 def make_engine() -> Iterator[Callable[..., Engine]]:
-    """A function that makes engines (not started; any number, extra flags of sampand as arguments); torn down and checked at the end."""
+    """A function that makes engines (not started; any number, extra flags of sampand as arguments); torn down and checked at the end.
+
+    place: the directory for the engine's own one.
+    """
     made: list[Engine] = []
     locks = ExitStack()
 
-    def make(*flags: str) -> Engine:
+    def make(*flags: str, place: str = "/var/tmp") -> Engine:
         # short, because a unix socket's path has 108 bytes; not /tmp itself, because other tests count what is there
-        root = Path(tempfile.mkdtemp(prefix="sampan-test-", dir="/var/tmp"))
+        root = Path(tempfile.mkdtemp(prefix="sampan-test-", dir=place))
         root.chmod(0o755)
         engine = Engine(root, _own_number(locks), flags)
         made.append(engine)
@@ -68,6 +71,8 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
     yield make
     leaks = {}
     for engine in made:
+        if not engine.root.exists():
+            continue  # its disk is gone, and it before that
         engine.teardown()
         left = {kind: names for kind, names in engine.leftovers().items() if names}
         if left:

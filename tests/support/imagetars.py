@@ -1,12 +1,15 @@
 """Image archives for tests, in the forms that others write: docker's old and new one, OCI layouts. Layers and configs are real."""
 
 import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sampan.archive import writer
 from sampan.archive.reader import REGULAR, SYMLINK
+from tests.support.engine import Engine
 
 INDEX, MANIFEST = "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"
 
@@ -24,6 +27,13 @@ def config(*layers: bytes, **more: Any) -> bytes:
         "rootfs": {"type": "layers", "diff_ids": [digest(layer) for layer in layers]}, "history": history, **more,
     }  # fmt: skip
     return json.dumps(document).encode()
+
+
+def base_layer(engine: Engine) -> bytes:
+    """The bottom layer of an engine's busybox image: what is put upon it can run."""
+    with tarfile.open(fileobj=io.BytesIO(engine.request("GET", "/images/busybox/get")[1])) as archive:
+        (item,) = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
+        return archive.extractfile(item["Layers"][0]).read()  # type: ignore[union-attr]
 
 
 def packed(files: Mapping[str, bytes | str]) -> bytes:
