@@ -8,7 +8,7 @@ switch them off, and what another engine left is refused.
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from sampan.archive import writer
@@ -54,8 +54,10 @@ def _check_own(names: list[str]) -> None:
             raise OSError(errno.EOPNOTSUPP, f"the container's tree was made with overlayfs' {name.rpartition('.')[2]} switched on")
 
 
-def changes(upper: int, lower: int) -> Iterator[tuple[int, bytes]]:
+def changes(upper: int, lower: int, own: Collection[bytes] = ()) -> Iterator[tuple[int, bytes]]:
     """(kind, absolute path) of every difference between the tree with `upper` on it and the one below, a directory descriptor each.
+
+    own: names of mount points that the engine may have made; as long as they are empty files or directories they are none.
 
     In no order. As docker's own comparison (moby archive ChangesDirs): a directory's size and time do not count; with an entry its parents
     are changed; of something removed only the top is named; what became a directory or ceased to be one is changed.
@@ -66,7 +68,7 @@ def changes(upper: int, lower: int) -> Iterator[tuple[int, bytes]]:
             place = stack[-1]
             name = next(place.names, None)
             if name is not None:
-                yield from _entry(stack, place, name)
+                yield from _entry(stack, place, name, own)
                 continue
             stack.pop()
             _close(place)
@@ -95,7 +97,12 @@ def _lower_stat(place: _Place, name: bytes) -> os.stat_result | None:
         return None
 
 
-def _entry(stack: list[_Place], place: _Place, name: bytes) -> Iterator[tuple[int, bytes]]:
+def _is_own(path: bytes, info: os.stat_result, own: Collection[bytes]) -> bool:
+    """Whether a new entry is no more than a mount point of the engine's."""
+    return path.lstrip(b"/") in own and (stat.S_ISDIR(info.st_mode) or (stat.S_ISREG(info.st_mode) and not info.st_size))
+
+
+def _entry(stack: list[_Place], place: _Place, name: bytes, own: Collection[bytes]) -> Iterator[tuple[int, bytes]]:
     """One name of an upper directory; a directory is pushed on the stack."""
     path = place.path + b"/" + name
     try:
@@ -109,7 +116,7 @@ def _entry(stack: list[_Place], place: _Place, name: bytes) -> Iterator[tuple[in
             yield DELETED, path
         return
     kind = ADDED if below is None else CHANGED
-    differs = below is None or _differ(place, name, info, below)
+    differs = not _is_own(path, info, own) if below is None else _differ(place, name, info, below)
     if differs:
         place.changed = True
         yield kind, path
@@ -159,10 +166,10 @@ def _capability(directory: int, name: bytes) -> bytes:
         os.close(fd)
 
 
-def layer(upper: int, clamp: int | None) -> Iterator[bytes]:
+def layer(upper: int, clamp: int | None, own: Collection[bytes] = ()) -> Iterator[bytes]:
     """An upper directory as a layer's archive, without its end: sorted, whiteouts as image-spec layer.md has them.
 
-    clamp: as for Packer.
+    clamp: as for Packer. own: names of the engine's mount points; empty files of these names are left out.
     """
     packer = Packer(clamp)
     stack = [_Place(os.dup(upper), -1, b"", recorded=True)]
@@ -186,7 +193,7 @@ def layer(upper: int, clamp: int | None) -> Iterator[bytes]:
                     yield _marker(prefix + name + b"/" + OPAQUE, info, clamp)
             elif is_whiteout(info):
                 yield _marker(prefix + WHITEOUT + name, info, clamp)
-            else:
+            elif not _is_own(prefix + name, info, own):
                 if stat.S_ISREG(info.st_mode):
                     _check_whole(place.upper, name)
                 yield from packer.entry(place.upper, name, prefix + name, info)

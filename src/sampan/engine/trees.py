@@ -15,6 +15,7 @@ from sampan.engine.registry import Container
 from sampan.errors import Conflict, SystemFailure
 from sampan.runtime import plan
 from sampan.snapshot.api import Snapshots
+from sampan.snapshot.formats import INIT
 from sampan.worker.client import Gone, WorkerPool
 
 PATIENCE_SECONDS = 10.0
@@ -118,10 +119,10 @@ class Trees:
     async def _view(self, container: Container, job: str, first_fd: int, stack: ExitStack) -> tuple[dict[str, Any], list[int]]:
         """The job's `view` argument and the descriptors that go with it, which the stack closes.
 
-        A running container: {upper, pid, pidfd}. A stopped one, to be mounted: {upper, work, lowers, binds}. pidfd is the index of a
-        descriptor; a lower is one, or a path.
+        A running container: {upper, own, pid, pidfd}. A stopped one, to be mounted: {upper, own, work, lowers, binds}. pidfd is the index
+        of a descriptor; a lower is one, or a path; own: the names of what may be in upper only because something is mounted there.
         """
-        view: dict[str, Any] = {"upper": self._snapshots.upper(container.id)}
+        view: dict[str, Any] = {"upper": self._snapshots.upper(container.id), "own": INIT}
         fds: list[int] = []
         live = container.live
         running = container.is_running and live is not None and live.pidfd >= 0

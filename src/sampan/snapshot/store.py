@@ -193,6 +193,10 @@ class LayeredSnapshots:
         except BaseException:
             found.close()
             raise
+        if len(found.lowers) > _OVERLAY_MAX:
+            count = len(found.lowers)
+            found.close()
+            raise SystemFailure(f"max depth exceeded: the image has {count} layers, the storage driver overlay2 stacks {_OVERLAY_MAX}")
         return found
 
     async def view(self, name: ChainId) -> Mounts:

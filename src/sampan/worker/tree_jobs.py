@@ -199,6 +199,11 @@ def tree_export(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, A
     return {}
 
 
+def _own(args: dict[str, Any]) -> frozenset[bytes]:
+    """The names of what the engine makes itself."""
+    return frozenset(map(os.fsencode, args["view"]["own"]))
+
+
 def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
     """args: view. Sends what differs from the image, some at a time: [kind (0 changed, 1 added, 2 deleted), path] -> count"""
     lower = view.lower_of(args["view"], fds)
@@ -207,7 +212,7 @@ def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, 
     count = 0
     batch: list[tuple[int, str]] = []
     size = 0
-    for kind, path in changes.changes(upper, lower):
+    for kind, path in changes.changes(upper, lower, _own(args)):
         batch.append((kind, os.fsdecode(path)))
         size += 6 * len(path) + 16
         count += 1
@@ -222,7 +227,7 @@ def tree_diff(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     """fds: where the archive goes. args: view, clamp (seconds or None). The layer that makes the image what the tree is now."""
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
     confine.into_root(upper)
-    _pour(changes.layer(upper, args["clamp"]), fds[0])
+    _pour(changes.layer(upper, args["clamp"], _own(args)), fds[0])
     return {}
 
 

@@ -185,6 +185,25 @@ def test_whiteouts_and_opaque_directories(trees: Path) -> None:
         assert not any("overlay" in key for item in layer.getmembers() for key in item.pax_headers)
 
 
+def test_mount_points_of_the_engine_are_no_change(trees: Path) -> None:
+    (trees / "upper/sys").mkdir()
+    (trees / "upper/etc").mkdir()
+    for name in ("hosts", "hostname"):
+        (trees / "upper/etc" / name).touch()
+    own = {b"sys", b"etc", b"etc/hosts", b"etc/hostname"}
+
+    def found() -> set[tuple[int, bytes]]:
+        return set(changes.changes(opened(trees / "upper"), opened(trees / "lower"), own))
+
+    assert found() == set()
+    (trees / "upper/etc/hostname").write_text("another")
+    (trees / "upper/etc/mine").touch()
+    assert found() == {(0, b"/etc"), (1, b"/etc/hostname"), (1, b"/etc/mine")}
+    archive = joined(changes.layer(opened(trees / "upper"), None, own)) + writer.END
+    with tarfile.open(fileobj=io.BytesIO(archive)) as layer:
+        assert layer.getnames() == ["d", "d/e", "etc", "etc/hostname", "etc/mine", "sys"]
+
+
 @pytest.mark.root
 def test_redirects_are_refused(trees: Path) -> None:
     os.setxattr(trees / "upper/d/e", "trusted.overlay.redirect", b"/elsewhere")
