@@ -91,7 +91,7 @@ def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: 
         log.info("storage driver overlay2: %s", missing)
 
     def more(empty: Path) -> list[LayerFormat]:
-        return [ErofsLayers(paths.data_root / "erofs", empty, workers)]
+        return [ErofsLayers(paths.data_root / "erofs", empty, workers, missing=missing)]
 
     return LayeredSnapshots(paths.data_root, database, workers, driver=driver, more=more, status=status)
 
@@ -207,7 +207,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     stack.push_async_callback(supervisor_link.close)
     stop = None if config.live_restore else partial(stop_all, service, containers, runner, config.shutdown_timeout)
     await restorer.restore(stop)
-    images.repair([container.id for container in containers])
+    for line in images.repair([container.id for container in containers]):
+        log.warning("%s", line)
     facts = SystemFacts(
         data_root=config.data_root,
         log_driver=config.log_driver,

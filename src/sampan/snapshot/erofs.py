@@ -29,6 +29,9 @@ _FORESEEN_SECONDS = 1.0
 _FOLD_VERSION = b"1"
 _MOUNTS_MAX = 512
 """Mounts kept for the next container; those that containers stand on live on without us."""
+_WAY_OUT = (
+    "{} (`save` still writes its images, `commit` what containers changed: to be loaded where it works, or here once they are removed)"
+)
 _SETTLE_SECONDS = 10.0
 """After a layer's first mount: what its containers needed at start is then in EROFS's page cache, and the file's own copy can go."""
 
@@ -38,8 +41,9 @@ class ErofsLayers:
 
     driver = "erofs"
 
-    def __init__(self, root: Path, empty: Path, workers: WorkerPool, *, fold_above: int = FOLD_ABOVE) -> None:
-        """Use (and make) root; empty is a directory with nothing in it. Raises OSError."""
+    def __init__(self, root: Path, empty: Path, workers: WorkerPool, *, fold_above: int = FOLD_ABOVE, missing: str = "") -> None:
+        """Use (and make) root; empty is a directory with nothing in it; missing: why no layer can be mounted, or "". Raises OSError."""
+        self.missing = missing
         self._root = root
         self._empty = empty
         self._workers = workers
@@ -131,7 +135,7 @@ class ErofsLayers:
                     os.close(fd)
                 held = mount_erofs(file, devices)
             except (OSError, InvalidArchive) as error:
-                raise SystemFailure(f"cannot mount the layer {file}: {error}") from error
+                raise SystemFailure(f"cannot mount the layer {file}: {_WAY_OUT.format(self.missing) if self.missing else error}") from error
             self._cool_later([file, *devices])
         self._mounts[file] = held
         if len(self._mounts) > _MOUNTS_MAX:

@@ -23,6 +23,8 @@ class LayerFormat(Protocol):
 
     driver: str
     """As in the layers table."""
+    missing: str
+    """Why none of its layers can be mounted here; empty where they can."""
 
     async def unpack(self, name: str, archive: int) -> Unpacked:
         """Read a tar into a new layer, durably. After an error the caller discards it. Raises as Snapshots.unpack does."""
@@ -72,6 +74,7 @@ class DirectoryLayers:
     """The overlay driver's: extracted trees, each with a recipe for its tar (sampan.archive.recipe)."""
 
     driver = "overlay"
+    missing = ""
 
     def __init__(self, root: Path, workers: WorkerPool) -> None:
         """root has l, r and trash."""

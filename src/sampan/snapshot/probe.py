@@ -33,7 +33,7 @@ def choose(root: Path, wanted: str) -> tuple[str, Status, str]:
     if wanted in ("", "erofs") and not reason:
         return "erofs", [("Backing Filesystem", backing(root)), ("Chosen by", by)], ""
     rows = [("Backing Filesystem", backing(root)), ("Supports d_type", "true"), ("Using metacopy", "false"), ("Chosen by", by)]
-    if not wanted:
+    if reason:  # also when overlay2 was asked for: layers that erofs made cannot be mounted
         rows.append(("Not erofs", reason))
     return "overlay2", rows, reason
 

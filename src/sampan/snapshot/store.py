@@ -320,6 +320,10 @@ class LayeredSnapshots:
                 found.append(f"layer {row.chain_id} was made by the storage driver {row.driver}: images with it cannot run")
             elif not os.path.exists(self._format_of(row).path(row.directory)):
                 found.append(f"the files of layer {row.chain_id} are missing ({row.directory}): images with it cannot run")
+        for item in self._formats.values():
+            count = sum(row.driver == item.driver for row in self._layers.values())
+            if item.missing and count:
+                found.append(f"images cannot run that have one of {count} layers made by the storage driver {item.driver}: {item.missing}")
         return found
 
     async def empty_trash(self) -> None:

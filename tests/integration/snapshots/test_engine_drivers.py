@@ -1,5 +1,7 @@
 """Real containers on each storage driver, `docker info`'s words, and a data root whose driver changes."""
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -82,3 +84,61 @@ def test_images_and_containers_outlive_a_change_of_driver(make_engine: MakeEngin
         run(engine, "start", "-a", "old")
     names: Any = run(engine, "ps", "-a", "--format", "{{.Names}}").split()
     assert sorted(names) == ["erofs", "old", "overlay2"]
+
+
+@pytest.mark.parametrize("flag", ["", "--storage-driver=overlay2"], ids=["probe", "forced"])
+def test_a_kernel_that_cannot_mount_the_layers_any_more(make_engine: MakeEngine, flag: str) -> None:
+    """A data root on tmpfs, which file-backed EROFS cannot use: the layers are told of, kept, and saved; back on a disk they work."""
+    need("erofs")
+    engine = make_engine("--storage-driver=erofs")
+    engine.start()
+    engine.bootstrap()
+    run(engine, "run", "--name", "old", "busybox", "sh", "-c", "echo kept > /kept")
+    engine.stop()
+    other = engine.root / "other"
+    other.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", other], check=True)
+    try:
+        shutil.copytree(engine.data_root, other, symlinks=True, dirs_exist_ok=True)
+        subprocess.run(["mount", "--bind", other, engine.data_root], check=True)
+        try:
+            refused(engine, flag)
+        finally:
+            subprocess.run(["umount", engine.data_root], check=True)
+    finally:
+        subprocess.run(["umount", other], check=True)
+    engine.flags.pop()
+    engine.start()
+    assert status(engine)[0] == "erofs"
+    assert run(engine, "run", "--rm", "busybox", "echo", "back") == "back\n"
+    run(engine, "start", "-a", "old")
+    assert "kept" in run(engine, "cp", "old:/kept", "-")
+
+
+def refused(engine: Engine, flag: str) -> None:
+    """What an engine does with layers that it cannot mount: `flag` in place of its last one."""
+    engine.flags[-1] = "--storage-driver=erofs"
+    with pytest.raises(AssertionError, match="storage-driver erofs: file-backed EROFS layers do not work in"):
+        engine.start()
+    engine.flags[-1] = flag or engine.flags[0]
+    engine.start()
+    try:
+        driver, rows = status(engine)
+        assert driver == "overlay2"
+        assert "file-backed EROFS layers do not work in" in rows["Not erofs"]
+        assert "images cannot run that have one of 1 layers made by the storage driver erofs" in engine.log.read_text()
+        for command in (("run", "busybox", "true"), ("start", "old"), ("diff", "old"), ("cp", "old:/kept", "-"), ("export", "old")):
+            failed = engine.cli(*command)
+            assert failed.returncode in (1, 125)
+            assert failed.stderr.count("cannot mount the layer") == 1
+            assert "file-backed EROFS layers do not work in" in failed.stderr
+            assert "`save` still writes its images" in failed.stderr
+        # nothing is lost, and there is a way out
+        run(engine, "commit", "old", "changed")
+        saved = engine.request("GET", "/images/changed/get")[1]
+        run(engine, "rm", "-f", *run(engine, "ps", "-aq").split())
+        run(engine, "rmi", "changed", "busybox")
+        assert engine.cli("load", stdin=saved).returncode == 0
+        assert run(engine, "run", "--rm", "changed", "cat", "/kept") == "kept\n"
+    finally:
+        engine.stop()
