@@ -1,4 +1,4 @@
-"""Use cases of image archives: load (docker-archive, OCI layout, both at once) and save.
+"""Use cases of image archives: load (docker-archive new and old, OCI layout, both at once) and save.
 
 A load's bytes go through a pipe to a worker, which writes them, decompressed, to a file without a name and says where each member lies.
 Members that look like layers are unpacked while the rest is still arriving. Nothing is visible before all of an image's layers are
@@ -20,9 +20,9 @@ from sampan.digest import ChainId, is_sha256
 from sampan.engine.images import ImageService, Progress
 from sampan.engine.pipes import WorkerStream, feed, wide_pipe
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
-from sampan.image import archives, saving
+from sampan.image import archives, legacy, saving
 from sampan.image.archives import Archive, PlannedImage
-from sampan.image.store import ImageStore
+from sampan.image.store import Image, ImageStore
 from sampan.reference import Reference, parse
 from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.oci_layout import Platform
@@ -165,6 +165,10 @@ def _loading(diff_id: str, current: int, total: int) -> Progress:
     return {"status": "Loading layer", "progressDetail": detail, "progress": bar, "id": diff_id.removeprefix("sha256:")[:12]}
 
 
+def _renamed(name: Reference, former: Image) -> Progress:
+    return {"stream": f"The image {name.familiar} already exists, renaming the old one with ID {former.id} to empty string\n"}
+
+
 def _nameless_file(directory: Path) -> int:
     """A file that is gone when it is closed, whoever is killed."""
     try:
@@ -207,6 +211,10 @@ class ImageArchives:
             load = _Load(self._snapshots, self._workers, spool, empty)
             try:
                 archive = await load.take_in(source)
+                if legacy.is_legacy(archive):
+                    async for line in self._load_legacy(load, archive, quiet=quiet):
+                        yield line
+                    return
                 ids: list[str] = []
                 named = False
                 for planned in archives.plan(archive, platform, archives.own_platform()):
@@ -240,8 +248,30 @@ class ImageArchives:
             self._images.announce("load", image)
         for name, old in former.items():
             if old is not None and old.id != image.id:
-                yield {"stream": f"The image {name.familiar} already exists, renaming the old one with ID {old.id} to empty string\n"}
+                yield _renamed(name, old)
             yield {"stream": f"Loaded image: {name.familiar}\n"}
+
+    async def _load_legacy(self, load: _Load, archive: Archive, *, quiet: bool) -> AsyncIterator[Progress]:
+        """The images of an archive older than manifest.json. As dockerd does, it says nothing of what it has loaded."""
+        made: dict[str, Image] = {}
+        for item in legacy.images(archive):
+            parent = made.get(item.parent)
+            with self._images.pinned(() if parent is None else parent.chain):
+                work = load.layer(item.layer)
+                async for line in _follow(work, item.old_id):
+                    if not quiet:
+                        yield line
+                unpacked = await work.task
+                document = legacy.document(item, parent, unpacked.diff_id)
+                chain = archives.loadable(document).chain
+                image = self._images.add(document, {chain[-1]: work.key}, names=(), parent="" if parent is None else parent.id)
+            made[item.old_id] = image
+            self._images.announce("load", image)
+        for name, old_id in legacy.names(archive, made):
+            former = self._store.named(name)
+            self._images.add(made[old_id].document, {}, names=(name,), parent=made[old_id].parent)
+            if former is not None and former.id != made[old_id].id:
+                yield _renamed(name, former)
 
     # save
 

@@ -67,6 +67,10 @@ class Archive:
         """Whether there is such a member."""
         return name in self._members
 
+    def directories(self) -> list[str]:
+        """Names of the directories at the top that hold something."""
+        return list({name.partition("/")[0] for name in self._members if "/" in name})
+
     def find(self, name: str) -> Member:
         """The file of a name, links followed inside the archive. Raises InvalidArgument."""
         seen = name
@@ -140,7 +144,7 @@ def plan(archive: Archive, platform: Platform | None, own: Platform) -> Iterator
     elif archive.has("index.json"):
         found = _from_oci(archive, platform, own)
     else:
-        raise InvalidArgument("invalid archive: it has neither manifest.json nor index.json: this is not an image archive")
+        raise InvalidArgument("invalid archive: it has no manifest.json, index.json or repositories: this is not an image archive")
     empty = True
     for planned in found:
         empty = False
@@ -160,7 +164,7 @@ def _from_docker(archive: Archive, platform: Platform | None) -> Iterator[Planne
         raise InvalidArgument(f"invalid manifest, more than {_IMAGES_MAX} images")
     planned: list[PlannedImage] = []
     for item in items:
-        image = _image(archive.document(item.config))
+        image = loadable(archive.document(item.config))
         if platform is not None and not matches(platform, platform_of(image)):
             continue
         names = item.layers or []
@@ -246,7 +250,7 @@ def _manifest(archive: Archive, descriptor: Descriptor, platform: Platform, dept
 
 
 def _oci_image(archive: Archive, manifest: Manifest) -> PlannedImage:
-    image = _image(archive.blob_document(manifest.config))
+    image = loadable(archive.blob_document(manifest.config))
     diff_ids = image.config.rootfs.diff_ids or []
     if len(manifest.layers) != len(diff_ids):
         raise InvalidArgument(f"invalid manifest, layers length mismatch: expected {len(manifest.layers)}, got {len(diff_ids)}")
@@ -279,7 +283,8 @@ def platform_text(platform: Platform) -> str:
     return "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)
 
 
-def _image(document: bytes) -> Image:
+def loadable(document: bytes) -> Image:
+    """The image of a config document. Raises InvalidArgument for one that cannot run here, too."""
     image = image_of(document)
     if image.config.os not in ("linux", ""):
         raise InvalidArgument(f"cannot load {image.config.os} image on linux")

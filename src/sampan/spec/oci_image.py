@@ -54,8 +54,8 @@ class History(msgspec.Struct, frozen=True, omit_defaults=True):
 class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """An image's config. The ImageID is the sha256 of the document's bytes as received: never encode a decoded one again."""
 
-    architecture: str
-    os: str
+    architecture: str = ""
+    os: str = ""
     created: str | None = None
     author: str = ""
     config: ContainerConfig | None = None
