@@ -97,6 +97,10 @@ class LineFilter:
                 out += self._grow(stream, now, data[end:])
         return out
 
+    def begun_by(self, time: int) -> bool:
+        """Whether a line that began at time (ns) or before is still unfinished."""
+        return any(line.time <= time for line in self._begun.values())
+
     def finish(self) -> list[Frame]:
         """The unfinished lines, when the log has ended."""
         return [frame for stream in list(self._begun) for frame in self._end(stream)]

@@ -52,11 +52,11 @@ async def read_log(source: Source, query: LogQuery, wakeup: Wakeup | None = None
             more = await _next(source, wakeup)
             if more is None:
                 break
-            past = bool(query.until) and more[-1][1] > query.until
             chunk = _encode(lines.feed(more) if lines else more, query)
             if chunk:
                 yield chunk
-            if past:
+            # A line belongs to the time it begins at, so its rest is waited for; not from a process, which may never write it.
+            if query.until and more[-1][1] > query.until and (wakeup is not None or lines is None or not lines.begun_by(query.until)):
                 break
             # Reading from the page cache never waits: let the others have a turn.
             await asyncio.sleep(0)

@@ -17,10 +17,11 @@ Docker = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def stopping(engine: Engine, docker: Docker, docker_path: str) -> Iterator[subprocess.Popen[bytes]]:
     """A stop under way of the container `deaf`, which does not listen to SIGTERM."""
-    assert docker("run", "-d", "--name", "deaf", "busybox", "sleep", "1000").returncode == 0
+    deaf = docker("run", "-d", "--name", "deaf", "busybox", "sleep", "1000")
+    assert deaf.returncode == 0
     stop = subprocess.Popen([docker_path, "stop", "-t", "1000", "deaf"], env=engine.environment(), stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not any(event["Action"] == "kill" for event in events(engine)):
+    while not any(event["Action"] == "kill" for event in events(engine, deaf.stdout.strip())):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     yield stop
@@ -30,9 +31,9 @@ def stopping(engine: Engine, docker: Docker, docker_path: str) -> Iterator[subpr
     stop.stderr.close()
 
 
-def events(engine: Engine) -> list[dict[str, str]]:
-    """What happened to the container."""
-    text = engine.request("GET", f'/events?since=1&until={time.time():.3f}&filters={{"container":["deaf"]}}')[1]
+def events(engine: Engine, container: str) -> list[dict[str, str]]:
+    """What happened to a container, by ID: others had the same name."""
+    text = engine.request("GET", f'/events?since=1&until={time.time():.3f}&filters={{"container":["{container}"]}}')[1]
     if isinstance(text, dict):
         return [text]
     return [json.loads(line) for line in text.decode().splitlines()]

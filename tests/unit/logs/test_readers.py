@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sampan.errors import InvalidArgument, NotImplementedYet
@@ -59,6 +59,7 @@ def demultiplex(data: bytes) -> dict[int, bytes]:
 
 @settings(max_examples=150, deadline=None)
 @given(writes=WRITES, tail=st.integers(-1, 12), since=st.integers(0, 33), until=st.integers(0, 33), size=st.sampled_from([0, 60, 200]))
+@example(writes=[(1, b"a"), (1, b"a"), (1, b"a"), (1, b"a")], tail=1, since=0, until=1, size=60)
 def test_segments_equal_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, until: int, size: int) -> None:
     frames = [(stream, now, data) for now, (stream, data) in enumerate(writes, 1)]
     with tempfile.TemporaryDirectory() as directory:
