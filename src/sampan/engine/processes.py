@@ -51,15 +51,12 @@ async def top(layout: Layout, cgroup: str, ps_args: str) -> TopResponse:
 _NUMERIC = re.compile(r"\d{1,9}(:\d{1,9})?")
 
 
-def _table(root: int, path: bytes) -> list[list[str]] | None:
+def _open(root: int, path: bytes) -> int | None:
+    """A descriptor, -1 if there is no such file, None if it is not to be looked into."""
     try:
-        fd = openat2(root, path, os.O_RDONLY | os.O_NONBLOCK, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV)
+        return openat2(root, path, os.O_RDONLY | os.O_NONBLOCK, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV)
     except OSError as error:
-        return [] if isinstance(error, FileNotFoundError) else None
-    try:
-        return users.parse_table(fd)
-    finally:
-        os.close(fd)
+        return -1 if isinstance(error, FileNotFoundError) else None
 
 
 def check_user(pid: int, user: str) -> None:
@@ -73,12 +70,14 @@ def check_user(pid: int, user: str) -> None:
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return
+    fds = [_open(root, b"etc/passwd"), _open(root, b"etc/group")]
     try:
-        passwd, group = _table(root, b"etc/passwd"), _table(root, b"etc/group")
+        passwd, group = fds
+        if passwd is not None and group is not None:
+            users.check(user, users.passwd_table(passwd), users.group_table(group))
+    except users.LookupFailure as failure:
+        raise InvalidArgument(failure.message) from None
     finally:
-        os.close(root)
-    if passwd is not None and group is not None:
-        try:
-            users.lookup(user, [], passwd, group)
-        except users.LookupFailure as failure:
-            raise InvalidArgument(failure.message) from None
+        for fd in (root, *fds):
+            if fd is not None and fd >= 0:
+                os.close(fd)

@@ -373,7 +373,7 @@ def _environment(process: dict[str, Any], identity: users.Identity) -> dict[str,
         if equals and key:
             environment[key] = value
     if not environment.get("HOME"):
-        environment["HOME"] = identity.home or "/"
+        environment["HOME"] = identity.home
     return environment
 
 
