@@ -13,6 +13,7 @@ import sys
 import tarfile
 from typing import NamedTuple
 
+from sampan.archive import writer
 from tests.support.tars import tar
 
 
@@ -60,6 +61,11 @@ CASES = (
         "an opaque directory shows nothing from below",
         (tar(("d", "d"), ("f", "d/old", "1")), tar(("d", "d"), ("f", "d/.wh..wh..opq"), ("f", "d/new", "1"))),
         ("d 755 0", "d/new 644 1"),
+    ),
+    Case(
+        "what a hard link's entry says is the file's, too",
+        (tar(("f", "a", "1"), mode=0o4755)[: -len(writer.END)] + tar(("h", "b", "a"), mode=0o600),),
+        ("a 600 1", "b 600 1"),
     ),
     Case(
         "an opaque root is not heeded by overlayfs",
@@ -135,13 +141,15 @@ def seen_by(host: str, case: Case) -> tuple[tuple[str, ...], str]:
     finally:
         subprocess.run([*docker, "rm", container], capture_output=True, check=True, timeout=60)
         subprocess.run([*docker, "rmi", reference], capture_output=True, check=True, timeout=60)
+    lines = []
     with tarfile.open(fileobj=io.BytesIO(exported)) as archive:
-        members = [(member.name.rstrip("/"), member) for member in archive]
-    return tuple(
-        sorted(
-            listing(name, member.mode, member.size, member.linkname, member.isdir()) for name, member in members if name not in OWN
-        )
-    ), ""  # fmt: skip
+        sizes = {member.name: member.size for member in archive}
+        for member in archive:
+            name = member.name.rstrip("/")
+            if name not in OWN:
+                size = sizes[member.linkname] if member.islnk() else member.size
+                lines.append(listing(name, member.mode, size, member.linkname if member.issym() else "", member.isdir()))
+    return tuple(sorted(lines)), ""
 
 
 def main() -> None:

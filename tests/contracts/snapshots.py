@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from sampan.archive import writer
-from sampan.archive.reader import REGULAR
+from sampan.archive.reader import HARDLINK, REGULAR, SYMLINK
 from sampan.digest import ChainId, chain_id, sha256_of
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.linux import libc
@@ -326,6 +326,39 @@ class SnapshotsContract:
                 assert stat.S_IMODE(fraction.stat().st_mode) == 0o4751
                 assert os.getxattr(negative, "user.k") == b"v" * 1000
                 assert os.getxattr(fraction, "security.capability") == capability
+
+        driver.run(body)
+
+    def test_what_a_hard_links_entry_says_is_the_files_too(self, driver: Driver) -> None:
+        """As in dockerd 20.10 and 28, but that a capability stays where the entry has the same owner: other tars do not name it twice."""
+        capability = b"\1\0\0\2\0\4" + bytes(14)
+
+        def member(name: str, kind: bytes = REGULAR, link: str = "", **more: Any) -> bytes:
+            return writer.header(name.encode(), kind, link=link.encode(), **{"mode": 0o755, "mtime": 1000, **more})
+
+        archive = (
+            member("file", xattrs={b"security.capability": capability, b"user.old": b"1"})
+            + member("same", HARDLINK, "/file", mode=0o4711, mtime=-5, xattrs={b"user.new": b"2"})
+            + member("taken", xattrs={b"security.capability": capability})
+            + member("given", HARDLINK, "taken", uid=5, gid=6)
+            + member("link", SYMLINK, "file", mtime=7)
+            + member("twin", HARDLINK, "link", mode=0, uid=5, gid=6, mtime=9)
+            + writer.END
+        )
+
+        async def body(snapshots: Snapshots) -> None:
+            snapshots.prepare("c", await put(snapshots, archive))
+            async with mounted(snapshots, "c", driver.root / "m") as path:
+                file, taken, link = (path / "file").lstat(), (path / "taken").lstat(), (path / "link").lstat()
+                assert (stat.S_IMODE(file.st_mode), file.st_mtime, file.st_uid, file.st_nlink) == (0o4711, -5, 0, 2)
+                assert {key: os.getxattr(path / "same", key) for key in os.listxattr(path / "same") if "overlay" not in key} == {
+                    "security.capability": capability,
+                    "user.old": b"1",
+                    "user.new": b"2",
+                }
+                assert (taken.st_uid, taken.st_gid) == (5, 6)
+                assert "security.capability" not in os.listxattr(path / "given")  # as chown(2) has it
+                assert (stat.S_IMODE(link.st_mode), link.st_mtime, link.st_uid, link.st_gid, link.st_nlink) == (0o777, 7, 5, 6, 2)
 
         driver.run(body)
 

@@ -290,7 +290,9 @@ class LayerApplier:
     def _hard_link(self, entry: Entry, name: bytes, parent: int, base: bytes) -> None:
         if not clean(entry.link):
             raise InvalidArchive(f"invalid hardlink {printable(entry.name)!r} -> {printable(entry.link)!r}")
-        if not self._link(entry, parent, base):
+        if self._link(entry, parent, base):
+            self._link_attributes(entry, parent, base)
+        else:
             self._waiting.append((name, entry))
 
     def _link(self, entry: Entry, parent: int, base: bytes) -> bool:
@@ -330,12 +332,27 @@ class LayerApplier:
 
     def _attributes(self, entry: Entry, parent: int, base: bytes) -> None:
         os.chown(base, *self._owner_of(entry), dir_fd=parent, follow_symlinks=False)
+        self._set_xattrs(entry, parent, base)
+        if entry.type != SYMLINK:
+            os.chmod(base, entry.mode, dir_fd=parent)
+
+    def _link_attributes(self, entry: Entry, parent: int, base: bytes) -> None:
+        """What a hard link's entry says of the file it links to, as docker has it. A link to a later entry says nothing of that."""
+        info = os.stat(base, dir_fd=parent, follow_symlinks=False)
+        owner = self._owner_of(entry)
+        if owner not in ((info.st_uid, info.st_gid), (-1, -1)):  # else it would cost the file its capabilities, which tars name only once
+            os.chown(base, *owner, dir_fd=parent, follow_symlinks=False)
+        self._set_xattrs(entry, parent, base)
+        if not stat.S_ISLNK(info.st_mode):
+            os.chmod(base, entry.mode, dir_fd=parent)
+            self._set_time(parent, base, entry.mtime_ns)
+
+    @staticmethod
+    def _set_xattrs(entry: Entry, parent: int, base: bytes) -> None:
         if entry.xattrs:
             os.fchdir(parent)  # setxattr(2) knows no directory descriptor
             for key, value in entry.xattrs.items():
                 _set_xattr(base, key, value)
-        if entry.type != SYMLINK:
-            os.chmod(base, entry.mode, dir_fd=parent)
 
     @staticmethod
     def _set_time(parent: int, base: bytes, mtime_ns: int) -> None:

@@ -33,6 +33,7 @@ _XATTR_MAX = 65535
 _XATTR_TOTAL_MAX = 65536
 """What listxattr can give (XATTR_LIST_MAX); also keeps an inode's attributes far below EROFS's 256 KiB."""
 _NODE_TYPE = {CHAR: stat.S_IFCHR, BLOCKDEV: stat.S_IFBLK, FIFO: stat.S_IFIFO}
+_CAPABILITY: Final = b"security.capability"
 _USER, _TRUSTED, _SECURITY = b"user.", b"trusted.", b"security."
 _ACLS: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
 _ACL_ENTRY = struct.Struct("<HHI")
@@ -169,10 +170,7 @@ class LayerTree:
         else:
             raise InvalidArchive(f"unhandled tar header type {kind[0]}")
         node.uid, node.gid, node.mtime_ns = entry.uid, entry.gid, entry.mtime_ns
-        if entry.xattrs:
-            _set_xattrs(node, entry.xattrs)
-        if _ACLS[0] in node.xattrs:
-            node.xattrs[_ACLS[0]] = _acl_with_mode(node.xattrs[_ACLS[0]], entry.mode)
+        _set_xattrs(node, entry)
         children[base] = node
 
     def _open_parent(self, name: bytes, entry: Entry) -> dict[bytes, Node]:
@@ -264,6 +262,7 @@ class LayerTree:
             self._waiting.append((name, target, entry))
         else:
             children[base] = node
+            _link_attributes(node, entry)
 
     def _target(self, path: bytes) -> Node | None:
         """What a hard link names, or None when it is not there (yet)."""
@@ -325,7 +324,28 @@ def count_directories(order: list[Node]) -> None:
             node.nlink = 2 + sum([child.children is not None for child in node.children.values()])
 
 
-def _set_xattrs(node: Node, xattrs: dict[bytes, bytes]) -> None:
+def _link_attributes(node: Node, entry: Entry) -> None:
+    """What a hard link's entry says of the file it links to. Raises OSError."""
+    symlink = stat.S_ISLNK(node.mode)
+    if (node.uid, node.gid) != (entry.uid, entry.gid):
+        node.uid, node.gid = entry.uid, entry.gid
+        if _CAPABILITY in node.xattrs:  # as chown(2)
+            node.xattrs = {key: value for key, value in node.xattrs.items() if key != _CAPABILITY}
+    if not symlink:
+        node.mode = stat.S_IFMT(node.mode) | entry.mode
+        node.mtime_ns = entry.mtime_ns
+    _set_xattrs(node, entry)
+
+
+def _set_xattrs(node: Node, entry: Entry) -> None:
+    """Those of an entry, as setxattr(2) and then chmod(2) would have them. Raises OSError for what they would refuse."""
+    if entry.xattrs:
+        _merge_xattrs(node, entry.xattrs)
+    if _ACLS[0] in node.xattrs:
+        node.xattrs[_ACLS[0]] = _acl_with_mode(node.xattrs[_ACLS[0]], entry.mode)
+
+
+def _merge_xattrs(node: Node, xattrs: dict[bytes, bytes]) -> None:
     """What setxattr(2) would keep; others are left out, as docker does. Raises OSError for what it would refuse."""
     node.xattrs = dict(node.xattrs)
     ordinary = stat.S_ISREG(node.mode) or stat.S_ISDIR(node.mode)
@@ -352,7 +372,7 @@ def _set_xattrs(node: Node, xattrs: dict[bytes, bytes]) -> None:
             raise OSError(errno.ERANGE if name else errno.EINVAL, "")
         if len(value) > _XATTR_MAX:
             raise OSError(errno.E2BIG, "")
-        if key == b"security.capability":
+        if key == _CAPABILITY:
             _check_capability(value)
         node.xattrs[key] = value
     if sum(len(key) + len(value) + 8 for key, value in node.xattrs.items()) > _XATTR_TOTAL_MAX:
