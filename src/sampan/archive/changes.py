@@ -116,7 +116,9 @@ def _entry(stack: list[_Place], place: _Place, name: bytes, own: Collection[byte
             yield DELETED, path
         return
     kind = ADDED if below is None else CHANGED
-    differs = not _is_own(path, info, own) if below is None else _differ(place, name, info, below)
+    # An image's file or symlink where the engine mounts gave way to a directory.
+    made = below is not None and stat.S_ISDIR(info.st_mode) and not stat.S_ISDIR(below.st_mode) and _is_own(path, info, own)
+    differs = not _is_own(path, info, own) if below is None else not made and _differ(place, name, info, below)
     if differs:
         place.changed = True
         yield kind, path

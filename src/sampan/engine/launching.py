@@ -235,6 +235,10 @@ def start_failure(error: LaunchError, args: list[str], sources: Mapping[str, str
         source = sources[path]
         hint = MOUNT_HINT if error.errno == errno.ENOTDIR else ""
         detail = f'error mounting "{source}" to rootfs at "{path}": mount src={source}, dst={path}, flags=MS_BIND|MS_REC: {reason}{hint}'
+    elif error.step == "mount" and path == "/dev" and error.errno == errno.ENOTDIR:
+        detail = f'error mounting "tmpfs" to rootfs at "/dev": mount src=tmpfs, dst=/dev: {reason}{MOUNT_HINT}'
+    elif detail.startswith("error mounting"):
+        code = 128
     elif error.step == "cgroup" and detail.startswith("failed to write"):
         detail, code = f"error setting cgroup config for procHooks process: {detail}", 128
     elif error.step == "rlimit":

@@ -51,6 +51,22 @@ class Root:
         mounts.move_mount(fd, target, mount_point)
         os.close(target)
         self.fd = fd
+        if lowers:
+            self._own_directories()
+
+    def _own_directories(self) -> None:
+        """An image's file or symlink at the places below gives way to a directory, as dockerd does at create in its init layer.
+
+        One that came later (by `docker cp` to a stopped container) is in the upper directory: what is mounted there has to cope.
+        """
+        for name in ("dev", "proc", "sys"):
+            self.at(ops.STEP_ROOTFS, f"/{name}")
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISDIR(os.stat(name, follow_symlinks=False, dir_fd=self.fd).st_mode) and not os.path.lexists(
+                    f"{self.plan['rootfs']['upper']}/{name}"
+                ):
+                    os.unlink(name, dir_fd=self.fd)
+                    os.mkdir(name, 0o755, dir_fd=self.fd)
 
     def ensure(self, path: str, directory: bool) -> int:
         """mounts.ensure_in_root of our root."""
@@ -59,11 +75,25 @@ class Root:
     def attach(self, fd: int, path: str, directory: bool = True) -> None:
         """Attach a detached mount at path inside the root."""
         target = self.ensure(path, directory)
-        if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
+        try:
+            if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            mounts.move_mount(fd, target, path)
+        finally:
             os.close(target)
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        mounts.move_mount(fd, target, path)
-        os.close(target)
+
+    def attach_ordinary(self, fd: int, path: str, kind: str) -> None:
+        """attach() for proc and sysfs: never through a symbolic link, as other steps trust what lies there (runc mountToRootfs)."""
+        with contextlib.suppress(FileNotFoundError):
+            target = mounts.open_in_root(self.fd, path, os.O_PATH | os.O_NOFOLLOW)
+            try:
+                if not stat.S_ISDIR(os.fstat(target).st_mode):
+                    problem = f'filesystem "{kind}" must be mounted on ordinary directory'
+                    raise OSError(errno.EINVAL, f'error mounting "{kind}" to rootfs at "{path}": {problem}', path)
+                return mounts.move_mount(fd, target, path)
+            finally:
+                os.close(target)
+        self.attach(fd, path)
 
     def run(self) -> None:
         """Execute the mount operations in order."""
@@ -85,7 +115,10 @@ class Root:
             except FileNotFoundError:
                 pass
         fd = mounts.new_mount(op["type"], options, attributes, op.get("source") or op["type"])
-        self.attach(fd, op["destination"])
+        if op["type"] in ("proc", "sysfs"):
+            self.attach_ordinary(fd, op["destination"], op["type"])
+        else:
+            self.attach(fd, op["destination"])
         os.close(fd)
 
     def _op_bind(self, op: dict[str, Any]) -> None:

@@ -1,0 +1,96 @@
+"""Images and stopped containers whose /dev, /proc or /sys is not what it ought to be. What dockerd 28 does was asked by hand."""
+
+import io
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine import Engine
+from tests.support.tars import tar
+
+pytestmark = pytest.mark.root
+
+Docker = Callable[..., subprocess.CompletedProcess[str]]
+MakeImage = Callable[..., str]
+APPLETS = ("sh", "stat", "cat", "sleep", "echo", "chmod", "tty", "ls", "true", "readlink")
+ORDINARY = 'error mounting "{0}" to rootfs at "/{1}": filesystem "{0}" must be mounted on ordinary directory'
+NO_DIRECTORY = 'error mounting "tmpfs" to rootfs at "/dev": mount src=tmpfs, dst=/dev: not a directory'
+SHOW = "stat -f -c %T /dev/ /proc/ /sys/; stat -c '%F %t %T %a' /dev/null; cat /proc/1/comm; true"
+SOUND = ["tmpfs", "proc", "sysfs", "character special file 1 3 666", "sh"]
+
+
+@pytest.fixture
+def make_image(engine: Engine) -> MakeImage:
+    """A function that makes an image of busybox out of further entries: name=target of a symlink, or bytes for a file."""
+
+    def make(name: str, entries: dict[str, str | bytes]) -> str:
+        output = io.BytesIO()
+        with tarfile.open(fileobj=output, mode="w") as archive:
+            every = {"bin/busybox": Path(shutil.which("busybox") or "").read_bytes(), **{f"bin/{word}": "busybox" for word in APPLETS}}
+            for path, content in {"elsewhere/x": b"", **every, **entries}.items():
+                member = tarfile.TarInfo(path)
+                member.mode = 0o755
+                if isinstance(content, str):
+                    member.type, member.linkname = tarfile.SYMTYPE, content
+                    archive.addfile(member)
+                else:
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        status, answer = engine.request("POST", f"/images/create?fromSrc=-&repo={name}", output.getvalue())
+        assert status == 200, answer
+        return name
+
+    return make
+
+
+@pytest.mark.parametrize("place", ["dev", "proc", "sys"])
+@pytest.mark.parametrize("content", ["elsewhere", "/elsewhere", "/nowhere", "../../../../dev", b"a file"])
+def test_an_images_entry_gives_way_to_a_directory(place: str, content: str | bytes, docker: Docker, make_image: MakeImage) -> None:
+    """As dockerd's init layer: it unlinks what is no directory."""
+    image = make_image(f"hostile-{place}", {place: content})
+    for flags in ([], ["-t"], ["--read-only"]):
+        done = docker("run", *flags, "--network=none", "--name", "hostile", image, "sh", "-c", f"{SHOW}; ls elsewhere")
+        assert (done.returncode, done.stdout.split()) == (0, [*" ".join(SOUND).split(), "x"]), done.stderr
+        assert docker("diff", "hostile").stdout == ""
+        assert docker("start", "-a", "hostile").returncode == 0
+        docker("rm", "hostile")
+
+
+@pytest.mark.parametrize(
+    ("place", "entry", "failure", "code"),
+    [
+        ("dev", ("f", "dev", "x"), NO_DIRECTORY, 127),
+        ("proc", ("l", "proc", "elsewhere"), ORDINARY.format("proc", "proc"), 128),
+        ("proc", ("f", "proc", "x"), ORDINARY.format("proc", "proc"), 128),
+        ("sys", ("l", "sys", "elsewhere"), ORDINARY.format("sysfs", "sys"), 128),
+        ("sys", ("f", "sys", "x"), ORDINARY.format("sysfs", "sys"), 128),
+    ],
+)
+def test_what_is_copied_there_later_is_refused(
+    place: str, entry: tuple[str, str, str], failure: str, code: int, engine: Engine, docker: Docker, make_image: MakeImage
+) -> None:
+    image = make_image("plain", {})
+    docker("create", "--network=none", "--name", "hostile", image, "true")
+    assert engine.request("PUT", "/containers/hostile/archive?path=/", tar(entry))[0] == 200
+    done = docker("start", "-a", "hostile")
+    assert done.returncode == 1
+    assert failure in done.stderr
+    state = engine.request("GET", "/containers/hostile/json")[1]["State"]
+    assert (state["Status"], state["ExitCode"], state["Pid"]) == ("created", code, 0)
+    assert failure in state["Error"]
+    assert engine.request("GET", "/containers/hostile/json")[1]["NetworkSettings"]["SandboxKey"] == ""
+    # nothing half-made: with the directory back it starts
+    assert engine.request("PUT", "/containers/hostile/archive?path=/", tar(("d", place)))[0] == 200
+    assert docker("start", "-a", "hostile").returncode == 0
+
+
+def test_a_link_copied_to_dev_later_is_followed_inside(engine: Engine, docker: Docker, make_image: MakeImage) -> None:
+    image = make_image("plain", {})
+    docker("create", "-t", "--network=none", "--name", "hostile", image, "sh", "-c", SHOW)
+    assert engine.request("PUT", "/containers/hostile/archive?path=/", tar(("l", "dev", "elsewhere")))[0] == 200
+    done = docker("start", "-a", "hostile")
+    assert done.stdout.split() == " ".join(SOUND).split()
