@@ -90,8 +90,9 @@ class CommitService:
             yield True
 
     async def _hold(self, container: Container, *, frozen: bool) -> None:
-        await self._runner.hold(container, frozen=frozen)
-        self._runner.publish(container, "pause" if frozen else "unpause")
+        with suppress(Conflict):  # its processes have just ended: nothing changes its files any more
+            await self._runner.hold(container, frozen=frozen)
+            self._runner.publish(container, "pause" if frozen else "unpause")
 
     async def _layer(self, container: Container, epoch: int | None, locked: bool) -> tuple[Unpacked, str]:
         """The changes as a new layer, not yet committed, and its key. Nothing is left after an error."""

@@ -151,6 +151,22 @@ def test_the_container_stands_still(engine: Engine, files_image: str, pause: boo
     ok(engine, "rmi", "big:1")
 
 
+def test_a_container_that_just_ends(engine: Engine, files_image: str) -> None:
+    """As dockerd, which does not mind when there is nothing left to pause."""
+    images = []
+    for number in range(40):
+        made = engine.request("POST", "/containers/create", {"Image": files_image, "Cmd": ["sh", "-c", "echo new > /new"]})[1]
+        assert engine.request("POST", f"/containers/{made['Id']}/start")[0] == 204
+        if number % 2:
+            time.sleep(0.001 * number)
+        status, answer = engine.request("POST", f"/commit?container={made['Id']}")
+        assert status == 201, answer
+        images.append(answer["Id"])
+    engine.remove_containers()
+    for image_id in images:
+        assert engine.request("DELETE", f"/images/{image_id}?force=1")[0] == 200
+
+
 def test_a_killed_engine(make_engine: Callable[..., Engine]) -> None:
     """kill -9 in the middle of a commit: the container goes on, nothing of the image is there."""
     engine = make_engine()
