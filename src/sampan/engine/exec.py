@@ -153,12 +153,7 @@ class ExecService:
         if request.console_size and not found.request.console_size:
             found.request = msgspec.structs.replace(found.request, console_size=request.console_size)
         if request.detach:
-            fds = {name: os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for name in (() if found.request.tty else ("stdout", "stderr"))}
-            try:
-                await self._launch(found, fds)
-            finally:
-                for fd in fds.values():
-                    os.close(fd)
+            await self._launch(found, {})
             return
         # before the launch: clients that read the answer's head with a buffer (docker-py) lose output that comes with it
         stream = await open_stream(not found.request.tty)
@@ -180,8 +175,6 @@ class ExecService:
                     ours, theirs[name] = os.pipe2(os.O_CLOEXEC)
                     os.set_blocking(ours, False)
                     outputs.append((ours, kind))
-                else:
-                    theirs[name] = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
             if request.attach_stdin:
                 theirs["stdin"], stdin = os.pipe2(os.O_CLOEXEC)
                 os.set_blocking(stdin, False)

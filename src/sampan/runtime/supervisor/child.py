@@ -96,7 +96,7 @@ def _reset_signals() -> None:
 
 
 def _stdio(fds: Fds) -> list[int]:
-    """Descriptors for 0, 1, 2 (-1: /dev/null later). Output pipes are opened read-write: with no reader left nobody dies of SIGPIPE."""
+    """Descriptors for 0, 1, 2 (-1: a null device later). Output pipes are opened read-write: with no reader left nobody dies of SIGPIPE."""
     result = [fds.get("stdin", -1)]
     for name in ("stdout", "stderr"):
         fd = fds.get(name, -1)
@@ -271,6 +271,33 @@ def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     _become(process, stdio, terminal, sync, where, make_cwd=False)
 
 
+def _is_null(fd: int) -> bool:
+    info = os.fstat(fd)
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(1, 3)
+
+
+def _null_device() -> int:
+    """The container's own /dev/null, for streams that nobody wants: what the process does to its mode and owner stays in the container.
+
+    What else the container may have put there is never used: then it is a fresh node in a file system that is mounted nowhere.
+    """
+    with contextlib.suppress(OSError):
+        # Nothing but a file that can be opened without waiting: a FIFO or a terminal of the container's must not hold us.
+        fd = os.open("/dev/null", os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if _is_null(fd):
+            os.set_blocking(fd, True)
+            return fd
+        os.close(fd)
+    directory = mounts.new_mount("tmpfs", ["mode=755"], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC)
+    try:
+        os.mknod("null", stat.S_IFCHR | 0o666, os.makedev(1, 3), dir_fd=directory)
+        fd = os.open("null", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        os.fchmod(fd, 0o666)
+        return fd
+    finally:
+        os.close(directory)
+
+
 def _install_stdio(stdio: list[int], terminal: tuple[int, int] | None, identity: users.Identity) -> None:
     if terminal is not None:
         stdio = [terminal[1]] * 3
@@ -278,12 +305,12 @@ def _install_stdio(stdio: list[int], terminal: tuple[int, int] | None, identity:
     for number, fd in enumerate(stdio):
         if fd < 0:
             if null < 0:
-                null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+                null = _null_device()
             fd = null
         elif identity.uid or terminal is not None:
             # So that the user can open /dev/stdout and /dev/stderr again. Not of a null device, which is the image's or the host's.
             with contextlib.suppress(OSError):
-                if os.fstat(fd).st_rdev != os.makedev(1, 3):
+                if not _is_null(fd):
                     os.fchown(fd, identity.uid, -1)
         os.dup2(fd, number, inheritable=True)
 
