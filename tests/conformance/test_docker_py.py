@@ -53,6 +53,15 @@ def test_logs(client: Any) -> None:
     assert b"".join(container.logs(stream=True, follow=True, stderr=False)) == b"one\n"
 
 
+def test_logs_come_line_by_line(client: Any) -> None:
+    """As docker-py's own tests and many programs expect of a stream."""
+    container = client.containers.run("busybox", ["sh", "-c", "printf 'one\\ntwo\\nend'"], detach=True)
+    container.wait()
+    for options in ({"follow": True}, {"tail": 3}, {"timestamps": False}):
+        assert list(container.logs(stream=True, **options)) == [b"one\n", b"two\n", b"end"]
+    assert [line[-4:] for line in container.logs(stream=True, timestamps=True)] == [b"one\n", b"two\n", b" end"]
+
+
 def test_exec_run(client: Any) -> None:
     # the sleep: docker-py drops output that arrives in one read with the head of the answer
     container = client.containers.run("busybox", ["sleep", "1000"], detach=True)

@@ -89,4 +89,4 @@ async def _next(source: Source, wakeup: Wakeup | None) -> list[Frame] | None:
 
 
 def _encode(frames: list[Frame], query: LogQuery) -> bytes:
-    return encode(frames, stdout=query.stdout, stderr=query.stderr, multiplexed=query.multiplexed)
+    return encode(frames, stdout=query.stdout, stderr=query.stderr, multiplexed=query.multiplexed, by_line=True)

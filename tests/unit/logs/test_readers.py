@@ -131,6 +131,18 @@ def test_neighbours_of_one_stream_share_a_header() -> None:
     assert encode(frames, stdout=False, stderr=True, multiplexed=True) == b"\2\0\0\0\0\0\0\4c\nn\n"
 
 
+def test_a_header_for_each_line_unless_there_are_many() -> None:
+    frames: list[Frame] = [(1, 0, b"a\nb"), (1, 0, b"c\n\nd"), (2, 0, b"x" * 20_000 + b"\n"), (1, 0, b"end\r\n")]
+    found = encode(frames, stdout=True, stderr=True, multiplexed=True, by_line=True)
+    assert found == b"".join(
+        bytes((stream, 0, 0, 0)) + len(line).to_bytes(4, "big") + line
+        for stream, line in [(1, b"a\n"), (1, b"bc\n"), (1, b"\n"), (1, b"d"), (2, b"x" * 16384), (2, b"x" * 3616 + b"\n"), (1, b"end\r\n")]
+    )
+    assert encode(frames, stdout=True, stderr=True, multiplexed=False, by_line=True) == b"".join(data for _, _, data in frames)
+    many: list[Frame] = [(1, 0, b"line\n" * 20_000)]
+    assert encode(many, stdout=True, stderr=True, multiplexed=True, by_line=True) == b"\1\0\0\0\0\1\x86\xa0" + many[0][2]
+
+
 def test_time_stamps_and_details_stand_before_each_line(tmp_path: Path) -> None:
     writer = SegmentWriter(str(tmp_path), 0, 0)
     writer.append(1, b"a\nb", 1_000_000_001)
