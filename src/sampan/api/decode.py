@@ -1,5 +1,7 @@
 """Requests' queries and bodies into typed values, with docker's error texts (moby api/server/httputils)."""
 
+import base64
+import binascii
 import re
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -7,7 +9,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from sampan.errors import InvalidArgument
+from sampan.reference import Reference, is_tag, parse
 from sampan.spec import gojson
+from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.oci_layout import Platform
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -174,3 +178,24 @@ def convert_body(value: Any, cls: type[S]) -> S:
         return gojson.convert(value, cls)
     except gojson.GoJsonError as problem:
         raise InvalidArgument(f"invalid JSON: {problem}") from None
+
+
+def registry_auth(header: str) -> AuthConfig:
+    """X-Registry-Auth: base64 of JSON, in either alphabet, padded or not. What cannot be read is nobody, as in dockerd."""
+    text = header.rstrip("=").replace("+", "-").replace("/", "_")
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=AuthConfig)
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        return AuthConfig()
+
+
+def pulled(name: str, tag: str) -> Reference:
+    """What fromImage and tag (a digest too) name; neither tag nor digest: every tag. Raises InvalidReference, InvalidArgument."""
+    reference = parse(name)
+    if not tag:
+        return reference
+    if ":" in tag:
+        return parse(f"{reference.name}@{tag}")
+    if not is_tag(tag):
+        raise InvalidArgument("invalid reference format")
+    return reference.repository().with_tag(tag)

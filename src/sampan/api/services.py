@@ -11,6 +11,8 @@ import msgspec
 
 from sampan.engine.commit import CommitOptions
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
+from sampan.reference import Reference
+from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.docker_api.container import (
     Config,
     CreateRequest,
@@ -197,6 +199,13 @@ class BootstrapService(Protocol):
         """
 
 
+class PullService(Protocol):
+    """Images from registries."""
+
+    def pull(self, reference: Reference, *, platform: str, credentials: AuthConfig) -> AsyncIterator[Mapping[str, object]]:
+        """Pull an image by tag or digest, or every tag of a repository when the reference has neither. Yields docker's progress objects."""
+
+
 class ImageMountService(Protocol):
     """Images shown on the host."""
 
@@ -250,6 +259,7 @@ class Services(msgspec.Struct, frozen=True):
     files: FileService
     commits: CommitService
     bootstraps: BootstrapService
+    pulls: PullService
     image_mounts: ImageMountService
     images: ImageService
     archives: ImageArchives

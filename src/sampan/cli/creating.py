@@ -11,10 +11,11 @@ from sampan.cli.stream import terminal_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TextIO
 
     from sampan.cli.flags import Parsed
     from sampan.cli.main import Context
+    from sampan.reference import Reference
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
 _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm/v6"}
@@ -87,7 +88,7 @@ def _create(ctx: Context, args: Parsed, body: dict[str, Any]) -> dict[str, Any]:
     platform = args.str("platform") if ctx.client.at_least("1.41") else ""
     query = {"name": args.str("name") or None, "platform": normal_platform(platform) or None}
     if args.str("pull") == "always":
-        pull_image(ctx, args, image)
+        _pull_missing(ctx, args, image)
     body["HostConfig"]["ConsoleSize"] = [0, 0] if platform and not ctx.client.at_least("1.42") else list(terminal_size())
     try:
         answer: dict[str, Any] = ctx.client.request("POST", "/containers/create", query, body).json()
@@ -98,7 +99,7 @@ def _create(ctx: Context, args: Parsed, body: dict[str, Any]) -> dict[str, Any]:
             raise
         if not args.bool("quiet"):
             ctx.error(f"Unable to find image '{named}' locally")
-        pull_image(ctx, args, image)
+        _pull_missing(ctx, args, image)
         answer = ctx.client.request("POST", "/containers/create", query, body).json()
         return answer
 
@@ -117,23 +118,29 @@ def _parse(image: str) -> str:
         raise CliError(error.message) from None
 
 
-def pull_image(ctx: Context, args: Parsed, image: str) -> None:
-    """POST /images/create, its progress on stderr."""
-    from sampan.cli.progress import display
+def _pull_missing(ctx: Context, args: Parsed, image: str) -> None:
+    """Pull what a container is to be made of; progress goes to stderr. Raises CliError."""
     from sampan.reference import InvalidReference, parse
 
     try:
         reference = parse(image).with_default_tag()
     except InvalidReference as error:
         raise CliError(error.message) from None
+    if args.bool("quiet"):
+        with open(os.devnull, "w", encoding="utf-8") as null:
+            pull_image(ctx, args, reference, null)
+    else:
+        pull_image(ctx, args, reference, sys.stderr)
+
+
+def pull_image(ctx: Context, args: Parsed, reference: Reference, out: TextIO) -> None:
+    """POST /images/create; without tag and digest, every tag. out: for its progress."""
+    from sampan.cli.progress import display
+
     query = {"fromImage": reference.name, "tag": reference.digest or reference.tag, "platform": args.str("platform").lower() or None}
     headers = {"X-Registry-Auth": registry_auth(ctx, reference.domain)}
     response = ctx.client.request("POST", "/images/create", query, headers=headers)
-    if args.bool("quiet"):
-        with open(os.devnull, "w", encoding="utf-8") as null:
-            display(response.lines(), null)
-    else:
-        display(response.lines(), sys.stderr, width=terminal_size(2)[1] if os.isatty(2) else 0)
+    display(response.lines(), out, width=terminal_size(out.fileno())[1] if out.isatty() else 0)
 
 
 def registry_auth(ctx: Context, domain: str) -> str:

@@ -52,6 +52,7 @@ COMMANDS: dict[str, str] = {
     "logs": "logs",
     "pause": "pause",
     "port": "port",
+    "pull": "pull",
     "rename": "rename",
     "restart": "restart",
     "rm": "rm",
@@ -97,6 +98,7 @@ COMMANDS: dict[str, str] = {
     "image ls": "images",
     "image mount": "image_mount",
     "image prune": "image_prune",
+    "image pull": "pull",
     "image rm": "rmi",
     "image save": "save",
     "image tag": "tag",
@@ -125,7 +127,7 @@ GROUPS: dict[str, str] = {
     "system": "Manage Docker",
     "volume": "Manage volumes",
 }
-COMMON = ("run", "exec", "ps", "images", "version", "info")
+COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 HIDDEN = ("__complete",)
 
 _CONFIG = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")

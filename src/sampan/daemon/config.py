@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -152,21 +153,17 @@ MISSING: Final[Mapping[str, str]] = {
     "experimental": "experimental features",
     "fixed-cidr-v6": "IPv6",
     "host-gateway-ips": "host-gateway addresses",
-    "http-proxy": "pulling images",
-    "https-proxy": "pulling images",
-    "no-proxy": "pulling images",
-    "proxies": "pulling images",
+    "http-proxy": "proxies in daemon.json (the environment's are used)",
+    "https-proxy": "proxies in daemon.json (the environment's are used)",
+    "no-proxy": "proxies in daemon.json (the environment's are used)",
+    "proxies": "proxies in daemon.json (the environment's are used)",
     "init-path": "another init binary",
-    "insecure-registries": "pulling images",
     "log-format": "JSON messages of the daemon",
-    "max-concurrent-downloads": "pulling images",
     "max-concurrent-uploads": "pushing images",
-    "max-download-attempts": "pulling images",
     "ipv6": "IPv6",
     "metrics-addr": "the metrics endpoint",
     "network-control-plane-mtu": "swarm mode",
     "node-generic-resources": "swarm mode",
-    "registry-mirrors": "pulling images",
     "resolv-conf": "another resolv.conf",
     "rootless": "rootless mode",
     "runtimes": "other OCI runtimes",
@@ -325,6 +322,22 @@ class KeyProblem(Exception):
         self.key = key
 
 
+def check_mirror(url: str) -> None:
+    """Refuse what cannot be a mirror's address, in docker's words (registry/config.go ValidateMirror)."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise KeyProblem("registry-mirrors", f'invalid mirror: "{url}" is not a valid URI') from exc
+    if parts.scheme not in ("http", "https"):
+        raise KeyProblem("registry-mirrors", f'invalid mirror: unsupported scheme "{parts.scheme}" in "{url}"')
+    if not parts.hostname:
+        raise KeyProblem("registry-mirrors", f'invalid mirror: "{url}" is not a valid URI')
+    if parts.query or parts.fragment:
+        raise KeyProblem("registry-mirrors", f'invalid mirror: query or fragment at end of the URI "{url}"')
+    if parts.username is not None:
+        raise KeyProblem("registry-mirrors", f'invalid mirror: username/password not allowed in URI "{url}"')
+
+
 def check_values(config: DaemonConfig) -> None:
     """Numbers, addresses and labels, in docker's words (config.Validate)."""
     for label in config.labels:
@@ -333,6 +346,8 @@ def check_values(config: DaemonConfig) -> None:
     for domain in config.dns_search:
         if len(domain) > 255 or not DOMAIN.match(domain):
             raise KeyProblem("dns-search", f"{domain} is not a valid domain")
+    for mirror in config.registry_mirrors:
+        check_mirror(mirror)
     if config.mtu < 0:
         raise KeyProblem("mtu", f"invalid default MTU: {config.mtu}")
     for key, what in (("downloads", "max concurrent downloads"), ("uploads", "max concurrent uploads")):

@@ -14,6 +14,7 @@ from sampan.api.app import App
 from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import SystemClock
+from sampan.content.partial import PartialBlobs
 from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup
 from sampan.daemon.readopt import Readopter, close_all
 from sampan.daemon.restore import Restorer
@@ -31,6 +32,7 @@ from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.launching import command_of
 from sampan.engine.networks import DnsDefaults, NetworkService
+from sampan.engine.pull import PullService, PullSettings
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Paths, Runner
 from sampan.engine.system import SystemFacts, SystemService
@@ -195,6 +197,13 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     files = FileService(containers, trees, runner.publish)
     bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
     bootstraps.repair()
+    pull_settings = PullSettings(
+        mirrors=config.registry_mirrors,
+        insecure_registries=config.insecure_registries,
+        max_concurrent_downloads=config.max_concurrent_downloads,
+        max_download_attempts=config.max_download_attempts,
+    )
+    pulls = PullService(images, store, snapshots, PartialBlobs(paths.data_root), pull_settings, unpackers=workers.parallel)
     image_mounts = ImageMounts(images, snapshots, paths.data_root)
     image_mounts.restore()
     commits = CommitService(containers, images, runner, trees, clock)
@@ -219,7 +228,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     )
     system = SystemService(containers, images, snapshots, events, meta, facts, lambda: network.warnings)
     services = Services(
-        containers=service, execs=execs, attach=attach, files=files, commits=commits, bootstraps=bootstraps, image_mounts=image_mounts,
+        containers=service, execs=execs, attach=attach, files=files, commits=commits, bootstraps=bootstraps, pulls=pulls,
+        image_mounts=image_mounts,
         images=images, archives=archives,
         networks=network, system=system,
     )  # fmt: skip

@@ -17,8 +17,9 @@ from typing import Any
 
 from sampan.archive.spool import Member
 from sampan.digest import ChainId, is_sha256
-from sampan.engine.images import ImageService, Progress
+from sampan.engine.images import ImageService
 from sampan.engine.pipes import WorkerStream, feed, wide_pipe
+from sampan.engine.progress import Progress, layer_line
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.image import archives, legacy, saving
 from sampan.image.archives import Archive, PlannedImage
@@ -26,12 +27,10 @@ from sampan.image.store import Image, ImageStore
 from sampan.reference import Reference, parse
 from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.oci_layout import Platform
-from sampan.units import human_size
 from sampan.worker.client import WorkerPool
 
 _EARLY_MAX = 256
 """Layers unpacked before a manifest has asked for them."""
-_BAR = 50
 
 
 class _Work:
@@ -158,11 +157,7 @@ async def _follow(work: _Work, diff_id: str) -> AsyncIterator[Progress]:
 
 
 def _loading(diff_id: str, current: int, total: int) -> Progress:
-    """One line (moby pkg/streamformatter, api/types/jsonstream)."""
-    done = min(_BAR, current * _BAR // total) if total else _BAR
-    bar = f"[{'=' * done}>{' ' * (_BAR - done)}] {human_size(current):>8}/{human_size(total)}"
-    detail = {"current": current, "total": total}
-    return {"status": "Loading layer", "progressDetail": detail, "progress": bar, "id": diff_id.removeprefix("sha256:")[:12]}
+    return layer_line("Loading layer", diff_id.removeprefix("sha256:")[:12], current, total)
 
 
 def _renamed(name: Reference, former: Image) -> Progress:

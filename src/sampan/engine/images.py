@@ -13,6 +13,7 @@ from sampan.digest import ChainId, DiffId, ImageId, chain_id
 from sampan.engine import image_filters, image_removal
 from sampan.engine.image_removal import ImageUser
 from sampan.engine.pipes import feed
+from sampan.engine.progress import Progress
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet
 from sampan.events.bus import EventBus
 from sampan.image import bodies, busybox
@@ -24,7 +25,6 @@ from sampan.spec.docker_api import image as body
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS, encode_config
 from sampan.version import ENGINE_VERSION
 
-Progress = Mapping[str, object]
 InUse = Callable[[ImageId], Sequence[ImageUser]]
 """Who uses an image: one entry a container."""
 
@@ -331,6 +331,11 @@ class ImageService:
     def announce(self, action: str, image: Image) -> None:
         """An event of an image as a whole (`load`, `save`)."""
         self._publish(action, image, image.id)
+
+    def announce_pull(self, image: Image, reference: Reference) -> None:
+        """The event of a pull, whose actor is the name (moby daemon/images/image_pull.go)."""
+        labels = (image.config.config.labels if image.config.config is not None else None) or {}
+        self._events.publish("image", "pull", reference.familiar, {**labels, "name": reference.familiar_name})
 
     def _publish(self, action: str, image: Image, name: str) -> None:
         labels = (image.config.config.labels if image.config.config is not None else None) or {}

@@ -49,6 +49,24 @@ async def feed(source: AsyncIterator[bytes], writer: int) -> None:
         os.close(writer)
 
 
+async def give_from(file: int, offset: int, count: int, writer: int) -> int:
+    """Move bytes of a file into a pipe, as many as it takes at once, without copying them here. Returns how many; 0: nobody reads."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(writer, False)
+    while True:
+        try:
+            return os.sendfile(writer, file, offset, count)
+        except BrokenPipeError:
+            return 0
+        except BlockingIOError:
+            writable: asyncio.Future[None] = loop.create_future()
+            loop.add_writer(writer, _set, writable)
+            try:
+                await writable
+            finally:
+                loop.remove_writer(writer)
+
+
 class WorkerStream:
     """What a job writes into a pipe, as pieces. A job that still runs when it is closed is ended."""
 

@@ -4,6 +4,7 @@ import os
 import re
 
 from sampan.errors import InvalidArgument
+from sampan.spec.oci_layout import Platform
 
 _SYSTEMS = frozenset(("darwin", "freebsd", "linux", "windows"))
 _ARCHITECTURES = frozenset(("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"))
@@ -26,6 +27,13 @@ def parse(text: str) -> tuple[str, str]:
             raise InvalidArgument(f'"{text}": unknown operating system or architecture: invalid argument')
         return parts[0], _OTHER_NAMES.get(machine, machine)
     return parts[0], parts[1]
+
+
+def wanted(text: str) -> Platform:
+    """What `os[/arch[/variant]]` asks a registry for. Raises InvalidArgument in docker's words."""
+    system, architecture = parse(text)
+    parts = text.split("/")
+    return Platform(architecture, system, parts[2] if len(parts) == 3 else "")
 
 
 def matches(text: str, system: str, architecture: str) -> bool:

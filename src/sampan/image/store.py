@@ -127,10 +127,14 @@ class ImageStore:
         return image.id.startswith(text if text.startswith("sha256:") else f"sha256:{text}")
 
     def add(self, document: bytes, *, now: int, parent: str = "", names: Sequence[Reference] = ()) -> Image:
-        """Store an image (nothing happens if it is there) and name it, in one transaction. Its layers are committed already."""
+        """Store an image (nothing happens if it is there) and name it, in one transaction. Its layers are committed already.
+
+        names: with a tag each, at the most one with a digest instead: a manifest's, as a registry knows it.
+        """
         image = image_of(document, parent, now if names else 0)
         row = ImageRow(image.id, document, parent, now, image.last_tagged)
-        self._rows.insert(row, tags=[(name.name, _tag_of(name)) for name in names])
+        digest = next(((name.name, name.digest) for name in names if name.digest is not None), None)
+        self._rows.insert(row, tags=[(name.name, _tag_of(name)) for name in names if name.digest is None], digest=digest)
         known = self._images.get(image.id)
         if known is not None:
             image = known._replace(last_tagged=now) if names else known

@@ -11,6 +11,8 @@ import msgspec
 from sampan.api.services import AttachOptions, CommitOptions, Filters, LogOptions, LogStream, OpenStream, Services
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotModified
 from sampan.ids import new_id
+from sampan.reference import Reference
+from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.docker_api.container import (
     Config,
     CreateRequest,
@@ -433,6 +435,17 @@ class FakeBootstraps:
         yield {"status": "made busybox"}
 
 
+class FakePulls:
+    """services.PullService: knows docker.io/library/busybox."""
+
+    async def pull(self, reference: Reference, *, platform: str, credentials: AuthConfig) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol."""
+        del platform, credentials
+        if reference.familiar_name != "busybox":
+            raise NotFound(f"manifest for {reference.familiar} not found: manifest unknown")
+        yield {"status": f"Pulling from {reference.path}", "id": reference.tag}
+
+
 class FakeImageMounts:
     """services.ImageMountService."""
 
@@ -550,7 +563,7 @@ def fake_engine() -> FakeEngine:
     services = Services(
         containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers),
         files=FakeFiles(containers), commits=FakeCommits(containers),
-        bootstraps=FakeBootstraps(), image_mounts=FakeImageMounts(),
+        bootstraps=FakeBootstraps(), pulls=FakePulls(), image_mounts=FakeImageMounts(),
         images=FakeImages(),
         archives=FakeArchives(), networks=FakeNetworks(),
         system=system,

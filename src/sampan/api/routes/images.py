@@ -52,10 +52,13 @@ async def history(request: Request, services: Services) -> Response:
 
 
 async def create(request: Request, services: Services) -> None:
-    """POST /images/create: import (fromSrc), or pull, which is not there yet. fromSrc=bootstrap is ours: makes a base image."""
+    """POST /images/create: import (fromSrc) or pull (fromImage). fromSrc=bootstrap is ours: makes a base image."""
     query = request.query
     if query.text("fromImage"):
-        missing("pulling images")(request, services)
+        reference = decode.pulled(query.text("fromImage"), query.text("tag"))
+        credentials = decode.registry_auth(request.headers.get("x-registry-auth", ""))
+        await stream_progress(request, services.pulls.pull(reference, platform=query.text("platform"), credentials=credentials))
+        return
     source = query.text("fromSrc")
     if source == "bootstrap":
         await stream_progress(request, services.bootstraps.bootstrap(query.text("repo"), query.texts("include")))
@@ -146,7 +149,15 @@ _TAG = "Image"
 _NO_CACHE = json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 ROUTES = (
     Route("GET", "/images/json", list_images, _TAG),
-    Route("POST", "/images/create", create, _TAG, "partial", cancel=True, note="import and fromSrc=bootstrap; pull: 501"),
+    Route(
+        "POST",
+        "/images/create",
+        create,
+        _TAG,
+        "partial",
+        cancel=True,
+        note="pull, import, and fromSrc=bootstrap; importing from a URL: 501",
+    ),
     Route("POST", "/images/prune", prune, _TAG),
     Route("POST", "/images/load", load, _TAG, cancel=True),
     Route("GET", "/images/search", missing("docker search"), _TAG, "missing"),

@@ -1,0 +1,137 @@
+"""Who we are to a registry: Basic, and tokens (distribution spec/auth/token.md, oauth.md). One Authorizer for each registry host."""
+
+import base64
+import time
+from typing import NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from sampan.distribution.transport import Transport
+from sampan.errors import SystemFailure
+from sampan.spec.docker_api.auth import AuthConfig
+
+CLIENT_ID = "docker"
+TOKEN_SECONDS = 60
+"""How long a token lives whose server does not say (token.md, expires_in)."""
+MARGIN_SECONDS = 10
+DOCUMENT_MAX = 1 << 20
+
+
+class Challenge(NamedTuple):
+    """One way to authenticate that a registry offers: the scheme in lower case, its parameters."""
+
+    scheme: str
+    parameters: dict[str, str]
+
+
+class _Token(msgspec.Struct):
+    token: str = ""
+    access_token: str = ""
+    expires_in: int = TOKEN_SECONDS
+    refresh_token: str = ""
+
+
+def parse_challenges(header: str) -> list[Challenge]:
+    """WWW-Authenticate (RFC 9110 §11.6.1). What cannot be read is left out."""
+    found: list[Challenge] = []
+    rest = header.strip()
+    while rest:
+        word, _, after = rest.partition(" ")
+        if "=" not in word:
+            found.append(Challenge(word.rstrip(",").lower(), {}))
+            rest = after.lstrip(" ,")
+            continue
+        name, _, value = rest.partition("=")
+        if value.startswith('"'):
+            text, rest = _quoted(value)
+        else:
+            text, _, rest = value.partition(",")
+        if found:
+            found[-1].parameters[name.strip().lower()] = text.strip()
+        rest = rest.lstrip(" ,")
+    return found
+
+
+def _quoted(text: str) -> tuple[str, str]:
+    """A quoted string at the start, without its quotes and escapes; and what follows."""
+    out, at = [], 1
+    while at < len(text) and text[at] != '"':
+        at += text[at] == "\\"
+        out.append(text[at : at + 1])
+        at += 1
+    return "".join(out), text[at + 1 :]
+
+
+class Authorizer:
+    """Gives requests their Authorization header, and learns from refusals what a registry wants."""
+
+    def __init__(self, transport: Transport, credentials: AuthConfig, *, insecure: bool) -> None:
+        self._transport = transport
+        self._credentials = credentials
+        self._insecure = insecure
+        self._challenge: Challenge | None = None
+        self._tokens: dict[str, tuple[str, float]] = {}
+        """Scope → token, and until when it is good (monotonic)."""
+
+    async def headers(self, scope: str) -> dict[str, str]:
+        """For a request that needs scope (`repository:library/busybox:pull`). Raises SystemFailure: the token server refuses."""
+        if self._credentials.registrytoken:
+            return {"Authorization": f"Bearer {self._credentials.registrytoken}"}
+        if self._challenge is None:
+            return {}
+        if self._challenge.scheme == "basic":
+            return {"Authorization": self._basic()} if self._credentials.username else {}
+        token, until = self._tokens.get(scope, ("", 0.0))
+        if time.monotonic() >= until:
+            token = await self._fetch_token(self._challenge, scope)
+        return {"Authorization": f"Bearer {token}"}
+
+    def learn(self, header: str, scope: str) -> bool:
+        """Take in the WWW-Authenticate header of a 401 for scope; whether another try makes sense."""
+        offered = {challenge.scheme: challenge for challenge in parse_challenges(header)}
+        chosen = offered.get("bearer") or offered.get("basic")
+        if chosen is None:
+            return False
+        again = self._challenge is None or self._tokens.pop(scope, None) is not None
+        self._challenge = chosen
+        return again and (chosen.scheme == "bearer" or bool(self._credentials.username))
+
+    def _basic(self) -> str:
+        pair = f"{self._credentials.username}:{self._credentials.password}"
+        return "Basic " + base64.b64encode(pair.encode()).decode()
+
+    async def _fetch_token(self, challenge: Challenge, scope: str) -> str:
+        realm, service = challenge.parameters.get("realm", ""), challenge.parameters.get("service", "")
+        if urlsplit(realm).scheme not in ("http", "https"):
+            raise SystemFailure(f"the registry names no usable token server: realm {realm!r}")
+        fields = {"service": service, "scope": scope}
+        if self._credentials.identitytoken:
+            form = {"grant_type": "refresh_token", "client_id": CLIENT_ID, "refresh_token": self._credentials.identitytoken, **fields}
+            request = self._transport.request(
+                "POST", realm, data=urlencode(form).encode(), headers={"Content-Type": "application/x-www-form-urlencoded"},
+                insecure=self._insecure,
+            )  # fmt: skip
+        else:
+            if self._credentials.username:
+                fields = {"account": self._credentials.username, **fields}
+            headers = {"Authorization": self._basic()} if self._credentials.username else {}
+            url = realm + ("&" if "?" in realm else "?") + urlencode(fields)
+            request = self._transport.request("GET", url, headers=headers, insecure=self._insecure)
+        async with request as answer:
+            body = await answer.read(DOCUMENT_MAX)
+            if answer.status == 401:
+                # no 401 of ours: the docker client would ask for a login of docker.io
+                wrong = "incorrect username or password" if self._credentials.username else "authentication required"
+                raise SystemFailure(f'Get "{answer.url}": unauthorized: {wrong}')
+            if answer.status != 200:
+                raise SystemFailure(f'Get "{answer.url}": unexpected status from token server: {answer.status}')
+        try:
+            token = msgspec.json.decode(body, type=_Token)
+        except msgspec.DecodeError as error:
+            raise SystemFailure(f"the token server's answer cannot be read: {error}") from error
+        text = token.token or token.access_token
+        if not text:
+            raise SystemFailure("authorization server did not include a token in the response")
+        self._tokens[scope] = (text, time.monotonic() + max(token.expires_in, TOKEN_SECONDS) - MARGIN_SECONDS)
+        return text

@@ -1,0 +1,54 @@
+"""Where an image may be fetched from: the mirrors of docker.io in their order, then the registry itself (moby registry/service_v2.go)."""
+
+import ipaddress
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sampan.reference import DEFAULT_DOMAIN
+
+HUB = "registry-1.docker.io"
+
+
+class Endpoint(NamedTuple):
+    """One base URL, without the slash at its end."""
+
+    url: str
+    insecure: bool = False
+    """Any certificate will do."""
+    mirror: bool = False
+
+
+def endpoints_of(domain: str, mirrors: Sequence[str] = (), insecure_registries: Sequence[str] = ()) -> list[Endpoint]:
+    """In the order they are tried. Insecure registries, and all on loopback, are tried by https first, then in the clear."""
+    found: list[Endpoint] = []
+    if domain == DEFAULT_DOMAIN:
+        for mirror in mirrors:
+            insecure = is_insecure(mirror.rstrip("/").partition("://")[2], insecure_registries)
+            found.append(Endpoint(mirror.rstrip("/"), insecure, mirror=True))
+        return [*found, Endpoint(f"https://{HUB}")]
+    insecure = is_insecure(domain, insecure_registries)
+    found.append(Endpoint(f"https://{domain}", insecure))
+    if insecure:
+        found.append(Endpoint(f"http://{domain}", insecure))
+    return found
+
+
+def is_insecure(host: str, listed: Sequence[str]) -> bool:
+    """Whether a registry (HOST[:PORT]) may be spoken to without TLS: loopback, or listed by name or by network (CIDR)."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    name = name.strip("[]")
+    if host in listed or name in listed or name == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    if address.is_loopback:
+        return True
+    for item in listed:
+        try:
+            if address in ipaddress.ip_network(item, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False

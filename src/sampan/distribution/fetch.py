@@ -1,0 +1,59 @@
+"""One blob from a registry into a file, however often the connection breaks: by Range from where it ended, elsewhere if need be."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from sampan.content.partial import PartialBlob
+from sampan.distribution.registry import Refused, Repository
+from sampan.distribution.transport import Unreachable
+from sampan.errors import EngineError
+
+RETRY_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
+RETRY_AFTER_MAX = 60
+
+
+async def fetch(repositories: Sequence[Repository], blob: PartialBlob, *, attempts: int, progress: Callable[[str], None]) -> None:
+    """Complete a blob, from the first repository that has it.
+
+    progress is called with `Downloading` when there is more, and with docker's line before a pause. attempts: in a row without a byte.
+    Raises what the last attempt at the last repository raised; InvalidArgument when what came is not the blob.
+    """
+    await blob.load()
+    failed = 0
+    at = 0
+    while True:
+        before = blob.size
+        try:
+            if blob.size < blob.length or not blob.length:
+                await _attempt(repositories[at], blob, progress)
+            blob.finish()
+            return
+        except (Unreachable, Refused) as error:
+            failed = 1 if blob.size > before else failed + 1
+            final = isinstance(error, Refused) and error.status not in RETRY_STATUSES
+            if final or failed >= attempts:
+                at, failed = at + 1, 0
+                if at == len(repositories):
+                    raise
+                continue
+            await _pause(failed, error, progress)
+
+
+async def _attempt(repository: Repository, blob: PartialBlob, progress: Callable[[str], None]) -> None:
+    async with repository.blob(blob.digest, blob.size) as answer:
+        if answer.status != 206:
+            blob.restart()
+        async for piece in answer.pieces():
+            blob.append(piece)
+            progress("Downloading")
+    if blob.size < blob.length:
+        raise Unreachable(f'Get "{answer.url}": unexpected EOF')
+
+
+async def _pause(failed: int, error: EngineError, progress: Callable[[str], None]) -> None:
+    """Longer every time; as long as the registry asks for, within reason."""
+    asked = error.retry_after if isinstance(error, Refused) else 0
+    seconds = min(RETRY_AFTER_MAX, max(asked, 2 ** (failed - 1)))
+    for left in range(seconds, 0, -1):
+        progress(f"Retrying in {left} second{'s' if left != 1 else ''}")
+        await asyncio.sleep(1)

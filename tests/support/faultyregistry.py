@@ -1,0 +1,178 @@
+"""A registry that holds images in memory, counts what it serves, and can be told to misbehave."""
+
+import base64
+import contextlib
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+CONFIG = "application/vnd.docker.container.image.v1+json"
+LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+
+def digest_of(data: bytes) -> str:
+    """`sha256:<hex>`"""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class FaultyRegistry:
+    """Serves on loopback. `cut_after`: bytes of a blob after which each connection breaks, None for never; `delay`: seconds a block."""
+
+    def __init__(self) -> None:
+        self.manifests: dict[str, tuple[str, bytes]] = {}
+        """`path:tag` or `path@digest` → media type, body"""
+        self.blobs: dict[str, bytes] = {}
+        self.served: dict[str, int] = {}
+        """Bytes sent, by digest"""
+        self.requests: list[str] = []
+        self.cut_after: int | None = None
+        self.delay = 0.0
+        self.ranges = True
+        self.change: Callable[[str, bytes], bytes] = lambda _digest, data: data
+        """What is sent in place of a blob"""
+        self.refuse: tuple[int, dict[str, str], bytes] | None = None
+        """Status, headers and body of every answer but to /v2/"""
+        self.login: tuple[str, str] | None = None
+        """User and password that the token server wants"""
+        self.tokens: set[str] = set()
+        registry = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                with contextlib.suppress(ConnectionError):
+                    registry.answer(self)
+
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):
+                    super().handle()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.host = f"127.0.0.1:{self.server.server_address[1]}"
+        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join(10)
+
+    def add(self, path: str, tag: str, document: bytes, layers: list[bytes], *, compress: Callable[[bytes], bytes] = bytes) -> str:
+        """An image; layers are tars. Returns the manifest's digest."""
+        packed = [compress(layer) for layer in layers]
+        for blob in (document, *packed):
+            self.blobs[digest_of(blob)] = blob
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": CONFIG, "size": len(document), "digest": digest_of(document)},
+            "layers": [{"mediaType": LAYER, "size": len(blob), "digest": digest_of(blob)} for blob in packed],
+        }
+        return self.add_manifest(path, tag, json.dumps(manifest).encode(), MANIFEST)
+
+    def add_manifest(self, path: str, tag: str, body: bytes, media_type: str) -> str:
+        """A manifest or index by tag and digest. Returns the digest."""
+        digest = digest_of(body)
+        self.manifests[f"{path}:{tag}"] = self.manifests[f"{path}@{digest}"] = (media_type, body)
+        return digest
+
+    @property
+    def total_served(self) -> int:
+        """Bytes of blobs sent in all."""
+        return sum(self.served.values())
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """One request."""
+        self.requests.append(f"{request.command} {request.path}")
+        url = urlsplit(request.path)
+        if url.path == "/token":
+            return self._token(request, parse_qs(url.query))
+        if self.login is not None and request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+            scope = "repository:" + "/".join(url.path.split("/")[2:-2]) + ":pull"
+            challenge = f'Bearer realm="http://{self.host}/token",service="faulty",scope="{scope}"'
+            return self._send(
+                request, 401, b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}', {"WWW-Authenticate": challenge}
+            )
+        if url.path == "/v2/":
+            return self._send(request, 200, b"{}")
+        if self.refuse is not None:
+            status, headers, body = self.refuse
+            return self._send(request, status, body, headers)
+        path, _, name = url.path.removeprefix("/v2/").rpartition("/")
+        path, _, kind = path.rpartition("/")
+        if kind == "manifests":
+            return self._manifest(request, path, name)
+        if kind == "blobs":
+            return self._blob(request, name)
+        if kind == "tags":
+            tags = sorted(key.rpartition(":")[2] for key in self.manifests if key.startswith(f"{path}:"))
+            return self._send(request, 200, json.dumps({"name": path, "tags": tags}).encode())
+        return self._send(request, 404, b"{}")
+
+    def _token(self, request: BaseHTTPRequestHandler, query: dict[str, list[str]]) -> None:
+        assert self.login is not None
+        wanted = "Basic " + base64.b64encode(":".join(self.login).encode()).decode()
+        if request.headers.get("Authorization") != wanted:
+            return self._send(request, 401, b'{"details":"incorrect username or password"}')
+        token = f"token-for-{query['scope'][0]}-{len(self.tokens)}"
+        self.tokens.add(token)
+        return self._send(request, 200, json.dumps({"token": token, "expires_in": 300}).encode())
+
+    def _manifest(self, request: BaseHTTPRequestHandler, path: str, name: str) -> None:
+        found = self.manifests.get(f"{path}@{name}" if ":" in name else f"{path}:{name}")
+        if found is None:
+            return self._send(request, 404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
+        return self._send(request, 200, found[1], {"Docker-Content-Digest": digest_of(found[1])}, found[0])
+
+    def _blob(self, request: BaseHTTPRequestHandler, digest: str) -> None:
+        if digest not in self.blobs:
+            return self._send(request, 404, b'{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown to registry"}]}')
+        data = self.change(digest, self.blobs[digest])
+        start = 0
+        asked = request.headers.get("Range", "")
+        if asked and self.ranges:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        request.send_response(206 if start else 200)
+        request.send_header("Content-Type", "application/octet-stream")
+        request.send_header("Content-Length", str(len(data) - start))
+        request.end_headers()
+        sent = 0
+        for at in range(start, len(data), 65536):
+            block = data[at : at + 65536]
+            if self.cut_after is not None and sent + len(block) > self.cut_after:
+                block = block[: self.cut_after - sent]
+            request.wfile.write(block)
+            sent += len(block)
+            self.served[digest] = self.served.get(digest, 0) + len(block)
+            if self.cut_after is not None and sent >= self.cut_after:
+                request.close_connection = True
+                return
+            if self.delay:
+                time.sleep(self.delay)
+
+    @staticmethod
+    def _send(
+        request: BaseHTTPRequestHandler,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        media_type: str = "application/json",
+    ) -> None:
+        request.send_response(status)
+        for name, value in {"Content-Type": media_type, "Content-Length": str(len(body)), **(headers or {})}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(body)
