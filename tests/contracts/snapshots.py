@@ -329,6 +329,28 @@ class SnapshotsContract:
 
         driver.run(body)
 
+    def test_the_longest_name(self, driver: Driver) -> None:
+        """4,094 bytes, so that a program can name it from its root; one more is refused."""
+        name = "d/" * 2046 + "ff"
+
+        async def body(snapshots: Snapshots) -> None:
+            fd = pipe_of(tar(("f", name + "f", "x")))
+            with pytest.raises(InvalidArgument, match="File name too long"):
+                await snapshots.unpack("k", fd)
+            os.close(fd)
+            snapshots.prepare("c", await put(snapshots, tar(("f", name, "x"), ("h", "hard", name))))
+            async with mounted(snapshots, "c", driver.root / "m") as path:
+                place = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+                found = os.stat(name, dir_fd=place)
+                os.close(place)
+                assert (found.st_size, found.st_nlink) == (1, 2)
+            snapshots.remove("c")
+            snapshots.remove_layer(snapshots.layers()[0].name)
+            await snapshots.empty_trash()
+            assert list(driver.root.rglob("trash/*")) == []
+
+        driver.run(body)
+
     def test_what_a_hard_links_entry_says_is_the_files_too(self, driver: Driver) -> None:
         """As in dockerd 20.10 and 28, but that a capability stays where the entry has the same owner: other tars do not name it twice."""
         capability = b"\1\0\0\2\0\4" + bytes(14)
