@@ -12,7 +12,7 @@ import msgspec
 from sampan.engine import launching, processes
 from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Runner
-from sampan.engine.streaming import DetachScanner, detach_keys, pump_input, pump_output
+from sampan.engine.streaming import DetachScanner, detach_keys, multiplex, pump_input, pump_output
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound
 from sampan.ids import ExecId, new_id
 from sampan.linux import pidfd, pty
@@ -25,6 +25,8 @@ OpenStream = Callable[[bool], Awaitable[Duplex]]
 KEPT_SECONDS = 300.0
 """How long an ended exec can be inspected, as docker's own clean-up every five minutes."""
 STDOUT, STDERR = 1, 2
+START_FAILED = 126
+"""The exit code of an exec that was not got to start (moby ContainerExecStart)."""
 EXEC_FAILED = "OCI runtime exec failed: exec failed: unable to start container process: "
 
 
@@ -34,6 +36,11 @@ def _words(request: ExecCreateRequest) -> str:
     return f"{words[0]} {' '.join(words[1:])}"
 
 
+MAX_KEPT = 10_000
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+"""What execs that do not run may take up; beyond that the oldest are forgotten."""
+
+
 class Exec:
     """One exec."""
 
@@ -41,6 +48,8 @@ class Exec:
         self.id = exec_id
         self.container = container
         self.request = request
+        self.size = sum(len(text) for text in (*(request.cmd or ()), *(request.env or ()))) + 1024
+        """About as much memory as it takes, in bytes."""
         self.pid = 0
         self.start_time = 0
         self.started_at = 0
@@ -52,6 +61,19 @@ class Exec:
         self.ended = asyncio.Event()
 
 
+class Held:
+    """A descriptor that is closed once, by whoever comes first; -1: none."""
+
+    def __init__(self) -> None:
+        self.fd = -1
+
+    def close(self) -> None:
+        """Close it, if it is there still."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
 class ExecService:
     """See api/services.py for the contract."""
 
@@ -59,12 +81,43 @@ class ExecService:
         self._containers = containers
         self._runner = runner
         self._execs: dict[str, Exec] = {}
+        self._kept_bytes = 0
+        runner.on_ended = self._container_ended
 
     def _find(self, exec_id: str) -> Exec:
         found = self._execs.get(exec_id)
-        if found is None:
+        if found is None or found.container.removed.is_set():
             raise NotFound(f"No such exec instance: {exec_id}")
         return found
+
+    def _keep(self, added: Exec) -> None:
+        """Note a new exec; old ones that do not run give way when there are too many."""
+        self._execs[added.id] = added
+        self._kept_bytes += added.size
+        if len(self._execs) > MAX_KEPT or self._kept_bytes > MAX_KEPT_BYTES:
+            for found in [item for item in self._execs.values() if item is not added and (item.ended.is_set() or not item.started)]:
+                if len(self._execs) <= MAX_KEPT and self._kept_bytes <= MAX_KEPT_BYTES:
+                    break
+                self._drop(found.id)
+
+    def _drop(self, exec_id: str) -> None:
+        found = self._execs.pop(exec_id, None)
+        if found is not None:
+            self._kept_bytes -= found.size
+            found.container.exec_ids.discard(exec_id)
+
+    def _container_ended(self, container: Container) -> None:
+        """Execs that were never started go with the run, as in docker; those that ran can be inspected for a while."""
+        for exec_id in list(container.exec_ids):
+            if not self._execs[exec_id].started:
+                self._drop(exec_id)
+
+    def _ended(self, found: Exec, code: int) -> None:
+        """It has an exit code: it ran, or failed to."""
+        found.exit_code, found.running = code, False
+        found.ended.set()
+        found.container.exec_ids.discard(found.id)
+        asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop, found.id)
 
     async def create(self, ref: str, request: ExecCreateRequest) -> str:
         """Prepare an exec; the answer is its ID. Raises Conflict when the container does not run or is paused."""
@@ -81,7 +134,7 @@ class ExecService:
             raise InvalidArgument(f"Invalid escape keys ({request.detach_keys}) provided") from None
         await asyncio.to_thread(processes.check_user, container.state.pid, request.user)
         created = Exec(ExecId(new_id()), container, request)
-        self._execs[created.id] = created
+        self._keep(created)
         container.exec_ids.add(created.id)
         self._runner.publish(container, f"exec_create: {_words(request)}", {"execID": created.id})
         return created.id
@@ -101,7 +154,7 @@ class ExecService:
             open_stdin=request.attach_stdin,
             open_stderr=request.attach_stderr,
             open_stdout=request.attach_stdout,
-            can_remove=found.exit_code is not None,
+            can_remove=False,
             container_id=found.container.id,
             detach_keys=request.detach_keys,
             pid=found.pid,
@@ -144,7 +197,7 @@ class ExecService:
         """Run it; see api/services.py."""
         found = self._find(exec_id)
         if found.started:
-            raise Conflict(f"exec {exec_id} has already been started" if found.running else f"exec {exec_id} has already run")
+            raise Conflict(f"exec command {exec_id} {'is already running' if found.exit_code is None else 'has already run'}")
         if not found.container.is_running:
             raise Conflict(f"container {found.container.id} is not running")
         if found.container.state.paused:
@@ -152,60 +205,66 @@ class ExecService:
         found.started = True
         if request.console_size and not found.request.console_size:
             found.request = msgspec.structs.replace(found.request, console_size=request.console_size)
-        if request.detach:
-            await self._launch(found, {})
-            return
-        # before the launch: clients that read the answer's head with a buffer (docker-py) lose output that comes with it
-        stream = await open_stream(not found.request.tty)
         try:
-            await self._run_attached(found, stream)
-        except ConnectionError:
-            pass
+            if request.detach:
+                terminal = await self._launch(found, {})
+                if terminal >= 0:
+                    os.close(terminal)
+                return
+            # before the launch: clients that read the answer's head with a buffer (docker-py) lose output that comes with it
+            stream = await open_stream(not found.request.tty)
+            try:
+                await self._run_attached(found, stream)
+            except ConnectionError:
+                pass
+            finally:
+                stream.close()
         finally:
-            stream.close()
+            if not found.running and not found.ended.is_set():
+                self._ended(found, START_FAILED)
 
     async def _run_attached(self, found: Exec, stream: Duplex) -> None:
         request = found.request
-        theirs: dict[str, int] = {}
         outputs: list[tuple[int, int | None]] = []
-        stdin = -1
-        if not request.tty:
-            for name, wanted, kind in (("stdout", request.attach_stdout, STDOUT), ("stderr", request.attach_stderr, STDERR)):
-                if wanted:
-                    ours, theirs[name] = os.pipe2(os.O_CLOEXEC)
-                    os.set_blocking(ours, False)
-                    outputs.append((ours, kind))
-            if request.attach_stdin:
-                theirs["stdin"], stdin = os.pipe2(os.O_CLOEXEC)
-                os.set_blocking(stdin, False)
-        try:
-            await self._launch(found, theirs)
-        except EngineError as error:
-            for fd, _ in outputs:
-                os.close(fd)
-            if stdin >= 0:
-                os.close(stdin)
-            text = error.message.encode() + b"\r\n"
-            # dockerd puts it on stdout; without a tty a client takes anything unframed for a broken stream
-            await stream.send(text if request.tty else bytes([STDOUT, 0, 0, 0]) + len(text).to_bytes(4, "big") + text)
-            await stream.send_eof()
-            return
-        finally:
-            for fd in theirs.values():
-                os.close(fd)
-        if request.tty:
-            os.set_blocking(found.pty, False)
-            outputs.append((os.dup(found.pty), None))
-            stdin = os.dup(found.pty) if request.attach_stdin else -1
-        await self._stream(found, stream, outputs, stdin)
+        with contextlib.ExitStack() as ours:
+            stdin = Held()
+            ours.callback(stdin.close)
+            with contextlib.ExitStack() as theirs:
+                fds: dict[str, int] = {}
+                if not request.tty:
+                    for name, wanted, kind in (("stdout", request.attach_stdout, STDOUT), ("stderr", request.attach_stderr, STDERR)):
+                        if wanted:
+                            reader, fds[name] = os.pipe2(os.O_CLOEXEC)
+                            ours.callback(os.close, reader)
+                            theirs.callback(os.close, fds[name])
+                            os.set_blocking(reader, False)
+                            outputs.append((reader, kind))
+                    if request.attach_stdin:
+                        fds["stdin"], stdin.fd = os.pipe2(os.O_CLOEXEC)
+                        theirs.callback(os.close, fds["stdin"])
+                        os.set_blocking(stdin.fd, False)
+                try:
+                    terminal = await self._launch(found, fds)
+                except EngineError as error:
+                    text = error.message.encode() + b"\r\n"
+                    # dockerd puts it on stdout; without a tty a client takes anything unframed for a broken stream
+                    await stream.send(text if request.tty else multiplex(STDOUT, text))
+                    await stream.send_eof()
+                    return
+            if terminal >= 0:
+                ours.callback(os.close, terminal)
+                os.set_blocking(terminal, False)
+                outputs.append((terminal, None))
+                if request.attach_stdin:
+                    stdin.fd = os.dup(terminal)
+            await self._stream(found, stream, outputs, stdin)
 
-    async def _stream(self, found: Exec, stream: Duplex, outputs: list[tuple[int, int | None]], stdin: int) -> None:
-        held = [stdin]
+    async def _stream(self, found: Exec, stream: Duplex, outputs: list[tuple[int, int | None]], stdin: Held) -> None:
+        """Pass on until it ends or the client leaves or detaches. Descriptors stay the caller's; stdin is closed at the client's end."""
 
         async def at_eof() -> None:
-            if held[0] >= 0 and not found.request.tty:
-                os.close(held[0])
-                held[0] = -1
+            if not found.request.tty:
+                stdin.close()
 
         async def all_output() -> None:
             await asyncio.gather(*(pump_output(stream, fd, kind) for fd, kind in outputs))
@@ -215,9 +274,9 @@ class ExecService:
         gone = asyncio.ensure_future(stream.wait_closed())
         tasks: set[asyncio.Future[Any]] = {output, gone}
         taking: asyncio.Future[Any] | None = None
-        if stdin >= 0:
+        if stdin.fd >= 0:
             scanner = DetachScanner(detach_keys(found.request.detach_keys)) if found.request.tty else None
-            taking = asyncio.ensure_future(pump_input(stream, lambda: held[0] if held[0] >= 0 else None, scanner, at_eof))
+            taking = asyncio.ensure_future(pump_input(stream, lambda: stdin.fd if stdin.fd >= 0 else None, scanner, at_eof))
             tasks.add(taking)
         try:
             while not output.done() and not gone.done():
@@ -234,39 +293,53 @@ class ExecService:
             for task in (output, gone, *([taking] if taking is not None else [])):
                 task.cancel()
             await asyncio.gather(output, gone, *([taking] if taking is not None else []), return_exceptions=True)
-            if held[0] >= 0:
-                os.close(held[0])
 
-    async def _launch(self, found: Exec, fds: dict[str, int]) -> None:
+    async def _launch(self, found: Exec, fds: dict[str, int]) -> int:
+        """Start the process; a descriptor of its terminal for the caller, -1 without one. Raises EngineError."""
         container = found.container
         words = found.request.cmd or []
         self._runner.publish(container, f"exec_start: {_words(found.request)}", {"execID": found.id})
         if found.request.working_dir and not found.request.working_dir.startswith("/"):
-            found.exit_code = 128
-            found.ended.set()
-            raise launching.StartFailure("OCI runtime exec failed: exec failed: Cwd must be an absolute path", found.exit_code)
+            self._ended(found, 128)
+            raise launching.StartFailure("OCI runtime exec failed: exec failed: Cwd must be an absolute path", 128)
         try:
             launched: Launched = await self._runner.supervisor.exec(
                 found.id, container.id, (container.state.pid, container.state.start_time), self._plan(found), fds
             )
         except LaunchError as error:
-            found.exit_code = launching.exec_failure_code(error)
-            found.ended.set()
+            code = launching.exec_failure_code(error)
+            self._ended(found, code)
             failure = launching.start_failure(error, list(words), {})
             if error.step == "cwd" and error.errno:
                 reason = os.strerror(error.errno or 0).lower()
                 if error.errno == errno.ENOTDIR:
                     reason += launching.MOUNT_HINT
                 detail = f'chdir to cwd ("{error.path or found.request.working_dir}") set in config.json failed: {reason}'
-                raise launching.StartFailure(f"{EXEC_FAILED}{detail}", found.exit_code) from error
+                raise launching.StartFailure(f"{EXEC_FAILED}{detail}", code) from error
             text = failure.message.partition("unable to start container process: ")[2].removeprefix("error during container init: ")
-            raise launching.StartFailure(
-                f"{EXEC_FAILED}{text}" if text else failure.message,
-                found.exit_code,
-            ) from error
-        found.pid, found.pidfd, found.running = launched.pid, launched.pidfd, True
-        found.start_time, found.started_at = launched.start_time, launched.started_at
-        found.pty = launched.pty if launched.pty is not None else -1
+            raise launching.StartFailure(f"{EXEC_FAILED}{text}" if text else failure.message, code) from error
+        found.pid, found.start_time, found.started_at = launched.pid, launched.start_time, launched.started_at
+        found.pidfd, found.pty = launched.pidfd, launched.pty if launched.pty is not None else -1
+        terminal = -1
+        try:
+            if found.pty >= 0:
+                terminal = os.dup(found.pty)
+        finally:
+            # Its end may have been told before we got to read that it runs.
+            found.running = not found.ended.is_set()
+            if not found.running:
+                self._release(found)
+        return terminal
+
+    @staticmethod
+    def _release(found: Exec) -> None:
+        """Close what is held of an ended exec."""
+        if found.pidfd >= 0:
+            pidfd.reap(found.pidfd)  # an orphan of a killed keeper is our child
+        for fd in (found.pidfd, found.pty):
+            if fd >= 0:
+                os.close(fd)
+        found.pidfd = found.pty = -1
 
     async def hand_over(self, known: Collection[str]) -> None:
         """Give a new supervisor the running execs it does not know. Raises EngineError."""
@@ -284,18 +357,12 @@ class ExecService:
         if found is None:
             return False
         if found.exit_code is None:
-            found.exit_code, found.running, found.pid = code, False, 0
-            if found.pidfd >= 0:
-                pidfd.reap(found.pidfd)  # an orphan of a killed keeper is our child
-            for fd in (found.pidfd, found.pty):
-                if fd >= 0:
-                    os.close(fd)
-            found.pidfd = found.pty = -1
-            found.ended.set()
-            found.container.exec_ids.discard(found.id)
+            self._release(found)
+            self._ended(found, code)
             self._runner.publish(found.container, "exec_die", {"execID": found.id, "exitCode": str(code)})
             self._runner.spawn(self._forget(key))
-            asyncio.get_running_loop().call_later(KEPT_SECONDS, self._execs.pop, key, None)
+        elif not found.pid:  # nobody here was told that it had started
+            self._runner.spawn(self._forget(key))
         return True
 
     async def _forget(self, key: str) -> None:

@@ -101,6 +101,8 @@ class Runner:
         self.layout = cgroups.host_layout()
         self.log_settings: Callable[[Container], dict[str, Any]] = lambda _container: {}
         self.on_removal: Callable[[Container], Awaitable[None]] | None = None
+        self.on_ended: Callable[[Container], None] = lambda _container: None
+        """Called once a container's process has ended."""
         self.on_discarded: Callable[[], None] = lambda: None
         """Called once a container's tree is gone: layers that only it needed can go."""
         self.quiesce: Callable[[Container], Awaitable[None]] | None = None
@@ -349,6 +351,7 @@ class Runner:
             ),
         )
         container.exits += 1
+        self.on_ended(container)
         if oom:
             self.publish(container, "oom")
         duration = max(0, (container.state.finished_at - state.started_at) // 1_000_000_000)

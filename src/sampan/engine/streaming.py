@@ -164,10 +164,7 @@ async def pump_input(
 
 
 async def pump_output(stream: Duplex, fd: int, kind: int | None) -> None:
-    """Process to client until the process's side ends. kind: the frame's stream number, None: raw (a tty). Closes fd."""
-    try:
-        while data := await read_some(fd):
-            with contextlib.suppress(ConnectionError):
-                await stream.send(data if kind is None else multiplex(kind, data))
-    finally:
-        os.close(fd)
+    """Process to client until the process's side ends. kind: the frame's stream number, None: raw (a tty)."""
+    while data := await read_some(fd):
+        with contextlib.suppress(ConnectionError):
+            await stream.send(data if kind is None else multiplex(kind, data))

@@ -229,6 +229,11 @@ class Link:
         try:
             self._transmit(body, list(fds.values()) if fds else [])
             return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                for fd in future.result()[1].values():
+                    os.close(fd)
+            raise
         finally:
             self._waiting.pop(seq, None)
 
