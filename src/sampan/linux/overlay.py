@@ -4,7 +4,11 @@ import errno
 import os
 from collections.abc import Sequence
 
-from sampan.linux import mounts
+from sampan.linux import libc, mounts
+from sampan.linux.namespaces import CLONE_NEWNS
+
+_NAMED_MAX = 50
+"""Layers whose descriptors' numbers, of four digits at most, fit into 255 bytes."""
 
 
 def mount_overlay(lowers: Sequence[str | int], upper: str, work: str, attributes: int = 0, *, source: str = "overlay") -> int:
@@ -21,12 +25,44 @@ def mount_overlay(lowers: Sequence[str | int], upper: str, work: str, attributes
         except OSError as error:
             if error.errno != errno.EINVAL or not lowers or len(paths) < len(lowers):
                 raise
+    if len(paths) > _NAMED_MAX:
+        return _mount_by_page(paths, upper, work, attributes, source)
     return _mount_by_descriptors(paths, upper, work, attributes, source)
 
 
 def _kernel() -> tuple[int, int]:
     major, minor = os.uname().release.split(".")[:2]
     return int(major), int("".join(letter for letter in minor if letter.isdigit()) or 0)
+
+
+def _mount_by_page(lowers: list[str], upper: str, work: str, attributes: int, source: str) -> int:
+    """More layers than fsconfig takes at once: mount(2), which takes a page of options, but wants a place. A namespace of our own has one.
+
+    The caller's current directory is its root afterwards. Only this thread changes its namespace for a moment.
+    """
+    held: list[int] = []
+    own = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+    def name(path: str) -> str:
+        held.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return str(held[-1])
+
+    libc.unshare(CLONE_NEWNS)
+    try:
+        mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
+        options = f"lowerdir={':'.join([name(lower) for lower in lowers])},xino=on"
+        if upper:
+            options += f",upperdir={name(upper)},workdir={name(work)},redirect_dir=off,metacopy=off"
+        os.chdir("/proc/thread-self/fd")
+        libc.mount(source, lowers[0], "overlay", 0, options)
+        fd = mounts.clone_tree(mounts.AT_FDCWD, lowers[0], False)
+    finally:
+        for one in held:
+            os.close(one)
+        libc.setns(own, CLONE_NEWNS)
+        os.close(own)
+    mounts.mount_setattr(fd, attributes=attributes)
+    return fd
 
 
 def _mount_by_descriptors(lowers: list[str], upper: str, work: str, attributes: int, source: str) -> int:
