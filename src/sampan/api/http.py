@@ -199,8 +199,9 @@ class BodyReader:
         """Take what belongs to the body; the rest is returned. Raises HttpError."""
         if self._chunked is not None:
             pieces, rest = self._chunked.feed(data)
-            self._pieces.extend(pieces)
-            self.buffered += sum(map(len, pieces))
+            if piece := b"".join(pieces):
+                self._pieces.append(piece)
+            self.buffered += len(piece)
             self.complete = self._chunked.complete
         else:
             piece, rest = data[: self._left], data[self._left :]
@@ -241,18 +242,17 @@ class BodyReader:
 
     async def read_all(self, limit: int = MAX_JSON_BODY) -> bytes:
         """The whole body. Raises HttpError 413 beyond limit bytes."""
+        if self._left + self.buffered > limit:
+            raise HttpError(413, "request body too large")
         if self.complete and len(self._pieces) == 1:
             return await self.read()
-        if self._left > limit:
-            raise HttpError(413, "request body too large")
-        parts: list[bytes] = []
-        total = 0
+        # One array: of chunks of one byte a list would take 40 times what was sent.
+        whole = bytearray()
         while piece := await self.read():
-            total += len(piece)
-            if total > limit:
+            if len(whole) + len(piece) > limit:
                 raise HttpError(413, "request body too large")
-            parts.append(piece)
-        return b"".join(parts)
+            whole += piece
+        return bytes(whole)
 
     async def __aiter__(self) -> "AsyncIterator[bytes]":
         while piece := await self.read():

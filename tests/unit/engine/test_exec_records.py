@@ -76,7 +76,7 @@ def test_a_failed_start_leaves_no_descriptor_and_no_record_in_the_container(faul
             before = descriptors()
             try:
                 await service.start(exec_id, ExecStartRequest(detach=detach), open_stream)
-            except BaseException as error:  # noqa: BLE001  (whatever it is, nothing may be left)
+            except BaseException as error:
                 assert isinstance(error, (type(fault), execs.EngineError))  # noqa: PT017
             assert descriptors() == before
             theirs.close()
