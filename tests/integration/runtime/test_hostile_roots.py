@@ -94,3 +94,51 @@ def test_a_link_copied_to_dev_later_is_followed_inside(engine: Engine, docker: D
     assert engine.request("PUT", "/containers/hostile/archive?path=/", tar(("l", "dev", "elsewhere")))[0] == 200
     done = docker("start", "-a", "hostile")
     assert done.stdout.split() == " ".join(SOUND).split()
+
+
+@pytest.mark.parametrize(
+    "entries", [{"dev": "/elsewhere"}, {"dev": "../../../../dev"}, {"dev/console": "/dev/pts/0"}, {"dev/pts": "/elsewhere"}]
+)
+def test_the_terminal_is_the_containers_own(entries: dict[str, str | bytes], docker: Docker, make_image: MakeImage) -> None:
+    """By a name resolved outside, an image could have had a terminal of the host's bound on its /dev/console."""
+    image = make_image("hostile-terminal", entries)
+    script = "tty; for f in /dev/console /dev/pts/0; do stat -c '%F %t:%T' $f; stat -c %i $f; done; echo /dev/pts/*"
+    done = docker("run", "--rm", "-t", "--network=none", image, "sh", "-c", script)
+    lines = done.stdout.split("\r\n")
+    kind, inode = "character special file 88:0", lines[2]
+    assert lines == ["/dev/pts/0", kind, inode, kind, inode, "/dev/pts/0 /dev/pts/ptmx", ""], done.stderr
+
+
+@pytest.mark.parametrize("content", ["passwd", "/etc/passwd", b"x"])
+def test_a_device_replaces_what_the_image_has_there(content: str | bytes, docker: Docker, make_image: MakeImage) -> None:
+    """A chmod by name would go through the link."""
+    image = make_image("hostile-device", {"etc/passwd": b"root:x:0:0::/:/bin/sh\n", "etc/zero": content})
+    script = "stat -c '%F %t:%T %a' /etc/zero; stat -c '%F %a' /etc/passwd"
+    done = docker("run", "--rm", "--network=none", "--device=/dev/zero:/etc/zero", image, "sh", "-c", script)
+    assert done.stdout == "character special file 1:5 666\nregular file 755\n", done.stderr
+
+
+MASKED = "for f in /proc/keys /proc/timer_list /proc/kcore; do [ -e $f ] && stat -c '%F %t:%T' $f; done"
+
+
+@pytest.mark.parametrize("content", ["zero", "/etc/passwd", b"readable"])
+def test_masks_are_null_devices_whatever_the_image_has(content: str | bytes, docker: Docker, make_image: MakeImage) -> None:
+    image = make_image("hostile-null", {"dev/null": content, "dev/zero": b"x"})
+    done = docker("run", "--rm", "--network=none", image, "sh", "-c", MASKED)
+    assert set(done.stdout.splitlines()) == {"character special file 1:3"}, done.stderr
+
+
+@pytest.mark.parametrize("source", ["file", "/dev/zero"])
+def test_something_else_mounted_on_the_null_device_is_no_mask(
+    source: str, tmp_path: Path, engine: Engine, docker: Docker, make_image: MakeImage
+) -> None:
+    """CVE-2025-31133: what is bound over the masked paths would be readable, or a device of the container's choice."""
+    (tmp_path / "file").write_text("readable")
+    image = make_image("plain", {})
+    done = docker("run", "--network=none", "--name", "hostile", "-v", f"{tmp_path / source}:/dev/null", image, "sh", "-c", MASKED)
+    if done.returncode == 0:
+        assert set(done.stdout.splitlines()) == {"character special file 1:3"}
+    else:
+        assert (done.returncode, done.stdout) == (125, "")
+        assert "/dev/null" in done.stderr
+        assert engine.request("GET", "/containers/hostile/json")[1]["State"]["Status"] == "created"
