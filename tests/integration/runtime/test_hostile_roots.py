@@ -88,12 +88,15 @@ def test_what_is_copied_there_later_is_refused(
     assert docker("start", "-a", "hostile").returncode == 0
 
 
-def test_a_link_copied_to_dev_later_is_followed_inside(engine: Engine, docker: Docker, make_image: MakeImage) -> None:
-    image = make_image("plain", {})
-    docker("create", "-t", "--network=none", "--name", "hostile", image, "sh", "-c", SHOW)
-    assert engine.request("PUT", "/containers/hostile/archive?path=/", tar(("l", "dev", "elsewhere")))[0] == 200
+def test_a_link_copied_to_dev_later_is_followed_inside(tmp_path: Path, engine: Engine, docker: Docker, make_image: MakeImage) -> None:
+    """The same path leads to the host's devices when it is resolved outside: the console would be a terminal of the host's."""
+    (tmp_path / "link").symlink_to("/dev")
+    image = make_image("plain", {f"{tmp_path}/link/x"[1:]: b""})
+    docker("create", "-t", "--network=none", "--name", "hostile", image, "sh", "-c", f"{SHOW}; stat -c %i /dev/console /dev/pts/0")
+    assert engine.request("PUT", "/containers/hostile/archive?path=/", tar(("l", "dev", f"{tmp_path}/link")))[0] == 200
     done = docker("start", "-a", "hostile")
-    assert done.stdout.split() == " ".join(SOUND).split()
+    *sound, console, terminal = done.stdout.split()
+    assert (sound, console) == (" ".join(SOUND).split(), terminal), done.stderr
 
 
 @pytest.mark.parametrize(
