@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sampan.archive import layerfile, writer
@@ -200,6 +200,7 @@ def outcome(work: "type[None] | object", *arguments: object) -> str:
 
 @settings(deadline=None, max_examples=250)
 @given(made=st.lists(entries, max_size=9))
+@example(made=[(kind, "a", "a", 0, 0o644, {}, (1, 3), 0, 0) for kind in "fhd"])
 def test_both_drivers_read_any_archive_alike(scratch: Path, made: list[Made]) -> None:
     base = fresh(scratch)
     (base / "overlay").mkdir()

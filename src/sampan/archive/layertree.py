@@ -261,7 +261,7 @@ class LayerTree:
         if node is None:
             self._waiting.append((name, target, entry))
         else:
-            children[base] = node
+            children[base] = _linkable(node)
             _link_attributes(node, entry)
 
     def _target(self, path: bytes) -> Node | None:
@@ -272,10 +272,7 @@ class LayerTree:
         except FileNotFoundError:
             return None
         assert children is not None
-        node = children.get(base)
-        if node is not None and node.children is not None:
-            raise PermissionError(errno.EPERM, "")
-        return node
+        return children.get(base)
 
     def _late_link(self, name: bytes, target: bytes, entry: Entry) -> None:
         node = self._target(target)
@@ -285,7 +282,8 @@ class LayerTree:
         parent_name, _, base = name.rpartition(b"/")
         children = self._directory(parent_name, entry.mtime_ns).children
         assert children is not None
-        children.setdefault(base, node)  # a later entry of the name wins
+        if base not in children:  # a later entry of the name wins
+            children[base] = _linkable(node)
 
     def _data(self, node: Node, entry: Entry, offset: int) -> None:
         node.size = entry.size
@@ -299,6 +297,13 @@ class LayerTree:
             offset += length
         self.copies.append(Copy(node.block, fragments))
         self.copied_blocks += -(-entry.size >> 9)
+
+
+def _linkable(node: Node) -> Node:
+    """A node that may get another name. Raises PermissionError for a directory, as link(2)."""
+    if node.children is not None:
+        raise PermissionError(errno.EPERM, "")
+    return node
 
 
 def walk(root: Node) -> Iterator[Node]:
