@@ -115,10 +115,6 @@ def _keep_only(kept: list[int]) -> None:
     libc.close_range(previous + 1, 2**31 - 1)
 
 
-def _write(file: str, value: str) -> None:
-    cgroup1.write(file, value)
-
-
 def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where) -> None:
     cgroup = plan["cgroup"]
     for directory in cgroup["dirs"]:
@@ -129,7 +125,7 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
         for word in value.split():
             # One controller that cannot be delegated (a real-time task, a busy parent) must not take the others along.
             try:
-                _write(file, word)
+                cgroup1.write(file, word)
             except OSError:
                 continue
     for directory in cgroup["cpuset"]:
@@ -139,11 +135,11 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
                 empty = not handle.read().strip()
             if empty:
                 with open(f"{os.path.dirname(directory)}/{name}") as handle:
-                    _write(where[1], handle.read().strip())
+                    cgroup1.write(where[1], handle.read().strip())
     for file, value, required in cgroup["writes"]:
         where[1] = file
         try:
-            _write(file, value)
+            cgroup1.write(file, value)
         except OSError as error:
             if required:
                 reason = os.strerror(error.errno or errno.EIO).lower()
@@ -164,14 +160,14 @@ def _join_cgroup(plan: ops.Plan, where: rootfs.Where, joined: str) -> None:
     for directory in plan["cgroup"]["dirs"]:
         if directory != joined:
             where[:] = [ops.STEP_CGROUP, f"{directory}/{'cgroup.procs' if directory == unified else 'tasks'}"]
-            _write(where[1], "0")
+            cgroup1.write(where[1], "0")
 
 
 def _oom_score(plan: ops.Plan, where: rootfs.Where) -> None:
     value = plan["process"]["oom_score_adj"]
     where[:] = [ops.STEP_OOM, "/proc/self/oom_score_adj"]
     try:
-        _write(where[1], str(value or 0))
+        cgroup1.write(where[1], str(value or 0))
     except OSError:
         # Lowering needs CAP_SYS_RESOURCE: an error only for who asked.
         if value:
@@ -194,13 +190,22 @@ def _enter_namespaces(plan: ops.Plan, fds: Fds, where: rootfs.Where) -> None:
         loopback.up()
 
 
+def _join_keyring(plan: ops.Plan, where: rootfs.Where) -> None:
+    where[:] = ["keyring", ""]
+    try:
+        keyring.join_session(f"_ses.{plan['id']}")
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+
+
 def _sysctls(plan: ops.Plan, where: rootfs.Where) -> None:
     for key, value, required in plan["sysctls"]:
         # A slash in a dotted name is a dot of an interface's name.
         path = "/proc/sys/" + key.translate({ord("."): "/", ord("/"): "."})
         where[:] = [ops.STEP_SYSCTL, path]
         try:
-            _write(path, value)
+            cgroup1.write(path, value)
         except OSError:
             if required:
                 raise
@@ -216,12 +221,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     _join_cgroup(plan, where, joined)
     _oom_score(plan, where)
     _enter_namespaces(plan, fds, where)
-    where[:] = ["keyring", ""]
-    try:
-        keyring.join_session(f"_ses.{plan['id']}")
-    except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
+    _join_keyring(plan, where)
     root = rootfs.Root(plan, where)
     root.open_sources()
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
@@ -251,12 +251,8 @@ def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     if process["oom_score_adj"] is not None:
         _oom_score(plan, where)
     _keep_only([sync.fileno(), fds["target"], *stdio])
+    _join_keyring(plan, where)
     where[:] = [ops.STEP_JOIN, ""]
-    try:
-        keyring.join_session(f"_ses.{plan['id']}")
-    except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
     flags = 0
     for name in ("mnt", "ipc", "uts", "net", "cgroup"):
         flags |= namespaces.FLAGS[name]

@@ -150,16 +150,7 @@ class Keeper(Loop):
         """Run until a shutdown request; the supervisor is looked after all the while."""
         self._look_after_supervisor()
         while self.running:
-            timeout = -1 if self.supervisor is not None and not self.ends_at else RETRY_SECONDS
-            for fd, events in self.epoll.poll(timeout):
-                handler = self.handlers.get(fd)
-                if handler is None:
-                    continue
-                try:
-                    handler(events)
-                except Exception as error:
-                    # One bad message or descriptor must not end the holder of all the others.
-                    print(f"{type(error).__name__}: {error} in the handler of descriptor {fd}", file=sys.stderr, flush=True)
+            self._turn(-1 if self.supervisor is not None and not self.ends_at else RETRY_SECONDS)
             if self.ends_at:
                 self.running = self.supervisor is not None and time.monotonic() < self.ends_at
             elif self.supervisor is None:

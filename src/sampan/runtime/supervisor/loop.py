@@ -63,15 +63,19 @@ class Loop:
     def serve(self) -> None:
         """Run until a shutdown request."""
         while self.running:
-            for fd, events in self.epoll.poll():
-                handler = self.handlers.get(fd)
-                if handler is None:
-                    continue
-                try:
-                    handler(events)
-                except Exception as error:
-                    # One bad message or process must not end the parent of all containers.
-                    print(f"{type(error).__name__}: {error} in the handler of descriptor {fd}", file=sys.stderr, flush=True)
+            self._turn(-1)
+
+    def _turn(self, timeout: float) -> None:
+        """Handle what happens within timeout seconds, -1: whenever that is."""
+        for fd, events in self.epoll.poll(timeout):
+            handler = self.handlers.get(fd)
+            if handler is None:
+                continue
+            try:
+                handler(events)
+            except Exception as error:
+                # One bad message, process or descriptor must not end the parent of all containers, nor the holder of their output.
+                print(f"{type(error).__name__}: {error} in the handler of descriptor {fd}", file=sys.stderr, flush=True)
 
     def _accept(self, _events: int) -> None:
         try:
