@@ -61,7 +61,7 @@ class Readopter:
         if live is None:
             return
         held, tty = live.held(), container.config.tty
-        settings = runner.log_settings(container)
+        settings = runner.logs.settings(container)
         if not known_stream:
             ours = {name: fd for name, fd in held.items() if name not in ("pidfd", "pty")}
             await runner.keeper.adopt(live.key, container.id, tty, settings, ours)

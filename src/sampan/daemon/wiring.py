@@ -2,11 +2,11 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
 
 import msgspec
 
@@ -30,17 +30,16 @@ from sampan.engine.image_archives import ImageArchives
 from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
-from sampan.engine.launching import command_of
 from sampan.engine.networks import DnsDefaults, NetworkService
+from sampan.engine.paths import Paths
 from sampan.engine.pull import PullService, PullSettings
-from sampan.engine.registry import Container, Containers
-from sampan.engine.runner import Paths, Runner
+from sampan.engine.registry import Containers
+from sampan.engine.runner import Runner
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
 from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
-from sampan.logs import options
 from sampan.network.bridge import BridgeNetwork, BridgeSettings
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient
 from sampan.runtime.protocol import Message
@@ -98,6 +97,116 @@ def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: 
     return LayeredSnapshots(paths.data_root, database, workers, driver=driver, more=more, status=status)
 
 
+class _LeanProcesses:
+    """The links to keeper and supervisor. What they say while nobody is there to hear it yet is told again at the end of the start."""
+
+    def __init__(self, config: DaemonConfig, keeper_process: Popen[bytes] | None) -> None:
+        self._config = config
+        self._processes = [] if keeper_process is None else [keeper_process]
+        self._restorer: Restorer | None = None
+        self._readopt: Callable[[], None] = lambda: None
+        self._keeper_link = Link(f"{config.exec_root}/keeper.sock", self._event, self._hello, revive=self._revive)
+        self._supervisor_link = Link(f"{config.exec_root}/supervisor.sock", self._event, self._hello)
+        self.keeper, self.supervisor = KeeperClient(self._keeper_link), SupervisorClient(self._supervisor_link)
+
+    async def _revive(self) -> None:
+        # One at a time; one that met the lock of a keeper just being killed has ended again. The keeper finds or starts the supervisor.
+        if all(process.poll() is not None for process in self._processes):
+            self._processes = [spawn_keeper(self._config.exec_root, engine_cgroup(self._config))]
+
+    def _event(self, message: Message, fds: dict[str, int]) -> None:
+        if self._restorer is None:
+            close_all(fds)
+        else:
+            self._restorer.event(message, fds)
+
+    async def _hello(self, hello: Message) -> None:
+        if self._restorer is not None:
+            self._restorer.hello(hello)
+            self._readopt()
+
+    async def open(self, restorer: Restorer, readopt: Callable[[], None], stack: AsyncExitStack) -> None:
+        """Connect; restorer hears them from now on. readopt is called for each new process, and must not wait: the link is coming up.
+
+        Raises Unavailable.
+        """
+        self._restorer, self._readopt = restorer, readopt
+        for link in (self._keeper_link, self._supervisor_link):
+            await link.open()
+            stack.push_async_callback(link.close)
+
+
+class _ImageParts(msgspec.Struct, frozen=True):
+    """What has to do with images, on one snapshot store."""
+
+    snapshots: LayeredSnapshots
+    images: ImageService
+    archives: ImageArchives
+    pulls: PullService
+    bootstraps: BootstrapService
+    mounts: ImageMounts
+
+
+def _image_parts(
+    config: DaemonConfig,
+    stack: AsyncExitStack,
+    paths: Paths,
+    database: Database,
+    workers: WorkerPool,
+    containers: Containers,
+    events: EventBus,
+) -> _ImageParts:
+    """Raises SystemFailure, OSError."""
+    snapshots = _snapshots(config, paths, database, workers)
+    stack.push_async_callback(snapshots.close)
+
+    def users_of(image: ImageId) -> list[ImageUser]:
+        return [ImageUser(item.id, item.is_running) for item in containers if item.image_id == image]
+
+    store = ImageStore(database)
+    images = ImageService(store, snapshots, events, SystemClock(), in_use=users_of)
+    stack.push_async_callback(images.settle)
+    pull_settings = PullSettings(
+        mirrors=config.registry_mirrors,
+        insecure_registries=config.insecure_registries,
+        max_concurrent_downloads=config.max_concurrent_downloads,
+        max_download_attempts=config.max_download_attempts,
+    )
+    bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
+    bootstraps.repair()
+    mounts = ImageMounts(images, snapshots, paths.data_root)
+    mounts.restore()
+    return _ImageParts(
+        snapshots=snapshots,
+        images=images,
+        archives=ImageArchives(images, store, snapshots, workers, paths.data_root / "tmp"),
+        pulls=PullService(images, store, snapshots, PartialBlobs(paths.data_root), pull_settings, unpackers=workers.parallel),
+        bootstraps=bootstraps,
+        mounts=mounts,
+    )
+
+
+def _defaults(config: DaemonConfig) -> ContainerDefaults:
+    return ContainerDefaults(
+        log_driver=config.log_driver,
+        log_opts=dict(config.log_opts),
+        shm_size=config.default_shm_size,
+        init=config.init,
+        no_new_privileges=config.no_new_privileges,
+    )
+
+
+def _facts(config: DaemonConfig) -> SystemFacts:
+    return SystemFacts(
+        data_root=config.data_root,
+        log_driver=config.log_driver,
+        labels=config.labels,
+        debug=config.debug,
+        experimental=config.experimental,
+        live_restore=config.live_restore,
+    )
+
+
 async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Popen[bytes] | None = None) -> EngineParts:
     """Make every part; stack closes them. keeper_process: the keeper that is coming up, if it is ours.
 
@@ -107,130 +216,42 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
     database = Database(paths.data_root / "state.db")
     stack.callback(database.close)
-    processes = [] if keeper_process is None else [keeper_process]
-
-    async def revive() -> None:
-        # One at a time; one that met the lock of a keeper just being killed has ended again. The keeper finds or starts the supervisor.
-        if all(process.poll() is not None for process in processes):
-            processes[:] = [spawn_keeper(config.exec_root, engine_cgroup(config))]
-
     meta = MetaRepository(database)
     events = EventBus(clock)
     containers = Containers(ContainerRepository(database))
     containers.load()
     workers = WorkerPool(python=sys.executable)
     stack.push_async_callback(workers.stop)
-    snapshots = _snapshots(config, paths, database, workers)
-    stack.push_async_callback(snapshots.close)
-
-    def users_of(image: ImageId) -> list[ImageUser]:
-        return [ImageUser(item.id, item.is_running) for item in containers if item.image_id == image]
-
-    store = ImageStore(database)
-    images = ImageService(store, snapshots, events, clock, in_use=users_of)
-    archives = ImageArchives(images, store, snapshots, workers, paths.data_root / "tmp")
-    stack.push_async_callback(images.settle)
-
-    def attributes(container: Container) -> dict[str, str]:
-        if container.host_config.log_config.type == "none":
-            return {}
-        info = options.LogInfo(
-            container_id=container.id,
-            name=container.name,
-            image_id=container.image_id,
-            image_name=container.image_name,
-            command=" ".join(command_of(container.config)),
-            labels=container.config.labels or {},
-            env=tuple(container.config.env or ()),
-        )
-        return options.attributes(container.host_config.log_config.config or {}, info)
-
-    def check_logs(container: Container) -> None:
-        chosen = container.host_config.log_config
-        options.validate(chosen.type, chosen.config or {})
-        attributes(container)
-
-    def log_wire(container: Container) -> dict[str, Any]:
-        chosen, directory = container.host_config.log_config, paths.container(container.id)
-        return options.log_settings(chosen.type, chosen.config or {}, container.id, directory, attributes(container))
-
-    handlers: list[Restorer] = []
-
-    def on_event(message: Message, fds: dict[str, int]) -> None:
-        if handlers:
-            handlers[0].event(message, fds)
-        else:
-            close_all(fds)
-
-    async def on_hello(hello: Message) -> None:
-        if handlers:
-            handlers[0].hello(hello)
-            # Not awaited: it makes requests on the very link that is coming up.
-            runner.spawn(readopter.readopt())
-
-    keeper_link = Link(f"{config.exec_root}/keeper.sock", on_event, on_hello, revive=revive)
-    supervisor_link = Link(f"{config.exec_root}/supervisor.sock", on_event, on_hello)
-    supervisor, keeper = SupervisorClient(supervisor_link), KeeperClient(keeper_link)
+    parts = _image_parts(config, stack, paths, database, workers, containers, events)
+    images, snapshots = parts.images, parts.snapshots
     dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts)
     network = NetworkService(containers, meta, await _bridge(config, stack), dns)
     await network.reconcile()
-    runner = Runner(containers, snapshots, supervisor, keeper, network, events, clock, paths)
-    runner.log_settings = log_wire
+    lean = _LeanProcesses(config, keeper_process)
+    runner = Runner(containers, snapshots, lean.supervisor, lean.keeper, network, events, clock, paths)
     execs = ExecService(containers, runner)
-    attach = AttachService(containers, runner, attributes)
-    runner.on_started = attach.started
-    runner.on_discarded = images.collect
-    defaults = ContainerDefaults(
-        log_driver=config.log_driver,
-        log_opts=dict(config.log_opts),
-        shm_size=config.default_shm_size,
-        init=config.init,
-        no_new_privileges=config.no_new_privileges,
-    )
-
-    def log_path(container: Container) -> str:
-        return options.log_path(container.host_config.log_config.type, container.id, paths.container(container.id))
-
-    service = ContainerService(containers, runner, images, clock, defaults, check_logs, log_path)
+    attach = AttachService(containers, runner)
+    service = ContainerService(containers, runner, images, clock, _defaults(config))
     trees = Trees(snapshots, workers, runner.own_mounts)
-    runner.quiesce = trees.quiesce
-    files = FileService(containers, trees, runner.publish)
-    bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
-    bootstraps.repair()
-    pull_settings = PullSettings(
-        mirrors=config.registry_mirrors,
-        insecure_registries=config.insecure_registries,
-        max_concurrent_downloads=config.max_concurrent_downloads,
-        max_download_attempts=config.max_download_attempts,
-    )
-    pulls = PullService(images, store, snapshots, PartialBlobs(paths.data_root), pull_settings, unpackers=workers.parallel)
-    image_mounts = ImageMounts(images, snapshots, paths.data_root)
-    image_mounts.restore()
-    commits = CommitService(containers, images, runner, trees, clock)
+    runner.on_started, runner.on_discarded, runner.quiesce = attach.started, images.collect, trees.quiesce
     readopter = Readopter(containers, runner, execs)
     restorer = Restorer(containers, runner, execs, readopter)
-    handlers.append(restorer)
-    await keeper_link.open()
-    stack.push_async_callback(keeper_link.close)
-    await supervisor_link.open()
-    stack.push_async_callback(supervisor_link.close)
-    stop = None if config.live_restore else partial(stop_all, service, containers, runner, config.shutdown_timeout)
-    await restorer.restore(stop)
+    await lean.open(restorer, lambda: runner.spawn(readopter.readopt()), stack)
+    await restorer.restore(None if config.live_restore else partial(stop_all, service, containers, runner, config.shutdown_timeout))
     for line in images.repair([container.id for container in containers]):
         log.warning("%s", line)
-    facts = SystemFacts(
-        data_root=config.data_root,
-        log_driver=config.log_driver,
-        labels=config.labels,
-        debug=config.debug,
-        experimental=config.experimental,
-        live_restore=config.live_restore,
-    )
-    system = SystemService(containers, images, snapshots, events, meta, facts, lambda: network.warnings)
     services = Services(
-        containers=service, execs=execs, attach=attach, files=files, commits=commits, bootstraps=bootstraps, pulls=pulls,
-        image_mounts=image_mounts,
-        images=images, archives=archives,
-        networks=network, system=system,
-    )  # fmt: skip
+        containers=service,
+        execs=execs,
+        attach=attach,
+        files=FileService(containers, trees, runner.publish),
+        commits=CommitService(containers, images, runner, trees, clock),
+        bootstraps=parts.bootstraps,
+        pulls=parts.pulls,
+        image_mounts=parts.mounts,
+        images=images,
+        archives=parts.archives,
+        networks=network,
+        system=SystemService(containers, images, snapshots, events, meta, _facts(config), lambda: network.warnings),
+    )
     return EngineParts(ApiServer(App(services).resolve), containers, runner, service)

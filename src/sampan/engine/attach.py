@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from sampan.engine.registry import Container, Containers, Live
@@ -96,11 +96,9 @@ class RunFollower:
 class AttachService:
     """See api/services.py for the contract."""
 
-    def __init__(self, containers: Containers, runner: Runner, attributes: Callable[[Container], Mapping[str, str]]) -> None:
-        """attributes: what --details shows of a container."""
+    def __init__(self, containers: Containers, runner: Runner) -> None:
         self._containers = containers
         self._runner = runner
-        self._attributes = attributes
         self._pending: dict[str, set[asyncio.Future[RunFollower]]] = {}
 
     async def started(self, container: Container) -> None:
@@ -132,7 +130,7 @@ class AttachService:
             until=options.until,
             tail=options.tail,
             timestamps=options.timestamps,
-            details=self._attributes(container) if options.details else None,
+            details=self._runner.logs.attributes(container) if options.details else None,
             multiplexed=not tty,
         )
         return LogStream(multiplexed=not tty, chunks=self._log_chunks(container, query, follow=options.follow))
@@ -144,7 +142,7 @@ class AttachService:
             follower = RunFollower(self._runner, live, attach=False)
             await follower.begin()
         try:
-            source = logreader.open_log(self._runner.log_settings(container))
+            source = logreader.open_log(self._runner.logs.settings(container))
             async for chunk in logreader.read_log(source, query, follower.wakeup if follower else None):
                 yield chunk
         finally:
@@ -183,7 +181,7 @@ class AttachService:
         query = LogQuery(stdout=options.stdout, stderr=options.stderr, multiplexed=not tty)
         try:
             if options.logs:
-                source = logreader.open_log(self._runner.log_settings(container))
+                source = logreader.open_log(self._runner.logs.settings(container))
                 async for chunk in logreader.read_log(source, query):
                     await stream.send(chunk)
             if options.stream and position is not None:

@@ -71,16 +71,13 @@ class ContainerService:
         images: ImageService,
         clock: Clock,
         defaults: ContainerDefaults,
-        check_logs: Callable[[Container], None],
-        log_path: Callable[[Container], str],
     ) -> None:
         self._containers = containers
         self._runner = runner
         self._images = images
         self._clock = clock
         self._defaults = defaults
-        self._check_logs = check_logs
-        self._log_path = log_path
+        self._logs = runner.logs
         runner.on_removal = self._remove_ended
 
     # create
@@ -134,7 +131,7 @@ class ContainerService:
             state=new_state(host.console_size),
         )
         container = Container(row, config, host, request.networking_config or NetworkingConfig())
-        self._check_logs(container)
+        self._logs.check(container)
         self._make(container)
         self._runner.publish(container, "create")
         return CreateResponse(id=container.id, warnings=warnings)
@@ -202,7 +199,7 @@ class ContainerService:
     def inspect(self, ref: str) -> ContainerInspect:
         """Everything about one container but its sizes."""
         container = self._containers.find(ref)
-        return showing.inspect(container, self._runner.paths, self._runner.snapshots, self._log_path(container))
+        return showing.inspect(container, self._runner.paths, self._runner.snapshots, self._logs.path(container))
 
     async def inspect_with_sizes(self, ref: str) -> ContainerInspect:
         """Everything about one container."""

@@ -12,13 +12,14 @@ import shutil
 import signal as signals
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from sampan.clock import Clock
-from sampan.engine import launching, mounting
+from sampan.engine import launching, mounting, restarting
+from sampan.engine.containerlogs import ContainerLogs
+from sampan.engine.paths import Paths
 from sampan.engine.registry import Container, Containers, Live
 from sampan.errors import Conflict, EngineError, InvalidArgument, SystemFailure, Unavailable
 from sampan.events.bus import EventBus
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
 """How long the end of a container waits for its last output to reach the log."""
-RESTART_RESET_SECONDS = 10.0
-RESTART_FIRST_SECONDS, RESTART_MAX_SECONDS = 0.1, 60.0
 
 
 class Sandbox(msgspec.Struct, frozen=True):
@@ -54,26 +53,6 @@ class NetworkPort(Protocol):
 
     def write_files(self, container: Container, endpoint: EndpointState, directory: str) -> None:
         """Write hostname, hosts and resolv.conf."""
-
-
-class Paths(msgspec.Struct, frozen=True):
-    """Where the engine keeps containers' files."""
-
-    data_root: Path
-    exec_root: Path
-    cgroup_parent: str
-
-    def container(self, container_id: str) -> str:
-        """The directory of one container. Text, not a Path: it is on the way of every inspect."""
-        return f"{self.data_root}/containers/{container_id}"
-
-    def log(self, container_id: str) -> str:
-        """Where its log segments are."""
-        return f"{self.container(container_id)}/log"
-
-    def cgroup(self, container_id: str) -> str:
-        """Its cgroup, below each hierarchy's root."""
-        return f"{self.cgroup_parent}/{container_id}"
 
 
 class Runner:
@@ -99,7 +78,7 @@ class Runner:
         self.clock = clock
         self.paths = paths
         self.layout = cgroups.host_layout()
-        self.log_settings: Callable[[Container], dict[str, Any]] = lambda _container: {}
+        self.logs = ContainerLogs(paths)
         self.on_removal: Callable[[Container], Awaitable[None]] | None = None
         self.on_ended: Callable[[Container], None] = lambda _container: None
         """Called once a container's process has ended."""
@@ -239,7 +218,7 @@ class Runner:
         )
         if sandbox.netns is not None and sandbox.netns >= 0:
             fds["netns"] = sandbox.netns
-        record: dict[str, Any] = {"log": self.log_settings(container), "tty": container.config.tty}
+        record: dict[str, Any] = {"log": self.logs.settings(container), "tty": container.config.tty}
         ours = {name.removeprefix("custody:"): fd for name, fd in fds.items() if name.startswith("custody:")}
         undo.push_async_callback(self._forget_stream, key)
         await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
@@ -409,18 +388,15 @@ class Runner:
             self._maybe_restart(container, code, duration)
 
     def _maybe_restart(self, container: Container, code: int, duration: int) -> None:
-        """What the restart policy asks for (moby restartmanager): back-off doubles from 100 ms to 1 min, 10 s of running resets it."""
-        policy = container.host_config.restart_policy
+        """What the restart policy asks for."""
         state = container.state
-        if container.removing or container.is_running or policy.name in ("", "no") or state.manually_stopped:
+        if container.removing or container.is_running:
             return
-        if policy.name == "on-failure":
-            count = policy.maximum_retry_count
-            if code == 0 or (count and state.restart_count >= count):
-                return
-        tries = 0 if duration >= RESTART_RESET_SECONDS else state.restart_count
-        delay = min(RESTART_FIRST_SECONDS * 2 ** min(tries, 10), RESTART_MAX_SECONDS)
-        self.containers.set_state(container, msgspec.structs.replace(state, status="restarting", restart_count=tries + 1))
+        following = restarting.next_start(container.host_config.restart_policy, state, code, duration)
+        if following is None:
+            return
+        tries, delay = following
+        self.containers.set_state(container, msgspec.structs.replace(state, status="restarting", restart_count=tries))
         container.restart_task = asyncio.get_running_loop().create_task(self._restart_later(container, delay))
 
     async def _restart_later(self, container: Container, delay: float) -> None:

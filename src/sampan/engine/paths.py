@@ -1,0 +1,25 @@
+"""Where the engine keeps containers' files. No other module builds these paths."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class Paths(msgspec.Struct, frozen=True):
+    """Where the engine keeps containers' files."""
+
+    data_root: Path
+    exec_root: Path
+    cgroup_parent: str
+
+    def container(self, container_id: str) -> str:
+        """The directory of one container. Text, not a Path: it is on the way of every inspect."""
+        return f"{self.data_root}/containers/{container_id}"
+
+    def log(self, container_id: str) -> str:
+        """Where its log segments are."""
+        return f"{self.container(container_id)}/log"
+
+    def cgroup(self, container_id: str) -> str:
+        """Its cgroup, below each hierarchy's root."""
+        return f"{self.cgroup_parent}/{container_id}"
