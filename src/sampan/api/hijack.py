@@ -115,11 +115,6 @@ class HijackedStream:
         """Whether somebody else reads the socket now."""
         return self._source >= 0
 
-    @property
-    def eof_seen(self) -> bool:
-        """Whether the client has ended its side."""
-        return self._eof
-
     # Duplex
 
     async def recv(self, limit: int = 65536) -> bytes:

@@ -11,8 +11,3 @@ NUMBERS = {
 def set_limit(name: str, soft: int, hard: int) -> None:
     """Set a limit of this process; -1 is unlimited. Raises OSError or ValueError (soft over hard, no right to raise)."""
     resource.setrlimit(NUMBERS[name], (soft, hard))
-
-
-def get_limit(name: str) -> tuple[int, int]:
-    """(soft, hard) of this process."""
-    return resource.getrlimit(NUMBERS[name])
