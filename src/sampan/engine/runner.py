@@ -467,9 +467,9 @@ class Runner:
         """
         try:
             await asyncio.to_thread(cgroups.freeze, self.layout, self.paths.cgroup(container.id), frozen)
-        except FileNotFoundError as error:
-            raise Conflict(f"Container {container.id} is not running") from error
         except (OSError, TimeoutError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENODEV):  # its cgroup has gone, or is just going
+                raise Conflict(f"Container {container.id} is not running") from error
             raise SystemFailure(f"cannot {'pause' if frozen else 'unpause'} container {container.id}: {error}") from error
 
     async def freeze(self, container: Container, *, frozen: bool) -> None:
