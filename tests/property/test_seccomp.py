@@ -169,3 +169,11 @@ def test_numbers_agree_with_libseccomp() -> None:
         known = {name: number - base for name in NUMBERS[arch] if (number := libseccomp.resolve(name, arch)) is not None}
         assert len(known) > 300
         assert known == {name: NUMBERS[arch][name] for name in known}
+
+
+def test_a_bomb_is_not_worked_on() -> None:
+    """800,000 rules in 200 kB: 645 MB of memory before."""
+    condition = {"index": 0, "value": 1, "valueTwo": 0, "op": "SCMP_CMP_EQ"}
+    entry = {"names": ["read"] * 20_000, "action": "SCMP_ACT_ERRNO", "args": [condition]}
+    with pytest.raises(ValueError, match="more than 65536 rules"):
+        compiler.rules_by_name({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [entry] * 40}, (), "x86_64", (6, 1))

@@ -30,6 +30,8 @@ RET_ALLOW = 0x7FFF0000
 X32_BIT = 0x40000000
 _ENOSYS = 38
 _MAX_PROGRAM = 4096
+_MAX_RULES = 16 * _MAX_PROGRAM
+"""Most of them would have to say the same: then the profile is a bomb, and is not worked on."""
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "x86": 0x40000003, "x32": 0xC000003E, "aarch64": 0xC00000B7, "arm": 0x40000028}
 NARROW = ("x86", "x32", "arm")
@@ -156,6 +158,7 @@ def rules_by_name(profile: Profile, caps: Iterable[str], machine: str, kernel: t
     default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
     having = set(caps)
     rules: dict[str, list[Rule]] = {}
+    count = 0
     for entry in profile.get("syscalls") or []:
         if not _applies(entry, having, machine, kernel):
             continue
@@ -166,6 +169,9 @@ def rules_by_name(profile: Profile, caps: Iterable[str], machine: str, kernel: t
             listed = rules.setdefault(name, [])
             if action != default:
                 listed.extend((conditions, action) for conditions in alternatives)
+                count += len(alternatives)
+            if count > _MAX_RULES:
+                raise ValueError(f"the profile has more than {_MAX_RULES} rules, and the kernel takes {_MAX_PROGRAM} instructions")
     return default, rules
 
 
