@@ -8,14 +8,10 @@ from contextlib import suppress
 from typing import Any
 
 from sampan.errors import EngineError
+from sampan.readiness import readable, writable
 
 _F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1 << 20
-
-
-def _set(waiting: "asyncio.Future[None]") -> None:
-    if not waiting.done():
-        waiting.set_result(None)
 
 
 def wide_pipe() -> tuple[int, int]:
@@ -29,7 +25,6 @@ def wide_pipe() -> tuple[int, int]:
 async def feed(source: AsyncIterator[bytes], writer: int) -> None:
     """Write all of source into a pipe and close it. Returns early when nobody reads any more; the rest is left unread."""
     os.set_blocking(writer, False)
-    loop = asyncio.get_running_loop()
     try:
         async for piece in source:
             view = memoryview(piece)
@@ -37,12 +32,7 @@ async def feed(source: AsyncIterator[bytes], writer: int) -> None:
                 try:
                     view = view[os.write(writer, view) :]
                 except BlockingIOError:
-                    writable: asyncio.Future[None] = loop.create_future()
-                    loop.add_writer(writer, _set, writable)
-                    try:
-                        await writable
-                    finally:
-                        loop.remove_writer(writer)
+                    await writable(writer)
                 except BrokenPipeError:
                     return
     finally:
@@ -51,7 +41,6 @@ async def feed(source: AsyncIterator[bytes], writer: int) -> None:
 
 async def give_from(file: int, offset: int, count: int, writer: int) -> int:
     """Move bytes of a file into a pipe, as many as it takes at once, without copying them here. Returns how many; 0: nobody reads."""
-    loop = asyncio.get_running_loop()
     os.set_blocking(writer, False)
     while True:
         try:
@@ -59,12 +48,7 @@ async def give_from(file: int, offset: int, count: int, writer: int) -> int:
         except BrokenPipeError:
             return 0
         except BlockingIOError:
-            writable: asyncio.Future[None] = loop.create_future()
-            loop.add_writer(writer, _set, writable)
-            try:
-                await writable
-            finally:
-                loop.remove_writer(writer)
+            await writable(writer)
 
 
 class WorkerStream:
@@ -85,18 +69,12 @@ class WorkerStream:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """All it writes. Raises what the job raises, after what it wrote."""
-        loop = asyncio.get_running_loop()
         try:
             while True:
                 try:
                     piece = os.read(self._reader, PIPE_BYTES)
                 except BlockingIOError:
-                    readable: asyncio.Future[None] = loop.create_future()
-                    loop.add_reader(self._reader, _set, readable)
-                    try:
-                        await readable
-                    finally:
-                        loop.remove_reader(self._reader)
+                    await readable(self._reader)
                     continue
                 if not piece:
                     break

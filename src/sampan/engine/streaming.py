@@ -1,6 +1,5 @@
 """Bytes between a client's hijacked connection and a process: stdin with half-close and detach keys, output in frames."""
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -9,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from sampan.errors import InvalidArgument
+from sampan.readiness import readable, writable
 from sampan.streams import Duplex
 
 DEFAULT_DETACH = b"\x10\x11"
@@ -57,22 +57,6 @@ class DetachScanner:
         return bytes(out), False
 
 
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-async def _writable(fd: int) -> None:
-    """Wait until a non-blocking descriptor takes bytes."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(fd, _set, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_writer(fd)
-
-
 async def write_all(fd: int, data: bytes) -> int:
     """Write to a non-blocking descriptor, waiting while it is full; the number of bytes. Raises BrokenPipeError, OSError."""
     view = memoryview(data)
@@ -80,7 +64,7 @@ async def write_all(fd: int, data: bytes) -> int:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            await _writable(fd)
+            await writable(fd)
     return len(data)
 
 
@@ -94,22 +78,16 @@ async def splice_some(source: int, pipe: int) -> int:
                 # Much is coming: fewer, longer turns. Refused where the user's share of pipes is used up.
                 with contextlib.suppress(OSError):
                     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-            await _writable(pipe)
+            await writable(pipe)
 
 
 async def read_some(fd: int) -> bytes:
     """Read what a non-blocking descriptor has, waiting for the first byte; b"" at the end (EIO of a closed terminal included)."""
-    loop = asyncio.get_running_loop()
     while True:
         try:
             return os.read(fd, READ)
         except BlockingIOError:
-            ready: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(fd, _set, ready)
-            try:
-                await ready
-            finally:
-                loop.remove_reader(fd)
+            await readable(fd)
         except OSError:
             return b""
 

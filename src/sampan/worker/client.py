@@ -13,6 +13,7 @@ from typing import Any
 
 import sampan
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
+from sampan.readiness import readable
 from sampan.worker import wire
 
 Progress = Callable[[dict[str, Any]], None]
@@ -27,22 +28,6 @@ _KINDS: dict[str, type[EngineError]] = {"invalid": InvalidArgument, "missing": N
 
 def _ignore(_: dict[str, Any]) -> None:
     pass
-
-
-def _set(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
-
-
-async def _readable(fd: int) -> None:
-    """Wait until a descriptor is readable."""
-    loop = asyncio.get_running_loop()
-    waiting: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(fd, _set, waiting)
-    try:
-        await waiting
-    finally:
-        loop.remove_reader(fd)
 
 
 IDLE_SECONDS = 15.0
@@ -107,7 +92,7 @@ class WorkerPool:
             with suppress(ProcessLookupError):
                 pidfd = os.pidfd_open(self._process.pid)
                 try:
-                    await _readable(pidfd)
+                    await readable(pidfd)
                 finally:
                     os.close(pidfd)
         self._process.wait()
@@ -192,7 +177,7 @@ class WorkerPool:
     async def _answer(reply: socket.socket, progress: Progress) -> dict[str, Any] | None:
         """The job's last word, or None when it died without one."""
         while True:
-            await _readable(reply.fileno())
+            await readable(reply.fileno())
             received = wire.recv(reply)
             if received is None:
                 return None
