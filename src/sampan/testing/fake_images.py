@@ -1,0 +1,130 @@
+"""The part of the engine in memory that has to do with images: there is one, busybox."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from sampan.api.services import Filters
+from sampan.errors import InvalidArgument, NotFound
+from sampan.reference import Reference
+from sampan.spec.docker_api.auth import AuthConfig
+from sampan.spec.docker_api.image import ImageDeleteItem, ImageHistoryItem, ImageInspect, ImagesPruneReport, ImageSummary
+from sampan.spec.oci_layout import Platform
+
+IMAGE_ID = "sha256:" + "ab" * 32
+CREATED = "2026-11-24T00:00:00.123456789Z"
+CREATED_SECONDS = 1795478400
+
+
+class FakeImages:
+    """services.ImageService: one image, busybox."""
+
+    def _check(self, name: str) -> None:
+        if name not in ("busybox", "busybox:latest", IMAGE_ID):
+            raise NotFound(f"No such image: {name}")
+
+    async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> Sequence[ImageSummary]:
+        """See the Protocol."""
+        del all, filters, shared_size
+        return [ImageSummary(id=IMAGE_ID, repo_tags=["busybox:latest"], repo_digests=[], size=1234567, created=CREATED_SECONDS)]
+
+    async def inspect(self, name: str) -> ImageInspect:
+        """See the Protocol."""
+        self._check(name)
+        return ImageInspect(id=IMAGE_ID, repo_tags=["busybox:latest"], repo_digests=[], created=CREATED, size=1234567)
+
+    async def history(self, name: str) -> Sequence[ImageHistoryItem]:
+        """See the Protocol."""
+        self._check(name)
+        return []
+
+    async def import_(
+        self, source: AsyncIterator[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol: counts the bytes."""
+        del repo, tag, message, changes, platform
+        total = 0
+        async for piece in source:
+            total += len(piece)
+        yield {"status": f"{total} bytes"}
+
+    async def tag(self, name: str, repo: str, tag: str) -> None:
+        """See the Protocol."""
+        del repo, tag
+        self._check(name)
+
+    async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[ImageDeleteItem]:
+        """See the Protocol: says so, but keeps it."""
+        del force, prune
+        self._check(name)
+        return [ImageDeleteItem(untagged=name)]
+
+    async def prune(self, filters: Filters) -> ImagesPruneReport:
+        """See the Protocol."""
+        del filters
+        return ImagesPruneReport()
+
+
+class FakeArchives:
+    """services.ImageArchives: what was loaded last is what is saved."""
+
+    def __init__(self) -> None:
+        self.archive = b""
+
+    async def load(self, source: AsyncIterator[bytes], *, quiet: bool, platform: Platform | None) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol: an empty archive is a bad one."""
+        del platform
+        self.archive = b"".join([piece async for piece in source])
+        if not self.archive:
+            raise InvalidArgument("unexpected EOF")
+        if not quiet:
+            yield {"status": "Loading layer", "progressDetail": {"current": 1, "total": 1}, "id": "0123456789ab"}
+        yield {"stream": "Loaded image: busybox:latest\n"}
+
+    def save(self, names: Sequence[str], platform: Platform | None) -> AsyncIterator[bytes]:
+        """See the Protocol."""
+        del platform
+        for name in names:
+            if name != "busybox":
+                raise NotFound(f"No such image: {name}")
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        yield self.archive
+
+
+class FakeBootstraps:
+    """services.BootstrapService."""
+
+    async def bootstrap(self, name: str, include: Sequence[str]) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol."""
+        if name != "busybox":
+            raise NotFound(f"no base image called {name}")
+        yield {"status": "made busybox"}
+
+
+class FakePulls:
+    """services.PullService: knows docker.io/library/busybox."""
+
+    async def pull(self, reference: Reference, *, platform: str, credentials: AuthConfig) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol."""
+        del platform, credentials
+        if reference.familiar_name != "busybox":
+            raise NotFound(f"manifest for {reference.familiar} not found: manifest unknown")
+        yield {"status": f"Pulling from {reference.path}", "id": reference.tag}
+
+
+class FakeImageMounts:
+    """services.ImageMountService."""
+
+    def __init__(self) -> None:
+        self.targets: set[str] = set()
+
+    async def mount(self, name: str, target: str) -> None:
+        """See the Protocol."""
+        del name
+        self.targets.add(target)
+
+    def umount(self, target: str) -> None:
+        """See the Protocol."""
+        if target not in self.targets:
+            raise NotFound(f"no image is mounted on {target}")
+        self.targets.remove(target)
