@@ -56,10 +56,15 @@ def reap(fd: int) -> None:
 def stat_fields(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from number 3 on (index 0 is the state), None when there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read().decode(errors="replace")
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # three times for each exec: open() makes ten calls of it
     except OSError:
         return None
+    try:
+        text = os.read(fd, 4096).decode(errors="replace")
+    except OSError:  # it ended meanwhile
+        return None
+    finally:
+        os.close(fd)
     return text[text.rindex(")") + 2 :].split()
 
 
