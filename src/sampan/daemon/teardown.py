@@ -78,7 +78,8 @@ def stop_by_api(config: DaemonConfig) -> bool:
     running = [container["Id"] for container in json.loads(body)]
     if running:
         say(f"stopping {len(running)} container{'s' * (len(running) > 1)}")
-    with ThreadPoolExecutor(16) as pool:
+    # All at once, as at dockerd's end: each may take its whole stop timeout, and the host that goes down does not wait for long.
+    with ThreadPoolExecutor(max(1, len(running))) as pool:
         list(pool.map(lambda one: stop_one(path, one), running))
     return True
 
