@@ -1,7 +1,6 @@
 """The overlay driver keeps the snapshot contract on a real file system with real mounts."""
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,18 +31,6 @@ class TestOverlay(SnapshotsContract):
         yield Driver(make, root)
         for database in databases:
             database.close()
-
-    def test_prepare_and_mounts_are_fast(self, driver: Driver) -> None:
-        async def body(snapshots: Snapshots) -> None:
-            times = []
-            for number in range(50):
-                begin = time.perf_counter()
-                snapshots.prepare(f"c{number}", None)
-                await snapshots.mounts(f"c{number}")
-                times.append(time.perf_counter() - begin)
-            assert min(times) < 0.002  # 0.0002 on a quiet machine
-
-        driver.run(body)
 
     def test_a_half_made_tree_is_made_again(self, driver: Driver) -> None:
         async def body(snapshots: Snapshots) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 
 import pytest
 
@@ -29,10 +28,8 @@ def test_a_process_that_ignores_term_is_killed_after_the_grace():
     assert stubborn.stdout is not None
     with stubborn.stdout as out:
         assert out.readline() == b"up\n"
-    begin = time.monotonic()
     teardown.end([stubborn.pid], 0.2)
     assert stubborn.wait(10) == -9
-    assert time.monotonic() - begin < 5
 
 
 def test_a_zombie_counts_as_ended():
