@@ -25,7 +25,6 @@ class PartialBlob:
         self.digest, self.length = digest, length
         self.size = 0
         """Bytes that are there and hashed."""
-        self.complete = False
         self._path = path
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._hash = hashlib.sha256()
@@ -69,9 +68,13 @@ class PartialBlob:
         except InvalidArgument:
             self.restart()
             raise
-        self.complete = True
         self._completed.set()
         self._wake()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is there, and verified."""
+        return self._completed.is_set()
 
     async def completed(self) -> None:
         """Wait until all is there."""

@@ -7,6 +7,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
+from sampan.content.store import verify
 from sampan.digest import Digest, is_sha256, sha256_of
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
@@ -92,8 +93,7 @@ class Repository:
             raise InvalidArgument(f"blob {descriptor.digest} is larger than {limit} bytes")
         async with self.blob(descriptor.digest, 0) as answer:
             body = await answer.read(limit)
-        if sha256_of(body) != descriptor.digest:
-            raise InvalidArgument(f"unexpected blob digest: got {sha256_of(body)}, expected {descriptor.digest}")
+        verify(Digest(sha256_of(body)), len(body), Digest(descriptor.digest), None)
         return body
 
     @asynccontextmanager

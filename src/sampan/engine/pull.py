@@ -8,8 +8,9 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, TypeVar
+from contextlib import AsyncExitStack, suppress
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -51,11 +52,11 @@ class PullSettings(msgspec.Struct, frozen=True):
     max_download_attempts: int = 5
 
 
-class _Source:
+class _Source(NamedTuple):
     """Where an image comes from: the repository that gave the manifest, then the others that may have its blobs."""
 
-    def __init__(self, repositories: Sequence[Repository], manifest: Manifest) -> None:
-        self.repositories, self.manifest = repositories, manifest
+    repositories: Sequence[Repository]
+    manifest: Manifest
 
 
 class _LayerPull:
@@ -100,8 +101,8 @@ class PullService:
         self._slots = asyncio.Semaphore(settings.max_concurrent_downloads)
         self._early = asyncio.Semaphore(max(1, unpackers - 1))
         """A layer that is unpacked while it arrives holds a worker for as long as the network pleases: one worker stays free."""
-        self._locks: dict[str, asyncio.Lock] = {}
-        """By blob digest: two pulls of the same layer fetch it once."""
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By blob digest, for as long as somebody holds or awaits one: two pulls of the same layer fetch it once."""
 
     async def pull(self, reference: Reference, *, platform: str, credentials: AuthConfig) -> AsyncIterator[Progress]:
         """Pull an image by tag or digest, or every tag of a repository when it has neither. Yields docker's progress.
@@ -170,9 +171,7 @@ class PullService:
         for _ in range(INDEX_DEPTH_MAX):
             if found.media_type not in (oci_layout.INDEX, oci_layout.DOCKER_INDEX):
                 return _decoded(found.body, oci_layout.Manifest)
-            entries = _decoded(found.body, oci_layout.Index).manifests or []
-            images = [entry for entry in entries if not (entry.annotations or {}).get(oci_layout.REFERENCE_TYPE)]
-            chosen = next((entry for entry in images if entry.platform is None or archives.matches(platform, entry.platform)), None)
+            chosen = archives.for_platform(_decoded(found.body, oci_layout.Index), platform)
             if chosen is None:
                 raise NotFound(f"no matching manifest for {archives.platform_text(platform)} in the manifest list entries")
             found = await source.repositories[0].manifest(chosen.digest)
@@ -191,25 +190,13 @@ class PullService:
         former = self._store.named(reference._replace(tag=None) if reference.digest else reference)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._images.pinned(image.chain))
-            await stack.enter_async_context(self._locked([layer.digest for layer in manifest.layers]))
+            for digest in sorted({layer.digest for layer in manifest.layers}):  # one order for all: two pulls never wait for each other
+                await stack.enter_async_context(self._locks.setdefault(digest, asyncio.Lock()))
             async for line in self._layers(source, manifest, image, reference, stack):
                 yield line
         yield {"status": f"Digest: {source.manifest.digest}"}
         fresh = "Image is up to date" if former is not None and former.id == image.id else "Downloaded newer image"
         yield {"status": f"Status: {fresh} for {reference.familiar}"}
-
-    @asynccontextmanager
-    async def _locked(self, digests: Sequence[str]) -> AsyncIterator[None]:
-        """Nobody else fetches these blobs. In one order for all, so that two pulls never wait for each other."""
-        async with AsyncExitStack() as stack:
-            for digest in sorted(set(digests)):
-                lock = self._locks.setdefault(digest, asyncio.Lock())
-                await stack.enter_async_context(lock)
-            yield
-        for digest in digests:
-            lock = self._locks.get(digest, asyncio.Lock())
-            if not lock.locked():
-                self._locks.pop(digest, None)
 
     async def _layers(
         self, source: _Source, manifest: oci_layout.Manifest, image: Image, reference: Reference, stack: AsyncExitStack

@@ -241,12 +241,8 @@ def _manifest(archive: Archive, descriptor: Descriptor, platform: Platform, dept
         if descriptor.media_type not in (MANIFEST, DOCKER_MANIFEST):
             raise InvalidArgument(f"invalid archive: {descriptor.digest} is no image: media type {descriptor.media_type!r}")
         return _decoded(archive.blob_document(descriptor), descriptor.digest, Manifest)
-    index = _decoded(archive.blob_document(descriptor), descriptor.digest, Index)
-    entries = [entry for entry in index.manifests or () if not (entry.annotations or {}).get(REFERENCE_TYPE)]
-    for entry in entries:
-        if entry.platform is None or matches(platform, entry.platform):
-            return _manifest(archive, entry, platform, depth + 1)
-    return None
+    chosen = for_platform(_decoded(archive.blob_document(descriptor), descriptor.digest, Index), platform)
+    return None if chosen is None else _manifest(archive, chosen, platform, depth + 1)
 
 
 def _oci_image(archive: Archive, manifest: Manifest) -> PlannedImage:
@@ -294,6 +290,12 @@ def loadable(document: bytes) -> Image:
 def platform_of(image: Image) -> Platform:
     """What an image runs on."""
     return Platform(image.config.architecture, image.config.os, image.config.variant)
+
+
+def for_platform(index: Index, platform: Platform) -> Descriptor | None:
+    """The first of an index's manifests that is an image's and for that platform, or says nothing of platforms."""
+    entries = [entry for entry in index.manifests or () if not (entry.annotations or {}).get(REFERENCE_TYPE)]
+    return next((entry for entry in entries if entry.platform is None or matches(platform, entry.platform)), None)
 
 
 def matches(wanted: Platform, offered: Platform) -> bool:
