@@ -88,7 +88,7 @@ def _create(ctx: Context, args: Parsed, body: dict[str, Any]) -> dict[str, Any]:
     platform = args.str("platform") if ctx.client.at_least("1.41") else ""
     query = {"name": args.str("name") or None, "platform": normal_platform(platform) or None}
     if args.str("pull") == "always":
-        _pull_missing(ctx, args, image)
+        pull_image(ctx, args, parse_reference(image).with_default_tag(), sys.stderr)
     body["HostConfig"]["ConsoleSize"] = [0, 0] if platform and not ctx.client.at_least("1.42") else list(terminal_size())
     try:
         answer: dict[str, Any] = ctx.client.request("POST", "/containers/create", query, body).json()
@@ -99,7 +99,7 @@ def _create(ctx: Context, args: Parsed, body: dict[str, Any]) -> dict[str, Any]:
             raise
         if not args.bool("quiet"):
             ctx.error(f"Unable to find image '{named}' locally")
-        _pull_missing(ctx, args, image)
+        pull_image(ctx, args, parse_reference(image).with_default_tag(), sys.stderr)
         answer = ctx.client.request("POST", "/containers/create", query, body).json()
         return answer
 
@@ -110,37 +110,31 @@ def _parse(image: str) -> str:
         return ""
     if image.startswith("sha256:") and len(image) == 71:
         return ""
+    return parse_reference(image).with_default_tag().familiar
+
+
+def parse_reference(text: str) -> Reference:
+    """An image's name. Raises CliError for what is none."""
     from sampan.reference import InvalidReference, parse
 
     try:
-        return parse(image).with_default_tag().familiar
+        return parse(text)
     except InvalidReference as error:
         raise CliError(error.message) from None
-
-
-def _pull_missing(ctx: Context, args: Parsed, image: str) -> None:
-    """Pull what a container is to be made of; progress goes to stderr. Raises CliError."""
-    from sampan.reference import InvalidReference, parse
-
-    try:
-        reference = parse(image).with_default_tag()
-    except InvalidReference as error:
-        raise CliError(error.message) from None
-    if args.bool("quiet"):
-        with open(os.devnull, "w", encoding="utf-8") as null:
-            pull_image(ctx, args, reference, null)
-    else:
-        pull_image(ctx, args, reference, sys.stderr)
 
 
 def pull_image(ctx: Context, args: Parsed, reference: Reference, out: TextIO) -> None:
-    """POST /images/create; without tag and digest, every tag. out: for its progress."""
+    """POST /images/create; without tag and digest, every tag. out: for its progress, unless --quiet. Raises CliError."""
     from sampan.cli.progress import display
 
     query = {"fromImage": reference.name, "tag": reference.digest or reference.tag, "platform": args.str("platform").lower() or None}
     headers = {"X-Registry-Auth": registry_auth(ctx, reference.domain)}
     response = ctx.client.request("POST", "/images/create", query, headers=headers)
-    display(response.lines(), out, width=terminal_size(out.fileno())[1] if out.isatty() else 0)
+    if args.bool("quiet"):
+        with open(os.devnull, "w", encoding="utf-8") as null:
+            display(response.lines(), null)
+    else:
+        display(response.lines(), out, width=terminal_size(out.fileno())[1] if out.isatty() else 0)
 
 
 def registry_auth(ctx: Context, domain: str) -> str:

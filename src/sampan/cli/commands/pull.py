@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from sampan.cli.creating import pull_image
+from sampan.cli.creating import parse_reference, pull_image
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.http import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.main import Context
-    from sampan.reference import Reference
 
 SPEC = Command(
     "[OPTIONS] NAME[:TAG|@DIGEST]",
@@ -30,28 +28,15 @@ SPEC = Command(
 )
 
 
-def _parse(text: str) -> Reference:
-    from sampan.reference import InvalidReference, parse
-
-    try:
-        return parse(text)
-    except InvalidReference as error:
-        raise CliError(error.message) from None
-
-
 def run(ctx: Context, args: Parsed) -> int:
     """Pull an image, or all tags of a repository; says its whole name at the end."""
-    reference = _parse(args.args[0])
+    reference = parse_reference(args.args[0])
     if args.bool("all-tags") and (reference.tag or reference.digest):
         raise CliError("tag can't be used with --all-tags/-a")
     if not args.bool("all-tags") and not reference.tag and not reference.digest:
         reference = reference.with_default_tag()
         if not args.bool("quiet"):
             print(f"Using default tag: {reference.tag}", flush=True)
-    if args.bool("quiet"):
-        with open(os.devnull, "w", encoding="utf-8") as null:
-            pull_image(ctx, args, reference, null)
-    else:
-        pull_image(ctx, args, reference, sys.stdout)
+    pull_image(ctx, args, reference, sys.stdout)
     print(reference.canonical)
     return 0
