@@ -334,12 +334,12 @@ class ImageService:
 
     def announce_pull(self, image: Image, reference: Reference) -> None:
         """The event of a pull, whose actor is the name (moby daemon/images/image_pull.go)."""
-        labels = (image.config.config.labels if image.config.config is not None else None) or {}
-        self._events.publish("image", "pull", reference.familiar, {**labels, "name": reference.familiar_name})
+        self._publish("pull", image, reference.familiar_name, actor=reference.familiar)
 
-    def _publish(self, action: str, image: Image, name: str) -> None:
+    def _publish(self, action: str, image: Image, name: str, *, actor: str = "") -> None:
+        """actor: what it is about, if that is not the image's ID."""
         labels = (image.config.config.labels if image.config.config is not None else None) or {}
-        self._events.publish("image", action, image.id, {**labels, "name": name})
+        self._events.publish("image", action, actor or image.id, {**labels, "name": name})
 
     def collect(self) -> None:
         """Drop layers that outlived their image because a container stood on them. Called when a container has been removed."""
