@@ -35,6 +35,12 @@ def _kernel() -> tuple[int, int]:
     return int(major), int("".join(letter for letter in minor if letter.isdigit()) or 0)
 
 
+def _number(path: str, held: list[int]) -> str:
+    """A directory's descriptor, which held owns from now on: its name in /proc/self/fd. Raises OSError."""
+    held.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    return str(held[-1])
+
+
 def _mount_by_page(lowers: list[str], upper: str, work: str, attributes: int, source: str) -> int:
     """More layers than fsconfig takes at once: mount(2), which takes a page of options, but wants a place. A namespace of our own has one.
 
@@ -42,17 +48,12 @@ def _mount_by_page(lowers: list[str], upper: str, work: str, attributes: int, so
     """
     held: list[int] = []
     own = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-
-    def name(path: str) -> str:
-        held.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        return str(held[-1])
-
     libc.unshare(CLONE_NEWNS)
     try:
         mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
-        options = f"lowerdir={':'.join([name(lower) for lower in lowers])},xino=on"
+        options = f"lowerdir={':'.join([_number(lower, held) for lower in lowers])},xino=on"
         if upper:
-            options += f",upperdir={name(upper)},workdir={name(work)},redirect_dir=off,metacopy=off"
+            options += f",upperdir={_number(upper, held)},workdir={_number(work, held)},redirect_dir=off,metacopy=off"
         os.chdir("/proc/thread-self/fd")
         libc.mount(source, lowers[0], "overlay", 0, options)
         fd = mounts.clone_tree(mounts.AT_FDCWD, lowers[0], False)
@@ -69,14 +70,9 @@ def _mount_by_descriptors(lowers: list[str], upper: str, work: str, attributes: 
     """fsconfig limits a value to 255 bytes, and old kernels split it at commas: paths become names of descriptors in /proc/self/fd."""
     held: list[int] = []
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def name(path: str) -> str:
-        held.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        return str(held[-1])
-
     try:
-        layers = ":".join([name(lower) for lower in lowers])
-        above = (name(upper), name(work)) if upper else ("", "")
+        layers = ":".join([_number(lower, held) for lower in lowers])
+        above = (_number(upper, held), _number(work, held)) if upper else ("", "")
         os.chdir("/proc/self/fd")
         return _mount([("lowerdir", layers)], *above, attributes, source)
     finally:
