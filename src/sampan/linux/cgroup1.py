@@ -1,18 +1,9 @@
 """The device whitelist of cgroup v1."""
 
-import os
+from sampan.linux.kernelfile import write
 
 Rule = tuple[str, int, int, str]
 """(type a|b|c, major, minor, access), -1 is any."""
-
-
-def write(file: str, value: str) -> None:
-    """One write(2) to a cgroup file. Raises OSError."""
-    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
 
 
 def rule_text(rule: Rule) -> str:

@@ -11,6 +11,8 @@ from functools import lru_cache
 
 import msgspec
 
+from sampan.linux.kernelfile import write
+
 
 class Layout(msgspec.Struct, frozen=True):
     """The cgroup hierarchies of this host."""
@@ -198,15 +200,6 @@ def _remove_children(directory: str) -> None:
                 os.rmdir(folder)
             except OSError:
                 continue
-
-
-def write(file: str, value: str) -> None:
-    """Write a cgroup file in one write(2). Raises OSError."""
-    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
 
 
 def update(layout: Layout, path: str, resources: Resources) -> None:

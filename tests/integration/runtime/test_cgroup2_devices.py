@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sampan.linux import cgroup2
+from sampan.linux import cgroup2, kernelfile
 from sampan.runtime import cgroups
 
 pytestmark = pytest.mark.root
@@ -20,7 +20,7 @@ def test_only_allowed_devices_open() -> None:
         cgroup2.attach_devices(directory, [("c", 1, 3, "rw"), ("c", 1, 5, "r")])
         pid = os.fork()
         if pid == 0:
-            cgroups.write(f"{directory}/cgroup.procs", "0")
+            kernelfile.write(f"{directory}/cgroup.procs", "0")
             results = 0
             for bit, (path, flags) in enumerate(
                 [("/dev/null", os.O_RDWR), ("/dev/zero", os.O_RDONLY), ("/dev/zero", os.O_WRONLY), ("/dev/full", os.O_RDONLY)]

@@ -18,6 +18,7 @@ from sampan.linux import (
     capabilities,
     cgroup1,
     cgroup2,
+    kernelfile,
     keyring,
     libc,
     loopback,
@@ -125,7 +126,7 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
         for word in value.split():
             # One controller that cannot be delegated (a real-time task, a busy parent) must not take the others along.
             try:
-                cgroup1.write(file, word)
+                kernelfile.write(file, word)
             except OSError:
                 continue
     for directory in cgroup["cpuset"]:
@@ -135,11 +136,11 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
                 empty = not handle.read().strip()
             if empty:
                 with open(f"{os.path.dirname(directory)}/{name}") as handle:
-                    cgroup1.write(where[1], handle.read().strip())
+                    kernelfile.write(where[1], handle.read().strip())
     for file, value, required in cgroup["writes"]:
         where[1] = file
         try:
-            cgroup1.write(file, value)
+            kernelfile.write(file, value)
         except OSError as error:
             if required:
                 reason = os.strerror(error.errno or errno.EIO).lower()
@@ -160,14 +161,14 @@ def _join_cgroup(plan: ops.Plan, where: rootfs.Where, joined: str) -> None:
     for directory in plan["cgroup"]["dirs"]:
         if directory != joined:
             where[:] = [ops.STEP_CGROUP, f"{directory}/{'cgroup.procs' if directory == unified else 'tasks'}"]
-            cgroup1.write(where[1], "0")
+            kernelfile.write(where[1], "0")
 
 
 def _oom_score(plan: ops.Plan, where: rootfs.Where) -> None:
     value = plan["process"]["oom_score_adj"]
     where[:] = [ops.STEP_OOM, "/proc/self/oom_score_adj"]
     try:
-        cgroup1.write(where[1], str(value or 0))
+        kernelfile.write(where[1], str(value or 0))
     except OSError:
         # Lowering needs CAP_SYS_RESOURCE: an error only for who asked.
         if value:
@@ -205,7 +206,7 @@ def _sysctls(plan: ops.Plan, where: rootfs.Where) -> None:
         path = "/proc/sys/" + key.translate({ord("."): "/", ord("/"): "."})
         where[:] = [ops.STEP_SYSCTL, path]
         try:
-            cgroup1.write(path, value)
+            kernelfile.write(path, value)
         except OSError:
             if required:
                 raise
