@@ -24,6 +24,9 @@ from sampan.streams import Duplex
 OpenStream = Callable[[bool], Awaitable[Duplex]]
 KEPT_SECONDS = 300.0
 """How long an ended exec can be inspected, as docker's own clean-up every five minutes."""
+MAX_KEPT = 10_000
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+"""What execs that do not run may take up; beyond that the oldest are forgotten."""
 STDOUT, STDERR = 1, 2
 START_FAILED = 126
 """The exit code of an exec that was not got to start (moby ContainerExecStart)."""
@@ -34,11 +37,6 @@ def _words(request: ExecCreateRequest) -> str:
     """As events show the command: docker joins the program and the list of its arguments, even an empty one, with a space."""
     words = request.cmd or [""]
     return f"{words[0]} {' '.join(words[1:])}"
-
-
-MAX_KEPT = 10_000
-MAX_KEPT_BYTES = 64 * 1024 * 1024
-"""What execs that do not run may take up; beyond that the oldest are forgotten."""
 
 
 class Exec:

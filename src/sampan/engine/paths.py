@@ -1,4 +1,4 @@
-"""Where the engine keeps containers' files. No other module builds these paths."""
+"""Where the engine keeps what belongs to one container."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Paths(msgspec.Struct, frozen=True):
-    """Where the engine keeps containers' files."""
+    """The engine's roots, and a container's places below them."""
 
     data_root: Path
     exec_root: Path
