@@ -1,55 +1,38 @@
 """kill -9 of sampand while clients create, start, exec, stop and remove: the next one finds and repairs whatever was half done."""
 
-import http.client
 import os
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
+from tests.support.clients import Clients
 from tests.support.engine import Engine
 from tests.support.strays import cgroups_of, complaints, elements, ports_of, strays, wait_for_none
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
-FAILS = (OSError, http.client.HTTPException, ValueError)
 
+class Busy(Clients):
+    """They make and remove containers of every kind."""
 
-class Busy:
-    """Clients that make and remove containers of every kind until told to stop; a broken connection is no news to them."""
+    timeout = 30.0
 
-    def __init__(self, engine: Engine, seed: int, threads: int = 4) -> None:
-        self.engine, self.chance, self.stopping = engine, random.Random(seed), threading.Event()
-        self.wrong: list[str] = []
+    def __init__(self, engine: Engine, seed: int) -> None:
         self.made = 0
-        self.threads = [threading.Thread(target=self._work, args=(random.Random(seed * 100 + number),)) for number in range(threads)]
-        for thread in self.threads:
-            thread.start()
+        super().__init__(engine, seed, 4)
 
-    def stop(self) -> None:
-        """End all clients."""
-        self.stopping.set()
-        for thread in self.threads:
-            thread.join(60)
-
-    def _work(self, chance: random.Random) -> None:
-        while not self.stopping.is_set():
-            try:
-                self._life(chance)
-            except FAILS:
-                time.sleep(0.01)
-
-    def _life(self, chance: random.Random) -> None:
+    def one_thing(self, chance: random.Random) -> None:
+        """One container's life. A failed start of a missing program is 400, a container that removed itself 404 or 409."""
         mode = chance.choice(["bridge", "bridge", "host", "none"])
         command = chance.choice([["sleep", "60"], ["true"], ["sh", "-c", "echo hi; exit 3"], ["no-such-program"]])
         host = {"NetworkMode": mode, "AutoRemove": chance.random() < 0.3}
         if mode == "bridge":
             host["PortBindings"] = {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
         body = {"Image": "busybox", "Cmd": command, "Tty": chance.random() < 0.4, "OpenStdin": True, "HostConfig": host}
-        status, answer = self._ask("POST", "/containers/create", body)
+        status, answer = self.ask("POST", "/containers/create", body)
         if status != 201:
             self.wrong.append(f"create: {status} {answer}")
             return
@@ -57,22 +40,15 @@ class Busy:
         one = f"/containers/{answer['Id']}"
         if chance.random() < 0.1:
             return
-        self._ask("POST", f"{one}/start")
+        self.ask("POST", f"{one}/start")
         if command[0] == "sleep" and chance.random() < 0.5:
-            status, made = self._ask("POST", f"{one}/exec", {"Cmd": ["true"]})
+            status, made = self.ask("POST", f"{one}/exec", {"Cmd": ["true"]})
             if status == 201:
-                self._ask("POST", f"/exec/{made['Id']}/start", {"Detach": True})
+                self.ask("POST", f"/exec/{made['Id']}/start", {"Detach": True})
         if chance.random() < 0.5:
-            self._ask("POST", f"{one}/stop?t=0")
+            self.ask("POST", f"{one}/stop?t=0")
         if chance.random() < 0.8:
-            self._ask("DELETE", f"{one}?force=1")
-
-    def _ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, str]]:
-        status, answer = self.engine.request(method, path, body, timeout=30)
-        # a failed start of a missing program is 400, a container that removed itself 404 or 409
-        if status >= 500:
-            self.wrong.append(f"{method} {path}: {status} {answer}")
-        return status, answer
+            self.ask("DELETE", f"{one}?force=1")
 
 
 def check_all(engine: Engine) -> None:

@@ -1,14 +1,12 @@
 """kill -9 of sampand while images are loaded, run and removed, on both drivers: no half-made layer, nothing left mounted, all repaired."""
 
 import hashlib
-import http.client
 import os
 import random
 import signal
 import sqlite3
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -17,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.clients import Clients
 from tests.support.engine import Engine
 from tests.support.imagetars import base_layer, config, digest, docker_files, packed
 from tests.support.layers import need
@@ -81,54 +80,36 @@ def images_on(engine: Engine) -> list[Known]:
     return [known("k:1", *large[:2]), known("k:2", *large), known("k:deep", *(noise.randbytes(500).hex() for _ in range(DEEP)))]
 
 
-class Busy:
-    """Clients that load, run and remove images until told to stop; a broken connection is no news to them."""
+class Busy(Clients):
+    """They load, run and remove images."""
 
     def __init__(self, engine: Engine, images: list[Known], seed: int) -> None:
-        self.engine, self.images, self.stopping = engine, images, threading.Event()
-        self.wrong: list[str] = []
+        self.images = images
         self.done = {"load": 0, "run": 0, "remove": 0}
-        self.threads = [threading.Thread(target=self._work, args=(random.Random(seed * 10 + number),)) for number in range(3)]
-        for thread in self.threads:
-            thread.start()
+        super().__init__(engine, seed, 3)
 
-    def stop(self) -> None:
-        """End all clients."""
-        self.stopping.set()
-        for thread in self.threads:
-            thread.join(60)
-
-    def _work(self, chance: random.Random) -> None:
-        while not self.stopping.is_set():
-            try:
-                image = chance.choice(self.images)
-                kind = chance.choices(["load", "run", "remove"], [3, 4, 2])[0]
-                getattr(self, f"_{kind}")(image)
-                self.done[kind] += 1
-            except (OSError, http.client.HTTPException, ValueError):
-                time.sleep(0.01)
-
-    def _ask(self, method: str, path: str, body: object = None, timeout: float = 60) -> tuple[int, object]:
-        status, answer = self.engine.request(method, path, body, timeout=timeout)
-        if status >= 500:
-            self.wrong.append(f"{method} {path}: {status} {answer}")
-        return status, answer
+    def one_thing(self, chance: random.Random) -> None:
+        """One image, loaded, run or removed."""
+        image = chance.choice(self.images)
+        kind = chance.choices(["load", "run", "remove"], [3, 4, 2])[0]
+        getattr(self, f"_{kind}")(image)
+        self.done[kind] += 1
 
     def _load(self, image: Known) -> None:
-        _, answer = self._ask("POST", "/images/load?quiet=1", image.archive)
+        _, answer = self.ask("POST", "/images/load?quiet=1", image.archive)
         if "error" in str(answer):
             self.wrong.append(f"load {image.name}: {answer}")
 
     def _run(self, image: Known) -> None:
-        status, made = self._ask("POST", "/containers/create", {"Image": image.name, "HostConfig": {"NetworkMode": "none"}})
+        status, made = self.ask("POST", "/containers/create", {"Image": image.name, "HostConfig": {"NetworkMode": "none"}})
         if status == 201:
-            one = f"/containers/{made['Id']}"  # type: ignore[index]
-            self._ask("POST", f"{one}/start")
-            self._ask("POST", f"{one}/wait")
-            self._ask("DELETE", f"{one}?force=1")
+            one = f"/containers/{made['Id']}"
+            self.ask("POST", f"{one}/start")
+            self.ask("POST", f"{one}/wait")
+            self.ask("DELETE", f"{one}?force=1")
 
     def _remove(self, image: Known) -> None:
-        self._ask("DELETE", f"/images/{image.name}?force=1")
+        self.ask("DELETE", f"/images/{image.name}?force=1")
 
 
 def layers_of(engine: Engine) -> dict[str, str]:
