@@ -5,8 +5,8 @@ import contextlib
 import logging
 import os
 
+from sampan.engine.containerstore import Container, Containers
 from sampan.engine.exec import ExecService
-from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Runner
 from sampan.errors import EngineError, Unavailable
 from sampan.runtime.protocol import Message

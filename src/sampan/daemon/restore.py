@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 import msgspec
 
 from sampan.daemon.readopt import Readopter, close_all
+from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.exec import ExecService
-from sampan.engine.registry import Container, Containers, Live
 from sampan.engine.runner import Runner
 from sampan.errors import EngineError
 from sampan.linux import pidfd

@@ -5,7 +5,7 @@ import contextlib
 import logging
 
 from sampan.engine.containers import DEFAULT_STOP_SECONDS, ContainerService
-from sampan.engine.registry import Container, Containers
+from sampan.engine.containerstore import Container, Containers
 from sampan.engine.runner import Runner
 from sampan.errors import EngineError, NotModified
 

@@ -24,6 +24,7 @@ from sampan.engine.attach import AttachService
 from sampan.engine.bootstrap import BootstrapService
 from sampan.engine.commit import CommitService
 from sampan.engine.containers import ContainerDefaults, ContainerService
+from sampan.engine.containerstore import Containers
 from sampan.engine.exec import ExecService
 from sampan.engine.files import FileService
 from sampan.engine.image_archives import ImageArchives
@@ -33,7 +34,6 @@ from sampan.engine.images import ImageService
 from sampan.engine.networks import DnsDefaults, NetworkService
 from sampan.engine.paths import Paths
 from sampan.engine.pull import PullService, PullSettings
-from sampan.engine.registry import Containers
 from sampan.engine.runner import Runner
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from sampan.engine.registry import Container, Containers, Live
+from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.runner import Runner
 from sampan.engine.streaming import DetachScanner, detach_keys, pump_input
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream

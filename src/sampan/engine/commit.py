@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import msgspec
 
 from sampan.clock import Clock, rfc3339nano
+from sampan.engine.containerstore import Container, Containers
 from sampan.engine.images import ImageService, parse_target
 from sampan.engine.pipes import wide_pipe
-from sampan.engine.registry import Container, Containers
 from sampan.engine.runner import Runner
 from sampan.engine.trees import Trees
 from sampan.errors import Conflict, InvalidArgument

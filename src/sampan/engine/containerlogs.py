@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from sampan.engine.containerstore import Container
 from sampan.engine.launching import command_of
 from sampan.engine.paths import Paths
-from sampan.engine.registry import Container
 from sampan.logs import options
 
 

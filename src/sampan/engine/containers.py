@@ -10,10 +10,11 @@ import msgspec
 from sampan.clock import Clock
 from sampan.digest import ChainId
 from sampan.engine import launching, listing, merging, mounting, names, processes, showing
+from sampan.engine.containerstore import Container, Containers
 from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
-from sampan.engine.registry import Container, Containers
-from sampan.engine.runner import Runner, new_state, signal_number
+from sampan.engine.runner import Runner, new_state
+from sampan.engine.signals import signal_number
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified
 from sampan.ids import ContainerId, new_id, short_id
 from sampan.image import platforms

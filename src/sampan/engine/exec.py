@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sampan.engine import launching, processes
-from sampan.engine.registry import Container, Containers
+from sampan.engine.containerstore import Container, Containers
 from sampan.engine.runner import Runner
 from sampan.engine.streaming import DetachScanner, detach_keys, multiplex, pump_input, pump_output
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound

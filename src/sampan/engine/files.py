@@ -8,8 +8,8 @@ from typing import Any
 
 from sampan.clock import rfc3339nano
 from sampan.engine import mounting
+from sampan.engine.containerstore import Container, Containers
 from sampan.engine.pipes import WorkerStream, feed, wide_pipe
-from sampan.engine.registry import Container, Containers
 from sampan.engine.trees import Trees
 from sampan.errors import NotFound
 from sampan.spec.docker_api.container import PathChange, PathStat

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from sampan.engine.registry import Container
+from sampan.engine.containerstore import Container
 from sampan.errors import InvalidArgument, NotFound
 from sampan.events.bus import go_duration_ns
 from sampan.patterns import bounded, compiled

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from sampan.clock import rfc3339nano
-from sampan.engine.registry import Container, Containers
+from sampan.engine.containerstore import Container, Containers
 from sampan.engine.runner import Sandbox
 from sampan.errors import InvalidArgument, NotFound, NotImplementedYet
 from sampan.ids import new_id

@@ -19,9 +19,9 @@ import msgspec
 from sampan.clock import Clock
 from sampan.engine import launching, mounting, restarting
 from sampan.engine.containerlogs import ContainerLogs
+from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.paths import Paths
-from sampan.engine.registry import Container, Containers, Live
-from sampan.errors import Conflict, EngineError, InvalidArgument, SystemFailure, Unavailable
+from sampan.errors import Conflict, EngineError, SystemFailure, Unavailable
 from sampan.events.bus import EventBus
 from sampan.linux import pidfd
 from sampan.runtime import cgroups, plan, recovery
@@ -496,26 +496,6 @@ class Runner:
         self.publish(container, "destroy")
         async with container.changed:
             container.changed.notify_all()
-
-
-def signal_number(text: str) -> int:
-    """A signal by name (with or without SIG) or number. Raises InvalidArgument in docker's words."""
-    word = text.upper()
-    if word.isdecimal():
-        number = int(word)
-        if 0 < number <= 64:
-            return number
-        raise InvalidArgument(f"invalid signal: {text}")
-    name = word if word.startswith("SIG") else f"SIG{word}"
-    base, _, offset = name.partition("+" if "+" in name else "-")
-    if base in ("SIGRTMIN", "SIGRTMAX"):
-        real = int(signals.SIGRTMIN) if base == "SIGRTMIN" else int(signals.SIGRTMAX)
-        number = real + (int(offset) if "+" in name else -int(offset)) if offset.isdecimal() else real
-        if int(signals.SIGRTMIN) <= number <= int(signals.SIGRTMAX):
-            return number
-    elif name in signals.Signals.__members__:
-        return int(signals.Signals[name])
-    raise InvalidArgument(f"invalid signal: {text}")
 
 
 def new_state(console: Sequence[int]) -> ContainerState:

@@ -6,8 +6,8 @@ import msgspec
 
 from sampan.clock import rfc3339nano
 from sampan.engine import launching, mounting
+from sampan.engine.containerstore import Container
 from sampan.engine.paths import Paths
-from sampan.engine.registry import Container
 from sampan.runtime.defaults import MASKED_PATHS, READONLY_PATHS
 from sampan.snapshot.api import Snapshots, Usage
 from sampan.spec.docker_api.container import HostConfig

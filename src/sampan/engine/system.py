@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from sampan.clock import rfc3339nano
+from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
-from sampan.engine.registry import Containers
 from sampan.errors import InvalidArgument
 from sampan.events.bus import Event, EventBus
 from sampan.ids import new_id

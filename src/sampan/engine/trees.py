@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 from sampan.engine import mounting
-from sampan.engine.registry import Container
+from sampan.engine.containerstore import Container
 from sampan.errors import Conflict, SystemFailure
 from sampan.runtime import plan
 from sampan.snapshot.api import Snapshots

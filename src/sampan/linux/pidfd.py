@@ -7,10 +7,10 @@ import struct
 
 from sampan.linux.libc import syscall
 
-PIDFD_GET_INFO = 0xC0000000 | (128 << 16) | (0xFF << 8) | 11
-"""_IOWR(PIDFS_IOCTL_MAGIC 0xFF, 11, struct pidfd_info), size field set by _info_request."""
 PIDFD_INFO_EXIT = 1 << 3
 _INFO_SIZE_VER0 = 64
+_PIDFD_GET_INFO = 0xC0000000 | (_INFO_SIZE_VER0 << 16) | (0xFF << 8) | 11
+"""_IOWR(PIDFS_IOCTL_MAGIC 0xFF, 11, struct pidfd_info) of the structure's first version."""
 
 
 def send_signal(fd: int, signal: int) -> None:
@@ -25,9 +25,8 @@ def exit_status(fd: int) -> int | None:
     """
     buffer = ctypes.create_string_buffer(_INFO_SIZE_VER0)
     struct.pack_into("Q", buffer, 0, PIDFD_INFO_EXIT)
-    request = 0xC0000000 | (_INFO_SIZE_VER0 << 16) | (0xFF << 8) | 11
     try:
-        fcntl.ioctl(fd, request, buffer)
+        fcntl.ioctl(fd, _PIDFD_GET_INFO, buffer)
     except OSError:
         return None
     mask = struct.unpack_from("Q", buffer, 0)[0]

@@ -79,7 +79,6 @@ class Connection:
         self._poll = poll
         server = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._client, self._server = Side(client), Side(server)
-        self._is_connected = False
         error = server.connect_ex(target)
         if error not in (0, errno.EINPROGRESS):
             server.close()

@@ -262,11 +262,27 @@ class Link:
             asyncio.get_running_loop().remove_writer(channel.fileno())
 
 
-class SupervisorClient:
-    """Requests to the supervisor."""
+class _LeanClient:
+    """Requests that both lean processes take."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
+
+    async def close_stdin(self, key: str) -> None:
+        """Close the process's copy of a stdin write end."""
+        await self.link.request({"op": "close_stdin", "key": key})
+
+    async def forget(self, key: str) -> None:
+        """Drop an ended process, whose exit has been stored: its handles at the supervisor, its drained streams at the keeper."""
+        await self.link.request({"op": "forget", "key": key})
+
+    async def shutdown(self) -> None:
+        """End the process; the keeper ends with it a supervisor without processes. Raises LaunchError (EBUSY) while processes live."""
+        await self.link.request({"op": "shutdown"})
+
+
+class SupervisorClient(_LeanClient):
+    """Requests to the supervisor."""
 
     async def launch(
         self, key: str, container: str, plan: dict[str, Any], fds: Mapping[str, int], record: dict[str, Any] | None = None
@@ -292,30 +308,15 @@ class SupervisorClient:
         """Give a new supervisor a process it does not know: PROC facts, and pidfd plus whatever stdio or pty is held."""
         await self.link.request({"op": "custody", **proc, "record": record}, fds)
 
-    async def close_stdin(self, key: str) -> None:
-        """Close the supervisor's copy of a stdin write end."""
-        await self.link.request({"op": "close_stdin", "key": key})
-
-    async def forget(self, key: str) -> None:
-        """Drop an ended process, whose exit has been stored."""
-        await self.link.request({"op": "forget", "key": key})
-
     async def procs(self) -> list[Message]:
         """Every process known: PROC objects."""
         reply, _ = await self.link.request({"op": "list"})
         found: list[Message] = reply["procs"]
         return found
 
-    async def shutdown(self) -> None:
-        """End the supervisor. Raises LaunchError (EBUSY) while processes live."""
-        await self.link.request({"op": "shutdown"})
 
-
-class KeeperClient:
+class KeeperClient(_LeanClient):
     """Requests to the keeper."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
 
     async def adopt(self, key: str, container: str, tty: bool, log: dict[str, Any], fds: Mapping[str, int]) -> None:
         """Hand over our ends of a container's stdio (stdout, stderr, stdin) and say where its log goes."""
@@ -336,18 +337,6 @@ class KeeperClient:
     async def unfollow(self, reader: str) -> None:
         """End a reader."""
         await self.link.request({"op": "unfollow", "reader": reader})
-
-    async def close_stdin(self, key: str) -> None:
-        """Close the keeper's copy of a stdin write end."""
-        await self.link.request({"op": "close_stdin", "key": key})
-
-    async def forget(self, key: str) -> None:
-        """Drop an ended and drained container's streams."""
-        await self.link.request({"op": "forget", "key": key})
-
-    async def shutdown(self) -> None:
-        """End the keeper (and with it a supervisor without processes)."""
-        await self.link.request({"op": "shutdown"})
 
 
 def _bare(plan: dict[str, Any]) -> dict[str, Any]:

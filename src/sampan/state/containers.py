@@ -117,11 +117,6 @@ class ContainerRepository:
         with self._database.transaction(durable=False) as cx:
             cx.execute("UPDATE containers SET name = ? WHERE id = ?", (name, container))
 
-    def set_host_config(self, container: ContainerId, host_config: bytes) -> None:
-        """Replace the HostConfig document."""
-        with self._database.transaction(durable=False) as cx:
-            cx.execute("UPDATE containers SET host_config = ? WHERE id = ?", (host_config, container))
-
     def delete(self, container: ContainerId) -> None:
         """Remove the row."""
         with self._database.transaction(durable=False) as cx:

@@ -17,7 +17,7 @@ from sampan.archive.compression import CompressionError
 from sampan.archive.reader import InvalidArchive
 from sampan.archive.room import NoRoom
 from sampan.archive.source import TruncatedArchive
-from sampan.linux import libc
+from sampan.linux import libc, prctl
 from sampan.worker import confine, wire
 from sampan.worker.jobs import JOBS
 from sampan.worker.spool_jobs import JOBS as SPOOL_JOBS
@@ -25,7 +25,6 @@ from sampan.worker.tree_jobs import JOBS as TREE_JOBS
 from sampan.worker.tree_jobs import Refused
 from sampan.worker.view import Gone
 
-_PR_SET_PDEATHSIG = 1
 _HOSTILE = (InvalidArchive, TruncatedArchive, CompressionError)
 
 
@@ -66,7 +65,7 @@ def _outcome(message: dict[str, Any], fds: list[int], reply: socket.socket) -> d
 def _child(message: dict[str, Any], fds: list[int], parent: int) -> None:
     """In the child: one job, its answer, the end. Never returns."""
     try:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             return
         null = os.open(os.devnull, os.O_RDWR)

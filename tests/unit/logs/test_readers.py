@@ -1,6 +1,7 @@
 """Log readers against a simple model: any interleaving of writes, any tail, since and until, on every driver that can be read."""
 
 import asyncio
+import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -121,7 +122,8 @@ def test_a_torn_frame_is_completed_with_what_it_has(cut: int) -> None:
         again = SegmentWriter(directory, 0, 0)
         again.append(1, b"end\n", 3)
         again.close()
-        data = b"".join(frame[2] for frame in SegmentSource(directory).read())
+        with contextlib.closing(SegmentSource(directory)) as source:
+            data = b"".join(frame[2] for frame in source.read())
     assert data == b"first\n" + b"x" * max(0, min(40, cut - logframe.HEADER.size)) + b"end\n"
 
 

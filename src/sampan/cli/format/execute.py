@@ -5,7 +5,8 @@ from __future__ import annotations
 from sampan.cli.format import gofmt
 from sampan.cli.format.functions import BUILTINS, DOCKER, Function
 from sampan.cli.format.lex import TemplateError
-from sampan.cli.format.parse import Node, Parser, place
+from sampan.cli.format.nodes import Node
+from sampan.cli.format.parse import Parser, place
 from sampan.cli.format.quoting import go_quote
 from sampan.cli.format.values import (
     GoInt,

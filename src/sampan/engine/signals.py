@@ -1,0 +1,25 @@
+"""Signals by the names users give them."""
+
+import signal as signals
+
+from sampan.errors import InvalidArgument
+
+
+def signal_number(text: str) -> int:
+    """A signal by name (with or without SIG) or number. Raises InvalidArgument in docker's words."""
+    word = text.upper()
+    if word.isdecimal():
+        number = int(word)
+        if 0 < number <= 64:
+            return number
+        raise InvalidArgument(f"invalid signal: {text}")
+    name = word if word.startswith("SIG") else f"SIG{word}"
+    base, _, offset = name.partition("+" if "+" in name else "-")
+    if base in ("SIGRTMIN", "SIGRTMAX"):
+        real = int(signals.SIGRTMIN) if base == "SIGRTMIN" else int(signals.SIGRTMAX)
+        number = real + (int(offset) if "+" in name else -int(offset)) if offset.isdecimal() else real
+        if int(signals.SIGRTMIN) <= number <= int(signals.SIGRTMAX):
+            return number
+    elif name in signals.Signals.__members__:
+        return int(signals.Signals[name])
+    raise InvalidArgument(f"invalid signal: {text}")
