@@ -5,7 +5,6 @@ from __future__ import annotations
 from sampan.cli.format import gofmt
 from sampan.cli.format.functions import BUILTINS, DOCKER, Function
 from sampan.cli.format.lex import TemplateError
-from sampan.cli.format.nodes import Node
 from sampan.cli.format.parse import Parser, place
 from sampan.cli.format.quoting import go_quote
 from sampan.cli.format.values import (
@@ -29,6 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+
+    from sampan.cli.format.nodes import Node
 
 _MISSING = object()  # no value comes down the pipe
 _MAX_DEPTH = 60  # Go allows 100000 templates within templates; Python's stack does not
