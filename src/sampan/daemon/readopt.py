@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import logging
-import os
 
+from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.exec import ExecService
-from sampan.engine.runner import Runner
 from sampan.errors import EngineError, Unavailable
+from sampan.runtime.client import KeeperClient, SupervisorClient
 from sampan.runtime.protocol import Message
 
 log = logging.getLogger(__name__)
@@ -20,8 +20,12 @@ POLL_SECONDS = 0.01
 class Readopter:
     """One for all containers: what came back first waits for the other."""
 
-    def __init__(self, containers: Containers, runner: Runner, execs: ExecService) -> None:
-        self._containers, self._runner, self._execs = containers, runner, execs
+    def __init__(
+        self, containers: Containers, keeper: KeeperClient, supervisor: SupervisorClient, logs: ContainerLogs, execs: ExecService
+    ) -> None:
+        self._containers, self._execs = containers, execs
+        self._keeper, self._supervisor = keeper, supervisor
+        self._logs = logs
         self._lock = asyncio.Lock()
         self.restored = False
         """Set once restore.py is through: before, nothing is held that could be handed over."""
@@ -32,9 +36,9 @@ class Readopter:
             async with asyncio.timeout(SETTLE_SECONDS):
                 while True:
                     with contextlib.suppress(Unavailable):
-                        hello, _ = await self._runner.keeper.link.request({"op": "hello", "role": "sampand"})
+                        hello, _ = await self._keeper.link.request({"op": "hello", "role": "sampand"})
                         if hello.get("settled"):
-                            procs = await self._runner.supervisor.procs()
+                            procs = await self._supervisor.procs()
                             return {item["key"]: item for item in hello["streams"]}, {item["key"]: item for item in procs}
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
@@ -57,30 +61,23 @@ class Readopter:
 
     async def hand_over(self, container: Container, *, known_stream: bool, known_proc: bool) -> None:
         """One run: its descriptors, then its readers. Raises EngineError."""
-        live, state, runner = container.live, container.state, self._runner
+        live, state = container.live, container.state
         if live is None:
             return
         held, tty = live.held(), container.config.tty
-        settings = runner.logs.settings(container)
+        settings = self._logs.settings(container)
         if not known_stream:
             ours = {name: fd for name, fd in held.items() if name not in ("pidfd", "pty")}
-            await runner.keeper.adopt(live.key, container.id, tty, settings, ours)
+            await self._keeper.adopt(live.key, container.id, tty, settings, ours)
         if not known_proc and state.pid:
             facts = {
                 "key": live.key, "container": container.id, "kind": "init", "tty": tty, "pid": state.pid,
                 "start_time": state.start_time, "started_at": state.started_at, "exit": None,
             }  # fmt: skip
-            await runner.supervisor.custody(facts, {"log": settings, "tty": tty}, held)
+            await self._supervisor.custody(facts, {"log": settings, "tty": tty}, held)
         if container.config.open_stdin and not tty and live.stdin is None:
             # Closed by us while one of them was away: the other may have handed its copy on.
-            await runner.keeper.close_stdin(live.key)
-            await runner.supervisor.close_stdin(live.key)
+            await self._keeper.close_stdin(live.key)
+            await self._supervisor.close_stdin(live.key)
         for follower in tuple(live.followers):
             await follower.again()
-
-
-def close_all(fds: dict[str, int]) -> None:
-    """Close descriptors nobody took."""
-    for fd in fds.values():
-        with contextlib.suppress(OSError):
-            os.close(fd)

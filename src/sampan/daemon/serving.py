@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from sampan.api.server import group_id, tcp_listener, tls_context, unix_listener
 from sampan.daemon.config import DaemonConfig
 from sampan.daemon.orphans import reap_orphans
-from sampan.daemon.shutdown import end_helpers, stop_all
 from sampan.daemon.wiring import EngineParts, wire
 from sampan.errors import EngineError, SystemFailure
 from sampan.linux import libc
@@ -67,6 +66,6 @@ async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None) -> No
         loop.call_later(SETTLE_SECONDS, _settle)
         await stopping.wait()
         if not config.live_restore:
-            await stop_all(parts.service, parts.containers, parts.runner, config.shutdown_timeout)
+            await parts.shutdown.stop_all()
         await parts.server.stop()
-        await end_helpers(parts.containers, parts.runner)
+        await parts.shutdown.end_lean_processes()

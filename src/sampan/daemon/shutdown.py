@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import logging
 
+from sampan.engine.background import Background
 from sampan.engine.containers import DEFAULT_STOP_SECONDS, ContainerService
 from sampan.engine.containerstore import Container, Containers
-from sampan.engine.runner import Runner
-from sampan.errors import EngineError, NotModified
+from sampan.engine.control import Control
+from sampan.errors import EngineError
+from sampan.runtime.client import KeeperClient, SupervisorClient
 
 log = logging.getLogger(__name__)
 
@@ -24,31 +26,50 @@ def time_limit(shutdown_timeout: int, running: list[Container]) -> int | None:
     return None if min(limits) < 0 else max(limits)
 
 
-async def stop_all(service: ContainerService, containers: Containers, runner: Runner, shutdown_timeout: int) -> None:
-    """Stop what runs as docker does: each with its own signal and timeout. What outlives the limit is left, and said."""
+class Shutdown:
+    """What sampand's end asks of the engine."""
 
-    async def stop(container: Container) -> None:
-        with contextlib.suppress(EngineError, NotModified):
-            await service.stop(container.id, timeout=None, signal="")
+    def __init__(
+        self,
+        containers: Containers,
+        service: ContainerService,
+        control: Control,
+        background: Background,
+        keeper: KeeperClient,
+        supervisor: SupervisorClient,
+        timeout: int,
+    ) -> None:
+        """timeout: seconds for all containers together (`shutdown-timeout`), negative for no limit."""
+        self._containers = containers
+        self._service = service
+        self._control = control
+        self._background = background
+        self._keeper, self._supervisor = keeper, supervisor
+        self._timeout = timeout
 
-    running = [container for container in containers if container.is_running]
-    try:
-        async with asyncio.timeout(time_limit(shutdown_timeout, running)):
-            await asyncio.gather(*(stop(container) for container in running))
-    except TimeoutError:
-        left = [container.name for container in running if container.is_running]
-        log.warning("not stopped within the shutdown timeout: %s", ", ".join(left))
-    for container in running:
-        # Stopped by the daemon, not by the user: `always` and `unless-stopped` start them again with the daemon.
+    async def stop_all(self) -> None:
+        """Stop what runs as docker does: each with its own signal and timeout. What outlives the limit is left, and said."""
+        running = [container for container in self._containers if container.is_running]
+        try:
+            async with asyncio.timeout(time_limit(self._timeout, running)):
+                await asyncio.gather(*(self._stop(container) for container in running))
+        except TimeoutError:
+            left = [container.name for container in running if container.is_running]
+            log.warning("not stopped within the shutdown timeout: %s", ", ".join(left))
+        for container in running:
+            # Stopped by the daemon, not by the user: `always` and `unless-stopped` start them again with the daemon.
+            with contextlib.suppress(EngineError):
+                self._control.forget_manual_stop(container)
+        await self._background.settle()
+
+    async def _stop(self, container: Container) -> None:
         with contextlib.suppress(EngineError):
-            runner.forget_manual_stop(container)
-    await runner.settle()
+            await self._service.stop(container.id, timeout=None, signal="")
 
-
-async def end_helpers(containers: Containers, runner: Runner) -> None:
-    """End keeper and supervisor, unless they hold containers: the next sampand may bring newer ones."""
-    if not any(container.is_running for container in containers):
-        for link in (runner.supervisor.link, runner.keeper.link):
-            link.retire()
-        with contextlib.suppress(EngineError):
-            await runner.keeper.shutdown()
+    async def end_lean_processes(self) -> None:
+        """End keeper and supervisor, unless they hold containers: the next sampand may bring newer ones."""
+        if not any(container.is_running for container in self._containers):
+            for client in (self._supervisor, self._keeper):
+                client.link.retire()
+            with contextlib.suppress(EngineError):
+                await self._keeper.shutdown()

@@ -4,7 +4,6 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from subprocess import Popen
 
@@ -16,15 +15,20 @@ from sampan.api.services import Services
 from sampan.clock import SystemClock
 from sampan.content.partial import PartialBlobs
 from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup
-from sampan.daemon.readopt import Readopter, close_all
+from sampan.daemon.processevents import ProcessEvents, close_all
+from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
-from sampan.daemon.shutdown import stop_all
+from sampan.daemon.shutdown import Shutdown
 from sampan.digest import ImageId
 from sampan.engine.attach import AttachService
+from sampan.engine.background import Background
 from sampan.engine.bootstrap import BootstrapService
 from sampan.engine.commit import CommitService
+from sampan.engine.containerevents import ContainerEvents
+from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containers import ContainerDefaults, ContainerService
 from sampan.engine.containerstore import Containers
+from sampan.engine.control import Control
 from sampan.engine.exec import ExecService
 from sampan.engine.files import FileService
 from sampan.engine.image_archives import ImageArchives
@@ -34,7 +38,7 @@ from sampan.engine.images import ImageService
 from sampan.engine.networks import DnsDefaults, NetworkService
 from sampan.engine.paths import Paths
 from sampan.engine.pull import PullService, PullSettings
-from sampan.engine.runner import Runner
+from sampan.engine.runner import RunHooks, Runner
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
 from sampan.errors import EngineError
@@ -59,9 +63,7 @@ class EngineParts(msgspec.Struct, frozen=True):
     """What main needs of the graph."""
 
     server: ApiServer
-    containers: Containers
-    runner: Runner
-    service: ContainerService
+    shutdown: Shutdown
 
 
 async def _bridge(config: DaemonConfig, stack: AsyncExitStack) -> BridgeNetwork | None:
@@ -103,7 +105,7 @@ class _LeanProcesses:
     def __init__(self, config: DaemonConfig, keeper_process: Popen[bytes] | None) -> None:
         self._config = config
         self._processes = [] if keeper_process is None else [keeper_process]
-        self._restorer: Restorer | None = None
+        self._events: ProcessEvents | None = None
         self._readopt: Callable[[], None] = lambda: None
         self._keeper_link = Link(f"{config.exec_root}/keeper.sock", self._event, self._hello, revive=self._revive)
         self._supervisor_link = Link(f"{config.exec_root}/supervisor.sock", self._event, self._hello)
@@ -115,22 +117,22 @@ class _LeanProcesses:
             self._processes = [spawn_keeper(self._config.exec_root, engine_cgroup(self._config))]
 
     def _event(self, message: Message, fds: dict[str, int]) -> None:
-        if self._restorer is None:
+        if self._events is None:
             close_all(fds)
         else:
-            self._restorer.event(message, fds)
+            self._events.event(message, fds)
 
     async def _hello(self, hello: Message) -> None:
-        if self._restorer is not None:
-            self._restorer.hello(hello)
+        if self._events is not None:
+            self._events.hello(hello)
             self._readopt()
 
-    async def open(self, restorer: Restorer, readopt: Callable[[], None], stack: AsyncExitStack) -> None:
-        """Connect; restorer hears them from now on. readopt is called for each new process, and must not wait: the link is coming up.
+    async def open(self, events: ProcessEvents, readopt: Callable[[], None], stack: AsyncExitStack) -> None:
+        """Connect; events hears them from now on. readopt is called for each new process, and must not wait: the link is coming up.
 
         Raises Unavailable.
         """
-        self._restorer, self._readopt = restorer, readopt
+        self._events, self._readopt = events, readopt
         for link in (self._keeper_link, self._supervisor_link):
             await link.open()
             stack.push_async_callback(link.close)
@@ -228,24 +230,35 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     network = NetworkService(containers, meta, await _bridge(config, stack), dns)
     await network.reconcile()
     lean = _LeanProcesses(config, keeper_process)
-    runner = Runner(containers, snapshots, lean.supervisor, lean.keeper, network, events, clock, paths)
-    execs = ExecService(containers, runner)
-    attach = AttachService(containers, runner)
-    service = ContainerService(containers, runner, images, clock, _defaults(config))
+    keeper, supervisor = lean.keeper, lean.supervisor
+    background, logs, published = Background(), ContainerLogs(paths), ContainerEvents(events)
+    runner = Runner(containers, snapshots, supervisor, keeper, network, published, background, logs, clock, paths)
+    control = Control(containers, published, runner.layout, paths)
+    execs = ExecService(containers, supervisor, published, background, paths)
+    attach = AttachService(containers, keeper, supervisor, logs, published, paths)
+    service = ContainerService(containers, runner, control, images, snapshots, published, logs, clock, _defaults(config))
     trees = Trees(snapshots, workers, runner.own_mounts)
-    runner.on_started, runner.on_discarded, runner.quiesce = attach.started, images.collect, trees.quiesce
-    readopter = Readopter(containers, runner, execs)
-    restorer = Restorer(containers, runner, execs, readopter)
-    await lean.open(restorer, lambda: runner.spawn(readopter.readopt()), stack)
-    await restorer.restore(None if config.live_restore else partial(stop_all, service, containers, runner, config.shutdown_timeout))
+    runner.hooks = RunHooks(
+        started=attach.started,
+        ended=execs.container_ended,
+        auto_remove=service.auto_remove,
+        quiesce=trees.quiesce,
+        discarded=images.collect,
+    )
+    process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
+    readopter = Readopter(containers, keeper, supervisor, logs, execs)
+    restorer = Restorer(containers, runner, control, background, process_events, readopter)
+    await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
+    shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
+    await restorer.restore(None if config.live_restore else shutdown.stop_all)
     for line in images.repair([container.id for container in containers]):
         log.warning("%s", line)
     services = Services(
         containers=service,
         execs=execs,
         attach=attach,
-        files=FileService(containers, trees, runner.publish),
-        commits=CommitService(containers, images, runner, trees, clock),
+        files=FileService(containers, trees, published.publish),
+        commits=CommitService(containers, images, control, published, trees, clock),
         bootstraps=parts.bootstraps,
         pulls=parts.pulls,
         image_mounts=parts.mounts,
@@ -254,4 +267,4 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         networks=network,
         system=SystemService(containers, images, snapshots, events, meta, _facts(config), lambda: network.warnings),
     )
-    return EngineParts(ApiServer(App(services).resolve), containers, runner, service)
+    return EngineParts(ApiServer(App(services).resolve), shutdown)

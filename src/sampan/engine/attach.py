@@ -7,9 +7,11 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from sampan.engine.containerevents import ContainerEvents
+from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containerstore import Container, Containers, Live
-from sampan.engine.runner import Runner
-from sampan.engine.streaming import DetachScanner, detach_keys, pump_input
+from sampan.engine.paths import Paths
+from sampan.engine.streaming import DetachScanner, converse, detach_keys, pump_input
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotImplementedYet
 from sampan.logs import reader as logreader
@@ -17,6 +19,7 @@ from sampan.logs.attach import attached_output
 from sampan.logs.reader import LogQuery
 from sampan.logs.wakeup import Wakeup
 from sampan.runtime import logframe
+from sampan.runtime.client import KeeperClient, SupervisorClient
 from sampan.runtime.logframe import Position
 from sampan.streams import Duplex
 
@@ -40,8 +43,8 @@ def end_position(directory: str) -> Position:
 class RunFollower:
     """Follows a run's log: woken by the keeper through an eventfd, ended once the keeper has drained the run's output."""
 
-    def __init__(self, runner: Runner, live: Live, *, attach: bool) -> None:
-        self._runner = runner
+    def __init__(self, keeper: KeeperClient, live: Live, *, attach: bool) -> None:
+        self._keeper = keeper
         self._live = live
         self._attach = attach
         self._name = f"{os.getpid()}.{next(_names)}"
@@ -64,7 +67,7 @@ class RunFollower:
         return end
 
     async def _follow(self, position: Position | None) -> Position:
-        reply = await self._runner.keeper.follow(self._live.key, self._name, self._attach, position, self.wakeup.fd)
+        reply = await self._keeper.follow(self._live.key, self._name, self._attach, position, self.wakeup.fd)
         end = (int(reply["pos"][0]), int(reply["pos"][1]))
         if reply.get("drained"):
             self.wakeup.end(end)
@@ -83,22 +86,31 @@ class RunFollower:
         """Everything before position has been sent to the client."""
         if self._attach and (position[0] != self._told[0] or position[1] - self._told[1] >= PROGRESS_STEP):
             self._told = position
-            self._runner.keeper.progress(self._name, position)
+            self._keeper.progress(self._name, position)
 
     async def close(self) -> None:
         """Leave."""
         self._live.followers.discard(self)
         self.wakeup.close()
         with contextlib.suppress(EngineError):
-            await self._runner.keeper.unfollow(self._name)
+            await self._keeper.unfollow(self._name)
 
 
 class AttachService:
     """See api/services.py for the contract."""
 
-    def __init__(self, containers: Containers, runner: Runner) -> None:
+    def __init__(
+        self,
+        containers: Containers,
+        keeper: KeeperClient,
+        supervisor: SupervisorClient,
+        logs: ContainerLogs,
+        events: ContainerEvents,
+        paths: Paths,
+    ) -> None:
         self._containers = containers
-        self._runner = runner
+        self._keeper, self._supervisor = keeper, supervisor
+        self._logs, self._events, self._paths = logs, events, paths
         self._pending: dict[str, set[asyncio.Future[RunFollower]]] = {}
 
     async def started(self, container: Container) -> None:
@@ -108,7 +120,7 @@ class AttachService:
             live = container.live
             if live is None or future.done():
                 continue
-            follower = RunFollower(self._runner, live, attach=True)
+            follower = RunFollower(self._keeper, live, attach=True)
             await follower.begin()
             if future.done():
                 await follower.close()
@@ -130,7 +142,7 @@ class AttachService:
             until=options.until,
             tail=options.tail,
             timestamps=options.timestamps,
-            details=self._runner.logs.attributes(container) if options.details else None,
+            details=self._logs.attributes(container) if options.details else None,
             multiplexed=not tty,
         )
         return LogStream(multiplexed=not tty, chunks=self._log_chunks(container, query, follow=options.follow))
@@ -139,10 +151,10 @@ class AttachService:
         live = container.live
         follower = None
         if follow and live is not None:
-            follower = RunFollower(self._runner, live, attach=False)
+            follower = RunFollower(self._keeper, live, attach=False)
             await follower.begin()
         try:
-            source = logreader.open_log(self._runner.logs.settings(container))
+            source = logreader.open_log(self._logs.settings(container))
             async for chunk in logreader.read_log(source, query, follower.wakeup if follower else None):
                 yield chunk
         finally:
@@ -158,13 +170,13 @@ class AttachService:
         if container.state.status == "restarting":
             raise Conflict(f"container {ref} is restarting, wait until the container is running")
         tty = container.config.tty
-        directory = self._runner.paths.log(container.id)
+        directory = self._paths.log(container.id)
         future: asyncio.Future[RunFollower] = asyncio.get_running_loop().create_future()
         follower: RunFollower | None = None
         position: Position | None = None
         if options.stream:
             if container.live is not None:
-                follower = RunFollower(self._runner, container.live, attach=True)
+                follower = RunFollower(self._keeper, container.live, attach=True)
                 position = await follower.begin() or end_position(directory)
             else:
                 # A created container: the client attaches first and starts it then (docker run).
@@ -177,11 +189,11 @@ class AttachService:
             if follower is not None:
                 await follower.close()
             raise
-        self._runner.publish(container, "attach")
+        self._events.publish(container, "attach")
         query = LogQuery(stdout=options.stdout, stderr=options.stderr, multiplexed=not tty)
         try:
             if options.logs:
-                source = logreader.open_log(self._runner.logs.settings(container))
+                source = logreader.open_log(self._logs.settings(container))
                 async for chunk in logreader.read_log(source, query):
                     await stream.send(chunk)
             if options.stream and position is not None:
@@ -203,43 +215,28 @@ class AttachService:
         future: asyncio.Future[RunFollower],
         position: Position,
     ) -> None:
-        gone = asyncio.ensure_future(stream.wait_closed())
         if follower is None:
+            gone = asyncio.ensure_future(stream.wait_closed())
             both: set[asyncio.Future[Any]] = {gone, future}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            gone.cancel()
             if not future.done() or future.cancelled():
-                gone.cancel()
                 return
             follower = future.result()
-        tasks: list[asyncio.Future[Any]] = []
         live = container.live
+        taking = None
+        if options.stdin and live is not None and (container.config.open_stdin or container.config.tty):
+            taking = self._take_input(container, live, stream, DetachScanner(keys) if container.config.tty else None)
         try:
-            output = asyncio.ensure_future(self._send_output(container, stream, query, follower, position))
-            tasks = [output, gone]
-            if options.stdin and live is not None and (container.config.open_stdin or container.config.tty):
-                scanner = DetachScanner(keys) if container.config.tty else None
-                input_task = asyncio.ensure_future(self._take_input(container, live, stream, scanner))
-                tasks.append(input_task)
-                while not output.done() and not gone.done():
-                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                    if input_task.done():
-                        tasks.remove(input_task)
-                        if not input_task.cancelled() and input_task.exception() is None and input_task.result():
-                            self._runner.publish(container, "detach")
-                            break
-                        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                        break
-            else:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            output = self._send_output(container, stream, query, follower, position)
+            if await converse(stream, output, taking) == "detached":
+                self._events.publish(container, "detach")
         finally:
-            for task in [*tasks, gone]:
-                task.cancel()
-            await asyncio.gather(*tasks, gone, return_exceptions=True)
             await follower.close()
 
     async def _send_output(self, container: Container, stream: Duplex, query: LogQuery, follower: RunFollower, position: Position) -> None:
         chunks = attached_output(
-            self._runner.paths.log(container.id),
+            self._paths.log(container.id),
             position,
             follower.wakeup,
             follower.progress,
@@ -265,4 +262,4 @@ class AttachService:
         fd, live.stdin = live.stdin, None
         os.close(fd)
         with contextlib.suppress(EngineError):
-            await asyncio.gather(self._runner.keeper.close_stdin(live.key), self._runner.supervisor.close_stdin(live.key))
+            await asyncio.gather(self._keeper.close_stdin(live.key), self._supervisor.close_stdin(live.key))

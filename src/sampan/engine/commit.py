@@ -8,10 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import msgspec
 
 from sampan.clock import Clock, rfc3339nano
+from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
+from sampan.engine.control import Control
 from sampan.engine.images import ImageService, parse_target
 from sampan.engine.pipes import wide_pipe
-from sampan.engine.runner import Runner
 from sampan.engine.trees import Trees
 from sampan.errors import Conflict, InvalidArgument
 from sampan.image.busybox import machine_platform
@@ -42,10 +43,13 @@ class CommitOptions(msgspec.Struct, frozen=True):
 class CommitService:
     """See api/services.py for the contract of each method."""
 
-    def __init__(self, containers: Containers, images: ImageService, runner: Runner, trees: Trees, clock: Clock) -> None:
+    def __init__(
+        self, containers: Containers, images: ImageService, control: Control, events: ContainerEvents, trees: Trees, clock: Clock
+    ) -> None:
         self._containers = containers
         self._images = images
-        self._runner = runner
+        self._control = control
+        self._events = events
         self._trees = trees
         self._clock = clock
 
@@ -70,7 +74,7 @@ class CommitService:
         document = child_config(parent, container, wanted, unpacked, options, created)
         image = self._images.add_child(parent, key, unpacked, document, target)
         named = "" if target is None else target.familiar
-        self._runner.publish(container, "commit", {"comment": options.comment, "imageID": image.id, "imageRef": named})
+        self._events.publish(container, "commit", {"comment": options.comment, "imageID": image.id, "imageRef": named})
         return image.id
 
     @asynccontextmanager
@@ -91,8 +95,8 @@ class CommitService:
 
     async def _hold(self, container: Container, *, frozen: bool) -> None:
         with suppress(Conflict):  # its processes have just ended: nothing changes its files any more
-            await self._runner.hold(container, frozen=frozen)
-            self._runner.publish(container, "pause" if frozen else "unpause")
+            await self._control.hold(container, frozen=frozen)
+            self._events.publish(container, "pause" if frozen else "unpause")
 
     async def _layer(self, container: Container, epoch: int | None, locked: bool) -> tuple[Unpacked, str]:
         """The changes as a new layer, not yet committed, and its key. Nothing is left after an error."""

@@ -1,6 +1,5 @@
 """ContainerService: docker's calls on containers, each a use case over the registry and the runner."""
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +9,10 @@ import msgspec
 from sampan.clock import Clock
 from sampan.digest import ChainId
 from sampan.engine import launching, listing, merging, mounting, names, processes, showing
+from sampan.engine.containerevents import ContainerEvents
+from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containerstore import Container, Containers
+from sampan.engine.control import Control
 from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
 from sampan.engine.runner import Runner, new_state
@@ -20,6 +22,7 @@ from sampan.ids import ContainerId, new_id, short_id
 from sampan.image import platforms
 from sampan.linux import pty
 from sampan.runtime.plan import host_facts, left_out
+from sampan.snapshot.api import Snapshots
 from sampan.spec.docker_api.container import CreateRequest, CreateResponse, HostConfig, PruneReport, TopResponse, WaitResponse
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import NetworkingConfig
@@ -69,17 +72,23 @@ class ContainerService:
         self,
         containers: Containers,
         runner: Runner,
+        control: Control,
         images: ImageService,
+        snapshots: Snapshots,
+        events: ContainerEvents,
+        logs: ContainerLogs,
         clock: Clock,
         defaults: ContainerDefaults,
     ) -> None:
         self._containers = containers
         self._runner = runner
+        self._control = control
         self._images = images
+        self._snapshots = snapshots
+        self._events = events
         self._clock = clock
         self._defaults = defaults
-        self._logs = runner.logs
-        runner.on_removal = self._remove_ended
+        self._logs = logs
 
     # create
 
@@ -112,6 +121,7 @@ class ContainerService:
             shm_size=self._defaults.shm_size,
             limits=host_limits(),
             init=self._defaults.init or None,
+            no_new_privileges=self._defaults.no_new_privileges,
         )
         mounting.mounts_of(host)
         launching.SecurityOptions(host.security_opt or [])
@@ -134,7 +144,7 @@ class ContainerService:
         container = Container(row, config, host, request.networking_config or NetworkingConfig())
         self._logs.check(container)
         self._make(container)
-        self._runner.publish(container, "create")
+        self._events.publish(container, "create")
         return CreateResponse(id=container.id, warnings=warnings)
 
     def _make(self, container: Container) -> None:
@@ -142,10 +152,10 @@ class ContainerService:
         directory = self._runner.paths.container(container.id)
         os.makedirs(f"{directory}/log", 0o710)
         try:
-            self._runner.snapshots.prepare(container.id, self._chain(container))
+            self._snapshots.prepare(container.id, self._chain(container))
             self._containers.add(container)
         except BaseException:
-            self._runner.snapshots.remove(container.id)
+            self._snapshots.remove(container.id)
             for path in (f"{directory}/log", directory):
                 with suppress(OSError):
                     os.rmdir(path)
@@ -174,7 +184,7 @@ class ContainerService:
             chosen = chosen[:limit]
         result = []
         for container in chosen:
-            usage = await self._runner.snapshots.usage(container.id) if size else None
+            usage = await self._snapshots.usage(container.id) if size else None
             result.append(showing.summary(container, self._image_now(container), usage, self._image_size(container) if size else 0))
         return result
 
@@ -191,7 +201,7 @@ class ContainerService:
     def _image_size(self, container: Container) -> int:
         total, name = 0, self._chain(container)
         while name is not None:
-            layer = self._runner.snapshots.layer(name)
+            layer = self._snapshots.layer(name)
             if layer is None:
                 break
             total, name = total + layer.size, layer.parent
@@ -200,12 +210,12 @@ class ContainerService:
     def inspect(self, ref: str) -> ContainerInspect:
         """Everything about one container but its sizes."""
         container = self._containers.find(ref)
-        return showing.inspect(container, self._runner.paths, self._runner.snapshots, self._logs.path(container))
+        return showing.inspect(container, self._runner.paths, self._snapshots, self._logs.path(container))
 
     async def inspect_with_sizes(self, ref: str) -> ContainerInspect:
         """Everything about one container."""
         container = self._containers.find(ref)
-        usage = await self._runner.snapshots.usage(container.id)
+        usage = await self._snapshots.usage(container.id)
         return msgspec.structs.replace(self.inspect(ref), size_rw=usage.size, size_root_fs=usage.size + self._image_size(container))
 
     async def top(self, ref: str, ps_args: str) -> TopResponse:
@@ -214,7 +224,7 @@ class ContainerService:
         if not container.is_running:
             raise Conflict(f"container {container.id} is not running")
         result = await processes.top(self._runner.layout, self._runner.paths.cgroup(container.id), ps_args)
-        self._runner.publish(container, "top")
+        self._events.publish(container, "top")
         return result
 
     # run
@@ -229,9 +239,7 @@ class ContainerService:
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.is_running:
                 raise NotModified("")
-            if container.removing:
-                raise Conflict("container is marked for removal and cannot be started")
-            await self._wait_for_end(container)
+            await self._settled(container)
             self._containers.set_state(container, msgspec.structs.replace(container.state, restart_count=0))
             try:
                 await self._runner.start(container)
@@ -242,10 +250,11 @@ class ContainerService:
                 raise
 
     @staticmethod
-    async def _wait_for_end(container: Container) -> None:
-        """The rest of an ended run (its network, its log) must be over before the next begins."""
-        if container.live is not None:
-            await container.exited.wait()
+    async def _settled(container: Container) -> None:
+        """Wait for the last of an ended run, before the next begins. Raises Conflict when the container is to go."""
+        await container.settled.wait()
+        if container.removing:
+            raise Conflict("container is marked for removal and cannot be started")
 
     async def stop(self, ref: str, *, timeout: int | None, signal: str) -> None:
         """Signal, wait, kill. NotModified if stopped."""
@@ -259,41 +268,37 @@ class ContainerService:
                 raise NotModified("")
         # Not under the lock: the wait may be long, and a shorter stop or `rm -f` must not wait for it.
         await self._stop(container, timeout, number)
-        self._runner.publish(container, "stop")
+        self._events.publish(container, "stop")
 
     async def _stop(self, container: Container, timeout: int | None, number: int) -> None:
         seconds = timeout if timeout is not None else container.config.stop_timeout
         seconds = DEFAULT_STOP_SECONDS if seconds is None else seconds
         chosen = number or signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
-        await self._runner.stop(container, chosen, None if seconds < 0 else seconds)
+        await self._control.stop(container, chosen, None if seconds < 0 else seconds)
 
     def _cancel_restart(self, container: Container) -> None:
-        if container.restart_task is not None:
-            container.restart_task.cancel()
+        """The caller holds the lock."""
+        if container.restart_timer is not None:
+            container.restart_timer.cancel()
         self._containers.set_state(container, msgspec.structs.replace(container.state, status="exited", manually_stopped=True))
 
     async def restart(self, ref: str, *, timeout: int | None, signal: str) -> None:
         """Stop and start."""
         container = self._containers.find(ref)
         number = _signal_for(f"Cannot restart container {ref}", signal)
-        auto_remove = container.host_config.auto_remove
-        if auto_remove:
-            container.host_config = msgspec.structs.replace(container.host_config, auto_remove=False)
+        container.restarts += 1
         try:
             if container.is_running:
                 await self._stop(container, timeout, number)  # not under the lock, as in stop
             async with container.lock:
                 if container.state.status == "restarting":
                     self._cancel_restart(container)
-                if container.removing:
-                    raise Conflict("container is marked for removal and cannot be started")
                 if not container.is_running:
-                    await self._wait_for_end(container)
+                    await self._settled(container)
                     await self._runner.start(container)
         finally:
-            if auto_remove:
-                container.host_config = msgspec.structs.replace(container.host_config, auto_remove=True)
-        self._runner.publish(container, "restart")
+            container.restarts -= 1
+        self._events.publish(container, "restart")
 
     async def kill(self, ref: str, signal: str) -> None:
         """Send a signal. Conflict if not running."""
@@ -304,21 +309,21 @@ class ContainerService:
             container = self._containers.find(ref)
         except (InvalidArgument, NotFound) as error:
             raise type(error)(f"cannot kill container: {ref}: {error.message}") from None
-        if container.state.status == "restarting":
-            self._cancel_restart(container)
-            return
-        if not container.is_running:
-            raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
-        stops = signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
-        if number in (9, stops):
-            self._containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
-        self._runner.publish(container, "kill", {"signal": str(number)})
-        if not self._runner.send(container, number):
-            raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
+        async with container.lock:
+            if container.state.status == "restarting":
+                self._cancel_restart(container)
+                return
+            if not container.is_running:
+                raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
+            stops = signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
+            if number in (9, stops):
+                self._containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
+            self._events.publish(container, "kill", {"signal": str(number)})
+            if not self._control.send(container, number):
+                raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
         if number == 9:
-            await self._runner.thaw(container)
-            async with asyncio.timeout(30):
-                await container.exited.wait()
+            await self._control.thaw(container)
+            await self._control.wait_for_end(container)
 
     async def pause(self, ref: str, *, frozen: bool) -> None:
         """Freeze or thaw."""
@@ -328,8 +333,8 @@ class ContainerService:
                 raise Conflict(f"container {container.id} is not running" if frozen else f"Container {container.id} is not paused")
             if frozen == container.state.paused:
                 raise Conflict(f"Container {container.id} is {'already' if frozen else 'not'} paused")
-            await self._runner.freeze(container, frozen=frozen)
-            self._runner.publish(container, "pause" if frozen else "unpause")
+            await self._control.freeze(container, frozen=frozen)
+            self._events.publish(container, "pause" if frozen else "unpause")
 
     async def rename(self, ref: str, name: str) -> None:
         """Give another name."""
@@ -346,7 +351,7 @@ class ContainerService:
             self._containers.rename(container, name)
         except Conflict as error:
             raise Conflict(f"Error when allocating new name: {error.message}") from None
-        self._runner.publish(container, "rename", {"oldName": f"/{old}"})
+        self._events.publish(container, "rename", {"oldName": f"/{old}"})
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Delete. Conflict if running and not force."""
@@ -367,20 +372,20 @@ class ContainerService:
         container.removing = True
         try:
             if container.is_running:
-                await self._runner.kill(container)  # before the lock: what holds it may wait for just that end
+                await self._control.kill(container)  # before the lock: what holds it may wait for just that end
             async with container.lock:
                 if container.state.status == "restarting":
                     self._cancel_restart(container)
                 if container.is_running:
-                    await self._runner.kill(container)
-                await self._wait_for_end(container)
+                    await self._control.kill(container)
+                await container.settled.wait()
                 await self._runner.discard(container)
         except BaseException:
             container.removing = False
             raise
 
-    async def _remove_ended(self, container: Container) -> None:
-        """--rm: an ended container goes by itself."""
+    async def auto_remove(self, container: Container) -> None:
+        """--rm: an ended container goes by itself. What waits to start it finds `removing`."""
         container.removing = True
         async with container.lock:
             if self._containers.get(container.id) is container:
@@ -405,7 +410,7 @@ class ContainerService:
             raise Conflict(f"container {container.id} is not running")
         if container.live.pty is not None:  # without a terminal it is a success that does nothing, as in docker
             pty.set_size(container.live.pty, height, width)
-        self._runner.publish(container, "resize", {"height": str(height), "width": str(width)})
+        self._events.publish(container, "resize", {"height": str(height), "width": str(width)})
 
     async def prune(self, filters: Filters) -> PruneReport:
         """Remove all stopped containers that match."""
@@ -423,10 +428,10 @@ class ContainerService:
                 or any(listing.labels_match(labels, [text]) for text in filters.get("label!", ()))
             ):
                 continue
-            usage = await self._runner.snapshots.usage(container.id)
+            usage = await self._snapshots.usage(container.id)
             with suppress(Conflict, NotFound):
                 await self.remove(container.id, force=False, volumes=False, link=False)
                 removed.append(str(container.id))
                 freed += usage.size
-        self._runner.events.publish("container", "prune", "", {"reclaimed": str(freed)})
+        self._events.pruned(freed)
         return PruneReport(containers_deleted=removed or None, space_reclaimed=freed)

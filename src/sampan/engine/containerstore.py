@@ -75,13 +75,19 @@ class Container:
         self.lock = asyncio.Lock()
         self.exec_ids: set[str] = set()
         self.exited = asyncio.Event()
-        """Set while no process runs."""
+        """Set while no process runs, once its output is in the log."""
+        self.settled = asyncio.Event()
+        """Set unless an ended run still holds something: its place on the network, its log, its cgroup. The next begins after that."""
+        self.settled.set()
+        self.restarts = 0
+        """`restart` calls under way: --rm is not for the end of the run that they end."""
         self.removed = asyncio.Event()
         self.removing = False
         self.changed = asyncio.Condition()
         self.exits = 0
         """Count of ends seen by this sampand, for `wait` with condition next-exit."""
-        self.restart_task: asyncio.Task[None] | None = None
+        self.restart_timer: asyncio.TimerHandle | None = None
+        """Runs while the status is `restarting`."""
         if not self.is_running:
             self.exited.set()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
@@ -10,14 +9,17 @@ from typing import Any
 import msgspec
 
 from sampan.engine import launching, processes
+from sampan.engine.background import Background
+from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
-from sampan.engine.runner import Runner
-from sampan.engine.streaming import DetachScanner, detach_keys, multiplex, pump_input, pump_output
+from sampan.engine.launch_failures import StartFailure, exec_failure
+from sampan.engine.paths import Paths
+from sampan.engine.streaming import DetachScanner, converse, detach_keys, multiplex, pump_input, pump_output
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound
 from sampan.ids import ExecId, new_id
 from sampan.linux import pidfd, pty
 from sampan.runtime import plan
-from sampan.runtime.client import Launched, LaunchError
+from sampan.runtime.client import Launched, LaunchError, SupervisorClient
 from sampan.spec.docker_api.container import ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest
 from sampan.streams import Duplex
 
@@ -30,7 +32,6 @@ MAX_KEPT_BYTES = 64 * 1024 * 1024
 STDOUT, STDERR = 1, 2
 START_FAILED = 126
 """The exit code of an exec that was not got to start (moby ContainerExecStart)."""
-EXEC_FAILED = "OCI runtime exec failed: exec failed: unable to start container process: "
 
 
 def _words(request: ExecCreateRequest) -> str:
@@ -75,12 +76,14 @@ class Held:
 class ExecService:
     """See api/services.py for the contract."""
 
-    def __init__(self, containers: Containers, runner: Runner) -> None:
+    def __init__(
+        self, containers: Containers, supervisor: SupervisorClient, events: ContainerEvents, background: Background, paths: Paths
+    ) -> None:
         self._containers = containers
-        self._runner = runner
+        self._supervisor = supervisor
+        self._events, self._background, self._paths = events, background, paths
         self._execs: dict[str, Exec] = {}
         self._kept_bytes = 0
-        runner.on_ended = self._container_ended
 
     def _find(self, exec_id: str) -> Exec:
         found = self._execs.get(exec_id)
@@ -104,7 +107,7 @@ class ExecService:
             self._kept_bytes -= found.size
             found.container.exec_ids.discard(exec_id)
 
-    def _container_ended(self, container: Container) -> None:
+    def container_ended(self, container: Container) -> None:
         """Execs that were never started go with the run, as in docker; those that ran can be inspected for a while."""
         for exec_id in list(container.exec_ids):
             if not self._execs[exec_id].started:
@@ -134,7 +137,7 @@ class ExecService:
         created = Exec(ExecId(new_id()), container, request)
         self._keep(created)
         container.exec_ids.add(created.id)
-        self._runner.publish(container, f"exec_create: {_words(request)}", {"execID": created.id})
+        self._events.publish(container, f"exec_create: {_words(request)}", {"execID": created.id})
         return created.id
 
     async def inspect(self, exec_id: str) -> ExecInspect:
@@ -184,7 +187,7 @@ class ExecService:
             capabilities=launching.capability_names(host),
             seccomp="unconfined" if host.privileged and security.seccomp is None else security.seccomp,
             no_new_privileges=security.no_new_privileges,
-            cgroup=self._runner.paths.cgroup(container.id),
+            cgroup=self._paths.cgroup(container.id),
             namespaces=launching.namespaces_of(host, netns=host.network_mode != "host"),
             privileged=request.privileged or host.privileged,
             oom_score_adj=host.oom_score_adj,
@@ -267,55 +270,31 @@ class ExecService:
         async def all_output() -> None:
             await asyncio.gather(*(pump_output(stream, fd, kind) for fd, kind in outputs))
             await found.ended.wait()
+            await stream.send_eof()
 
-        output = asyncio.ensure_future(all_output())
-        gone = asyncio.ensure_future(stream.wait_closed())
-        tasks: set[asyncio.Future[Any]] = {output, gone}
-        taking: asyncio.Future[Any] | None = None
+        taking = None
         if stdin.fd >= 0:
             scanner = DetachScanner(detach_keys(found.request.detach_keys)) if found.request.tty else None
-            taking = asyncio.ensure_future(pump_input(stream, lambda: stdin.fd if stdin.fd >= 0 else None, scanner, at_eof))
-            tasks.add(taking)
-        try:
-            while not output.done() and not gone.done():
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                if taking is not None and taking in done:
-                    tasks.discard(taking)
-                    if not taking.cancelled() and taking.exception() is None and taking.result():
-                        self._runner.publish(found.container, "exec_detach", {"execID": found.id})
-                        break
-            if output.done() and not output.cancelled():
-                output.result()
-                await stream.send_eof()
-        finally:
-            for task in (output, gone, *([taking] if taking is not None else [])):
-                task.cancel()
-            await asyncio.gather(output, gone, *([taking] if taking is not None else []), return_exceptions=True)
+            taking = pump_input(stream, lambda: stdin.fd if stdin.fd >= 0 else None, scanner, at_eof)
+        if await converse(stream, all_output(), taking) == "detached":
+            self._events.publish(found.container, "exec_detach", {"execID": found.id})
 
     async def _launch(self, found: Exec, fds: dict[str, int]) -> int:
         """Start the process; a descriptor of its terminal for the caller, -1 without one. Raises EngineError."""
         container = found.container
         words = found.request.cmd or []
-        self._runner.publish(container, f"exec_start: {_words(found.request)}", {"execID": found.id})
+        self._events.publish(container, f"exec_start: {_words(found.request)}", {"execID": found.id})
         if found.request.working_dir and not found.request.working_dir.startswith("/"):
             self._ended(found, 128)
-            raise launching.StartFailure("OCI runtime exec failed: exec failed: Cwd must be an absolute path", 128)
+            raise StartFailure("OCI runtime exec failed: exec failed: Cwd must be an absolute path", 128)
         try:
-            launched: Launched = await self._runner.supervisor.exec(
+            launched: Launched = await self._supervisor.exec(
                 found.id, container.id, (container.state.pid, container.state.start_time), self._plan(found), fds
             )
         except LaunchError as error:
-            code = launching.exec_failure_code(error)
-            self._ended(found, code)
-            failure = launching.start_failure(error, list(words), {})
-            if error.step == "cwd" and error.errno:
-                reason = os.strerror(error.errno or 0).lower()
-                if error.errno == errno.ENOTDIR:
-                    reason += launching.MOUNT_HINT
-                detail = f'chdir to cwd ("{error.path or found.request.working_dir}") set in config.json failed: {reason}'
-                raise launching.StartFailure(f"{EXEC_FAILED}{detail}", code) from error
-            text = failure.message.partition("unable to start container process: ")[2].removeprefix("error during container init: ")
-            raise launching.StartFailure(f"{EXEC_FAILED}{text}" if text else failure.message, code) from error
+            failure = exec_failure(error, list(words), found.request.working_dir)
+            self._ended(found, failure.exit_code)
+            raise failure from error
         found.pid, found.start_time, found.started_at = launched.pid, launched.start_time, launched.started_at
         found.pidfd, found.pty = launched.pidfd, launched.pty if launched.pty is not None else -1
         terminal = -1
@@ -347,7 +326,7 @@ class ExecService:
                     "key": found.id, "container": found.container.id, "kind": "exec", "tty": found.request.tty, "pid": found.pid,
                     "start_time": found.start_time, "started_at": found.started_at, "exit": None,
                 }  # fmt: skip
-                await self._runner.supervisor.custody(facts, {}, {"pidfd": found.pidfd})
+                await self._supervisor.custody(facts, {}, {"pidfd": found.pidfd})
 
     def exit_event(self, key: str, code: int) -> bool:
         """A process ended; False when it is none of ours."""
@@ -357,12 +336,12 @@ class ExecService:
         if found.exit_code is None:
             self._release(found)
             self._ended(found, code)
-            self._runner.publish(found.container, "exec_die", {"execID": found.id, "exitCode": str(code)})
-            self._runner.spawn(self._forget(key))
+            self._events.publish(found.container, "exec_die", {"execID": found.id, "exitCode": str(code)})
+            self._background.spawn(self._forget(key))
         elif not found.pid:  # nobody here was told that it had started
-            self._runner.spawn(self._forget(key))
+            self._background.spawn(self._forget(key))
         return True
 
     async def _forget(self, key: str) -> None:
         with contextlib.suppress(EngineError):
-            await self._runner.supervisor.forget(key)
+            await self._supervisor.forget(key)

@@ -1,17 +1,14 @@
 """From a container's documents to what the supervisor is asked, and from its errors to docker's words."""
 
-import errno
 import json
-import os
-from collections.abc import Mapping
 from typing import Any, Literal
 
+from sampan.engine.launch_failures import RUNTIME_CREATE, STARTING, StartFailure
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
 from sampan.linux import apparmor
 from sampan.linux.capabilities import NUMBERS
 from sampan.runtime import cgroups, plan
 from sampan.runtime.cgroups import Layout, Resources
-from sampan.runtime.client import LaunchError
 from sampan.spec.docker_api.container import Config, HostConfig
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -44,9 +41,9 @@ def override(base: list[str], own: list[str]) -> list[str]:
 class SecurityOptions:
     """What `--security-opt` says. Raises InvalidArgument in docker's words."""
 
-    def __init__(self, options: list[str], *, no_new_privileges: bool = False) -> None:
+    def __init__(self, options: list[str]) -> None:
         self.seccomp: dict[str, Any] | Literal["unconfined"] | None = None
-        self.no_new_privileges = no_new_privileges
+        self.no_new_privileges = False
         for option in options:
             key, separator, value = option.partition("=") if "=" in option else option.partition(":")
             if key == "no-new-privileges":
@@ -131,10 +128,9 @@ def launch_spec(
     *,
     cgroup: str,
     netns: bool,
-    no_new_privileges: bool = False,
 ) -> plan.LaunchSpec:
     """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
-    security = SecurityOptions(host.security_opt or [], no_new_privileges=no_new_privileges)
+    security = SecurityOptions(host.security_opt or [])
     check_shares(host.cpu_shares, cgroups.host_layout())
     size = (host.console_size[0], host.console_size[1])
     return plan.LaunchSpec(
@@ -177,83 +173,6 @@ def launch_spec(
     )
 
 
-class StartFailure(InvalidArgument):
-    """The process could not be started; the exit code is what docker stores: 126, 127 or 128."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-MOUNT_HINT = (
-    ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
-)
-"""What dockerd adds to `not a directory`."""
-_NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
-_NOT_EXECUTABLE = (errno.EACCES, errno.EISDIR, errno.ENOEXEC)
-
-
-def exec_failure_code(error: LaunchError) -> int:
-    """127 not found, 126 not executable, else 128 (moby daemon/errors.go, exec)."""
-    if error.step not in ("exec", "execve", "cwd", "user"):
-        return 128
-    return 127 if error.errno in _NOT_FOUND else 126 if error.errno in _NOT_EXECUTABLE else 128
-
-
-RUNTIME = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
-_STARTING = RUNTIME + "unable to start container process: error during container init: "
-
-
-def _exec_detail(error: LaunchError, name: str) -> str:
-    if "exec:" in error.message:
-        return error.message
-    if error.errno in _NOT_FOUND:
-        found = "executable file not found in $PATH" if "/" not in name else f"stat {name}: no such file or directory"
-        return f'exec: "{name}": {found}'
-    if error.errno == errno.EISDIR:
-        return f'exec: "{name}": is a directory: permission denied'
-    return f'exec: "{name}": {error.message.lower()}'
-
-
-def start_failure(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> StartFailure:
-    """A failed launch in the words of dockerd 28 and runc: clients look for `executable file not found`, `permission denied`, ...
-
-    sources: what is bound, by the place in the container."""
-    detail, path = error.message, error.path
-    code = 127 if error.errno in _NOT_FOUND else 126 if error.errno in _NOT_EXECUTABLE else 128
-    reason = os.strerror(error.errno).lower() if error.errno else detail
-    if error.step in ("exec", "execve", "command"):
-        return StartFailure(_STARTING + _exec_detail(error, args[0] if args else ""), 127 if error.errno in _NOT_FOUND else 126)
-    if error.step == "user" or "unable to find" in detail:
-        return StartFailure(detail, 126)
-    if error.step == "cwd" and detail.startswith("Cannot mkdir"):
-        return StartFailure(detail, code)
-    if error.step == "device":
-        what = "not a device node" if error.errno == errno.ENOTBLK else reason
-        return StartFailure(f'error gathering device information while adding custom device "{path}": {what}', code)
-    if error.step == "mount" and path in sources:
-        source = sources[path]
-        hint = MOUNT_HINT if error.errno == errno.ENOTDIR else ""
-        detail = f'error mounting "{source}" to rootfs at "{path}": mount src={source}, dst={path}, flags=MS_BIND|MS_REC: {reason}{hint}'
-    elif error.step == "mount" and path == "/dev" and error.errno == errno.ENOTDIR:
-        detail = f'error mounting "tmpfs" to rootfs at "/dev": mount src=tmpfs, dst=/dev: {reason}{MOUNT_HINT}'
-    elif detail.startswith("error mounting"):
-        code = 128
-    elif error.step == "cgroup" and detail.startswith("failed to write"):
-        detail, code = f"error setting cgroup config for procHooks process: {detail}", 128
-    elif error.step == "rlimit":
-        detail, code = f"error setting rlimits for ready process: {detail}", 128
-    elif error.step == "oom_score_adj":
-        code = 128
-    elif error.step == "hostname":
-        detail = f"sethostname: {reason}"
-    elif path and path not in detail:
-        detail = f"{error.step} {path}: {detail[:1].lower()}{detail[1:]}"
-    else:
-        detail = f"{error.step}: {detail}"
-    return StartFailure(_STARTING + detail, code)
-
-
 _IPC_SYSCTLS = frozenset(
     f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
@@ -278,7 +197,7 @@ def namespaced_sysctls(host: HostConfig) -> dict[str, str]:
         elif name == "kernel.hostname" and host.uts_mode != "host":
             problem = f'sysctl "{name}" is not allowed as it conflicts with the OCI "hostname" field'
         if problem:
-            raise StartFailure(RUNTIME + problem, 128)
+            raise StartFailure(RUNTIME_CREATE + problem, 128)
         found[name] = value
     return found
 
@@ -287,7 +206,7 @@ def check_shares(shares: int, layout: Layout) -> None:
     """The kernel of cgroup v1 rounds CPU shares it does not take; runc refuses them. Raises StartFailure."""
     what = "minimum allowed cpu-shares is 2" if 0 < shares < 2 else "maximum allowed cpu-shares is 262144" if shares > 262144 else ""
     if what and layout.version == 1:
-        raise StartFailure(f"{_STARTING}error setting cgroup config for procHooks process: the {what}", 128)
+        raise StartFailure(f"{STARTING}error setting cgroup config for procHooks process: the {what}", 128)
 
 
 def check_capabilities(host: HostConfig, available: int) -> None:

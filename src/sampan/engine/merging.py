@@ -148,6 +148,7 @@ def merge_host_config(
     shm_size: int,
     limits: HostLimits,
     init: bool | None,
+    no_new_privileges: bool,
 ) -> tuple[HostConfig, list[str]]:
     """The container's HostConfig with docker's defaults filled in, and warnings. Raises InvalidArgument, NotImplementedYet."""
     host = request.host_config or HostConfig()
@@ -165,6 +166,8 @@ def merge_host_config(
     security = host.security_opt
     if host.privileged and "label=disable" not in (security or ()):
         security = [*(security or ()), "label=disable"]
+    if no_new_privileges and not any(option.startswith("no-new-privileges") for option in security or ()):
+        security = [*(security or ()), "no-new-privileges"]
     merged = msgspec.structs.replace(
         host,
         log_config=log,

@@ -11,18 +11,20 @@ import os
 import shutil
 import signal as signals
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from sampan.clock import Clock
 from sampan.engine import launching, mounting, restarting
+from sampan.engine.background import Background
+from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containerstore import Container, Containers, Live
+from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
-from sampan.errors import Conflict, EngineError, SystemFailure, Unavailable
-from sampan.events.bus import EventBus
+from sampan.errors import EngineError, SystemFailure, Unavailable
 from sampan.linux import pidfd
 from sampan.runtime import cgroups, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, SupervisorClient
@@ -55,6 +57,24 @@ class NetworkPort(Protocol):
         """Write hostname, hosts and resolv.conf."""
 
 
+async def _nothing(_container: Container) -> None: ...
+
+
+class RunHooks(msgspec.Struct, frozen=True):
+    """What others of the engine do at the turns of a container's life."""
+
+    started: Callable[[Container], Awaitable[None]] = _nothing
+    """Its process runs; events and logs of this run come after."""
+    ended: Callable[[Container], None] = lambda _container: None
+    """Its process has ended."""
+    auto_remove: Callable[[Container], Awaitable[None]] = _nothing
+    """A run of a container with --rm is over."""
+    quiesce: Callable[[Container], Awaitable[None]] = _nothing
+    """Waits until no worker is at its tree, before that is mounted or removed."""
+    discarded: Callable[[], None] = lambda: None
+    """A container's tree is gone: layers that only it needed can go."""
+
+
 class Runner:
     """See the module."""
 
@@ -65,7 +85,9 @@ class Runner:
         supervisor: SupervisorClient,
         keeper: KeeperClient,
         network: NetworkPort,
-        events: EventBus,
+        events: ContainerEvents,
+        background: Background,
+        logs: ContainerLogs,
         clock: Clock,
         paths: Paths,
     ) -> None:
@@ -75,57 +97,18 @@ class Runner:
         self.keeper = keeper
         self.network = network
         self.events = events
+        self.background = background
+        self.logs = logs
         self.clock = clock
         self.paths = paths
         self.layout = cgroups.host_layout()
-        self.logs = ContainerLogs(paths)
-        self.on_removal: Callable[[Container], Awaitable[None]] | None = None
-        self.on_ended: Callable[[Container], None] = lambda _container: None
-        """Called once a container's process has ended."""
-        self.on_discarded: Callable[[], None] = lambda: None
-        """Called once a container's tree is gone: layers that only it needed can go."""
-        self.quiesce: Callable[[Container], Awaitable[None]] | None = None
-        """Waits until no worker is at a container's tree, before it is mounted or removed."""
+        self.hooks = RunHooks()
+        """Set once, where the objects meet."""
         self._inodes: dict[str, recovery.Inodes] = {}
         """Of the stdio pipes of runs that are being started; then they are in the container's state."""
-        self._tasks: set[asyncio.Task[None]] = set()
         self._handled: set[str] = set()
         self._early: dict[str, list[Callable[[], object]]] = {}
         """Events of a run whose start is still being noted here: a process may end before the reply to its launch is read."""
-        self.on_started: Callable[[Container], Awaitable[None]] | None = None
-
-    # small things
-
-    def spawn(self, work: Awaitable[None]) -> None:
-        """Run something to its end on its own; a failure is logged, never lost."""
-
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception:
-                log.exception("background work failed")
-
-        task = asyncio.get_running_loop().create_task(guarded())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def settle(self) -> None:
-        """Wait for all work begun by spawn()."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def publish(self, container: Container, action: str, extra: Mapping[str, str] | None = None) -> None:
-        """An event of a container, with docker's attributes."""
-        attributes = {**(container.config.labels or {}), "image": container.image_name, "name": container.name, **(extra or {})}
-        self.events.publish("container", action, container.id, attributes)
-
-    def _publish_network(self, container: Container, action: str) -> None:
-        """connect or disconnect, of the network of the current run."""
-        endpoint = container.state.endpoint
-        if endpoint is not None:
-            kind = {"none": "null"}.get(endpoint.network_name, endpoint.network_name)
-            attributes = {"container": container.id, "name": endpoint.network_name, "type": kind}
-            self.events.publish("network", action, endpoint.network_id, attributes)
 
     # start
 
@@ -161,15 +144,16 @@ class Runner:
         except BaseException as error:
             self._early.pop(key, None)
             self._inodes.pop(key, None)
-            if not isinstance(error, EngineError):
-                raise
-            code = error.exit_code if isinstance(error, launching.StartFailure) else 128
-            self.containers.set_state(container, msgspec.structs.replace(container.state, exit_code=code, error=error.message, run=run))
+            # A run's number is used once: what is left of this one somewhere cannot be taken for the next.
+            state = msgspec.structs.replace(container.state, run=run)
+            if isinstance(error, EngineError):
+                code = error.exit_code if isinstance(error, StartFailure) else 128
+                state = msgspec.structs.replace(state, exit_code=code, error=error.message)
+            self.containers.set_state(container, state)
             raise
-        if self.on_started is not None:
-            await self.on_started(container)
-        self._publish_network(container, "connect")
-        self.publish(container, "start")
+        await self.hooks.started(container)
+        self.events.publish_network(container, "connect")
+        self.events.publish(container, "start")
         for again in self._early.pop(key, ()):
             again()
 
@@ -184,8 +168,7 @@ class Runner:
             raise SystemFailure(
                 f"error while creating mount source path '{error.filename}': mkdir {error.filename}: {(error.strerror or '').lower()}"
             ) from error
-        if self.quiesce is not None:
-            await self.quiesce(container)
+        await self.hooks.quiesce(container)
         sandbox = await self.network.attach(container)
         undo.push_async_callback(self.network.detach, container)
         directory = self.paths.container(container.id)
@@ -226,9 +209,9 @@ class Runner:
             launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent}, record)
         except LaunchError as error:
             sources = {mount.destination: mount.source for mount in spec.mounts if mount.type == "bind"}
-            raise launching.start_failure(error, launching.command_of(container.config), sources) from error
-        except Unavailable:
-            await self._end_lost(container, key)
+            raise start_failure(error, launching.command_of(container.config), sources) from error
+        except (Unavailable, asyncio.CancelledError):
+            await asyncio.shield(self._end_lost(container, key))
             raise
         layers.close()
         if "stdin" in ours:
@@ -240,7 +223,7 @@ class Runner:
         return launched, ours, sandbox.endpoint
 
     async def _end_lost(self, container: Container, key: str) -> None:
-        """The supervisor ended in the midst of a launch: whatever came of it is in the container's cgroup, and must not run on unknown."""
+        """Nobody will read the reply to a launch: whatever came of it is in the container's cgroup, and must not run on unknown."""
         await self.end_cgroup(container.id)
         with contextlib.suppress(EngineError):
             await self.forget_process(key)
@@ -330,11 +313,12 @@ class Runner:
             ),
         )
         container.exits += 1
-        self.on_ended(container)
+        container.settled.clear()
+        self.hooks.ended(container)
         if oom:
-            self.publish(container, "oom")
+            self.events.publish(container, "oom")
         duration = max(0, (container.state.finished_at - state.started_at) // 1_000_000_000)
-        self.spawn(self._finish(container, key, code, duration))
+        self.background.spawn(self._finish(container, key, code, duration))
         return True
 
     def drained_event(self, key: str, end: tuple[int, int] | None) -> None:
@@ -361,15 +345,29 @@ class Runner:
                     self.drained_event(live.key, None)
 
     async def _finish(self, container: Container, key: str, code: int, duration: int) -> None:
+        """The end of a run, to its last part; whatever fails, the container can be started and removed again."""
+        try:
+            await self._give_back(container, key, code, duration)
+        finally:
+            container.settled.set()
+        if not container.host_config.auto_remove:
+            self._maybe_restart(container, code, duration)
+        elif not container.removing and not container.restarts:
+            await self.hooks.auto_remove(container)
+
+    async def _give_back(self, container: Container, key: str, code: int, duration: int) -> None:
         """Give everything of a run back, then tell those who wait."""
         live = container.live
+        if container.host_config.pid_mode == "host":
+            # Without a PID namespace of its own the end of its first process ends no other (runc signalAllProcesses).
+            await self.end_cgroup(container.id)
         await self.network.detach(container)
-        self._publish_network(container, "disconnect")
+        self.events.publish_network(container, "disconnect")
         if live is not None:
             await self._drain(live)
         container.live = None
         container.exited.set()
-        self.publish(container, "die", {"exitCode": str(code), "execDuration": str(duration)})
+        self.events.publish(container, "die", {"exitCode": str(code), "execDuration": str(duration)})
         async with container.changed:
             container.changed.notify_all()
         if live is not None:
@@ -381,11 +379,6 @@ class Runner:
             await self.supervisor.forget(key)
         await self._forget_stream(key)
         self._handled.discard(key)
-        if container.host_config.auto_remove:
-            if self.on_removal is not None and not container.removing:
-                await self.on_removal(container)
-        else:
-            self._maybe_restart(container, code, duration)
 
     def _maybe_restart(self, container: Container, code: int, duration: int) -> None:
         """What the restart policy asks for."""
@@ -397,10 +390,9 @@ class Runner:
             return
         tries, delay = following
         self.containers.set_state(container, msgspec.structs.replace(state, status="restarting", restart_count=tries))
-        container.restart_task = asyncio.get_running_loop().create_task(self._restart_later(container, delay))
+        container.restart_timer = asyncio.get_running_loop().call_later(delay, lambda: self.background.spawn(self._restart(container)))
 
-    async def _restart_later(self, container: Container, delay: float) -> None:
-        await asyncio.sleep(delay)
+    async def _restart(self, container: Container) -> None:
         async with container.lock:
             if container.state.status != "restarting" or container.removing:
                 return
@@ -410,90 +402,19 @@ class Runner:
                 log.warning("restart of %s failed: %s", container.id, error.message)
                 self.containers.set_state(container, msgspec.structs.replace(container.state, status="exited"))
 
-    # signals
-
-    def send(self, container: Container, number: int) -> bool:
-        """Signal the init process; False when it is gone."""
-        live = container.live
-        if live is None or live.pidfd < 0:
-            return False
-        try:
-            pidfd.send_signal(live.pidfd, number)
-        except ProcessLookupError:
-            return False
-        return True
-
-    async def thaw(self, container: Container) -> None:
-        """Let a paused container take signals; one that has just ended needs none. Raises SystemFailure."""
-        if container.state.paused:
-            with contextlib.suppress(Conflict):
-                await self.freeze(container, frozen=False)
-
-    async def stop(self, container: Container, number: int, timeout: float | None) -> None:
-        """Signal, wait timeout seconds (None: for ever), kill, wait. The container does not run afterwards."""
-        self.containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
-        await self.thaw(container)
-        self.publish(container, "kill", {"signal": str(number)})
-        self.send(container, number)
-        try:
-            async with asyncio.timeout(timeout):
-                await container.exited.wait()
-        except TimeoutError:
-            await self.kill(container)
-
-    async def kill(self, container: Container) -> None:
-        """SIGKILL and wait for the end. Raises SystemFailure when the kernel does not let go in 30 s."""
-        self.publish(container, "kill", {"signal": str(int(signals.SIGKILL))})
-        await self.thaw(container)
-        self.send(container, signals.SIGKILL)
-        if container.host_config.pid_mode == "host":
-            for pid in cgroups.processes(self.layout, self.paths.cgroup(container.id)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signals.SIGKILL)
-        try:
-            async with asyncio.timeout(30):
-                await container.exited.wait()
-        except TimeoutError:
-            raise SystemFailure(f"tried to kill container, but did not receive an exit event: {container.id}") from None
-
-    def forget_manual_stop(self, container: Container) -> None:
-        """The daemon's own end stopped it, not the user: restart policies hold."""
-        self.containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=False))
-
-    async def hold(self, container: Container, *, frozen: bool) -> None:
-        """Freeze or thaw the processes for a moment; the container's state does not show it.
-
-        Raises Conflict when they have ended, SystemFailure.
-        """
-        try:
-            await asyncio.to_thread(cgroups.freeze, self.layout, self.paths.cgroup(container.id), frozen)
-        except (OSError, TimeoutError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENODEV):  # its cgroup has gone, or is just going
-                raise Conflict(f"Container {container.id} is not running") from error
-            raise SystemFailure(f"cannot {'pause' if frozen else 'unpause'} container {container.id}: {error}") from error
-
-    async def freeze(self, container: Container, *, frozen: bool) -> None:
-        """Pause or go on. Raises Conflict when the container has just ended, SystemFailure."""
-        await self.hold(container, frozen=frozen)
-        if not container.is_running:  # it ended meanwhile: its state must not say that it runs
-            raise Conflict(f"Container {container.id} is not running")
-        state = msgspec.structs.replace(container.state, status="paused" if frozen else "running", paused=frozen)
-        self.containers.set_state(container, state)
-
     # removal
 
     async def discard(self, container: Container) -> None:
         """Delete a stopped container and all it has. A kill at any point leaves a row that says so, and sampand does it again at start."""
         self.containers.set_state(container, msgspec.structs.replace(container.state, status="removing"))
-        if self.quiesce is not None:
-            await self.quiesce(container)
+        await self.hooks.quiesce(container)
         self.snapshots.remove(container.id)
-        self.on_discarded()
+        self.hooks.discarded()
         directory = self.paths.container(container.id)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self.containers.remove(container)
         container.removed.set()
-        self.publish(container, "destroy")
+        self.events.publish(container, "destroy")
         async with container.changed:
             container.changed.notify_all()
 

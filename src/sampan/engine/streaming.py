@@ -1,11 +1,13 @@
 """Bytes between a client's hijacked connection and a process: stdin with half-close and detach keys, output in frames."""
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import struct
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any, Literal
 
 from sampan.errors import InvalidArgument
 from sampan.readiness import readable, writable
@@ -139,6 +141,33 @@ async def pump_input(
             return detached
         if detached:
             return True
+
+
+async def converse(stream: Duplex, output: Awaitable[None], taking: Awaitable[bool] | None) -> Literal["ended", "left", "detached"]:
+    """Run both directions of an attached stream until the output has ended, the client leaves, or its detach keys come.
+
+    output: sends everything. taking: see pump_input; the end of the client's input alone ends nothing. Raises what output raises.
+    """
+    sending, gone = asyncio.ensure_future(output), asyncio.ensure_future(stream.wait_closed())
+    tasks: set[asyncio.Future[Any]] = {sending, gone}
+    if taking is not None:
+        tasks.add(receiving := asyncio.ensure_future(taking))
+    try:
+        while not sending.done() and not gone.done():
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if taking is not None and receiving in tasks and receiving.done():
+                tasks.discard(receiving)
+                if receiving.exception() is None and receiving.result():
+                    return "detached"
+        if not sending.done():
+            return "left"
+        sending.result()
+        return "ended"
+    finally:
+        everything = [sending, gone, *([receiving] if taking is not None else [])]
+        for task in everything:
+            task.cancel()
+        await asyncio.gather(*everything, return_exceptions=True)
 
 
 async def pump_output(stream: Duplex, fd: int, kind: int | None) -> None:

@@ -57,7 +57,7 @@ def test_an_unknown_user_is_named(box: Any) -> None:
 
 def test_a_file_as_working_directory_is_an_error(box: Any) -> None:
     error = box.start("true", cwd="/etc/passwd").reply["error"]
-    assert (error["step"], error["message"]) == ("cwd", "Cannot mkdir: /etc/passwd is not a directory")
+    assert (error["step"], error["message"]) == ("cwd make", "Cannot mkdir: /etc/passwd is not a directory")
 
 
 def test_a_missing_bind_source_is_named(box: Any) -> None:

@@ -3,14 +3,20 @@
 import asyncio
 import os
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from sampan.clock import SystemClock
 from sampan.engine import exec as execs
+from sampan.engine.background import Background
+from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.exec import ExecService
+from sampan.engine.paths import Paths
 from sampan.errors import Conflict, NotFound, Unavailable
+from sampan.events.bus import EventBus
 from sampan.runtime.client import Launched, LaunchError
 from sampan.spec.docker_api.container import Config, ExecCreateRequest, ExecStartRequest, HostConfig
 from sampan.streams import Duplex
@@ -37,18 +43,15 @@ class Supervisor:
 
 
 def service_with(outcome: BaseException | Callable[[], Launched]) -> tuple[ExecService, Any, Any]:
-    """(service, runner, container)"""
+    """(service, supervisor, container)"""
     container = SimpleNamespace(
-        id=CONTAINER, is_running=True, exec_ids=set(), removed=asyncio.Event(), config=Config(), host_config=HostConfig(),
-        state=SimpleNamespace(paused=False, pid=1, start_time=1),
+        id=CONTAINER, name="c", image_name="i", config=Config(), host_config=HostConfig(), is_running=True, exec_ids=set(),
+        removed=asyncio.Event(), state=SimpleNamespace(paused=False, pid=1, start_time=1),
     )  # fmt: skip
-    tasks: list[asyncio.Future[None]] = []
-    runner = SimpleNamespace(
-        publish=lambda *_args: None, paths=SimpleNamespace(cgroup=lambda name: f"x/{name}"), supervisor=Supervisor(outcome),
-        spawn=lambda work: tasks.append(asyncio.ensure_future(work)),
-    )  # fmt: skip
-    service = ExecService(cast("Any", SimpleNamespace(find=lambda _ref: container)), cast("Any", runner))
-    return service, runner, container
+    supervisor, events = Supervisor(outcome), ContainerEvents(EventBus(SystemClock()))
+    found = cast("Any", SimpleNamespace(find=lambda _ref: container))
+    service = ExecService(found, cast("Any", supervisor), events, Background(), Paths(Path("/"), Path("/"), "x"))
+    return service, supervisor, container
 
 
 def descriptors() -> set[str]:
@@ -117,7 +120,7 @@ def test_the_end_is_told_before_the_start() -> None:
             service.exit_event(exec_id, 7)
             return Launched(pid=4711, start_time=1, started_at=1, pidfd=opened[0], pty=opened[1])
 
-        service, runner, container = service_with(outcome)
+        service, supervisor, container = service_with(outcome)
         exec_id = await service.create("c", ExecCreateRequest(cmd=["x"], tty=True))
         before = descriptors()
         await service.start(exec_id, ExecStartRequest(detach=True), cast("Any", None))
@@ -125,19 +128,19 @@ def test_the_end_is_told_before_the_start() -> None:
         shown = await service.inspect(exec_id)
         assert (shown.running, shown.exit_code, container.exec_ids) == (False, 7, set())
         await asyncio.sleep(0)
-        assert runner.supervisor.forgotten == [exec_id]
+        assert supervisor.forgotten == [exec_id]
 
     asyncio.run(scenario())
 
 
 def test_what_was_never_started_goes_with_the_run() -> None:
     async def scenario() -> None:
-        service, runner, container = service_with(LAUNCH_ERROR)
+        service, _, container = service_with(LAUNCH_ERROR)
         never = await service.create("c", ExecCreateRequest(cmd=["x"]))
         failed = await service.create("c", ExecCreateRequest(cmd=["x"]))
         with pytest.raises(execs.EngineError):
             await service.start(failed, ExecStartRequest(detach=True), cast("Any", None))
-        runner.on_ended(container)
+        service.container_ended(container)
         with pytest.raises(NotFound, match=f"No such exec instance: {never}"):
             await service.inspect(never)
         assert (await service.inspect(failed)).exit_code == 127

@@ -143,6 +143,7 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
             kernelfile.write(file, value)
         except OSError as error:
             if required:
+                where[0] = ops.STEP_CGROUP_WRITE
                 reason = os.strerror(error.errno or errno.EIO).lower()
                 raise SetupError(error.errno or errno.EIO, f'failed to write "{value}": write {file}: {reason}') from None
     devices = cgroup["devices"]
@@ -334,6 +335,7 @@ def _change_directory(path: str, where: rootfs.Where, *, make: bool) -> bool:
         if make:
             os.makedirs(path, 0o755, exist_ok=True)
     except FileExistsError:
+        where[0] = ops.STEP_CWD_MAKE
         raise SetupError(errno.ENOTDIR, f"Cannot mkdir: {path} is not a directory") from None
     except OSError as error:
         # A read-only root: whether the directory is there decides.

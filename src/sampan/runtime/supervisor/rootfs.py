@@ -88,6 +88,7 @@ class Root:
             target = mounts.open_in_root(self.fd, path, os.O_PATH | os.O_NOFOLLOW)
             try:
                 if not stat.S_ISDIR(os.fstat(target).st_mode):
+                    self.at(ops.STEP_MOUNT_REFUSED, path)
                     problem = f'filesystem "{kind}" must be mounted on ordinary directory'
                     raise OSError(errno.EINVAL, f'error mounting "{kind}" to rootfs at "{path}": {problem}', path)
                 return mounts.move_mount(fd, target, path)
