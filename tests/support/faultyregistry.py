@@ -1,12 +1,14 @@
-"""A registry that holds images in memory, counts what it serves, and can be told to misbehave."""
+"""A registry that holds images in memory, counts what it serves and receives, and can be told to misbehave."""
 
 import base64
 import contextlib
 import hashlib
 import json
+import ssl
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -25,7 +27,7 @@ def digest_of(data: bytes) -> str:
 class FaultyRegistry:
     """Serves on loopback. `cut_after`: bytes of a blob after which each connection breaks, None for never; `delay`: seconds a block."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.manifests: dict[str, tuple[str, bytes]] = {}
         """`path:tag` or `path@digest` → media type, body"""
         self.blobs: dict[str, bytes] = {}
@@ -42,6 +44,19 @@ class FaultyRegistry:
         self.login: tuple[str, str] | None = None
         """User and password that the token server wants"""
         self.tokens: set[str] = set()
+        self.challenge = ""
+        """WWW-Authenticate of a refusal, instead of our own token server's"""
+        self.token_answer: dict[str, object] = {}
+        """Over what the token server says"""
+        self.held: dict[str, set[str]] = {}
+        """Digests of blobs by repository"""
+        self.uploads: dict[str, bytearray] = {}
+        self.received = 0
+        """Bytes of uploads"""
+        self.cut_uploads: list[int] = []
+        """After so many bytes the next upload's connection breaks"""
+        self.mounting = True
+        self.resuming = True
         registry = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -51,8 +66,10 @@ class FaultyRegistry:
                 with contextlib.suppress(ConnectionError):
                     registry.answer(self)
 
+            do_HEAD = do_POST = do_PATCH = do_PUT = do_GET
+
             def handle(self) -> None:
-                with contextlib.suppress(ConnectionError):
+                with contextlib.suppress(ConnectionError, ssl.SSLError):
                     super().handle()
 
             def log_message(self, format: str, *args: Any) -> None:
@@ -60,6 +77,9 @@ class FaultyRegistry:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        self.scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.host = f"127.0.0.1:{self.server.server_address[1]}"
         self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self._thread.start()
@@ -75,6 +95,7 @@ class FaultyRegistry:
         packed = [compress(layer) for layer in layers]
         for blob in (document, *packed):
             self.blobs[digest_of(blob)] = blob
+            self.held.setdefault(path, set()).add(digest_of(blob))
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -102,7 +123,7 @@ class FaultyRegistry:
             return self._token(request, parse_qs(url.query))
         if self.login is not None and request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
             scope = "repository:" + "/".join(url.path.split("/")[2:-2]) + ":pull"
-            challenge = f'Bearer realm="http://{self.host}/token",service="faulty",scope="{scope}"'
+            challenge = self.challenge or f'Bearer realm="{self.scheme}://{self.host}/token",service="faulty",scope="{scope}"'
             return self._send(
                 request, 401, b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}', {"WWW-Authenticate": challenge}
             )
@@ -113,8 +134,15 @@ class FaultyRegistry:
             return self._send(request, status, body, headers)
         path, _, name = url.path.removeprefix("/v2/").rpartition("/")
         path, _, kind = path.rpartition("/")
+        if kind == "manifests" and request.command == "PUT":
+            return self._put_manifest(request, path, name)
         if kind == "manifests":
             return self._manifest(request, path, name)
+        if kind == "uploads":
+            return self._upload(request, path.removesuffix("/blobs"), name, parse_qs(url.query))
+        if kind == "blobs" and request.command == "HEAD":
+            here = name in self.held.get(path, ())
+            return self._send(request, 200 if here else 404, b"", {"Content-Length": str(len(self.blobs[name])) if here else "0"})
         if kind == "blobs":
             return self._blob(request, name)
         if kind == "tags":
@@ -129,7 +157,53 @@ class FaultyRegistry:
             return self._send(request, 401, b'{"details":"incorrect username or password"}')
         token = f"token-for-{query['scope'][0]}-{len(self.tokens)}"
         self.tokens.add(token)
-        return self._send(request, 200, json.dumps({"token": token, "expires_in": 300}).encode())
+        return self._send(request, 200, json.dumps({"token": token, "expires_in": 300, **self.token_answer}).encode())
+
+    def _upload(self, request: BaseHTTPRequestHandler, path: str, name: str, query: dict[str, list[str]]) -> None:
+        """The upload of a blob: POST begins, PATCH adds, GET asks how far it is, PUT ends it."""
+        if request.command == "POST":
+            digest = query.get("mount", [""])[0]
+            if self.mounting and digest in self.held.get(query.get("from", [""])[0], ()):
+                self.held.setdefault(path, set()).add(digest)
+                return self._send(request, 201, b"", {"Location": f"/v2/{path}/blobs/{digest}"})
+            name = uuid.uuid4().hex
+            self.uploads[name] = bytearray()
+            return self._send(request, 202, b"", {"Location": f"/v2/{path}/blobs/uploads/{name}?state=a%2Fb"})
+        upload = self.uploads.get(name)
+        if upload is None or query.get("state") != ["a/b"]:
+            return self._send(request, 404, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"blob upload unknown to registry"}]}')
+        here = {"Location": f"/v2/{path}/blobs/uploads/{name}?state=a%2Fb", "Range": f"0-{max(0, len(upload) - 1)}"}
+        if request.command == "GET":
+            return self._send(request, 204 if self.resuming else 404, b"", here)
+        start = request.headers.get("Content-Range", "").partition("-")[0]
+        if start and int(start) != len(upload):
+            return self._send(request, 416, b"", here)
+        cut = self.cut_uploads.pop(0) if self.cut_uploads and request.command == "PATCH" else None
+        for piece in _sent(request):
+            upload += piece
+            self.received += len(piece)
+            if cut is not None and len(upload) >= cut:
+                request.close_connection = True
+                return None
+        if request.command == "PATCH":
+            return self._send(request, 202, b"", {**here, "Range": f"0-{len(upload) - 1}"})
+        digest = query["digest"][0]
+        if digest_of(bytes(upload)) != digest:
+            return self._send(
+                request, 400, b'{"errors":[{"code":"DIGEST_INVALID","message":"provided digest did not match uploaded content"}]}'
+            )
+        self.blobs[digest] = bytes(self.uploads.pop(name))
+        self.held.setdefault(path, set()).add(digest)
+        return self._send(request, 201, b"", {"Location": f"/v2/{path}/blobs/{digest}"})
+
+    def _put_manifest(self, request: BaseHTTPRequestHandler, path: str, name: str) -> None:
+        body = b"".join(_sent(request))
+        manifest = json.loads(body)
+        for item in (manifest["config"], *manifest["layers"]):
+            if item["digest"] not in self.held.get(path, ()):
+                return self._send(request, 400, b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}')
+        digest = self.add_manifest(path, name, body, request.headers["Content-Type"])
+        return self._send(request, 201, b"", {"Docker-Content-Digest": digest, "Location": f"/v2/{path}/manifests/{digest}"})
 
     def _manifest(self, request: BaseHTTPRequestHandler, path: str, name: str) -> None:
         found = self.manifests.get(f"{path}@{name}" if ":" in name else f"{path}:{name}")
@@ -175,4 +249,22 @@ class FaultyRegistry:
         for name, value in {"Content-Type": media_type, "Content-Length": str(len(body)), **(headers or {})}.items():
             request.send_header(name, value)
         request.end_headers()
-        request.wfile.write(body)
+        if request.command != "HEAD":
+            request.wfile.write(body)
+
+
+def _sent(request: BaseHTTPRequestHandler) -> Iterator[bytes]:
+    """The body of a request, by its length or in chunks."""
+    if request.headers.get("Transfer-Encoding") == "chunked":
+        while size := int(request.rfile.readline(), 16):
+            yield request.rfile.read(size)
+            request.rfile.readline()
+        request.rfile.readline()
+        return
+    left = int(request.headers.get("Content-Length", "0"))
+    while left:
+        piece = request.rfile.read(min(left, 65536))
+        if not piece:
+            return
+        left -= len(piece)
+        yield piece

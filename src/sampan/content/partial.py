@@ -1,4 +1,8 @@
-"""Blobs on their way in, by digest. What has come stays, whoever is killed, so that the next fetch goes on from there."""
+"""Blobs on their way in, by digest. What has come stays, whoever is killed, so that the next fetch goes on from there.
+
+A registry never fills the disk: what a manifest promises must fit beside all that is under way before the first byte is fetched, and the
+free space is looked at again while the bytes come (archive.room keeps the same reserve). What nobody fetches any more gives way.
+"""
 
 import asyncio
 import hashlib
@@ -7,26 +11,33 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakValueDictionary
 
+from sampan.archive.room import NoRoom, Room
 from sampan.content import paths
 from sampan.content.store import verify
 from sampan.digest import Digest, is_sha256
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, SystemFailure
 
 KEEP_SECONDS = 7 * 86400
+KEEP_PART = 8
+"""What nobody fetches now may take this part of the disk (one eighth); the oldest go first."""
 _BLOCK = 1 << 20
 
 
 class PartialBlob:
-    """One blob's file. One writer appends, readers follow; close() keeps the file."""
+    """One blob's file. One writer appends, readers follow; close() keeps the file unless the disk is full."""
 
-    def __init__(self, path: Path, digest: Digest, length: int) -> None:
-        """Open or make it. length: of the whole blob, in bytes. Raises OSError."""
+    def __init__(self, path: Path, digest: Digest, length: int, closed: Callable[["PartialBlob"], None] = lambda _: None) -> None:
+        """Open or make it. length: of the whole blob, in bytes. closed: told when the file has been let go. Raises OSError."""
         self.digest, self.length = digest, length
         self.size = 0
         """Bytes that are there and hashed."""
         self._path = path
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._room = Room(self.fd)
+        self._keep = True
+        self._closed = closed
         self._hash = hashlib.sha256()
         self._grown, self._completed = asyncio.Event(), asyncio.Event()
 
@@ -43,9 +54,14 @@ class PartialBlob:
         self._wake()
 
     def append(self, data: bytes) -> None:
-        """The next bytes. Raises InvalidArgument when they are more than the blob can have, OSError when the disk is full."""
+        """The next bytes. Raises InvalidArgument when they are more than the blob can have, SystemFailure when the disk is full."""
         if self.size + len(data) > self.length:
             raise InvalidArgument(f"unexpected blob size: got more than the {self.length} bytes of {self.digest}")
+        try:
+            self._room.take(len(data), 0)
+        except NoRoom as error:
+            self._keep = False
+            raise SystemFailure(str(error)) from error
         view = memoryview(data)
         at = self.size
         while view:
@@ -98,12 +114,14 @@ class PartialBlob:
         self._grown = asyncio.Event()
 
     def close(self) -> None:
-        """Let go of the file; an empty one is removed."""
+        """Let go of the file; an empty one, and one that found the disk full, is removed."""
         if self.fd >= 0:
+            empty = not os.fstat(self.fd).st_size
             os.close(self.fd)
             self.fd = -1
-            if not self.size:
+            if empty or not self._keep:
                 self.remove()
+            self._closed(self)
 
     def remove(self) -> None:
         """Drop the file."""
@@ -112,18 +130,72 @@ class PartialBlob:
 
 
 class PartialBlobs:
-    """The directory of partial blobs."""
+    """The directory of partial blobs. Used from the event loop's thread only."""
 
     def __init__(self, root: Path) -> None:
         """root: the data root. What nobody went on with for a week is dropped. Raises OSError."""
         self._directory = paths.partial_dir(root)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._open: list[PartialBlob] = []
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By digest, for as long as somebody holds or awaits one."""
         for file in self._directory.iterdir():
             if time.time() - file.stat().st_mtime > KEEP_SECONDS:
                 file.unlink()
 
+    def lock(self, digest: str) -> asyncio.Lock:
+        """Held by the one who fetches a blob: whoever wants the same one waits for it. Take several in the order of their digests."""
+        return self._locks.setdefault(digest, asyncio.Lock())
+
     def open(self, digest: str, length: int) -> PartialBlob:
-        """The blob's file, made if missing. Raises InvalidArgument for what is no digest, OSError."""
+        """The blob's file, made if missing; its lock is held. Raises InvalidArgument for no digest, SystemFailure: no room; OSError."""
         if not is_sha256(digest):
             raise InvalidArgument(f"unsupported digest algorithm: {digest}")
-        return PartialBlob(self._directory / digest.removeprefix("sha256:"), Digest(digest), length)
+        blob = PartialBlob(self._path(digest), Digest(digest), length, self._let_go)
+        self._open.append(blob)
+        try:
+            self._make_room()
+        except NoRoom as error:
+            blob.close()
+            raise SystemFailure(f"{digest}: {error}") from error
+        return blob
+
+    def drop_idle(self) -> int:
+        """Remove what nobody fetches now. Returns the bytes that this freed."""
+        return self._drop_idle(0)
+
+    def _path(self, digest: str) -> Path:
+        return self._directory / digest.removeprefix("sha256:")
+
+    def _make_room(self) -> None:
+        """See that all that is open fits on the disk to its end. Raises NoRoom."""
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            wanted = sum(max(0, blob.length - os.fstat(blob.fd).st_size) for blob in self._open)  # size is 0 until a blob is loaded
+            try:
+                Room(fd).take(wanted, 0)
+            except NoRoom:
+                if not self.drop_idle():
+                    raise
+                Room(fd).take(wanted, 0)
+        finally:
+            os.close(fd)
+
+    def _let_go(self, blob: PartialBlob) -> None:
+        self._open.remove(blob)
+        stat = os.statvfs(self._directory)
+        self._drop_idle(stat.f_blocks * stat.f_frsize // KEEP_PART)
+
+    def _drop_idle(self, kept: int) -> int:
+        """Remove the oldest of what nobody fetches, until it has no more than kept bytes. Returns the bytes that this freed."""
+        busy = {self._path(blob.digest) for blob in self._open}
+        idle = sorted(
+            (stat.st_mtime, stat.st_size, file) for file in self._directory.iterdir() if file not in busy for stat in [file.stat()]
+        )
+        total, freed = sum(size for _, size, _ in idle), 0
+        for _, size, file in idle:
+            if total - freed <= kept:
+                break
+            file.unlink()
+            freed += size
+        return freed

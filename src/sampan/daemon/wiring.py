@@ -1,6 +1,7 @@
 """The only place where the engine's objects meet: made by hand, in the order of the layers, closed in reverse."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -20,6 +21,7 @@ from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
 from sampan.daemon.shutdown import Shutdown
 from sampan.digest import ImageId
+from sampan.distribution.proxies import Proxies
 from sampan.engine.attach import AttachService
 from sampan.engine.background import Background
 from sampan.engine.bootstrap import BootstrapService
@@ -37,7 +39,8 @@ from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.networks import DnsDefaults, NetworkService
 from sampan.engine.paths import Paths
-from sampan.engine.pull import PullService, PullSettings
+from sampan.engine.pull import PullService
+from sampan.engine.registries import RegistrySettings
 from sampan.engine.runner import RunHooks, Runner
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
@@ -52,6 +55,7 @@ from sampan.snapshot import probe
 from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.formats import LayerFormat
 from sampan.snapshot.store import LayeredSnapshots
+from sampan.state.blobs import BlobSourceRepository
 from sampan.state.containers import ContainerRepository, MetaRepository
 from sampan.state.database import Database
 from sampan.worker.client import WorkerPool
@@ -168,12 +172,18 @@ def _image_parts(
     store = ImageStore(database)
     images = ImageService(store, snapshots, events, SystemClock(), in_use=users_of)
     stack.push_async_callback(images.settle)
-    pull_settings = PullSettings(
+    registry_settings = RegistrySettings(
         mirrors=config.registry_mirrors,
         insecure_registries=config.insecure_registries,
         max_concurrent_downloads=config.max_concurrent_downloads,
+        max_concurrent_uploads=config.max_concurrent_uploads,
         max_download_attempts=config.max_download_attempts,
+        proxies=Proxies.of(
+            os.environ, {"http-proxy": config.http_proxy, "https-proxy": config.https_proxy, "no-proxy": config.no_proxy, **config.proxies}
+        ),
     )
+    partials, sources = PartialBlobs(paths.data_root), BlobSourceRepository(database)
+    images.spare = partials.drop_idle
     bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
     bootstraps.repair()
     mounts = ImageMounts(images, snapshots, paths.data_root)
@@ -182,7 +192,7 @@ def _image_parts(
         snapshots=snapshots,
         images=images,
         archives=ImageArchives(images, store, snapshots, workers, paths.data_root / "tmp"),
-        pulls=PullService(images, store, snapshots, PartialBlobs(paths.data_root), pull_settings, unpackers=workers.parallel),
+        pulls=PullService(images, store, snapshots, partials, sources, SystemClock(), registry_settings, unpackers=workers.parallel),
         bootstraps=bootstraps,
         mounts=mounts,
     )

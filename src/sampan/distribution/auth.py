@@ -7,8 +7,9 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
+from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.transport import Transport
-from sampan.errors import SystemFailure
+from sampan.errors import InvalidArgument, SystemFailure
 from sampan.spec.docker_api.auth import AuthConfig
 
 CLIENT_ID = "docker"
@@ -16,6 +17,10 @@ TOKEN_SECONDS = 60
 """How long a token lives whose server does not say (token.md, expires_in)."""
 MARGIN_SECONDS = 10
 DOCUMENT_MAX = 1 << 20
+
+
+class WrongCredentials(SystemFailure):
+    """The token server does not know us. No 401 of ours, at which the docker client would ask for a login of docker.io."""
 
 
 class Challenge(NamedTuple):
@@ -64,19 +69,28 @@ def _quoted(text: str) -> tuple[str, str]:
 
 
 class Authorizer:
-    """Gives requests their Authorization header, and learns from refusals what a registry wants."""
+    """Gives requests to an endpoint their Authorization header, and learns from refusals what the registry wants."""
 
-    def __init__(self, transport: Transport, credentials: AuthConfig, *, insecure: bool) -> None:
+    def __init__(self, transport: Transport, credentials: AuthConfig, endpoint: Endpoint, *, offline: bool = False) -> None:
+        """offline: ask for a token that lasts (login)."""
         self._transport = transport
         self._credentials = credentials
-        self._insecure = insecure
+        self._endpoint = endpoint
         self._challenge: Challenge | None = None
         self._tokens: dict[str, tuple[str, float]] = {}
         """Scope → token, and until when it is good (monotonic)."""
+        self._offline = offline
+        self.refresh_token = ""
+        """What the token server gave for later, if it was asked for it."""
 
     async def headers(self, scope: str) -> dict[str, str]:
-        """For a request that needs scope (`repository:library/busybox:pull`). Raises SystemFailure: the token server refuses."""
+        """For a request that needs scope: `repository:library/busybox:pull`, several with blanks between them.
+
+        Raises SystemFailure: the token server refuses; InvalidArgument: the user's own token is none.
+        """
         if self._credentials.registrytoken:
+            if not _is_token(self._credentials.registrytoken):
+                raise InvalidArgument("the registry token has characters that no token can have")
             return {"Authorization": f"Bearer {self._credentials.registrytoken}"}
         if self._challenge is None:
             return {}
@@ -101,29 +115,43 @@ class Authorizer:
         pair = f"{self._credentials.username}:{self._credentials.password}"
         return "Basic " + base64.b64encode(pair.encode()).decode()
 
+    def _check_realm(self, realm: str) -> None:
+        """Refuse a token server that cannot be asked, or to whom the password would go in the clear. Raises SystemFailure."""
+        try:
+            scheme, host = urlsplit(realm)[:2]
+        except ValueError:
+            scheme = host = ""
+        if scheme not in ("http", "https") or not host:
+            raise SystemFailure(f"the registry names no usable token server: realm {realm!r}")
+        if scheme == "http" and self._endpoint.url.startswith("https:") and not self._endpoint.insecure:
+            raise SystemFailure(
+                f"the registry {self._endpoint.url} names a token server without TLS ({realm}): credentials are not sent there "
+                "unless the registry is one of insecure-registries"
+            )
+
     async def _fetch_token(self, challenge: Challenge, scope: str) -> str:
         realm, service = challenge.parameters.get("realm", ""), challenge.parameters.get("service", "")
-        if urlsplit(realm).scheme not in ("http", "https"):
-            raise SystemFailure(f"the registry names no usable token server: realm {realm!r}")
-        fields = {"service": service, "scope": scope}
+        self._check_realm(realm)
+        insecure = self._endpoint.insecure
         if self._credentials.identitytoken:
-            form = {"grant_type": "refresh_token", "client_id": CLIENT_ID, "refresh_token": self._credentials.identitytoken, **fields}
-            request = self._transport.request(
-                "POST", realm, data=urlencode(form).encode(), headers={"Content-Type": "application/x-www-form-urlencoded"},
-                insecure=self._insecure,
-            )  # fmt: skip
+            form = {"grant_type": "refresh_token", "client_id": CLIENT_ID, "refresh_token": self._credentials.identitytoken}
+            data = urlencode({**form, "service": service, "scope": scope}).encode()
+            kind = {"Content-Type": "application/x-www-form-urlencoded"}
+            request = self._transport.request("POST", realm, data=data, headers=kind, insecure=insecure)
         else:
+            fields = [("service", service), *(("scope", item) for item in scope.split())]
+            if self._offline:
+                fields += [("offline_token", "true"), ("client_id", CLIENT_ID)]
             if self._credentials.username:
-                fields = {"account": self._credentials.username, **fields}
+                fields.insert(0, ("account", self._credentials.username))
             headers = {"Authorization": self._basic()} if self._credentials.username else {}
             url = realm + ("&" if "?" in realm else "?") + urlencode(fields)
-            request = self._transport.request("GET", url, headers=headers, insecure=self._insecure)
+            request = self._transport.request("GET", url, headers=headers, insecure=insecure)
         async with request as answer:
             body = await answer.read(DOCUMENT_MAX)
             if answer.status == 401:
-                # no 401 of ours: the docker client would ask for a login of docker.io
                 wrong = "incorrect username or password" if self._credentials.username else "authentication required"
-                raise SystemFailure(f'Get "{answer.url}": unauthorized: {wrong}')
+                raise WrongCredentials(f'Get "{answer.url}": unauthorized: {wrong}')
             if answer.status != 200:
                 raise SystemFailure(f'Get "{answer.url}": unexpected status from token server: {answer.status}')
         try:
@@ -133,5 +161,13 @@ class Authorizer:
         text = token.token or token.access_token
         if not text:
             raise SystemFailure("authorization server did not include a token in the response")
+        if not _is_token(text):
+            raise SystemFailure("the token server's token has characters that no token can have")
+        self.refresh_token = token.refresh_token
         self._tokens[scope] = (text, time.monotonic() + max(token.expires_in, TOKEN_SECONDS) - MARGIN_SECONDS)
         return text
+
+
+def _is_token(text: str) -> bool:
+    """Whether text can stand in a header (RFC 6750 §2.1, generously)."""
+    return text.isascii() and text.isprintable() and " " not in text

@@ -1,6 +1,6 @@
 """One repository at one endpoint, as the OCI distribution spec has it: manifests and blobs. Errors are docker's."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -11,15 +11,16 @@ from sampan.content.store import verify
 from sampan.digest import Digest, is_sha256, sha256_of
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.transport import Answer, Transport
+from sampan.distribution.transport import READ_SECONDS, Answer, Body, Transport, Unreachable
 from sampan.errors import InvalidArgument, SystemFailure
+from sampan.reference import is_tag
 from sampan.spec import oci_layout
 
 MANIFEST_TYPES = (oci_layout.DOCKER_MANIFEST, oci_layout.DOCKER_INDEX, oci_layout.MANIFEST, oci_layout.INDEX)
 SCHEMA1_TYPES = ("application/vnd.docker.distribution.manifest.v1+json", "application/vnd.docker.distribution.manifest.v1+prettyjws")
 MANIFEST_MAX = 4 << 20
 ERROR_MAX = 64 * 1024
-PAGES_MAX = 1000
+TAGS_MAX = 100_000
 _ATTEMPTS = 3
 """Unknown yet what is wanted; with a token that has just run out; with a fresh one."""
 
@@ -55,30 +56,32 @@ class Refused(SystemFailure):
 
 
 class Repository:
-    """Reads a repository. Used within the life of its transport."""
+    """Reads a repository; upload.py writes to it. Used within the life of its transport."""
 
-    def __init__(self, transport: Transport, endpoint: Endpoint, path: str, authorizer: Authorizer) -> None:
-        """path: `library/busybox`."""
+    def __init__(self, transport: Transport, endpoint: Endpoint, path: str, authorizer: Authorizer, *, actions: str = "pull") -> None:
+        """path: `library/busybox`. actions: what we want to do there, `pull` or `pull,push`."""
         self._transport = transport
         self.endpoint = endpoint
         self.path = path
         self._authorizer = authorizer
-        self._scope = f"repository:{path}:pull"
+        self.scope = f"repository:{path}:{actions}"
 
     async def ping(self) -> None:
         """Ask whether a registry answers here. Raises Unreachable, SystemFailure."""
-        async with self._request("GET", "/v2/") as answer:
+        async with self.request("GET", "/v2/") as answer:
             if answer.status not in (200, 401):
                 raise SystemFailure(f'Get "{answer.url}": unexpected status {answer.status}: no registry answers there')
 
     async def manifest(self, reference: str) -> Manifest:
         """By tag or digest; a digest is verified. Raises Refused, Unreachable, InvalidArgument."""
+        if ":" in reference:
+            _check_digest(reference)
         headers = {"Accept": ", ".join(MANIFEST_TYPES)}
-        async with self._request("GET", f"/v2/{self.path}/manifests/{reference}", headers) as answer:
-            body = await self._body(answer)
+        async with self.request("GET", f"/v2/{self.path}/manifests/{reference}", headers) as answer:
+            body = await self.body(answer)
             media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         digest = Digest(sha256_of(body))
-        if is_sha256(reference) and digest != reference:
+        if ":" in reference and digest != reference:
             raise InvalidArgument(f"manifest verification failed for digest {reference}")
         if media_type in SCHEMA1_TYPES:
             raise InvalidArgument(
@@ -98,54 +101,84 @@ class Repository:
 
     @asynccontextmanager
     async def blob(self, digest: str, offset: int) -> AsyncIterator[Answer]:
-        """A blob from an offset on: status 206, or 200 and the whole of it. Raises Refused, Unreachable."""
+        """A blob from an offset on: status 206, or 200 and the whole of it. Raises Refused, Unreachable, InvalidArgument."""
+        _check_digest(digest)
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        async with self._request("GET", f"/v2/{self.path}/blobs/{digest}", headers) as answer:
+        async with self.request("GET", f"/v2/{self.path}/blobs/{digest}", headers) as answer:
             if answer.status not in (200, 206):
-                await self._body(answer)
+                await self.body(answer)
             yield answer
 
     @asynccontextmanager
-    async def _request(self, method: str, path: str, headers: dict[str, str] | None = None) -> AsyncIterator[Answer]:
-        """Send, with what the registry wants to see once it has refused us."""
-        url = self.endpoint.url + path
+    async def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        data: Body | None = None,
+        scope: str = "",
+        patience: float = READ_SECONDS,
+    ) -> AsyncIterator[Answer]:
+        """Send, with what the registry wants to see once it has refused us. Any status may come; who we are only this endpoint learns.
+
+        path: below the endpoint, or a whole URL (the Location of an upload). scope: instead of this repository's own.
+        """
+        scope = scope or self.scope
+        url = urljoin(self.endpoint.url + "/", path)
+        ours = url.startswith(self.endpoint.url + "/")
         for attempt in range(_ATTEMPTS):
-            merged = {**(headers or {}), **await self._authorizer.headers(self._scope)}
-            async with self._transport.request(method, url, headers=merged, insecure=self.endpoint.insecure) as answer:
-                refused = answer.status == 401 and attempt < _ATTEMPTS - 1
-                if not refused or not self._authorizer.learn(answer.headers.get("WWW-Authenticate", ""), self._scope):
+            merged = {**(headers or {}), **(await self._authorizer.headers(scope) if ours else {})}
+            request = self._transport.request(
+                method, url, headers=merged, data=data, insecure=self.endpoint.insecure, patience=patience
+            )  # fmt: skip
+            async with request as answer:
+                refused = ours and answer.status == 401 and attempt < _ATTEMPTS - 1
+                if not refused or not self._authorizer.learn(answer.headers.get("WWW-Authenticate", ""), scope):
                     yield answer
                     return
 
-    async def _body(self, answer: Answer) -> bytes:
-        """The body of a success. Raises Refused in the registry's words."""
-        if answer.status == 200:
+    async def body(self, answer: Answer, *good: int) -> bytes:
+        """The body of a success: status 200, or one of good. Raises Refused in the registry's words."""
+        if answer.status in (good or (200,)):
             return await answer.read(MANIFEST_MAX)
         code, message = "", ""
-        body = await answer.read(ERROR_MAX)
         try:
+            body = await answer.read(ERROR_MAX)
             for item in msgspec.json.decode(body, type=_Errors).errors[:1]:
                 code, message = item.code.lower().replace("_", " "), item.message
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, Unreachable):
             pass
         asked = answer.headers.get("Retry-After", "")
         raise Refused(answer.status, code or f"unexpected status {answer.status}", message, int(asked[:6]) if asked.isdecimal() else 0)
 
     async def tags(self) -> list[str]:
-        """All tags, following the pages. Raises as manifest does."""
-        found: list[str] = []
+        """All tags, following the pages. Raises as manifest does; InvalidArgument: there are too many."""
+        found: dict[str, None] = {}
         path = f"/v2/{self.path}/tags/list"
-        for _ in range(PAGES_MAX):
-            async with self._request("GET", path) as answer:
-                body = await self._body(answer)
+        while True:
+            async with self.request("GET", path) as answer:
+                body = await self.body(answer)
                 link = answer.headers.get("Link", "")
             try:
-                found += msgspec.json.decode(body, type=_Tags).tags or []
+                page = msgspec.json.decode(body, type=_Tags).tags or []
             except msgspec.DecodeError as error:
                 raise SystemFailure(f"the registry's list of tags cannot be read: {error}") from error
+            before = len(found)
+            found.update(dict.fromkeys(tag for tag in page if is_tag(tag)))
+            if len(found) > TAGS_MAX:
+                raise InvalidArgument(f"the repository {self.path} has more than {TAGS_MAX} tags: pull those that you want by name")
             target, _, relation = link.partition(">")
-            if not target.startswith("<") or "next" not in relation:
-                break
-            following = urlsplit(urljoin(self.endpoint.url + path, target[1:]))
+            if not target.startswith("<") or "next" not in relation or len(found) == before:
+                return list(found)
+            try:
+                following = urlsplit(urljoin(self.endpoint.url + path, target[1:]))
+            except ValueError as error:
+                raise SystemFailure(f"the registry's list of tags goes on at {target[1:]!r}: {error}") from error
             path = f"{following.path}?{following.query}"
-        return found
+
+
+def _check_digest(digest: str) -> None:
+    """Raises InvalidArgument for what nothing can be verified against."""
+    if not is_sha256(digest):
+        raise InvalidArgument(f"unsupported digest algorithm: {digest}")

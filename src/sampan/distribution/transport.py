@@ -3,15 +3,17 @@
 aiohttp is imported at the first use: a daemon that never pulls does not pay for it.
 """
 
+import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
+from sampan.distribution.proxies import Proxies
 from sampan.errors import SystemFailure
 
 if TYPE_CHECKING:
@@ -19,10 +21,16 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
-"""Silence of a registry in the middle of an answer."""
+"""Silence of a registry in the middle of an answer, and how long it may take none of what we send."""
+COMMIT_SECONDS = 300.0
+"""How long a registry may think about what it was sent: some copy a whole blob to another place then."""
 CHUNK = 256 * 1024
 CERTS_DIRS = (Path("/etc/sampan/certs.d"), Path("/etc/docker/certs.d"))
 """HOST[:PORT]/{*.crt, NAME.cert + NAME.key}, as docker has them (docs/reference/commandline/dockerd, certificates)."""
+
+
+Body = bytes | Callable[[], AsyncIterator[bytes]]
+"""What is sent: bytes, or a function that gives it anew for each try."""
 
 
 class Unreachable(SystemFailure):
@@ -62,13 +70,14 @@ class Answer:
 class Transport:
     """A pool of connections. Use as a context manager."""
 
-    def __init__(self, session: "aiohttp.ClientSession") -> None:
+    def __init__(self, session: "aiohttp.ClientSession", proxies: Proxies) -> None:
         self._session = session
+        self._proxies = proxies
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
 
     @classmethod
-    def make(cls, user_agent: str) -> Self:
-        """With an empty pool; proxies are taken from the environment, as docker does."""
+    def make(cls, user_agent: str, proxies: Proxies) -> Self:
+        """With an empty pool."""
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
@@ -76,10 +85,9 @@ class Transport:
             connector=aiohttp.TCPConnector(limit=0),
             timeout=timeout,
             auto_decompress=False,
-            trust_env=True,
             headers={"User-Agent": user_agent},
         )
-        return cls(session)
+        return cls(session, proxies)
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,19 +97,42 @@ class Transport:
 
     @asynccontextmanager
     async def request(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, data: bytes | None = None, insecure: bool = False
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: Body | None = None,
+        insecure: bool = False,
+        patience: float = READ_SECONDS,
     ) -> AsyncIterator[Answer]:
         """Send a request. Redirects are followed; credentials do not go to another host. insecure: any certificate will do.
 
-        Raises Unreachable in Go's words: `Get "https://host/v2/": dial tcp 127.0.0.1:1: connect: connection refused`.
+        patience: seconds until the answer's head, counted anew with each piece of data that is taken.
+        Raises Unreachable in Go's words: `Get "https://host/v2/": dial tcp 127.0.0.1:1: connect: connection refused`; SystemFailure for
+        a URL or a header that cannot be (they may come from a registry).
         """
         import aiohttp
 
-        context = self._context(urlsplit(url).netloc, insecure=insecure) if url.startswith("https:") else False
         try:
-            response = await self._session.request(method, url, headers=headers, data=data, ssl=context)
+            context = self._context(urlsplit(url).netloc, insecure=insecure) if url.startswith("https:") else False
+            async with asyncio.timeout(None) as limit:
+                loop = asyncio.get_running_loop()
+
+                def go_on() -> None:
+                    limit.reschedule(loop.time() + patience)
+
+                go_on()
+                response = await self._session.request(
+                    method, url, headers=headers, data=_watched(data, go_on), ssl=context, proxy=self._proxies.proxy_for(url),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=max(patience, READ_SECONDS)),
+                )  # fmt: skip
+        except aiohttp.InvalidURL as error:
+            raise SystemFailure(f'{method.title()} "{url}": invalid URL') from error
         except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as error:
             raise Unreachable(f'{method.title()} "{url}": {_reason(error, url)}') from error
+        except ValueError as error:
+            raise SystemFailure(f'{method.title()} "{url}": {error}') from error
         async with response:
             yield Answer(response, method)
 
@@ -110,6 +141,21 @@ class Transport:
         if key not in self._contexts:
             self._contexts[key] = tls_context(host, insecure=insecure)
         return self._contexts[key]
+
+
+def _watched(data: Body | None, go_on: Callable[[], None]) -> bytes | AsyncIterator[bytes] | None:
+    """What is to be sent, and a call for each piece that has been taken."""
+    if data is None or isinstance(data, bytes):
+        return data
+    source = data()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        async for piece in source:
+            go_on()
+            yield piece
+        go_on()
+
+    return pieces()
 
 
 def tls_context(host: str, *, insecure: bool) -> ssl.SSLContext:
@@ -122,11 +168,18 @@ def tls_context(host: str, *, insecure: bool) -> ssl.SSLContext:
         if not directory.is_dir():
             continue
         for file in sorted(directory.iterdir()):
+            key = file.with_suffix(".key")
+            if file.suffix == ".cert" and not key.exists():
+                raise SystemFailure(
+                    f"missing key {key.name} for client certificate {file.name}. CA certificates must use the extension .crt"
+                )
+            if file.suffix == ".key" and not file.with_suffix(".cert").exists():
+                raise SystemFailure(f"missing client certificate {file.with_suffix('.cert').name} for key {file.name}")
             try:
                 if file.suffix == ".crt":
                     context.load_verify_locations(file)
                 elif file.suffix == ".cert":
-                    context.load_cert_chain(file, file.with_suffix(".key"))
+                    context.load_cert_chain(file, key)
             except (ssl.SSLError, OSError) as error:
                 raise SystemFailure(f"{file}: {getattr(error, 'reason', None) or error}") from error
     return context
@@ -145,6 +198,11 @@ def _reason(error: BaseException, url: str) -> str:
         if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text.lower():
             return "http: server gave HTTP response to HTTPS client"
         return f"remote error: tls: {text}"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        words = os.strerror(error.os_error.errno).lower() if error.os_error.errno else str(error.os_error)
+        return f"proxyconnect tcp: dial tcp {error.host}:{error.port}: connect: {words}"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return error.message or f"the proxy answers {error.status}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"dial tcp: lookup {address.hostname}: no such host"
     if isinstance(error, aiohttp.ClientConnectorError):

@@ -7,23 +7,24 @@ Nothing is visible before every digest and diffID is right; then layers, image a
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
-from typing import Any, NamedTuple, TypeVar
-from weakref import WeakValueDictionary
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from sampan.clock import Clock
 from sampan.content.partial import PartialBlob, PartialBlobs
-from sampan.digest import ChainId
-from sampan.distribution.auth import Authorizer
-from sampan.distribution.endpoints import Endpoint, endpoints_of
+from sampan.digest import ChainId, DiffId, is_sha256
 from sampan.distribution.fetch import fetch
 from sampan.distribution.registry import Manifest, Refused, Repository
-from sampan.distribution.transport import Transport, Unreachable
+from sampan.distribution.transport import Transport
+from sampan.engine import registries
 from sampan.engine.images import ImageService
+from sampan.engine.lines import Lines
 from sampan.engine.pipes import give_from, wide_pipe
 from sampan.engine.progress import Progress, layer_line
+from sampan.engine.registries import RegistrySettings
 from sampan.errors import InvalidArgument, NotFound, SystemFailure
 from sampan.image import archives, platforms
 from sampan.image.store import Image, ImageStore, image_of
@@ -32,24 +33,16 @@ from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec import oci_layout
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.oci_layout import Descriptor, Platform
-from sampan.version import ENGINE_VERSION
+from sampan.state.blobs import BlobSource, BlobSourceRepository, ManifestRow
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 CONFIG_MAX = 8 << 20
 INDEX_DEPTH_MAX = 4
 LAYERS_MAX = 1000
 TICK_SECONDS = 0.1
 """Between two lines about the same layer."""
-
-
-class PullSettings(msgspec.Struct, frozen=True):
-    """What daemon.json says about registries."""
-
-    mirrors: tuple[str, ...] = ()
-    insecure_registries: tuple[str, ...] = ()
-    max_concurrent_downloads: int = 3
-    max_download_attempts: int = 5
 
 
 class _Source(NamedTuple):
@@ -62,21 +55,22 @@ class _Source(NamedTuple):
 class _LayerPull:
     """One layer on its way: what it is, and what there is to say about it."""
 
-    def __init__(self, index: int, descriptor: Descriptor, lines: "asyncio.Queue[Progress]") -> None:
+    def __init__(self, index: int, descriptor: Descriptor, lines: Lines) -> None:
         self.index, self.descriptor = index, descriptor
         self.key = "pull-" + os.urandom(8).hex()
         self._lines = lines
         self._last = 0.0
 
     def say(self, status: str, current: int | None = None) -> None:
-        """A line of docker's progress; those with a number are sent ten times a second at the most."""
+        """A line of docker's progress; those with a number are sent ten times a second at the most, and may be left out."""
         if current is not None:
             now = time.monotonic()
             if now - self._last < TICK_SECONDS:
                 return
             self._last = now
         name = self.descriptor.digest.partition(":")[2][:12]
-        self._lines.put_nowait(layer_line(status, name, current, self.descriptor.size))
+        once = current is None and not status.startswith("Retrying")
+        self._lines.say(layer_line(status, name, current, self.descriptor.size), once=once)
 
 
 class PullService:
@@ -88,7 +82,9 @@ class PullService:
         store: ImageStore,
         snapshots: Snapshots,
         partials: PartialBlobs,
-        settings: PullSettings,
+        sources: BlobSourceRepository,
+        clock: Clock,
+        settings: RegistrySettings,
         *,
         unpackers: int,
     ) -> None:
@@ -97,112 +93,120 @@ class PullService:
         self._store = store
         self._snapshots = snapshots
         self._partials = partials
+        self._sources = sources
+        self._clock = clock
         self._settings = settings
-        self._slots = asyncio.Semaphore(settings.max_concurrent_downloads)
+        self._slots = registries.slots(settings.max_concurrent_downloads)
         self._early = asyncio.Semaphore(max(1, unpackers - 1))
         """A layer that is unpacked while it arrives holds a worker for as long as the network pleases: one worker stays free."""
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """By blob digest, for as long as somebody holds or awaits one: two pulls of the same layer fetch it once."""
 
     async def pull(self, reference: Reference, *, platform: str, credentials: AuthConfig) -> AsyncIterator[Progress]:
         """Pull an image by tag or digest, or every tag of a repository when it has neither. Yields docker's progress.
 
+        It goes on however slowly the lines are read, since others may wait for its layers; closing the iterator ends it.
         platform: `os[/arch[/variant]]` or empty. Raises NotFound, InvalidArgument, SystemFailure in docker's words.
         """
         wanted = platforms.wanted(platform) if platform else None
-        async with Transport.make(f"docker/{ENGINE_VERSION} sampan") as transport:
+        lines = Lines()
+        async for line in lines.of(self._pull(reference, wanted, credentials, lines)):
+            yield line
+
+    async def _pull(self, reference: Reference, wanted: Platform | None, credentials: AuthConfig, lines: Lines) -> None:
+        async with registries.transport(self._settings) as transport:
             if reference.tag is None and reference.digest is None:
                 names = [reference._replace(tag=tag) for tag in await self._tags(transport, reference, credentials)]
             else:
                 names = [reference]
             for name in names:
-                async for line in self._pull_one(transport, name, wanted, credentials):
-                    yield line
+                await self._pull_one(transport, name, wanted, credentials, lines)
+                await lines.drained()
 
     # where from
 
-    def _repositories(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> Iterator[Repository]:
-        listed = self._settings.insecure_registries
-        for endpoint in endpoints_of(reference.domain, self._settings.mirrors, listed):
-            yield Repository(transport, endpoint, reference.path, self._authorizer(transport, endpoint, credentials))
-
-    @staticmethod
-    def _authorizer(transport: Transport, endpoint: Endpoint, credentials: AuthConfig) -> Authorizer:
-        # a mirror is not the registry the user logged in to
-        return Authorizer(transport, AuthConfig() if endpoint.mirror else credentials, insecure=endpoint.insecure)
-
     async def _tags(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> list[str]:
-        failure: Exception = SystemFailure("no registry to ask")
-        for repository in self._repositories(transport, reference, credentials):
-            try:
-                await repository.ping()
-                return await repository.tags()
-            except Unreachable as error:
-                failure = error
-            except Refused as error:
-                raise _translated(error, reference) from error
-        raise failure
+        return await self._first(transport, reference, credentials, lambda repository: repository.tags(), lambda _, found: found)
 
     async def _find(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> _Source:
-        """The manifest, from the first endpoint that has it. Raises what the last one, or the registry itself, says."""
+        name = reference.digest or reference.tag or ""
+        return await self._first(transport, reference, credentials, lambda repository: repository.manifest(name), _Source)
+
+    async def _first(
+        self,
+        transport: Transport,
+        reference: Reference,
+        credentials: AuthConfig,
+        ask: Callable[[Repository], Awaitable[T]],
+        made: Callable[[Sequence[Repository], T], R],
+    ) -> R:
+        """What the first endpoint says that has it, made of it and those behind it. Raises what the last, or the registry itself, says."""
         tried: list[str] = []
         failure: Exception | None = None
-        repositories = list(self._repositories(transport, reference, credentials))
-        for at, repository in enumerate(repositories):
+        found = registries.repositories(self._settings, transport, reference, credentials)
+        for at, repository in enumerate(found):
             try:
                 await repository.ping()
-                manifest = await repository.manifest(reference.digest or reference.tag or "")
-                return _Source(repositories[at:], manifest)
+                return made(found[at:], await ask(repository))
             except Refused as error:
-                failure = _translated(error, reference)
+                failure = registries.translated(error, reference)
                 if not repository.endpoint.mirror:
                     raise failure from error
-            except (Unreachable, SystemFailure) as error:
+            except (SystemFailure, InvalidArgument) as error:
+                if isinstance(error, InvalidArgument) and not repository.endpoint.mirror:
+                    raise
                 failure = error
             tried.append(f"{repository.endpoint.url}: {failure}")
         assert failure is not None
-        if len(tried) > 1 and repositories[0].endpoint.mirror:
+        if len(tried) > 1 and found[0].endpoint.mirror:
             raise SystemFailure("no mirror and no registry gave the image:\n  " + "\n  ".join(tried)) from failure
         raise failure
 
-    async def _image_manifest(self, source: _Source, wanted: Platform | None) -> oci_layout.Manifest:
+    async def _image_manifest(self, source: _Source, wanted: Platform | None) -> Manifest:
         """The image's own manifest: of an index, the one for the platform. Raises NotFound, InvalidArgument."""
         found, platform = source.manifest, wanted or archives.own_platform()
         for _ in range(INDEX_DEPTH_MAX):
             if found.media_type not in (oci_layout.INDEX, oci_layout.DOCKER_INDEX):
-                return _decoded(found.body, oci_layout.Manifest)
+                return found
             chosen = archives.for_platform(_decoded(found.body, oci_layout.Index), platform)
             if chosen is None:
                 raise NotFound(f"no matching manifest for {archives.platform_text(platform)} in the manifest list entries")
+            if not is_sha256(chosen.digest):
+                raise InvalidArgument(f"unsupported digest algorithm: {chosen.digest}")
             found = await source.repositories[0].manifest(chosen.digest)
         raise InvalidArgument(f"indexes within indexes, more than {INDEX_DEPTH_MAX} deep")
 
     # one image
 
     async def _pull_one(
-        self, transport: Transport, reference: Reference, wanted: Platform | None, credentials: AuthConfig
-    ) -> AsyncIterator[Progress]:
+        self, transport: Transport, reference: Reference, wanted: Platform | None, credentials: AuthConfig, lines: Lines
+    ) -> None:
         source = await self._find(transport, reference, credentials)
-        manifest = await self._image_manifest(source, wanted)
+        own = await self._image_manifest(source, wanted)
+        manifest = _decoded(own.body, oci_layout.Manifest)
         document = await source.repositories[0].document(manifest.config, CONFIG_MAX)
         image = _checked(document, manifest, reference, wanted)
-        yield {"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag}
+        lines.say({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
         former = self._store.named(reference._replace(tag=None) if reference.digest else reference)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._images.pinned(image.chain))
             for digest in sorted({layer.digest for layer in manifest.layers}):  # one order for all: two pulls never wait for each other
-                await stack.enter_async_context(self._locks.setdefault(digest, asyncio.Lock()))
-            async for line in self._layers(source, manifest, image, reference, stack):
-                yield line
-        yield {"status": f"Digest: {source.manifest.digest}"}
+                await stack.enter_async_context(self._partials.lock(digest))
+            await self._layers(source, manifest, image, reference, stack, lines)
+        self._remember(image, own, manifest, reference)
+        lines.say({"status": f"Digest: {source.manifest.digest}"})
         fresh = "Image is up to date" if former is not None and former.id == image.id else "Downloaded newer image"
-        yield {"status": f"Status: {fresh} for {reference.familiar}"}
+        lines.say({"status": f"Status: {fresh} for {reference.familiar}"})
+
+    def _remember(self, image: Image, own: Manifest, manifest: oci_layout.Manifest, reference: Reference) -> None:
+        """Note by which manifest and blobs the image came: pushed again it keeps its digests."""
+        pairs = zip(image.config.rootfs.diff_ids or (), manifest.layers, strict=True)
+        sources = [BlobSource(DiffId(diff_id), blob.digest, blob.media_type, blob.size, reference.name) for diff_id, blob in pairs]
+        self._sources.add(sources, self._clock.now_ns())
+        self._sources.keep_manifest(image.id, ManifestRow(own.media_type, own.body))
 
     async def _layers(
-        self, source: _Source, manifest: oci_layout.Manifest, image: Image, reference: Reference, stack: AsyncExitStack
-    ) -> AsyncIterator[Progress]:
+        self, source: _Source, manifest: oci_layout.Manifest, image: Image, reference: Reference, stack: AsyncExitStack, lines: Lines
+    ) -> None:
         """Fetch and unpack what is missing, then add the image. What fails leaves the partial blobs, and nothing else."""
-        lines: asyncio.Queue[Progress] = asyncio.Queue()
         work: list[_LayerPull] = []
         for index, descriptor in enumerate(manifest.layers):
             layer = _LayerPull(index, descriptor, lines)
@@ -216,24 +220,19 @@ class PullService:
             if layer.descriptor.digest not in blobs:
                 blobs[layer.descriptor.digest] = blob = self._partials.open(layer.descriptor.digest, layer.descriptor.size)
                 stack.callback(blob.close)
-        task = asyncio.ensure_future(self._unpack_all(source, work, blobs, image))
         try:
-            async for line in _until(task, lines):
-                yield line
-            keys = await task
+            keys = await self._unpack_all(source, work, blobs, image)
             names = (reference._replace(tag=None, digest=source.manifest.digest), *((reference,) if not reference.digest else ()))
             self._images.add(image.document, keys, names=names)
             self._images.announce_pull(image, reference)
         except BaseException:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             for layer in work:
                 self._snapshots.remove(layer.key)
-            self._images.clean_up()
             raise
+        finally:
+            self._images.clean_up()
         for blob in blobs.values():
             blob.remove()
-        self._images.clean_up()
 
     async def _unpack_all(
         self, source: _Source, work: Sequence[_LayerPull], blobs: Mapping[str, PartialBlob], image: Image
@@ -300,21 +299,6 @@ class PullService:
         return unpacked
 
 
-async def _until(task: "asyncio.Future[dict[ChainId, str]]", lines: "asyncio.Queue[Progress]") -> AsyncIterator[Progress]:
-    """The lines as they come, to the end of the task."""
-    while not task.done() or not lines.empty():
-        getting = asyncio.ensure_future(lines.get())
-        try:
-            waited: tuple[asyncio.Future[Any], ...] = (task, getting)
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if getting.done():
-                yield getting.result()
-        finally:
-            getting.cancel()
-            with suppress(asyncio.CancelledError):
-                await getting
-
-
 def _decoded(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
@@ -339,16 +323,3 @@ def _checked(document: bytes, manifest: oci_layout.Manifest, reference: Referenc
             f"the specified platform ({archives.platform_text(wanted)})"
         )
     return image
-
-
-def _translated(error: Refused, reference: Reference) -> NotFound | SystemFailure:
-    """The registry's refusal as dockerd words it (moby distribution/errors.go)."""
-    match error.code:
-        case "denied":
-            name = reference.familiar_name
-            return NotFound(f"pull access denied for {name}, repository does not exist or may require 'docker login': {error.message}")
-        case "manifest unknown":
-            return NotFound(f"manifest for {reference.familiar} not found: {error.message}")
-        case "name unknown":
-            return NotFound(f"repository {reference.familiar_name} not found: {error.message}")
-    return error

@@ -1,0 +1,68 @@
+"""Through which proxy a URL is reached: HTTP_PROXY, HTTPS_PROXY, NO_PROXY with Go's meaning (golang.org/x/net/http/httpproxy). Pure."""
+
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+
+
+class Proxies(msgspec.Struct, frozen=True):
+    """URLs of proxies; empty: none."""
+
+    http: str = ""
+    https: str = ""
+    no_proxy: str = ""
+    """Hosts reached directly, with commas between them: `host`, `host:port`, `.domain`, `*.domain`, an address, a CIDR, `*`."""
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], given: Mapping[str, object]) -> "Proxies":
+        """daemon.json's `proxies` over the environment's variables (either case)."""
+
+        def chosen(key: str) -> str:
+            name = key.replace("-", "_")
+            return str(given.get(key) or environment.get(name.upper()) or environment.get(name) or "")
+
+        return cls(chosen("http-proxy"), chosen("https-proxy"), chosen("no-proxy"))
+
+    def proxy_for(self, url: str) -> str | None:
+        """The proxy's URL, or None: go there directly. Loopback never goes through a proxy."""
+        parts = urlsplit(url)
+        proxy = self.https if parts.scheme == "https" else self.http
+        if not proxy or self._direct(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)):
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
+
+    def _direct(self, host: str, port: int) -> bool:
+        host = host.rstrip(".").lower()
+        address = _address(host)
+        if host == "localhost" or (address is not None and address.is_loopback):
+            return True
+        return any(_matches(item.strip().lower(), host, address, port) for item in self.no_proxy.split(",") if item.strip())
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return None
+
+
+def _matches(item: str, host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None, port: int) -> bool:
+    """Whether one entry of NO_PROXY means a host."""
+    if item == "*":
+        return True
+    if "/" in item:
+        try:
+            return address is not None and address in ipaddress.ip_network(item, strict=False)
+        except ValueError:
+            return False
+    name, colon, number = item.rpartition(":")
+    if colon and number.isdecimal() and _address(item) is None:
+        if int(number[:6]) != port:
+            return False
+        item = name
+    if address is not None:
+        return _address(item) == address
+    item = item.removeprefix("*")
+    return host.endswith(item) if item.startswith(".") else host == item or host.endswith("." + item)

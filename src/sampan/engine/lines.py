@@ -1,0 +1,48 @@
+"""Progress from a task to whoever reads it. The task never waits for its reader, and what the reader does not take stays bounded."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from sampan.engine.progress import Progress
+
+WAITING_MAX = 256
+"""Lines that may wait before those that can be missed are left out."""
+
+
+class Lines:
+    """What a task says. One reader."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Progress] = deque()
+        self._changed = asyncio.Event()
+
+    def say(self, line: Progress, *, once: bool = True) -> None:
+        """A line; once: it is not to be left out (there are few of these: so many for each layer)."""
+        if once or len(self._waiting) < WAITING_MAX:
+            self._waiting.append(line)
+            self._changed.set()
+
+    async def drained(self) -> None:
+        """Wait until the reader has taken all: between two images, so that a list of tags is not an endless list of lines."""
+        while self._waiting:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def of(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[Progress]:
+        """Run work in a task of its own, and give out what it says. A reader that leaves ends it. Raises what work raises."""
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda _: self._changed.set())
+        try:
+            while not task.done() or self._waiting:
+                if self._waiting:
+                    yield self._waiting.popleft()
+                    self._changed.set()
+                else:
+                    self._changed.clear()
+                    await self._changed.wait()
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,111 @@
+"""Registries that mean harm, clients that do not read, mirrors that are no use."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.integration.images.test_pull import Docker, big, no_images_left, partials, registry
+from tests.support.engine import Engine
+from tests.support.faultyregistry import INDEX, MANIFEST, FaultyRegistry, digest_of
+from tests.support.imagetars import config
+from tests.support.tars import tar
+
+pytestmark = pytest.mark.root
+
+__all__ = ["no_images_left", "registry"]
+
+
+def test_a_size_that_no_disk_has(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    layer = tar(("f", "a", "b"))
+    digest = registry.add("evil", "1", config(layer), [layer])
+    manifest = json.loads(registry.manifests[f"evil@{digest}"][1])
+    manifest["layers"][0]["size"] = 10**15
+    registry.add_manifest("evil", "1", json.dumps(manifest).encode(), MANIFEST)
+    done = docker("pull", f"{registry.host}/evil:1")
+    assert done.returncode == 1
+    assert "no space left on device" in done.stderr
+    assert registry.total_served <= len(config(layer))
+    assert partials(engine) == []
+
+
+def test_prune_drops_what_a_cut_off_pull_left(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    layer = big(2)
+    registry.add("cut", "1", config(layer), [layer])
+    registry.change = lambda digest, data: data[: len(data) // 2] if digest == digest_of(layer) else data
+    assert docker("pull", f"{registry.host}/cut:1", timeout=120).returncode == 1
+    (name,) = partials(engine)
+    size = os.stat(engine.data_root / "content/partial" / name).st_size
+    assert size > 500_000
+    assert engine.request("POST", "/images/prune")[1]["SpaceReclaimed"] >= size
+    assert partials(engine) == []
+
+
+@pytest.mark.parametrize("digest", ["latest", "../..", "md5:" + "0" * 32, "sha512:" + "0" * 128])
+def test_an_index_without_real_digests(docker: Docker, registry: FaultyRegistry, digest: str) -> None:
+    layer = tar(("f", "a", "b"))
+    registry.add("pinned", "latest", config(layer), [layer])
+    platform = {"os": "linux", "architecture": docker("version", "-f", "{{.Server.Arch}}").stdout.strip()}
+    entry = {"mediaType": MANIFEST, "digest": digest, "size": 100, "platform": platform}
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).encode()
+    pinned = registry.add_manifest("pinned", "2", index, INDEX)
+    done = docker("pull", f"{registry.host}/pinned@{pinned}")
+    assert done.returncode == 1
+    assert f"unsupported digest algorithm: {digest}" in done.stderr
+
+
+def test_a_client_that_does_not_read_holds_nobody_up(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    layers = [tar(("f", f"f{number}", str(number))) for number in range(400)]
+    registry.add("many", "1", config(*layers), layers)
+    registry.add("other", "1", config(layers[0]), [layers[0]])
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        deaf.connect(engine.socket)
+        deaf.sendall(f"POST /images/create?fromImage={registry.host}/many&tag=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        deadline = time.monotonic() + 100
+        while not docker("images", "-q", f"{registry.host}/many").stdout:
+            assert time.monotonic() < deadline, "the pull waits for a client that does not read"
+            time.sleep(0.2)
+        assert docker("pull", f"{registry.host}/other:1").returncode == 0
+
+
+def test_all_tags_of_a_mirror_that_is_no_use(make_engine: Callable[..., Engine], docker_path: str, registry: FaultyRegistry) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dead = server.getsockname()[1]
+    refusing = FaultyRegistry()
+    refusing.refuse = (403, {}, b'{"errors":[{"code":"DENIED","message":"not for you"}]}')
+    mirrors = [f"--registry-mirror=http://{host}" for host in (f"127.0.0.1:{dead}", refusing.host, registry.host)]
+    engine = make_engine("--bridge=none", *mirrors, "--max-concurrent-downloads=0")
+    engine.start()
+    for name in ("a", "b"):
+        layers = [tar(("f", name, name)), tar(("f", "x" + name, name))]
+        registry.add("library/many", name, config(*layers), layers)
+    try:
+        done = engine.run_client([docker_path], "pull", "-a", "many")
+        assert done.returncode == 0, done.stderr
+        assert sorted(engine.run_client([docker_path], "images", "--format", "{{.Tag}}", "many").stdout.split()) == ["a", "b"]
+    finally:
+        refusing.close()
+
+
+def test_too_many_tags(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    body = json.dumps({"name": "x", "tags": [f"t{number:060}" for number in range(60_000)]}).encode()
+    pages = iter(range(10))
+
+    class Endless(tuple[int, dict[str, str], bytes]):
+        """An answer that is another page each time."""
+
+        def __iter__(self) -> Iterator[int | dict[str, str] | bytes]:  # type: ignore[override]
+            page = next(pages)
+            yield 200
+            yield {"Link": '</v2/x/tags/list?more>; rel="next"'}
+            yield body.replace(b'"t0', b'"t' + b"0123456789"[page : page + 1])
+
+    registry.refuse = Endless()
+    done = docker("pull", "-a", f"{registry.host}/x")
+    assert done.returncode == 1
+    assert "more than 100000 tags" in done.stderr
+    assert next(pages) == 2

@@ -1,0 +1,70 @@
+"""Partial blobs never fill a disk."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sampan.content import partial
+from sampan.content.partial import PartialBlobs
+from sampan.errors import InvalidArgument, SystemFailure
+
+A, B, C = ("sha256:" + letter * 64 for letter in "abc")
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Iterator[PartialBlobs]:
+    return PartialBlobs(tmp_path)
+
+
+def test_what_cannot_fit_is_refused_before_its_first_byte(blobs: PartialBlobs, tmp_path: Path) -> None:
+    with pytest.raises(SystemFailure, match="no space left on device"):
+        blobs.open(A, 10**15)
+    assert os.listdir(tmp_path / "content/partial") == []
+
+
+def test_what_is_under_way_counts_together(blobs: PartialBlobs, tmp_path: Path) -> None:
+    stat = os.statvfs(tmp_path)
+    half = stat.f_bavail * stat.f_frsize * 6 // 10
+    first = blobs.open(A, half)
+    with pytest.raises(SystemFailure, match="no space left on device"):
+        blobs.open(B, half)
+    first.close()
+    blobs.open(B, half).close()
+
+
+def test_a_disk_that_fills_up_meanwhile(blobs: PartialBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = blobs.open(A, 200 << 20)
+    blob.append(bytes(1000))
+    real = os.fstatvfs(blob.fd)
+    full = os.statvfs_result((*real[:3], 0, 0, *real[5:]))
+    monkeypatch.setattr(os, "fstatvfs", lambda _fd: full)
+    with pytest.raises(SystemFailure, match="no space left on device"):
+        blob.append(bytes(64 << 20))
+    blob.close()
+    assert os.listdir(tmp_path / "content/partial") == []
+
+
+def test_what_nobody_fetches_gives_way(blobs: PartialBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, digest in enumerate((A, B)):
+        blob = blobs.open(digest, 5000)
+        blob.append(bytes(4000))
+        blob.close()
+        os.utime(tmp_path / "content/partial" / digest[7:], (number, number))
+    assert len(os.listdir(tmp_path / "content/partial")) == 2
+    stat = os.statvfs(tmp_path)
+    monkeypatch.setattr(partial, "KEEP_PART", stat.f_blocks * stat.f_frsize // 9000)
+    blob = blobs.open(C, 5000)
+    blob.append(bytes(4000))
+    blob.close()
+    assert sorted(os.listdir(tmp_path / "content/partial")) == [B[7:], C[7:]], "the oldest has gone"
+    kept = blobs.open(C, 5000)
+    assert blobs.drop_idle() == 4000
+    kept.close()
+    assert os.listdir(tmp_path / "content/partial") == [C[7:]]
+
+
+def test_no_digest_no_file(blobs: PartialBlobs) -> None:
+    with pytest.raises(InvalidArgument):
+        blobs.open("sha256:../../etc/passwd", 1)

@@ -1,0 +1,81 @@
+"""What a registry may make us send, and to whom."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sampan.distribution.auth import Authorizer, parse_challenges
+from sampan.distribution.endpoints import Endpoint
+from sampan.distribution.proxies import Proxies
+from sampan.distribution.registry import Repository
+from sampan.distribution.transport import Transport
+from sampan.errors import EngineError, InvalidArgument, SystemFailure
+from sampan.spec.docker_api.auth import AuthConfig
+from tests.support.faultyregistry import FaultyRegistry
+
+USER = AuthConfig(username="user", password="secret")
+
+
+@pytest.fixture
+def registry() -> Iterator[FaultyRegistry]:
+    registry = FaultyRegistry()
+    registry.login = ("user", "secret")
+    yield registry
+    registry.close()
+
+
+def ask(endpoint: Endpoint, credentials: AuthConfig) -> Any:
+    async def asked() -> Any:
+        async with Transport.make("test", Proxies()) as transport:
+            return await Repository(transport, endpoint, "app", Authorizer(transport, credentials, endpoint)).tags()
+
+    return asyncio.run(asked())
+
+
+def test_a_token_for_the_right_password(registry: FaultyRegistry) -> None:
+    assert ask(Endpoint(f"http://{registry.host}", insecure=True), USER) == []
+
+
+@pytest.mark.parametrize("realm", ["http://[::1", "ftp://x/", "http://", "nothing", "http:///x"])
+def test_a_realm_that_is_none(registry: FaultyRegistry, realm: str) -> None:
+    registry.challenge = f'Bearer realm="{realm}",service="x"'
+    with pytest.raises(SystemFailure, match="usable token server"):
+        ask(Endpoint(f"http://{registry.host}", insecure=True), USER)
+
+
+def test_no_password_in_the_clear_for_a_registry_with_tls(registry: FaultyRegistry) -> None:
+    async def asked() -> None:
+        async with Transport.make("test", Proxies()) as transport:
+            authorizer = Authorizer(transport, USER, Endpoint("https://registry.example"))
+            authorizer.learn(f'Bearer realm="http://{registry.host}/token",service="x"', "scope")
+            await authorizer.headers("scope")
+
+    with pytest.raises(SystemFailure, match="without TLS"):
+        asyncio.run(asked())
+    assert registry.requests == []
+
+
+@pytest.mark.parametrize("token", ["a\r\nX-Evil: 1", "a b", "ä", "\0"])
+def test_a_token_that_cannot_stand_in_a_header(registry: FaultyRegistry, token: str) -> None:
+    registry.token_answer = {"token": token}
+    endpoint = Endpoint(f"http://{registry.host}", insecure=True)
+    with pytest.raises(SystemFailure, match="token"):
+        ask(endpoint, USER)
+    with pytest.raises(InvalidArgument, match="token"):
+        ask(endpoint, AuthConfig(registrytoken=token))
+
+
+def test_a_redirect_that_leads_nowhere_is_an_error_of_ours(registry: FaultyRegistry) -> None:
+    registry.login, registry.refuse = None, (307, {"Location": "http://[::1"}, b"")
+    with pytest.raises(EngineError):
+        ask(Endpoint(f"http://{registry.host}", insecure=True), USER)
+
+
+def test_challenges_are_read_generously() -> None:
+    found = parse_challenges('Basic realm="a \\"b\\"", Bearer realm="c",scope="d,e"')
+    assert [(item.scheme, item.parameters) for item in found] == [
+        ("basic", {"realm": 'a "b"'}),
+        ("bearer", {"realm": "c", "scope": "d,e"}),
+    ]
