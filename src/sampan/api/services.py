@@ -12,7 +12,7 @@ import msgspec
 from sampan.engine.commit import CommitOptions
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
 from sampan.reference import Reference
-from sampan.spec.docker_api.auth import AuthConfig
+from sampan.spec.docker_api.auth import AuthConfig, LoginStatus
 from sampan.spec.docker_api.container import (
     Config,
     CreateRequest,
@@ -206,6 +206,20 @@ class PullService(Protocol):
         """Pull an image by tag or digest, or every tag of a repository when the reference has neither. Yields docker's progress objects."""
 
 
+class PushService(Protocol):
+    """Images to registries."""
+
+    def push(self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig) -> AsyncIterator[Mapping[str, object]]:
+        """Push an image by its tag, or every tag of a repository when the reference has none. Yields docker's progress objects."""
+
+
+class LoginService(Protocol):
+    """Credentials for registries."""
+
+    async def login(self, credentials: AuthConfig) -> LoginStatus:
+        """Try them at `serveraddress`. Raises Unauthorized: the registry does not take them."""
+
+
 class ImageMountService(Protocol):
     """Images shown on the host."""
 
@@ -260,6 +274,8 @@ class Services(msgspec.Struct, frozen=True):
     commits: CommitService
     bootstraps: BootstrapService
     pulls: PullService
+    pushes: PushService
+    logins: LoginService
     image_mounts: ImageMountService
     images: ImageService
     archives: ImageArchives

@@ -138,21 +138,13 @@ def pull_image(ctx: Context, args: Parsed, reference: Reference, out: TextIO) ->
 
 
 def registry_auth(ctx: Context, domain: str) -> str:
-    """The X-Registry-Auth header for a registry, from config.json's `auths`; credential helpers are not asked."""
+    """The X-Registry-Auth header for a registry, of what config.json or a credential helper knows."""
     import base64
     import json
 
-    key = "https://index.docker.io/v1/" if domain == "docker.io" else domain
-    auths = ctx.config.get("auths")
-    entry = auths.get(key) if isinstance(auths, dict) else None
-    auth: dict[str, str] = {}
-    if isinstance(entry, dict):
-        if isinstance(entry.get("auth"), str):
-            user, _, secret = base64.b64decode(entry["auth"]).decode("utf-8", "replace").rstrip("\x00").partition(":")
-            auth = {"username": user, "password": secret}
-        if isinstance(entry.get("identitytoken"), str):
-            auth["identitytoken"] = entry["identitytoken"]
-        auth["serveraddress"] = key
+    from sampan.cli import credentials
+
+    auth = credentials.load(ctx, credentials.server_of(domain))
     return base64.urlsafe_b64encode(json.dumps(auth, separators=(",", ":")).encode()).decode()
 
 

@@ -37,9 +37,11 @@ from sampan.engine.image_archives import ImageArchives
 from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
+from sampan.engine.login import LoginService
 from sampan.engine.networks import DnsDefaults, NetworkService
 from sampan.engine.paths import Paths
 from sampan.engine.pull import PullService
+from sampan.engine.push import PushService
 from sampan.engine.registries import RegistrySettings
 from sampan.engine.runner import RunHooks, Runner
 from sampan.engine.system import SystemFacts, SystemService
@@ -149,6 +151,8 @@ class _ImageParts(msgspec.Struct, frozen=True):
     images: ImageService
     archives: ImageArchives
     pulls: PullService
+    pushes: PushService
+    logins: LoginService
     bootstraps: BootstrapService
     mounts: ImageMounts
 
@@ -193,6 +197,8 @@ def _image_parts(
         images=images,
         archives=ImageArchives(images, store, snapshots, workers, paths.data_root / "tmp"),
         pulls=PullService(images, store, snapshots, partials, sources, SystemClock(), registry_settings, unpackers=workers.parallel),
+        pushes=PushService(images, store, snapshots, workers, partials, sources, SystemClock(), registry_settings, paths.data_root / "tmp"),
+        logins=LoginService(registry_settings),
         bootstraps=bootstraps,
         mounts=mounts,
     )
@@ -271,6 +277,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         commits=CommitService(containers, images, control, published, trees, clock),
         bootstraps=parts.bootstraps,
         pulls=parts.pulls,
+        pushes=parts.pushes,
+        logins=parts.logins,
         image_mounts=parts.mounts,
         images=images,
         archives=parts.archives,

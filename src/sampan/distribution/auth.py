@@ -135,7 +135,7 @@ class Authorizer:
         insecure = self._endpoint.insecure
         if self._credentials.identitytoken:
             form = {"grant_type": "refresh_token", "client_id": CLIENT_ID, "refresh_token": self._credentials.identitytoken}
-            data = urlencode({**form, "service": service, "scope": scope}).encode()
+            data = urlencode({**form, "service": service, **({"scope": scope} if scope else {})}).encode()
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
             request = self._transport.request("POST", realm, data=data, headers=kind, insecure=insecure)
         else:

@@ -36,7 +36,7 @@ async def fetch(repositories: Sequence[Repository], blob: PartialBlob, *, attemp
                 if at == len(repositories):
                     raise
                 continue
-            await _pause(failed, error, progress)
+            await pause(failed, error, progress)
 
 
 async def _attempt(repository: Repository, blob: PartialBlob, progress: Callable[[str], None]) -> None:
@@ -50,8 +50,8 @@ async def _attempt(repository: Repository, blob: PartialBlob, progress: Callable
         raise Unreachable(f'Get "{answer.url}": unexpected EOF')
 
 
-async def _pause(failed: int, error: EngineError, progress: Callable[[str], None]) -> None:
-    """Longer every time; as long as the registry asks for, within reason."""
+async def pause(failed: int, error: EngineError, progress: Callable[[str], None]) -> None:
+    """Wait before another attempt: longer every time; as long as the registry asks for, within reason. progress: told docker's lines."""
     asked = error.retry_after if isinstance(error, Refused) else 0
     seconds = min(RETRY_AFTER_MAX, max(asked, 2 ** (failed - 1)))
     for left in range(seconds, 0, -1):

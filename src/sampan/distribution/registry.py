@@ -117,14 +117,14 @@ class Repository:
         headers: Mapping[str, str] | None = None,
         *,
         data: Body | None = None,
-        scope: str = "",
+        scope: str | None = None,
         patience: float = READ_SECONDS,
     ) -> AsyncIterator[Answer]:
         """Send, with what the registry wants to see once it has refused us. Any status may come; who we are only this endpoint learns.
 
         path: below the endpoint, or a whole URL (the Location of an upload). scope: instead of this repository's own.
         """
-        scope = scope or self.scope
+        scope = self.scope if scope is None else scope
         url = urljoin(self.endpoint.url + "/", path)
         ours = url.startswith(self.endpoint.url + "/")
         for attempt in range(_ATTEMPTS):

@@ -6,9 +6,7 @@ unpacked and have the digests its config wants; then layers and image appear at 
 """
 
 import asyncio
-import errno
 import os
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -18,6 +16,7 @@ from typing import Any
 from sampan.archive.spool import Member
 from sampan.digest import ChainId, is_sha256
 from sampan.engine.images import ImageService
+from sampan.engine.nameless import nameless_file
 from sampan.engine.pipes import WorkerStream, feed, wide_pipe
 from sampan.engine.progress import Progress, layer_line
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
@@ -164,18 +163,6 @@ def _renamed(name: Reference, former: Image) -> Progress:
     return {"stream": f"The image {name.familiar} already exists, renaming the old one with ID {former.id} to empty string\n"}
 
 
-def _nameless_file(directory: Path) -> int:
-    """A file that is gone when it is closed, whoever is killed."""
-    try:
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-            raise
-    fd, path = tempfile.mkstemp(dir=directory)
-    os.unlink(path)
-    return fd
-
-
 class ImageArchives:
     """docker load and docker save. Used from the event loop's thread only."""
 
@@ -199,7 +186,7 @@ class ImageArchives:
         Raises InvalidArgument for a bad archive, SystemFailure; images loaded before the error stay.
         """
         with ExitStack() as stack:
-            spool = _nameless_file(self._root)
+            spool = nameless_file(self._root)
             stack.callback(os.close, spool)
             empty = os.open(self._root / "empty", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, empty)

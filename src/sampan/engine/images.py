@@ -334,9 +334,9 @@ class ImageService:
         """An event of an image as a whole (`load`, `save`)."""
         self._publish(action, image, image.id)
 
-    def announce_pull(self, image: Image, reference: Reference) -> None:
-        """The event of a pull, whose actor is the name (moby daemon/images/image_pull.go)."""
-        self._publish("pull", image, reference.familiar_name, actor=reference.familiar)
+    def announce_as(self, action: str, image: Image, reference: Reference) -> None:
+        """An event whose actor is the name: `pull`, `push` (moby daemon/images/image_pull.go)."""
+        self._publish(action, image, reference.familiar_name, actor=reference.familiar)
 
     def _publish(self, action: str, image: Image, name: str, *, actor: str = "") -> None:
         """actor: what it is about, if that is not the image's ID."""

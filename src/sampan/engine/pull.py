@@ -224,7 +224,7 @@ class PullService:
             keys = await self._unpack_all(source, work, blobs, image)
             names = (reference._replace(tag=None, digest=source.manifest.digest), *((reference,) if not reference.digest else ()))
             self._images.add(image.document, keys, names=names)
-            self._images.announce_pull(image, reference)
+            self._images.announce_as("pull", image, reference)
         except BaseException:
             for layer in work:
                 self._snapshots.remove(layer.key)

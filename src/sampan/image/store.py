@@ -149,6 +149,13 @@ class ImageStore:
         self._names[reference] = image.id
         self._images[image.id] = self._images[image.id]._replace(last_tagged=now)
 
+    def add_digest(self, image: Image, reference: Reference) -> None:
+        """Point a name (with a digest) at an image: a registry has it there. It does not count as tagged."""
+        assert reference.digest is not None
+        row = ImageRow(image.id, image.document, image.parent, 0, image.last_tagged)
+        self._rows.insert(row, digest=(reference.name, reference.digest))
+        self._names[reference] = image.id
+
     def remove_references(self, references: list[Reference]) -> None:
         """Take names off, all or nothing."""
         self._rows.remove_names([(name.name, name.tag, name.digest) for name in references])

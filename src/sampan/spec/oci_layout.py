@@ -11,6 +11,8 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 LAYOUT = b'{"imageLayoutVersion": "1.0.0"}'
 """The oci-layout file, byte for byte as docker writes it."""

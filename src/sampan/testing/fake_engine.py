@@ -48,7 +48,9 @@ from sampan.testing.fake_images import (
     FakeBootstraps,
     FakeImageMounts,
     FakeImages,
+    FakeLogins,
     FakePulls,
+    FakePushes,
 )
 from sampan.version import API_VERSION, ENGINE_VERSION, MIN_API_VERSION
 
@@ -449,7 +451,7 @@ def fake_engine() -> FakeEngine:
     services = Services(
         containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers),
         files=FakeFiles(containers), commits=FakeCommits(containers),
-        bootstraps=FakeBootstraps(), pulls=FakePulls(), image_mounts=FakeImageMounts(),
+        bootstraps=FakeBootstraps(), pulls=FakePulls(), pushes=FakePushes(), logins=FakeLogins(), image_mounts=FakeImageMounts(),
         images=FakeImages(),
         archives=FakeArchives(), networks=FakeNetworks(),
         system=system,

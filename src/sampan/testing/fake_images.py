@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from sampan.api.services import Filters
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import InvalidArgument, NotFound, SystemFailure, Unauthorized
 from sampan.reference import Reference
-from sampan.spec.docker_api.auth import AuthConfig
+from sampan.spec.docker_api.auth import AuthConfig, LoginStatus
 from sampan.spec.docker_api.image import ImageDeleteItem, ImageHistoryItem, ImageInspect, ImagesPruneReport, ImageSummary
 from sampan.spec.oci_layout import Platform
 
@@ -99,6 +99,30 @@ class FakeBootstraps:
         if name != "busybox":
             raise NotFound(f"no base image called {name}")
         yield {"status": "made busybox"}
+
+
+class FakePushes:
+    """services.PushService: has docker.io/library/busybox only."""
+
+    async def push(
+        self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol."""
+        del platform, credentials
+        yield {"status": f"The push refers to repository [{reference.name}]"}
+        if reference.familiar_name != "busybox":
+            raise SystemFailure(f"An image does not exist locally with the tag: {reference.familiar_name}")
+        yield {"status": f"{reference.tag}: digest: sha256:{'0' * 64} size: 1"}
+
+
+class FakeLogins:
+    """services.LoginService: the password is `good`."""
+
+    async def login(self, credentials: AuthConfig) -> LoginStatus:
+        """See the Protocol."""
+        if credentials.password != "good":
+            raise Unauthorized('Get "https://registry.example/v2/": unauthorized: incorrect username or password')
+        return LoginStatus(status="Login Succeeded")
 
 
 class FakePulls:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from sampan.archive import compression, layerfile, recipe
+from sampan.archive import compression, gzipping, layerfile, recipe
 from sampan.archive.apply import LayerApplier
 from sampan.archive.reader import TarReader
 from sampan.archive.recipe import RecipeWriter
@@ -186,6 +186,21 @@ def _copy_out(pieces: Iterator[memoryview | bytes], output: int, diff_id: str) -
     return {"size": size}
 
 
+def compress(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: a pipe with a tar, the file to write, an empty directory. -> digest and size of what was written: the tar, gzipped."""
+    source, output, root_fd = fds
+    confine.into_nothing(root_fd, writes=True)
+    room, digest, size = Room(output), hashlib.sha256(), 0
+    for piece in gzipping.compressed(reader_of(source)):
+        room.take(len(piece), 0)
+        digest.update(piece)
+        size += len(piece)
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(output, view) :]
+    return {"digest": "sha256:" + digest.hexdigest(), "size": size}
+
+
 def archive_size(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: a recipe, an empty directory. -> size of the tar it makes."""
     recipe_fd, root_fd = fds
@@ -200,6 +215,7 @@ JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {
     "archive": archive,
     "archive_file": archive_file,
     "archive_size": archive_size,
+    "compress": compress,
     "usage": usage,
     "empty": empty,
 }

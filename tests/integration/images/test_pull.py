@@ -4,7 +4,6 @@ import base64
 import gzip
 import json
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -19,6 +18,7 @@ import pytest
 from tests.support.engine import Engine
 from tests.support.faultyregistry import INDEX, MANIFEST, FaultyRegistry, digest_of
 from tests.support.imagetars import base_layer, config
+from tests.support.realregistry import RealRegistry
 from tests.support.tars import tar
 
 pytestmark = pytest.mark.root
@@ -282,27 +282,15 @@ def test_mirrors_of_docker_io(make_engine: Callable[..., Engine], docker_path: s
 
 
 def test_a_real_registry(engine: Engine, docker: Docker, tmp_path: Path) -> None:
-    program = shutil.which("docker-registry")
-    assert program, "apt's docker-registry is not installed: ./dev test does"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    settings = {
-        "version": "0.1",
-        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
-    (tmp_path / "config.yml").write_text(json.dumps(settings))
-    process = subprocess.Popen([program, "serve", str(tmp_path / "config.yml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    registry = RealRegistry(tmp_path / "registry")
     try:
         archive = tmp_path / "busybox.tar"
         assert docker("save", "-o", str(archive), "busybox").returncode == 0
-        target = f"docker://127.0.0.1:{port}/busybox:1"
+        target = f"docker://{registry.host}/busybox:1"
         command = ["skopeo", "copy", "--quiet", "--retry-times=5", "--dest-tls-verify=false", f"docker-archive:{archive}", target]
         subprocess.run(command, check=True, timeout=120)
-        name = f"127.0.0.1:{port}/busybox:1"
-        assert docker("pull", name).returncode == 0
+        assert docker("pull", f"{registry.host}/busybox:1").returncode == 0
         ids = docker("images", "-q", "--no-trunc", "busybox").stdout.split()
-        assert docker("images", "-q", "--no-trunc", f"127.0.0.1:{port}/busybox").stdout.split() == ids
+        assert docker("images", "-q", "--no-trunc", f"{registry.host}/busybox").stdout.split() == ids
     finally:
-        process.kill()
-        process.wait(20)
+        registry.close()

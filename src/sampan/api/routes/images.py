@@ -78,6 +78,14 @@ async def create(request: Request, services: Services) -> None:
     await stream_progress(request, progress)
 
 
+async def push(request: Request, services: Services) -> None:
+    """POST /images/{name}/push: a tag, or without one every tag of the repository."""
+    reference = decode.pulled(request.variables["name"], request.query.text("tag"))
+    platform = decode.platform(request.query) if request.version >= (1, 46) else None
+    credentials = decode.registry_auth(request.headers.get("x-registry-auth", ""))
+    await stream_progress(request, services.pushes.push(reference, platform=platform, credentials=credentials))
+
+
 async def tag(request: Request, services: Services) -> Response:
     """POST /images/{name}/tag."""
     await services.images.tag(request.variables["name"], request.query.text("repo"), request.query.text("tag"))
@@ -165,7 +173,7 @@ ROUTES = (
     Route("GET", "/images/{name:.*}/json", inspect, _TAG),
     Route("GET", "/images/{name:.*}/history", history, _TAG),
     Route("GET", "/images/{name:.*}/get", save, _TAG, cancel=True),
-    Route("POST", "/images/{name:.*}/push", missing("pushing images"), _TAG, "missing"),
+    Route("POST", "/images/{name:.*}/push", push, _TAG, cancel=True),
     Route("POST", "/images/{name:.*}/tag", tag, _TAG),
     Route("DELETE", "/images/{name:.*}", remove, _TAG),
     Route("POST", "/commit", commit, _TAG),

@@ -7,6 +7,7 @@ from sampan.api.router import Route
 from sampan.api.routes.common import ended, missing
 from sampan.api.services import Services
 from sampan.errors import InvalidArgument, NotImplementedYet
+from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.docker_api.system import EventMessage
 
 
@@ -60,6 +61,11 @@ async def events(request: Request, services: Services) -> None:
                 await out.write(encode.document(message))
 
 
+async def auth(request: Request, services: Services) -> Response:
+    """POST /auth: whether a registry takes these credentials."""
+    return json_response(await services.logins.login(await request.json(AuthConfig)))
+
+
 def session(request: Request, services: Services) -> Response:
     """POST /session and /grpc: BuildKit's own protocol over an upgraded connection."""
     del services
@@ -74,7 +80,7 @@ ROUTES = (
     Route("GET", "/version", version, "System"),
     Route("GET", "/info", info, "System"),
     Route("GET", "/events", events, "System", cancel=True),
-    Route("POST", "/auth", missing("registry login"), "System", "missing"),
+    Route("POST", "/auth", auth, "System", cancel=True),
     Route("GET", "/system/df", missing("disk usage (docker system df)"), "System", "missing"),
     Route("POST", "/session", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
     Route("POST", "/grpc", session, "Session", "missing", note="400 without an Upgrade header, as docker"),

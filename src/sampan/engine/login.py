@@ -1,0 +1,59 @@
+"""docker login, the daemon's part: whether a registry takes somebody's credentials (moby registry/service.go, auth.go)."""
+
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from sampan.distribution.auth import Authorizer, WrongCredentials
+from sampan.distribution.endpoints import endpoints_of
+from sampan.distribution.registry import Repository
+from sampan.engine import registries
+from sampan.engine.registries import RegistrySettings
+from sampan.errors import EngineError, InvalidArgument, SystemFailure, Unauthorized
+from sampan.reference import DEFAULT_DOMAIN
+from sampan.spec.docker_api.auth import AuthConfig, LoginStatus
+
+INDEX_HOST = "index.docker.io"
+
+
+class LoginService:
+    """Credentials for registries. Keeps none."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self._settings = settings
+
+    async def login(self, credentials: AuthConfig) -> LoginStatus:
+        """Try credentials at their `serveraddress` (a host, or a URL of which only the host counts; empty: docker.io).
+
+        Raises Unauthorized: the token server does not know them; SystemFailure: the registry refuses, or none answers.
+        """
+        failure: EngineError = SystemFailure("no registry to log in to")
+        async with registries.transport(self._settings) as transport:
+            for endpoint in endpoints_of(_domain(credentials.serveraddress), (), self._settings.insecure_registries):
+                authorizer = Authorizer(transport, credentials, endpoint, offline=True)
+                repository = Repository(transport, endpoint, "", authorizer)
+                try:
+                    async with repository.request("GET", "/v2/", scope="") as answer:
+                        if answer.status == 200:
+                            return LoginStatus(identity_token=authorizer.refresh_token, status="Login Succeeded")
+                        words = HTTPStatus(answer.status).phrase if answer.status in set(HTTPStatus) else ""
+                        failure = SystemFailure(f"login attempt to {endpoint.url}/v2/ failed with status: {answer.status} {words}".rstrip())
+                except WrongCredentials as error:
+                    raise Unauthorized(error.message) from error
+                except SystemFailure as error:
+                    failure = error
+        raise failure
+
+
+def _domain(address: str) -> str:
+    """The registry of a server address. Raises InvalidArgument."""
+    if not address:
+        return DEFAULT_DOMAIN
+    try:
+        parts = urlsplit(address if address.startswith(("http://", "https://")) else f"https://{address}")
+        host = parts.netloc
+        bad = not parts.hostname or parts.username is not None or parts.port == 0
+    except ValueError:
+        bad, host = True, ""
+    if bad:
+        raise InvalidArgument(f"unable to parse server address: {address!r}")
+    return DEFAULT_DOMAIN if host == INDEX_HOST else host
