@@ -27,7 +27,7 @@ def digest_of(data: bytes) -> str:
 class FaultyRegistry:
     """Serves on loopback. `cut_after`: bytes of a blob after which each connection breaks, None for never; `delay`: seconds a block."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> None:
         self.manifests: dict[str, tuple[str, bytes]] = {}
         """`path:tag` or `path@digest` → media type, body"""
         self.blobs: dict[str, bytes] = {}
@@ -75,12 +75,12 @@ class FaultyRegistry:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer((address, 0), Handler)
         self.server.daemon_threads = True
         self.scheme = "http" if tls is None else "https"
         if tls is not None:
             self.server.socket = tls.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
-        self.host = f"127.0.0.1:{self.server.server_address[1]}"
+        self.host = f"{address}:{self.server.server_address[1]}"
         self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -155,7 +155,7 @@ class FaultyRegistry:
         wanted = "Basic " + base64.b64encode(":".join(self.login).encode()).decode()
         if request.headers.get("Authorization") != wanted:
             return self._send(request, 401, b'{"details":"incorrect username or password"}')
-        token = f"token-for-{query['scope'][0]}-{len(self.tokens)}"
+        token = f"token-for-{query.get('scope', ['nothing'])[0]}-{len(self.tokens)}"
         self.tokens.add(token)
         return self._send(request, 200, json.dumps({"token": token, "expires_in": 300, **self.token_answer}).encode())
 

@@ -111,6 +111,11 @@ class Authorizer:
         self._challenge = chosen
         return again and (chosen.scheme == "bearer" or bool(self._credentials.username))
 
+    @property
+    def wants_login(self) -> bool:
+        """Whether the registry wants a user name and we have none."""
+        return self._challenge is not None and self._challenge.scheme == "basic" and not self._credentials.username
+
     def _basic(self) -> str:
         pair = f"{self._credentials.username}:{self._credentials.password}"
         return "Basic " + base64.b64encode(pair.encode()).decode()

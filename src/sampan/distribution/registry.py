@@ -55,6 +55,15 @@ class Refused(SystemFailure):
         self.status, self.code, self.retry_after = status, code, retry_after
 
 
+class NoCredentials(Refused):
+    """The registry wants a password, and the user has not logged in."""
+
+    WORDS = "no basic auth credentials"
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(401, f'{answer.method.title()} "{answer.url}": {self.WORDS}', "")
+
+
 class Repository:
     """Reads a repository; upload.py writes to it. Used within the life of its transport."""
 
@@ -126,7 +135,7 @@ class Repository:
         """
         scope = self.scope if scope is None else scope
         url = urljoin(self.endpoint.url + "/", path)
-        ours = url.startswith(self.endpoint.url + "/")
+        ours = _origin(url) == _origin(self.endpoint.url)
         for attempt in range(_ATTEMPTS):
             merged = {**(headers or {}), **(await self._authorizer.headers(scope) if ours else {})}
             request = self._transport.request(
@@ -142,6 +151,8 @@ class Repository:
         """The body of a success: status 200, or one of good. Raises Refused in the registry's words."""
         if answer.status in (good or (200,)):
             return await answer.read(MANIFEST_MAX)
+        if answer.status == 401 and self._authorizer.wants_login:
+            raise NoCredentials(answer)
         code, message = "", ""
         try:
             body = await answer.read(ERROR_MAX)
@@ -176,6 +187,15 @@ class Repository:
             except ValueError as error:
                 raise SystemFailure(f"the registry's list of tags goes on at {target[1:]!r}: {error}") from error
             path = f"{following.path}?{following.query}"
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    """Scheme, host and port. Raises SystemFailure for what is no URL."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise SystemFailure(f"the registry leads to {url!r}: {error}") from error
 
 
 def _check_digest(digest: str) -> None:

@@ -42,7 +42,7 @@ class Answer:
 
     def __init__(self, response: "aiohttp.ClientResponse", method: str) -> None:
         self._response = response
-        self._method = method
+        self.method = method
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.url = str(response.url)
@@ -53,7 +53,7 @@ class Answer:
         async for piece in self.pieces():
             body += piece
             if len(body) > limit:
-                raise SystemFailure(f"{self._method} {self.url}: the answer is longer than {limit} bytes")
+                raise SystemFailure(f"{self.method} {self.url}: the answer is longer than {limit} bytes")
         return bytes(body)
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -64,7 +64,7 @@ class Answer:
             async for piece in self._response.content.iter_chunked(CHUNK):
                 yield piece
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f'{self._method.title()} "{self.url}": {_reason(error, self.url)}') from error
+            raise Unreachable(f'{self.method.title()} "{self.url}": {_reason(error, self.url)}') from error
 
 
 class Transport:

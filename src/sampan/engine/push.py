@@ -17,7 +17,7 @@ from sampan.content.partial import PartialBlobs
 from sampan.digest import ChainId, DiffId, is_sha256, sha256_of
 from sampan.distribution import upload
 from sampan.distribution.fetch import fetch
-from sampan.distribution.registry import Refused, Repository
+from sampan.distribution.registry import NoCredentials, Refused, Repository
 from sampan.distribution.transport import Transport, Unreachable
 from sampan.distribution.upload import BlobFile, Started
 from sampan.engine import registries
@@ -69,10 +69,13 @@ class _LayerPush:
 
 
 class _Target:
-    """Where a push goes: the repository at the registry that answers."""
+    """Where a push goes: the repository at the registry that answers. And what of the pushed layers' origins has turned out."""
 
     def __init__(self, transport: Transport, reference: Reference, repository: Repository, credentials: AuthConfig) -> None:
         self.transport, self.reference, self.repository, self.credentials = transport, reference, repository, credentials
+        self.origins: dict[str, Sequence[Repository]] = {}
+        """By canonical name: the endpoints that give its blobs; none: it is away."""
+        self.asking = asyncio.Lock()
 
     def same_registry(self, source: BlobSource) -> bool:
         """Whether a blob is in another repository of this registry."""
@@ -136,12 +139,18 @@ class PushService:
         names = self._names(reference)
         async with registries.transport(self._settings) as transport:
             target = await self._target(transport, reference, credentials)
+            last: Image | None = None
             for name in names:
                 image = self._store.named(name)
                 if image is not None:
-                    await self._push_image(target, name, image, lines)
+                    try:
+                        await self._push_image(target, name, image, lines)
+                    except NoCredentials as error:  # moby distribution/errors.go retryOnError
+                        raise SystemFailure(NoCredentials.WORDS) from error
                     await lines.drained()
-                    self._images.announce_as("push", image, reference)
+                    last = image
+            if last is not None:
+                self._images.announce_as("push", last, reference)
 
     def _names(self, reference: Reference) -> Sequence[Reference]:
         """What is to be pushed (moby distribution/push.go, push_v2.go)."""
@@ -256,23 +265,42 @@ class PushService:
         self, target: _Target, layer: _LayerPush, sources: Sequence[BlobSource], begun: Started | None
     ) -> Descriptor | None:
         """The blob by which the layer came, fetched from where it came from and sent on. None: that source is away, or is no more."""
-        with ExitStack() as stack:
-            for source in [source for source in sources if source.repository and source.repository != target.reference.name][:1]:
-                lock = self._partials.lock(source.digest)
-                async with lock:
-                    origin = parse(source.repository)
-                    credentials = target.credentials if origin.domain == target.reference.domain else AuthConfig()
-                    repositories = registries.repositories(self._settings, target.transport, origin, credentials)
-                    try:
-                        blob = self._partials.open(source.digest, source.size)
-                        stack.callback(blob.close)
-                        await fetch(repositories, blob, attempts=REFETCH_ATTEMPTS, progress=lambda _text: None)
-                    except (EngineError, OSError):
-                        return None
-                    await self._send(target, layer, BlobFile(blob.fd, source.digest, source.size), begun)
-                    blob.remove()
-                    return _descriptor(source)
-        return None
+        source = next((source for source in sources if source.repository not in ("", target.reference.name)), None)
+        if source is None:
+            return None
+        async with self._partials.lock(source.digest):
+            origin = await self._origin(target, source.repository)
+            if not origin:
+                return None
+            try:
+                blob = self._partials.open(source.digest, source.size)
+            except (EngineError, OSError):
+                return None
+            try:
+                try:
+                    await fetch(origin, blob, attempts=REFETCH_ATTEMPTS, progress=lambda _text: None)
+                except (EngineError, OSError):
+                    return None
+                await self._send(target, layer, BlobFile(blob.fd, source.digest, source.size), begun)
+                blob.remove()
+            finally:
+                blob.close()
+        return _descriptor(source)
+
+    async def _origin(self, target: _Target, name: str) -> Sequence[Repository]:
+        """The endpoints from the first that answers on, of a repository that had a layer; asked once for each push."""
+        async with target.asking:
+            if name not in target.origins:
+                reference = parse(name)
+                credentials = target.credentials if reference.domain == target.reference.domain else AuthConfig()
+                found = registries.repositories(self._settings, target.transport, reference, credentials)
+                target.origins[name] = ()
+                for at, repository in enumerate(found):
+                    with suppress(SystemFailure):
+                        await repository.ping()
+                        target.origins[name] = found[at:]
+                        break
+            return target.origins[name]
 
     async def _send_compressed(self, target: _Target, layer: _LayerPush, begun: Started | None) -> Descriptor:
         """Compress the layer's tar and send that, unless the repository turns out to have it."""

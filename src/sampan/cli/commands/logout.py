@@ -26,6 +26,6 @@ def run(ctx: Context, args: Parsed) -> int:
         return 0
     host = credentials.hostname(given)
     print("Removing login credentials for", host)
-    for name in dict.fromkeys((given, host, f"http://{host}", f"https://{host}")):
+    for name in (given, host, f"http://{host}", f"https://{host}"):
         credentials.erase(ctx, name)
     return 0
