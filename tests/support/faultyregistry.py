@@ -10,8 +10,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -34,6 +37,8 @@ class FaultyRegistry:
         self.served: dict[str, int] = {}
         """Bytes sent, by digest"""
         self.requests: list[str] = []
+        self.headers: list[Message] = []
+        """Of all requests"""
         self.cut_after: int | None = None
         self.delay = 0.0
         self.ranges = True
@@ -118,6 +123,7 @@ class FaultyRegistry:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """One request."""
         self.requests.append(f"{request.command} {request.path}")
+        self.headers.append(request.headers)
         url = urlsplit(request.path)
         if url.path == "/token":
             return self._token(request, parse_qs(url.query))

@@ -42,7 +42,7 @@ from sampan.engine.networks import DnsDefaults, NetworkService
 from sampan.engine.paths import Paths
 from sampan.engine.pull import PullService
 from sampan.engine.push import PushService
-from sampan.engine.registries import RegistrySettings
+from sampan.engine.registries import Registries, RegistrySettings
 from sampan.engine.runner import RunHooks, Runner
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
@@ -176,18 +176,8 @@ def _image_parts(
     store = ImageStore(database)
     images = ImageService(store, snapshots, events, SystemClock(), in_use=users_of)
     stack.push_async_callback(images.settle)
-    registry_settings = RegistrySettings(
-        mirrors=config.registry_mirrors,
-        insecure_registries=config.insecure_registries,
-        max_concurrent_downloads=config.max_concurrent_downloads,
-        max_concurrent_uploads=config.max_concurrent_uploads,
-        max_download_attempts=config.max_download_attempts,
-        proxies=Proxies.of(
-            os.environ, {"http-proxy": config.http_proxy, "https-proxy": config.https_proxy, "no-proxy": config.no_proxy, **config.proxies}
-        ),
-    )
-    partials, sources = PartialBlobs(paths.data_root), BlobSourceRepository(database)
-    images.spare = partials.drop_idle
+    registries = Registries(_registry_settings(config), PartialBlobs(paths.data_root), BlobSourceRepository(database), SystemClock())
+    images.spare = registries.partials.drop_idle
     bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
     bootstraps.repair()
     mounts = ImageMounts(images, snapshots, paths.data_root)
@@ -196,11 +186,23 @@ def _image_parts(
         snapshots=snapshots,
         images=images,
         archives=ImageArchives(images, store, snapshots, workers, paths.data_root / "tmp"),
-        pulls=PullService(images, store, snapshots, partials, sources, SystemClock(), registry_settings, unpackers=workers.parallel),
-        pushes=PushService(images, store, snapshots, workers, partials, sources, SystemClock(), registry_settings, paths.data_root / "tmp"),
-        logins=LoginService(registry_settings),
+        pulls=PullService(images, store, snapshots, registries, unpackers=workers.parallel),
+        pushes=PushService(images, store, snapshots, workers, registries, paths.data_root / "tmp"),
+        logins=LoginService(registries),
         bootstraps=bootstraps,
         mounts=mounts,
+    )
+
+
+def _registry_settings(config: DaemonConfig) -> RegistrySettings:
+    proxies = {"http-proxy": config.http_proxy, "https-proxy": config.https_proxy, "no-proxy": config.no_proxy, **config.proxies}
+    return RegistrySettings(
+        mirrors=config.registry_mirrors,
+        insecure_registries=config.insecure_registries,
+        max_concurrent_downloads=config.max_concurrent_downloads,
+        max_concurrent_uploads=config.max_concurrent_uploads,
+        max_download_attempts=config.max_download_attempts,
+        proxies=Proxies.of(os.environ, proxies),
     )
 
 

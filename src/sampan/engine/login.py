@@ -4,10 +4,8 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from sampan.distribution.auth import Authorizer, WrongCredentials
-from sampan.distribution.endpoints import endpoints_of
 from sampan.distribution.registry import Repository
-from sampan.engine import registries
-from sampan.engine.registries import RegistrySettings
+from sampan.engine.registries import Registries
 from sampan.errors import EngineError, InvalidArgument, SystemFailure, Unauthorized
 from sampan.reference import DEFAULT_DOMAIN
 from sampan.spec.docker_api.auth import AuthConfig, LoginStatus
@@ -18,8 +16,8 @@ INDEX_HOST = "index.docker.io"
 class LoginService:
     """Credentials for registries. Keeps none."""
 
-    def __init__(self, settings: RegistrySettings) -> None:
-        self._settings = settings
+    def __init__(self, registries: Registries) -> None:
+        self._registries = registries
 
     async def login(self, credentials: AuthConfig) -> LoginStatus:
         """Try credentials at their `serveraddress` (a host, or a URL of which only the host counts; empty: docker.io).
@@ -27,8 +25,8 @@ class LoginService:
         Raises Unauthorized: the token server does not know them; SystemFailure: the registry refuses, or none answers.
         """
         failure: EngineError = SystemFailure("no registry to log in to")
-        async with registries.transport(self._settings) as transport:
-            for endpoint in endpoints_of(_domain(credentials.serveraddress), (), self._settings.insecure_registries):
+        async with self._registries.transport() as transport:
+            for endpoint in self._registries.endpoints(_domain(credentials.serveraddress)):
                 authorizer = Authorizer(transport, credentials, endpoint, offline=True)
                 repository = Repository(transport, endpoint, "", authorizer)
                 try:

@@ -13,8 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from sampan.clock import Clock
-from sampan.content.partial import PartialBlob, PartialBlobs
+from sampan.content.partial import PartialBlob
 from sampan.digest import ChainId, DiffId, is_sha256
 from sampan.distribution.fetch import fetch
 from sampan.distribution.registry import Manifest, Refused, Repository
@@ -24,7 +23,7 @@ from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
 from sampan.engine.pipes import give_from, wide_pipe
 from sampan.engine.progress import Progress, layer_line
-from sampan.engine.registries import RegistrySettings
+from sampan.engine.registries import Registries
 from sampan.errors import InvalidArgument, NotFound, SystemFailure
 from sampan.image import archives, platforms
 from sampan.image.store import Image, ImageStore, image_of
@@ -33,7 +32,7 @@ from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec import oci_layout
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.oci_layout import Descriptor, Platform
-from sampan.state.blobs import BlobSource, BlobSourceRepository, ManifestRow
+from sampan.state.blobs import BlobSource, ManifestRow
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,10 +80,7 @@ class PullService:
         images: ImageService,
         store: ImageStore,
         snapshots: Snapshots,
-        partials: PartialBlobs,
-        sources: BlobSourceRepository,
-        clock: Clock,
-        settings: RegistrySettings,
+        known: Registries,
         *,
         unpackers: int,
     ) -> None:
@@ -92,11 +88,8 @@ class PullService:
         self._images = images
         self._store = store
         self._snapshots = snapshots
-        self._partials = partials
-        self._sources = sources
-        self._clock = clock
-        self._settings = settings
-        self._slots = registries.slots(settings.max_concurrent_downloads)
+        self._registries = known
+        self._slots = registries.slots(known.settings.max_concurrent_downloads)
         self._early = asyncio.Semaphore(max(1, unpackers - 1))
         """A layer that is unpacked while it arrives holds a worker for as long as the network pleases: one worker stays free."""
 
@@ -112,7 +105,7 @@ class PullService:
             yield line
 
     async def _pull(self, reference: Reference, wanted: Platform | None, credentials: AuthConfig, lines: Lines) -> None:
-        async with registries.transport(self._settings) as transport:
+        async with self._registries.transport() as transport:
             if reference.tag is None and reference.digest is None:
                 names = [reference._replace(tag=tag) for tag in await self._tags(transport, reference, credentials)]
             else:
@@ -141,7 +134,7 @@ class PullService:
         """What the first endpoint says that has it, made of it and those behind it. Raises what the last, or the registry itself, says."""
         tried: list[str] = []
         failure: Exception | None = None
-        found = registries.repositories(self._settings, transport, reference, credentials)
+        found = self._registries.readable(transport, reference, credentials)
         for at, repository in enumerate(found):
             try:
                 await repository.ping()
@@ -189,7 +182,7 @@ class PullService:
         async with AsyncExitStack() as stack:
             stack.enter_context(self._images.pinned(image.chain))
             for digest in sorted({layer.digest for layer in manifest.layers}):  # one order for all: two pulls never wait for each other
-                await stack.enter_async_context(self._partials.lock(digest))
+                await stack.enter_async_context(self._registries.partials.lock(digest))
             await self._layers(source, manifest, image, reference, stack, lines)
         self._remember(image, own, manifest, reference)
         lines.say({"status": f"Digest: {source.manifest.digest}"})
@@ -200,8 +193,8 @@ class PullService:
         """Note by which manifest and blobs the image came: pushed again it keeps its digests."""
         pairs = zip(image.config.rootfs.diff_ids or (), manifest.layers, strict=True)
         sources = [BlobSource(DiffId(diff_id), blob.digest, blob.media_type, blob.size, reference.name) for diff_id, blob in pairs]
-        self._sources.add(sources, self._clock.now_ns())
-        self._sources.keep_manifest(image.id, ManifestRow(own.media_type, own.body))
+        self._registries.note(sources)
+        self._registries.sources.keep_manifest(image.id, ManifestRow(own.media_type, own.body))
 
     async def _layers(
         self, source: _Source, manifest: oci_layout.Manifest, image: Image, reference: Reference, stack: AsyncExitStack, lines: Lines
@@ -218,7 +211,7 @@ class PullService:
         blobs: dict[str, PartialBlob] = {}
         for layer in work:
             if layer.descriptor.digest not in blobs:
-                blobs[layer.descriptor.digest] = blob = self._partials.open(layer.descriptor.digest, layer.descriptor.size)
+                blobs[layer.descriptor.digest] = blob = self._registries.partials.open(layer.descriptor.digest, layer.descriptor.size)
                 stack.callback(blob.close)
         try:
             keys = await self._unpack_all(source, work, blobs, image)
@@ -259,7 +252,7 @@ class PullService:
             layer.say("Waiting")
         async with self._slots:
             await fetch(
-                source.repositories, blob, attempts=self._settings.max_download_attempts,
+                source.repositories, blob, attempts=self._registries.settings.max_download_attempts,
                 progress=lambda text: layer.say(text, blob.size if text == "Downloading" else None),
             )  # fmt: skip
         layer.say("Verifying Checksum")

@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from sampan.clock import Clock
-from sampan.content.partial import PartialBlobs
 from sampan.digest import ChainId, DiffId, is_sha256, sha256_of
 from sampan.distribution import upload
 from sampan.distribution.fetch import fetch
@@ -26,7 +24,7 @@ from sampan.engine.lines import Lines
 from sampan.engine.nameless import nameless_file
 from sampan.engine.pipes import wide_pipe
 from sampan.engine.progress import Progress, layer_line
-from sampan.engine.registries import RegistrySettings
+from sampan.engine.registries import Registries
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.image import archives, pushing
 from sampan.image.store import Image, ImageStore
@@ -35,7 +33,7 @@ from sampan.snapshot.api import Snapshots
 from sampan.spec import oci_layout
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.oci_layout import Descriptor, Platform
-from sampan.state.blobs import BlobSource, BlobSourceRepository
+from sampan.state.blobs import BlobSource
 from sampan.worker.client import WorkerPool
 
 CHECKS_MAX = 4
@@ -95,10 +93,7 @@ class PushService:
         store: ImageStore,
         snapshots: Snapshots,
         workers: WorkerPool,
-        partials: PartialBlobs,
-        sources: BlobSourceRepository,
-        clock: Clock,
-        settings: RegistrySettings,
+        known: Registries,
         root: Path,
     ) -> None:
         """root: a directory for files without names, with an empty directory `empty` in it."""
@@ -106,12 +101,9 @@ class PushService:
         self._store = store
         self._snapshots = snapshots
         self._workers = workers
-        self._partials = partials
-        self._sources = sources
-        self._clock = clock
-        self._settings = settings
+        self._registries = known
         self._root = root
-        self._slots = registries.slots(settings.max_concurrent_uploads)
+        self._slots = registries.slots(known.settings.max_concurrent_uploads)
 
     async def push(self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig) -> AsyncIterator[Progress]:
         """Push an image by its tag, or every tag of a repository when it has none. Yields docker's progress.
@@ -137,7 +129,7 @@ class PushService:
     async def _push(self, reference: Reference, credentials: AuthConfig, lines: Lines) -> None:
         lines.say({"status": f"The push refers to repository [{reference.name}]"})
         names = self._names(reference)
-        async with registries.transport(self._settings) as transport:
+        async with self._registries.transport() as transport:
             target = await self._target(transport, reference, credentials)
             last: Image | None = None
             for name in names:
@@ -168,7 +160,7 @@ class PushService:
     async def _target(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> _Target:
         """The repository at the first endpoint that answers. Raises Unreachable, Refused."""
         failure: EngineError = SystemFailure("no registry to push to")
-        for repository in registries.targets(self._settings, transport, reference, credentials):
+        for repository in self._registries.writable(transport, reference, credentials):
             try:
                 await repository.ping()
                 return _Target(transport, reference, repository, credentials)
@@ -179,7 +171,7 @@ class PushService:
     # one image
 
     async def _push_image(self, target: _Target, name: Reference, image: Image, lines: Lines) -> None:
-        former = self._sources.manifest(image.id)
+        former = self._registries.sources.manifest(image.id)
         diff_ids = [DiffId(diff_id) for diff_id in image.config.rootfs.diff_ids or ()]
         known = pushing.layers_of(former, image)
         layers: dict[DiffId, _LayerPush] = {}
@@ -194,7 +186,7 @@ class PushService:
             digest = sha256_of(manifest.body)
             if self._store.get(image.id) is not None:  # it may have been removed meanwhile
                 self._store.add_digest(image, name._replace(tag=None, digest=digest))
-                self._sources.keep_manifest(image.id, manifest)
+                self._registries.sources.keep_manifest(image.id, manifest)
         size = len(manifest.body)
         lines.say({"status": f"{name.tag}: digest: {digest} size: {size}"})
         lines.say({"progressDetail": {}, "aux": {"Tag": name.tag, "Digest": digest, "Size": size}})
@@ -218,7 +210,7 @@ class PushService:
 
     def _note(self, layer: _LayerPush, blob: Descriptor, repository: str) -> None:
         source = BlobSource(layer.diff_id, blob.digest, blob.media_type, blob.size, repository)
-        self._sources.add([source], self._clock.now_ns())
+        self._registries.note([source])
 
     async def _place(self, target: _Target, layer: _LayerPush) -> Descriptor:
         """See that the repository has the layer, in whatever compression. Says how it came there."""
@@ -245,7 +237,7 @@ class PushService:
             other = layer.former is None or source.digest != layer.former.digest
             return other, 0 if source.repository == target.reference.name else 1 if target.same_registry(source) else 2
 
-        usable = (source for source in self._sources.of(layer.diff_id) if pushing.compression_of(source.media_type) is not None)
+        usable = (source for source in self._registries.sources.of(layer.diff_id) if pushing.compression_of(source.media_type) is not None)
         return sorted((source for source in usable if is_sha256(source.digest)), key=rank)
 
     async def _existing(self, target: _Target, sources: Sequence[BlobSource]) -> BlobSource | None:
@@ -256,7 +248,7 @@ class PushService:
                 return by_digest[digest]
             for source in sources:
                 if source.digest == digest and source.repository == target.reference.name:
-                    self._sources.remove(source)
+                    self._registries.sources.remove(source)
         return None
 
     # sending
@@ -268,12 +260,12 @@ class PushService:
         source = next((source for source in sources if source.repository not in ("", target.reference.name)), None)
         if source is None:
             return None
-        async with self._partials.lock(source.digest):
+        async with self._registries.partials.lock(source.digest):
             origin = await self._origin(target, source.repository)
             if not origin:
                 return None
             try:
-                blob = self._partials.open(source.digest, source.size)
+                blob = self._registries.partials.open(source.digest, source.size)
             except (EngineError, OSError):
                 return None
             try:
@@ -293,7 +285,7 @@ class PushService:
             if name not in target.origins:
                 reference = parse(name)
                 credentials = target.credentials if reference.domain == target.reference.domain else AuthConfig()
-                found = registries.repositories(self._settings, target.transport, reference, credentials)
+                found = self._registries.readable(target.transport, reference, credentials)
                 target.origins[name] = ()
                 for at, repository in enumerate(found):
                     with suppress(SystemFailure):

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 import msgspec
 
+from sampan.clock import Clock
+from sampan.content.partial import PartialBlobs
 from sampan.distribution.auth import Authorizer
-from sampan.distribution.endpoints import endpoints_of
+from sampan.distribution.endpoints import Endpoint, endpoints_of
 from sampan.distribution.proxies import Proxies
 from sampan.distribution.registry import Refused, Repository
 from sampan.distribution.transport import Transport
 from sampan.errors import NotFound, SystemFailure
 from sampan.reference import Reference
 from sampan.spec.docker_api.auth import AuthConfig
+from sampan.state.blobs import BlobSource, BlobSourceRepository
 from sampan.version import ENGINE_VERSION
 
 
@@ -35,28 +38,43 @@ def slots(number: int) -> asyncio.Semaphore:
     return asyncio.Semaphore(number or sys.maxsize)
 
 
-def transport(settings: RegistrySettings) -> Transport:
-    """Connections for one use case. Use as a context manager."""
-    return Transport.make(f"docker/{ENGINE_VERSION} sampan", settings.proxies)
+class Registries:
+    """All registries, as this daemon's settings have them; what it fetches from them, and what it knows of their blobs."""
 
+    def __init__(self, settings: RegistrySettings, partials: PartialBlobs, sources: BlobSourceRepository, clock: Clock) -> None:
+        self.settings = settings
+        self.partials = partials
+        self.sources = sources
+        self._clock = clock
 
-def repositories(settings: RegistrySettings, transport: Transport, reference: Reference, credentials: AuthConfig) -> Sequence[Repository]:
-    """Where a repository can be read, in the order to try."""
-    found = []
-    for endpoint in endpoints_of(reference.domain, settings.mirrors, settings.insecure_registries):
-        # a mirror is not the registry the user logged in to
-        authorizer = Authorizer(transport, AuthConfig() if endpoint.mirror else credentials, endpoint)
-        found.append(Repository(transport, endpoint, reference.path, authorizer))
-    return found
+    def transport(self) -> Transport:
+        """Connections for one use case. Use as a context manager."""
+        return Transport.make(f"docker/{ENGINE_VERSION} sampan", self.settings.proxies)
 
+    def readable(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> Sequence[Repository]:
+        """Where a repository can be read, in the order to try."""
+        found = []
+        for endpoint in self.endpoints(reference.domain, mirrors=True):
+            # a mirror is not the registry the user logged in to
+            authorizer = Authorizer(transport, AuthConfig() if endpoint.mirror else credentials, endpoint)
+            found.append(Repository(transport, endpoint, reference.path, authorizer))
+        return found
 
-def targets(settings: RegistrySettings, transport: Transport, reference: Reference, credentials: AuthConfig) -> Sequence[Repository]:
-    """Where a repository can be written: never a mirror."""
-    found = []
-    for endpoint in endpoints_of(reference.domain, (), settings.insecure_registries):
-        authorizer = Authorizer(transport, credentials, endpoint)
-        found.append(Repository(transport, endpoint, reference.path, authorizer, actions="pull,push"))
-    return found
+    def writable(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> Sequence[Repository]:
+        """Where a repository can be written: never a mirror."""
+        found = []
+        for endpoint in self.endpoints(reference.domain):
+            authorizer = Authorizer(transport, credentials, endpoint)
+            found.append(Repository(transport, endpoint, reference.path, authorizer, actions="pull,push"))
+        return found
+
+    def endpoints(self, domain: str, *, mirrors: bool = False) -> Sequence[Endpoint]:
+        """The endpoints of a registry, in the order to try."""
+        return endpoints_of(domain, self.settings.mirrors if mirrors else (), self.settings.insecure_registries)
+
+    def note(self, sources: Sequence[BlobSource]) -> None:
+        """Remember that repositories have blobs."""
+        self.sources.add(sources, self._clock.now_ns())
 
 
 def translated(error: Refused, reference: Reference) -> NotFound | SystemFailure:

@@ -1,0 +1,65 @@
+"""Progress that nobody reads."""
+
+import asyncio
+
+import pytest
+
+from sampan.engine.lines import WAITING_MAX, Lines
+from sampan.errors import NotFound
+
+
+def test_the_task_does_not_wait_for_its_reader() -> None:
+    async def run() -> None:
+        lines, done = Lines(), asyncio.Event()
+
+        async def work() -> None:
+            for number in range(10 * WAITING_MAX):
+                lines.say({"number": number}, once=False)
+            lines.say({"status": "end"})
+            done.set()
+            await lines.drained()
+
+        reader = lines.of(work())
+        first = await anext(reader)
+        await asyncio.wait_for(done.wait(), 5)
+        rest = [line async for line in reader]
+        assert first == {"number": 0}
+        assert rest[-1] == {"status": "end"}
+        assert len(rest) <= WAITING_MAX + 1
+
+    asyncio.run(run())
+
+
+def test_a_reader_that_leaves_ends_it() -> None:
+    async def run() -> None:
+        lines, ended = Lines(), asyncio.Event()
+
+        async def work() -> None:
+            try:
+                lines.say({})
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        reader = lines.of(work())
+        await anext(reader)
+        await reader.aclose()  # type: ignore[attr-defined]
+        assert ended.is_set()
+
+    asyncio.run(run())
+
+
+def test_what_was_said_comes_before_the_error() -> None:
+    async def run() -> None:
+        lines = Lines()
+
+        async def work() -> None:
+            lines.say({"status": "begun"})
+            raise NotFound("nothing")
+
+        reader = lines.of(work())
+        assert await anext(reader) == {"status": "begun"}
+        with pytest.raises(NotFound):
+            await anext(reader)
+
+    asyncio.run(run())
