@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from sampan.archive import gzipping
 from sampan.archive.gzipping import BLOCK, compressed
 
 
@@ -35,8 +36,30 @@ def test_neither_threads_nor_pieces_make_a_difference() -> None:
     assert b"".join(compressed(short(data, 10_007), threads=2)) == one
 
 
-@pytest.mark.skipif("ng" in zlib.ZLIB_RUNTIME_VERSION, reason="zlib-ng has bytes of its own")
-def test_the_bytes_never_change() -> None:
+@pytest.mark.parametrize(
+    ("library", "digest"),
+    [
+        ("isal", "00a8884c56f0f3272854ee9f3374cbfb6ea970aa69f029e64e5664320d55404d"),
+        ("zlib", "c29e4a088fffe06015765e82c8fbb65729a7127b9de3a1b70578fde652850f8f"),
+    ],
+)
+def test_the_bytes_never_change(library: str, digest: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever changes this makes every layer that anybody has pushed be sent again."""
+    if library == "isal":
+        assert gzipping._library() is gzipping._isal, "isal makes other bytes here than elsewhere"
+    else:
+        if "ng" in zlib.ZLIB_RUNTIME_VERSION:
+            pytest.skip("zlib-ng has bytes of its own")
+        monkeypatch.setattr(gzipping, "_library", lambda: zlib)
     data = b"".join(compressed(io.BytesIO(sample(2 * BLOCK + 5)).read))
-    assert hashlib.sha256(data).hexdigest() == "c29e4a088fffe06015765e82c8fbb65729a7127b9de3a1b70578fde652850f8f"
+    assert hashlib.sha256(data).hexdigest() == digest
+    assert gzip.decompress(data) == sample(2 * BLOCK + 5)
+
+
+def test_an_isal_with_bytes_of_its_own_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gzipping, "SAMPLE_DIGEST", "another")
+    gzipping._library.cache_clear()
+    try:
+        assert gzipping._library() is zlib
+    finally:
+        gzipping._library.cache_clear()
