@@ -28,8 +28,13 @@ _BLOCK = 1 << 20
 class PartialBlob:
     """One blob's file. One writer appends, readers follow; close() keeps the file unless the disk is full."""
 
-    def __init__(self, path: Path, digest: Digest, length: int, closed: Callable[["PartialBlob"], None] = lambda _: None) -> None:
-        """Open or make it. length: of the whole blob, in bytes. closed: told when the file has been let go. Raises OSError."""
+    def __init__(
+        self, path: Path, digest: Digest, length: int, *, closed: Callable[["PartialBlob"], None], spare: Callable[[], int]
+    ) -> None:
+        """Open or make it. length: of the whole blob, in bytes. Raises OSError.
+
+        closed: told when the file has been let go. spare: makes room on the disk, and returns how much.
+        """
         self.digest, self.length = digest, length
         self.size = 0
         """Bytes that are there and hashed."""
@@ -37,7 +42,7 @@ class PartialBlob:
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._room = Room(self.fd)
         self._keep = True
-        self._closed = closed
+        self._closed, self._spare = closed, spare
         self._hash = hashlib.sha256()
         self._grown, self._completed = asyncio.Event(), asyncio.Event()
 
@@ -57,11 +62,7 @@ class PartialBlob:
         """The next bytes. Raises InvalidArgument when they are more than the blob can have, SystemFailure when the disk is full."""
         if self.size + len(data) > self.length:
             raise InvalidArgument(f"unexpected blob size: got more than the {self.length} bytes of {self.digest}")
-        try:
-            self._room.take(len(data), 0)
-        except NoRoom as error:
-            self._keep = False
-            raise SystemFailure(str(error)) from error
+        self._take_room(len(data))
         view = memoryview(data)
         at = self.size
         while view:
@@ -70,6 +71,19 @@ class PartialBlob:
         self._hash.update(data)
         self.size = at
         self._wake()
+
+    def _take_room(self, size: int) -> None:
+        """See that the disk has room; what nobody fetches gives way, and at the end this blob. Raises SystemFailure."""
+        try:
+            try:
+                self._room.take(size, 0)
+            except NoRoom:
+                if not self._spare():
+                    raise
+                self._room.take(size, 0)
+        except NoRoom as error:
+            self._keep = False
+            raise SystemFailure(str(error)) from error
 
     def restart(self) -> None:
         """Begin again: what came was not the blob, or cannot be continued."""
@@ -151,7 +165,7 @@ class PartialBlobs:
         """The blob's file, made if missing; its lock is held. Raises InvalidArgument for no digest, SystemFailure: no room; OSError."""
         if not is_sha256(digest):
             raise InvalidArgument(f"unsupported digest algorithm: {digest}")
-        blob = PartialBlob(self._path(digest), Digest(digest), length, self._let_go)
+        blob = PartialBlob(self._path(digest), Digest(digest), length, closed=self._let_go, spare=self.drop_idle)
         self._open.append(blob)
         try:
             self._make_room()

@@ -221,6 +221,7 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         data_root=config.data_root,
         log_driver=config.log_driver,
         labels=config.labels,
+        registries=_registry_settings(config),
         debug=config.debug,
         experimental=config.experimental,
         live_restore=config.live_restore,

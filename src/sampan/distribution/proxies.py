@@ -33,6 +33,10 @@ class Proxies(msgspec.Struct, frozen=True):
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
 
+    def shown(self) -> tuple[str, str, str]:
+        """http, https and the exceptions for everybody's eyes: without passwords (moby daemon/info.go maskCredentials)."""
+        return _masked(self.http), _masked(self.https), self.no_proxy
+
     def _direct(self, host: str, port: int) -> bool:
         host = host.rstrip(".").lower()
         address = _address(host)
@@ -66,3 +70,10 @@ def _matches(item: str, host: str, address: ipaddress.IPv4Address | ipaddress.IP
         return _address(item) == address
     item = item.removeprefix("*")
     return host.endswith(item) if item.startswith(".") else host == item or host.endswith("." + item)
+
+
+def _masked(url: str) -> str:
+    """A URL with `xxxxx` for its user and password."""
+    scheme, separator, rest = url.rpartition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}xxxxx:xxxxx@{host}" if at and user else url

@@ -1,8 +1,10 @@
 """What pull, push and login have in common: the registries of a name, how they are reached, their refusals in docker's words."""
 
 import asyncio
+import ipaddress
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -31,6 +33,21 @@ class RegistrySettings(msgspec.Struct, frozen=True):
     """0: as many as there are"""
     max_download_attempts: int = 5
     proxies: Proxies = Proxies()
+
+    def shown(self) -> dict[str, Any]:
+        """`RegistryConfig` of docker info (moby registry/config.go, loadInsecureRegistries)."""
+        mirrors = [mirror.rstrip("/") + "/" for mirror in self.mirrors]
+        networks, indexes = ["::1/128", "127.0.0.0/8"], {}
+        for item in self.insecure_registries:
+            try:
+                networks.append(str(ipaddress.ip_network(item, strict=False)) if "/" in item else "")
+            except ValueError:
+                networks.append("")
+            if not networks[-1]:
+                networks.pop()
+                indexes[item] = {"Name": item, "Mirrors": [], "Secure": False, "Official": False}
+        indexes["docker.io"] = {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
+        return {"InsecureRegistryCIDRs": list(dict.fromkeys(networks)), "IndexConfigs": indexes, "Mirrors": mirrors}
 
 
 def slots(number: int) -> asyncio.Semaphore:

@@ -11,6 +11,7 @@ import msgspec
 from sampan.clock import rfc3339nano
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
+from sampan.engine.registries import RegistrySettings
 from sampan.errors import InvalidArgument
 from sampan.events.bus import Event, EventBus
 from sampan.ids import new_id
@@ -57,6 +58,7 @@ class SystemFacts(msgspec.Struct, frozen=True):
     data_root: str
     log_driver: str = ""
     labels: tuple[str, ...] = ()
+    registries: RegistrySettings = RegistrySettings()
     debug: bool = False
     experimental: bool = False
     live_restore: bool = True
@@ -158,6 +160,7 @@ class SystemService:
         layout = host_layout()
         v1 = {name for names, _ in layout.v1 for name in names.split(",")} | set(layout.controllers)
         swap = os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes") or layout.version == 2
+        http_proxy, https_proxy, no_proxy = self._facts.registries.proxies.shown()
         return SystemInfo(
             id=self._id,
             containers=len(statuses),
@@ -186,7 +189,10 @@ class SystemService:
             kernel_version=platform.release(),
             operating_system=_operating_system(),
             architecture=platform.machine(),
-            registry_config={"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "IndexConfigs": {}, "Mirrors": []},
+            registry_config=self._facts.registries.shown(),
+            http_proxy=http_proxy,
+            https_proxy=https_proxy,
+            no_proxy=no_proxy,
             ncpu=os.cpu_count() or 1,
             mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             docker_root_dir=self._facts.data_root,

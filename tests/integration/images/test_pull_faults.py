@@ -2,13 +2,18 @@
 
 import json
 import os
+import shutil
 import socket
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.integration.images.test_pull import Docker, big, no_images_left, partials, registry
+from tests.integration.images.test_pull import Docker, big, no_images_left, partials, registry, zipped
+from tests.integration.images.test_push import load
 from tests.support.engine import Engine
 from tests.support.faultyregistry import INDEX, MANIFEST, FaultyRegistry, digest_of
 from tests.support.imagetars import config
@@ -109,3 +114,48 @@ def test_too_many_tags(engine: Engine, docker: Docker, registry: FaultyRegistry)
     assert done.returncode == 1
     assert "more than 100000 tags" in done.stderr
     assert next(pages) == 2
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of 96 MiB."""
+    place = Path(tempfile.mkdtemp(prefix="sampan-small-", dir="/var/tmp"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)], check=True, timeout=10)
+    yield place
+    subprocess.run(["umount", str(place)], check=True, timeout=10)
+    place.rmdir()
+
+
+def test_a_full_disk(make_engine: Callable[..., Engine], docker_path: str, registry: FaultyRegistry, small_disk: Path) -> None:
+    engine = make_engine("--bridge=none", place=str(small_disk))
+    engine.start()
+    zeros = tar(("f", "zeros", "\0" * (120 << 20)))
+    for name, layer in (("large", big(100)), ("twice", big(60)), ("bomb", zeros)):
+        registry.add(name, "1", config(layer), [layer], compress=zipped if name == "bomb" else bytes)
+    try:
+        before = free(small_disk)
+        for name in ("large", "twice", "bomb"):
+            done = engine.run_client([docker_path], "pull", f"{registry.host}/{name}:1", timeout=120)
+            assert (done.returncode, "no space left on device" in done.stderr) == (1, True), done.stderr
+            assert engine.run_client([docker_path], "images", "-q").stdout == ""
+            if name == "large":
+                assert registry.total_served < 10_000, "what cannot fit is not fetched"
+        assert engine.request("POST", "/images/prune")[0] == 200
+        deadline = time.monotonic() + 30
+        while free(small_disk) < before - (2 << 20):
+            assert time.monotonic() < deadline, "the space is not given back"
+            time.sleep(0.1)
+        load(engine, f"{registry.host}/mine:1", big(28))
+        (small_disk / "ballast").write_bytes(bytes(free(small_disk) - (12 << 20)))
+        done = engine.run_client([docker_path], "push", f"{registry.host}/mine:1", timeout=120)
+        assert (done.returncode, "no space left on device" in done.stderr) == (1, True), done.stderr
+        (small_disk / "ballast").unlink()
+        assert engine.run_client([docker_path], "push", f"{registry.host}/mine:1", timeout=120).returncode == 0
+    finally:
+        engine.teardown()
+        shutil.rmtree(engine.root)
+
+
+def free(place: Path) -> int:
+    stat = os.statvfs(place)
+    return stat.f_bavail * stat.f_frsize
