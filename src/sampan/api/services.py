@@ -26,7 +26,14 @@ from sampan.spec.docker_api.container import (
     TopResponse,
     WaitResponse,
 )
-from sampan.spec.docker_api.image import ImageDeleteItem, ImageHistoryItem, ImageInspect, ImagesPruneReport, ImageSummary
+from sampan.spec.docker_api.image import (
+    DistributionInspect,
+    ImageDeleteItem,
+    ImageHistoryItem,
+    ImageInspect,
+    ImagesPruneReport,
+    ImageSummary,
+)
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import NetworkInspect
 from sampan.spec.docker_api.system import EventMessage, PingInfo, SystemInfo, SystemVersion
@@ -220,6 +227,13 @@ class LoginService(Protocol):
         """Try them at `serveraddress`. Raises Unauthorized: the registry does not take them."""
 
 
+class RemoteService(Protocol):
+    """What registries have."""
+
+    async def inspect(self, reference: Reference, credentials: AuthConfig) -> DistributionInspect:
+        """The manifest or index that a tag or digest means, without pulling it."""
+
+
 class ImageMountService(Protocol):
     """Images shown on the host."""
 
@@ -276,6 +290,7 @@ class Services(msgspec.Struct, frozen=True):
     pulls: PullService
     pushes: PushService
     logins: LoginService
+    remotes: RemoteService
     image_mounts: ImageMountService
     images: ImageService
     archives: ImageArchives

@@ -43,6 +43,7 @@ from sampan.engine.paths import Paths
 from sampan.engine.pull import PullService
 from sampan.engine.push import PushService
 from sampan.engine.registries import Registries, RegistrySettings
+from sampan.engine.remote import RemoteService
 from sampan.engine.runner import RunHooks, Runner
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
@@ -153,6 +154,7 @@ class _ImageParts(msgspec.Struct, frozen=True):
     pulls: PullService
     pushes: PushService
     logins: LoginService
+    remotes: RemoteService
     bootstraps: BootstrapService
     mounts: ImageMounts
 
@@ -189,6 +191,7 @@ def _image_parts(
         pulls=PullService(images, store, snapshots, registries, unpackers=workers.parallel),
         pushes=PushService(images, store, snapshots, workers, registries, paths.data_root / "tmp"),
         logins=LoginService(registries),
+        remotes=RemoteService(registries),
         bootstraps=bootstraps,
         mounts=mounts,
     )
@@ -282,6 +285,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         pulls=parts.pulls,
         pushes=parts.pushes,
         logins=parts.logins,
+        remotes=parts.remotes,
         image_mounts=parts.mounts,
         images=images,
         archives=parts.archives,

@@ -7,7 +7,7 @@ Nothing is visible before every digest and diffID is right; then layers, image a
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ import msgspec
 from sampan.content.partial import PartialBlob
 from sampan.digest import ChainId, DiffId, is_sha256
 from sampan.distribution.fetch import fetch
-from sampan.distribution.registry import Manifest, Refused, Repository
+from sampan.distribution.registry import Manifest, Repository
 from sampan.distribution.transport import Transport
 from sampan.engine import registries
 from sampan.engine.images import ImageService
@@ -24,7 +24,7 @@ from sampan.engine.lines import Lines
 from sampan.engine.pipes import give_from, wide_pipe
 from sampan.engine.progress import Progress, layer_line
 from sampan.engine.registries import Registries
-from sampan.errors import InvalidArgument, NotFound, SystemFailure
+from sampan.errors import InvalidArgument, NotFound
 from sampan.image import archives, platforms
 from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import Reference
@@ -35,7 +35,6 @@ from sampan.spec.oci_layout import Descriptor, Platform
 from sampan.state.blobs import BlobSource, ManifestRow
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 CONFIG_MAX = 8 << 20
 INDEX_DEPTH_MAX = 4
@@ -117,41 +116,11 @@ class PullService:
     # where from
 
     async def _tags(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> list[str]:
-        return await self._first(transport, reference, credentials, lambda repository: repository.tags(), lambda _, found: found)
+        return await self._registries.first(transport, reference, credentials, lambda repository: repository.tags(), lambda _, found: found)
 
     async def _find(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> _Source:
         name = reference.digest or reference.tag or ""
-        return await self._first(transport, reference, credentials, lambda repository: repository.manifest(name), _Source)
-
-    async def _first(
-        self,
-        transport: Transport,
-        reference: Reference,
-        credentials: AuthConfig,
-        ask: Callable[[Repository], Awaitable[T]],
-        made: Callable[[Sequence[Repository], T], R],
-    ) -> R:
-        """What the first endpoint says that has it, made of it and those behind it. Raises what the last, or the registry itself, says."""
-        tried: list[str] = []
-        failure: Exception | None = None
-        found = self._registries.readable(transport, reference, credentials)
-        for at, repository in enumerate(found):
-            try:
-                await repository.ping()
-                return made(found[at:], await ask(repository))
-            except Refused as error:
-                failure = registries.translated(error, reference)
-                if not repository.endpoint.mirror:
-                    raise failure from error
-            except (SystemFailure, InvalidArgument) as error:
-                if isinstance(error, InvalidArgument) and not repository.endpoint.mirror:
-                    raise
-                failure = error
-            tried.append(f"{repository.endpoint.url}: {failure}")
-        assert failure is not None
-        if len(tried) > 1 and found[0].endpoint.mirror:
-            raise SystemFailure("no mirror and no registry gave the image:\n  " + "\n  ".join(tried)) from failure
-        raise failure
+        return await self._registries.first(transport, reference, credentials, lambda repository: repository.manifest(name), _Source)
 
     async def _image_manifest(self, source: _Source, wanted: Platform | None) -> Manifest:
         """The image's own manifest: of an index, the one for the platform. Raises NotFound, InvalidArgument."""

@@ -3,8 +3,8 @@
 import asyncio
 import ipaddress
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,11 +15,14 @@ from sampan.distribution.endpoints import Endpoint, endpoints_of
 from sampan.distribution.proxies import Proxies
 from sampan.distribution.registry import Refused, Repository
 from sampan.distribution.transport import Transport
-from sampan.errors import NotFound, SystemFailure
+from sampan.errors import InvalidArgument, NotFound, SystemFailure
 from sampan.reference import Reference
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.state.blobs import BlobSource, BlobSourceRepository
 from sampan.version import ENGINE_VERSION
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class RegistrySettings(msgspec.Struct, frozen=True):
@@ -88,6 +91,36 @@ class Registries:
     def endpoints(self, domain: str, *, mirrors: bool = False) -> Sequence[Endpoint]:
         """The endpoints of a registry, in the order to try."""
         return endpoints_of(domain, self.settings.mirrors if mirrors else (), self.settings.insecure_registries)
+
+    async def first(
+        self,
+        transport: Transport,
+        reference: Reference,
+        credentials: AuthConfig,
+        ask: Callable[[Repository], Awaitable[T]],
+        made: Callable[[Sequence[Repository], T], R],
+    ) -> R:
+        """What the first endpoint says that has it, made of it and those behind it. Raises what the last, or the registry itself, says."""
+        tried: list[str] = []
+        failure: Exception | None = None
+        found = self.readable(transport, reference, credentials)
+        for at, repository in enumerate(found):
+            try:
+                await repository.ping()
+                return made(found[at:], await ask(repository))
+            except Refused as error:
+                failure = translated(error, reference)
+                if not repository.endpoint.mirror:
+                    raise failure from error
+            except (SystemFailure, InvalidArgument) as error:
+                if isinstance(error, InvalidArgument) and not repository.endpoint.mirror:
+                    raise
+                failure = error
+            tried.append(f"{repository.endpoint.url}: {failure}")
+        assert failure is not None
+        if len(tried) > 1 and found[0].endpoint.mirror:
+            raise SystemFailure("no mirror and no registry gave the image:\n  " + "\n  ".join(tried)) from failure
+        raise failure
 
     def note(self, sources: Sequence[BlobSource]) -> None:
         """Remember that repositories have blobs."""

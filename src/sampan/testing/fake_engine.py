@@ -51,6 +51,7 @@ from sampan.testing.fake_images import (
     FakeLogins,
     FakePulls,
     FakePushes,
+    FakeRemotes,
 )
 from sampan.version import API_VERSION, ENGINE_VERSION, MIN_API_VERSION
 
@@ -451,7 +452,8 @@ def fake_engine() -> FakeEngine:
     services = Services(
         containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers),
         files=FakeFiles(containers), commits=FakeCommits(containers),
-        bootstraps=FakeBootstraps(), pulls=FakePulls(), pushes=FakePushes(), logins=FakeLogins(), image_mounts=FakeImageMounts(),
+        bootstraps=FakeBootstraps(), pulls=FakePulls(), pushes=FakePushes(), logins=FakeLogins(),
+        remotes=FakeRemotes(), image_mounts=FakeImageMounts(),
         images=FakeImages(),
         archives=FakeArchives(), networks=FakeNetworks(),
         system=system,

@@ -6,7 +6,14 @@ from sampan.api.services import Filters
 from sampan.errors import InvalidArgument, NotFound, SystemFailure, Unauthorized
 from sampan.reference import Reference
 from sampan.spec.docker_api.auth import AuthConfig, LoginStatus
-from sampan.spec.docker_api.image import ImageDeleteItem, ImageHistoryItem, ImageInspect, ImagesPruneReport, ImageSummary
+from sampan.spec.docker_api.image import (
+    DistributionInspect,
+    ImageDeleteItem,
+    ImageHistoryItem,
+    ImageInspect,
+    ImagesPruneReport,
+    ImageSummary,
+)
 from sampan.spec.oci_layout import Platform
 
 IMAGE_ID = "sha256:" + "ab" * 32
@@ -113,6 +120,15 @@ class FakePushes:
         if reference.familiar_name != "busybox":
             raise SystemFailure(f"An image does not exist locally with the tag: {reference.familiar_name}")
         yield {"status": f"{reference.tag}: digest: sha256:{'0' * 64} size: 1"}
+
+
+class FakeRemotes:
+    """services.RemoteService: there is no such image anywhere."""
+
+    async def inspect(self, reference: Reference, credentials: AuthConfig) -> DistributionInspect:
+        """See the Protocol."""
+        del credentials
+        raise NotFound(f"manifest for {reference.familiar} not found: manifest unknown")
 
 
 class FakeLogins:

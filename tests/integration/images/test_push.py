@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import docker as docker_py
 import pytest
 
 from tests.integration.images.test_pull import Docker, big, no_images_left, registry, zipped
@@ -225,3 +226,30 @@ def test_a_platform_that_it_is_not(engine: Engine, docker: Docker, registry: Fau
     done = docker("push", "--platform", "linux/s390x", f"{registry.host}/plat:1")
     assert done.returncode == 1
     assert "does not match the specified platform" in done.stderr
+
+
+def test_what_a_registry_has(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    layer = tar(("f", "a", "b"))
+    digest = registry.add("asked", "1", config(layer), [layer])
+    body = registry.manifests["asked:1"][1]
+    client = docker_py.DockerClient(base_url=engine.url)
+    found = client.images.get_registry_data(f"{registry.host}/asked:1")
+    assert found.attrs["Descriptor"] == {"mediaType": MANIFEST, "digest": digest, "size": len(body)}
+    assert [(item["os"], item["architecture"]) for item in found.attrs["Platforms"]] == [("linux", "amd64")]
+    status, answer = engine.request("GET", f"/distribution/{registry.host}/none/json")
+    assert (status, answer["message"]) == (404, f"manifest for {registry.host}/none:latest not found: manifest unknown: manifest unknown")
+    client.close()
+
+
+def test_docker_py(engine: Engine, registry: FaultyRegistry) -> None:
+    registry.login = ("user", "good")
+    name = f"{registry.host}/py/app"
+    load(engine, f"{name}:1", tar(("f", "a", "py")))
+    client = docker_py.DockerClient(base_url=engine.url)
+    assert client.login("user", "good", registry=registry.host)["Status"] == "Login Succeeded"
+    lines = list(client.images.push(name, tag="1", stream=True, decode=True))
+    (aux,) = [line["aux"] for line in lines if "aux" in line]
+    assert registry.manifests[f"py/app@{aux['Digest']}"][0] == MANIFEST
+    assert (aux["Tag"], aux["Size"]) == ("1", len(registry.manifests["py/app:1"][1]))
+    assert client.images.pull(name, tag="1").attrs["RepoDigests"] == [f"{name}@{aux['Digest']}"]
+    client.close()

@@ -153,6 +153,13 @@ async def save(request: Request, services: Services) -> None:
             await out.write(piece)
 
 
+async def distribution(request: Request, services: Services) -> Response:
+    """GET /distribution/{name}/json: what a registry has by a name."""
+    reference = decode.pulled(request.variables["name"], "").with_default_tag()
+    credentials = decode.registry_auth(request.headers.get("x-registry-auth", ""))
+    return json_response(await services.remotes.inspect(reference, credentials))
+
+
 _TAG = "Image"
 _NO_CACHE = json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 ROUTES = (
@@ -182,5 +189,5 @@ ROUTES = (
     Route("POST", "/build", missing("building images"), _TAG, "missing"),
     Route("POST", "/build/cancel", missing("building images"), _TAG, "missing"),
     Route("POST", "/build/prune", fixed(_NO_CACHE), _TAG, note="there is no build cache yet"),
-    Route("GET", "/distribution/{name:.*}/json", missing("asking registries (distribution)"), "Distribution", "missing"),
+    Route("GET", "/distribution/{name:.*}/json", distribution, "Distribution", cancel=True),
 )

@@ -5,6 +5,7 @@ from typing import Any
 from sampan.spec.docker_api.base import Body, EmptySet, StrSlice, always
 from sampan.spec.docker_api.container import HealthConfig
 from sampan.spec.docker_api.inspect import GraphDriverData
+from sampan.spec.oci_layout import Descriptor, Platform
 
 
 class ImageConfig(Body, frozen=True, kw_only=True):
@@ -101,3 +102,10 @@ class ImagesPruneReport(Body, frozen=True, kw_only=True):
 
     images_deleted: list[ImageDeleteItem] | None = always(None)
     space_reclaimed: int = always(0)
+
+
+class DistributionInspect(Body, frozen=True, kw_only=True):
+    """What a registry has by a name."""
+
+    descriptor: Descriptor
+    platforms: list[Platform]

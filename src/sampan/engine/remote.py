@@ -1,0 +1,43 @@
+"""What a registry has, without pulling it: docker's `GET /distribution/{name}/json` (moby api/server/router/distribution)."""
+
+import msgspec
+
+from sampan.distribution.registry import Manifest, Repository
+from sampan.engine.registries import Registries
+from sampan.errors import InvalidArgument
+from sampan.reference import Reference
+from sampan.spec import oci_layout
+from sampan.spec.docker_api.auth import AuthConfig
+from sampan.spec.docker_api.image import DistributionInspect
+from sampan.spec.oci_layout import Descriptor, Platform
+
+CONFIG_MAX = 8 << 20
+
+
+class RemoteService:
+    """Asks registries about images."""
+
+    def __init__(self, registries: Registries) -> None:
+        self._registries = registries
+
+    async def inspect(self, reference: Reference, credentials: AuthConfig) -> DistributionInspect:
+        """The manifest or index that a tag or digest means, and for which platforms. Raises NotFound, InvalidArgument, SystemFailure."""
+
+        async def ask(repository: Repository) -> DistributionInspect:
+            found = await repository.manifest(reference.digest or reference.tag or "")
+            descriptor = Descriptor(found.media_type, found.digest, len(found.body))
+            return DistributionInspect(descriptor=descriptor, platforms=await _platforms(repository, found))
+
+        async with self._registries.transport() as transport:
+            return await self._registries.first(transport, reference, credentials, ask, lambda _, found: found)
+
+
+async def _platforms(repository: Repository, found: Manifest) -> list[Platform]:
+    try:
+        if found.media_type in (oci_layout.INDEX, oci_layout.DOCKER_INDEX):
+            entries = msgspec.json.decode(found.body, type=oci_layout.Index).manifests or []
+            return [entry.platform for entry in entries if entry.platform is not None]
+        manifest = msgspec.json.decode(found.body, type=oci_layout.Manifest)
+        return [msgspec.json.decode(await repository.document(manifest.config, CONFIG_MAX), type=Platform)]
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(f"the registry's manifest cannot be read: {error}") from error
