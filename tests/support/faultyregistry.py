@@ -60,6 +60,8 @@ class FaultyRegistry:
         """Bytes of uploads"""
         self.cut_uploads: list[int] = []
         """After so many bytes the next upload's connection breaks"""
+        self.lose_answers = 0
+        """So many PUTs are done, but not answered"""
         self.mounting = True
         self.resuming = True
         registry = self
@@ -177,6 +179,8 @@ class FaultyRegistry:
             return self._send(request, 202, b"", {"Location": f"/v2/{path}/blobs/uploads/{name}?state=a%2Fb"})
         upload = self.uploads.get(name)
         if upload is None or query.get("state") != ["a/b"]:
+            for _ in _sent(request):
+                pass
             return self._send(request, 404, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"blob upload unknown to registry"}]}')
         here = {"Location": f"/v2/{path}/blobs/uploads/{name}?state=a%2Fb", "Range": f"0-{max(0, len(upload) - 1)}"}
         if request.command == "GET":
@@ -200,7 +204,17 @@ class FaultyRegistry:
             )
         self.blobs[digest] = bytes(self.uploads.pop(name))
         self.held.setdefault(path, set()).add(digest)
+        if self._lost(request):
+            return None
         return self._send(request, 201, b"", {"Location": f"/v2/{path}/blobs/{digest}"})
+
+    def _lost(self, request: BaseHTTPRequestHandler) -> bool:
+        """Whether an answer is not to arrive."""
+        if not self.lose_answers:
+            return False
+        self.lose_answers -= 1
+        request.close_connection = True
+        return True
 
     def _put_manifest(self, request: BaseHTTPRequestHandler, path: str, name: str) -> None:
         body = b"".join(_sent(request))
@@ -209,6 +223,8 @@ class FaultyRegistry:
             if item["digest"] not in self.held.get(path, ()):
                 return self._send(request, 400, b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}')
         digest = self.add_manifest(path, name, body, request.headers["Content-Type"])
+        if self._lost(request):
+            return None
         return self._send(request, 201, b"", {"Docker-Content-Digest": digest, "Location": f"/v2/{path}/manifests/{digest}"})
 
     def _manifest(self, request: BaseHTTPRequestHandler, path: str, name: str) -> None:

@@ -30,14 +30,10 @@ class Started(NamedTuple):
     location: str
 
 
-async def exists(repository: Repository, digest: str) -> int:
-    """The blob's size if the repository has it and we may know, else -1. Raises Refused, Unreachable."""
+async def exists(repository: Repository, digest: str) -> bool:
+    """Whether the repository says that it has a blob. A HEAD cannot say why not: the upload will. Raises Unreachable."""
     async with repository.request("HEAD", f"/v2/{repository.path}/blobs/{digest}") as answer:
-        if answer.status in (401, 403, 404):  # a HEAD cannot say why: the upload will
-            return -1
-        await repository.body(answer)
-        length = answer.headers.get("Content-Length", "")
-        return int(length) if length.isdecimal() and len(length) < 20 else 0
+        return answer.status == 200
 
 
 async def mount(repository: Repository, digest: str, source: str) -> Started | None:
@@ -77,6 +73,8 @@ async def send(
                 raise
             await pause(failed, error, lambda text: progress(text, upload.offset))
             begun = None if begun is None else await upload.ask(begun)
+            if begun is None and upload.committing and await exists(repository, blob.digest):
+                return  # only the answer was lost
 
 
 class _Upload:
@@ -87,9 +85,10 @@ class _Upload:
         self._blob = blob
         self._progress = progress
         self.offset = 0
+        self.committing = False
 
     async def begin(self) -> Started:
-        self.offset = 0
+        self.offset, self.committing = 0, False
         async with self._repository.request("POST", f"/v2/{self._repository.path}/blobs/uploads/") as answer:
             await self._repository.body(answer, 202)
             return Started(_location(self._repository, answer.url, answer.headers.get("Location", "")))
@@ -118,6 +117,7 @@ class _Upload:
             self._progress("Pushing", at)
 
     async def commit(self, begun: Started) -> None:
+        self.committing = True
         url = begun.location + ("&" if "?" in begun.location else "?") + "digest=" + quote(self._blob.digest, safe="")
         async with self._repository.request("PUT", url, {**_OCTETS, "Content-Length": "0"}, patience=COMMIT_SECONDS) as answer:
             await self._repository.body(answer, 201, 204)
@@ -158,7 +158,7 @@ def _location(repository: Repository, url: str, location: str) -> str:
 async def put_document(repository: Repository, document: bytes, *, attempts: int) -> str:
     """A small blob, unless it is there. Returns its digest. Raises as send does."""
     digest = sha256_of(document)
-    if await exists(repository, digest) >= 0:
+    if await exists(repository, digest):
         return digest
     fd = os.memfd_create("document", os.MFD_CLOEXEC)
     try:
@@ -169,10 +169,15 @@ async def put_document(repository: Repository, document: bytes, *, attempts: int
     return digest
 
 
-async def put_manifest(repository: Repository, tag: str, media_type: str, body: bytes) -> None:
+async def put_manifest(repository: Repository, tag: str, media_type: str, body: bytes, *, attempts: int) -> None:
     """Give a manifest a tag. Raises Refused, Unreachable."""
-    headers = {"Content-Type": media_type}
-    async with repository.request(
-        "PUT", f"/v2/{repository.path}/manifests/{tag}", headers, data=body, patience=COMMIT_SECONDS
-    ) as answer:  # fmt: skip
-        await repository.body(answer, 201, 202)
+    path, headers = f"/v2/{repository.path}/manifests/{tag}", {"Content-Type": media_type}
+    for attempt in range(1, attempts + 1):
+        try:
+            async with repository.request("PUT", path, headers, data=body, patience=COMMIT_SECONDS) as answer:
+                await repository.body(answer, 201, 202)
+            return
+        except (Unreachable, Refused) as error:
+            if attempt == attempts or (isinstance(error, Refused) and error.status not in RETRY_STATUSES):
+                raise
+            await pause(attempt, error, lambda _text: None)

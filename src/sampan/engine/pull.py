@@ -18,12 +18,11 @@ from sampan.digest import ChainId, DiffId, is_sha256
 from sampan.distribution.fetch import fetch
 from sampan.distribution.registry import Manifest, Repository
 from sampan.distribution.transport import Transport
-from sampan.engine import registries
 from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
 from sampan.engine.pipes import give_from, wide_pipe
 from sampan.engine.progress import Progress, layer_line
-from sampan.engine.registries import Registries
+from sampan.engine.registries import Registries, slots
 from sampan.errors import InvalidArgument, NotFound
 from sampan.image import archives, platforms
 from sampan.image.store import Image, ImageStore, image_of
@@ -79,7 +78,7 @@ class PullService:
         images: ImageService,
         store: ImageStore,
         snapshots: Snapshots,
-        known: Registries,
+        registries: Registries,
         *,
         unpackers: int,
     ) -> None:
@@ -87,8 +86,8 @@ class PullService:
         self._images = images
         self._store = store
         self._snapshots = snapshots
-        self._registries = known
-        self._slots = registries.slots(known.settings.max_concurrent_downloads)
+        self._registries = registries
+        self._slots = slots(registries.settings.max_concurrent_downloads)
         self._early = asyncio.Semaphore(max(1, unpackers - 1))
         """A layer that is unpacked while it arrives holds a worker for as long as the network pleases: one worker stays free."""
 

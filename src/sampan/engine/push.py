@@ -15,16 +15,15 @@ from pathlib import Path
 from sampan.digest import ChainId, DiffId, is_sha256, sha256_of
 from sampan.distribution import upload
 from sampan.distribution.fetch import fetch
-from sampan.distribution.registry import NoCredentials, Refused, Repository
+from sampan.distribution.registry import NoCredentials, Repository
 from sampan.distribution.transport import Transport, Unreachable
 from sampan.distribution.upload import BlobFile, Started
-from sampan.engine import registries
 from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
 from sampan.engine.nameless import nameless_file
 from sampan.engine.pipes import wide_pipe
 from sampan.engine.progress import Progress, layer_line
-from sampan.engine.registries import Registries
+from sampan.engine.registries import Registries, slots
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.image import archives, pushing
 from sampan.image.store import Image, ImageStore
@@ -93,7 +92,7 @@ class PushService:
         store: ImageStore,
         snapshots: Snapshots,
         workers: WorkerPool,
-        known: Registries,
+        registries: Registries,
         root: Path,
     ) -> None:
         """root: a directory for files without names, with an empty directory `empty` in it."""
@@ -101,9 +100,9 @@ class PushService:
         self._store = store
         self._snapshots = snapshots
         self._workers = workers
-        self._registries = known
+        self._registries = registries
         self._root = root
-        self._slots = registries.slots(known.settings.max_concurrent_uploads)
+        self._slots = slots(registries.settings.max_concurrent_uploads)
 
     async def push(self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig) -> AsyncIterator[Progress]:
         """Push an image by its tag, or every tag of a repository when it has none. Yields docker's progress.
@@ -182,7 +181,7 @@ class PushService:
             await upload.put_document(target.repository, image.document, attempts=ATTEMPTS)
             manifest = pushing.manifest_for(image, [placed[diff_id] for diff_id in diff_ids], former)
             assert name.tag is not None
-            await upload.put_manifest(target.repository, name.tag, manifest.media_type, manifest.body)
+            await upload.put_manifest(target.repository, name.tag, manifest.media_type, manifest.body, attempts=ATTEMPTS)
             digest = sha256_of(manifest.body)
             if self._store.get(image.id) is not None:  # it may have been removed meanwhile
                 self._store.add_digest(image, name._replace(tag=None, digest=digest))
@@ -222,7 +221,7 @@ class PushService:
         begun: Started | None = None
         for source in [source for source in sources if target.same_registry(source)][:MOUNTS_MAX]:
             path = target.path_of(source)
-            with suppress(Refused):  # we may not read there; then the blob is sent
+            with suppress(SystemFailure):  # we may not read there, or not ask for that: then the blob is sent
                 begun = await upload.mount(target.repository, source.digest, path)
                 if begun is None:
                     layer.say(f"Mounted from {path}")
@@ -244,7 +243,7 @@ class PushService:
         """The first of the blobs that the repository has."""
         by_digest = {source.digest: source for source in reversed(sources)}
         for digest in list(dict.fromkeys(source.digest for source in sources))[:CHECKS_MAX]:
-            if await upload.exists(target.repository, digest) >= 0:
+            if await upload.exists(target.repository, digest):
                 return by_digest[digest]
             for source in sources:
                 if source.digest == digest and source.repository == target.reference.name:
@@ -300,7 +299,7 @@ class PushService:
         try:
             blob = await self._compress(layer, fd)
             self._note(layer, blob, "")
-            if await upload.exists(target.repository, blob.digest) >= 0:
+            if await upload.exists(target.repository, blob.digest):
                 layer.say("Layer already exists")
             else:
                 await self._send(target, layer, BlobFile(fd, blob.digest, blob.size), begun)

@@ -73,6 +73,18 @@ def test_a_redirect_that_leads_nowhere_is_an_error_of_ours(registry: FaultyRegis
         ask(Endpoint(f"http://{registry.host}", insecure=True), USER)
 
 
+def test_a_redirect_to_another_host_does_not_take_the_token_along(registry: FaultyRegistry) -> None:
+    endpoint = Endpoint(f"http://{registry.host}", insecure=True)
+    other = FaultyRegistry()
+    try:
+        registry.refuse = (307, {"Location": f"http://{other.host}/v2/app/tags/list"}, b"")
+        assert ask(endpoint, USER) == []
+        assert [headers["Authorization"] for headers in other.headers] == [None]
+        assert any(str(headers["Authorization"]).startswith("Bearer ") for headers in registry.headers)
+    finally:
+        other.close()
+
+
 def test_challenges_are_read_generously() -> None:
     found = parse_challenges('Basic realm="a \\"b\\"", Bearer realm="c",scope="d,e"')
     assert [(item.scheme, item.parameters) for item in found] == [

@@ -116,6 +116,16 @@ def test_a_document_is_sent_once(registry: FaultyRegistry) -> None:
     assert registry.received == 2
 
 
+def test_only_the_answer_was_lost(registry: FaultyRegistry) -> None:
+    registry.lose_answers = 1
+    send(registry)
+    assert registry.received == len(DATA)
+    document = b'{"config": {"digest": "%s"}, "layers": []}' % sha256_of(DATA).encode()
+    registry.lose_answers = 1
+    within(registry, lambda repository: upload.put_manifest(repository, "1", "application/x", document, attempts=2))
+    assert registry.manifests["app:1"] == ("application/x", document)
+
+
 def test_waiting_as_long_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
