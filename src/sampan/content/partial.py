@@ -38,6 +38,8 @@ class PartialBlob:
         self.digest, self.length = digest, length
         self.size = 0
         """Bytes that are there and hashed."""
+        self.spoilt = 0
+        """How often what followers were given turned out to be wrong"""
         self._path = path
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._room = Room(self.fd)
@@ -86,18 +88,20 @@ class PartialBlob:
             raise SystemFailure(str(error)) from error
 
     def restart(self) -> None:
-        """Begin again: what came was not the blob, or cannot be continued."""
+        """Begin again, because what came cannot be continued. The same bytes will come."""
         os.ftruncate(self.fd, 0)
         self._hash = hashlib.sha256()
         self.size = 0
 
+    def spoil(self) -> None:
+        """Begin again, because what came was not the blob: followers are told to do so too."""
+        self.restart()
+        self.spoilt += 1
+        self._wake()
+
     def finish(self) -> None:
-        """All has come: verify it. Raises InvalidArgument, and then begins again."""
-        try:
-            verify(Digest("sha256:" + self._hash.hexdigest()), self.size, self.digest, self.length)
-        except InvalidArgument:
-            self.restart()
-            raise
+        """All has come: verify it. Raises InvalidArgument; then spoil() is to follow."""
+        verify(Digest("sha256:" + self._hash.hexdigest()), self.size, self.digest, self.length)
         self._completed.set()
         self._wake()
 
@@ -110,10 +114,19 @@ class PartialBlob:
         """Wait until all is there."""
         await self._completed.wait()
 
+    async def judged(self) -> None:
+        """Wait until what has come so far is known to be the blob, or to be wrong (`spoilt` changes)."""
+        spoilt = self.spoilt
+        while not self.complete and self.spoilt == spoilt:
+            await self._grown.wait()
+
     async def follow(self, give: Callable[[int, int], Awaitable[int]]) -> None:
-        """Give out the bytes as they come, by calls of give(offset, count) → how many it took (0: enough). At the end all are verified."""
-        at = 0
-        while at < self.length or not self.complete:
+        """Give out the bytes as they come, by calls of give(offset, count) → how many it took (0: enough).
+
+        At the end all are verified; it ends early when what was given was wrong (`spoilt` has changed then).
+        """
+        at, spoilt = 0, self.spoilt
+        while (at < self.length or not self.complete) and spoilt == self.spoilt:
             if at < self.size:
                 taken = await give(at, self.size - at)
                 if not taken:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from sampan.content.partial import PartialBlob
 from sampan.distribution.registry import Refused, Repository
 from sampan.distribution.transport import Unreachable
-from sampan.errors import EngineError
+from sampan.errors import EngineError, InvalidArgument
 
 RETRY_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 RETRY_AFTER_MAX = 60
@@ -16,7 +16,7 @@ async def fetch(repositories: Sequence[Repository], blob: PartialBlob, *, attemp
     """Complete a blob, from the first repository that has it.
 
     progress is called with `Downloading` when there is more, and with docker's line before a pause. attempts: in a row without a byte.
-    Raises what the last attempt at the last repository raised; InvalidArgument when what came is not the blob.
+    Raises what the last attempt at the last repository raised; InvalidArgument when what came from there is not the blob.
     """
     await blob.load()
     failed = 0
@@ -37,6 +37,11 @@ async def fetch(repositories: Sequence[Repository], blob: PartialBlob, *, attemp
                     raise
                 continue
             await pause(failed, error, progress)
+        except InvalidArgument:  # what came is wrong: the same again would be no better
+            blob.spoil()
+            at, failed = at + 1, 0
+            if at == len(repositories):
+                raise
 
 
 async def _attempt(repository: Repository, blob: PartialBlob, progress: Callable[[str], None]) -> None:

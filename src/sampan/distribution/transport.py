@@ -27,8 +27,6 @@ COMMIT_SECONDS = 300.0
 CHUNK = 256 * 1024
 CERTS_DIRS = (Path("/etc/sampan/certs.d"), Path("/etc/docker/certs.d"))
 """HOST[:PORT]/{*.crt, NAME.cert + NAME.key}, as docker has them (docs/reference/commandline/dockerd, certificates)."""
-
-
 Body = bytes | Callable[[], AsyncIterator[bytes]]
 """What is sent: bytes, or a function that gives it anew for each try."""
 
@@ -115,7 +113,7 @@ class Transport:
         import aiohttp
 
         try:
-            context = self._context(urlsplit(url).netloc, insecure=insecure) if url.startswith("https:") else False
+            context = self._context(urlsplit(url).netloc, insecure=insecure) if url.startswith("https:") else not insecure
             async with asyncio.timeout(None) as limit:
                 loop = asyncio.get_running_loop()
 

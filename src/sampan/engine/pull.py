@@ -23,7 +23,7 @@ from sampan.engine.lines import Lines
 from sampan.engine.pipes import give_from, wide_pipe
 from sampan.engine.progress import Progress, layer_line
 from sampan.engine.registries import Registries, slots
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import EngineError, InvalidArgument, NotFound
 from sampan.image import archives, platforms
 from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import Reference
@@ -200,11 +200,12 @@ class PullService:
     ) -> dict[ChainId, str]:
         """The keys of the unpacked layers by the ChainIDs they are to have. Raises the first error, the others' work ended."""
         first = {layer.descriptor.digest: layer for layer in reversed(work)}
+        others = len(source.repositories) > 1
         try:
             async with asyncio.TaskGroup() as group:
                 for digest, blob in blobs.items():
                     group.create_task(self._fetch(source, first[digest], blob))
-                tasks = [group.create_task(self._unpack(layer, blobs[layer.descriptor.digest])) for layer in work]
+                tasks = [group.create_task(self._unpack(layer, blobs[layer.descriptor.digest], others=others)) for layer in work]
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         diff_ids = image.config.rootfs.diff_ids or []
@@ -226,15 +227,30 @@ class PullService:
         layer.say("Verifying Checksum")
         layer.say("Download complete")
 
-    async def _unpack(self, layer: _LayerPull, blob: PartialBlob) -> Unpacked:
-        """Unpack a layer while it arrives if a worker can be spared for that, else when it is there."""
+    async def _unpack(self, layer: _LayerPull, blob: PartialBlob, *, others: bool) -> Unpacked:
+        """Unpack a layer while it arrives if a worker can be spared for that, else when it is there.
+
+        others: there are other registries that may have it, should what comes not be the blob.
+        """
         if self._early.locked():
             await blob.completed()
-            return await self._unpack_from(layer, blob)
+            return await self._unpack_from(layer, blob, others=others)
         async with self._early:
-            return await self._unpack_from(layer, blob)
+            return await self._unpack_from(layer, blob, others=others)
 
-    async def _unpack_from(self, layer: _LayerPull, blob: PartialBlob) -> Unpacked:
+    async def _unpack_from(self, layer: _LayerPull, blob: PartialBlob, *, others: bool) -> Unpacked:
+        """Again from the beginning if what came was not the blob, and another registry has it."""
+        while True:
+            spoilt = blob.spoilt
+            try:
+                return await self._unpack_once(layer, blob)
+            except EngineError as error:
+                if others and blob.spoilt == spoilt and isinstance(error, InvalidArgument):
+                    await blob.judged()
+                if blob.spoilt == spoilt:
+                    raise
+
+    async def _unpack_once(self, layer: _LayerPull, blob: PartialBlob) -> Unpacked:
         reader, writer = wide_pipe()
 
         async def give(offset: int, count: int) -> int:

@@ -159,3 +159,32 @@ def test_a_full_disk(make_engine: Callable[..., Engine], docker_path: str, regis
 def free(place: Path) -> int:
     stat = os.statvfs(place)
     return stat.f_bavail * stat.f_frsize
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:300_000] + bytes([data[300_000] ^ 1]) + data[300_001:],
+        lambda data: data + b"more",
+        lambda data: b"\x1f\x8b" + data[2:],
+    ],
+    ids=["changed", "longer", "garbage"],
+)
+def test_the_next_mirror_has_what_the_first_one_spoils(
+    make_engine: Callable[..., Engine], docker_path: str, registry: FaultyRegistry, change: Callable[[bytes], bytes]
+) -> None:
+    lying = FaultyRegistry()
+    layers = [tar(("f", "small", "x")), big(1)]
+    for mirror in (lying, registry):
+        mirror.add("library/app", "1", config(*layers), layers)
+    lying.delay = 0.02
+    lying.change = lambda digest, data: change(data) if digest == digest_of(layers[1]) else data
+    engine = make_engine("--bridge=none", f"--registry-mirror=http://{lying.host}", f"--registry-mirror=http://{registry.host}")
+    engine.start()
+    try:
+        done = engine.run_client([docker_path], "pull", "app:1", timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert lying.served[digest_of(layers[0])] == len(layers[0])
+        assert partials(engine) == []
+    finally:
+        lying.close()
