@@ -192,6 +192,7 @@ class FaultyRegistry:
         for piece in _sent(request):
             upload += piece
             self.received += len(piece)
+            time.sleep(self.delay)
             if cut is not None and len(upload) >= cut:
                 request.close_connection = True
                 return None

@@ -183,6 +183,35 @@ def test_an_upload_that_the_registry_forgets(engine: Engine, docker: Docker, reg
     assert docker("push", f"{registry.host}/forgot:1", timeout=120).returncode == 0
 
 
+def test_killed_or_left_in_the_middle(make_engine: Callable[..., Engine], docker_path: str, registry: FaultyRegistry) -> None:
+    engine = make_engine("--bridge=none")
+    engine.start()
+    layer, name = big(8), f"{registry.host}/killed:1"
+    load(engine, name, layer)
+    for kill in (lambda client: client.kill(), lambda _client: os.kill(engine.pid, 9)):
+        registry.delay, before = 0.05, registry.received
+        client = subprocess.Popen(
+            [docker_path, "push", name], env=engine.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while registry.received == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        kill(client)
+        client.wait(60)
+        registry.delay = 0
+        before = -1
+        while before != registry.received:  # what was under way still arrives
+            assert time.monotonic() < deadline, "it goes on without a client"
+            before = registry.received
+            time.sleep(0.5)
+    assert registry.held.get("killed", set()) <= {digest_of(config(layer))}
+    engine.stop()
+    engine.start()
+    assert os.listdir(engine.data_root / "tmp") == ["empty"]
+    assert engine.run_client([docker_path], "push", name).returncode == 0
+
+
 def test_all_tags(engine: Engine, docker: Docker, real: RealRegistry) -> None:
     for tag in ("a", "b"):
         load(engine, f"{real.host}/many:{tag}", tar(("f", tag, tag)))
