@@ -151,8 +151,8 @@ def _to_entry(auth: dict[str, str]) -> dict[str, str]:
 
 def _change(ctx: Context, server: str, entry: dict[str, str] | None) -> bool:
     """Set a server's entry in config.json, or take it out (None). Returns whether it was another. Raises CliError."""
-    config = ctx.config
-    auths = config.get("auths")
+    config = _read(_path(ctx))
+    auths = config.pop("auths", None)
     auths = dict(auths) if isinstance(auths, dict) else {}
     if auths.get(server) == entry:
         return False
@@ -160,11 +160,24 @@ def _change(ctx: Context, server: str, entry: dict[str, str] | None) -> bool:
         del auths[server]
     else:
         auths[server] = entry
-    config.pop("auths", None)
-    written = {"auths": {key: auths[key] for key in sorted(auths)}, **config}
-    config["auths"] = auths
-    _write(_path(ctx), written)
+    _write(_path(ctx), {"auths": {key: auths[key] for key in sorted(auths)}, **config})
     return True
+
+
+def _read(path: str) -> dict[str, Any]:
+    """The file as it is now: another login may have changed it. Raises CliError for one that would be lost by writing it anew."""
+    import json
+
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read() or b"{}")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise CliError(f"Error saving credentials: {path} cannot be read, and is left as it is")
+    return found
 
 
 def _write(path: str, value: dict[str, Any]) -> None:

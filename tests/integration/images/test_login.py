@@ -167,6 +167,24 @@ def test_a_helper_that_is_missing(clients: tuple[Client, Client], guarded: RealR
     both(clients, "logout", guarded.host)
 
 
+def test_a_broken_file_is_not_lost(clients: tuple[Client, Client], guarded: RealRegistry) -> None:
+    _, client = clients
+    client.configure('{"psFormat": "precious",')
+    code, _, err = client.run("login", guarded.host, "-u", "user", "-p", "good")
+    assert (code, "is left as it is" in err, client.config) == (1, True, '{"psFormat": "precious",')
+
+
+def test_a_link_stays_one(clients: tuple[Client, Client], guarded: RealRegistry, tmp_path: Path) -> None:
+    for number, client in enumerate(clients):
+        (tmp_path / f"{number}.json").write_text('{"psFormat": "x"}')
+        (tmp_path / f"{number}.json").chmod(0o640)
+        (client.home / "config").mkdir()
+        (client.home / "config/config.json").symlink_to(tmp_path / f"{number}.json")
+    assert both(clients, "login", guarded.host, "-u", "user", "-p", "good")[0] == 0
+    file = clients[1].home / "config/config.json"
+    assert (file.is_symlink(), file.stat().st_mode & 0o777) == (True, 0o640)
+
+
 def test_asked_at_a_terminal(engine: Engine, clients: tuple[Client, Client], guarded: RealRegistry) -> None:
     _, client = clients
     main, side = pty.openpty()
