@@ -1,7 +1,9 @@
 """Registries with certificates of their own, and through proxies."""
 
 import json
+import select
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -114,10 +116,27 @@ class Proxy:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def do_CONNECT(self) -> None:
+                proxy.seen.append(self.path)
+                proxy.passwords.add(self.headers.get("Proxy-Authorization", ""))
+                host, _, port = self.path.rpartition(":")
+                with socket.create_connection((host, int(port)), 20) as there:
+                    self.send_response(200)
+                    self.end_headers()
+                    ends = {self.connection: there, there: self.connection}
+                    while True:
+                        for ready in select.select(list(ends), [], [], 20)[0]:
+                            data = ready.recv(65536)
+                            if not data:
+                                self.close_connection = True
+                                return
+                            ends[ready].sendall(data)
+
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         self.target = ""
+        self.passwords: set[str] = set()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
@@ -145,4 +164,28 @@ def test_a_proxy_from_the_configuration(make_engine: Callable[..., Engine], dock
         assert len(proxy.seen) == seen
     finally:
         proxy.close()
+        registry.close()
+
+
+def test_tls_through_a_proxy_with_a_password(
+    make_engine: Callable[..., Engine], docker_path: str, address: str, certs_d: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    proxy, registry = Proxy(), FaultyRegistry(authority.server(address), address)
+    registry.add("app", "1", config(LAYER), [LAYER])
+    shutil.copy(authority.certificate, certs_d("sampan", registry.host) / "ca.crt")
+    engine = make_engine("--bridge=none")
+    (engine.root / "daemon.json").write_text(json.dumps({"proxies": {"https-proxy": proxy.url.replace("://", "://user:pass@")}}))
+    engine.start()
+    try:
+        done = engine.run_client([docker_path], "pull", f"{registry.host}/app:1")
+        assert done.returncode == 0, done.stderr
+        assert set(proxy.seen) == {registry.host}
+        assert proxy.passwords == {"Basic dXNlcjpwYXNz"}
+        assert "https://xxxxx:xxxxx@" in engine.run_client([docker_path], "info").stdout.replace("http://", "https://")
+        proxy.close()
+        gone = engine.run_client([docker_path], "pull", f"{registry.host}/app:2")
+        assert "proxyconnect tcp: dial tcp 127.0.0.1:" in gone.stderr
+        assert "pass" not in gone.stderr
+    finally:
         registry.close()
