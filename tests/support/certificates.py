@@ -24,11 +24,12 @@ class Authority:
     def _new_key(path: Path) -> list[str]:
         return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(path)]
 
-    def issue(self, name: str, address: str) -> tuple[Path, Path]:
-        """(certificate, key) of a server or client at an address."""
+    def issue(self, name: str, *hosts: str) -> tuple[Path, Path]:
+        """(certificate, key) of a server or client, for addresses and names."""
         request, certificate, key = (self.directory / f"{name}.{end}" for end in ("csr", "pem", "key"))
         extensions = self.directory / f"{name}.ext"
-        extensions.write_text(f"subjectAltName=IP:{address}\n")
+        kinds = [f"{'IP' if host[0].isdecimal() else 'DNS'}:{host}" for host in hosts]
+        extensions.write_text(f"subjectAltName={','.join(kinds)}\n")
         self._openssl("req", "-new", *self._new_key(key), "-subj", f"/CN={name}", "-out", str(request))
         self._openssl(
             "x509", "-req", "-in", str(request), "-CA", str(self.certificate), "-CAkey", str(self._key), "-CAcreateserial",
@@ -36,10 +37,10 @@ class Authority:
         )  # fmt: skip
         return certificate, key
 
-    def server(self, address: str, *, clients: bool = False) -> ssl.SSLContext:
-        """For a server at an address; clients: they must have a certificate of ours."""
+    def server(self, *hosts: str, clients: bool = False) -> ssl.SSLContext:
+        """For a server with these addresses and names; clients: they must have a certificate of ours."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self.issue("server", address))
+        context.load_cert_chain(*self.issue("server", *hosts))
         if clients:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(self.certificate)

@@ -1,7 +1,8 @@
-"""A data root on a real disk."""
+"""A data root on a real disk, and certificates for registries."""
 
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,3 +13,22 @@ def root() -> Iterator[Path]:
     """Not below /tmp, which may be a tmpfs or an overlay."""
     with tempfile.TemporaryDirectory(prefix="sampan-test-", dir="/var/tmp") as path:
         yield Path(path)
+
+
+@pytest.fixture
+def certs_d() -> Iterator[Callable[[str, str], Path]]:
+    """A function that makes a directory for a registry's certificates, below /etc/sampan or /etc/docker."""
+    made: list[Path] = []
+
+    def make(product: str, host: str) -> Path:
+        path = Path("/etc") / product / "certs.d" / host
+        made.extend(parent for parent in (path, *path.parents) if not parent.exists())
+        path.mkdir(parents=True)
+        return path
+
+    yield make
+    for path in sorted(made, key=lambda path: len(path.parts), reverse=True):
+        if "certs.d" in path.parts[:-1]:
+            shutil.rmtree(path)
+        elif not any(path.iterdir()):
+            path.rmdir()

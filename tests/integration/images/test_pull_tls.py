@@ -1,15 +1,9 @@
 """Registries with certificates of their own, and through proxies."""
 
 import json
-import select
 import shutil
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
@@ -19,6 +13,7 @@ from tests.support.certificates import Authority
 from tests.support.engine import Engine
 from tests.support.faultyregistry import FaultyRegistry
 from tests.support.imagetars import config
+from tests.support.proxy import Proxy
 from tests.support.tars import tar
 
 pytestmark = pytest.mark.root
@@ -32,25 +27,6 @@ LAYER = tar(("f", "a", "over TLS"))
 def address(engine: Engine) -> str:
     """An address of this machine that is not loopback, where every certificate is good."""
     return engine.subnet.partition("/")[0]
-
-
-@pytest.fixture
-def certs_d() -> Iterator[Callable[[str, str], Path]]:
-    """A function that makes a directory for a registry's certificates, below /etc/sampan or /etc/docker."""
-    made: list[Path] = []
-
-    def make(product: str, host: str) -> Path:
-        path = Path("/etc") / product / "certs.d" / host
-        made.extend(parent for parent in (path, *path.parents) if not parent.exists())
-        path.mkdir(parents=True)
-        return path
-
-    yield make
-    for path in sorted(made, key=lambda path: len(path.parts), reverse=True):
-        if "certs.d" in path.parts[:-1]:
-            shutil.rmtree(path)
-        elif not any(path.iterdir()):
-            path.rmdir()
 
 
 @pytest.mark.parametrize("product", ["sampan", "docker"])
@@ -93,59 +69,6 @@ def test_an_insecure_registry(make_engine: Callable[..., Engine], docker_path: s
     finally:
         secure.close()
         plain.close()
-
-
-class Proxy:
-    """An HTTP proxy that passes GET on, and counts."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                proxy.seen.append(self.path)
-                if not self.path.startswith("http://registry.example/"):
-                    self.send_error(502)
-                    return
-                with urlopen(self.path.replace("registry.example", proxy.target), timeout=20) as answer:
-                    body = answer.read()
-                    self.send_response(answer.status)
-                    self.send_header("Content-Type", answer.headers["Content-Type"])
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def do_CONNECT(self) -> None:
-                proxy.seen.append(self.path)
-                proxy.passwords.add(self.headers.get("Proxy-Authorization", ""))
-                host, _, port = self.path.rpartition(":")
-                with socket.create_connection((host, int(port)), 20) as there:
-                    self.send_response(200)
-                    self.end_headers()
-                    ends = {self.connection: there, there: self.connection}
-                    while True:
-                        for ready in select.select(list(ends), [], [], 20)[0]:
-                            data = ready.recv(65536)
-                            if not data:
-                                self.close_connection = True
-                                return
-                            ends[ready].sendall(data)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.target = ""
-        self.passwords: set[str] = set()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self._thread.join(10)
 
 
 def test_a_proxy_from_the_configuration(make_engine: Callable[..., Engine], docker_path: str) -> None:
