@@ -43,7 +43,7 @@ async def _listen(config: DaemonConfig, parts: EngineParts) -> None:
             tls = None
             if config.tls or config.tlsverify:
                 tls = tls_context(config.tlscert, config.tlskey, config.tlscacert or None, verify=config.tlsverify)
-            else:
+            if tls is None or not config.tlsverify:
                 log.warning("%s is open to everybody who can reach it: whoever connects is root on this host", host)
             default_port = 2376 if tls is not None else 2375
             await parts.server.serve(tcp_listener(address.hostname or "127.0.0.1", address.port or default_port), tls)

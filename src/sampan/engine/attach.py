@@ -185,7 +185,7 @@ class AttachService:
         try:
             stream = await open_stream(not tty)
         except BaseException:
-            future.cancel()
+            self._no_longer_pending(container, future)
             if follower is not None:
                 await follower.close()
             raise
@@ -201,8 +201,16 @@ class AttachService:
         except ConnectionError:
             pass
         finally:
-            future.cancel()
+            self._no_longer_pending(container, future)
             stream.close()
+
+    def _no_longer_pending(self, container: Container, future: asyncio.Future[RunFollower]) -> None:
+        future.cancel()
+        waiting = self._pending.get(container.id)
+        if waiting is not None:
+            waiting.discard(future)
+            if not waiting:
+                del self._pending[container.id]
 
     async def _live(
         self,

@@ -127,7 +127,7 @@ class ContainerService:
         launching.SecurityOptions(host.security_opt or [])
         launching.check_capabilities(host, host_facts().capabilities)
         warnings.extend(left_out(launching.capability_names(host), host_facts()))
-        if config.stop_signal and not config.stop_signal.isdecimal():
+        if config.stop_signal and not (config.stop_signal.isdecimal() and len(config.stop_signal) < 10):  # any number, as in docker
             signal_number(config.stop_signal)
         row = ContainerRow(
             id=container_id,

@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 import shutil
-import signal as signals
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -33,6 +32,8 @@ from sampan.state.containers import ContainerState, EndpointState
 
 log = logging.getLogger(__name__)
 
+END_TRIES = 250
+"""How often the processes left in a cgroup are killed, 20 ms apart."""
 DRAIN_SECONDS = 30.0
 """How long the end of a container waits for its last output to reach the log."""
 
@@ -231,16 +232,12 @@ class Runner:
     async def end_cgroup(self, container_id: str) -> None:
         """Kill every process in a container's cgroup and remove it."""
         path = self.paths.cgroup(container_id)
-        for _ in range(100):
-            found = cgroups.processes(self.layout, path)
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signals.SIGKILL)
-            if not found:
+        for _ in range(END_TRIES):
+            if not cgroups.kill_all(self.layout, path):
                 break
-            with contextlib.suppress(OSError, TimeoutError):
-                cgroups.freeze(self.layout, path, False)
             await asyncio.sleep(0.02)
+        else:
+            log.warning("processes in the cgroup %s do not end", path)
         await asyncio.to_thread(cgroups.remove, self.layout, path)
 
     async def forget_process(self, key: str, seconds: float = 5.0) -> None:
@@ -398,8 +395,8 @@ class Runner:
                 return
             try:
                 await self.start(container)
-            except EngineError as error:
-                log.warning("restart of %s failed: %s", container.id, error.message)
+            except Exception as error:  # whatever it is: "restarting" must not stay for ever
+                log.warning("restart of %s failed: %s", container.id, error)
                 self.containers.set_state(container, msgspec.structs.replace(container.state, status="exited"))
 
     # removal

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from sampan.clock import Clock
 
 HISTORY = 256
+HISTORY_BYTES = 4 * 1024 * 1024
+"""What the kept events' texts may take up: labels come from clients, and may be long."""
 QUEUE_LIMIT = 4096
 """Events a subscriber may be behind before it is cut off, so that a stalled client cannot grow the daemon."""
 
@@ -70,12 +72,17 @@ def matches(event: Event, filters: Filters) -> bool:
     return True
 
 
+def _weight(event: Event) -> int:
+    return sum(len(key) + len(value) for key, value in event.attributes.items()) + 500
+
+
 class EventBus:
     """Publish to everyone who listens. One loop, no threads."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._history: deque[Event] = deque(maxlen=HISTORY)
+        self._history: deque[Event] = deque()
+        self._kept_bytes = 0
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
 
     @property
@@ -87,6 +94,9 @@ class EventBus:
         """Record and deliver one event; time is now."""
         event = Event(self._clock.now_ns(), kind, action, actor_id, dict(attributes))
         self._history.append(event)
+        self._kept_bytes += _weight(event)
+        while len(self._history) > HISTORY or self._kept_bytes > HISTORY_BYTES:
+            self._kept_bytes -= _weight(self._history.popleft())
         for queue in tuple(self._subscribers):
             if queue.qsize() >= QUEUE_LIMIT:
                 self._subscribers.discard(queue)
@@ -120,6 +130,7 @@ class EventBus:
             self._subscribers.discard(queue)
 
 
+_MAX_NS = 1 << 63
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
@@ -133,4 +144,4 @@ def go_duration_ns(text: str) -> int | None:
             return None
         total += float(match[1]) * _UNITS_NS[match[2]]
         position = match.end()
-    return int(total) if text else None
+    return int(total) if text and total < _MAX_NS else None

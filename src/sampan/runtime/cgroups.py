@@ -6,11 +6,14 @@ docker's cgroupfs driver. The supervisor's child makes and joins them, by a plan
 
 import errno
 import os
+import signal
 import time
+from contextlib import suppress
 from functools import lru_cache
 
 import msgspec
 
+from sampan.linux import pidfd
 from sampan.linux.kernelfile import write
 
 
@@ -274,6 +277,26 @@ def processes(layout: Layout, path: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def kill_all(layout: Layout, path: str) -> bool:
+    """SIGKILL every process of a container's cgroup, a frozen one included; whether there was one. New ones may be forked meanwhile."""
+    handles: dict[int, int] = {}
+    try:
+        for pid in processes(layout, path):
+            with suppress(OSError):
+                handles[pid] = os.pidfd_open(pid)
+        # A number read twice with the handle taken in between: the handle is that of a process in there.
+        for pid in set(processes(layout, path)) & set(handles):
+            with suppress(ProcessLookupError):
+                pidfd.send_signal(handles[pid], signal.SIGKILL)
+    finally:
+        for fd in handles.values():
+            os.close(fd)
+    if handles:
+        with suppress(OSError, TimeoutError):
+            freeze(layout, path, frozen=False)
+    return bool(handles)
 
 
 def oom_kills(layout: Layout, path: str) -> int:
