@@ -24,14 +24,16 @@ from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, Json
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
 
 READ_SIZE = 256 * 1024
-ROUNDS = 16
-"""Reads from one pipe before the others have their turn."""
+TURN_SECONDS = 0.002
+"""What one output is read for before the others have their turn; one read of json-file's may take as long again."""
 RETRY_SECONDS = 0.01
 END_SECONDS = 5.0
 F_SETPIPE_SZ = 1031
 PIPE_SIZE = 256 * 1024
 BIG_PIPES = 32
 """Streams up to which pipes are enlarged: beyond, uid 0's pipe-user-pages-soft would shrink the containers' own pipes."""
+PTY_SIZE = 64 * 1024
+"""No terminal holds more: FIONREAD does not say all of it (Linux drivers/tty/pty.c: buffers of 8 KiB, before the 4 KiB of n_tty.c)."""
 
 
 class Reader:
@@ -58,50 +60,57 @@ class Stream:
         self.segments: SegmentWriter | None = None
         self.json: JsonFileWriter | None = None
         self.readers: dict[str, Reader] = {}
-        self.open: set[str] = set()
-        """Names of the outputs that have not ended."""
+        self.open: dict[str, float] = {}
+        """The outputs that have not ended, and how many bytes may come of them still (left())."""
         self.paused = False
         self.drained = False
         self.forgotten = False
         """sampand is done with it, but attached readers or unread output are not."""
 
-    def set_log(self, log: Message) -> None:
-        """Open the writers. Raises OSError."""
+    def set_log(self, log: Message, *, fresh: bool) -> None:
+        """Open the writers; fresh: in a segment of its own. Raises OSError."""
         self.log = log
         if log.get("driver") == "local":
             # At least two: a reader reports that it is through with a segment by going on to the next one.
             files = log.get("max_file", 0)
-            self.segments = SegmentWriter(log["dir"], log.get("max_size", 0), max(2, files) if files > 0 else 0)
+            self.segments = SegmentWriter(log["dir"], log.get("max_size", 0), max(2, files) if files > 0 else 0, fresh=fresh)
         else:
             self.segments = SegmentWriter(log["dir"], BUFFER_SIZE, BUFFER_FILES, ephemeral=True)
         if log.get("driver") == "json-file":
             self.json = JsonFileWriter(log["path"], log.get("max_size", 0), log.get("max_file", 1), log.get("attrs", ""))
 
-    def take(self, name: str, fd: int, stage: Stage) -> bool:
-        """Move what a pipe or terminal has, into the log; False at its end. Raises BlockingIOError, EIO (a terminal ended)."""
+    def left(self, name: str) -> float:
+        """How many bytes of an output count: after the exit those there are now, as a stranger may hold it and write for ever."""
+        if self.exit is None:
+            return float("inf")
+        return PTY_SIZE if name == "pty" else _waiting(self.fds[name])
+
+    def take(self, name: str, fd: int, stage: Stage) -> int:
+        """Move what a pipe or terminal has, into the log; how many bytes, 0 at its end. Raises BlockingIOError, EIO (a terminal ended)."""
         segments = self.segments
         if segments is None:
-            return False
+            return 0
         stream = STDERR if name == "stderr" else STDOUT
         now = time.time_ns()
         if name != "pty" and self.json is None:
             waiting = _waiting(fd)
             if waiting:
-                segments.take(stream, fd, min(waiting, READ_SIZE), now)
-                return True
+                return segments.take(stream, fd, min(waiting, READ_SIZE), now)
         if self.json is None:
             return stage.take(segments, stream, fd, now)
-        data = os.read(fd, READ_SIZE)
+        data = os.read(fd, self.json.read_size)
         if data:
             segments.append(stream, data, now)
             self.json.append(stream, data, now)
-        return bool(data)
+        return len(data)
 
     @property
     def over_budget(self) -> bool:
-        """Whether going on would rotate away what the slowest attached reader has not read."""
+        """Whether going on would rotate away what the slowest attached reader has not read. The end waits for no reader."""
         writer = self.segments
-        return writer is not None and any(reader.attach and writer.would_overrun(reader.position) for reader in self.readers.values())
+        if writer is None or self.exit is not None:
+            return False
+        return any(reader.attach and writer.would_overrun(reader.position) for reader in self.readers.values())
 
     def close(self) -> None:
         """Close everything; a driver whose segments are only a buffer leaves none on disk."""
@@ -259,7 +268,7 @@ class Keeper(Loop):
                 stream.fds[name] = named.pop(name)
         log = (message.get("record") or {}).get("log") or {}
         if message.get("kind") == "init" and stream.segments is None and log:
-            stream.set_log(log)
+            self._set_log(stream, log)
         self._watch_outputs(stream)
         if message.get("exit") is not None:
             self._ended(key, message["exit"], tell=False)
@@ -295,7 +304,11 @@ class Keeper(Loop):
             del self.streams[key]
             stream.close()
             return
+        if stream.segments is not None and any(reader.attach for reader in stream.readers.values()):
+            # What is left (a pipe holds no more) goes into the last segment, so that rotation takes nothing away that is yet to be sent.
+            stream.segments.max_size = 0
         for name in list(stream.open):
+            stream.open[name] = min(stream.open[name], stream.left(name))
             self._pump(stream, name)
         self._check_drained(stream)
 
@@ -305,6 +318,10 @@ class Keeper(Loop):
                 self._send(peer, message)
 
     # output
+
+    def _set_log(self, stream: Stream, log: Message) -> None:
+        """Open a stream's writers. An older run of the container whose output goes on keeps the segment it writes. Raises OSError."""
+        stream.set_log(log, fresh=any(other.open and other.container == stream.container for other in self.streams.values()))
 
     def _watch_outputs(self, stream: Stream) -> None:
         if stream.segments is None or stream.drained:
@@ -316,26 +333,20 @@ class Keeper(Loop):
                 if name != "pty" and len(self.streams) <= BIG_PIPES:
                     with contextlib.suppress(OSError):
                         fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE)
-                stream.open.add(name)
+                stream.open[name] = stream.left(name)
                 if not stream.paused:
                     self.watch(fd, select.EPOLLIN, lambda _events, s=stream, n=name: self._pump(s, n))  # type: ignore[misc]
 
     def _pump(self, stream: Stream, name: str) -> None:
-        """Move what there is, up to a fair share (everything once the process has ended), into the log."""
+        """Move what there is into the log, for a turn's time at the most."""
         fd = stream.fds.get(name, -1)
         if fd < 0:
             return
         grown = False
-        rounds = 0
-        while name in stream.open and (rounds < ROUNDS or stream.exit is not None):
-            rounds += 1
-            if stream.readers and stream.over_budget:
-                break
+        ends_at = time.monotonic() + TURN_SECONDS
+        while name in stream.open and not (stream.readers and stream.over_budget):
             try:
-                if stream.take(name, fd, self.stage):
-                    grown = True
-                    continue
-                self._output_ended(stream, name)
+                taken = stream.take(name, fd, self.stage)
             except BlockingIOError:
                 if stream.exit is not None:
                     self._output_ended(stream, name)
@@ -344,7 +355,13 @@ class Keeper(Loop):
                 # EIO: the last slave of the terminal was closed. Whatever else it is, this descriptor gives no more.
                 if error.errno != errno.EIO:
                     print(f"{stream.key} {name}: {error}", file=sys.stderr, flush=True)
+                taken = 0
+            grown = grown or taken > 0
+            stream.open[name] -= taken
+            if not taken or stream.open[name] <= 0:
                 self._output_ended(stream, name)
+            if time.monotonic() >= ends_at:
+                break
         if grown:
             for reader in stream.readers.values():
                 reader.notify()
@@ -352,7 +369,7 @@ class Keeper(Loop):
         self._check_drained(stream)
 
     def _output_ended(self, stream: Stream, name: str) -> None:
-        stream.open.discard(name)
+        stream.open.pop(name, None)
         if name in stream.fds:
             self.unwatch(stream.fds[name])
 
@@ -409,7 +426,7 @@ class Keeper(Loop):
         if key in self.streams:
             raise RequestError("request", errno.EEXIST, f"stream {key} exists")
         stream = Stream(key, message["container"], bool(message["tty"]))
-        stream.set_log(message["log"])
+        self._set_log(stream, message["log"])
         stream.fds.update(fds)
         fds.clear()
         self.streams[key] = stream

@@ -5,6 +5,7 @@ import mmap
 import os
 import struct
 import time
+from collections.abc import Iterator
 
 from sampan.runtime import logframe
 from sampan.runtime.logframe import HEADER, MARKER, TRAILER, Position
@@ -19,8 +20,8 @@ BUFFER_SIZE, BUFFER_FILES = 4 << 20, 3
 class SegmentWriter:
     """Appends frames; rotates. Continues the directory's last segment, unless it is ephemeral: then it begins its own and removes them."""
 
-    def __init__(self, directory: str, max_size: int, max_file: int, *, ephemeral: bool = False) -> None:
-        """max_size in bytes, max_file segments are kept; -1 or 0 is unlimited. Raises OSError."""
+    def __init__(self, directory: str, max_size: int, max_file: int, *, ephemeral: bool = False, fresh: bool = False) -> None:
+        """max_size in bytes, max_file segments are kept; -1 or 0 is unlimited. fresh: begin a segment. Raises OSError."""
         self.directory = directory
         self.max_size, self.max_file, self.ephemeral = max_size, max_file, ephemeral
         self.dropped = 0
@@ -29,11 +30,11 @@ class SegmentWriter:
         self.kept = [] if ephemeral else there
         self.fd = -1
         last = there[-1] if there else 0
-        self._open(last + 1 if ephemeral else max(last, 1))
+        self._open(last + 1 if ephemeral or fresh else max(last, 1))
 
-    def _open(self, number: int) -> None:
+    def _open(self, number: int, flags: int = 0) -> None:
         # Not O_APPEND: splice(2) refuses such a file. There is one writer.
-        fd = os.open(f"{self.directory}/{logframe.segment_name(number)}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = os.open(f"{self.directory}/{logframe.segment_name(number)}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o640)
         try:
             end = logframe.mend(fd)
         except OSError:
@@ -122,7 +123,12 @@ class SegmentWriter:
         """Rotate if the segment is full."""
         if not 0 < self.max_size <= self.offset:
             return
-        self._open(self.number + 1)
+        number = self.number + 1
+        while True:
+            with contextlib.suppress(FileExistsError):  # another run of the container has begun it
+                self._open(number, os.O_EXCL)
+                break
+            number += 1
         while 0 < self.max_file < len(self.kept):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.directory}/{logframe.segment_name(self.kept.pop(0))}")
@@ -142,9 +148,11 @@ class SegmentWriter:
 _ESCAPES = {
     **{code: f"\\u{code:04x}" for code in (*range(0x20), *b"<>&", 0x2028, 0x2029)},
     **dict.fromkeys(range(0xDC80, 0xDD00), "\\ufffd"),
-    ord("\n"): "\\n", ord("\r"): "\\r", ord('"'): '\\"', ord("\\"): "\\\\",
+    ord("\n"): "\n", ord("\r"): "\\r", ord('"'): '\\"', ord("\\"): "\\\\",
 }  # fmt: skip
-"""As docker writes strings (moby daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go); surrogates stand for bytes that are no UTF-8."""
+"""As docker writes strings (moby daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go); surrogates stand for bytes that are no UTF-8.
+
+Newlines are left for _rendered()."""
 
 
 class Stage:
@@ -181,15 +189,15 @@ class Stage:
             log.close()
         area[:] = bytes(len(area))
 
-    def take(self, log: SegmentWriter, stream: int, fd: int, now: int) -> bool:
-        """Move what a terminal has into one frame; False at its end. Raises BlockingIOError, EIO."""
+    def take(self, log: SegmentWriter, stream: int, fd: int, now: int) -> int:
+        """Move what a terminal has into one frame; returns how much, 0 at its end. Raises BlockingIOError, EIO."""
         area = self.map
         name = os.fsencode(log.directory)
         if area is None or len(name) > mmap.PAGESIZE - self.HEAD.size:
             data = os.read(fd, self.SIZE)
             if data:
                 log.append(stream, data, now)
-            return bool(data)
+            return len(data)
         log.make_room(now)
         area[: self.HEAD.size + len(name)] = self.HEAD.pack(now, log.number, log.offset, 0, stream, len(name)) + name
         with memoryview(area) as view:
@@ -199,7 +207,13 @@ class Stage:
             end = mmap.PAGESIZE + length
             log.append(stream, area[mmap.PAGESIZE : end], now)
             area[mmap.PAGESIZE : end] = bytes(length)
-        return length > 0
+        return length
+
+
+RENDERED = 2 << 20
+"""What one read may become: in json-file's worst case, newlines only, every byte is an entry."""
+ROTATED = 64
+"""Bytes of log for each renaming of a rotation: many small files grow beyond max-size rather than make everybody wait."""
 
 
 class JsonFileWriter:
@@ -209,10 +223,14 @@ class JsonFileWriter:
         """attrs: a JSON object that every line carries, or ""."""
         self.path, self.max_size, self.max_file = path, max_size, max(1, max_file)
         self.attrs = f'"attrs":{attrs},' if attrs else ""
+        self.read_size = max(64, min(RENDERED // (len(self.attrs) + 80), self.max_size // 16 if self.max_size > 0 else RENDERED))
+        """Bytes of output to append at once: the memory and the time of their entries, and the rotations between them, are bounded."""
         self.partial: dict[int, bytes] = {}
         self.dropped = 0
         self.fd = -1
-        self.size = 0
+        self.size = self.older = 0
+        while self.older < self.max_file - 1 and os.path.lexists(f"{path}.{self.older + 1}"):
+            self.older += 1
         with contextlib.suppress(OSError):
             self._open()
 
@@ -220,42 +238,43 @@ class JsonFileWriter:
         self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self.size = os.fstat(self.fd).st_size
 
+    def _is_full(self, size: int) -> bool:
+        return self.max_size > 0 and size >= max(self.max_size, ROTATED * self.older)
+
     def append(self, stream: int, data: bytes, now: int) -> None:
         """Write the whole lines there are now. On a full or broken disk they are counted, and an entry says so once there is room."""
-        lines = (self.partial.pop(stream, b"") + data).split(b"\n")
-        rest = lines.pop()
-        entries = [line + b"\n" for line in lines]
-        while len(rest) >= JSON_LINE:
-            entries.append(rest[:JSON_LINE])
-            rest = rest[JSON_LINE:]
+        data = self.partial.pop(stream, b"") + data
+        rest = len(data) - data.rfind(b"\n") - 1
+        rest %= JSON_LINE
         if rest:
-            self.partial[stream] = rest
-        self._write(stream, entries, now)
+            self.partial[stream] = data[-rest:]
+        self._write(stream, data[: len(data) - rest], now)
 
-    def _write(self, stream: int, entries: list[bytes], now: int) -> None:
+    def _write(self, stream: int, block: bytes, now: int) -> None:
         """Entries of one time, rotating between them where a file is full."""
         seconds, fraction = divmod(now, 1_000_000_000)
         stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
         name = "stderr" if stream == logframe.STDERR else "stdout"
         end = f'","stream":"{name}",{self.attrs}"time":"{stamp}"}}\n'
-        text, length = bytearray(), 0
-        for entry in entries:
-            for start in range(0, len(entry), JSON_LINE):
-                piece = entry[start : start + JSON_LINE].decode("utf-8", "surrogateescape").translate(_ESCAPES)
-                text += f'{{"log":"{piece}{end}'.encode()
-            length += len(entry)
-            if 0 < self.max_size <= self.size + len(text):
-                self._flush(text, length, end)
-                text, length = bytearray(), 0
-        if text:
-            self._flush(text, length, end)
+        for piece in _pieces(block):
+            self._put(piece, end)
 
-    def _flush(self, text: bytearray, length: int, end: str) -> None:
+    def _put(self, block: bytes, end: str) -> None:
+        text = _rendered(block, end)
+        half = len(block) // 2
+        middle = block.find(b"\n", half, -1) + 1 or block.rfind(b"\n", 0, half) + 1
+        if middle and self._is_full(self.size + len(text)):
+            self._put(block[:middle], end)
+            self._put(block[middle:], end)
+        else:
+            self._flush(text, len(block), end)
+
+    def _flush(self, text: bytes, length: int, end: str) -> None:
         """Write whole entries, which stand for length bytes of output."""
         if self.dropped:
-            text[:0] = f'{{"log":"{(DROPPED % self.dropped).decode().strip()}\\n{end}'.encode()
+            text = f'{{"log":"{(DROPPED % self.dropped).decode().strip()}\\n{end}'.encode() + text
         try:
-            if self.fd < 0 or 0 < self.max_size <= self.size:
+            if self.fd < 0 or self._is_full(self.size):
                 self._rotate()
             if os.write(self.fd, text) == len(text):
                 self.size += len(text)
@@ -270,10 +289,10 @@ class JsonFileWriter:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            for number in range(self.max_file - 1, 0, -1):
-                older = self.path if number == 1 else f"{self.path}.{number - 1}"
+            self.older = min(self.older + 1, self.max_file - 1)
+            for number in range(self.older, 0, -1):
                 with contextlib.suppress(FileNotFoundError):
-                    os.rename(older, f"{self.path}.{number}")
+                    os.rename(self.path if number == 1 else f"{self.path}.{number - 1}", f"{self.path}.{number}")
             if self.max_file == 1:
                 os.truncate(self.path, 0)
         self._open()
@@ -282,8 +301,31 @@ class JsonFileWriter:
         """Write what is left without a newline, and close."""
         now = time.time_ns()
         for stream, rest in list(self.partial.items()):
-            self._write(stream, [rest], now)
+            self._write(stream, rest, now)
         self.partial.clear()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _pieces(block: bytes) -> Iterator[bytes]:
+    """Lines, cut so that none is over 16 KiB."""
+    start = at = 0
+    while len(block) - at >= JSON_LINE:
+        newline = block.rfind(b"\n", at, at + JSON_LINE)
+        if newline >= 0:
+            at = newline + 1
+            continue
+        if start < at:
+            yield block[start:at]
+        start = at = at + JSON_LINE
+        yield block[at - JSON_LINE : at]
+    if start < len(block):
+        yield block[start:]
+
+
+def _rendered(lines: bytes, end: str) -> bytes:
+    """Entries of lines, none over 16 KiB; the last may be without its newline."""
+    text = lines.decode("utf-8", "surrogateescape").translate(_ESCAPES)
+    last = "\\n" if text.endswith("\n") else ""
+    return ('{"log":"' + text.removesuffix("\n").replace("\n", f'\\n{end}{{"log":"') + last + end).encode()
