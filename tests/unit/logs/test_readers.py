@@ -214,7 +214,7 @@ def test_a_line_that_does_not_end_is_passed_on_without_being_kept(wanted: bool) 
     lines = LineFilter(skip={1: 0 if wanted else 1}, prefix=b"k=v ")
     piece = b"x" * (LINE_LIMIT // 4)
     out = [frame for now in range(12) for frame in lines.feed([(1, now, piece), (2, now, b"short\n")])]
-    out += lines.feed([(1, 12, b"end\nnext\n")]) + lines.finish()
+    out += [*lines.feed([(1, 12, b"end\nnext\n")]), *lines.finish()]
     long = b"".join(data for stream, _, data in out if stream == 1)
     assert long == (b"k=v " + piece * 12 + b"end\n" if wanted else b"") + b"k=v next\n"
     assert [data for stream, _, data in out if stream == 2] == [b"k=v short\n"] * 12
