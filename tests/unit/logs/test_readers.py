@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sampan.errors import InvalidArgument, NotImplementedYet
-from sampan.logs import options
+from sampan.logs import jsonfile, options, segments
 from sampan.logs.frames import Frame, encode
 from sampan.logs.lines import LINE_LIMIT, LineFilter
 from sampan.logs.reader import LogQuery, open_log, read_log
@@ -21,6 +22,7 @@ from sampan.runtime.supervisor.keeper_log import JsonFileWriter, SegmentWriter
 
 PIECES = st.sampled_from([b"a", b"bc", b"\n", b"xyz\n", b"\n\n"])
 WRITES = st.lists(st.tuples(st.sampled_from([1, 2]), st.lists(PIECES, min_size=1, max_size=5).map(b"".join)), max_size=30)
+BLOCKS = st.sampled_from([1 << 16, 100, 30])
 
 
 def model(frames: list[Frame], tail: int, since: int, until: int) -> list[tuple[int, int, bytes]]:
@@ -42,6 +44,16 @@ def model(frames: list[Frame], tail: int, since: int, until: int) -> list[tuple[
     return [line for line in chosen if line[1] >= since and (not until or line[1] <= until)]
 
 
+@contextlib.contextmanager
+def blocks(size: int) -> Iterator[None]:
+    """Have the readers look back in blocks of size bytes, growing fourfold."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (jsonfile, segments):
+            patch.setattr(module, "FIRST_BLOCK", size)
+        patch.setattr(jsonfile, "BLOCK", 4 * size)
+        yield
+
+
 def read(settings_: dict[str, object], **query: int) -> bytes:
     async def collect() -> bytes:
         return b"".join([chunk async for chunk in read_log(open_log(settings_), LogQuery(multiplexed=True, **query))])  # type: ignore[arg-type]
@@ -59,16 +71,24 @@ def demultiplex(data: bytes) -> dict[int, bytes]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(writes=WRITES, tail=st.integers(-1, 12), since=st.integers(0, 33), until=st.integers(0, 33), size=st.sampled_from([0, 60, 200]))
-@example(writes=[(1, b"a"), (1, b"a"), (1, b"a"), (1, b"a")], tail=1, since=0, until=1, size=60)
-def test_segments_equal_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, until: int, size: int) -> None:
+@given(
+    writes=WRITES,
+    tail=st.integers(-1, 12),
+    since=st.integers(0, 33),
+    until=st.integers(0, 33),
+    size=st.sampled_from([0, 60, 200]),
+    block=BLOCKS,
+)
+@example(writes=[(1, b"a"), (1, b"a"), (1, b"a"), (1, b"a")], tail=1, since=0, until=1, size=60, block=1 << 16)
+def test_segments_equal_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, until: int, size: int, block: int) -> None:
     frames = [(stream, now, data) for now, (stream, data) in enumerate(writes, 1)]
     with tempfile.TemporaryDirectory() as directory:
         writer = SegmentWriter(directory, size, 0)
         for stream, now, data in frames:
             writer.append(stream, data, now)
         writer.close()
-        got = demultiplex(read({"driver": "local", "dir": directory}, tail=tail, since=since, until=until))
+        with blocks(block):
+            got = demultiplex(read({"driver": "local", "dir": directory}, tail=tail, since=since, until=until))
     expected: dict[int, bytes] = {1: b"", 2: b""}
     for stream, _, line in model(frames, tail, since, until):
         expected[stream] += line
@@ -76,8 +96,8 @@ def test_segments_equal_the_model(writes: list[tuple[int, bytes]], tail: int, si
 
 
 @settings(max_examples=100, deadline=None)
-@given(writes=WRITES, tail=st.integers(-1, 12), since=st.integers(0, 33), size=st.sampled_from([0, 300]))
-def test_json_file_equals_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, size: int) -> None:
+@given(writes=WRITES, tail=st.integers(-1, 12), since=st.integers(0, 33), size=st.sampled_from([0, 300]), block=BLOCKS)
+def test_json_file_equals_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, size: int, block: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/x-json.log"
         writer = JsonFileWriter(path, size, 1000)
@@ -94,7 +114,8 @@ def test_json_file_equals_the_model(writes: list[tuple[int, bytes]], tail: int, 
                 entries.append((1 if item["stream"] == "stdout" else 2, now, item["log"].encode()))
         # The last unfinished lines are written at close, with the time of day.
         entries = [(stream, now if now <= len(writes) else 10**15, data) for stream, now, data in entries]
-        got = demultiplex(read({"driver": "json-file", "path": path}, tail=tail, since=since))
+        with blocks(block):
+            got = demultiplex(read({"driver": "json-file", "path": path}, tail=tail, since=since))
     everything: dict[int, bytes] = {1: b"", 2: b""}
     for stream, data in writes:
         everything[stream] += data
