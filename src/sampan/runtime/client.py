@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from sampan.errors import SystemFailure, Unavailable
+from sampan.errors import InvalidArgument, SystemFailure, Unavailable
 from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
 
 EventCallback = Callable[[Message, dict[str, int]], None]
@@ -208,7 +208,10 @@ class Link:
             future.set_result((message, named))
 
     async def request(self, message: Message, fds: Mapping[str, int] | None = None) -> tuple[Message, dict[str, int]]:
-        """Send a request and await its reply and descriptors by name. Raises Unavailable, LaunchError (for an error reply)."""
+        """Send a request and await its reply and descriptors by name.
+
+        Raises Unavailable, LaunchError (for an error reply), InvalidArgument (it is too long to be sent).
+        """
         if not self._up.is_set():
             await self.wait_up()
         return await self._request(message, fds)
@@ -243,6 +246,8 @@ class Link:
             raise Unavailable(f"nobody answers on {self.path}")
         try:
             channel.send(message, fds)
+        except ValueError as error:
+            raise InvalidArgument(f"the configuration is too large to be passed on: {error}") from error
         except ChannelClosed as error:
             self._lost()
             raise Unavailable(f"connection to {self.path} lost") from error
@@ -291,13 +296,13 @@ class SupervisorClient(_LeanClient):
 
         fds: stdin stdout stderr (absent with a tty) netns ipcns pidns layer<n> custody:stdin custody:stdout custody:stderr.
 
-        Raises LaunchError, Unavailable (the connection broke: whether it started shows in the next hello).
+        Raises LaunchError, InvalidArgument (too large a plan), Unavailable (the connection broke: the next hello tells what came of it).
         """
         message = {"op": "launch", "key": key, "container": container, "plan": _bare(plan), "record": record or {}}
         return _launched(*await self.link.request(message, fds))
 
     async def exec(self, key: str, container: str, target: tuple[int, int], plan: dict[str, Any], fds: Mapping[str, int]) -> Launched:
-        """Run a process in the container whose init is target (pid, start_time). Raises LaunchError, Unavailable."""
+        """Run a process in the container whose init is target (pid, start_time). Raises LaunchError, InvalidArgument, Unavailable."""
         message = {
             "op": "exec", "key": key, "container": container, "plan": _bare(plan),
             "target": {"pid": target[0], "start_time": target[1]}, "record": {},

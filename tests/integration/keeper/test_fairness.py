@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from sampan.errors import InvalidArgument
 from sampan.logs.attach import attached_output
 from sampan.logs.reader import LogQuery, open_log, read_log
 from sampan.logs.wakeup import Wakeup
-from sampan.runtime import logframe
+from sampan.runtime import logframe, protocol
+from sampan.runtime.client import Link, SupervisorClient
 
 pytestmark = pytest.mark.root
 
@@ -125,3 +127,24 @@ def test_two_runs_of_a_container_never_write_one_segment(rig: Any) -> None:
         data = Path(log["dir"], name).read_bytes()
         assert logframe.whole_length(data) == len(data)
     assert sorted(read_all(log).splitlines()) == [b"%c%08d" % (run, number) for run in b"ab" for number in range(3000)]
+
+
+def test_too_long_a_request_costs_nobody_the_connection(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = rig.supervisor
+    with monkeypatch.context() as patch:
+        patch.setattr(protocol, "MAX_PAYLOAD", 1 << 30)
+        wire.channel.send({"op": "launch", "plan": "x" * (17 << 20), "seq": 1000})
+    error = next(message for message in iter(wire.receive, None) if message.get("re") == 1000)["error"]
+    assert error["message"] == "unknown request of over 16 MiB"
+    assert "procs" in wire.request({"op": "list"})
+
+    async def refused() -> None:
+        link = Link(f"{rig.exec_root}/supervisor.sock", lambda _event, _fds: None)
+        await link.open()
+        client = SupervisorClient(link)
+        with pytest.raises(InvalidArgument, match=r"^the configuration is too large to be passed on: "):
+            await client.launch("a", "a", {"env": ["x" * (17 << 20)]}, {})
+        assert await client.procs() == []
+        await link.close()
+
+    asyncio.run(refused())

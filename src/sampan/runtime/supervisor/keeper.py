@@ -92,12 +92,9 @@ class Stream:
             return 0
         stream = STDERR if name == "stderr" else STDOUT
         now = time.time_ns()
-        if name != "pty" and self.json is None:
-            waiting = _waiting(fd)
-            if waiting:
-                return segments.take(stream, fd, min(waiting, READ_SIZE), now)
         if self.json is None:
-            return stage.take(segments, stream, fd, now)
+            waiting = 0 if name == "pty" else min(_waiting(fd), READ_SIZE)
+            return segments.take(stream, fd, waiting, now) if waiting else stage.take(segments, stream, fd, now)
         data = os.read(fd, self.json.read_size)
         if data:
             segments.append(stream, data, now)
@@ -340,11 +337,9 @@ class Keeper(Loop):
     def _pump(self, stream: Stream, name: str) -> None:
         """Move what there is into the log, for a turn's time at the most."""
         fd = stream.fds.get(name, -1)
-        if fd < 0:
-            return
         grown = False
         ends_at = time.monotonic() + TURN_SECONDS
-        while name in stream.open and not (stream.readers and stream.over_budget):
+        while fd >= 0 and name in stream.open and not (stream.readers and stream.over_budget):
             try:
                 taken = stream.take(name, fd, self.stage)
             except BlockingIOError:
@@ -412,10 +407,8 @@ class Keeper(Loop):
     def _op_hello(self, peer: Peer, message: Message, _fds: Fds) -> Message:
         peer.role = message.get("role", "")
         streams = [
-            {
-                "key": stream.key, "container": stream.container, "exit": stream.exit, "drained": stream.drained,
-                "pos": list(stream.segments.position) if stream.segments else None,
-            }
+            {"key": stream.key, "container": stream.container, "exit": stream.exit, "drained": stream.drained,
+             "pos": list(stream.segments.position) if stream.segments else None}
             for stream in self.streams.values()
         ]  # fmt: skip
         found = {"protocol": PROTOCOL, "pid": os.getpid(), "boot_id": self.boot_id, "settled": self.settled}

@@ -32,9 +32,9 @@ class SegmentWriter:
         last = there[-1] if there else 0
         self._open(last + 1 if ephemeral or fresh else max(last, 1))
 
-    def _open(self, number: int, flags: int = 0) -> None:
+    def _open(self, number: int) -> None:
         # Not O_APPEND: splice(2) refuses such a file. There is one writer.
-        fd = os.open(f"{self.directory}/{logframe.segment_name(number)}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o640)
+        fd = os.open(f"{self.directory}/{logframe.segment_name(number)}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             end = logframe.mend(fd)
         except OSError:
@@ -124,11 +124,9 @@ class SegmentWriter:
         if not 0 < self.max_size <= self.offset:
             return
         number = self.number + 1
-        while True:
-            with contextlib.suppress(FileExistsError):  # another run of the container has begun it
-                self._open(number, os.O_EXCL)
-                break
+        while os.path.lexists(f"{self.directory}/{logframe.segment_name(number)}"):  # another run of the container writes it
             number += 1
+        self._open(number)
         while 0 < self.max_file < len(self.kept):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.directory}/{logframe.segment_name(self.kept.pop(0))}")
@@ -244,8 +242,7 @@ class JsonFileWriter:
     def append(self, stream: int, data: bytes, now: int) -> None:
         """Write the whole lines there are now. On a full or broken disk they are counted, and an entry says so once there is room."""
         data = self.partial.pop(stream, b"") + data
-        rest = len(data) - data.rfind(b"\n") - 1
-        rest %= JSON_LINE
+        rest = (len(data) - data.rfind(b"\n") - 1) % JSON_LINE
         if rest:
             self.partial[stream] = data[-rest:]
         self._write(stream, data[: len(data) - rest], now)
