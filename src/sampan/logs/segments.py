@@ -33,7 +33,7 @@ class SegmentSource:
         current = self.position[0] - (self._fd < 0)
         for number in logframe.segments(self.directory):
             if number > current and number not in self._held:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # gone, or too many for our descriptors: the reader is told then
                     self._held[number] = os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC)
 
     def _following(self) -> list[int]:

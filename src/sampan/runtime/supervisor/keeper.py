@@ -4,7 +4,6 @@ Single-threaded, one epoll loop. It waits for nobody: a slow sampand is queued f
 Messages: see runtime/protocol.py for the shapes, runtime/client.py (KeeperClient) for the requests.
 """
 
-import array
 import contextlib
 import errno
 import fcntl
@@ -25,7 +24,9 @@ from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_i
 
 READ_SIZE = 256 * 1024
 TURN_SECONDS = 0.002
-"""What one output is read for before the others have their turn; one read of json-file's may take as long again."""
+"""What one output is read for before the others have their turn; the last read may take some ms (JsonFileWriter.read_size)."""
+REAPED = 1000
+"""Processes reaped at once: a container in the host's PID namespace may leave us more all the time."""
 RETRY_SECONDS = 0.01
 END_SECONDS = 5.0
 F_SETPIPE_SZ = 1031
@@ -104,10 +105,8 @@ class Stream:
     @property
     def over_budget(self) -> bool:
         """Whether going on would rotate away what the slowest attached reader has not read. The end waits for no reader."""
-        writer = self.segments
-        if writer is None or self.exit is not None:
-            return False
-        return any(reader.attach and writer.would_overrun(reader.position) for reader in self.readers.values())
+        writer = self.segments if self.exit is None else None
+        return writer is not None and any(reader.attach and writer.would_overrun(reader.position) for reader in self.readers.values())
 
     def close(self) -> None:
         """Close everything; a driver whose segments are only a buffer leaves none on disk."""
@@ -125,9 +124,7 @@ class Stream:
 
 def _waiting(fd: int) -> int:
     """Bytes in a pipe."""
-    count = array.array("i", [0])
-    fcntl.ioctl(fd, termios.FIONREAD, count)
-    return count[0]
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 class Keeper(Loop):
@@ -273,7 +270,7 @@ class Keeper(Loop):
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake, 4096)
-        while True:
+        for _ in range(REAPED):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
@@ -287,6 +284,7 @@ class Keeper(Loop):
             for stream in list(self.streams.values()):
                 if stream.facts.get("pid") == pid and stream.exit is None:
                     self._ended(stream.key, {"code": code, "signal": number, "at": time.time_ns()}, tell=True)
+        os.write(self.wake_write, b"\0")
 
     def _ended(self, key: str, exit_: Message, *, tell: bool) -> None:
         """A process ended: what its pipes still hold goes to the log, then readers see the end."""
@@ -304,8 +302,8 @@ class Keeper(Loop):
         if stream.segments is not None and any(reader.attach for reader in stream.readers.values()):
             # What is left (a pipe holds no more) goes into the last segment, so that rotation takes nothing away that is yet to be sent.
             stream.segments.max_size = 0
+        stream.open = {name: min(count, stream.left(name)) for name, count in stream.open.items()}
         for name in list(stream.open):
-            stream.open[name] = min(stream.open[name], stream.left(name))
             self._pump(stream, name)
         self._check_drained(stream)
 
