@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,24 @@ def test_the_end_does_not_wait_for_a_stranger_who_writes_on(rig: Any, driver: st
     size = sum(path.stat().st_size for path in Path(log["dir"]).iterdir())
     rig.keeper.request({"op": "hello", "role": "sampand"})
     assert sum(path.stat().st_size for path in Path(log["dir"]).iterdir()) == size
+
+
+def test_the_end_of_a_terminal_does_not_wait_either(rig: Any) -> None:
+    """A terminal does not tell how much it holds: so much as one can hold is read after the exit."""
+    log = rig.log("t")
+    master, slave = os.openpty()
+    rig.keeper.request({"op": "adopt", "key": "t", "container": "t", "tty": True, "log": log}, {"pty": master})
+    script = (
+        "import os, time\nif os.fork() == 0:\n while True: os.write(1, b'x' * 4096)\ntime.sleep(0.3)\nos.write(1, b'said before the exit')"
+    )
+    process = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=slave, stdin=subprocess.DEVNULL, start_new_session=True)
+    rig.started.append(process)
+    rig.hold("t", "t", process.pid, log, {"pty": master})
+    os.close(slave)
+    os.close(master)
+    assert process.wait(20) == 0
+    rig.keeper.drained("t", 10)
+    assert b"said before the exit" in read_all(log)
 
 
 def test_all_that_was_written_before_the_exit_is_logged(rig: Any) -> None:
