@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import ipaddress
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -28,7 +29,10 @@ class Binding(Protocol):
 
 
 class PortRequest(msgspec.Struct, frozen=True):
-    """One port to publish. host_first..host_last is where to look for a free one; 0..0 leaves it to the kernel."""
+    """One port to publish. host_first..host_last is where to look for a free one; 0..0 leaves it to the kernel.
+
+    host_ip is an IP address in its canonical form, or empty.
+    """
 
     port: int
     protocol: str
@@ -64,6 +68,25 @@ def _span(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
+def _host_address(text: str) -> str:
+    """The canonical text of an IP address, or empty for none. Raises InvalidArgument in the words of docker's client.
+
+    A name is none: it would be looked up while everybody waits, and dockerd 28 takes it for "all addresses", which nobody has asked for.
+    A zone (`fe80::1%eth0`) is refused as Go's net.ParseIP does; and as there, an IPv4 address in IPv6's form is IPv4.
+    """
+    if not text:
+        return ""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid IP address: {text}") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise InvalidArgument(f"invalid IP address: {text}")
+        return str(address.ipv4_mapped or address)
+    return str(address)
+
+
 def port_requests(
     exposed: Iterable[str] | None, bindings: Mapping[str, Sequence[Binding] | None] | None, publish_all: bool
 ) -> list[PortRequest]:
@@ -74,7 +97,7 @@ def port_requests(
         port, protocol = _split(key)
         for item in items or ():
             first, last = _span(item.host_port)
-            found.append(PortRequest(port, protocol, item.host_ip, first, last))
+            found.append(PortRequest(port, protocol, _host_address(item.host_ip), first, last))
     if publish_all:
         found += [PortRequest(*_split(key)) for key in exposed or () if not given.get(key)]
     return found
