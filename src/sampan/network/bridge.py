@@ -20,7 +20,7 @@ from sampan.errors import SystemFailure
 from sampan.linux.netlink import Netlink
 from sampan.linux.nftables import NftablesError
 from sampan.network import firewall, ipam, sandbox
-from sampan.network.ports import HeldPort, PortRequest, Published, addresses, hold
+from sampan.network.ports import HeldPort, PortRequest, Published, PublishedPorts, addresses, hold
 from sampan.network.proxy import UserlandProxy, ipv6_is_usable
 from sampan.network.watch import RulesetWatch
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 VETH_PREFIX = "sv"
 """Names of our veths' ends on the host; reconcile() removes those of no container."""
+LOT = 100
+"""Ports that are dealt with before the event loop has its turn."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -79,6 +81,7 @@ class BridgeNetwork:
         self._proxy = UserlandProxy(settings.owner) if settings.userland_proxy and ipv6_is_usable() else None
         self._addresses: ipam.Addresses | None = None
         self._held: dict[str, _Held] = {}
+        self._published = PublishedPorts()
         self._tasks: set[asyncio.Task[None]] = set()
         self.warnings: list[str] = []
         """What does not work on this host, for the log and `docker info`."""
@@ -161,8 +164,8 @@ class BridgeNetwork:
             await self._watch.stop()
         if self._proxy is not None:
             await self._proxy.stop()
-        for held in self._held.values():
-            _close(held)
+        for held in list(self._held.values()):
+            await self._close(held)
         self._held.clear()
         if self._tasks:
             await asyncio.gather(*self._tasks)
@@ -193,9 +196,10 @@ class BridgeNetwork:
         self._held[container_id] = held
         address = ipaddress.IPv4Interface((held.ip, gateway.network.prefixlen))
         try:
-            for request in ports:
+            for done, request in enumerate(ports, 1):
                 host_ips = addresses(request, self.default_ip, ipv6=self._proxy is not None)
-                held.ports += hold(request, host_ips, name, container_id, held.ip, self._published())
+                self._keep(held, hold(request, host_ips, name, container_id, held.ip, self._published))
+                await _turn(done)
             hardware = bytes.fromhex(mac.replace(":", "")) if mac else sandbox.mac_of(held.ip)
             mtu = self.settings.mtu
             held.netns = await asyncio.to_thread(sandbox.make, held.veth, self.bridge, address, hardware, str(gateway.ip), mtu)
@@ -215,12 +219,13 @@ class BridgeNetwork:
         by_dnat = _by_dnat(ports)
         if by_dnat and self._firewall is not None:
             await asyncio.to_thread(self._firewall.publish, held.ip, by_dnat)
-        for port in ports:
+        for done, port in enumerate(ports, 1):
+            await _turn(done)
             port.listen()  # after DNAT: no IPv4 connection ever waits here
             if port.is_ipv6:
                 if self._proxy is None:
                     raise OSError(errno.EADDRNOTAVAIL, f"publishing on {port.published.host_ip} needs IPv6 and the userland proxy")
-                self._proxy.open(port, held.ip)
+                await self._proxy.open(port, held.ip)
 
     async def detach(self, container_id: str) -> None:
         """Take everything of a container back. Never raises."""
@@ -230,24 +235,42 @@ class BridgeNetwork:
         for port in held.ports:
             if port.is_ipv6 and self._proxy is not None:
                 await self._proxy.close(port)
-        _close(held)
-        await asyncio.to_thread(self._disconnect, held.veth, _by_dnat(held.ports))
+        by_dnat = _by_dnat(held.ports)
+        await self._close(held)
+        await asyncio.to_thread(self._disconnect, held.veth, by_dnat)
         if self._addresses is not None:
             self._addresses.release(held.ip)  # its veth is down: nothing answers at the address
         task = asyncio.get_running_loop().create_task(self._discard(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _published(self) -> list[Published]:
-        return [port.published for held in self._held.values() for port in held.ports]
+    def _keep(self, held: _Held, ports: Sequence[HeldPort]) -> None:
+        held.ports += ports
+        for port in ports:
+            self._published.add(port.published)
+
+    async def _close(self, held: _Held) -> None:
+        """Free the netns and the ports on the host."""
+        if held.netns >= 0:
+            os.close(held.netns)
+            held.netns = -1
+        while held.ports:
+            port = held.ports.pop()
+            self._published.remove(port.published)
+            port.close()
+            await _turn(len(held.ports))
 
     def _disconnect(self, veth: str, published: Sequence[Published]) -> None:
         with contextlib.suppress(OSError), Netlink() as netlink:
             netlink.set_link(socket.if_nametoindex(veth), up=False)
-        for port in published if self._firewall is not None else ():
-            with contextlib.suppress(NftablesError):  # not there when attach() failed before it
-                assert self._firewall is not None
-                self._firewall.withdraw([port])
+        if self._firewall is None or not published:
+            return
+        try:
+            self._firewall.withdraw(published)
+        except NftablesError:  # one that is not there: attach() failed before it, or its rules were taken away
+            for port in published:
+                with contextlib.suppress(NftablesError):
+                    self._firewall.withdraw([port])
 
     async def _discard(self, held: _Held) -> None:
         """Delete a veth. The kernel takes some 20 ms: nobody waits."""
@@ -266,14 +289,21 @@ class BridgeNetwork:
         await asyncio.to_thread(self._remove_strays, {held.veth for held in self._held.values()})
 
     async def _publish_again(self, container_id: str, held: _Held, ports: Sequence[Published]) -> None:
-        for port in ports:
+        for done, port in enumerate(ports, 1):
             request = PortRequest(port.port, port.protocol, port.host_ip, port.host_port, port.host_port)
             try:
-                again = hold(request, [port.host_ip], container_id[:12], container_id, held.ip, self._published())
-                held.ports += again
-                await self._open(held, again)
-            except (SystemFailure, NftablesError, OSError) as error:
+                self._keep(held, hold(request, [port.host_ip], container_id[:12], container_id, held.ip, self._published))
+            except SystemFailure as error:
                 log.warning("port %d of container %s: %s", port.host_port, container_id, error)
+            await _turn(done)
+        try:
+            await self._open(held, held.ports)
+        except (NftablesError, OSError):
+            for one in held.ports:  # all but the one that cannot be opened
+                try:
+                    await self._open(held, [one])
+                except (NftablesError, OSError) as error:
+                    log.warning("port %d of container %s: %s", one.published.host_port, container_id, error)
 
     def _remove_strays(self, kept: set[str]) -> None:
         with contextlib.suppress(OSError), Netlink() as netlink:
@@ -288,12 +318,10 @@ def _by_dnat(ports: Sequence[HeldPort]) -> list[Published]:
     return [port.published for port in ports if not port.is_ipv6]
 
 
-def _close(held: _Held) -> None:
-    for port in held.ports:
-        port.close()
-    if held.netns >= 0:
-        os.close(held.netns)
-        held.netns = -1
+async def _turn(done: int) -> None:
+    """Let others have the event loop after each LOT of ports."""
+    if done % LOT == 0:
+        await asyncio.sleep(0)
 
 
 def _delete_link(name: str) -> None:
