@@ -3,16 +3,13 @@
 import asyncio
 import contextlib
 import errno
-import fcntl
 import ipaddress
 import logging
 import os
 import secrets
 import socket
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -32,16 +29,21 @@ LOT = 100
 """Ports that are dealt with before the event loop has its turn."""
 
 
-class Endpoint(msgspec.Struct, frozen=True):
-    """A container on the bridge. netns is open until detach()."""
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container has on the bridge, for as long as it runs: its address, its veth's end on the host, and its published ports."""
+
+    ip: str
+    veth: str
+    ports: tuple[Published, ...]
+
+
+class Endpoint(Place, frozen=True, kw_only=True):
+    """A place just taken. netns is open until detach()."""
 
     netns: int
-    ip: str
     prefix_len: int
     gateway: str
     mac: str
-    ports: tuple[Published, ...]
-    saved: dict[str, Any]
 
 
 class _Held:
@@ -106,18 +108,20 @@ class BridgeNetwork:
 
     def _start(self) -> None:
         with Netlink() as netlink:
-            existing = {link.name: link.index for link in netlink.links()}
-            gateway = _address_of(self.bridge) if self.bridge in existing else None
+            index = next((link.index for link in netlink.links() if link.name == self.bridge), None)
+            found = netlink.addresses(index) if index is not None else []
+            gateway = ipaddress.IPv4Interface(found[0]) if found else None
             bip = self.settings.bip
             if gateway is None:
                 gateway = ipam.gateway_of(bip, self.settings.fixed_cidr, netlink.routes())
-                if self.bridge not in existing:
+                if index is None:
                     netlink.add_bridge(self.bridge, sandbox.mac_of(str(gateway.ip)), self.settings.mtu)
-                index = socket.if_nametoindex(self.bridge)
+                    index = socket.if_nametoindex(self.bridge)
                 netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen, str(gateway.network.broadcast_address))
             elif bip and ipaddress.IPv4Interface(bip) != gateway:
                 self._warn(f"bridge {self.bridge} has the address {gateway} already; bip {bip} is not used")
-            netlink.set_link(socket.if_nametoindex(self.bridge), up=True)
+            assert index is not None
+            netlink.set_link(index, up=True)
         self._addresses = ipam.Addresses(gateway, self.settings.fixed_cidr)
         if self.settings.ip_forward:
             _sysctl("net/ipv4/ip_forward", "1")
@@ -210,9 +214,10 @@ class BridgeNetwork:
             if isinstance(error, (OSError, NftablesError)):
                 raise SystemFailure(f"failed to set up container networking: {error}") from error
             raise
-        saved = {"ip": held.ip, "veth": held.veth, "ports": [msgspec.to_builtins(port) for port in published]}
-        shown = sandbox.mac_text(hardware)
-        return Endpoint(held.netns, held.ip, gateway.network.prefixlen, str(gateway.ip), shown, published, saved)
+        return Endpoint(
+            ip=held.ip, veth=held.veth, ports=published, netns=held.netns,
+            prefix_len=gateway.network.prefixlen, gateway=str(gateway.ip), mac=sandbox.mac_text(hardware),
+        )  # fmt: skip
 
     async def _open(self, held: _Held, ports: Sequence[HeldPort]) -> None:
         """Let connections to held ports through. Raises NftablesError, OSError."""
@@ -276,16 +281,16 @@ class BridgeNetwork:
         """Delete a veth. The kernel takes some 20 ms: nobody waits."""
         await asyncio.to_thread(_delete_link, held.veth)
 
-    async def reconcile(self, live: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take again what live containers (id to Endpoint.saved) have, after start(); remove veths of no container. Never raises."""
-        for container_id, saved in live.items():
-            if not saved or self._addresses is None:
+    async def reconcile(self, live: Mapping[str, Place]) -> None:
+        """Take again what live containers have, by their IDs, after start(); remove veths of no container. Never raises."""
+        for container_id, place in live.items():
+            if self._addresses is None:
                 continue
-            held = _Held(saved["ip"], saved["veth"])
+            held = _Held(place.ip, place.veth)
             if not self._addresses.take_this(held.ip):
                 log.warning("address %s of container %s is not free", held.ip, container_id)
             self._held[container_id] = held
-            await self._publish_again(container_id, held, msgspec.convert(saved["ports"], list[Published]))
+            await self._publish_again(container_id, held, place.ports)
         await asyncio.to_thread(self._remove_strays, {held.veth for held in self._held.values()})
 
     async def _publish_again(self, container_id: str, held: _Held, ports: Sequence[Published]) -> None:
@@ -336,14 +341,3 @@ def _sysctl(name: str, value: str) -> None:
             path.write_text(value)
     except OSError as error:
         log.warning("sysctl %s cannot be set: %s", name, error)
-
-
-def _address_of(name: str) -> ipaddress.IPv4Interface | None:
-    """The first IPv4 address of an interface (netdevice(7) SIOCGIFADDR, SIOCGIFNETMASK), or None."""
-    request = struct.pack("16s24x", name.encode())
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        try:
-            address, mask = (socket.inet_ntoa(fcntl.ioctl(probe, code, request)[20:24]) for code in (0x8915, 0x891B))
-        except OSError:
-            return None
-    return ipaddress.IPv4Interface(f"{address}/{mask}")

@@ -182,7 +182,8 @@ def hold(
 ) -> list[HeldPort]:
     """Bind the first port of the request that is free on all of host_ips, for a container at address.
 
-    taken: what this network publishes already; the caller adds what it got. Raises SystemFailure in docker 28's words, NotImplementedYet; holds nothing then.
+    taken: what this network publishes already; the caller adds what it got.
+    Raises SystemFailure in docker 28's words, NotImplementedYet; holds nothing then.
     """
     failed = f"failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({container_id})"
     if request.protocol not in ("tcp", "udp"):

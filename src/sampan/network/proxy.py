@@ -107,7 +107,10 @@ class UserlandProxy:
                 await self._send(control, message, [port.fileno()])
 
     async def _send(self, control: socket.socket | None, message: Mapping[str, object], fds: Sequence[int] = ()) -> None:
-        """Send, waiting for room in the socket where the proxy is behind. Nothing is sent to a proxy that has died: the next is told all."""
+        """Send, waiting for room in the socket where the proxy is behind. Raises OSError.
+
+        Nothing is sent to a proxy that is known to have died: the next one is told all.
+        """
         data = json.dumps(message).encode()
         async with asyncio.timeout(PATIENCE):
             while control is not None and control is self._control:

@@ -33,5 +33,5 @@ def test_a_host_address_is_canonical(text: str, canonical: str) -> None:
     "text", ["localhost", "a.example", "127.1", "010.0.0.1", "1.2.3.4\0", "[::1]", "fe80::1%lo", "1.2.3.4/8", " 1.2.3.4"]
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(InvalidArgument, match="^invalid IP address: "):
+    with pytest.raises(InvalidArgument, match=r"^invalid IP address: "):
         port_requests([], {"80/tcp": [PortBinding(host_ip=text)]}, False)
