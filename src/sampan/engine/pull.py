@@ -110,7 +110,7 @@ class PullService:
         platform: `os[/arch[/variant]]` or empty. Raises NotFound, InvalidArgument, SystemFailure in docker's words.
         """
         wanted = platforms.wanted(platform) if platform else None
-        async with Transport.make(f"docker/{ENGINE_VERSION} sampan") as transport:
+        async with await Transport.make(f"docker/{ENGINE_VERSION} sampan") as transport:
             if reference.tag is None and reference.digest is None:
                 names = [reference._replace(tag=tag) for tag in await self._tags(transport, reference, credentials)]
             else:
