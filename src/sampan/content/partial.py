@@ -8,9 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from sampan.content import paths
-from sampan.content.store import verify
-from sampan.digest import Digest, is_sha256
+from sampan.digest import Digest, is_sha256, verify
 from sampan.errors import InvalidArgument
 
 KEEP_SECONDS = 7 * 86400
@@ -116,7 +114,7 @@ class PartialBlobs:
 
     def __init__(self, root: Path) -> None:
         """root: the data root. What nobody went on with for a week is dropped. Raises OSError."""
-        self._directory = paths.partial_dir(root)
+        self._directory = root / "content" / "partial"
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file in self._directory.iterdir():
             if time.time() - file.stat().st_mtime > KEEP_SECONDS:

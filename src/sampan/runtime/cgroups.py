@@ -205,26 +205,6 @@ def _remove_children(directory: str) -> None:
                 continue
 
 
-def update(layout: Layout, path: str, resources: Resources) -> None:
-    """Apply limits to a living container. Raises OSError.
-
-    v1 wants memsw >= memory at every moment: when raising, memsw goes first.
-    """
-    writes = resource_writes(layout, path, resources)
-    for attempt in (writes, list(reversed(writes))):
-        try:
-            for file, value, required in attempt:
-                try:
-                    write(file, value)
-                except OSError:
-                    if required:
-                        raise
-            return
-        except OSError as error:
-            if error.errno != errno.EINVAL or attempt is not writes:
-                raise
-
-
 def freeze(layout: Layout, path: str, frozen: bool, timeout: float = 5.0) -> None:
     """Pause or resume; returns when the kernel says it is done. Raises OSError, TimeoutError."""
     deadline = time.monotonic() + timeout

@@ -72,18 +72,3 @@ def _pipe_device() -> int:
     finally:
         for fd in ends:
             os.close(fd)
-
-
-def exit_code(fd: int, pid: int, start_time: int) -> tuple[int, int] | None:
-    """(code, signal) of an ended process by any way left: as our (inherited) child, as a zombie, by its pidfd.
-
-    None while it lives, or if nobody knows.
-    """
-    try:
-        return pidfd.peek_child(fd)
-    except ChildProcessError:
-        pass
-    status = pidfd.zombie_status(pid, start_time)
-    if status is None:
-        status = pidfd.exit_status(fd)
-    return None if status is None else pidfd.decode_status(status)

@@ -230,10 +230,3 @@ class PingInfo(msgspec.Struct, frozen=True):
 
     swarm: str = "inactive"
     builder_version: str = "1"
-
-
-class AuthResponse(Body, frozen=True, kw_only=True):
-    """POST /auth."""
-
-    status: str
-    identity_token: str = always("")
