@@ -204,8 +204,9 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         log_driver=config.log_driver,
         labels=config.labels,
         debug=config.debug,
-        experimental=config.experimental,
         live_restore=config.live_restore,
+        registry_mirrors=config.registry_mirrors,
+        insecure_registries=config.insecure_registries,
     )
 
 

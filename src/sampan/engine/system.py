@@ -1,5 +1,6 @@
 """SystemService: version, info, events."""
 
+import ipaddress
 import os
 import platform
 import time
@@ -9,8 +10,10 @@ from pathlib import Path
 import msgspec
 
 from sampan.clock import rfc3339nano
+from sampan.distribution.endpoints import without_scheme
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
+from sampan.engine.limits import host_limits
 from sampan.errors import InvalidArgument
 from sampan.events.bus import Event, EventBus
 from sampan.ids import new_id
@@ -21,9 +24,11 @@ from sampan.spec.docker_api.system import (
     ComponentVersion,
     EventActor,
     EventMessage,
+    IndexInfo,
     PingInfo,
     PlatformName,
     PluginsInfo,
+    RegistryConfig,
     Runtime,
     SystemInfo,
     SystemVersion,
@@ -58,8 +63,9 @@ class SystemFacts(msgspec.Struct, frozen=True):
     log_driver: str = ""
     labels: tuple[str, ...] = ()
     debug: bool = False
-    experimental: bool = False
     live_restore: bool = True
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
 
 
 def _operating_system() -> str:
@@ -69,6 +75,26 @@ def _operating_system() -> str:
         return "Linux"
     values = dict(line.split("=", 1) for line in lines if "=" in line)
     return values.get("PRETTY_NAME", "Linux").strip('"')
+
+
+def registry_config(mirrors: Sequence[str], insecure_registries: Sequence[str]) -> RegistryConfig:
+    """What a pull goes by, as docker shows it: networks and names of insecure registries apart, mirrors with a slash.
+
+    Source: moby registry/config.go.
+    """
+    shown = [f"{mirror.rstrip('/')}/" for mirror in mirrors]
+    networks = ["::1/128", "127.0.0.0/8"]
+    indexes = {"docker.io": IndexInfo(name="docker.io", mirrors=shown, official=True)}
+    for name in map(without_scheme, insecure_registries):
+        try:
+            network = str(ipaddress.ip_network(name, strict=False)) if "/" in name else ""
+        except ValueError:
+            network = ""
+        if not network:
+            indexes[name] = IndexInfo(name=name, mirrors=[], secure=False)
+        elif network not in networks:
+            networks.append(network)
+    return RegistryConfig(insecure_registry_cidrs=networks, index_configs=indexes, mirrors=shown or None)
 
 
 def message_of(event: Event) -> EventMessage:
@@ -143,7 +169,6 @@ class SystemService:
             go_version="none",
             arch=architecture,
             kernel_version=platform.release(),
-            experimental=self._facts.experimental,
         )
 
     def _confinement(self) -> list[str]:
@@ -155,9 +180,8 @@ class SystemService:
     async def info(self) -> SystemInfo:
         """Counts, limits, drivers."""
         statuses = [container.state.status for container in self._containers]
-        layout = host_layout()
-        v1 = {name for names, _ in layout.v1 for name in names.split(",")} | set(layout.controllers)
-        swap = os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes") or layout.version == 2
+        layout, limits = host_layout(), host_limits()
+        controllers = {name for names, _ in layout.v1 for name in names.split(",")} | set(layout.controllers)
         return SystemInfo(
             id=self._id,
             containers=len(statuses),
@@ -168,14 +192,14 @@ class SystemService:
             driver=self._snapshots.driver,
             driver_status=[*self._snapshots.status, ("Mount Options", ",".join(self._snapshots.mount_options))],
             plugins=PluginsInfo(volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]),
-            memory_limit="memory" in v1,
-            swap_limit=swap,
-            cpu_cfs_period="cpu" in v1,
-            cpu_cfs_quota="cpu" in v1,
-            cpu_shares="cpu" in v1,
-            cpu_set="cpuset" in v1,
-            pids_limit="pids" in v1,
-            oom_kill_disable=layout.version == 1 and "memory" in v1,
+            memory_limit="memory" in controllers,
+            swap_limit=limits.swap,
+            cpu_cfs_period="cpu" in controllers,
+            cpu_cfs_quota="cpu" in controllers,
+            cpu_shares="cpu" in controllers,
+            cpu_set="cpuset" in controllers,
+            pids_limit="pids" in controllers,
+            oom_kill_disable=limits.oom_kill_disable,
             ipv4_forwarding=Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",
             debug=self._facts.debug,
             nfd=len(os.listdir("/proc/self/fd")),
@@ -186,13 +210,12 @@ class SystemService:
             kernel_version=platform.release(),
             operating_system=_operating_system(),
             architecture=platform.machine(),
-            registry_config={"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "IndexConfigs": {}, "Mirrors": []},
-            ncpu=os.cpu_count() or 1,
+            registry_config=registry_config(self._facts.registry_mirrors, self._facts.insecure_registries),
+            ncpu=limits.cpu_count,
             mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             docker_root_dir=self._facts.data_root,
             name=os.uname().nodename,
             labels=list(self._facts.labels),
-            experimental_build=self._facts.experimental,
             server_version=ENGINE_VERSION,
             runtimes={"runc": Runtime(path="built-in")},
             live_restore_enabled=self._facts.live_restore,

@@ -1,4 +1,4 @@
-"""Where a container's cgroups are, what is written to them, and the daemon's own calls on them (stats, pause, update, remove).
+"""Where a container's cgroups are, what is written to them, and the daemon's own calls on them (stats, pause, remove).
 
 Layout: <hierarchy>/<parent>/<container id> in every v1 hierarchy (and, on a hybrid host, in the v2 one too), or in the one v2 hierarchy:
 docker's cgroupfs driver. The supervisor's child makes and joins them, by a plan made here.
