@@ -1,6 +1,7 @@
 """The userland proxy with its real process: IPv6 outside, IPv4 inside; on loopback."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from sampan.network import userland_proxy
 from sampan.network.ports import HeldPort, PortRequest, PublishedPorts, hold
 from sampan.network.proxy import UserlandProxy, ipv6_is_usable
 
@@ -172,3 +174,16 @@ def test_more_ports_at_once_than_its_socket_takes() -> None:
                 one.close()
 
     run(scenario)
+
+
+def test_a_port_whose_descriptor_did_not_come_is_passed_over() -> None:
+    """The kernel leaves a descriptor out when the proxy may have no more of them: what it serves goes on."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        poll = userland_proxy.Poll()
+        control = userland_proxy.Control(poll, theirs)
+        ours.send(json.dumps({"open": "x", "protocol": "tcp", "to": ["127.0.0.1", 1]}).encode())
+        poll.turn(1)
+        assert (control.is_open, control.ports) == (True, {})
+    poll.turn(1)
+    assert not control.is_open
