@@ -14,6 +14,7 @@ import pytest
 from sampan.errors import NotImplementedYet
 from sampan.logs.attach import attached_output
 from sampan.logs.reader import LogQuery, open_log, read_log
+from sampan.logs.segments import SegmentSource
 from sampan.logs.wakeup import Wakeup
 
 TURNS = "import os\nfor n in range(200):\n os.write(1 + n % 2, b'%d\\n' % n)\n"
@@ -84,7 +85,12 @@ class LogDriverContract:
             watch = asyncio.create_task(asyncio.to_thread(rig.keeper.event, "drained", "a"))
             watch.add_done_callback(lambda task: wakeup.end(tuple(task.result()["pos"])))
             got = b"".join(
-                [chunk async for chunk in attached_output(log["dir"], tuple(reply["pos"]), wakeup, lambda _: None, multiplexed=False)]
+                [
+                    chunk
+                    async for chunk in attached_output(
+                        SegmentSource(log["dir"], tuple(reply["pos"])), wakeup, lambda _: None, multiplexed=False
+                    )
+                ]
             )
             await watch
             wakeup.close()

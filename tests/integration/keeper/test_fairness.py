@@ -13,6 +13,7 @@ import pytest
 from sampan.errors import InvalidArgument
 from sampan.logs.attach import attached_output
 from sampan.logs.reader import LogQuery, open_log, read_log
+from sampan.logs.segments import SegmentSource
 from sampan.logs.wakeup import Wakeup
 from sampan.runtime import logframe, protocol
 from sampan.runtime.client import Link, SupervisorClient
@@ -107,7 +108,7 @@ def test_the_end_does_not_wait_for_a_reader_who_does_not_read(rig: Any, driver: 
         got: list[bytes] = []
 
         async def read() -> None:
-            async for chunk in attached_output(log["dir"], tuple(reply["pos"]), wakeup, lambda _: None, multiplexed=False):
+            async for chunk in attached_output(SegmentSource(log["dir"], tuple(reply["pos"])), wakeup, lambda _: None, multiplexed=False):
                 got.append(chunk)
                 await told.wait()
 

@@ -9,7 +9,7 @@ from tests.support.engine import Engine
 pytestmark = pytest.mark.root
 
 
-@pytest.mark.parametrize("text", ["localhost", "a.slow-zone.example", "1.2.3.4\0"])
+@pytest.mark.parametrize("text", ["localhost", "a.slow-zone.example", "1.2.3"])
 def test_a_host_ip_that_is_no_address_is_refused_at_create(engine: Engine, text: str) -> None:
     body = {"Image": "busybox", "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": text, "HostPort": "8080"}]}}}
     assert engine.request("POST", "/containers/create", body) == (400, {"message": f"invalid IP address: {text}"})
