@@ -16,7 +16,8 @@ from sampan.errors import InvalidArgument
 from sampan.logs import options
 from sampan.logs.lines import LINE_LOOKBACK, PIECE, LineFilter, pieces
 from sampan.logs.reader import LogQuery, open_log, read_log
-from sampan.runtime.supervisor.keeper_log import JsonFileWriter, SegmentWriter
+from sampan.runtime.supervisor.keeper_json import JsonFileWriter
+from sampan.runtime.supervisor.keeper_log import SegmentWriter
 
 
 @contextlib.contextmanager

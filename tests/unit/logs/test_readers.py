@@ -18,7 +18,8 @@ from sampan.logs.lines import LINE_LIMIT, LineFilter
 from sampan.logs.reader import LogQuery, open_log, read_log
 from sampan.logs.segments import SegmentSource
 from sampan.runtime import logframe
-from sampan.runtime.supervisor.keeper_log import JsonFileWriter, SegmentWriter
+from sampan.runtime.supervisor.keeper_json import JsonFileWriter
+from sampan.runtime.supervisor.keeper_log import SegmentWriter
 
 PIECES = st.sampled_from([b"a", b"bc", b"\n", b"xyz\n", b"\n\n"])
 WRITES = st.lists(st.tuples(st.sampled_from([1, 2]), st.lists(PIECES, min_size=1, max_size=5).map(b"".join)), max_size=30)

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from sampan.linux import pidfd, prctl
 from sampan.runtime.logframe import STDERR, STDOUT, Position
 from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
-from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, JsonFileWriter, SegmentWriter, Stage
+from sampan.runtime.supervisor.keeper_json import JsonFileWriter, JsonFollower
+from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, SegmentWriter, Stage
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
 
 READ_SIZE = 256 * 1024
@@ -59,7 +60,7 @@ class Stream:
         self.exit: Message | None = None
         self.log: Message = {}
         self.segments: SegmentWriter | None = None
-        self.json: JsonFileWriter | None = None
+        self.json: JsonFollower | None = None
         self.readers: dict[str, Reader] = {}
         self.open: dict[str, float] = {}
         """The outputs that have not ended, and how many bytes may come of them still (left())."""
@@ -69,16 +70,17 @@ class Stream:
         """sampand is done with it, but attached readers or unread output are not."""
 
     def set_log(self, log: Message, *, fresh: bool) -> None:
-        """Open the writers; fresh: in a segment of its own. Raises OSError."""
+        """Open the writers; fresh: in a segment of its own, as another run of the container writes on."""
         self.log = log
         if log.get("driver") == "local":
             # At least two: a reader reports that it is through with a segment by going on to the next one.
             files = log.get("max_file", 0)
             self.segments = SegmentWriter(log["dir"], log.get("max_size", 0), max(2, files) if files > 0 else 0, fresh=fresh)
         else:
-            self.segments = SegmentWriter(log["dir"], BUFFER_SIZE, BUFFER_FILES, ephemeral=True)
+            self.segments = SegmentWriter(log["dir"], BUFFER_SIZE, BUFFER_FILES, ephemeral=True, fresh=fresh)
         if log.get("driver") == "json-file":
-            self.json = JsonFileWriter(log["path"], log.get("max_size", 0), log.get("max_file", 1), log.get("attrs", ""))
+            writer = JsonFileWriter(log["path"], log.get("max_size", 0), log.get("max_file", 1), log.get("attrs", ""))
+            self.json = JsonFollower(writer, self.segments, alone=not fresh)
 
     def left(self, name: str) -> float:
         """How many bytes of an output count: after the exit those there are now, as a stranger may hold it and write for ever."""
@@ -93,14 +95,12 @@ class Stream:
             return 0
         stream = STDERR if name == "stderr" else STDOUT
         now = time.time_ns()
-        if self.json is None:
-            waiting = 0 if name == "pty" else min(_waiting(fd), READ_SIZE)
-            return segments.take(stream, fd, waiting, now) if waiting else stage.take(segments, stream, fd, now)
-        data = os.read(fd, self.json.read_size)
-        if data:
-            segments.append(stream, data, now)
-            self.json.append(stream, data, now)
-        return len(data)
+        most = READ_SIZE if self.json is None else self.json.writer.read_size
+        waiting = 0 if name == "pty" else min(_waiting(fd), most)
+        taken = segments.take(stream, fd, waiting, now) if waiting else stage.take(segments, stream, fd, now)
+        if self.json is not None:
+            self.json.catch_up()
+        return taken
 
     @property
     def over_budget(self) -> bool:
@@ -315,7 +315,7 @@ class Keeper(Loop):
     # output
 
     def _set_log(self, stream: Stream, log: Message) -> None:
-        """Open a stream's writers. An older run of the container whose output goes on keeps the segment it writes. Raises OSError."""
+        """Open a stream's writers. An older run of the container whose output goes on keeps the segment it writes."""
         stream.set_log(log, fresh=any(other.open and other.container == stream.container for other in self.streams.values()))
 
     def _watch_outputs(self, stream: Stream) -> None:
@@ -418,6 +418,8 @@ class Keeper(Loop):
             raise RequestError("request", errno.EEXIST, f"stream {key} exists")
         stream = Stream(key, message["container"], bool(message["tty"]))
         self._set_log(stream, message["log"])
+        if stream.json is not None:
+            stream.json.end_line()  # of a run whose end no keeper saw
         stream.fds.update(fds)
         fds.clear()
         self.streams[key] = stream

@@ -1,36 +1,33 @@
-"""The keeper's writers: log segments (always; they are also attach's buffer) and docker's json-file. A full disk drops, and says so."""
+"""The keeper's log segments, into which all output goes, and the stage of what terminals write. A full disk drops, and says so."""
 
 import contextlib
 import mmap
 import os
 import struct
-import time
-from collections.abc import Iterator
 
 from sampan.runtime import logframe
 from sampan.runtime.logframe import HEADER, MARKER, TRAILER, Position
 
-JSON_LINE = 16 * 1024
-"""Docker splits longer lines (moby daemon/logger/copier.go, defaultBufSize)."""
 DROPPED = b"[sampan: %d bytes of output were dropped: the log's disk was full]\n"
 BUFFER_SIZE, BUFFER_FILES = 4 << 20, 3
 """The segments of drivers none and json-file keep only what attached readers may still need."""
 
 
 class SegmentWriter:
-    """Appends frames; rotates. Continues the directory's last segment, unless it is ephemeral: then it begins its own and removes them."""
+    """Appends frames; rotates. Continues the directory's last segment."""
 
     def __init__(self, directory: str, max_size: int, max_file: int, *, ephemeral: bool = False, fresh: bool = False) -> None:
-        """max_size in bytes, max_file segments are kept; -1 or 0 is unlimited. fresh: begin a segment. Raises OSError."""
+        """max_size in bytes, max_file segments are kept; -1 or 0 is unlimited. ephemeral: none is left at the end. fresh: begin one."""
         self.directory = directory
         self.max_size, self.max_file, self.ephemeral = max_size, max_file, ephemeral
-        self.dropped = 0
-        os.makedirs(directory, 0o710, exist_ok=True)
-        there = logframe.segments(directory)
-        self.kept = [] if ephemeral else there
+        self.dropped = self.offset = 0
         self.fd = -1
-        last = there[-1] if there else 0
-        self._open(last + 1 if ephemeral or fresh else max(last, 1))
+        self.kept = logframe.segments(directory)
+        last = self.kept[-1] if self.kept else 0
+        self.number = last + 1 if fresh else max(last, 1)
+        with contextlib.suppress(OSError):  # a full disk: until there is room, what comes is dropped
+            os.makedirs(directory, 0o710, exist_ok=True)
+            self._open(self.number)
 
     def _open(self, number: int) -> None:
         # Not O_APPEND: splice(2) refuses such a file. There is one writer.
@@ -120,7 +117,9 @@ class SegmentWriter:
                 self._room()
 
     def _room(self) -> None:
-        """Rotate if the segment is full."""
+        """Rotate if the segment is full. Raises OSError."""
+        if self.fd < 0:
+            self._open(self.number)
         if not 0 < self.max_size <= self.offset:
             return
         number = self.number + 1
@@ -141,16 +140,6 @@ class SegmentWriter:
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self.directory}/{logframe.segment_name(number)}")
             self.kept = []
-
-
-_ESCAPES = {
-    **{code: f"\\u{code:04x}" for code in (*range(0x20), *b"<>&", 0x2028, 0x2029)},
-    **dict.fromkeys(range(0xDC80, 0xDD00), "\\ufffd"),
-    ord("\n"): "\n", ord("\r"): "\\r", ord('"'): '\\"', ord("\\"): "\\\\",
-}  # fmt: skip
-"""As docker writes strings (moby daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go); surrogates stand for bytes that are no UTF-8.
-
-Newlines are left for _rendered()."""
 
 
 class Stage:
@@ -206,123 +195,3 @@ class Stage:
             log.append(stream, area[mmap.PAGESIZE : end], now)
             area[mmap.PAGESIZE : end] = bytes(length)
         return length
-
-
-RENDERED = 2 << 20
-"""What one read may become: in json-file's worst case, newlines only, every byte is an entry."""
-ROTATED = 64
-"""Bytes of log for each renaming of a rotation: many small files grow beyond max-size rather than make everybody wait."""
-
-
-class JsonFileWriter:
-    """docker's json-file: a JSON object a line, lines over 16 KiB split, rotation by renaming to .1, .2, ..."""
-
-    def __init__(self, path: str, max_size: int, max_file: int, attrs: str = "") -> None:
-        """attrs: a JSON object that every line carries, or ""."""
-        self.path, self.max_size, self.max_file = path, max_size, max(1, max_file)
-        self.attrs = f'"attrs":{attrs},' if attrs else ""
-        self.read_size = max(64, min(RENDERED // (len(self.attrs) + 80), self.max_size // 16 if self.max_size > 0 else RENDERED))
-        """Bytes of output to append at once: the memory and the time of their entries, and the rotations between them, are bounded."""
-        self.partial: dict[int, bytes] = {}
-        self.dropped = 0
-        self.fd = -1
-        self.size = self.older = 0
-        while self.older < self.max_file - 1 and os.path.lexists(f"{path}.{self.older + 1}"):
-            self.older += 1
-        with contextlib.suppress(OSError):
-            self._open()
-
-    def _open(self) -> None:
-        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self.size = os.fstat(self.fd).st_size
-
-    def _is_full(self, size: int) -> bool:
-        return self.max_size > 0 and size >= max(self.max_size, ROTATED * self.older)
-
-    def append(self, stream: int, data: bytes, now: int) -> None:
-        """Write the whole lines there are now. On a full or broken disk they are counted, and an entry says so once there is room."""
-        data = self.partial.pop(stream, b"") + data
-        rest = (len(data) - data.rfind(b"\n") - 1) % JSON_LINE
-        if rest:
-            self.partial[stream] = data[-rest:]
-        self._write(stream, data[: len(data) - rest], now)
-
-    def _write(self, stream: int, block: bytes, now: int) -> None:
-        """Entries of one time, rotating between them where a file is full."""
-        seconds, fraction = divmod(now, 1_000_000_000)
-        stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
-        name = "stderr" if stream == logframe.STDERR else "stdout"
-        end = f'","stream":"{name}",{self.attrs}"time":"{stamp}"}}\n'
-        for piece in _pieces(block):
-            self._put(piece, end)
-
-    def _put(self, block: bytes, end: str) -> None:
-        text = _rendered(block, end)
-        half = len(block) // 2
-        middle = block.find(b"\n", half, -1) + 1 or block.rfind(b"\n", 0, half) + 1
-        if middle and self._is_full(self.size + len(text)):
-            self._put(block[:middle], end)
-            self._put(block[middle:], end)
-        else:
-            self._flush(text, len(block), end)
-
-    def _flush(self, text: bytes, length: int, end: str) -> None:
-        """Write whole entries, which stand for length bytes of output."""
-        if self.dropped:
-            text = f'{{"log":"{(DROPPED % self.dropped).decode().strip()}\\n{end}'.encode() + text
-        try:
-            if self.fd < 0 or self._is_full(self.size):
-                self._rotate()
-            if os.write(self.fd, text) == len(text):
-                self.size += len(text)
-                self.dropped = 0
-                return
-            os.ftruncate(self.fd, self.size)  # half an entry is no JSON
-        except OSError:
-            pass
-        self.dropped += length
-
-    def _rotate(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-            self.older = min(self.older + 1, self.max_file - 1)
-            for number in range(self.older, 0, -1):
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(self.path if number == 1 else f"{self.path}.{number - 1}", f"{self.path}.{number}")
-            if self.max_file == 1:
-                os.truncate(self.path, 0)
-        self._open()
-
-    def close(self) -> None:
-        """Write what is left without a newline, and close."""
-        now = time.time_ns()
-        for stream, rest in list(self.partial.items()):
-            self._write(stream, rest, now)
-        self.partial.clear()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-
-def _pieces(block: bytes) -> Iterator[bytes]:
-    """Lines, cut so that none is over 16 KiB."""
-    start = at = 0
-    while len(block) - at >= JSON_LINE:
-        newline = block.rfind(b"\n", at, at + JSON_LINE)
-        if newline >= 0:
-            at = newline + 1
-            continue
-        if start < at:
-            yield block[start:at]
-        start = at = at + JSON_LINE
-        yield block[at - JSON_LINE : at]
-    if start < len(block):
-        yield block[start:]
-
-
-def _rendered(lines: bytes, end: str) -> bytes:
-    """Entries of lines, none over 16 KiB; the last may be without its newline."""
-    text = lines.decode("utf-8", "surrogateescape").translate(_ESCAPES)
-    last = "\\n" if text.endswith("\n") else ""
-    return ('{"log":"' + text.removesuffix("\n").replace("\n", f'\\n{end}{{"log":"') + last + end).encode()
