@@ -44,14 +44,18 @@ class JsonFileWriter:
         self.dropped = 0
         self.fd = -1
         self.size = self.older = 0
-        while self.older < self.max_file - 1 and os.path.lexists(f"{path}.{self.older + 1}"):
-            self.older += 1
+        self._count_older()
         with contextlib.suppress(OSError):
             self._open()
 
     def _open(self) -> None:
         self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self.size = os.fstat(self.fd).st_size
+
+    def _count_older(self) -> None:
+        """Up to the first gap, which a rotation that was killed has left: the next fills it, and overwrites nothing."""
+        while self.older < self.max_file - 1 and os.path.lexists(f"{self.path}.{self.older + 1}"):
+            self.older += 1
 
     def go_back(self, inode: int, size: int) -> None:
         """To where the file had this size; if it is another by now, it has been rotated since, and all that is in it came later."""
@@ -113,6 +117,7 @@ class JsonFileWriter:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+            self._count_older()
             self.older = min(self.older + 1, self.max_file - 1)
             for number in range(self.older, 0, -1):
                 with contextlib.suppress(FileNotFoundError):
