@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -71,7 +71,12 @@ def test_killed_at_any_write(output: list[tuple[int, bytes]], kills: list[int], 
         path = Path(directory, "x-json.log")
         log = Path(directory, "log")
 
+        before = set(os.listdir("/proc/self/fd"))
+
         def begin() -> tuple[SegmentWriter, JsonFollower]:
+            for fd in set(os.listdir("/proc/self/fd")) - before:  # the killed one's
+                with suppress(OSError):
+                    os.close(int(fd))
             segments = SegmentWriter(str(log), 1 << 20, 3, ephemeral=True)
             return segments, JsonFollower(JsonFileWriter(str(path), size, 1000), segments, alone=True)
 
@@ -86,6 +91,7 @@ def test_killed_at_any_write(output: list[tuple[int, bytes]], kills: list[int], 
                 segments, follower = begin()
             follower.catch_up()
         follower.close()
+        segments.close()
         expected = {
             name: b"".join(data for one, data in output if one == stream).decode() for name, stream in (("stdout", 1), ("stderr", 2))
         }
