@@ -3,6 +3,7 @@
 import asyncio
 import calendar
 import contextlib
+import itertools
 import os
 import time
 from functools import lru_cache
@@ -11,11 +12,13 @@ import msgspec
 
 from sampan.logs.frames import Frame
 from sampan.logs.lines import LINE_LOOKBACK, Skip, TailCount
-from sampan.runtime.logframe import STDERR, STDOUT
+from sampan.runtime.logframe import MARKER, STDERR, STDOUT
 
 BLOCK = 1 << 20
 FIRST_BLOCK = 64 * 1024
 """What is read of the end first: most who ask for the last lines want few."""
+
+OVERTAKEN = b"[sampan: the log was rotated faster than it was read; lines may be missing here]\n"
 
 
 class _Entry(msgspec.Struct):
@@ -75,6 +78,8 @@ class JsonFileSource:
         self.path = path
         self._rest = b""
         self._fds: list[int] = []
+        self._overtaken = False
+        """Of the files since ours some may have been rotated away."""
         self._open_all()
 
     def _open_all(self) -> None:
@@ -97,24 +102,35 @@ class JsonFileSource:
                 frames = decode(lines)
                 if frames:
                     return frames
-            elif len(self._fds) > 1 or self._reopen():
+            elif len(self._fds) > 1:
                 os.close(self._fds.pop(0))
                 self._rest = b""
+            elif self._reopen():  # what was written before the rotation and after we looked comes first
+                if self._overtaken:
+                    self._overtaken = False
+                    return [(MARKER, 0, OVERTAKEN)]
             else:
                 self._rewind_if_truncated()
                 return []
 
     def _reopen(self) -> bool:
-        """After a rotation, the new current file."""
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        if self._fds and os.path.sameopenfile(fd, self._fds[-1]):
-            os.close(fd)
-            return False
-        self._fds.append(fd)
-        return True
+        """After rotations, the files that came after ours; whether there are any."""
+        newer: list[int] = []
+        for number in itertools.count():
+            try:
+                fd = os.open(f"{self.path}.{number}" if number else self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                self._overtaken = bool(self._fds) and number > 1
+                break
+            if self._fds and os.path.sameopenfile(fd, self._fds[-1]):
+                os.close(fd)
+                break
+            if newer and os.path.sameopenfile(fd, newer[-1]):  # rotated just now
+                os.close(fd)
+            else:
+                newer.append(fd)
+        self._fds += reversed(newer)
+        return bool(newer)
 
     def _rewind_if_truncated(self) -> None:
         """max-file=1 truncates in place."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.logs import jsonfile, options, segments
 from sampan.logs.frames import Frame, encode
+from sampan.logs.jsonfile import JsonFileSource
 from sampan.logs.lines import LINE_LIMIT, LineFilter
 from sampan.logs.reader import LogQuery, open_log, read_log
 from sampan.logs.segments import SegmentSource
@@ -189,6 +190,33 @@ def test_a_reader_that_rotation_overtook_is_told(tmp_path: Path) -> None:
     text = b"".join(frame[2] for _ in range(5) for frame in source.read())
     assert b"rotated away" in text
     assert text.endswith(b"4" * 100)
+
+
+def texts(source: JsonFileSource) -> str:
+    """All that can be read now."""
+    found = ""
+    while frames := source.read():
+        found += "".join(frame[2].decode() for frame in frames)
+    return found
+
+
+@pytest.mark.parametrize(("rotations", "kept", "missing"), [(1, 5, False), (3, 5, False), (9, 3, True)])
+def test_a_follower_of_a_json_file_behind_rotations(tmp_path: Path, rotations: int, kept: int, missing: bool) -> None:
+    """What came between two looks at it is there, in order, or it is said that something may be missing."""
+    path = tmp_path / "log"
+    writer = JsonFileWriter(str(path), 100, kept)
+    writer.append(1, b"first\n", 1)
+    source = JsonFileSource(str(path))
+    assert texts(source) == "first\n"
+    lines = [f"{number}" * 30 + "\n" for number in range(2 * rotations)]
+    for line in lines:
+        writer.append(1, line.encode(), 1)
+    found = texts(source)
+    assert ("rotated faster" in found) == missing
+    whole = [line for line in found.splitlines(keepends=True) if "sampan" not in line]
+    assert whole == (lines if not missing else [lines[0], *lines[-len(whole) + 1 :]])
+    source.close()
+    writer.close()
 
 
 def test_json_file_splits_long_lines_as_docker_does(tmp_path: Path) -> None:

@@ -210,6 +210,14 @@ class Keeper(Loop):
 
     def _from_supervisor(self, message: Message, fds: list[int]) -> None:
         named: Fds = dict(zip(message.get("names") or [], fds, strict=False))
+        try:
+            self._note(message, named)
+        finally:
+            for fd in named.values():
+                os.close(fd)
+
+    def _note(self, message: Message, named: Fds) -> None:
+        """What the supervisor says. Takes what it keeps out of named."""
         event = message.get("event")
         if event in ("proc", "custody"):
             self._take_proc(message, named)
@@ -234,8 +242,6 @@ class Keeper(Loop):
             self._tell_supervisor({"op": "list", "seq": -1})
         elif message.get("re") == -1:
             self.settled = True
-        for fd in named.values():
-            os.close(fd)
 
     def _launch_failed(self, key: str) -> None:
         """The process never came to be; a container's stream stays until sampand forgets it."""
