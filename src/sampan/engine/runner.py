@@ -296,26 +296,29 @@ class Runner:
         self._handled.add(key)
         oom = cgroups.oom_kills(self.layout, self.paths.cgroup(container.id)) > 0
         state = container.state
-        self.containers.set_state(
-            container,
-            msgspec.structs.replace(
-                state,
-                status="exited",
-                pid=0,
-                start_time=0,
-                exit_code=code,
-                oom_killed=oom,
-                finished_at=at or self.clock.now_ns(),
-                paused=False,
-            ),
+        finished_at = at or self.clock.now_ns()
+        duration = max(0, (finished_at - state.started_at) // 1_000_000_000)
+        # Decided at once: from now on stop and kill are about the restart.
+        following = None if container.removing else restarting.next_start(container.host_config.restart_policy, state, code, duration)
+        tries, delay = following or (state.restart_count, 0.0)
+        state = msgspec.structs.replace(
+            state,
+            status="restarting" if following else "exited",
+            restart_count=tries,
+            pid=0,
+            start_time=0,
+            exit_code=code,
+            oom_killed=oom,
+            finished_at=finished_at,
+            paused=False,
         )
+        self.containers.set_state(container, state)
         container.exits += 1
         container.settled.clear()
         self.hooks.ended(container)
         if oom:
             self.events.publish(container, "oom")
-        duration = max(0, (container.state.finished_at - state.started_at) // 1_000_000_000)
-        self.background.spawn(self._finish(container, key, code, duration))
+        self.background.spawn(self._finish(container, key, code, duration, delay))
         return True
 
     def drained_event(self, key: str, end: tuple[int, int] | None) -> None:
@@ -341,15 +344,19 @@ class Runner:
                     log.warning("the output of %s is not in its log after %d s", live.key, DRAIN_SECONDS)
                     self.drained_event(live.key, None)
 
-    async def _finish(self, container: Container, key: str, code: int, duration: int) -> None:
-        """The end of a run, to its last part; whatever fails, the container can be started and removed again."""
+    async def _finish(self, container: Container, key: str, code: int, duration: int, delay: float) -> None:
+        """The end of a run, to its last part; whatever fails, the container can be started and removed again.
+
+        duration: of the run, delay: before the next, both in seconds.
+        """
         try:
             await self._give_back(container, key, code, duration)
         finally:
             container.settled.set()
-        if not container.host_config.auto_remove:
-            self._maybe_restart(container, code, duration)
-        elif not container.removing and not container.restarts:
+            if container.state.status == "restarting":
+                loop = asyncio.get_running_loop()
+                container.restart_timer = loop.call_later(delay, lambda: self.background.spawn(self._restart(container)))
+        if container.host_config.auto_remove and not container.removing and not container.restarts:
             await self.hooks.auto_remove(container)
 
     async def _give_back(self, container: Container, key: str, code: int, duration: int) -> None:
@@ -376,18 +383,6 @@ class Runner:
             await self.supervisor.forget(key)
         await self._forget_stream(key)
         self._handled.discard(key)
-
-    def _maybe_restart(self, container: Container, code: int, duration: int) -> None:
-        """What the restart policy asks for."""
-        state = container.state
-        if container.removing or container.is_running:
-            return
-        following = restarting.next_start(container.host_config.restart_policy, state, code, duration)
-        if following is None:
-            return
-        tries, delay = following
-        self.containers.set_state(container, msgspec.structs.replace(state, status="restarting", restart_count=tries))
-        container.restart_timer = asyncio.get_running_loop().call_later(delay, lambda: self.background.spawn(self._restart(container)))
 
     async def _restart(self, container: Container) -> None:
         async with container.lock:

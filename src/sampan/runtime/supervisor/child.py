@@ -479,10 +479,10 @@ def _become(
     _keep_only([sync.fileno()])
     if process["init"]:
         init.block()
+        init.set_title(Host.argument_area, ["/sbin/docker-init", "--", *arguments])  # before there is somebody who could look
         pid = os.fork()
         if pid:
             sync.close()
-            init.set_title(Host.argument_area, ["/sbin/docker-init", "--", *arguments])
             init.supervise(pid)
         init.foreground()
     try:
