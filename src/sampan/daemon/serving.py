@@ -57,7 +57,7 @@ async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None) -> No
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: daemon.json is read at the start only; a restart leaves containers running")
+    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: daemon.json is read at the start only; a restart keeps containers running")
     async with AsyncExitStack() as stack:
         orphans = loop.create_task(reap_orphans())
         stack.callback(orphans.cancel)

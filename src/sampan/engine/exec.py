@@ -188,7 +188,6 @@ class ExecService:
             seccomp="unconfined" if host.privileged and security.seccomp is None else security.seccomp,
             no_new_privileges=security.no_new_privileges,
             cgroup=self._paths.cgroup(container.id),
-            namespaces=launching.namespaces_of(host, netns=host.network_mode != "host"),
             privileged=request.privileged or host.privileged,
             oom_score_adj=host.oom_score_adj,
         )

@@ -26,7 +26,7 @@ from sampan.engine.paths import Paths
 from sampan.errors import EngineError, SystemFailure, Unavailable
 from sampan.linux import pidfd
 from sampan.runtime import cgroups, plan, recovery
-from sampan.runtime.client import KeeperClient, Launched, LaunchError, SupervisorClient
+from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.snapshot.api import Snapshots
 from sampan.state.containers import ContainerState, EndpointState
 
@@ -247,7 +247,7 @@ class Runner:
             try:
                 await self.supervisor.forget(key)
                 return
-            except LaunchError as error:
+            except RequestRefused as error:
                 if error.errno != errno.EBUSY or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(0.02)
