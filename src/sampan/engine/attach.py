@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
@@ -21,9 +21,8 @@ from sampan.logs.wakeup import Wakeup, no_action
 from sampan.runtime import logframe
 from sampan.runtime.client import KeeperClient, SupervisorClient
 from sampan.runtime.logframe import Position
-from sampan.streams import Duplex
+from sampan.streams import Duplex, OpenStream
 
-OpenStream = Callable[[bool], Awaitable[Duplex]]
 PROGRESS_STEP = 1 << 20
 _names = itertools.count(1)
 

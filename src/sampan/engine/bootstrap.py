@@ -5,19 +5,19 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sampan.engine.images import ImageService
+from sampan.engine.progress import Progress
 from sampan.errors import SystemFailure
 from sampan.image import debian
 from sampan.reference import parse
 from sampan.snapshot.api import Unpacked
 from sampan.worker.client import WorkerPool
 
-Progress = Mapping[str, object]
 _TOOLS = {"mmdebstrap": "mmdebstrap", "setpriv": "util-linux", "unshare": "util-linux", "apt-get": "apt"}
 _LAST_LINES = 12
 _INSIDE = ("I: running --", "I: running special hook", "I: skipping", "I: reading sources.list", "I: finding correct")

@@ -18,6 +18,7 @@ from sampan.engine.limits import host_limits
 from sampan.engine.runner import Runner, new_state
 from sampan.engine.signals import signal_number
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified
+from sampan.filters import Filters, labels_match
 from sampan.ids import ContainerId, new_id, short_id
 from sampan.image import platforms
 from sampan.linux import pty
@@ -29,7 +30,6 @@ from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 from sampan.state.containers import ContainerRow
 
-Filters = Mapping[str, Sequence[str]]
 DEFAULT_STOP_SECONDS = 10
 
 
@@ -424,8 +424,8 @@ class ContainerService:
                 or container.removing
                 or container.state.status == "restarting"
                 or (until is not None and container.created > until)
-                or not listing.labels_match(labels, filters.get("label", ()))
-                or any(listing.labels_match(labels, [text]) for text in filters.get("label!", ()))
+                or not labels_match(labels, filters.get("label", ()))
+                or any(labels_match(labels, [text]) for text in filters.get("label!", ()))
             ):
                 continue
             usage = await self._snapshots.usage(container.id)

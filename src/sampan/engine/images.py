@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from sampan.clock import Clock, rfc3339nano
 from sampan.digest import ChainId, DiffId, ImageId, chain_id
 from sampan.engine import image_filters, image_removal
-from sampan.engine.image_removal import ImageUser
+from sampan.engine.image_removal import InUse
 from sampan.engine.pipes import feed, through_pipe
 from sampan.engine.progress import Progress
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet
@@ -25,7 +25,6 @@ from sampan.spec.docker_api import image as body
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS, encode_config
 from sampan.version import ENGINE_VERSION
 
-InUse = Callable[[ImageId], Sequence[ImageUser]]
 """Who uses an image: one entry a container."""
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,14 +11,13 @@ from sampan.clock import rfc3339nano
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.runner import Sandbox
 from sampan.errors import InvalidArgument, NotFound, NotImplementedYet
+from sampan.filters import Filters
 from sampan.ids import new_id
 from sampan.network import resolvconf
 from sampan.network.bridge import BridgeNetwork, Place
 from sampan.network.ports import Published, port_requests
 from sampan.spec.docker_api.network import IPAM, EndpointResource, EndpointSettings, IPAMConfig, NetworkInspect
 from sampan.state.containers import EndpointState, MetaRepository, PublishedBinding
-
-Filters = Mapping[str, Sequence[str]]
 
 
 class DnsDefaults(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ import ipaddress
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
 from sampan.errors import InvalidArgument
 from sampan.events.bus import Event, EventBus
+from sampan.filters import Filters
 from sampan.ids import new_id
 from sampan.linux import apparmor
 from sampan.runtime.cgroups import host_layout
@@ -36,7 +37,6 @@ from sampan.spec.docker_api.system import (
 from sampan.state.containers import MetaRepository
 from sampan.version import API_VERSION, ENGINE_VERSION, MIN_API_VERSION, VERSION
 
-Filters = Mapping[str, Sequence[str]]
 _EVENT_FILTERS = (
     "config",
     "container",
