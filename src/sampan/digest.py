@@ -4,6 +4,8 @@ import hashlib
 import re
 from typing import NewType
 
+from sampan.errors import InvalidArgument
+
 Digest = NewType("Digest", str)
 """Of a blob as stored or sent (`sha256:<hex>`)."""
 DiffId = NewType("DiffId", str)
@@ -31,3 +33,11 @@ def chain_id(parent: ChainId | None, diff_id: DiffId) -> ChainId:
     if parent is None:
         return ChainId(diff_id)
     return ChainId(sha256_of(f"{parent} {diff_id}".encode()))
+
+
+def verify(actual: Digest, length: int, expected: Digest | None, size: int | None) -> None:
+    """Raise InvalidArgument when a blob of length bytes is not the one that was asked for; None: anything will do."""
+    if size is not None and length != size:
+        raise InvalidArgument(f"unexpected blob size: got {length} bytes, expected {size}")
+    if expected is not None and actual != expected:
+        raise InvalidArgument(f"unexpected blob digest: got {actual}, expected {expected}")

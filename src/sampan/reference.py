@@ -126,8 +126,3 @@ def parse(text: str) -> Reference:
     parts = _SPLIT.fullmatch(name)
     assert parts is not None
     return Reference(parts[1] or "", parts[2], tag, digest)
-
-
-def parse_with_default_tag(text: str) -> Reference:
-    """parse, then `latest` where there is neither tag nor digest."""
-    return parse(text).with_default_tag()

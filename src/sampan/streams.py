@@ -1,5 +1,6 @@
 """The one shape of a two-way byte stream: a hijacked connection, or a pair in memory in tests."""
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 
@@ -34,3 +35,7 @@ class Duplex(Protocol):
         -1 where recv() must be used: now (bytes that were read ahead, the end) or always (TLS, memory). After it recv() may be used again.
         Raises ConnectionError when the peer is gone altogether.
         """
+
+
+OpenStream = Callable[[bool], Awaitable[Duplex]]
+"""Takes over the client's connection: called with whether its output is multiplexed, once nothing can be refused any more."""

@@ -106,7 +106,8 @@ def state(engine: Engine) -> dict[str, object]:
         int(line.split()[1]) for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:")
     )
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(engine.root) in line]
-    directories = [str(path) for path in engine.data_root.rglob("*") if path.is_dir() and "/worker" not in str(path)]
+    # os.walk passes over what goes meanwhile: the trash is being emptied
+    directories = [place for place, _, _ in os.walk(engine.data_root) if "/worker" not in place and place != str(engine.data_root)]
     return {
         "processes": len(processes_of(str(engine.root))),
         "descriptors": files,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.reference import InvalidReference, Reference, parse, parse_with_default_tag
+from sampan.reference import InvalidReference, Reference, parse
 
 HEX = "a" * 64
 
@@ -54,8 +54,8 @@ def test_refusals_in_dockers_words(text: str, message: str) -> None:
 
 
 def test_the_default_tag() -> None:
-    assert parse_with_default_tag("x").familiar == "x:latest"
-    assert parse_with_default_tag(f"x@sha256:{HEX}").tag is None
+    assert parse("x").with_default_tag().familiar == "x:latest"
+    assert parse(f"x@sha256:{HEX}").with_default_tag().tag is None
 
 
 component = st.from_regex(r"[a-z0-9]{1,6}((\.|_|__|-{1,3})[a-z0-9]{1,6}){0,2}", fullmatch=True)

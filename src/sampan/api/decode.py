@@ -163,13 +163,31 @@ def decode_body(data: bytes, cls: type[S]) -> S:
 
 
 def parse_body(data: bytes) -> Any:
-    """The body's JSON value, untyped."""
+    """The body's JSON value, untyped. No text in it has a NUL, which no path, argument or name can have."""
     try:
-        return gojson.parse(data)
+        value = gojson.parse(data)
     except gojson.TrailingData as problem:
         raise InvalidArgument(str(problem)) from None
     except gojson.GoJsonError as problem:
         raise InvalidArgument(f"invalid JSON: {problem}") from None
+    if b"\\u0000" in data and _has_nul(value):
+        raise InvalidArgument("invalid JSON: a NUL character in a string")
+    return value
+
+
+def _has_nul(value: Any) -> bool:
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            if "\0" in item:
+                return True
+        elif isinstance(item, dict):
+            left.extend(item)
+            left.extend(item.values())
+        elif isinstance(item, list):
+            left.extend(item)
+    return False
 
 
 def convert_body(value: Any, cls: type[S]) -> S:

@@ -4,13 +4,14 @@ Names given as `ref` are what the client wrote; services resolve them by docker'
 prefix). Failures are sampan.errors kinds with docker's words. Every coroutine may be cancelled when the client goes away.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from sampan.engine.commit import CommitOptions
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
+from sampan.filters import Filters
 from sampan.reference import Reference
 from sampan.spec.docker_api.auth import AuthConfig, LoginStatus
 from sampan.spec.docker_api.container import (
@@ -38,12 +39,8 @@ from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import NetworkInspect
 from sampan.spec.docker_api.system import EventMessage, PingInfo, SystemInfo, SystemVersion
 from sampan.spec.oci_layout import Platform
-from sampan.streams import Duplex
+from sampan.streams import OpenStream
 
-Filters = Mapping[str, Sequence[str]]
-"""Decoded `filters`: key to values."""
-
-OpenStream = Callable[[bool], Awaitable[Duplex]]
 """`await open_stream(multiplexed)`: call once the request is known to be valid. Sends the 101 (or 200) head and returns the raw connection.
 
 multiplexed says whether the output will carry 8-byte frame headers (no tty); it chooses the Content-Type. Until this is called an

@@ -152,13 +152,13 @@ def _differ(place: _Place, name: bytes, new: os.stat_result, old: os.stat_result
         old_seconds, old_rest = divmod(old.st_mtime_ns, 10**9)
         if seconds != old_seconds or (rest != old_rest and rest and old_rest):
             return True
-    return not stat.S_ISLNK(new.st_mode) and _capability(place.upper, name) != _capability(place.lower, name)
+    return stat.S_ISREG(new.st_mode) and _capability(place.upper, name) != _capability(place.lower, name)
 
 
 def _capability(directory: int, name: bytes) -> bytes:
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:  # a socket, a device without a driver: they have none
+    except OSError:
         return b""
     try:
         return os.getxattr(fd, _CAPABILITY)

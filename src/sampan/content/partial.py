@@ -14,9 +14,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from sampan.archive.room import NoRoom, Room
-from sampan.content import paths
-from sampan.content.store import verify
-from sampan.digest import Digest, is_sha256
+from sampan.digest import Digest, is_sha256, verify
 from sampan.errors import InvalidArgument, SystemFailure
 
 KEEP_SECONDS = 7 * 86400
@@ -161,7 +159,7 @@ class PartialBlobs:
 
     def __init__(self, root: Path) -> None:
         """root: the data root. What nobody went on with for a week is dropped. Raises OSError."""
-        self._directory = paths.partial_dir(root)
+        self._directory = root / "content" / "partial"
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._open: list[PartialBlob] = []
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

@@ -2,7 +2,8 @@
 
 Rules of docker (daemon/config): a key given both as a flag and in the file is refused, so is an unknown key or a wrong type; the
 sentences are docker's own, with the place in the file added. A key of a feature Sampan lacks is accepted with its default value,
-and refused with any other: a setting that is silently ignored is worse than a daemon that does not start.
+and refused with any other: a setting that is silently ignored is worse than a daemon that does not start. So each key is read, or in
+MISSING, or in ALWAYS_SO.
 """
 
 import hashlib
@@ -170,6 +171,13 @@ MISSING: Final[Mapping[str, str]] = {
     "userns-remap": "user namespaces",
 }
 """What daemon.json can ask of docker and not, yet, of Sampan: any value but the default is refused."""
+
+ALWAYS_SO: Final[Mapping[str, str]] = {
+    "ip-forward-no-drop": "the policy of the host's FORWARD chain is never changed",
+    "ip6tables": "there are no IPv6 rules to leave out: containers have IPv4, and ports published on IPv6 are the userland proxy's",
+    "raw-logs": "the daemon's messages have full timestamps and no colours",
+}
+"""What daemon.json can ask for that Sampan does whatever it says, and why."""
 
 
 def read_file(path: str, wanted: bool) -> str:

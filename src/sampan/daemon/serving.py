@@ -43,7 +43,7 @@ async def _listen(config: DaemonConfig, parts: EngineParts) -> None:
             tls = None
             if config.tls or config.tlsverify:
                 tls = tls_context(config.tlscert, config.tlskey, config.tlscacert or None, verify=config.tlsverify)
-            else:
+            if tls is None or not config.tlsverify:
                 log.warning("%s is open to everybody who can reach it: whoever connects is root on this host", host)
             default_port = 2376 if tls is not None else 2375
             await parts.server.serve(tcp_listener(address.hostname or "127.0.0.1", address.port or default_port), tls)
@@ -57,6 +57,7 @@ async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None) -> No
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: daemon.json is read at the start only; a restart keeps containers running")
     async with AsyncExitStack() as stack:
         orphans = loop.create_task(reap_orphans())
         stack.callback(orphans.cancel)

@@ -226,7 +226,6 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         labels=config.labels,
         registries=_registry_settings(config),
         debug=config.debug,
-        experimental=config.experimental,
         live_restore=config.live_restore,
     )
 

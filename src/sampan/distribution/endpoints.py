@@ -33,10 +33,17 @@ def endpoints_of(domain: str, mirrors: Sequence[str] = (), insecure_registries: 
     return found
 
 
-def is_insecure(host: str, listed: Sequence[str]) -> bool:
+def without_scheme(listed: str) -> str:
+    """An insecure registry as daemon.json names it, without the http:// that dockerd lets pass (moby registry/config.go)."""
+    scheme, separator, rest = listed.partition("://")
+    return rest if separator and scheme.lower() in ("http", "https") else listed
+
+
+def is_insecure(host: str, insecure_registries: Sequence[str]) -> bool:
     """Whether a registry (HOST[:PORT]) may be spoken to without TLS: loopback, or listed by name or by network (CIDR)."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
     name = name.strip("[]")
+    listed = [without_scheme(item) for item in insecure_registries]
     if host in listed or name in listed or name == "localhost":
         return True
     try:

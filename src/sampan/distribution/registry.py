@@ -7,8 +7,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from sampan.content.store import verify
-from sampan.digest import Digest, is_sha256, sha256_of
+from sampan.digest import Digest, is_sha256, sha256_of, verify
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.transport import READ_SECONDS, Answer, Body, Transport, Unreachable

@@ -1,9 +1,10 @@
 """HTTP towards registries: one session for a pull or push, errors in the words of Go's client, which users and their tools know.
 
-aiohttp is imported at the first use: a daemon that never pulls does not pay for it.
+aiohttp is imported at the first use, and nowhere else (docs/adr/0011): a daemon that never pulls does not pay for it.
 """
 
 import asyncio
+import importlib
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -74,14 +75,16 @@ class Transport:
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
 
     @classmethod
-    def make(cls, user_agent: str, proxies: Proxies) -> Self:
-        """With an empty pool."""
+    async def make(cls, user_agent: str, proxies: Proxies) -> Self:
+        """With an empty pool. Cookies are not kept, as docker keeps none."""
+        await asyncio.to_thread(importlib.import_module, "aiohttp")  # the first time it takes a quarter of a second
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"User-Agent": user_agent},
         )

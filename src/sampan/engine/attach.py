@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
@@ -17,13 +16,13 @@ from sampan.errors import Conflict, EngineError, InvalidArgument, NotImplemented
 from sampan.logs import reader as logreader
 from sampan.logs.attach import attached_output
 from sampan.logs.reader import LogQuery
-from sampan.logs.wakeup import Wakeup
+from sampan.logs.segments import SegmentSource
+from sampan.logs.wakeup import Wakeup, no_action
 from sampan.runtime import logframe
 from sampan.runtime.client import KeeperClient, SupervisorClient
 from sampan.runtime.logframe import Position
-from sampan.streams import Duplex
+from sampan.streams import Duplex, OpenStream
 
-OpenStream = Callable[[bool], Awaitable[Duplex]]
 PROGRESS_STEP = 1 << 20
 _names = itertools.count(1)
 
@@ -96,6 +95,33 @@ class RunFollower:
             await self._keeper.unfollow(self._name)
 
 
+class _Hold:
+    """One client's hold on a container's output from where it came: of the run that is there then, or of the next."""
+
+    def __init__(self, source: SegmentSource) -> None:
+        self.source = source
+        self.follower: RunFollower | None = None
+        self.begun = asyncio.Event()
+        self.closed = False
+
+    async def begin(self, follower: RunFollower) -> None:
+        """Follow a run. At its end all that is left to read is opened: it may be removed before it has been sent."""
+        if self.closed:  # the client left meanwhile
+            await follower.close()
+            return
+        self.follower = follower
+        follower.wakeup.at_end(self.source.hold)
+        self.begun.set()
+
+    async def close(self) -> None:
+        """Let go."""
+        self.closed = True
+        if self.follower is not None:
+            self.follower.wakeup.at_end(no_action)
+            await self.follower.close()
+        self.source.close()
+
+
 class AttachService:
     """See api/services.py for the contract."""
 
@@ -111,21 +137,17 @@ class AttachService:
         self._containers = containers
         self._keeper, self._supervisor = keeper, supervisor
         self._logs, self._events, self._paths = logs, events, paths
-        self._pending: dict[str, set[asyncio.Future[RunFollower]]] = {}
+        self._pending: dict[str, set[_Hold]] = {}
+        """By container: those that wait for its next run."""
 
     async def started(self, container: Container) -> None:
         """Called by the runner once a run's keeper stream exists and before its process runs: attach clients that wait take hold of it."""
-        waiting = self._pending.pop(container.id, set())
-        for future in waiting:
-            live = container.live
-            if live is None or future.done():
+        for hold in self._pending.pop(container.id, set()):
+            if container.live is None or hold.closed:
                 continue
-            follower = RunFollower(self._keeper, live, attach=True)
+            follower = RunFollower(self._keeper, container.live, attach=True)
             await follower.begin()
-            if future.done():
-                await follower.close()
-            else:
-                future.set_result(follower)
+            await hold.begin(follower)
 
     async def logs(self, ref: str, options: LogOptions) -> LogStream:
         """Stored output. Raises NotFound, InvalidArgument, NotImplementedYet."""
@@ -170,81 +192,66 @@ class AttachService:
         if container.state.status == "restarting":
             raise Conflict(f"container {ref} is restarting, wait until the container is running")
         tty = container.config.tty
-        directory = self._paths.log(container.id)
-        future: asyncio.Future[RunFollower] = asyncio.get_running_loop().create_future()
-        follower: RunFollower | None = None
-        position: Position | None = None
-        if options.stream:
-            if container.live is not None:
-                follower = RunFollower(self._keeper, container.live, attach=True)
-                position = await follower.begin() or end_position(directory)
-            else:
-                # A created container: the client attaches first and starts it then (docker run).
-                position = end_position(directory)
-                self._pending.setdefault(container.id, set()).add(future)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            hold = await self._take_hold(container, stack) if options.stream else None
             stream = await open_stream(not tty)
-        except BaseException:
-            future.cancel()
-            if follower is not None:
-                await follower.close()
-            raise
-        self._events.publish(container, "attach")
-        query = LogQuery(stdout=options.stdout, stderr=options.stderr, multiplexed=not tty)
-        try:
-            if options.logs:
-                source = logreader.open_log(self._logs.settings(container))
-                async for chunk in logreader.read_log(source, query):
-                    await stream.send(chunk)
-            if options.stream and position is not None:
-                await self._live(container, options, stream, query, keys, follower, future, position)
-        except ConnectionError:
-            pass
-        finally:
-            future.cancel()
-            stream.close()
+            stack.callback(stream.close)
+            self._events.publish(container, "attach")
+            query = LogQuery(stdout=options.stdout, stderr=options.stderr, multiplexed=not tty)
+            with contextlib.suppress(ConnectionError):
+                if options.logs:
+                    async for chunk in logreader.read_log(logreader.open_log(self._logs.settings(container)), query):
+                        await stream.send(chunk)
+                if hold is not None:
+                    await self._live(container, hold, stream, query, keys if options.stdin else None)
 
-    async def _live(
-        self,
-        container: Container,
-        options: AttachOptions,
-        stream: Duplex,
-        query: LogQuery,
-        keys: bytes,
-        follower: RunFollower | None,
-        future: asyncio.Future[RunFollower],
-        position: Position,
-    ) -> None:
-        if follower is None:
-            gone = asyncio.ensure_future(stream.wait_closed())
-            both: set[asyncio.Future[Any]] = {gone, future}
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            gone.cancel()
-            if not future.done() or future.cancelled():
+    async def _take_hold(self, container: Container, stack: contextlib.AsyncExitStack) -> _Hold:
+        """Of the output from now on; stack lets it go."""
+        directory = self._paths.log(container.id)
+        hold = _Hold(SegmentSource(directory, end_position(directory)))
+        stack.push_async_callback(hold.close)
+        if container.live is None:
+            # A created container: the client attaches first and starts it then (docker run).
+            waiting = self._pending.setdefault(container.id, set())
+            waiting.add(hold)
+            stack.callback(self._no_longer_pending, container.id, hold)
+            return hold
+        follower = RunFollower(self._keeper, container.live, attach=True)
+        stack.push_async_callback(follower.close)
+        position = await follower.begin()
+        if position is not None:
+            hold.source.position = position
+        await hold.begin(follower)
+        return hold
+
+    def _no_longer_pending(self, container: str, hold: _Hold) -> None:
+        waiting = self._pending.get(container, set())
+        waiting.discard(hold)
+        if not waiting:
+            self._pending.pop(container, None)
+
+    async def _live(self, container: Container, hold: _Hold, stream: Duplex, query: LogQuery, keys: bytes | None) -> None:
+        """What comes from now on, in both directions. keys end it; None: the client has no input for the container."""
+        if not hold.begun.is_set():
+            waits = {asyncio.ensure_future(stream.wait_closed()), asyncio.ensure_future(hold.begun.wait())}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            if not hold.begun.is_set():
                 return
-            follower = future.result()
-        live = container.live
+        follower, live = hold.follower, container.live
+        assert follower is not None
         taking = None
-        if options.stdin and live is not None and (container.config.open_stdin or container.config.tty):
+        if keys is not None and live is not None and (container.config.open_stdin or container.config.tty):
             taking = self._take_input(container, live, stream, DetachScanner(keys) if container.config.tty else None)
-        try:
-            output = self._send_output(container, stream, query, follower, position)
-            if await converse(stream, output, taking) == "detached":
-                self._events.publish(container, "detach")
-        finally:
-            await follower.close()
+        if await converse(stream, self._send_output(stream, query, hold.source, follower), taking) == "detached":
+            self._events.publish(container, "detach")
 
-    async def _send_output(self, container: Container, stream: Duplex, query: LogQuery, follower: RunFollower, position: Position) -> None:
-        chunks = attached_output(
-            self._paths.log(container.id),
-            position,
-            follower.wakeup,
-            follower.progress,
-            stdout=query.stdout,
-            stderr=query.stderr,
-            multiplexed=query.multiplexed,
-        )
-        async for chunk in chunks:
+    @staticmethod
+    async def _send_output(stream: Duplex, query: LogQuery, source: SegmentSource, follower: RunFollower) -> None:
+        async for chunk in attached_output(
+            source, follower.wakeup, follower.progress, stdout=query.stdout, stderr=query.stderr, multiplexed=query.multiplexed
+        ):
             await stream.send(chunk)
         await stream.send_eof()
 

@@ -5,20 +5,19 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sampan.engine.images import ImageService
-from sampan.engine.pipes import wide_pipe
+from sampan.engine.progress import Progress
 from sampan.errors import SystemFailure
 from sampan.image import debian
 from sampan.reference import parse
 from sampan.snapshot.api import Unpacked
 from sampan.worker.client import WorkerPool
 
-Progress = Mapping[str, object]
 _TOOLS = {"mmdebstrap": "mmdebstrap", "setpriv": "util-linux", "unshare": "util-linux", "apt-get": "apt"}
 _LAST_LINES = 12
 _INSIDE = ("I: running --", "I: running special hook", "I: skipping", "I: reading sources.list", "I: finding correct")
@@ -80,36 +79,20 @@ class BootstrapService:
 
     async def _layer(self, tree: Path, begun: int) -> tuple[dict[str, Any], Unpacked, str]:
         """The tree as a layer, not yet committed: (packages and the time of the newest of their files, the layer, its key)."""
-        key = "bootstrap-" + os.urandom(8).hex()
-        reader, writer = wide_pipe()
-        directory = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         facts: dict[str, Any] = {"packages": []}
 
         def tell(progress: dict[str, Any]) -> None:
             facts["packages"] += progress["packages"]
 
-        async def write() -> None:
-            try:
-                facts.update(await self._workers.stream("tree_pack", {"begun": begun}, [directory, writer], tell))
-            finally:
-                os.close(writer)
+        directory = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
 
-        writing = asyncio.ensure_future(write())
-        try:
-            unpacked = await self._images.unpack(key, reader)
-        except BaseException:
-            writing.cancel()
-            with suppress(asyncio.CancelledError):
-                await writing
-            raise
+            async def write(writer: int) -> None:
+                facts.update(await self._workers.stream("tree_pack", {"begun": begun}, [directory, writer], tell))
+
+            unpacked, key = await self._images.unpack_from(write)
         finally:
-            os.close(reader)
             os.close(directory)
-        try:
-            await writing
-        except BaseException:
-            self._images.forget(key)
-            raise
         return facts, unpacked, key
 
 

@@ -1,7 +1,5 @@
 """docker commit: what a container changed becomes a layer, on its image's own, with a config merged of both."""
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -12,7 +10,6 @@ from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
 from sampan.engine.images import ImageService, parse_target
-from sampan.engine.pipes import wide_pipe
 from sampan.engine.trees import Trees
 from sampan.errors import Conflict, InvalidArgument
 from sampan.image.busybox import machine_platform
@@ -100,31 +97,11 @@ class CommitService:
 
     async def _layer(self, container: Container, epoch: int | None, locked: bool) -> tuple[Unpacked, str]:
         """The changes as a new layer, not yet committed, and its key. Nothing is left after an error."""
-        key = "commit-" + os.urandom(8).hex()
-        reader, writer = wide_pipe()
 
-        async def write() -> None:
-            try:
-                await self._trees.run(container, "tree_diff", {"clamp": epoch}, [writer], locked=locked)
-            finally:
-                os.close(writer)
+        async def write(writer: int) -> None:
+            await self._trees.run(container, "tree_diff", {"clamp": epoch}, [writer], locked=locked)
 
-        writing = asyncio.ensure_future(write())
-        try:
-            unpacked = await self._images.unpack(key, reader)
-        except BaseException:
-            writing.cancel()
-            with suppress(asyncio.CancelledError):
-                await writing  # its error is the cause, if it has one
-            raise
-        finally:
-            os.close(reader)
-        try:
-            await writing
-        except BaseException:  # half an archive may look like a whole one
-            self._images.forget(key)
-            raise
-        return unpacked, key
+        return await self._images.unpack_from(write)
 
 
 def check_depth(parent: Image | None) -> None:

@@ -18,6 +18,7 @@ from sampan.engine.limits import host_limits
 from sampan.engine.runner import Runner, new_state
 from sampan.engine.signals import signal_number
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified
+from sampan.filters import Filters, labels_match
 from sampan.ids import ContainerId, new_id, short_id
 from sampan.image import platforms
 from sampan.linux import pty
@@ -29,7 +30,6 @@ from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 from sampan.state.containers import ContainerRow
 
-Filters = Mapping[str, Sequence[str]]
 DEFAULT_STOP_SECONDS = 10
 
 
@@ -127,7 +127,7 @@ class ContainerService:
         launching.SecurityOptions(host.security_opt or [])
         launching.check_capabilities(host, host_facts().capabilities)
         warnings.extend(left_out(launching.capability_names(host), host_facts()))
-        if config.stop_signal and not config.stop_signal.isdecimal():
+        if config.stop_signal and not (config.stop_signal.isdecimal() and len(config.stop_signal) < 10):  # any number, as in docker
             signal_number(config.stop_signal)
         row = ContainerRow(
             id=container_id,
@@ -424,8 +424,8 @@ class ContainerService:
                 or container.removing
                 or container.state.status == "restarting"
                 or (until is not None and container.created > until)
-                or not listing.labels_match(labels, filters.get("label", ()))
-                or any(listing.labels_match(labels, [text]) for text in filters.get("label!", ()))
+                or not labels_match(labels, filters.get("label", ()))
+                or any(labels_match(labels, [text]) for text in filters.get("label!", ()))
             ):
                 continue
             usage = await self._snapshots.usage(container.id)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import os
 import signal as signals
 
 import msgspec
@@ -58,10 +57,6 @@ class Control:
         self._events.publish(container, "kill", {"signal": str(int(signals.SIGKILL))})
         await self.thaw(container)
         self.send(container, signals.SIGKILL)
-        if container.host_config.pid_mode == "host":
-            for pid in cgroups.processes(self._layout, self._paths.cgroup(container.id)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signals.SIGKILL)
         await self.wait_for_end(container)
 
     @staticmethod

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -21,9 +21,8 @@ from sampan.linux import pidfd, pty
 from sampan.runtime import plan
 from sampan.runtime.client import Launched, LaunchError, SupervisorClient
 from sampan.spec.docker_api.container import ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest
-from sampan.streams import Duplex
+from sampan.streams import Duplex, OpenStream
 
-OpenStream = Callable[[bool], Awaitable[Duplex]]
 KEPT_SECONDS = 300.0
 """How long an ended exec can be inspected, as docker's own clean-up every five minutes."""
 MAX_KEPT = 10_000
@@ -188,7 +187,6 @@ class ExecService:
             seccomp="unconfined" if host.privileged and security.seccomp is None else security.seccomp,
             no_new_privileges=security.no_new_privileges,
             cgroup=self._paths.cgroup(container.id),
-            namespaces=launching.namespaces_of(host, netns=host.network_mode != "host"),
             privileged=request.privileged or host.privileged,
             oom_score_adj=host.oom_score_adj,
         )

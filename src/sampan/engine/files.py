@@ -9,7 +9,7 @@ from typing import Any
 from sampan.clock import rfc3339nano
 from sampan.engine import mounting
 from sampan.engine.containerstore import Container, Containers
-from sampan.engine.pipes import WorkerStream, feed, wide_pipe
+from sampan.engine.pipes import WorkerStream, feed, through_pipe
 from sampan.engine.trees import Trees
 from sampan.errors import NotFound
 from sampan.spec.docker_api.container import PathChange, PathStat
@@ -101,20 +101,13 @@ class FileService:
             "readonly": host.readonly_rootfs,
             "mounts": mounts,
         }
-        reader, writer = wide_pipe()
         nowhere = self._trees.nowhere(container)
-        feeding = asyncio.ensure_future(feed(source, writer))
         try:
-            await self._job(ref, path, self._trees.run(container, "path_write", args, [reader, nowhere]))
-            os.close(reader)
-            reader = -1
-            await feeding
+            await through_pipe(
+                feed(source), lambda archive: self._job(ref, path, self._trees.run(container, "path_write", args, [archive, nowhere]))
+            )
         finally:
-            if reader >= 0:
-                os.close(reader)
             os.close(nowhere)
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
         self._publish(container, "extract-to-dir")
 
     async def changes(self, ref: str) -> list[PathChange]:

@@ -8,7 +8,7 @@ unpacked and have the digests its config wants; then layers and image appear at 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from sampan.archive.spool import Member
 from sampan.digest import ChainId, is_sha256
 from sampan.engine.images import ImageService
 from sampan.engine.nameless import nameless_file
-from sampan.engine.pipes import WorkerStream, feed, wide_pipe
+from sampan.engine.pipes import WorkerStream, feed, through_pipe
 from sampan.engine.progress import Progress, layer_line
-from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
+from sampan.errors import InvalidArgument, NotFound, SystemFailure
 from sampan.image import archives, legacy, saving
 from sampan.image.archives import Archive, PlannedImage
 from sampan.image.store import Image, ImageStore
@@ -64,23 +64,11 @@ class _Load:
 
     async def take_in(self, source: AsyncIterator[bytes]) -> Archive:
         """Read the archive to its end. Raises InvalidArgument, SystemFailure, and what source raises."""
-        reader, writer = wide_pipe()
-        feeding = asyncio.ensure_future(feed(source, writer))
-        try:
-            try:
-                await self._workers.stream("take_in", {}, [reader, self._spool, self._empty], self._note)
-            except BaseException:
-                feeding.cancel()
-                await asyncio.gather(feeding, return_exceptions=True)
-                raise
-            finally:
-                os.close(reader)
-            await feeding
-        except EngineError:
-            # a client that left in the middle says more than the archive that ended there
-            if feeding.done() and not feeding.cancelled() and (gone := feeding.exception()) is not None:
-                raise gone from None
-            raise
+
+        async def take(archive: int) -> None:
+            await self._workers.stream("take_in", {}, [archive, self._spool, self._empty], self._note)
+
+        await through_pipe(feed(source), take)
         return Archive(self._members, self._read)
 
     def _note(self, progress: Mapping[str, Any]) -> None:
@@ -109,29 +97,15 @@ class _Load:
 
     async def _unpack(self, work: _Work) -> Unpacked:
         async with self._slots:
-            reader, writer = wide_pipe()
             args = {"offset": work.member.offset, "size": work.member.size}
-            giving = asyncio.ensure_future(self._give_out(args, writer, work))
-            try:
-                unpacked = await self._snapshots.unpack(work.key, reader)
-            except BaseException:
-                # what could not be given out ended the layer too early
-                if not giving.done():
-                    giving.cancel()
-                with suppress(asyncio.CancelledError):
-                    await giving
-                raise
-            finally:
-                os.close(reader)
-                work.changed.set()
-            await giving
-        return unpacked
 
-    async def _give_out(self, args: Mapping[str, int], writer: int, work: _Work) -> None:
-        try:
-            await self._workers.stream("give_out", dict(args), [self._spool, writer, self._empty], work.report)
-        finally:
-            os.close(writer)
+            async def give_out(writer: int) -> None:
+                await self._workers.stream("give_out", args, [self._spool, writer, self._empty], work.report)
+
+            try:
+                return await through_pipe(give_out, lambda archive: self._snapshots.unpack(work.key, archive))
+            finally:
+                work.changed.set()
 
     async def close(self) -> None:
         """End what still runs, remove what was unpacked and not committed."""

@@ -1,17 +1,15 @@
 """Filters of `docker images` and `docker image prune` (moby daemon/images/images.go, image_prune.go)."""
 
 import re
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 
 from sampan.clock import Clock
 from sampan.errors import InvalidArgument
-from sampan.events.bus import go_duration_ns
+from sampan.filters import Filters, labels_match, moment_ns
 from sampan.image.bodies import created_ns
 from sampan.image.store import Image, ImageStore
 from sampan.reference import Reference
 
-Filters = Mapping[str, Sequence[str]]
 _LIST_KEYS = frozenset(("dangling", "label", "label!", "before", "since", "reference", "until"))
 _PRUNE_KEYS = frozenset(("dangling", "label", "label!", "until"))
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
@@ -33,25 +31,8 @@ def _check_keys(filters: Filters, known: frozenset[str]) -> None:
             raise InvalidArgument(f"invalid filter '{key}'")
 
 
-def timestamp_ns(text: str, clock: Clock) -> int:
-    """A moment as docker's filters give it: Unix seconds, RFC 3339, or a Go duration before now. Raises InvalidArgument."""
-    duration = go_duration_ns(text)
-    if duration is not None:
-        return clock.now_ns() - duration
-    if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text):
-        seconds, _, fraction = text.partition(".")
-        return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0"))
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidArgument(f"failed to parse value as time or duration: {text!r}") from None
-    return int((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()) * 1_000_000_000
-
-
 def _has_label(image: Image, wanted: str) -> bool:
-    labels = (image.config.config.labels if image.config.config is not None else None) or {}
-    key, equals, value = wanted.partition("=")
-    return key in labels and (not equals or labels[key] == value)
+    return labels_match((image.config.config.labels if image.config.config is not None else None) or {}, [wanted])
 
 
 def pattern_matches(pattern: str, reference: Reference) -> bool:
@@ -101,7 +82,7 @@ class ListFilter:
         self.labels, self.not_labels = filters.get("label", ()), filters.get("label!", ())
         self.patterns = filters.get("reference", ())
         before = [created_ns(store.find(name)) for name in filters.get("before", ())]
-        before += [timestamp_ns(text, clock) for text in filters.get("until", ())]
+        before += [moment_ns(text, clock.now_ns()) for text in filters.get("until", ())]
         self.before = min(before, default=None)
         self.since = max((created_ns(store.find(name)) for name in filters.get("since", ())), default=None)
         for pattern in self.patterns:
@@ -133,7 +114,7 @@ class PruneFilter:
         until = filters.get("until", ())
         if len(until) > 1:
             raise InvalidArgument("more than one until filter specified")
-        self.until = timestamp_ns(until[0], clock) if until else None
+        self.until = moment_ns(until[0], clock.now_ns()) if until else None
 
     def applies(self, image: Image, references: list[Reference]) -> bool:
         """Whether the image may go, as far as filters say."""

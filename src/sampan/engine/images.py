@@ -5,14 +5,14 @@ import builtins
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from sampan.clock import Clock, rfc3339nano
 from sampan.digest import ChainId, DiffId, ImageId, chain_id
 from sampan.engine import image_filters, image_removal
-from sampan.engine.image_removal import ImageUser
-from sampan.engine.pipes import feed
+from sampan.engine.image_removal import InUse
+from sampan.engine.pipes import feed, through_pipe
 from sampan.engine.progress import Progress
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet
 from sampan.events.bus import EventBus
@@ -25,7 +25,6 @@ from sampan.spec.docker_api import image as body
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS, encode_config
 from sampan.version import ENGINE_VERSION
 
-InUse = Callable[[ImageId], Sequence[ImageUser]]
 """Who uses an image: one entry a container."""
 
 
@@ -196,7 +195,7 @@ class ImageService:
         target = parse_target(repo, tag)
         config = apply_changes(ContainerConfig(), changes)
         architecture, variant = _platform(platform)
-        unpacked, key = await self._unpack(source)
+        unpacked, key = await self.unpack_from(feed(source))
         created = rfc3339nano(self._clock.now_ns())
         comment = message or "Imported from -"
         document = ImageConfig(
@@ -224,18 +223,19 @@ class ImageService:
             for piece in busybox.rootfs_tar(package):
                 yield piece
 
-        unpacked, key = await self._unpack(pieces())
+        unpacked, key = await self.unpack_from(feed(pieces()))
         image = self._finish(key, busybox.image_config(package, unpacked.diff_id), parse("busybox:latest"))
         self._publish("import", image, image.id)
         yield {"status": f"Tagged busybox:latest, {len(package.applets)} applets"}
         yield {"status": image.id}
 
-    async def unpack(self, key: str, archive: int) -> Unpacked:
-        """Read a layer's archive from a descriptor into the snapshot driver; add_child() or forget() is to follow."""
+    async def unpack_from(self, write: Callable[[int], Awaitable[object]]) -> tuple[Unpacked, str]:
+        """A layer of what write() writes into a pipe, not committed, and its key: add_child() or forget() follows. See through_pipe."""
+        key = os.urandom(12).hex()
         try:
-            return await self._snapshots.unpack(key, archive)
+            return await through_pipe(write, lambda archive: self._snapshots.unpack(key, archive)), key
         except BaseException:
-            self.clean_up()
+            self.forget(key)
             raise
 
     def forget(self, key: str) -> None:
@@ -261,30 +261,6 @@ class ImageService:
             self._publish("tag", image, target.familiar)
         self.clean_up()
         return image
-
-    async def _unpack(self, source: AsyncIterator[bytes]) -> tuple[Unpacked, str]:
-        """Feed a tar to the snapshot driver. Returns the layer, not committed, and its key; nothing is left after an error."""
-        key = "import-" + os.urandom(8).hex()
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        try:
-            feeding = asyncio.ensure_future(feed(source, writer))
-            try:
-                unpacked = await self._snapshots.unpack(key, reader)
-            except BaseException:
-                feeding.cancel()
-                await asyncio.gather(feeding, return_exceptions=True)
-                self.clean_up()
-                raise
-        finally:
-            os.close(reader)
-        try:
-            await feeding
-        except BaseException:  # the client left in the middle: what came may look like a whole archive
-            feeding.cancel()
-            self._snapshots.remove(key)
-            self.clean_up()
-            raise
-        return unpacked, key
 
     def _finish(self, key: str, config: ImageConfig, target: Reference | None) -> Image:
         """Commit a layer and the image made of it."""

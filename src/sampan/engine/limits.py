@@ -30,7 +30,11 @@ class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
 @lru_cache(maxsize=1)
 def host_limits() -> HostLimits:
     """This host's, read once."""
-    layout = host_layout()
+    return limits_of(host_layout())
+
+
+def limits_of(layout: Layout) -> HostLimits:
+    """Those of a host with these hierarchies."""
     effective = _read(layout, "cpuset", "cpuset.effective_cpus", "cpuset.cpus.effective")
     nodes = _read(layout, "cpuset", "cpuset.effective_mems", "cpuset.mems.effective")
     return HostLimits(

@@ -1,16 +1,13 @@
 """Filters of `docker ps` and of container prune. Pure but for the clock given."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from sampan.engine.containerstore import Container
 from sampan.errors import InvalidArgument, NotFound
-from sampan.events.bus import go_duration_ns
+from sampan.filters import Filters, labels_match, moment_ns
 from sampan.patterns import bounded, compiled
-
-Filters = Mapping[str, Sequence[str]]
 
 KNOWN = (
     "ancestor",
@@ -81,15 +78,6 @@ def _port_range(key: str, text: str) -> tuple[range, str]:
     except ValueError as error:
         raise InvalidArgument(f"error while looking up for {key} {text}: {error}") from None
     return range(ends[0], ends[-1] + 1), protocol.lower() or "tcp"
-
-
-def labels_match(labels: Mapping[str, str], wanted: Iterable[str]) -> bool:
-    """Whether every `key` or `key=value` holds."""
-    for text in wanted:
-        key, separator, value = text.partition("=")
-        if key not in labels or (separator and labels[key] != value):
-            return False
-    return True
 
 
 def _contains(part: str, name: str) -> bool:
@@ -171,16 +159,4 @@ def until_ns(filters: Filters, now_ns: int) -> int | None:
         return None
     if len(values) > 1:
         raise InvalidArgument("more than one until filter specified")
-    text = values[0]
-    duration = go_duration_ns(text)
-    if duration is not None:
-        return now_ns - duration
-    try:
-        return int(float(text) * 1e9)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        stamp = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        raise InvalidArgument(f'invalid value for "until" filter: "{text}"') from None
-    return int((stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp() * 1e9)
+    return moment_ns(values[0], now_ns)

@@ -7,6 +7,7 @@ import msgspec
 
 from sampan.engine.limits import HostLimits, check_limits
 from sampan.errors import InvalidArgument, NotImplementedYet
+from sampan.network.ports import port_requests
 from sampan.spec.docker_api.container import Config, CreateRequest, HealthConfig, HostConfig, LogConfig, RestartPolicy
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
@@ -155,6 +156,7 @@ def merge_host_config(
     _check_modes(request, host)
     host, warnings = check_limits(host, limits)
     _refuse_missing(config, host, request.networking_config)
+    port_requests((), host.port_bindings, False)  # refuses what start could only fail at
     driver = host.log_config.type or log_driver
     inherited = log_opts if driver == log_driver else {}
     log = LogConfig(type=driver, config={**inherited, **(host.log_config.config or {})})

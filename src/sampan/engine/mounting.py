@@ -21,6 +21,10 @@ _TMPFS_WORDS = frozenset((
     "runbindable", "rw", "shared", "slave", "strictatime", "suid", "sync", "unbindable",
 ))  # fmt: skip
 _TMPFS_KEYS = frozenset(("gid", "huge", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"))
+_PROC_PLACES = frozenset((
+    "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev", "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+))  # fmt: skip
 _IGNORED = ("z", "Z", "nocopy", "consistent", "cached", "delegated")
 
 
@@ -134,6 +138,14 @@ def _tmpfs_of(mount: Mount) -> TmpfsMount:
     return TmpfsMount(posixpath.normpath(mount.target), ",".join(words), from_mount=True)
 
 
+def _check_proc(destination: str) -> None:
+    """/proc stays the kernel's: masked and read-only paths are of no use in another tree (runc rootfs_linux.go checkProcMount)."""
+    if destination == "/proc":
+        raise InvalidArgument('"/proc" cannot be mounted because it is not of type proc')
+    if destination.startswith("/proc/") and destination.removeprefix("/proc/") not in _PROC_PLACES:
+        raise InvalidArgument(f'"{destination}" cannot be mounted because it is inside /proc')
+
+
 def mounts_of(host: HostConfig) -> list[BindMount | TmpfsMount]:
     """Every mount a HostConfig asks for. Raises InvalidArgument (also when two have one destination), NotImplementedYet."""
     found: list[BindMount | TmpfsMount] = [parse_bind(text) for text in host.binds or ()]
@@ -157,6 +169,7 @@ def mounts_of(host: HostConfig) -> list[BindMount | TmpfsMount]:
     found.extend(parse_tmpfs(path, options) for path, options in (host.tmpfs or {}).items())
     seen: set[str] = set()
     for item in found:
+        _check_proc(item.destination)
         if item.destination in seen:
             raise InvalidArgument(f"Duplicate mount point: {item.destination}")
         seen.add(item.destination)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,14 +11,13 @@ from sampan.clock import rfc3339nano
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.runner import Sandbox
 from sampan.errors import InvalidArgument, NotFound, NotImplementedYet
+from sampan.filters import Filters
 from sampan.ids import new_id
 from sampan.network import resolvconf
-from sampan.network.bridge import BridgeNetwork
-from sampan.network.ports import port_requests
+from sampan.network.bridge import BridgeNetwork, Place
+from sampan.network.ports import Published, port_requests
 from sampan.spec.docker_api.network import IPAM, EndpointResource, EndpointSettings, IPAMConfig, NetworkInspect
 from sampan.state.containers import EndpointState, MetaRepository, PublishedBinding
-
-Filters = Mapping[str, Sequence[str]]
 
 
 class DnsDefaults(msgspec.Struct, frozen=True):
@@ -83,7 +82,7 @@ class NetworkService:
             endpoint.netns,
             EndpointState(
                 self._ids["bridge"], "bridge", endpoint_id=new_id(), ip=endpoint.ip, prefix_len=endpoint.prefix_len,
-                gateway=endpoint.gateway, mac=endpoint.mac, ports=published, saved=endpoint.saved,
+                gateway=endpoint.gateway, mac=endpoint.mac, ports=published, veth=endpoint.veth,
             ),
         )  # fmt: skip
 
@@ -95,8 +94,8 @@ class NetworkService:
     async def reconcile(self) -> None:
         """Give the driver what the running containers have; once, before any container is started or its end is handled."""
         if self._bridge is not None:
-            running = (item for item in self._containers if item.is_running and item.state.endpoint is not None)
-            await self._bridge.reconcile({item.id: item.state.endpoint.saved for item in running if item.state.endpoint is not None})
+            endpoints = ((item.id, item.state.endpoint) for item in self._containers if item.is_running)
+            await self._bridge.reconcile({key: _place(endpoint) for key, endpoint in endpoints if endpoint is not None and endpoint.veth})
 
     def write_files(self, container: Container, endpoint: EndpointState, directory: str) -> None:
         """hostname, hosts and resolv.conf of a container about to start."""
@@ -179,6 +178,14 @@ class NetworkService:
     def _ipam(bridge: BridgeNetwork) -> IPAM:
         gateway = bridge.gateway
         return IPAM(driver="default", config=[IPAMConfig(subnet=str(gateway.network), gateway=str(gateway.ip))])
+
+
+def _place(endpoint: EndpointState) -> Place:
+    ports = []
+    for item in endpoint.ports:
+        number, _, protocol = item.port.partition("/")
+        ports.append(Published(int(number), protocol, item.host_ip, item.host_port))
+    return Place(ip=endpoint.ip, veth=endpoint.veth, ports=tuple(ports))
 
 
 def _read(path: str) -> str:

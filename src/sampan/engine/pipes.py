@@ -3,14 +3,14 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from sampan.errors import EngineError
 from sampan.readiness import readable, writable
 
-_F_SETPIPE_SZ = 1031
+T = TypeVar("T")
 PIPE_BYTES = 1 << 20
 
 
@@ -18,14 +18,43 @@ def wide_pipe() -> tuple[int, int]:
     """(read end, write end) of a pipe of 1 MiB, if this user may have it."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with suppress(OSError):
-        fcntl.fcntl(writer, _F_SETPIPE_SZ, PIPE_BYTES)
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return reader, writer
 
 
-async def feed(source: AsyncIterator[bytes], writer: int) -> None:
-    """Write all of source into a pipe and close it. Returns early when nobody reads any more; the rest is left unread."""
-    os.set_blocking(writer, False)
+async def through_pipe(write: Callable[[int], Awaitable[object]], read: Callable[[int], Awaitable[T]]) -> T:
+    """What read() makes of what write() writes, each given its end of a pipe. Both are over when this returns.
+
+    Raises what write() raised, even when read() was content: half a stream may look like a whole one, and what came of it is the
+    caller's to drop. Else what read() raised.
+    """
+    reader, writer = wide_pipe()
+
+    async def write_all() -> None:
+        try:
+            await write(writer)
+        finally:
+            os.close(writer)
+
+    writing = asyncio.ensure_future(write_all())
     try:
+        result = await read(reader)
+    except BaseException:
+        writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await writing
+        raise
+    finally:
+        os.close(reader)
+    await writing
+    return result
+
+
+def feed(source: AsyncIterator[bytes]) -> Callable[[int], Awaitable[None]]:
+    """For through_pipe: write all of source. Ends early when nobody reads any more; the rest is left unread."""
+
+    async def write(writer: int) -> None:
+        os.set_blocking(writer, False)
         async for piece in source:
             view = memoryview(piece)
             while view:
@@ -35,8 +64,8 @@ async def feed(source: AsyncIterator[bytes], writer: int) -> None:
                     await writable(writer)
                 except BrokenPipeError:
                     return
-    finally:
-        os.close(writer)
+
+    return write
 
 
 async def give_from(file: int, offset: int, count: int, writer: int) -> int:

@@ -1,10 +1,10 @@
 """What pull, push and login have in common: the registries of a name, how they are reached, their refusals in docker's words."""
 
 import asyncio
-import ipaddress
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import msgspec
 
@@ -37,21 +37,6 @@ class RegistrySettings(msgspec.Struct, frozen=True):
     max_download_attempts: int = 5
     proxies: Proxies = Proxies()
 
-    def shown(self) -> dict[str, Any]:
-        """`RegistryConfig` of docker info (moby registry/config.go, loadInsecureRegistries)."""
-        mirrors = [mirror.rstrip("/") + "/" for mirror in self.mirrors]
-        networks, indexes = ["::1/128", "127.0.0.0/8"], {}
-        for item in self.insecure_registries:
-            try:
-                networks.append(str(ipaddress.ip_network(item, strict=False)) if "/" in item else "")
-            except ValueError:
-                networks.append("")
-            if not networks[-1]:
-                networks.pop()
-                indexes[item] = {"Name": item, "Mirrors": [], "Secure": False, "Official": False}
-        indexes["docker.io"] = {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
-        return {"InsecureRegistryCIDRs": list(dict.fromkeys(networks)), "IndexConfigs": indexes, "Mirrors": mirrors}
-
 
 def slots(number: int) -> asyncio.Semaphore:
     """So many at a time; 0: no limit (moby distribution/xfer/transfer.go)."""
@@ -67,9 +52,11 @@ class Registries:
         self.sources = sources
         self._clock = clock
 
-    def transport(self) -> Transport:
-        """Connections for one use case. Use as a context manager."""
-        return Transport.make(f"docker/{ENGINE_VERSION} sampan", self.settings.proxies)
+    @asynccontextmanager
+    async def transport(self) -> AsyncIterator[Transport]:
+        """Connections for one use case."""
+        async with await Transport.make(f"docker/{ENGINE_VERSION} sampan", self.settings.proxies) as transport:
+            yield transport
 
     def readable(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> Sequence[Repository]:
         """Where a repository can be read, in the order to try."""

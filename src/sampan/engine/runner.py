@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 import shutil
-import signal as signals
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -27,12 +26,14 @@ from sampan.engine.paths import Paths
 from sampan.errors import EngineError, SystemFailure, Unavailable
 from sampan.linux import pidfd
 from sampan.runtime import cgroups, plan, recovery
-from sampan.runtime.client import KeeperClient, Launched, LaunchError, SupervisorClient
+from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.snapshot.api import Snapshots
 from sampan.state.containers import ContainerState, EndpointState
 
 log = logging.getLogger(__name__)
 
+END_TRIES = 250
+"""How often the processes left in a cgroup are killed, 20 ms apart."""
 DRAIN_SECONDS = 30.0
 """How long the end of a container waits for its last output to reach the log."""
 
@@ -231,16 +232,12 @@ class Runner:
     async def end_cgroup(self, container_id: str) -> None:
         """Kill every process in a container's cgroup and remove it."""
         path = self.paths.cgroup(container_id)
-        for _ in range(100):
-            found = cgroups.processes(self.layout, path)
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signals.SIGKILL)
-            if not found:
+        for _ in range(END_TRIES):
+            if not cgroups.kill_all(self.layout, path):
                 break
-            with contextlib.suppress(OSError, TimeoutError):
-                cgroups.freeze(self.layout, path, False)
             await asyncio.sleep(0.02)
+        else:
+            log.warning("processes in the cgroup %s do not end", path)
         await asyncio.to_thread(cgroups.remove, self.layout, path)
 
     async def forget_process(self, key: str, seconds: float = 5.0) -> None:
@@ -250,7 +247,7 @@ class Runner:
             try:
                 await self.supervisor.forget(key)
                 return
-            except LaunchError as error:
+            except RequestRefused as error:
                 if error.errno != errno.EBUSY or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(0.02)
@@ -299,26 +296,29 @@ class Runner:
         self._handled.add(key)
         oom = cgroups.oom_kills(self.layout, self.paths.cgroup(container.id)) > 0
         state = container.state
-        self.containers.set_state(
-            container,
-            msgspec.structs.replace(
-                state,
-                status="exited",
-                pid=0,
-                start_time=0,
-                exit_code=code,
-                oom_killed=oom,
-                finished_at=at or self.clock.now_ns(),
-                paused=False,
-            ),
+        finished_at = at or self.clock.now_ns()
+        duration = max(0, (finished_at - state.started_at) // 1_000_000_000)
+        # Decided at once: from now on stop and kill are about the restart.
+        following = None if container.removing else restarting.next_start(container.host_config.restart_policy, state, code, duration)
+        tries, delay = following or (state.restart_count, 0.0)
+        state = msgspec.structs.replace(
+            state,
+            status="restarting" if following else "exited",
+            restart_count=tries,
+            pid=0,
+            start_time=0,
+            exit_code=code,
+            oom_killed=oom,
+            finished_at=finished_at,
+            paused=False,
         )
+        self.containers.set_state(container, state)
         container.exits += 1
         container.settled.clear()
         self.hooks.ended(container)
         if oom:
             self.events.publish(container, "oom")
-        duration = max(0, (container.state.finished_at - state.started_at) // 1_000_000_000)
-        self.background.spawn(self._finish(container, key, code, duration))
+        self.background.spawn(self._finish(container, key, code, duration, delay))
         return True
 
     def drained_event(self, key: str, end: tuple[int, int] | None) -> None:
@@ -344,15 +344,19 @@ class Runner:
                     log.warning("the output of %s is not in its log after %d s", live.key, DRAIN_SECONDS)
                     self.drained_event(live.key, None)
 
-    async def _finish(self, container: Container, key: str, code: int, duration: int) -> None:
-        """The end of a run, to its last part; whatever fails, the container can be started and removed again."""
+    async def _finish(self, container: Container, key: str, code: int, duration: int, delay: float) -> None:
+        """The end of a run, to its last part; whatever fails, the container can be started and removed again.
+
+        duration: of the run, delay: before the next, both in seconds.
+        """
         try:
             await self._give_back(container, key, code, duration)
         finally:
             container.settled.set()
-        if not container.host_config.auto_remove:
-            self._maybe_restart(container, code, duration)
-        elif not container.removing and not container.restarts:
+            if container.state.status == "restarting":
+                loop = asyncio.get_running_loop()
+                container.restart_timer = loop.call_later(delay, lambda: self.background.spawn(self._restart(container)))
+        if container.host_config.auto_remove and not container.removing and not container.restarts:
             await self.hooks.auto_remove(container)
 
     async def _give_back(self, container: Container, key: str, code: int, duration: int) -> None:
@@ -380,26 +384,14 @@ class Runner:
         await self._forget_stream(key)
         self._handled.discard(key)
 
-    def _maybe_restart(self, container: Container, code: int, duration: int) -> None:
-        """What the restart policy asks for."""
-        state = container.state
-        if container.removing or container.is_running:
-            return
-        following = restarting.next_start(container.host_config.restart_policy, state, code, duration)
-        if following is None:
-            return
-        tries, delay = following
-        self.containers.set_state(container, msgspec.structs.replace(state, status="restarting", restart_count=tries))
-        container.restart_timer = asyncio.get_running_loop().call_later(delay, lambda: self.background.spawn(self._restart(container)))
-
     async def _restart(self, container: Container) -> None:
         async with container.lock:
             if container.state.status != "restarting" or container.removing:
                 return
             try:
                 await self.start(container)
-            except EngineError as error:
-                log.warning("restart of %s failed: %s", container.id, error.message)
+            except Exception as error:  # whatever it is: "restarting" must not stay for ever
+                log.warning("restart of %s failed: %s", container.id, error)
                 self.containers.set_state(container, msgspec.structs.replace(container.state, status="exited"))
 
     # removal

@@ -65,10 +65,12 @@ def _network_settings(container: Container) -> NetworkSettings:
     endpoint = container.state.endpoint if container.is_running else None
     ports: dict[str, list[PortBindingShown] | None] = {}
     if endpoint is not None:
-        ports = {port: None for port in (container.config.exposed_ports or {})} if endpoint.ip else {}
+        published: dict[str, list[PortBindingShown]] = {}
         for binding in endpoint.ports:
             shown = PortBindingShown(host_ip=binding.host_ip, host_port=str(binding.host_port))
-            ports[binding.port] = [*(ports.get(binding.port) or ()), shown]
+            published.setdefault(binding.port, []).append(shown)
+        exposed = dict.fromkeys(container.config.exposed_ports or ()) if endpoint.ip else {}
+        ports = {**exposed, **published}
     default = networks.get("bridge") if container.is_running else None
     pid = container.state.pid
     return NetworkSettings(

@@ -8,6 +8,8 @@ from sampan.errors import InvalidArgument
 def signal_number(text: str) -> int:
     """A signal by name (with or without SIG) or number. Raises InvalidArgument in docker's words."""
     word = text.upper()
+    if len(word) > 16:
+        raise InvalidArgument(f"invalid signal: {text[:64]}...")
     if word.isdecimal():
         number = int(word)
         if 0 < number <= 64:

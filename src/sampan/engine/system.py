@@ -1,19 +1,23 @@
 """SystemService: version, info, events."""
 
+import ipaddress
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from sampan.clock import rfc3339nano
+from sampan.distribution.endpoints import without_scheme
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
+from sampan.engine.limits import host_limits
 from sampan.engine.registries import RegistrySettings
 from sampan.errors import InvalidArgument
 from sampan.events.bus import Event, EventBus
+from sampan.filters import Filters
 from sampan.ids import new_id
 from sampan.linux import apparmor
 from sampan.runtime.cgroups import host_layout
@@ -22,9 +26,11 @@ from sampan.spec.docker_api.system import (
     ComponentVersion,
     EventActor,
     EventMessage,
+    IndexInfo,
     PingInfo,
     PlatformName,
     PluginsInfo,
+    RegistryConfig,
     Runtime,
     SystemInfo,
     SystemVersion,
@@ -32,7 +38,6 @@ from sampan.spec.docker_api.system import (
 from sampan.state.containers import MetaRepository
 from sampan.version import API_VERSION, ENGINE_VERSION, MIN_API_VERSION, VERSION
 
-Filters = Mapping[str, Sequence[str]]
 _EVENT_FILTERS = (
     "config",
     "container",
@@ -60,7 +65,6 @@ class SystemFacts(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     registries: RegistrySettings = RegistrySettings()
     debug: bool = False
-    experimental: bool = False
     live_restore: bool = True
 
 
@@ -71,6 +75,26 @@ def _operating_system() -> str:
         return "Linux"
     values = dict(line.split("=", 1) for line in lines if "=" in line)
     return values.get("PRETTY_NAME", "Linux").strip('"')
+
+
+def registry_config(mirrors: Sequence[str], insecure_registries: Sequence[str]) -> RegistryConfig:
+    """What a pull goes by, as docker shows it: networks and names of insecure registries apart, mirrors with a slash.
+
+    Source: moby registry/config.go.
+    """
+    shown = [f"{mirror.rstrip('/')}/" for mirror in mirrors]
+    networks = ["::1/128", "127.0.0.0/8"]
+    indexes = {"docker.io": IndexInfo(name="docker.io", mirrors=shown, official=True)}
+    for name in map(without_scheme, insecure_registries):
+        try:
+            network = str(ipaddress.ip_network(name, strict=False)) if "/" in name else ""
+        except ValueError:
+            network = ""
+        if not network:
+            indexes[name] = IndexInfo(name=name, mirrors=[], secure=False)
+        elif network not in networks:
+            networks.append(network)
+    return RegistryConfig(insecure_registry_cidrs=networks, index_configs=indexes, mirrors=shown or None)
 
 
 def message_of(event: Event) -> EventMessage:
@@ -145,7 +169,6 @@ class SystemService:
             go_version="none",
             arch=architecture,
             kernel_version=platform.release(),
-            experimental=self._facts.experimental,
         )
 
     def _confinement(self) -> list[str]:
@@ -157,10 +180,10 @@ class SystemService:
     async def info(self) -> SystemInfo:
         """Counts, limits, drivers."""
         statuses = [container.state.status for container in self._containers]
-        layout = host_layout()
-        v1 = {name for names, _ in layout.v1 for name in names.split(",")} | set(layout.controllers)
-        swap = os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes") or layout.version == 2
-        http_proxy, https_proxy, no_proxy = self._facts.registries.proxies.shown()
+        layout, limits = host_layout(), host_limits()
+        controllers = {name for names, _ in layout.v1 for name in names.split(",")} | set(layout.controllers)
+        registries = self._facts.registries
+        http_proxy, https_proxy, no_proxy = registries.proxies.shown()
         return SystemInfo(
             id=self._id,
             containers=len(statuses),
@@ -171,14 +194,14 @@ class SystemService:
             driver=self._snapshots.driver,
             driver_status=[*self._snapshots.status, ("Mount Options", ",".join(self._snapshots.mount_options))],
             plugins=PluginsInfo(volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]),
-            memory_limit="memory" in v1,
-            swap_limit=swap,
-            cpu_cfs_period="cpu" in v1,
-            cpu_cfs_quota="cpu" in v1,
-            cpu_shares="cpu" in v1,
-            cpu_set="cpuset" in v1,
-            pids_limit="pids" in v1,
-            oom_kill_disable=layout.version == 1 and "memory" in v1,
+            memory_limit="memory" in controllers,
+            swap_limit=limits.swap,
+            cpu_cfs_period="cpu" in controllers,
+            cpu_cfs_quota="cpu" in controllers,
+            cpu_shares="cpu" in controllers,
+            cpu_set="cpuset" in controllers,
+            pids_limit="pids" in controllers,
+            oom_kill_disable=limits.oom_kill_disable,
             ipv4_forwarding=Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",
             debug=self._facts.debug,
             nfd=len(os.listdir("/proc/self/fd")),
@@ -189,16 +212,15 @@ class SystemService:
             kernel_version=platform.release(),
             operating_system=_operating_system(),
             architecture=platform.machine(),
-            registry_config=self._facts.registries.shown(),
+            registry_config=registry_config(registries.mirrors, registries.insecure_registries),
             http_proxy=http_proxy,
             https_proxy=https_proxy,
             no_proxy=no_proxy,
-            ncpu=os.cpu_count() or 1,
+            ncpu=limits.cpu_count,
             mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             docker_root_dir=self._facts.data_root,
             name=os.uname().nodename,
             labels=list(self._facts.labels),
-            experimental_build=self._facts.experimental,
             server_version=ENGINE_VERSION,
             runtimes={"runc": Runtime(path="built-in")},
             live_restore_enabled=self._facts.live_restore,

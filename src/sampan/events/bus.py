@@ -1,18 +1,18 @@
 """The event bus: publishes, keeps docker's last 256 for `since`, filters for each subscriber."""
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sampan.clock import Clock
+from sampan.filters import Filters, labels_match
 
 HISTORY = 256
+HISTORY_BYTES = 4 * 1024 * 1024
+"""What the kept events' texts may take up: labels come from clients, and may be long."""
 QUEUE_LIMIT = 4096
 """Events a subscriber may be behind before it is cut off, so that a stalled client cannot grow the daemon."""
-
-Filters = Mapping[str, Sequence[str]]
 
 
 class Event(NamedTuple):
@@ -38,15 +38,6 @@ def _matches_object(event: Event, kind: str, wanted: Sequence[str]) -> bool:
     return False
 
 
-def _matches_label(event: Event, wanted: Sequence[str]) -> bool:
-    """All label filters must hold: `key` or `key=value`."""
-    for label in wanted:
-        key, separator, value = label.partition("=")
-        if key not in event.attributes or (separator and event.attributes[key] != value):
-            return False
-    return True
-
-
 def matches(event: Event, filters: Filters) -> bool:
     """Whether an event passes: values of one key OR together, keys AND together."""
     for key, wanted in filters.items():
@@ -58,7 +49,7 @@ def matches(event: Event, filters: Filters) -> bool:
         elif key == "type":
             passed = event.type in wanted
         elif key == "label":
-            passed = _matches_label(event, wanted)
+            passed = labels_match(event.attributes, wanted)
         elif key == "scope":
             passed = "local" in wanted
         elif key in ("container", "image", "network", "volume", "daemon", "plugin"):
@@ -70,12 +61,17 @@ def matches(event: Event, filters: Filters) -> bool:
     return True
 
 
+def _weight(event: Event) -> int:
+    return sum(len(key) + len(value) for key, value in event.attributes.items()) + 500
+
+
 class EventBus:
     """Publish to everyone who listens. One loop, no threads."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._history: deque[Event] = deque(maxlen=HISTORY)
+        self._history: deque[Event] = deque()
+        self._kept_bytes = 0
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
 
     @property
@@ -87,6 +83,9 @@ class EventBus:
         """Record and deliver one event; time is now."""
         event = Event(self._clock.now_ns(), kind, action, actor_id, dict(attributes))
         self._history.append(event)
+        self._kept_bytes += _weight(event)
+        while len(self._history) > HISTORY or self._kept_bytes > HISTORY_BYTES:
+            self._kept_bytes -= _weight(self._history.popleft())
         for queue in tuple(self._subscribers):
             if queue.qsize() >= QUEUE_LIMIT:
                 self._subscribers.discard(queue)
@@ -118,19 +117,3 @@ class EventBus:
                     yield received
         finally:
             self._subscribers.discard(queue)
-
-
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-
-
-def go_duration_ns(text: str) -> int | None:
-    """A Go duration (`1h30m`) in nanoseconds, or None when it is not one."""
-    position, total = 0, 0.0
-    while position < len(text):
-        match = _DURATION.match(text, position)
-        if match is None:
-            return None
-        total += float(match[1]) * _UNITS_NS[match[2]]
-        position = match.end()
-    return int(total) if text else None

@@ -26,7 +26,7 @@ def mount_erofs(image: str, devices: Sequence[str] = ()) -> int:
         for device in devices:
             mounts.fsconfig_string(context, "device", name(device))
         mounts.fsconfig_create(context)
-        return mounts.fsmount(context, mounts.MOUNT_ATTR_RDONLY)
+        return mounts.fsmount(context, mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR_NODEV)
     finally:
         for fd in (context, *held):
             os.close(fd)

@@ -3,7 +3,8 @@
 import os
 import socket
 import struct
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import Self
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
@@ -11,19 +12,22 @@ _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_GETROUTE = 16, 17, 18, 20, 24, 26
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETROUTE = 16, 17, 18, 20, 22, 24, 26
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
 _DONE, _ERROR = 3, 2
 _IFLA_ADDRESS, _IFLA_NAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
 _IFF_UP = 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 
 
-class Link(NamedTuple):
-    """One network interface; number is its index, master is 0 for none."""
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One network interface. No NamedTuple: that has a method `index`."""
 
-    number: int
+    index: int
     name: str
     master: int
+    """The index of its bridge; 0 for none."""
     up: bool
 
 
@@ -93,6 +97,15 @@ class Netlink:
             found.append(Link(index, words[_IFLA_NAME].rstrip(b"\0").decode(), master, bool(flags & _IFF_UP)))
         return found
 
+    def addresses(self, index: int) -> list[tuple[str, int]]:
+        """IPv4 addresses of an interface as (address, prefix length), the primary one first."""
+        found = []
+        for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
+            _family, prefix, _flags, _scope, owner = _ADDRESS.unpack_from(payload)
+            if owner == index:
+                found.append((socket.inet_ntoa(_attributes(payload[_ADDRESS.size :])[_IFA_LOCAL]), prefix))
+        return found
+
     def routes(self) -> list[tuple[str, int]]:
         """Destinations of all IPv4 routes as (address, prefix length); the default route is 0.0.0.0/0."""
         found = []
@@ -142,8 +155,8 @@ class Netlink:
     def add_address(self, index: int, address: str, prefix: int, broadcast: str) -> None:
         """An IPv4 address. FileExistsError when it is there."""
         packed = socket.inet_aton(address)
-        body = _ADDRESS.pack(socket.AF_INET, prefix, 0, 0, index) + _attribute(2, packed) + _attribute(1, packed)
-        self._ask(RTM_NEWADDR, _ACK | _CREATE | _EXCL, body + _attribute(4, socket.inet_aton(broadcast)))
+        body = _ADDRESS.pack(socket.AF_INET, prefix, 0, 0, index) + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+        self._ask(RTM_NEWADDR, _ACK | _CREATE | _EXCL, body + _attribute(_IFA_BROADCAST, socket.inet_aton(broadcast)))
 
     def add_default_route(self, gateway: str) -> None:
         """The IPv4 default route."""

@@ -52,7 +52,7 @@ def reap(fd: int) -> None:
         return
 
 
-def stat_fields(pid: int) -> list[str] | None:
+def stat_fields(pid: int | str) -> list[str] | None:
     """Fields of /proc/PID/stat from number 3 on (index 0 is the state), None when there is no such process."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # three times for each exec: open() makes ten calls of it

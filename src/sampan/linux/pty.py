@@ -27,8 +27,8 @@ def open_slave(master: int) -> tuple[int, int]:
 
 
 def set_size(fd: int, rows: int, columns: int) -> None:
-    """The window size; the foreground process group gets SIGWINCH."""
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    """The window size, of which the kernel keeps 16 bits each; the foreground process group gets SIGWINCH."""
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows & 0xFFFF, columns & 0xFFFF, 0, 0))
 
 
 def make_controlling(slave: int) -> None:

@@ -3,7 +3,7 @@
 wakeup = Wakeup()
 reply = await keeper.follow(key, reader, True, None, wakeup.fd)     # before the start, so that nothing is missed
 if reply["drained"]: wakeup.end(tuple(reply["pos"]))
-async for chunk in attached_output(settings["dir"], tuple(reply["pos"]), wakeup, lambda pos: keeper.progress(reader, pos)):
+async for chunk in attached_output(SegmentSource(settings["dir"], tuple(reply["pos"])), wakeup, lambda pos: keeper.progress(reader, pos)):
     await stream.send(chunk)
 # on the keeper's event {"event": "drained", "key", "pos"}: wakeup.end(tuple(pos));  finally: keeper.unfollow(reader), wakeup.close()
 """
@@ -17,8 +17,7 @@ from sampan.runtime.logframe import Position
 
 
 async def attached_output(
-    directory: str,
-    position: Position,
+    source: SegmentSource,
     wakeup: Wakeup,
     progress: Callable[[Position], None],
     *,
@@ -26,8 +25,10 @@ async def attached_output(
     stderr: bool = True,
     multiplexed: bool = True,
 ) -> AsyncIterator[bytes]:
-    """Chunks as the client gets them (raw for a tty: multiplexed=False), until wakeup.end(). progress: what the consumer has taken."""
-    source = SegmentSource(directory, position)
+    """Chunks as the client gets them (raw for a tty: multiplexed=False), until wakeup.end(); then source is closed.
+
+    progress: what the consumer has taken.
+    """
     wakeup.at_end(source.hold)
     try:
         while True:

@@ -24,10 +24,11 @@ class Source(Protocol):
     def read(self) -> list[Frame]:
         """The next frames, about 1 MiB of them; [] when there are none now."""
 
-    def seek_tail(self, count: int) -> Mapping[int, int]:
+    async def seek_tail(self, count: int) -> Mapping[int, int]:
         """Go to a place from which the last count lines are complete; returns how many lines of each stream to skip from there.
 
-        A line stands where its last byte is: an unfinished one where it last grew.
+        A line stands where its last byte is: an unfinished one where it last grew. Where no line begins for long
+        (lines.LINE_LOOKBACK), it ends looking: that line is given from its middle. Others have their turns meanwhile.
         """
 
     def close(self) -> None:

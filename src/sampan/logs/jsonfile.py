@@ -1,19 +1,24 @@
 """Reading docker's json-file: rotated files from the oldest, then the current one for as long as it grows."""
 
+import asyncio
 import calendar
 import contextlib
+import itertools
 import os
 import time
-from collections.abc import Iterator
 from functools import lru_cache
 
 import msgspec
 
 from sampan.logs.frames import Frame
-from sampan.logs.lines import Skip, TailCount
-from sampan.runtime.logframe import STDERR, STDOUT
+from sampan.logs.lines import LINE_LOOKBACK, Skip, TailCount
+from sampan.runtime.logframe import MARKER, STDERR, STDOUT
 
 BLOCK = 1 << 20
+FIRST_BLOCK = 64 * 1024
+"""What is read of the end first: most who ask for the last lines want few."""
+
+OVERTAKEN = b"[sampan: the log was rotated faster than it was read; lines may be missing here]\n"
 
 
 class _Entry(msgspec.Struct):
@@ -73,6 +78,8 @@ class JsonFileSource:
         self.path = path
         self._rest = b""
         self._fds: list[int] = []
+        self._overtaken = False
+        """Of the files since ours some may have been rotated away."""
         self._open_all()
 
     def _open_all(self) -> None:
@@ -95,24 +102,35 @@ class JsonFileSource:
                 frames = decode(lines)
                 if frames:
                     return frames
-            elif len(self._fds) > 1 or self._reopen():
+            elif len(self._fds) > 1:
                 os.close(self._fds.pop(0))
                 self._rest = b""
+            elif self._reopen():  # what was written before the rotation and after we looked comes first
+                if self._overtaken:
+                    self._overtaken = False
+                    return [(MARKER, 0, OVERTAKEN)]
             else:
                 self._rewind_if_truncated()
                 return []
 
     def _reopen(self) -> bool:
-        """After a rotation, the new current file."""
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        if self._fds and os.path.sameopenfile(fd, self._fds[-1]):
-            os.close(fd)
-            return False
-        self._fds.append(fd)
-        return True
+        """After rotations, the files that came after ours; whether there are any."""
+        newer: list[int] = []
+        for number in itertools.count():
+            try:
+                fd = os.open(f"{self.path}.{number}" if number else self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                self._overtaken = bool(self._fds) and number > 1
+                break
+            if self._fds and os.path.sameopenfile(fd, self._fds[-1]):
+                os.close(fd)
+                break
+            if newer and os.path.sameopenfile(fd, newer[-1]):  # rotated just now
+                os.close(fd)
+            else:
+                newer.append(fd)
+        self._fds += reversed(newer)
+        return bool(newer)
 
     def _rewind_if_truncated(self) -> None:
         """max-file=1 truncates in place."""
@@ -121,56 +139,43 @@ class JsonFileSource:
             os.lseek(fd, 0, os.SEEK_SET)
             self._rest = b""
 
-    def seek_tail(self, count: int) -> Skip:
-        """See frames.Source: read the current file's end in growing pieces; where that does not suffice, everything, twice."""
-        if self._fds:
-            fd = self._fds[-1]
-            size = os.fstat(fd).st_size
-            span = 64 * 1024
-            while span < size:
-                start = size - span
-                lines = os.pread(fd, span, start).split(b"\n")
-                start += len(lines[0]) + 1
-                tail = TailCount(count)
-                for stream, _, data in reversed(decode(lines[1:-1])):
-                    tail.add(stream, data)
-                if tail.begun:
-                    for older in self._fds[:-1]:
-                        os.close(older)
-                    self._fds = [fd]
-                    os.lseek(fd, start, os.SEEK_SET)
-                    return tail.skip()
-                span *= 4
-        return self._skip_of_all(count)
-
-    def _skip_of_all(self, count: int) -> Skip:
-        total, last = 0, {}
-        for place, (stream, _, data) in enumerate(self._from_start()):
-            total += data.count(b"\n")
-            last[stream] = (place, not data.endswith(b"\n"))
-        unwanted = total + sum(unfinished for _, unfinished in last.values()) - count
-        skip: dict[int, int] = {}
-        for place, (stream, _, data) in enumerate(self._from_start()):
-            if unwanted <= 0:
+    async def seek_tail(self, count: int) -> Skip:
+        """See frames.Source: read backwards in growing blocks, from the current file's end to older ones."""
+        tail = TailCount(count)
+        reached = place = 0
+        for place in reversed(range(len(self._fds))):
+            reached = await _walk(self._fds[place], tail)
+            if tail.done:
                 break
-            lines = min(data.count(b"\n") + (last.get(stream) == (place, True)), unwanted)
-            skip[stream] = skip.get(stream, 0) + lines
-            unwanted -= lines
-        self._restart()
-        return skip
-
-    def _from_start(self) -> Iterator[Frame]:
-        self._restart()
-        while frames := self.read():
-            yield from frames
-
-    def _restart(self) -> None:
-        self.close()
-        self._rest = b""
-        self._open_all()
+        for fd in self._fds[:place]:
+            os.close(fd)
+        self._fds = self._fds[place:]
+        if self._fds:
+            os.lseek(self._fds[0], reached, os.SEEK_SET)
+        return tail.skip()
 
     def close(self) -> None:
         """Close the files."""
         for fd in self._fds:
             os.close(fd)
         self._fds = []
+
+
+async def _walk(fd: int, tail: TailCount) -> int:
+    """Tell tail the entries of one file from its end, in blocks; returns the offset reached."""
+    reached = begin = os.fstat(fd).st_size
+    size = FIRST_BLOCK
+    rest: bytes | None = None
+    """The line that begins before the block: its end. None: its end is missing, too, or it is too long to be an entry."""
+    while begin and not tail.done:
+        end, begin = begin, max(0, begin - size)
+        block = os.pread(fd, end - begin, begin)
+        block = block[: block.rfind(b"\n") + 1] if rest is None else block + rest
+        first = block.find(b"\n") + 1 if begin else 0
+        for stream, _, data in reversed(decode(block[first:].split(b"\n")[:-1])):
+            tail.add(stream, data)
+        rest = block[:first] if 0 < first < LINE_LOOKBACK else None
+        reached, size = begin + first, min(4 * size, BLOCK)
+        if not tail.done:
+            await asyncio.sleep(0)
+    return reached

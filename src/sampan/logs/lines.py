@@ -1,6 +1,6 @@
 """Lines out of frames: what --tail, --since, --until, --timestamps and --details are about. Lines are put together per stream."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote_plus
 
 from sampan.clock import rfc3339_fixed
@@ -24,6 +24,11 @@ def _last_lines(block: bytes, count: int) -> bytes:
 LINE_LIMIT = 1 << 20
 """What is kept of an unfinished line before it is passed on as it comes: a container may never write a newline."""
 
+LINE_LOOKBACK = 4 << 20
+"""Bytes back from a line that was found in which the one before it, or its beginning, is looked for: it may be hours away."""
+PIECE = 1 << 20
+"""What time stamps and details may make of a block at once: newlines are all it may consist of."""
+
 Skip = Mapping[int, int]
 """How many lines of each stream to leave out before the first one that is wanted."""
 
@@ -35,6 +40,8 @@ class TailCount:
         self.count = count
         self.lines = 0
         """All lines told so far."""
+        self._bytes = self._found_at = 0
+        """Bytes told so far, and when the last line was found that was still sought."""
         self._wanted: dict[int, int] = {}
         self._told: dict[int, int] = {}
         self._earliest: dict[int, int] = {}
@@ -43,6 +50,9 @@ class TailCount:
     def add(self, stream: int, data: bytes) -> None:
         """The frame before the last one told."""
         lines = data.count(b"\n") + (stream not in self._told and not data.endswith(b"\n"))
+        self._bytes += len(data)
+        if lines and self.lines <= self.count:
+            self._found_at = self._bytes
         self._wanted[stream] = self._wanted.get(stream, 0) + min(lines, max(0, self.count - self.lines))
         self._told[stream] = self._told.get(stream, 0) + lines
         if lines:
@@ -56,6 +66,11 @@ class TailCount:
         The first line of a stream to end there may have begun before, so it must not be among those wanted.
         """
         return self.lines > self.count and all(at > self.count for at in self._earliest.values())
+
+    @property
+    def done(self) -> bool:
+        """Whether there is no use in telling more."""
+        return bool(self._told) and (not self.count or self.begun or self._bytes - self._found_at > LINE_LOOKBACK)
 
     def skip(self) -> Skip:
         """What to leave out from where the telling has stopped."""
@@ -82,61 +97,83 @@ class LineFilter:
         self.skip, self.since, self.until, self.timestamps, self.prefix = dict(skip), since, until, timestamps, prefix
         self._begun: dict[int, _Line] = {}
 
-    def feed(self, frames: Iterable[Frame]) -> list[Frame]:
-        """The chosen lines that are complete now, and what has come of those too long to wait for."""
-        out: list[Frame] = []
+    def feed(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The chosen lines that are complete now, and what has come of those too long to wait for: to be taken to the end."""
         for stream, now, data in frames:
             start, end = 0, data.rfind(b"\n") + 1
             if end and stream in self._begun:
                 start = data.index(b"\n") + 1
-                out += self._grow(stream, now, data[:start])
-                out += self._end(stream)
+                yield from self._grow(stream, now, data[:start])
+                yield from self._end(stream)
             if start < end:
-                out += self._lines(stream, now, data[start:end])
+                yield from self._lines(stream, now, data[start:end])
             if end < len(data):
-                out += self._grow(stream, now, data[end:])
-        return out
+                yield from self._grow(stream, now, data[end:])
 
     def begun_by(self, time: int) -> bool:
         """Whether a line that began at time (ns) or before is still unfinished."""
         return any(line.time <= time for line in self._begun.values())
 
-    def finish(self) -> list[Frame]:
+    def finish(self) -> Iterator[Frame]:
         """The unfinished lines, when the log has ended."""
-        return [frame for stream in list(self._begun) for frame in self._end(stream)]
+        for stream in list(self._begun):
+            yield from self._end(stream)
 
-    def _grow(self, stream: int, now: int, data: bytes) -> list[Frame]:
+    def _grow(self, stream: int, now: int, data: bytes) -> Iterator[Frame]:
         line = self._begun.setdefault(stream, _Line(now))
         if line.flowing:
-            return [(stream, line.time, data)] if line.wanted else []
+            if line.wanted:
+                yield stream, line.time, data
+            return
         line.parts.append(data)
         line.size += len(data)
-        if line.size <= LINE_LIMIT:
-            return []
-        out = self._lines(stream, line.time, b"".join(line.parts))
-        line.parts.clear()
-        line.flowing, line.wanted = True, bool(out)
-        return out
+        if line.size > LINE_LIMIT:
+            block = b"".join(line.parts)
+            line.parts.clear()
+            line.flowing = True
+            for frame in self._lines(stream, line.time, block):
+                line.wanted = True
+                yield frame
 
-    def _end(self, stream: int) -> list[Frame]:
+    def _end(self, stream: int) -> Iterator[Frame]:
         line = self._begun.pop(stream)
-        return [] if line.flowing else self._lines(stream, line.time, b"".join(line.parts))
+        if not line.flowing:
+            yield from self._lines(stream, line.time, b"".join(line.parts))
 
-    def _lines(self, stream: int, now: int, block: bytes) -> list[Frame]:
+    def _lines(self, stream: int, now: int, block: bytes) -> Iterator[Frame]:
         skip = self.skip.get(stream, 0)
         if skip:
             count = block.count(b"\n") + (not block.endswith(b"\n"))
             self.skip[stream] = max(0, skip - count)
             if count <= skip:
-                return []
+                return
             left = count - skip
             block = _last_lines(block, left) if left < skip else block.split(b"\n", skip)[-1]
         if now < self.since or (self.until and now > self.until):
-            return []
+            return
         head = self.prefix
         if self.timestamps:
             head = rfc3339_fixed(now).encode() + b" " + head
-        if head:
-            body, end = (block[:-1], b"\n") if block.endswith(b"\n") else (block, b"")
-            block = head + body.replace(b"\n", b"\n" + head) + end
-        return [(stream, now, block)]
+        if not head:
+            yield stream, now, block
+            return
+        start, step = 0, max(1, PIECE // len(head))
+        while start < len(block):
+            end = block.find(b"\n", min(start + step, len(block)) - 1) + 1 or len(block)
+            body, newline = (block[start : end - 1], b"\n") if block[end - 1] == 10 else (block[start:end], b"")
+            yield stream, now, head + body.replace(b"\n", b"\n" + head) + newline
+            start = end
+
+
+def pieces(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """Frames in lists of about PIECE bytes."""
+    held: list[Frame] = []
+    size = 0
+    for frame in frames:
+        held.append(frame)
+        size += len(frame[2])
+        if size >= PIECE:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held

@@ -120,6 +120,8 @@ class LogInfo(msgspec.Struct, frozen=True, kw_only=True):
     env: tuple[str, ...] = ()
 
 
+ATTRIBUTES_MAX = 64 * 1024
+"""Bytes of attributes, as JSON: json-file has them on every line, so a container that prints newlines writes so much for each byte."""
 _ACTION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 
 
@@ -172,7 +174,16 @@ def attributes(config: Mapping[str, str], info: LogInfo) -> dict[str, str]:
         found.update((name, values[name]) for name in chosen)
     if config.get("tag"):
         found["tag"] = _tag(config["tag"], info)
+    size = len(_as_json(found).encode("utf-8", "surrogatepass"))
+    if size > ATTRIBUTES_MAX:
+        raise InvalidArgument(f"{_START}the labels, env and tag options make {size} bytes for each line, and {ATTRIBUTES_MAX} are the most")
     return found
+
+
+def _as_json(extra: Mapping[str, str] | None) -> str:
+    """Attributes as json-file has them, "" for none."""
+    text = json.dumps(dict(sorted(extra.items())), ensure_ascii=False, separators=(",", ":")) if extra else ""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def log_path(driver: str, container_id: str, directory: str) -> str:
@@ -196,9 +207,8 @@ def log_settings(
     else:
         limit = 0 if size in (None, "-1") else _size(str(size))
         files = files or 1
-    text = json.dumps(dict(sorted(extra.items())), ensure_ascii=False, separators=(",", ":")) if extra else ""
     return {
         "driver": driver or "local", "dir": os.path.join(directory, "log"), "path": log_path(driver, container_id, directory),
         "max_size": limit, "max_file": files, "mode": config.get("mode") or "blocking",
-        "attrs": text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
+        "attrs": _as_json(extra),
     }  # fmt: skip

@@ -6,7 +6,7 @@ async for chunk in read_log(source, query, wakeup):   # wakeup None: what is the
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from sampan.errors import NotImplementedYet
 from sampan.logs.frames import Frame, Source, encode
 from sampan.logs.jsonfile import JsonFileSource
-from sampan.logs.lines import LineFilter, details_prefix
+from sampan.logs.lines import LineFilter, details_prefix, pieces
 from sampan.logs.segments import SegmentSource
 from sampan.logs.wakeup import Wakeup, no_action
 
@@ -44,32 +44,30 @@ def open_log(settings: Mapping[str, Any]) -> Source:
 
 async def read_log(source: Source, query: LogQuery, wakeup: Wakeup | None = None) -> AsyncIterator[bytes]:
     """Encoded chunks, oldest first. Closes source at the end; wakeup stays the caller's."""
-    lines = _line_filter(source, query)
-    if wakeup is not None and isinstance(source, SegmentSource):
-        wakeup.at_end(source.hold)
     try:
+        lines = await _line_filter(source, query)
+        if wakeup is not None and isinstance(source, SegmentSource):
+            wakeup.at_end(source.hold)
         while True:
             more = await _next(source, wakeup)
             if more is None:
                 break
-            chunk = _encode(lines.feed(more) if lines else more, query)
-            if chunk:
+            async for chunk in _chunks(lines.feed(more) if lines else more, query):
                 yield chunk
             # A line belongs to the time it begins at, so its rest is waited for; not from a process, which may never write it.
             if query.until and more[-1][1] > query.until and (wakeup is not None or lines is None or not lines.begun_by(query.until)):
                 break
-            # Reading from the page cache never waits: let the others have a turn.
-            await asyncio.sleep(0)
-        if lines and (chunk := _encode(lines.finish(), query)):
-            yield chunk
+        if lines:
+            async for chunk in _chunks(lines.finish(), query):
+                yield chunk
     finally:
         if wakeup is not None:
             wakeup.at_end(no_action)
         source.close()
 
 
-def _line_filter(source: Source, query: LogQuery) -> LineFilter | None:
-    skip = source.seek_tail(query.tail) if query.tail >= 0 else {}
+async def _line_filter(source: Source, query: LogQuery) -> LineFilter | None:
+    skip = await source.seek_tail(query.tail) if query.tail >= 0 else {}
     prefix = details_prefix(query.details) if query.details is not None else b""
     if query.tail < 0 and not (query.since or query.until or query.timestamps or prefix):
         return None
@@ -88,5 +86,10 @@ async def _next(source: Source, wakeup: Wakeup | None) -> list[Frame] | None:
             return source.read() or None
 
 
-def _encode(frames: list[Frame], query: LogQuery) -> bytes:
-    return encode(frames, stdout=query.stdout, stderr=query.stderr, multiplexed=query.multiplexed, by_line=True)
+async def _chunks(frames: Iterable[Frame], query: LogQuery) -> AsyncIterator[bytes]:
+    for piece in pieces(frames):
+        chunk = encode(piece, stdout=query.stdout, stderr=query.stderr, multiplexed=query.multiplexed, by_line=True)
+        if chunk:
+            yield chunk
+        # Reading from the page cache never waits: let the others have a turn.
+        await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """Reading the keeper's log segments: forwards from any position, and backwards to find the last lines."""
 
+import asyncio
 import contextlib
-import mmap
 import os
 
 from sampan.logs.frames import Frame
@@ -10,8 +10,8 @@ from sampan.runtime import logframe
 from sampan.runtime.logframe import HEADER, MARKER, OVERHEAD, TRAILER, Position
 
 BLOCK = 1 << 20
-LINE_LOOKBACK = 4 << 20
-"""How far before the last lines the beginning of one is looked for: a stream may have written half a line hours ago."""
+FIRST_BLOCK = 64 * 1024
+"""What is read at once on the way back: most want few lines, and the smallest frames take 10 ms for it."""
 
 
 class SegmentSource:
@@ -33,7 +33,7 @@ class SegmentSource:
         current = self.position[0] - (self._fd < 0)
         for number in logframe.segments(self.directory):
             if number > current and number not in self._held:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # gone, or too many for our descriptors: the reader is told then
                     self._held[number] = os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC)
 
     def _following(self) -> list[int]:
@@ -107,24 +107,40 @@ class SegmentSource:
             self.position = (following[0], 0)
         return True
 
-    def seek_tail(self, count: int) -> Skip:
+    async def seek_tail(self, count: int) -> Skip:
         """See frames.Source: walk backwards until the last count lines are complete."""
-        walk = _Walk(count)
-        numbers = logframe.segments(self.directory)
+        tail = TailCount(count)
         self.close()
-        for number in reversed(numbers):
+        for number in reversed(logframe.segments(self.directory)):
             try:
                 fd = os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 break
-            try:
-                offset = walk.segment(fd)
-            finally:
-                os.close(fd)
-            self.position = (number, offset)
-            if walk.done:
+            self.close()
+            self._fd, self.position = fd, (number, 0)
+            self.position = (number, await self._walk(fd, tail))
+            if tail.done:
                 break
-        return walk.tail.skip()
+        return tail.skip()
+
+    async def _walk(self, fd: int, tail: TailCount) -> int:
+        """Tell tail the frames of one segment from its end, in blocks; returns the offset reached."""
+        end = await _last_whole(fd)
+        size = FIRST_BLOCK
+        while end and not tail.done:
+            begin = max(0, end - size)
+            block = os.pread(fd, end - begin, begin)
+            at = _tell_backwards(block, tail)
+            if at < len(block):
+                end, size = begin + at, FIRST_BLOCK
+            else:
+                wanted = OVERHEAD + TRAILER.unpack_from(block, at - TRAILER.size)[0] if at >= OVERHEAD else 0
+                if not len(block) < wanted <= min(end, logframe.MAX_DATA + OVERHEAD):
+                    break  # torn: what is before cannot be told
+                size = wanted
+            if not tail.done:
+                await asyncio.sleep(0)
+        return end
 
     def close(self) -> None:
         """Close the segments."""
@@ -136,34 +152,29 @@ class SegmentSource:
             self._fd = -1
 
 
-class _Walk:
-    """State of a walk backwards over frames."""
+def _tell_backwards(block: bytes, tail: TailCount) -> int:
+    """Tell tail the whole frames that block ends in, until it is done; returns the offset of the first one told."""
+    at = len(block)
+    while at >= OVERHEAD and not tail.done:
+        length = TRAILER.unpack_from(block, at - TRAILER.size)[0]
+        start = at - OVERHEAD - length
+        if start < 0:
+            break
+        _, stream, again = HEADER.unpack_from(block, start)
+        if again != length:
+            break
+        tail.add(stream, block[start + HEADER.size : at - TRAILER.size])
+        at = start
+    return at
 
-    def __init__(self, count: int) -> None:
-        self.tail = TailCount(count)
-        self.done = False
-        self._enough_at = -1
-        self._walked = 0
 
-    def segment(self, fd: int) -> int:
-        """Walk over one segment from its end; returns the offset reached."""
-        end = logframe.last_whole(fd)
-        if not end:
-            return 0
-        with mmap.mmap(fd, end, prot=mmap.PROT_READ) as view:
-            while end and not self.done:
-                length = TRAILER.unpack_from(view, end - TRAILER.size)[0]
-                start = end - OVERHEAD - length
-                _, stream, again = HEADER.unpack_from(view, start)
-                if again != length:
-                    break
-                self._frame(stream, view[start + HEADER.size : end - TRAILER.size])
-                end = start
-        return end
-
-    def _frame(self, stream: int, data: bytes) -> None:
-        self._walked += len(data)
-        self.tail.add(stream, data)
-        if self.tail.lines > self.tail.count and self._enough_at < 0:
-            self._enough_at = self._walked
-        self.done = not self.tail.count or self.tail.begun or 0 <= self._enough_at < self._walked - LINE_LOOKBACK
+async def _last_whole(fd: int) -> int:
+    """logframe.last_whole with turns for others."""
+    size = os.fstat(fd).st_size
+    if logframe.ends_whole(fd, size):
+        return size
+    position = 0
+    while taken := logframe.whole_length(os.pread(fd, logframe.MAX_DATA + OVERHEAD, position)):
+        position += taken
+        await asyncio.sleep(0)
+    return position

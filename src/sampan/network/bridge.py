@@ -3,16 +3,13 @@
 import asyncio
 import contextlib
 import errno
-import fcntl
 import ipaddress
 import logging
 import os
 import secrets
 import socket
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -20,7 +17,7 @@ from sampan.errors import SystemFailure
 from sampan.linux.netlink import Netlink
 from sampan.linux.nftables import NftablesError
 from sampan.network import firewall, ipam, sandbox
-from sampan.network.ports import HeldPort, PortRequest, Published, addresses, hold
+from sampan.network.ports import HeldPort, PortRequest, Published, PublishedPorts, addresses, hold
 from sampan.network.proxy import UserlandProxy, ipv6_is_usable
 from sampan.network.watch import RulesetWatch
 
@@ -28,18 +25,25 @@ log = logging.getLogger(__name__)
 
 VETH_PREFIX = "sv"
 """Names of our veths' ends on the host; reconcile() removes those of no container."""
+LOT = 100
+"""Ports that are dealt with before the event loop has its turn."""
 
 
-class Endpoint(msgspec.Struct, frozen=True):
-    """A container on the bridge. netns is open until detach()."""
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container has on the bridge, for as long as it runs: its address, its veth's end on the host, and its published ports."""
+
+    ip: str
+    veth: str
+    ports: tuple[Published, ...]
+
+
+class Endpoint(Place, frozen=True, kw_only=True):
+    """A place just taken. netns is open until detach()."""
 
     netns: int
-    ip: str
     prefix_len: int
     gateway: str
     mac: str
-    ports: tuple[Published, ...]
-    saved: dict[str, Any]
 
 
 class _Held:
@@ -79,6 +83,7 @@ class BridgeNetwork:
         self._proxy = UserlandProxy(settings.owner) if settings.userland_proxy and ipv6_is_usable() else None
         self._addresses: ipam.Addresses | None = None
         self._held: dict[str, _Held] = {}
+        self._published = PublishedPorts()
         self._tasks: set[asyncio.Task[None]] = set()
         self.warnings: list[str] = []
         """What does not work on this host, for the log and `docker info`."""
@@ -103,18 +108,20 @@ class BridgeNetwork:
 
     def _start(self) -> None:
         with Netlink() as netlink:
-            existing = {link.name: link.index for link in netlink.links()}
-            gateway = _address_of(self.bridge) if self.bridge in existing else None
+            index = next((link.index for link in netlink.links() if link.name == self.bridge), None)
+            found = netlink.addresses(index) if index is not None else []
+            gateway = ipaddress.IPv4Interface(found[0]) if found else None
             bip = self.settings.bip
             if gateway is None:
                 gateway = ipam.gateway_of(bip, self.settings.fixed_cidr, netlink.routes())
-                if self.bridge not in existing:
+                if index is None:
                     netlink.add_bridge(self.bridge, sandbox.mac_of(str(gateway.ip)), self.settings.mtu)
-                index = socket.if_nametoindex(self.bridge)
+                    index = socket.if_nametoindex(self.bridge)
                 netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen, str(gateway.network.broadcast_address))
             elif bip and ipaddress.IPv4Interface(bip) != gateway:
                 self._warn(f"bridge {self.bridge} has the address {gateway} already; bip {bip} is not used")
-            netlink.set_link(socket.if_nametoindex(self.bridge), up=True)
+            assert index is not None
+            netlink.set_link(index, up=True)
         self._addresses = ipam.Addresses(gateway, self.settings.fixed_cidr)
         if self.settings.ip_forward:
             _sysctl("net/ipv4/ip_forward", "1")
@@ -161,8 +168,8 @@ class BridgeNetwork:
             await self._watch.stop()
         if self._proxy is not None:
             await self._proxy.stop()
-        for held in self._held.values():
-            _close(held)
+        for held in list(self._held.values()):
+            await self._close(held)
         self._held.clear()
         if self._tasks:
             await asyncio.gather(*self._tasks)
@@ -193,9 +200,10 @@ class BridgeNetwork:
         self._held[container_id] = held
         address = ipaddress.IPv4Interface((held.ip, gateway.network.prefixlen))
         try:
-            for request in ports:
+            for done, request in enumerate(ports, 1):
                 host_ips = addresses(request, self.default_ip, ipv6=self._proxy is not None)
-                held.ports += hold(request, host_ips, name, container_id, held.ip, self._published())
+                self._keep(held, hold(request, host_ips, name, container_id, held.ip, self._published))
+                await _turn(done)
             hardware = bytes.fromhex(mac.replace(":", "")) if mac else sandbox.mac_of(held.ip)
             mtu = self.settings.mtu
             held.netns = await asyncio.to_thread(sandbox.make, held.veth, self.bridge, address, hardware, str(gateway.ip), mtu)
@@ -206,21 +214,23 @@ class BridgeNetwork:
             if isinstance(error, (OSError, NftablesError)):
                 raise SystemFailure(f"failed to set up container networking: {error}") from error
             raise
-        saved = {"ip": held.ip, "veth": held.veth, "ports": [msgspec.to_builtins(port) for port in published]}
-        shown = sandbox.mac_text(hardware)
-        return Endpoint(held.netns, held.ip, gateway.network.prefixlen, str(gateway.ip), shown, published, saved)
+        return Endpoint(
+            ip=held.ip, veth=held.veth, ports=published, netns=held.netns,
+            prefix_len=gateway.network.prefixlen, gateway=str(gateway.ip), mac=sandbox.mac_text(hardware),
+        )  # fmt: skip
 
     async def _open(self, held: _Held, ports: Sequence[HeldPort]) -> None:
         """Let connections to held ports through. Raises NftablesError, OSError."""
         by_dnat = _by_dnat(ports)
         if by_dnat and self._firewall is not None:
             await asyncio.to_thread(self._firewall.publish, held.ip, by_dnat)
-        for port in ports:
+        for done, port in enumerate(ports, 1):
+            await _turn(done)
             port.listen()  # after DNAT: no IPv4 connection ever waits here
             if port.is_ipv6:
                 if self._proxy is None:
                     raise OSError(errno.EADDRNOTAVAIL, f"publishing on {port.published.host_ip} needs IPv6 and the userland proxy")
-                self._proxy.open(port, held.ip)
+                await self._proxy.open(port, held.ip)
 
     async def detach(self, container_id: str) -> None:
         """Take everything of a container back. Never raises."""
@@ -230,50 +240,75 @@ class BridgeNetwork:
         for port in held.ports:
             if port.is_ipv6 and self._proxy is not None:
                 await self._proxy.close(port)
-        _close(held)
-        await asyncio.to_thread(self._disconnect, held.veth, _by_dnat(held.ports))
+        by_dnat = _by_dnat(held.ports)
+        await self._close(held)
+        await asyncio.to_thread(self._disconnect, held.veth, by_dnat)
         if self._addresses is not None:
             self._addresses.release(held.ip)  # its veth is down: nothing answers at the address
         task = asyncio.get_running_loop().create_task(self._discard(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _published(self) -> list[Published]:
-        return [port.published for held in self._held.values() for port in held.ports]
+    def _keep(self, held: _Held, ports: Sequence[HeldPort]) -> None:
+        held.ports += ports
+        for port in ports:
+            self._published.add(port.published)
+
+    async def _close(self, held: _Held) -> None:
+        """Free the netns and the ports on the host."""
+        if held.netns >= 0:
+            os.close(held.netns)
+            held.netns = -1
+        while held.ports:
+            port = held.ports.pop()
+            self._published.remove(port.published)
+            port.close()
+            await _turn(len(held.ports))
 
     def _disconnect(self, veth: str, published: Sequence[Published]) -> None:
         with contextlib.suppress(OSError), Netlink() as netlink:
             netlink.set_link(socket.if_nametoindex(veth), up=False)
-        for port in published if self._firewall is not None else ():
-            with contextlib.suppress(NftablesError):  # not there when attach() failed before it
-                assert self._firewall is not None
-                self._firewall.withdraw([port])
+        if self._firewall is None or not published:
+            return
+        try:
+            self._firewall.withdraw(published)
+        except NftablesError:  # one that is not there: attach() failed before it, or its rules were taken away
+            for port in published:
+                with contextlib.suppress(NftablesError):
+                    self._firewall.withdraw([port])
 
     async def _discard(self, held: _Held) -> None:
         """Delete a veth. The kernel takes some 20 ms: nobody waits."""
         await asyncio.to_thread(_delete_link, held.veth)
 
-    async def reconcile(self, live: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take again what live containers (id to Endpoint.saved) have, after start(); remove veths of no container. Never raises."""
-        for container_id, saved in live.items():
-            if not saved or self._addresses is None:
+    async def reconcile(self, live: Mapping[str, Place]) -> None:
+        """Take again what live containers have, by their IDs, after start(); remove veths of no container. Never raises."""
+        for container_id, place in live.items():
+            if self._addresses is None:
                 continue
-            held = _Held(saved["ip"], saved["veth"])
+            held = _Held(place.ip, place.veth)
             if not self._addresses.take_this(held.ip):
                 log.warning("address %s of container %s is not free", held.ip, container_id)
             self._held[container_id] = held
-            await self._publish_again(container_id, held, msgspec.convert(saved["ports"], list[Published]))
+            await self._publish_again(container_id, held, place.ports)
         await asyncio.to_thread(self._remove_strays, {held.veth for held in self._held.values()})
 
     async def _publish_again(self, container_id: str, held: _Held, ports: Sequence[Published]) -> None:
-        for port in ports:
+        for done, port in enumerate(ports, 1):
             request = PortRequest(port.port, port.protocol, port.host_ip, port.host_port, port.host_port)
             try:
-                again = hold(request, [port.host_ip], container_id[:12], container_id, held.ip, self._published())
-                held.ports += again
-                await self._open(held, again)
-            except (SystemFailure, NftablesError, OSError) as error:
+                self._keep(held, hold(request, [port.host_ip], container_id[:12], container_id, held.ip, self._published))
+            except SystemFailure as error:
                 log.warning("port %d of container %s: %s", port.host_port, container_id, error)
+            await _turn(done)
+        try:
+            await self._open(held, held.ports)
+        except (NftablesError, OSError):
+            for one in held.ports:  # all but the one that cannot be opened
+                try:
+                    await self._open(held, [one])
+                except (NftablesError, OSError) as error:
+                    log.warning("port %d of container %s: %s", one.published.host_port, container_id, error)
 
     def _remove_strays(self, kept: set[str]) -> None:
         with contextlib.suppress(OSError), Netlink() as netlink:
@@ -288,12 +323,10 @@ def _by_dnat(ports: Sequence[HeldPort]) -> list[Published]:
     return [port.published for port in ports if not port.is_ipv6]
 
 
-def _close(held: _Held) -> None:
-    for port in held.ports:
-        port.close()
-    if held.netns >= 0:
-        os.close(held.netns)
-        held.netns = -1
+async def _turn(done: int) -> None:
+    """Let others have the event loop after each LOT of ports."""
+    if done % LOT == 0:
+        await asyncio.sleep(0)
 
 
 def _delete_link(name: str) -> None:
@@ -308,14 +341,3 @@ def _sysctl(name: str, value: str) -> None:
             path.write_text(value)
     except OSError as error:
         log.warning("sysctl %s cannot be set: %s", name, error)
-
-
-def _address_of(name: str) -> ipaddress.IPv4Interface | None:
-    """The first IPv4 address of an interface (netdevice(7) SIOCGIFADDR, SIOCGIFNETMASK), or None."""
-    request = struct.pack("16s24x", name.encode())
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        try:
-            address, mask = (socket.inet_ntoa(fcntl.ioctl(probe, code, request)[20:24]) for code in (0x8915, 0x891B))
-        except OSError:
-            return None
-    return ipaddress.IPv4Interface(f"{address}/{mask}")

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import ipaddress
+import resource
 import socket
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -28,7 +30,10 @@ class Binding(Protocol):
 
 
 class PortRequest(msgspec.Struct, frozen=True):
-    """One port to publish. host_first..host_last is where to look for a free one; 0..0 leaves it to the kernel."""
+    """One port to publish. host_first..host_last is where to look for a free one; 0..0 leaves it to the kernel.
+
+    host_ip is an IP address in its canonical form, or empty.
+    """
 
     port: int
     protocol: str
@@ -64,6 +69,25 @@ def _span(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
+def _host_address(text: str) -> str:
+    """The canonical text of an IP address, or empty for none. Raises InvalidArgument in the words of docker's client.
+
+    A name is none: it would be looked up while everybody waits, and dockerd 28 takes it for "all addresses", which nobody has asked for.
+    A zone (`fe80::1%eth0`) is refused as Go's net.ParseIP does; and as there, an IPv4 address in IPv6's form is IPv4.
+    """
+    if not text:
+        return ""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid IP address: {text}") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise InvalidArgument(f"invalid IP address: {text}")
+        return str(address.ipv4_mapped or address)
+    return str(address)
+
+
 def port_requests(
     exposed: Iterable[str] | None, bindings: Mapping[str, Sequence[Binding] | None] | None, publish_all: bool
 ) -> list[PortRequest]:
@@ -74,7 +98,7 @@ def port_requests(
         port, protocol = _split(key)
         for item in items or ():
             first, last = _span(item.host_port)
-            found.append(PortRequest(port, protocol, item.host_ip, first, last))
+            found.append(PortRequest(port, protocol, _host_address(item.host_ip), first, last))
     if publish_all:
         found += [PortRequest(*_split(key)) for key in exposed or () if not given.get(key)]
     return found
@@ -106,16 +130,44 @@ class HeldPort:
         self._socket.close()
 
 
-def _overlap(mine: str, other: str) -> bool:
-    return mine == other or ((":" in mine) == (":" in other) and (mine in WILDCARDS or other in WILDCARDS))
+class PublishedPorts:
+    """What a network publishes, found by protocol and number however much it is."""
+
+    def __init__(self, ports: Iterable[Published] = ()) -> None:
+        self._by_number: dict[tuple[str, int], dict[str, Published]] = {}
+        self._count = 0
+        for port in ports:
+            self.add(port)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, port: Published) -> None:
+        """One more, which holder() did not find taken."""
+        self._by_number.setdefault((port.protocol, port.host_port), {})[port.host_ip] = port
+        self._count += 1
+
+    def remove(self, port: Published) -> None:
+        """No longer published. Raises KeyError when it never was."""
+        addresses = self._by_number[port.protocol, port.host_port]
+        del addresses[port.host_ip]
+        self._count -= 1
+        if not addresses:
+            del self._by_number[port.protocol, port.host_port]
+
+    def holder(self, protocol: str, host_ip: str, number: int) -> Published | None:
+        """Who has the port already. Two sockets of one family with SO_REUSEADDR can both be bound until one listens."""
+        addresses = self._by_number.get((protocol, number))
+        if addresses is None:
+            return None
+        if host_ip in WILDCARDS:
+            return next((port for other, port in addresses.items() if (":" in other) == (":" in host_ip)), None)
+        return addresses.get(host_ip) or addresses.get("::" if ":" in host_ip else "0.0.0.0")
 
 
-def _holder(mine: Published, taken: Collection[Published]) -> Published | None:
-    """Who has the port already. Two sockets of one family with SO_REUSEADDR can both be bound until one listens."""
-    for other in taken:
-        if (mine.protocol, mine.host_port) == (other.protocol, other.host_port) and _overlap(mine.host_ip, other.host_ip):
-            return other
-    return None
+def most_sockets() -> int:
+    """How many sockets may hold published ports: half of the descriptors that this process may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
 
 def addresses(request: PortRequest, default_ip: str, ipv6: bool) -> tuple[str, ...]:
@@ -126,15 +178,19 @@ def addresses(request: PortRequest, default_ip: str, ipv6: bool) -> tuple[str, .
 
 
 def hold(
-    request: PortRequest, host_ips: Sequence[str], name: str, container_id: str, address: str = "", taken: Collection[Published] = ()
+    request: PortRequest, host_ips: Sequence[str], name: str, container_id: str, address: str, taken: PublishedPorts
 ) -> list[HeldPort]:
     """Bind the first port of the request that is free on all of host_ips, for a container at address.
 
-    taken: what this network publishes already. Raises SystemFailure in docker 28's words, NotImplementedYet; holds nothing then.
+    taken: what this network publishes already; the caller adds what it got.
+    Raises SystemFailure in docker 28's words, NotImplementedYet; holds nothing then.
     """
     failed = f"failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({container_id})"
     if request.protocol not in ("tcp", "udp"):
         raise NotImplementedYet(f"{failed}: publishing {request.protocol} is not implemented by Sampan yet")
+    most = most_sockets()
+    if len(taken) + len(host_ips) > most:
+        raise SystemFailure(f"{failed}: too many published ports: {most} sockets at most, half of this process's limit of open files")
     words = ""
     tries = range(request.host_first, request.host_last + 1) if request.host_last else [0] * ANY_PORT_TRIES
     for port in tries:
@@ -156,14 +212,14 @@ class _Unusable(Exception):
     """No port can be had there."""
 
 
-def _hold_all(request: PortRequest, host_ips: Sequence[str], port: int, address: str, taken: Collection[Published]) -> list[HeldPort]:
+def _hold_all(request: PortRequest, host_ips: Sequence[str], port: int, address: str, taken: PublishedPorts) -> list[HeldPort]:
     with contextlib.ExitStack() as undo:
         found: list[HeldPort] = []
         for host_ip in host_ips:
-            wanted = Published(request.port, request.protocol, host_ip, port)
-            holder = _holder(wanted, taken) if port else None
+            holder = taken.holder(request.protocol, host_ip, port) if port else None
             if holder is not None:
                 raise _Taken(f"Bind for {holder.host_ip}:{port} failed: port is already allocated")
+            wanted = Published(request.port, request.protocol, host_ip, port)
             try:
                 held = _bind(wanted)
             except OSError as error:

@@ -8,9 +8,11 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sampan.network.ports import HeldPort
+from sampan.readiness import writable
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +44,18 @@ class UserlandProxy:
         self._reader: asyncio.Task[None] | None = None
         self._open: dict[str, tuple[HeldPort, str]] = {}
         self._closing: dict[str, asyncio.Future[None]] = {}
+        self._sending = asyncio.Lock()
+        """Messages arrive in the order in which they were asked for, also when one has to wait for room in the socket."""
 
-    def open(self, port: HeldPort, address: str) -> None:
+    async def open(self, port: HeldPort, address: str) -> None:
         """Pass what arrives at a held port on to address. Raises OSError."""
         key = self._key(port)
         self._open[key] = port, address
         if self._control is None:
             self._start()
+            await self._tell_open(list(self._open))
         else:
-            self._tell_open(key)
+            await self._tell_open([key])
 
     async def close(self, port: HeldPort) -> None:
         """Free the port in the proxy; the caller closes its own hold. Never raises."""
@@ -59,7 +64,8 @@ class UserlandProxy:
             return
         answer = self._closing[key] = asyncio.get_running_loop().create_future()
         try:
-            self._control.send(json.dumps({"close": key}).encode())
+            async with self._sending:
+                await self._send(self._control, {"close": key})
             await asyncio.wait_for(answer, PATIENCE)
         except (OSError, TimeoutError) as error:
             log.warning("the userland proxy did not free %s: %s", key, error)
@@ -88,15 +94,30 @@ class UserlandProxy:
             )
         ours.setblocking(False)
         self._control = ours
-        for key in self._open:
-            self._tell_open(key)
         self._reader = asyncio.get_running_loop().create_task(self._read(ours))
 
-    def _tell_open(self, key: str) -> None:
-        assert self._control is not None
-        port, address = self._open[key]
-        message = {"open": key, "protocol": port.published.protocol, "to": [address, port.published.port]}
-        socket.send_fds(self._control, [json.dumps(message).encode()], [port.fileno()])
+    async def _tell_open(self, keys: Sequence[str]) -> None:
+        control = self._control
+        async with self._sending:
+            for key in keys:
+                if key not in self._open:
+                    continue  # closed meanwhile
+                port, address = self._open[key]
+                message = {"open": key, "protocol": port.published.protocol, "to": [address, port.published.port]}
+                await self._send(control, message, [port.fileno()])
+
+    async def _send(self, control: socket.socket | None, message: Mapping[str, object], fds: Sequence[int] = ()) -> None:
+        """Send, waiting for room in the socket where the proxy is behind. Raises OSError.
+
+        Nothing is sent to a proxy that is known to have died: the next one is told all.
+        """
+        data = json.dumps(message).encode()
+        async with asyncio.timeout(PATIENCE):
+            while control is not None and control is self._control:
+                with contextlib.suppress(BlockingIOError):
+                    socket.send_fds(control, [data], fds)
+                    return
+                await writable(control.fileno())
 
     async def _read(self, control: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -120,12 +141,16 @@ class UserlandProxy:
             if self._open and self._control is None:
                 with contextlib.suppress(OSError):
                     self._start()
+                    await self._tell_open(list(self._open))
 
     async def _forget(self) -> None:
         control, process = self._control, self._process
         self._control = self._process = None
         if control is not None:
-            control.close()
+            with contextlib.suppress(OSError):
+                control.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for room
+            async with self._sending:
+                control.close()
         if process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):  # some connection goes on: not ours any more
                 await asyncio.to_thread(process.wait, 1.0)

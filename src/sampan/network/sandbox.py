@@ -8,9 +8,8 @@ import threading
 from pathlib import Path
 
 from sampan.linux import libc
+from sampan.linux.namespaces import CLONE_NEWNET
 from sampan.linux.netlink import Netlink
-
-CLONE_NEWNET = 0x40000000
 
 
 def mac_of(address: str) -> bytes:

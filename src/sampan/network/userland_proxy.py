@@ -242,6 +242,8 @@ class Control:
         message = json.loads(data)
         if "open" in message:
             self._drop(message["open"])
+            if not fds:  # connections have taken every descriptor we may have; the ports that are served go on
+                return
             port = TcpPort if message["protocol"] == "tcp" else UdpPort
             address, number = message["to"]
             self.ports[message["open"]] = port(self._poll, socket.socket(fileno=fds[0]), (address, number))

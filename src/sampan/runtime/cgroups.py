@@ -1,4 +1,4 @@
-"""Where a container's cgroups are, what is written to them, and the daemon's own calls on them (stats, pause, update, remove).
+"""Where a container's cgroups are, what is written to them, and the daemon's own calls on them (stats, pause, remove).
 
 Layout: <hierarchy>/<parent>/<container id> in every v1 hierarchy (and, on a hybrid host, in the v2 one too), or in the one v2 hierarchy:
 docker's cgroupfs driver. The supervisor's child makes and joins them, by a plan made here.
@@ -6,11 +6,14 @@ docker's cgroupfs driver. The supervisor's child makes and joins them, by a plan
 
 import errno
 import os
+import signal
 import time
+from contextlib import suppress
 from functools import lru_cache
 
 import msgspec
 
+from sampan.linux import pidfd
 from sampan.linux.kernelfile import write
 
 
@@ -202,26 +205,6 @@ def _remove_children(directory: str) -> None:
                 continue
 
 
-def update(layout: Layout, path: str, resources: Resources) -> None:
-    """Apply limits to a living container. Raises OSError.
-
-    v1 wants memsw >= memory at every moment: when raising, memsw goes first.
-    """
-    writes = resource_writes(layout, path, resources)
-    for attempt in (writes, list(reversed(writes))):
-        try:
-            for file, value, required in attempt:
-                try:
-                    write(file, value)
-                except OSError:
-                    if required:
-                        raise
-            return
-        except OSError as error:
-            if error.errno != errno.EINVAL or attempt is not writes:
-                raise
-
-
 def freeze(layout: Layout, path: str, frozen: bool, timeout: float = 5.0) -> None:
     """Pause or resume; returns when the kernel says it is done. Raises OSError, TimeoutError."""
     deadline = time.monotonic() + timeout
@@ -274,6 +257,26 @@ def processes(layout: Layout, path: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def kill_all(layout: Layout, path: str) -> bool:
+    """SIGKILL every process of a container's cgroup, a frozen one included; whether there was one. New ones may be forked meanwhile."""
+    handles: dict[int, int] = {}
+    try:
+        for pid in processes(layout, path):
+            with suppress(OSError):
+                handles[pid] = os.pidfd_open(pid)
+        # A number read twice with the handle taken in between: the handle is that of a process in there.
+        for pid in set(processes(layout, path)) & set(handles):
+            with suppress(ProcessLookupError):
+                pidfd.send_signal(handles[pid], signal.SIGKILL)
+    finally:
+        for fd in handles.values():
+            os.close(fd)
+    if handles:
+        with suppress(OSError, TimeoutError):
+            freeze(layout, path, frozen=False)
+    return bool(handles)
 
 
 def oom_kills(layout: Layout, path: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from sampan.errors import SystemFailure, Unavailable
+from sampan.errors import InvalidArgument, SystemFailure, Unavailable
 from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
 
 EventCallback = Callable[[Message, dict[str, int]], None]
@@ -24,12 +24,16 @@ RETRY_SECONDS = 0.01
 CONNECT_SECONDS = 30.0
 
 
-class LaunchError(SystemFailure):
-    """A process could not be started: what the child was doing, the error number, on what, the message in runc's words if any."""
+class RequestRefused(SystemFailure):
+    """A lean process answered with an error: at what step, the error number, on what, a message of its own if any."""
 
     def __init__(self, step: str, number: int, path: str, message: str) -> None:
         super().__init__(message or os.strerror(number))
         self.step, self.errno, self.path = step, number, path
+
+
+class LaunchError(RequestRefused):
+    """A process could not be started: what the child was doing, the error number, on what, the message in runc's words if any."""
 
 
 class Launched(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +132,7 @@ class Link:
                 if not broken.is_set():
                     self._up.set()
                 await broken.wait()
-            except (Unavailable, LaunchError):
+            except (Unavailable, RequestRefused):
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
                 self._disconnect()
@@ -139,7 +143,7 @@ class Link:
         """A process of another version answers: end it, if it holds no container; else the link fails for good. Whether it ended."""
         try:
             await self._request({"op": "shutdown"})
-        except LaunchError:
+        except RequestRefused:
             self.failure = (
                 f"process {self.pid} of another version of Sampan (protocol {hello.get('protocol', 0)}, this one speaks {PROTOCOL}) still "
                 "holds containers: stop them with the version that started them, or end them by `sampan-teardown stop`"
@@ -203,12 +207,15 @@ class Link:
             return
         error = message.get("error")
         if error:
-            future.set_exception(LaunchError(error["step"], error["errno"], error.get("path", ""), error.get("message", "")))
+            future.set_exception(RequestRefused(error["step"], error["errno"], error.get("path", ""), error.get("message", "")))
         else:
             future.set_result((message, named))
 
     async def request(self, message: Message, fds: Mapping[str, int] | None = None) -> tuple[Message, dict[str, int]]:
-        """Send a request and await its reply and descriptors by name. Raises Unavailable, LaunchError (for an error reply)."""
+        """Send a request and await its reply and descriptors by name.
+
+        Raises Unavailable, RequestRefused (for an error reply), InvalidArgument (it is too long to be sent).
+        """
         if not self._up.is_set():
             await self.wait_up()
         return await self._request(message, fds)
@@ -243,6 +250,8 @@ class Link:
             raise Unavailable(f"nobody answers on {self.path}")
         try:
             channel.send(message, fds)
+        except ValueError as error:
+            raise InvalidArgument(f"the configuration is too large to be passed on: {error}") from error
         except ChannelClosed as error:
             self._lost()
             raise Unavailable(f"connection to {self.path} lost") from error
@@ -277,7 +286,7 @@ class _LeanClient:
         await self.link.request({"op": "forget", "key": key})
 
     async def shutdown(self) -> None:
-        """End the process; the keeper ends with it a supervisor without processes. Raises LaunchError (EBUSY) while processes live."""
+        """End the process; the keeper ends with it a supervisor without processes. Raises RequestRefused (EBUSY) while processes live."""
         await self.link.request({"op": "shutdown"})
 
 
@@ -291,18 +300,24 @@ class SupervisorClient(_LeanClient):
 
         fds: stdin stdout stderr (absent with a tty) netns ipcns pidns layer<n> custody:stdin custody:stdout custody:stderr.
 
-        Raises LaunchError, Unavailable (the connection broke: whether it started shows in the next hello).
+        Raises LaunchError, InvalidArgument (too large a plan), Unavailable (the connection broke: the next hello tells what came of it).
         """
-        message = {"op": "launch", "key": key, "container": container, "plan": _bare(plan), "record": record or {}}
-        return _launched(*await self.link.request(message, fds))
+        message = {"op": "launch", "key": key, "container": container, "plan": plan, "record": record or {}}
+        return await self._launch(message, fds)
 
     async def exec(self, key: str, container: str, target: tuple[int, int], plan: dict[str, Any], fds: Mapping[str, int]) -> Launched:
-        """Run a process in the container whose init is target (pid, start_time). Raises LaunchError, Unavailable."""
+        """Run a process in the container whose init is target (pid, start_time). Raises LaunchError, InvalidArgument, Unavailable."""
         message = {
-            "op": "exec", "key": key, "container": container, "plan": _bare(plan),
+            "op": "exec", "key": key, "container": container, "plan": plan,
             "target": {"pid": target[0], "start_time": target[1]}, "record": {},
         }  # fmt: skip
-        return _launched(*await self.link.request(message, fds))
+        return await self._launch(message, fds)
+
+    async def _launch(self, message: Message, fds: Mapping[str, int]) -> Launched:
+        try:
+            return _launched(*await self.link.request(message, fds))
+        except RequestRefused as error:
+            raise LaunchError(error.step, error.errno, error.path, error.message) from None
 
     async def custody(self, proc: Message, record: dict[str, Any], fds: Mapping[str, int]) -> None:
         """Give a new supervisor a process it does not know: PROC facts, and pidfd plus whatever stdio or pty is held."""
@@ -337,10 +352,6 @@ class KeeperClient(_LeanClient):
     async def unfollow(self, reader: str) -> None:
         """End a reader."""
         await self.link.request({"op": "unfollow", "reader": reader})
-
-
-def _bare(plan: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plan.items() if key != "warnings"}
 
 
 def _launched(reply: Message, fds: dict[str, int]) -> Launched:

@@ -1,7 +1,5 @@
 """Docker's isolation defaults (28.2): capabilities, masked and read-only paths, devices, /dev, mounts. Facts only."""
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 CAPABILITIES = tuple(
     f"CAP_{name}"
     for name in [

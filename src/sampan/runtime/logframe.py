@@ -52,14 +52,20 @@ def whole_length(data: bytes | memoryview, start: int = 0) -> int:
     return position
 
 
+def ends_whole(fd: int, size: int) -> bool:
+    """Whether the last frame of a segment of size bytes is whole."""
+    if size < OVERHEAD:
+        return False
+    length = TRAILER.unpack(os.pread(fd, TRAILER.size, size - TRAILER.size))[0]
+    start = size - OVERHEAD - length
+    return bool(length <= MAX_DATA and start >= 0 and HEADER.unpack(os.pread(fd, HEADER.size, start))[2] == length)
+
+
 def last_whole(fd: int) -> int:
     """Offset after the last whole frame of a segment; what follows is being written, or was torn by a kill -9."""
     size = os.fstat(fd).st_size
-    if size >= OVERHEAD:
-        length = TRAILER.unpack(os.pread(fd, TRAILER.size, size - TRAILER.size))[0]
-        start = size - OVERHEAD - length
-        if length <= MAX_DATA and start >= 0 and HEADER.unpack(os.pread(fd, HEADER.size, start))[2] == length:
-            return size
+    if ends_whole(fd, size):
+        return size
     position = 0
     while True:
         block = os.pread(fd, 4 * MAX_DATA, position)

@@ -130,7 +130,6 @@ class ExecSpec(Process, frozen=True, kw_only=True):
 
     id: str
     cgroup: str
-    namespaces: Namespaces = Namespaces()
     privileged: bool = False
 
 
@@ -196,11 +195,10 @@ def left_out(caps: Sequence[str], host: HostFacts) -> list[str]:
     return [f"The host does not have {', '.join(capabilities.names_of(missing))}: left out."]
 
 
-def _process(spec: Process, privileged: bool, host: HostFacts, warnings: list[str]) -> dict[str, Any]:
+def _process(spec: Process, privileged: bool, host: HostFacts) -> dict[str, Any]:
     wanted = tuple(capabilities.NUMBERS) if privileged else spec.capabilities
     caps = defaults.CAPABILITIES if wanted is None else wanted
     mask = capabilities.mask_of(list(caps))
-    warnings.extend(left_out(caps, host))
     return {
         "args": list(spec.args),
         "env": list(spec.env),
@@ -347,9 +345,8 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
 
 
 def launch_plan(spec: LaunchSpec, host: HostFacts | None = None) -> dict[str, Any]:
-    """The plan that starts a container. Its "warnings" are for the user, not for the supervisor. Raises InvalidArgument."""
+    """The plan that starts a container. Raises InvalidArgument."""
     host = host or host_facts()
-    warnings: list[str] = []
     cgroup_ns = spec.namespaces.cgroup
     if cgroup_ns is None:
         cgroup_ns = "private" if host.layout.version == 2 and not spec.privileged else "host"
@@ -360,7 +357,7 @@ def launch_plan(spec: LaunchSpec, host: HostFacts | None = None) -> dict[str, An
     if namespaces.net != "host":
         sysctls[:0] = [[key, value, False] for key, value in defaults.NETWORK_SYSCTLS if key not in spec.sysctls]
     shared = [mount.propagation.removeprefix("r") for mount in spec.mounts if mount.type == "bind"]
-    process = _process(spec, spec.privileged, host, warnings)
+    process = _process(spec, spec.privileged, host)
     if spec.privileged and spec.seccomp is None:
         process["seccomp"] = ""
     process["init"] = spec.init
@@ -397,14 +394,12 @@ def launch_plan(spec: LaunchSpec, host: HostFacts | None = None) -> dict[str, An
         "thermal": bool(masked),
         "readonly": list(readonly),
         "process": process,
-        "warnings": warnings,
     }
 
 
 def exec_plan(spec: ExecSpec, host: HostFacts | None = None) -> dict[str, Any]:
     """The plan that runs a further process in a container. Raises InvalidArgument."""
     host = host or host_facts()
-    warnings: list[str] = []
     return {
         "kind": "exec",
         "id": spec.id,
@@ -412,6 +407,5 @@ def exec_plan(spec: ExecSpec, host: HostFacts | None = None) -> dict[str, Any]:
             "dirs": cgroups.directories(host.layout, spec.cgroup),
             "unified": cgroups.unified_directory(host.layout, spec.cgroup),
         },
-        "process": {**_process(spec, spec.privileged, host, warnings), "init": False},
-        "warnings": warnings,
+        "process": {**_process(spec, spec.privileged, host), "init": False},
     }

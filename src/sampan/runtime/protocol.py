@@ -16,6 +16,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -28,11 +29,13 @@ PROTOCOL = 1
 MAX_INLINE = 64 * 1024
 MAX_FDS = 200
 MAX_PAYLOAD = 16 * 1024 * 1024
+"""A longer message is not sent; one that comes all the same is answered, not obeyed."""
 MAX_QUEUE = 4096
 """Packets queued for a peer that does not read, before the channel counts as lost."""
 
 _MEMFD_MARK = b"\0memfd"
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_SEQ_AT_END = re.compile(rb'"seq":(\d+)(?:,"names":\[[^][]*\])?\}\Z')
 _INT_SIZE = array.array("i").itemsize
 
 
@@ -46,6 +49,12 @@ def _memfd_of(payload: bytes) -> int:
         file.write(payload)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     return fd
+
+
+def _stand_in(end: bytes) -> bytes:
+    """For a message that is too long: a request that nobody knows, so that it is answered with an error (clients put seq last)."""
+    seq = _SEQ_AT_END.search(end)
+    return b'{"op":"of over 16 MiB","seq":%s}' % (seq[1] if seq else b"null")
 
 
 class Channel:
@@ -66,10 +75,12 @@ class Channel:
         return bool(self._queue)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send or queue one message with at most MAX_FDS descriptors. Raises ChannelClosed."""
-        payload = json.dumps(message, separators=(",", ":")).encode()
+        """Send or queue one message with at most MAX_FDS descriptors. Raises ChannelClosed; ValueError for too much in one message."""
+        payload = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
         if len(fds) >= MAX_FDS:
             raise ValueError(f"{len(fds)} descriptors in one message")
+        if len(payload) > MAX_PAYLOAD:
+            raise ValueError(f"{len(payload)} bytes in one message, of at most {MAX_PAYLOAD}")
         owned = [os.dup(fd) for fd in fds]
         if len(payload) > MAX_INLINE:
             owned.insert(0, _memfd_of(payload))
@@ -124,7 +135,7 @@ class Channel:
             if payload == _MEMFD_MARK:
                 memfd = fds.pop(0)
                 size = os.fstat(memfd).st_size
-                payload = os.pread(memfd, min(size, MAX_PAYLOAD), 0)
+                payload = os.pread(memfd, size, 0) if size <= MAX_PAYLOAD else _stand_in(os.pread(memfd, MAX_INLINE, size - MAX_INLINE))
                 os.close(memfd)
             message = json.loads(payload)
             if not isinstance(message, dict):

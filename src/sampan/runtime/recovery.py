@@ -3,7 +3,9 @@
 Containers hold their own stdout and stderr open for reading too, so the pipes and what is in them are still there.
 """
 
+import contextlib
 import os
+import stat
 
 import msgspec
 
@@ -41,33 +43,32 @@ def open_process(pid: int, start_time: int) -> int | None:
 def reopen_pipes(pid: int, recorded: Inodes) -> dict[str, int]:
     """Our ends of the process's stdio pipes, opened anew through /proc/PID/fd; those it has closed or replaced are left out."""
     found: dict[str, int] = {}
+    device = _pipe_device()
     for number, name, flags in ((0, "stdin", os.O_WRONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_RDONLY)):
         expected: int = getattr(recorded, name)
-        path = f"/proc/{pid}/fd/{number}"
-        try:
-            # stat first: opening something else (a FIFO, a device) could have effects.
-            if not expected or os.stat(path).st_ino != expected:
-                continue
-            fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+        if not expected:
             continue
-        if os.fstat(fd).st_ino != expected:
-            os.close(fd)
-            continue
-        found[name] = fd
+        with contextlib.suppress(OSError):
+            # By O_PATH first, which opens nothing: the container can put there whatever it can make, a device of the same number included.
+            handle = os.open(f"/proc/{pid}/fd/{number}", os.O_PATH | os.O_CLOEXEC)
+            try:
+                if _identity(os.fstat(handle)) == (expected, device):
+                    found[name] = os.open(f"/proc/self/fd/{handle}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
+            finally:
+                os.close(handle)
     return found
 
 
-def exit_code(fd: int, pid: int, start_time: int) -> tuple[int, int] | None:
-    """(code, signal) of an ended process by any way left: as our (inherited) child, as a zombie, by its pidfd.
+def _identity(info: os.stat_result) -> tuple[int, int] | None:
+    """(inode, device) of a pipe, None for what is none."""
+    return (info.st_ino, info.st_dev) if stat.S_ISFIFO(info.st_mode) else None
 
-    None while it lives, or if nobody knows.
-    """
+
+def _pipe_device() -> int:
+    """The device number of the kernel's pipe file system, in which no name can be made."""
+    ends = os.pipe2(os.O_CLOEXEC)
     try:
-        return pidfd.peek_child(fd)
-    except ChildProcessError:
-        pass
-    status = pidfd.zombie_status(pid, start_time)
-    if status is None:
-        status = pidfd.exit_status(fd)
-    return None if status is None else pidfd.decode_status(status)
+        return os.fstat(ends[0]).st_dev
+    finally:
+        for fd in ends:
+            os.close(fd)

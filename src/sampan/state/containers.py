@@ -1,6 +1,6 @@
 """Containers as they are stored: the documents given at create, and the state the engine last knew."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -30,8 +30,8 @@ class EndpointState(msgspec.Struct, frozen=True, omit_defaults=True):
     gateway: str = ""
     mac: str = ""
     ports: tuple[PublishedBinding, ...] = ()
-    saved: dict[str, Any] = {}
-    """The network layer's own words, given back to it when sampand returns."""
+    veth: str = ""
+    """The name of its interface's end on the host."""
 
 
 class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from sampan.api.services import AttachOptions, CommitOptions, Filters, LogOptions, LogStream, OpenStream, Services
+from sampan.api.services import AttachOptions, CommitOptions, LogOptions, LogStream, Services
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotModified
+from sampan.filters import Filters
 from sampan.ids import new_id
 from sampan.spec.docker_api.container import (
     Config,
@@ -39,7 +40,7 @@ from sampan.spec.docker_api.system import (
     SystemInfo,
     SystemVersion,
 )
-from sampan.streams import Duplex
+from sampan.streams import Duplex, OpenStream
 from sampan.testing.fake_images import (
     CREATED,
     CREATED_SECONDS,

@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from sampan.api.services import Filters
 from sampan.errors import InvalidArgument, NotFound, SystemFailure, Unauthorized
+from sampan.filters import Filters
 from sampan.reference import Reference
 from sampan.spec.docker_api.auth import AuthConfig, LoginStatus
 from sampan.spec.docker_api.image import (

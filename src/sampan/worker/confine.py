@@ -5,6 +5,7 @@ import resource
 from contextlib import suppress
 
 from sampan.linux import capabilities, libc, prctl, seccomp, seccomp_bpf
+from sampan.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET
 
 _NOBODY = 65534
 _MEMORY_MAX = 2 << 30
@@ -21,7 +22,6 @@ _NEVER = (
 """System calls that no job makes once it is confined: they fail with EPERM."""
 _filters: list[bytes] = []
 """The filter, where this machine has one; compiled once, by the zygote."""
-_CLONE_NEWNET, _CLONE_NEWIPC = 0x40000000, 0x08000000
 
 
 def close_others(keep: list[int]) -> None:
@@ -38,7 +38,7 @@ def cut_off() -> None:
     """A network of one's own, without any interface, for this process and all it will fork."""
     if os.geteuid() == 0:
         with suppress(OSError):  # a sandbox may forbid it; the jobs do without a network anyway
-            libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
+            libc.unshare(CLONE_NEWNET | CLONE_NEWIPC)
 
 
 def compile_filter() -> None:

@@ -206,6 +206,7 @@ def _own(args: dict[str, Any]) -> frozenset[bytes]:
 
 def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
     """args: view. Sends what differs from the image, some at a time: [kind (0 changed, 1 added, 2 deleted), path] -> count"""
+    view.without_devices()
     lower = view.lower_of(args["view"], fds)
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
     confine.into_root(upper)
@@ -225,6 +226,7 @@ def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, 
 
 def tree_diff(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
     """fds: where the archive goes. args: view, clamp (seconds or None). The layer that makes the image what the tree is now."""
+    view.without_devices()
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
     confine.into_root(upper)
     _pour(changes.layer(upper, args["clamp"], _own(args)), fds[0])

@@ -40,6 +40,16 @@ def enter(view: dict[str, Any], fds: Sequence[int], *, binds: bool) -> int:
     return bounding
 
 
+def without_devices() -> None:
+    """A mount namespace of this process's own in which no device node opens: images and containers make nodes of the host's devices,
+    whose cgroup keeps the containers from opening them, not us."""
+    libc.unshare(CLONE_NEWNS)
+    mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mounts.mount_setattr(root, attributes=mounts.MOUNT_ATTR_NODEV, recursive=True)
+    os.close(root)
+
+
 def limit(bounding: int) -> None:
     """Keep only rights on files."""
     keep = capabilities.mask_of(FILES) & bounding
@@ -58,12 +68,12 @@ def _enter_running(pid: int, pidfd: int, binds: bool) -> None:
         raise Gone("the container ended") from None
     if not binds:
         root = mounts.clone_tree(mounts.AT_FDCWD, "/", False)
+        mounts.mount_setattr(root, attributes=mounts.MOUNT_ATTR_NODEV)
         os.fchdir(root)
         os.chroot(".")
         os.close(root)
         return
-    libc.unshare(CLONE_NEWNS)
-    mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
+    without_devices()
     for path in hidden:
         with suppress(OSError):  # most are gone with the one they are in
             mounts.umount2(path, mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
@@ -83,10 +93,9 @@ def _kernel_mounts(pid: int) -> list[str]:
 
 def _enter_stopped(view: dict[str, Any], fds: Sequence[int], binds: bool) -> None:
     wanted = view["binds"] if binds else []
-    libc.unshare(CLONE_NEWNS)
-    mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
+    without_devices()
     copies = [mounts.clone_tree(mounts.AT_FDCWD, bind["source"], bind["recursive"]) for bind in wanted]
-    root = overlay.mount_overlay(_lowers(view, fds), view["upper"], view["work"])
+    root = overlay.mount_overlay(_lowers(view, fds), view["upper"], view["work"], mounts.MOUNT_ATTR_NODEV)
     # any directory will do, and nobody else sees it there
     place = os.open(view["upper"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     mounts.move_mount(root, place, view["upper"])
@@ -110,6 +119,6 @@ def lower_of(view: dict[str, Any], fds: Sequence[int]) -> int:
     """A descriptor of the tree below the writable one: the image as the container got it. Raises OSError."""
     lowers = _lowers(view, fds)
     if len(lowers) > 1:
-        return overlay.mount_overlay(lowers, "", "", mounts.MOUNT_ATTR_RDONLY)
+        return overlay.mount_overlay(lowers, "", "", mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR_NODEV)
     only = lowers[0]  # overlayfs without an upper layer wants two
     return os.dup(only) if isinstance(only, int) else os.open(only, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

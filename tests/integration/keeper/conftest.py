@@ -115,21 +115,23 @@ class Rig:
         self.supervisors.add(self.supervisor.hello["pid"])
         self.settle()
 
-    def write(self, key: str, script: str, log: dict[str, Any]) -> subprocess.Popen[bytes]:
+    def write(self, key: str, script: str, log: dict[str, Any], container: str = "") -> subprocess.Popen[bytes]:
         """Run a Python script whose output the keeper logs and the supervisor holds too."""
+        container = container or key
         os.makedirs(log["dir"], exist_ok=True)
         out, out_write = os.pipe()
         err, err_write = os.pipe()
-        self.keeper.request({"op": "adopt", "key": key, "container": key, "tty": False, "log": log}, {"stdout": out, "stderr": err})
+        adopt = {"op": "adopt", "key": key, "container": container, "tty": False, "log": log}
+        self.keeper.request(adopt, {"stdout": out, "stderr": err})
         process = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=out_write, stderr=err_write, stdin=subprocess.DEVNULL)
         self.started.append(process)
-        self.hold(key, process.pid, log, {"stdout": out, "stderr": err})
+        self.hold(key, container, process.pid, log, {"stdout": out, "stderr": err})
         for fd in (out, out_write, err, err_write):
             os.close(fd)
         return process
 
-    def hold(self, key: str, pid: int, log: dict[str, Any], fds: Fds) -> None:
-        facts = {"key": key, "container": key, "kind": "init", "tty": False, "pid": pid, "start_time": pidfd.start_time(pid)}
+    def hold(self, key: str, container: str, pid: int, log: dict[str, Any], fds: Fds) -> None:
+        facts = {"key": key, "container": container, "kind": "init", "tty": False, "pid": pid, "start_time": pidfd.start_time(pid)}
         handle = os.pidfd_open(pid)
         message = {"op": "custody", **facts, "started_at": time.time_ns(), "exit": None, "record": {"log": log}}
         self.supervisor.request(message, {"pidfd": handle, **fds})

@@ -12,6 +12,7 @@ import pytest
 
 from sampan.logs.attach import attached_output
 from sampan.logs.reader import LogQuery, open_log, read_log
+from sampan.logs.segments import SegmentSource
 from sampan.logs.wakeup import Wakeup
 
 pytestmark = pytest.mark.root
@@ -146,7 +147,7 @@ def _through_attach(rig: Any, driver: str, size: int, delay: float, **limits: in
             told[0] = position[0]
             rig.keeper.channel.send({"op": "progress", "reader": "r", "pos": list(position)})
 
-        async for chunk in attached_output(log["dir"], tuple(reply["pos"]), wakeup, progress, multiplexed=False):
+        async for chunk in attached_output(SegmentSource(log["dir"], tuple(reply["pos"])), wakeup, progress, multiplexed=False):
             for start in range(0, len(chunk), 1 << 20):
                 piece = chunk[start : start + (1 << 20)]
                 assert piece == pattern[(total + start) % 256 :][: len(piece)]

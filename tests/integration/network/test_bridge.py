@@ -83,7 +83,7 @@ def test_published_port_reaches_the_container_until_detach() -> None:
             await driver.stop(remove=False)
             again = network(suffix)
             await again.start()
-            await again.reconcile({ID: endpoint.saved})
+            await again.reconcile({ID: endpoint})
             with pytest.raises(SystemFailure, match="already allocated"):
                 await again.attach("cd" * 32, "other", [PortRequest(80, "tcp", "", port, port)])
             await again.detach(ID)
@@ -119,7 +119,7 @@ def test_a_port_is_published_on_ipv6_too() -> None:
             await driver.stop(remove=False)
             driver = network(suffix)
             await driver.start()
-            await driver.reconcile({ID: endpoint.saved})
+            await driver.reconcile({ID: endpoint})
             await asyncio.to_thread(greet, served[0], port)
             await driver.detach(ID)
             with pytest.raises(OSError, match="refused"):
@@ -169,10 +169,10 @@ def test_reconcile_removes_veths_of_no_container() -> None:
             stray = await driver.attach("cd" * 32, "stray", [])
             again = network(suffix)
             await again.start()
-            await again.reconcile({ID: kept.saved})
+            await again.reconcile({ID: kept})
             names = os.listdir("/sys/class/net")
-            assert kept.saved["veth"] in names
-            assert stray.saved["veth"] not in names
+            assert kept.veth in names
+            assert stray.veth not in names
             assert (await again.attach("ef" * 32, "next", [])).ip == stray.ip
             await again.stop(remove=False)
         finally:

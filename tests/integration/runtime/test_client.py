@@ -75,7 +75,7 @@ def test_launch_exit_forget_and_custody_after_reconnection(exec_root: str, box: 
         supervisor = client.SupervisorClient(link)
         custody = await again.wait("custody", f"{spec.id}.1")
         assert (custody["pid"], custody["record"], custody["names"]) == (launched.pid, {"image": "x"}, ["pidfd"])
-        with pytest.raises(client.LaunchError):
+        with pytest.raises(client.RequestRefused):
             await supervisor.shutdown()
         signal.pidfd_send_signal(launched.pidfd, 9)
         os.close(launched.pidfd)

@@ -2,7 +2,7 @@
 
 import errno
 import os
-import time
+import select
 from typing import Any
 
 import pytest
@@ -41,8 +41,11 @@ def test_exec_has_the_containers_capabilities_and_filter(box: Any, running: Any)
 
 def test_exec_with_a_terminal(box: Any, running: Any) -> None:
     started = box.exec(running, "sh", "-c", "tty; test -t 0", tty=True)
-    time.sleep(0.1)
-    assert b"/dev/pts/0" in os.read(started.fds["pty"], 100)
+    terminal, out = started.fds["pty"], b""
+    while b"\n" not in out:
+        assert select.select([terminal], [], [], 30)[0], out
+        out += os.read(terminal, 100)
+    assert b"/dev/pts/0" in out
     assert box.supervisor.event("exit", started.key)["code"] == 0
 
 

@@ -186,7 +186,6 @@ def test_limits_of_the_cgroup(box: Any) -> None:
     assert started.pid in cgroups.processes(layout, path)
     cgroups.freeze(layout, path, True)
     cgroups.freeze(layout, path, False)
-    cgroups.update(layout, path, plan.Resources(memory=128 << 20))
     os.kill(started.pid, 9)
     box.supervisor.event("exit", started.key)
     assert cgroups.remove(layout, path) == []

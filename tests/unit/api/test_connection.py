@@ -173,9 +173,10 @@ def test_socket_is_lent_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_client_leaves_while_its_socket_is_lent(tmp_path: Path) -> None:
-    ended: asyncio.Event = asyncio.Event()
+    ended, lent = asyncio.Event(), asyncio.Event()
 
     async def use(duplex: Duplex) -> None:
+        asyncio.get_running_loop().call_soon(lent.set)  # once readable() waits
         source = await duplex.readable()
         assert os.read(source, 9) == b""
         assert await duplex.recv() == b""
@@ -185,7 +186,7 @@ def test_client_leaves_while_its_socket_is_lent(tmp_path: Path) -> None:
     async def client(path: str) -> None:
         _, writer = await asyncio.open_unix_connection(path)
         writer.write(GET)
-        await asyncio.sleep(0.05)
+        await lent.wait()
         writer.transport.abort()
         await ended.wait()
 

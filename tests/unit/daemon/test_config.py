@@ -1,8 +1,13 @@
 """sampand's flags and daemon.json: docker's sentences, with the place in the file."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from sampan.daemon import config
 from sampan.daemon.config import DaemonConfig, parse_command_line
+from sampan.daemon.options import BY_KEY
 
 WITH_FILE = "unable to configure the Docker daemon with file {}: "
 MERGED = WITH_FILE + "merged configuration validation from file and command line flags failed: "
@@ -207,3 +212,16 @@ def test_help_lists_every_flag(capsys):
     text = capsys.readouterr().out
     assert "\n  -H, --host list " in text
     assert "--config-file string" in text
+
+
+def test_every_key_is_read_or_refused_or_always_so():
+    """A key that is accepted and read by nobody would be ignored in silence."""
+    read = set()
+    for file in Path(config.__file__).parent.glob("*.py"):
+        text = file.read_text()
+        text = text.partition("class KeyProblem")[0] if file.name == "config.py" else text  # what checks read is not used
+        read |= set(re.findall(r"\bconfig\.([a-z0-9_]+)", text))
+    checked = {"exec-opts", "features"}  # the values that are taken are what Sampan does
+    for key in BY_KEY:
+        kinds = [key in config.MISSING, key in config.ALWAYS_SO, key in checked, key.replace("-", "_") in read]
+        assert sum(kinds) == 1, (key, kinds)

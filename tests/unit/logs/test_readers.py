@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sampan.errors import InvalidArgument, NotImplementedYet
-from sampan.logs import options
+from sampan.logs import jsonfile, options, segments
 from sampan.logs.frames import Frame, encode
+from sampan.logs.jsonfile import JsonFileSource
 from sampan.logs.lines import LINE_LIMIT, LineFilter
 from sampan.logs.reader import LogQuery, open_log, read_log
 from sampan.logs.segments import SegmentSource
 from sampan.runtime import logframe
-from sampan.runtime.supervisor.keeper_log import JsonFileWriter, SegmentWriter
+from sampan.runtime.supervisor.keeper_json import JsonFileWriter
+from sampan.runtime.supervisor.keeper_log import SegmentWriter
 
 PIECES = st.sampled_from([b"a", b"bc", b"\n", b"xyz\n", b"\n\n"])
 WRITES = st.lists(st.tuples(st.sampled_from([1, 2]), st.lists(PIECES, min_size=1, max_size=5).map(b"".join)), max_size=30)
+BLOCKS = st.sampled_from([1 << 16, 100, 30])
 
 
 def model(frames: list[Frame], tail: int, since: int, until: int) -> list[tuple[int, int, bytes]]:
@@ -42,6 +46,16 @@ def model(frames: list[Frame], tail: int, since: int, until: int) -> list[tuple[
     return [line for line in chosen if line[1] >= since and (not until or line[1] <= until)]
 
 
+@contextlib.contextmanager
+def blocks(size: int) -> Iterator[None]:
+    """Have the readers look back in blocks of size bytes, growing fourfold."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (jsonfile, segments):
+            patch.setattr(module, "FIRST_BLOCK", size)
+        patch.setattr(jsonfile, "BLOCK", 4 * size)
+        yield
+
+
 def read(settings_: dict[str, object], **query: int) -> bytes:
     async def collect() -> bytes:
         return b"".join([chunk async for chunk in read_log(open_log(settings_), LogQuery(multiplexed=True, **query))])  # type: ignore[arg-type]
@@ -59,16 +73,24 @@ def demultiplex(data: bytes) -> dict[int, bytes]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(writes=WRITES, tail=st.integers(-1, 12), since=st.integers(0, 33), until=st.integers(0, 33), size=st.sampled_from([0, 60, 200]))
-@example(writes=[(1, b"a"), (1, b"a"), (1, b"a"), (1, b"a")], tail=1, since=0, until=1, size=60)
-def test_segments_equal_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, until: int, size: int) -> None:
+@given(
+    writes=WRITES,
+    tail=st.integers(-1, 12),
+    since=st.integers(0, 33),
+    until=st.integers(0, 33),
+    size=st.sampled_from([0, 60, 200]),
+    block=BLOCKS,
+)
+@example(writes=[(1, b"a"), (1, b"a"), (1, b"a"), (1, b"a")], tail=1, since=0, until=1, size=60, block=1 << 16)
+def test_segments_equal_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, until: int, size: int, block: int) -> None:
     frames = [(stream, now, data) for now, (stream, data) in enumerate(writes, 1)]
     with tempfile.TemporaryDirectory() as directory:
         writer = SegmentWriter(directory, size, 0)
         for stream, now, data in frames:
             writer.append(stream, data, now)
         writer.close()
-        got = demultiplex(read({"driver": "local", "dir": directory}, tail=tail, since=since, until=until))
+        with blocks(block):
+            got = demultiplex(read({"driver": "local", "dir": directory}, tail=tail, since=since, until=until))
     expected: dict[int, bytes] = {1: b"", 2: b""}
     for stream, _, line in model(frames, tail, since, until):
         expected[stream] += line
@@ -76,8 +98,8 @@ def test_segments_equal_the_model(writes: list[tuple[int, bytes]], tail: int, si
 
 
 @settings(max_examples=100, deadline=None)
-@given(writes=WRITES, tail=st.integers(-1, 12), since=st.integers(0, 33), size=st.sampled_from([0, 300]))
-def test_json_file_equals_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, size: int) -> None:
+@given(writes=WRITES, tail=st.integers(-1, 12), since=st.integers(0, 33), size=st.sampled_from([0, 300]), block=BLOCKS)
+def test_json_file_equals_the_model(writes: list[tuple[int, bytes]], tail: int, since: int, size: int, block: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/x-json.log"
         writer = JsonFileWriter(path, size, 1000)
@@ -94,7 +116,8 @@ def test_json_file_equals_the_model(writes: list[tuple[int, bytes]], tail: int, 
                 entries.append((1 if item["stream"] == "stdout" else 2, now, item["log"].encode()))
         # The last unfinished lines are written at close, with the time of day.
         entries = [(stream, now if now <= len(writes) else 10**15, data) for stream, now, data in entries]
-        got = demultiplex(read({"driver": "json-file", "path": path}, tail=tail, since=since))
+        with blocks(block):
+            got = demultiplex(read({"driver": "json-file", "path": path}, tail=tail, since=since))
     everything: dict[int, bytes] = {1: b"", 2: b""}
     for stream, data in writes:
         everything[stream] += data
@@ -169,6 +192,33 @@ def test_a_reader_that_rotation_overtook_is_told(tmp_path: Path) -> None:
     assert text.endswith(b"4" * 100)
 
 
+def texts(source: JsonFileSource) -> str:
+    """All that can be read now."""
+    found = ""
+    while frames := source.read():
+        found += "".join(frame[2].decode() for frame in frames)
+    return found
+
+
+@pytest.mark.parametrize(("rotations", "kept", "missing"), [(1, 5, False), (3, 5, False), (9, 3, True)])
+def test_a_follower_of_a_json_file_behind_rotations(tmp_path: Path, rotations: int, kept: int, missing: bool) -> None:
+    """What came between two looks at it is there, in order, or it is said that something may be missing."""
+    path = tmp_path / "log"
+    writer = JsonFileWriter(str(path), 100, kept)
+    writer.append(1, b"first\n", 1)
+    source = JsonFileSource(str(path))
+    assert texts(source) == "first\n"
+    lines = [f"{number}" * 30 + "\n" for number in range(2 * rotations)]
+    for line in lines:
+        writer.append(1, line.encode(), 1)
+    found = texts(source)
+    assert ("rotated faster" in found) == missing
+    whole = [line for line in found.splitlines(keepends=True) if "sampan" not in line]
+    assert whole == (lines if not missing else [lines[0], *lines[-len(whole) + 1 :]])
+    source.close()
+    writer.close()
+
+
 def test_json_file_splits_long_lines_as_docker_does(tmp_path: Path) -> None:
     path = tmp_path / "log"
     writer = JsonFileWriter(str(path), 0, 1)
@@ -214,7 +264,7 @@ def test_a_line_that_does_not_end_is_passed_on_without_being_kept(wanted: bool) 
     lines = LineFilter(skip={1: 0 if wanted else 1}, prefix=b"k=v ")
     piece = b"x" * (LINE_LIMIT // 4)
     out = [frame for now in range(12) for frame in lines.feed([(1, now, piece), (2, now, b"short\n")])]
-    out += lines.feed([(1, 12, b"end\nnext\n")]) + lines.finish()
+    out += [*lines.feed([(1, 12, b"end\nnext\n")]), *lines.finish()]
     long = b"".join(data for stream, _, data in out if stream == 1)
     assert long == (b"k=v " + piece * 12 + b"end\n" if wanted else b"") + b"k=v next\n"
     assert [data for stream, _, data in out if stream == 2] == [b"k=v short\n"] * 12

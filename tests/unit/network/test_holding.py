@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import pytest
 
 from sampan.errors import SystemFailure
-from sampan.network.ports import HeldPort, PortRequest, Published, addresses, hold
+from sampan.network.ports import HeldPort, PortRequest, Published, PublishedPorts, addresses, hold
 
 CONTAINER = ("b", "2" * 64, "172.17.0.3")
 
 
 def hold_one(first: int, last: int | None = None, host_ip: str = "127.0.0.1", protocol: str = "tcp",
              taken: Sequence[Published] = ()) -> HeldPort:  # fmt: skip
-    [held] = hold(PortRequest(80, protocol, host_ip, first, last or first), [host_ip], *CONTAINER, taken)
+    [held] = hold(PortRequest(80, protocol, host_ip, first, last or first), [host_ip], *CONTAINER, PublishedPorts(taken))
     return held
 
 
@@ -53,7 +53,7 @@ def test_without_an_address_a_port_is_published_on_both_families() -> None:
     assert addresses(PortRequest(80, "tcp"), "0.0.0.0", ipv6=False) == ("0.0.0.0",)
     assert addresses(PortRequest(80, "tcp"), "192.0.2.1", ipv6=True) == ("192.0.2.1",)
     assert addresses(PortRequest(80, "tcp", "0.0.0.0"), "0.0.0.0", ipv6=True) == ("0.0.0.0",)
-    held = hold(PortRequest(80, "tcp"), ("127.0.0.1", "::1"), *CONTAINER)
+    held = hold(PortRequest(80, "tcp"), ("127.0.0.1", "::1"), *CONTAINER, PublishedPorts())
     ports = {port.published.host_port for port in held}
     assert len(ports) == 1
     assert [port.is_ipv6 for port in held] == [False, True]
@@ -65,5 +65,38 @@ def test_a_port_that_is_free_on_one_family_only_is_left_alone() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
         port = other.getsockname()[1]
         with pytest.raises(SystemFailure, match=rf"for \[::1\]:{port}:172\.17\.0\.3:80/tcp: address already in use$"):
-            hold(PortRequest(80, "tcp", "", port, port), ("127.0.0.1", "::1"), *CONTAINER)
+            hold(PortRequest(80, "tcp", "", port, port), ("127.0.0.1", "::1"), *CONTAINER, PublishedPorts())
         socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_who_has_a_port_is_found_without_looking_at_the_others() -> None:
+    class Counted(str):
+        """An address that counts how often it is looked at."""
+
+        looks = 0
+
+        def __eq__(self, other: object) -> bool:
+            Counted.looks += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    published = PublishedPorts(Published(80, "tcp", Counted("127.0.0.1"), number) for number in range(1, 3001))
+    assert len(published) == 3000
+    Counted.looks = 0
+    for number in range(3001, 6001):
+        assert published.holder("tcp", "127.0.0.1", number) is None
+    assert Counted.looks == 0
+    first = published.holder("tcp", "0.0.0.0", 1)
+    assert first is not None
+    published.remove(first)
+    assert published.holder("tcp", "127.0.0.1", 1) is None
+    assert len(published) == 2999
+
+
+def test_more_sockets_than_half_of_our_descriptors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = [Published(80, "tcp", "127.0.0.1", number) for number in range(1, 5)]
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (10, 10))
+    hold_one(0, taken=taken).close()
+    with pytest.raises(SystemFailure, match=r"too many published ports: 5 sockets at most, half of this process's limit of open files$"):
+        hold_one(0, taken=[*taken, Published(80, "tcp", "127.0.0.1", 5)])

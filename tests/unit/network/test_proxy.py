@@ -1,6 +1,7 @@
 """The userland proxy with its real process: IPv6 outside, IPv4 inside; on loopback."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from sampan.network.ports import HeldPort, PortRequest, hold
+from sampan.network import userland_proxy
+from sampan.network.ports import HeldPort, PortRequest, PublishedPorts, hold
 from sampan.network.proxy import UserlandProxy, ipv6_is_usable
 
 pytestmark = pytest.mark.skipif(not ipv6_is_usable(), reason="this host has no IPv6")
@@ -22,10 +24,10 @@ LIMIT = 30
 async def published(protocol: str, number: int) -> AsyncIterator[tuple[UserlandProxy, HeldPort]]:
     """A port of ::1 that leads to 127.0.0.1:number."""
     proxy = UserlandProxy("test")
-    [port] = hold(PortRequest(number, protocol, "::1"), ["::1"], "test", "0" * 64)
+    [port] = hold(PortRequest(number, protocol, "::1"), ["::1"], "test", "0" * 64, "", PublishedPorts())
     try:
         port.listen()
-        proxy.open(port, "127.0.0.1")
+        await proxy.open(port, "127.0.0.1")
         yield proxy, port
     finally:
         await proxy.close(port)
@@ -94,7 +96,8 @@ def test_a_closed_port_is_free_and_connections_go_on() -> None:
             assert await ask(port, b"accepted by now") == b"ACCEPTED BY NOW"
             await proxy.close(port)
             port.close()
-            [again] = hold(PortRequest(1, "tcp", "::1", port.published.host_port, port.published.host_port), ["::1"], "t", "0" * 64)
+            number = port.published.host_port
+            [again] = hold(PortRequest(1, "tcp", "::1", number, number), ["::1"], "t", "0" * 64, "", PublishedPorts())
             again.close()
             with pytest.raises(OSError, match="onnect"):
                 await connect(port)
@@ -153,3 +156,34 @@ def test_datagrams_find_their_way_back_to_each_client() -> None:
         finally:
             stop.set()
             thread.join(10)
+
+
+def test_more_ports_at_once_than_its_socket_takes() -> None:
+    """The kernel queues a few hundred messages (net.unix.max_dgram_qlen, the send buffer); the rest waits for the proxy to read."""
+
+    async def scenario() -> None:
+        async with upper_server_published() as (proxy, port):
+            target = port.published.port
+            more = [hold(PortRequest(target, "tcp", "::1"), ["::1"], "t", "0" * 64, "", PublishedPorts())[0] for _ in range(1500)]
+            for one in more:
+                one.listen()
+                await proxy.open(one, "127.0.0.1")
+            assert await ask(more[-1], b"last") == b"LAST"
+            for one in more:
+                await proxy.close(one)
+                one.close()
+
+    run(scenario)
+
+
+def test_a_port_whose_descriptor_did_not_come_is_passed_over() -> None:
+    """The kernel leaves a descriptor out when the proxy may have no more of them: what it serves goes on."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        poll = userland_proxy.Poll()
+        control = userland_proxy.Control(poll, theirs)
+        ours.send(json.dumps({"open": "x", "protocol": "tcp", "to": ["127.0.0.1", 1]}).encode())
+        poll.turn(1)
+        assert (control.is_open, control.ports) == (True, {})
+    poll.turn(1)
+    assert not control.is_open

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 from typing import Any, NoReturn
 
 from sampan.linux import (
@@ -39,6 +40,8 @@ Fds = dict[str, int]
 class Host:
     """Facts of this process that children need, gathered once at start."""
 
+    program = ""
+    """The file of main.py."""
     mount_point = "/run/sampan/rootfs"
     bounding = 0
     argument_area = (0, 0)
@@ -72,6 +75,35 @@ def run(plan: ops.Plan, fds: Fds, sync: socket.socket, joined: str = "") -> NoRe
     os._exit(1)
 
 
+def execute_anew(plan: ops.Plan, fds: Fds, sync: socket.socket, joined: str) -> NoReturn:
+    """Go on in run() as a fresh program, without what the supervisor knows of other containers: an --init process stays in its container
+    for good, where CAP_SYS_PTRACE can read its memory."""
+    try:
+        document = os.memfd_create("launch", 0)
+        names = {name: fd for name, fd in fds.items() if not name.startswith("custody:")}
+        state = {"plan": plan, "fds": names, "sync": sync.fileno(), "joined": joined, "mount_point": Host.mount_point}
+        with open(document, "wb", closefd=False) as file:
+            file.write(json.dumps(state).encode())
+        for fd in (*names.values(), sync.fileno()):
+            os.set_inheritable(fd, True)
+        os.execve("/proc/self/exe", [sys.executable, "-I", "-S", Host.program, "child", str(document)], dict(os.environ))
+    except BaseException as error:
+        _report(sync, ["start", ""], error)
+    os._exit(1)
+
+
+def run_anew(document: int) -> NoReturn:
+    """The other half of execute_anew."""
+    with open(document, "rb") as file:
+        file.seek(0)
+        state = json.load(file)
+    sync = socket.socket(fileno=state["sync"])
+    for fd in (*state["fds"].values(), state["sync"]):
+        os.set_inheritable(fd, False)
+    Host.mount_point = state["mount_point"]
+    run(state["plan"], state["fds"], sync, state["joined"])
+
+
 def _report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> None:
     if isinstance(error, OSError):
         path = error.filename if isinstance(error.filename, str) and error.filename else where[1]
@@ -86,7 +118,8 @@ def _report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> N
     else:
         detail = {"step": where[0], "errno": errno.EIO, "path": where[1], "message": f"{type(error).__name__}: {error}"}
     with contextlib.suppress(OSError):
-        sync.send(json.dumps({"error": detail}).encode()[:60000])
+        detail["path"], detail["message"] = detail["path"][:4096], detail["message"][:8192]
+        sync.send(json.dumps({"error": detail}).encode())
 
 
 def _reset_signals() -> None:
@@ -446,10 +479,10 @@ def _become(
     _keep_only([sync.fileno()])
     if process["init"]:
         init.block()
+        init.set_title(Host.argument_area, ["/sbin/docker-init", "--", *arguments])  # before there is somebody who could look
         pid = os.fork()
         if pid:
             sync.close()
-            init.set_title(Host.argument_area, ["/sbin/docker-init", "--", *arguments])
             init.supervise(pid)
         init.foreground()
     try:

@@ -37,7 +37,7 @@ def foreground() -> None:
 
 def argument_area() -> tuple[int, int]:
     """(start, end) of this process's arguments in memory (fields 48 and 49 of /proc/PID/stat), (0, 0) if the kernel does not tell."""
-    fields = pidfd.stat_fields(os.getpid()) or []
+    fields = pidfd.stat_fields("self") or []  # by number it would be another's: ours is of a PID namespace that this /proc does not show
     return (int(fields[45]), int(fields[46])) if len(fields) > 46 else (0, 0)
 
 

@@ -4,7 +4,6 @@ Single-threaded, one epoll loop. It waits for nobody: a slow sampand is queued f
 Messages: see runtime/protocol.py for the shapes, runtime/client.py (KeeperClient) for the requests.
 """
 
-import array
 import contextlib
 import errno
 import fcntl
@@ -20,18 +19,23 @@ from collections.abc import Callable
 from sampan.linux import pidfd, prctl
 from sampan.runtime.logframe import STDERR, STDOUT, Position
 from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
-from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, JsonFileWriter, SegmentWriter, Stage
+from sampan.runtime.supervisor.keeper_json import JsonFileWriter, JsonFollower
+from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, SegmentWriter, Stage
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
 
 READ_SIZE = 256 * 1024
-ROUNDS = 16
-"""Reads from one pipe before the others have their turn."""
+TURN_SECONDS = 0.002
+"""What one output is read for before the others have their turn; the last read may take some ms (JsonFileWriter.read_size)."""
+REAPED = 1000
+"""Processes reaped at once: a container in the host's PID namespace may leave us more all the time."""
 RETRY_SECONDS = 0.01
 END_SECONDS = 5.0
 F_SETPIPE_SZ = 1031
 PIPE_SIZE = 256 * 1024
 BIG_PIPES = 32
 """Streams up to which pipes are enlarged: beyond, uid 0's pipe-user-pages-soft would shrink the containers' own pipes."""
+PTY_SIZE = 64 * 1024
+"""No terminal holds more: FIONREAD does not say all of it (Linux drivers/tty/pty.c: buffers of 8 KiB, before the 4 KiB of n_tty.c)."""
 
 
 class Reader:
@@ -56,51 +60,52 @@ class Stream:
         self.exit: Message | None = None
         self.log: Message = {}
         self.segments: SegmentWriter | None = None
-        self.json: JsonFileWriter | None = None
+        self.json: JsonFollower | None = None
         self.readers: dict[str, Reader] = {}
-        self.open: set[str] = set()
-        """Names of the outputs that have not ended."""
+        self.open: dict[str, float] = {}
+        """The outputs that have not ended, and how many bytes may come of them still (left())."""
         self.paused = False
         self.drained = False
         self.forgotten = False
         """sampand is done with it, but attached readers or unread output are not."""
 
-    def set_log(self, log: Message) -> None:
-        """Open the writers. Raises OSError."""
+    def set_log(self, log: Message, *, fresh: bool) -> None:
+        """Open the writers; fresh: in a segment of its own, as another run of the container writes on."""
         self.log = log
         if log.get("driver") == "local":
             # At least two: a reader reports that it is through with a segment by going on to the next one.
             files = log.get("max_file", 0)
-            self.segments = SegmentWriter(log["dir"], log.get("max_size", 0), max(2, files) if files > 0 else 0)
+            self.segments = SegmentWriter(log["dir"], log.get("max_size", 0), max(2, files) if files > 0 else 0, fresh=fresh)
         else:
-            self.segments = SegmentWriter(log["dir"], BUFFER_SIZE, BUFFER_FILES, ephemeral=True)
+            self.segments = SegmentWriter(log["dir"], BUFFER_SIZE, BUFFER_FILES, ephemeral=True, fresh=fresh)
         if log.get("driver") == "json-file":
-            self.json = JsonFileWriter(log["path"], log.get("max_size", 0), log.get("max_file", 1), log.get("attrs", ""))
+            writer = JsonFileWriter(log["path"], log.get("max_size", 0), log.get("max_file", 1), log.get("attrs", ""))
+            self.json = JsonFollower(writer, self.segments, alone=not fresh)
 
-    def take(self, name: str, fd: int, stage: Stage) -> bool:
-        """Move what a pipe or terminal has, into the log; False at its end. Raises BlockingIOError, EIO (a terminal ended)."""
+    def left(self, name: str) -> float:
+        """How many bytes of an output count: after the exit those there are now, as a stranger may hold it and write for ever."""
+        if self.exit is None:
+            return float("inf")
+        return PTY_SIZE if name == "pty" else _waiting(self.fds[name])
+
+    def take(self, name: str, fd: int, stage: Stage) -> int:
+        """Move what a pipe or terminal has, into the log; how many bytes, 0 at its end. Raises BlockingIOError, EIO (a terminal ended)."""
         segments = self.segments
         if segments is None:
-            return False
+            return 0
         stream = STDERR if name == "stderr" else STDOUT
         now = time.time_ns()
-        if name != "pty" and self.json is None:
-            waiting = _waiting(fd)
-            if waiting:
-                segments.take(stream, fd, min(waiting, READ_SIZE), now)
-                return True
-        if self.json is None:
-            return stage.take(segments, stream, fd, now)
-        data = os.read(fd, READ_SIZE)
-        if data:
-            segments.append(stream, data, now)
-            self.json.append(stream, data, now)
-        return bool(data)
+        most = READ_SIZE if self.json is None else self.json.writer.read_size
+        waiting = 0 if name == "pty" else min(_waiting(fd), most)
+        taken = segments.take(stream, fd, waiting, now) if waiting else stage.take(segments, stream, fd, now)
+        if self.json is not None:
+            self.json.catch_up()
+        return taken
 
     @property
     def over_budget(self) -> bool:
-        """Whether going on would rotate away what the slowest attached reader has not read."""
-        writer = self.segments
+        """Whether going on would rotate away what the slowest attached reader has not read. The end waits for no reader."""
+        writer = self.segments if self.exit is None else None
         return writer is not None and any(reader.attach and writer.would_overrun(reader.position) for reader in self.readers.values())
 
     def close(self) -> None:
@@ -119,9 +124,7 @@ class Stream:
 
 def _waiting(fd: int) -> int:
     """Bytes in a pipe."""
-    count = array.array("i", [0])
-    fcntl.ioctl(fd, termios.FIONREAD, count)
-    return count[0]
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 class Keeper(Loop):
@@ -207,6 +210,14 @@ class Keeper(Loop):
 
     def _from_supervisor(self, message: Message, fds: list[int]) -> None:
         named: Fds = dict(zip(message.get("names") or [], fds, strict=False))
+        try:
+            self._note(message, named)
+        finally:
+            for fd in named.values():
+                os.close(fd)
+
+    def _note(self, message: Message, named: Fds) -> None:
+        """What the supervisor says. Takes what it keeps out of named."""
         event = message.get("event")
         if event in ("proc", "custody"):
             self._take_proc(message, named)
@@ -231,8 +242,6 @@ class Keeper(Loop):
             self._tell_supervisor({"op": "list", "seq": -1})
         elif message.get("re") == -1:
             self.settled = True
-        for fd in named.values():
-            os.close(fd)
 
     def _launch_failed(self, key: str) -> None:
         """The process never came to be; a container's stream stays until sampand forgets it."""
@@ -259,7 +268,7 @@ class Keeper(Loop):
                 stream.fds[name] = named.pop(name)
         log = (message.get("record") or {}).get("log") or {}
         if message.get("kind") == "init" and stream.segments is None and log:
-            stream.set_log(log)
+            self._set_log(stream, log)
         self._watch_outputs(stream)
         if message.get("exit") is not None:
             self._ended(key, message["exit"], tell=False)
@@ -267,7 +276,7 @@ class Keeper(Loop):
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake, 4096)
-        while True:
+        for _ in range(REAPED):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
@@ -281,6 +290,7 @@ class Keeper(Loop):
             for stream in list(self.streams.values()):
                 if stream.facts.get("pid") == pid and stream.exit is None:
                     self._ended(stream.key, {"code": code, "signal": number, "at": time.time_ns()}, tell=True)
+        os.write(self.wake_write, b"\0")
 
     def _ended(self, key: str, exit_: Message, *, tell: bool) -> None:
         """A process ended: what its pipes still hold goes to the log, then readers see the end."""
@@ -295,6 +305,10 @@ class Keeper(Loop):
             del self.streams[key]
             stream.close()
             return
+        if stream.segments is not None and any(reader.attach for reader in stream.readers.values()):
+            # What is left (a pipe holds no more) goes into the last segment, so that rotation takes nothing away that is yet to be sent.
+            stream.segments.max_size = 0
+        stream.open = {name: min(count, stream.left(name)) for name, count in stream.open.items()}
         for name in list(stream.open):
             self._pump(stream, name)
         self._check_drained(stream)
@@ -306,6 +320,10 @@ class Keeper(Loop):
 
     # output
 
+    def _set_log(self, stream: Stream, log: Message) -> None:
+        """Open a stream's writers. An older run of the container whose output goes on keeps the segment it writes."""
+        stream.set_log(log, fresh=any(other.open and other.container == stream.container for other in self.streams.values()))
+
     def _watch_outputs(self, stream: Stream) -> None:
         if stream.segments is None or stream.drained:
             return
@@ -316,26 +334,18 @@ class Keeper(Loop):
                 if name != "pty" and len(self.streams) <= BIG_PIPES:
                     with contextlib.suppress(OSError):
                         fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE)
-                stream.open.add(name)
+                stream.open[name] = stream.left(name)
                 if not stream.paused:
                     self.watch(fd, select.EPOLLIN, lambda _events, s=stream, n=name: self._pump(s, n))  # type: ignore[misc]
 
     def _pump(self, stream: Stream, name: str) -> None:
-        """Move what there is, up to a fair share (everything once the process has ended), into the log."""
+        """Move what there is into the log, for a turn's time at the most."""
         fd = stream.fds.get(name, -1)
-        if fd < 0:
-            return
         grown = False
-        rounds = 0
-        while name in stream.open and (rounds < ROUNDS or stream.exit is not None):
-            rounds += 1
-            if stream.readers and stream.over_budget:
-                break
+        ends_at = time.monotonic() + TURN_SECONDS
+        while fd >= 0 and name in stream.open and not (stream.readers and stream.over_budget):
             try:
-                if stream.take(name, fd, self.stage):
-                    grown = True
-                    continue
-                self._output_ended(stream, name)
+                taken = stream.take(name, fd, self.stage)
             except BlockingIOError:
                 if stream.exit is not None:
                     self._output_ended(stream, name)
@@ -344,7 +354,13 @@ class Keeper(Loop):
                 # EIO: the last slave of the terminal was closed. Whatever else it is, this descriptor gives no more.
                 if error.errno != errno.EIO:
                     print(f"{stream.key} {name}: {error}", file=sys.stderr, flush=True)
+                taken = 0
+            grown = grown or taken > 0
+            stream.open[name] -= taken
+            if not taken or stream.open[name] <= 0:
                 self._output_ended(stream, name)
+            if time.monotonic() >= ends_at:
+                break
         if grown:
             for reader in stream.readers.values():
                 reader.notify()
@@ -352,7 +368,7 @@ class Keeper(Loop):
         self._check_drained(stream)
 
     def _output_ended(self, stream: Stream, name: str) -> None:
-        stream.open.discard(name)
+        stream.open.pop(name, None)
         if name in stream.fds:
             self.unwatch(stream.fds[name])
 
@@ -395,10 +411,8 @@ class Keeper(Loop):
     def _op_hello(self, peer: Peer, message: Message, _fds: Fds) -> Message:
         peer.role = message.get("role", "")
         streams = [
-            {
-                "key": stream.key, "container": stream.container, "exit": stream.exit, "drained": stream.drained,
-                "pos": list(stream.segments.position) if stream.segments else None,
-            }
+            {"key": stream.key, "container": stream.container, "exit": stream.exit, "drained": stream.drained,
+             "pos": list(stream.segments.position) if stream.segments else None}
             for stream in self.streams.values()
         ]  # fmt: skip
         found = {"protocol": PROTOCOL, "pid": os.getpid(), "boot_id": self.boot_id, "settled": self.settled}
@@ -409,7 +423,9 @@ class Keeper(Loop):
         if key in self.streams:
             raise RequestError("request", errno.EEXIST, f"stream {key} exists")
         stream = Stream(key, message["container"], bool(message["tty"]))
-        stream.set_log(message["log"])
+        self._set_log(stream, message["log"])
+        if stream.json is not None:
+            stream.json.end_line()  # of a run whose end no keeper saw
         stream.fds.update(fds)
         fds.clear()
         self.streams[key] = stream

@@ -1,35 +1,33 @@
-"""The keeper's writers: log segments (always; they are also attach's buffer) and docker's json-file. A full disk drops, and says so."""
+"""The keeper's log segments, into which all output goes, and the stage of what terminals write. A full disk drops, and says so."""
 
 import contextlib
 import mmap
 import os
 import struct
-import time
 
 from sampan.runtime import logframe
 from sampan.runtime.logframe import HEADER, MARKER, TRAILER, Position
 
-JSON_LINE = 16 * 1024
-"""Docker splits longer lines (moby daemon/logger/copier.go, defaultBufSize)."""
 DROPPED = b"[sampan: %d bytes of output were dropped: the log's disk was full]\n"
 BUFFER_SIZE, BUFFER_FILES = 4 << 20, 3
 """The segments of drivers none and json-file keep only what attached readers may still need."""
 
 
 class SegmentWriter:
-    """Appends frames; rotates. Continues the directory's last segment, unless it is ephemeral: then it begins its own and removes them."""
+    """Appends frames; rotates. Continues the directory's last segment."""
 
-    def __init__(self, directory: str, max_size: int, max_file: int, *, ephemeral: bool = False) -> None:
-        """max_size in bytes, max_file segments are kept; -1 or 0 is unlimited. Raises OSError."""
+    def __init__(self, directory: str, max_size: int, max_file: int, *, ephemeral: bool = False, fresh: bool = False) -> None:
+        """max_size in bytes, max_file segments are kept; -1 or 0 is unlimited. ephemeral: none is left at the end. fresh: begin one."""
         self.directory = directory
         self.max_size, self.max_file, self.ephemeral = max_size, max_file, ephemeral
-        self.dropped = 0
-        os.makedirs(directory, 0o710, exist_ok=True)
-        there = logframe.segments(directory)
-        self.kept = [] if ephemeral else there
+        self.dropped = self.offset = 0
         self.fd = -1
-        last = there[-1] if there else 0
-        self._open(last + 1 if ephemeral else max(last, 1))
+        self.kept = logframe.segments(directory)
+        last = self.kept[-1] if self.kept else 0
+        self.number = last + 1 if fresh else max(last, 1)
+        with contextlib.suppress(OSError):  # a full disk: until there is room, what comes is dropped
+            os.makedirs(directory, 0o710, exist_ok=True)
+            self._open(self.number)
 
     def _open(self, number: int) -> None:
         # Not O_APPEND: splice(2) refuses such a file. There is one writer.
@@ -119,10 +117,15 @@ class SegmentWriter:
                 self._room()
 
     def _room(self) -> None:
-        """Rotate if the segment is full."""
+        """Rotate if the segment is full. Raises OSError."""
+        if self.fd < 0:
+            self._open(self.number)
         if not 0 < self.max_size <= self.offset:
             return
-        self._open(self.number + 1)
+        number = self.number + 1
+        while os.path.lexists(f"{self.directory}/{logframe.segment_name(number)}"):  # another run of the container writes it
+            number += 1
+        self._open(number)
         while 0 < self.max_file < len(self.kept):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.directory}/{logframe.segment_name(self.kept.pop(0))}")
@@ -137,14 +140,6 @@ class SegmentWriter:
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self.directory}/{logframe.segment_name(number)}")
             self.kept = []
-
-
-_ESCAPES = {
-    **{code: f"\\u{code:04x}" for code in (*range(0x20), *b"<>&", 0x2028, 0x2029)},
-    **dict.fromkeys(range(0xDC80, 0xDD00), "\\ufffd"),
-    ord("\n"): "\\n", ord("\r"): "\\r", ord('"'): '\\"', ord("\\"): "\\\\",
-}  # fmt: skip
-"""As docker writes strings (moby daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go); surrogates stand for bytes that are no UTF-8."""
 
 
 class Stage:
@@ -181,15 +176,15 @@ class Stage:
             log.close()
         area[:] = bytes(len(area))
 
-    def take(self, log: SegmentWriter, stream: int, fd: int, now: int) -> bool:
-        """Move what a terminal has into one frame; False at its end. Raises BlockingIOError, EIO."""
+    def take(self, log: SegmentWriter, stream: int, fd: int, now: int) -> int:
+        """Move what a terminal has into one frame; returns how much, 0 at its end. Raises BlockingIOError, EIO."""
         area = self.map
         name = os.fsencode(log.directory)
         if area is None or len(name) > mmap.PAGESIZE - self.HEAD.size:
             data = os.read(fd, self.SIZE)
             if data:
                 log.append(stream, data, now)
-            return bool(data)
+            return len(data)
         log.make_room(now)
         area[: self.HEAD.size + len(name)] = self.HEAD.pack(now, log.number, log.offset, 0, stream, len(name)) + name
         with memoryview(area) as view:
@@ -199,91 +194,4 @@ class Stage:
             end = mmap.PAGESIZE + length
             log.append(stream, area[mmap.PAGESIZE : end], now)
             area[mmap.PAGESIZE : end] = bytes(length)
-        return length > 0
-
-
-class JsonFileWriter:
-    """docker's json-file: a JSON object a line, lines over 16 KiB split, rotation by renaming to .1, .2, ..."""
-
-    def __init__(self, path: str, max_size: int, max_file: int, attrs: str = "") -> None:
-        """attrs: a JSON object that every line carries, or ""."""
-        self.path, self.max_size, self.max_file = path, max_size, max(1, max_file)
-        self.attrs = f'"attrs":{attrs},' if attrs else ""
-        self.partial: dict[int, bytes] = {}
-        self.dropped = 0
-        self.fd = -1
-        self.size = 0
-        with contextlib.suppress(OSError):
-            self._open()
-
-    def _open(self) -> None:
-        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self.size = os.fstat(self.fd).st_size
-
-    def append(self, stream: int, data: bytes, now: int) -> None:
-        """Write the whole lines there are now. On a full or broken disk they are counted, and an entry says so once there is room."""
-        lines = (self.partial.pop(stream, b"") + data).split(b"\n")
-        rest = lines.pop()
-        entries = [line + b"\n" for line in lines]
-        while len(rest) >= JSON_LINE:
-            entries.append(rest[:JSON_LINE])
-            rest = rest[JSON_LINE:]
-        if rest:
-            self.partial[stream] = rest
-        self._write(stream, entries, now)
-
-    def _write(self, stream: int, entries: list[bytes], now: int) -> None:
-        """Entries of one time, rotating between them where a file is full."""
-        seconds, fraction = divmod(now, 1_000_000_000)
-        stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
-        name = "stderr" if stream == logframe.STDERR else "stdout"
-        end = f'","stream":"{name}",{self.attrs}"time":"{stamp}"}}\n'
-        text, length = bytearray(), 0
-        for entry in entries:
-            for start in range(0, len(entry), JSON_LINE):
-                piece = entry[start : start + JSON_LINE].decode("utf-8", "surrogateescape").translate(_ESCAPES)
-                text += f'{{"log":"{piece}{end}'.encode()
-            length += len(entry)
-            if 0 < self.max_size <= self.size + len(text):
-                self._flush(text, length, end)
-                text, length = bytearray(), 0
-        if text:
-            self._flush(text, length, end)
-
-    def _flush(self, text: bytearray, length: int, end: str) -> None:
-        """Write whole entries, which stand for length bytes of output."""
-        if self.dropped:
-            text[:0] = f'{{"log":"{(DROPPED % self.dropped).decode().strip()}\\n{end}'.encode()
-        try:
-            if self.fd < 0 or 0 < self.max_size <= self.size:
-                self._rotate()
-            if os.write(self.fd, text) == len(text):
-                self.size += len(text)
-                self.dropped = 0
-                return
-            os.ftruncate(self.fd, self.size)  # half an entry is no JSON
-        except OSError:
-            pass
-        self.dropped += length
-
-    def _rotate(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-            for number in range(self.max_file - 1, 0, -1):
-                older = self.path if number == 1 else f"{self.path}.{number - 1}"
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(older, f"{self.path}.{number}")
-            if self.max_file == 1:
-                os.truncate(self.path, 0)
-        self._open()
-
-    def close(self) -> None:
-        """Write what is left without a newline, and close."""
-        now = time.time_ns()
-        for stream, rest in list(self.partial.items()):
-            self._write(stream, [rest], now)
-        self.partial.clear()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        return length

@@ -105,6 +105,11 @@ class Loop:
         except ChannelClosed:
             self._drop(peer)
             return
+        except ValueError as error:
+            # Too long an answer is no answer: the peer is told, and stays.
+            if "re" in message:
+                self._send(peer, {"re": message["re"], "error": RequestError("reply", errno.EMSGSIZE, str(error)).detail})
+            return
         if peer.channel.wants_write:
             self.epoll.modify(peer.fd, select.EPOLLIN | select.EPOLLOUT)
 

@@ -55,6 +55,7 @@ def _prepare(role: str, cgroup: str) -> None:
     os.umask(0o077)
     os.chdir("/")
     soft, _, hard = os.environ.get(_NOFILE, "1024:524288").partition(":")
+    child.Host.program = os.path.abspath(__file__)
     child.Host.nofile = (int(soft), int(hard))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -126,6 +127,11 @@ def spawner(arguments: list[str]) -> "Callable[[], int]":
 
 def main(arguments: list[str]) -> "NoReturn":
     """Run the role named by the first argument."""
+    if arguments[:1] == ["child"]:
+        from sampan.runtime.supervisor import child
+
+        _prepare("supervisor", "")
+        child.run_anew(int(arguments[1]))
     if not arguments or arguments[0] not in ("keeper", "supervisor") or "--exec-root" not in arguments[1:-1]:
         print("usage: main.py keeper|supervisor --exec-root DIR [--cgroup NAME]", file=sys.stderr)
         sys.exit(2)

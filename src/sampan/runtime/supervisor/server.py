@@ -136,6 +136,8 @@ class Server(Loop):
         try:
             pid, joined = self._fork_into(plan["cgroup"]["unified"])
             if pid == 0:
+                if plan["process"]["init"]:
+                    child.execute_anew(plan, fds, sync, joined)
                 child.run(plan, fds, sync, joined)
         finally:
             if entered:
@@ -168,6 +170,8 @@ class Server(Loop):
                 data, ancillary = b"", []
             for _, _, raw in ancillary:
                 received = array.array("i", raw[:4])
+                if "pty" in launch.proc.fds:  # the child may be traced by its container by then, and say what that likes
+                    os.close(launch.proc.fds.pop("pty"))
                 launch.proc.fds["pty"] = received[0]
             if not data:
                 self._launch_done(launch)

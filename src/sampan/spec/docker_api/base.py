@@ -76,7 +76,5 @@ Uint16 = Annotated[int, "uint16"]
 Uint64 = Annotated[int, "uint64"]
 StrSlice = Annotated[list[str], "strslice"]
 """moby's strslice.StrSlice: a list of strings, or one string, which becomes a list of one."""
-PortMapKey = str
-"""nat.Port: `80/tcp`."""
 EmptySet = dict[str, dict[str, Any]]
 """Go's map[T]struct{}: `{"80/tcp": {}}`."""

@@ -1,7 +1,5 @@
 """Bodies that create and change containers (moby api/types/container {config,hostconfig_unix,create_request}.go; API v1.51)."""
 
-from typing import Any
-
 from sampan.spec.docker_api.base import Body, EmptySet, GoInt, StrSlice, Uint, Uint16, Uint64, always
 from sampan.spec.docker_api.mount import Mount
 from sampan.spec.docker_api.network import NetworkingConfig
@@ -207,18 +205,6 @@ class CreateResponse(Body, frozen=True, kw_only=True):
     warnings: list[str]
 
 
-class UpdateConfig(Resources, frozen=True, kw_only=True):
-    """POST /containers/{id}/update: zero or null = leave as it is."""
-
-    restart_policy: RestartPolicy = always(RestartPolicy())
-
-
-class UpdateResponse(Body, frozen=True, kw_only=True):
-    """The answer to update."""
-
-    warnings: list[str]
-
-
 class WaitError(Body, frozen=True, kw_only=True):
     """Why a wait ended without an exit code."""
 
@@ -244,13 +230,6 @@ class PruneReport(Body, frozen=True, kw_only=True):
 
     containers_deleted: list[str] | None = always(None)
     space_reclaimed: int = always(0)
-
-
-class FilesystemChange(Body, frozen=True, kw_only=True):
-    """One line of `docker diff`; Kind 0 modified, 1 added, 2 deleted."""
-
-    path: str
-    kind: int
 
 
 class ExecCreateRequest(Body, frozen=True, kw_only=True):
@@ -355,5 +334,3 @@ class CommitResponse(Body, frozen=True, kw_only=True):
 
 Filters = dict[str, list[str]]
 """Decoded `filters` parameter: key to values, whichever of docker's two JSON forms it came in."""
-
-AnyDict = dict[str, Any]

@@ -1,7 +1,5 @@
 """Networks and endpoints (moby api/types/network; API v1.51)."""
 
-from typing import Any
-
 from sampan.spec.docker_api.base import Body, GoInt, always
 
 
@@ -93,39 +91,6 @@ class NetworkInspect(Body, frozen=True, kw_only=True):
     labels: dict[str, str] = always({})
 
 
-class NetworkCreateRequest(Body, frozen=True, kw_only=True):
-    """POST /networks/create."""
-
-    name: str = ""
-    driver: str = ""
-    scope: str = ""
-    enable_ipv4: bool | None = None
-    enable_ipv6: bool | None = None
-    ipam: IPAM | None = None
-    internal: bool = False
-    attachable: bool = False
-    ingress: bool = False
-    config_only: bool = False
-    config_from: ConfigReference | None = None
-    options: dict[str, str] | None = None
-    labels: dict[str, str] | None = None
-    check_duplicate: bool | None = None
-
-
-class NetworkConnectRequest(Body, frozen=True, kw_only=True):
-    """POST /networks/{id}/connect."""
-
-    container: str = ""
-    endpoint_config: EndpointSettings | None = None
-
-
-class NetworkDisconnectRequest(Body, frozen=True, kw_only=True):
-    """POST /networks/{id}/disconnect."""
-
-    container: str = ""
-    force: bool = False
-
-
 class PortBindingShown(Body, frozen=True, kw_only=True):
     """A published port as inspect shows it."""
 
@@ -167,6 +132,3 @@ class SummaryNetworkSettings(Body, frozen=True, kw_only=True):
     """NetworkSettings of a container in a list."""
 
     networks: dict[str, EndpointSettings] = always({})
-
-
-JsonObject = dict[str, Any]

@@ -106,6 +106,25 @@ class FirewallInfo(Body, frozen=True, kw_only=True):
     driver: str = always("")
 
 
+class IndexInfo(Body, frozen=True, kw_only=True):
+    """One registry that daemon.json says something about, or docker.io."""
+
+    name: str
+    mirrors: list[str]
+    secure: bool = always(True)
+    official: bool = always(False)
+
+
+class RegistryConfig(Body, frozen=True, kw_only=True, rename={"insecure_registry_cidrs": "InsecureRegistryCIDRs",
+                                                              "index_configs": "IndexConfigs", "mirrors": "Mirrors"}):  # fmt: skip
+    """How registries are spoken to. insecure_registry_cidrs: networks without (valid) certificates."""
+
+    insecure_registry_cidrs: list[str]
+    index_configs: dict[str, IndexInfo]
+    mirrors: list[str] | None = always(None)
+    """Of docker.io."""
+
+
 _INFO_NAMES = {
     "id": "ID",
     "cpu_cfs_period": "CpuCfsPeriod",
@@ -164,7 +183,7 @@ class SystemInfo(Body, frozen=True, kw_only=True, rename=_info_name):
     os_type: str = always("linux")
     architecture: str = always("x86_64")
     index_server_address: str = always("https://index.docker.io/v1/")
-    registry_config: dict[str, Any] | None = always(None)
+    registry_config: RegistryConfig | None = always(None)
     ncpu: int
     mem_total: int
     generic_resources: list[Any] | None = always(None)
@@ -230,10 +249,3 @@ class PingInfo(msgspec.Struct, frozen=True):
 
     swarm: str = "inactive"
     builder_version: str = "1"
-
-
-class AuthResponse(Body, frozen=True, kw_only=True):
-    """POST /auth."""
-
-    status: str
-    identity_token: str = always("")

@@ -3,15 +3,6 @@
 from sampan.spec.docker_api.base import Body, always
 
 
-class VolumeCreateRequest(Body, frozen=True, kw_only=True):
-    """POST /volumes/create."""
-
-    name: str = ""
-    driver: str = ""
-    driver_opts: dict[str, str] | None = None
-    labels: dict[str, str] | None = None
-
-
 class Volume(Body, frozen=True, kw_only=True):
     """One volume."""
 

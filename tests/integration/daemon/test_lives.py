@@ -1,0 +1,187 @@
+"""Ends, restarts and kills that come close upon each other: one process for one container, and nothing of it that nobody owns."""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.engine import Engine
+
+pytestmark = pytest.mark.root
+
+Docker = Callable[..., subprocess.CompletedProcess[str]]
+QUICK = ["sh", "-c", "sleep 0.02"]
+
+
+def made(engine: Engine, command: list[str], **host: Any) -> str:
+    """Create and start; the path of the container in the API."""
+    status, answer = engine.request(
+        "POST", "/containers/create", {"Image": "busybox", "Cmd": command, "HostConfig": {"NetworkMode": "none", **host}}
+    )
+    assert status == 201, answer
+    path = f"/containers/{answer['Id']}"
+    assert engine.request("POST", f"{path}/start")[0] == 204
+    return path
+
+
+def shown(engine: Engine, path: str) -> dict[str, Any]:
+    """inspect."""
+    status, answer = engine.request("GET", f"{path}/json")
+    assert status == 200, answer
+    found: dict[str, Any] = answer
+    return found
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Until it holds, a minute at the most."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def processes_in(engine: Engine, path: str) -> list[int]:
+    """PIDs in a container's cgroup."""
+    name = path.rpartition("/")[2]
+    found = [Path(place) for place in engine.cgroups() if place.rpartition("/")[2] == name]
+    return [int(line) for place in found if (place / "cgroup.procs").exists() for line in (place / "cgroup.procs").read_text().split()]
+
+
+def test_a_restart_keeps_what_is_removed_at_its_end(engine: Engine) -> None:
+    path = made(engine, ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done"], AutoRemove=True)
+    for _ in range(10):
+        assert engine.request("POST", f"{path}/restart?t=10")[0] == 204
+        found = shown(engine, path)
+        assert (found["State"]["Status"], found["HostConfig"]["AutoRemove"]) == ("running", True)
+    assert engine.request("POST", f"{path}/stop?t=10")[0] == 204
+    wait_for(lambda: engine.request("GET", f"{path}/json")[0] == 404, "--rm")
+
+
+def test_starts_upon_ends(engine: Engine) -> None:
+    """A start at once after each end, from two clients: it begins a new run or says that one is there, and loses nothing."""
+    path = made(engine, QUICK)
+    wrong: list[object] = []
+
+    def client() -> None:
+        for _ in range(15):
+            status, answer = engine.request("POST", f"{path}/start")
+            if status not in (204, 304):
+                wrong.append(answer)
+            engine.request("POST", f"{path}/wait")
+
+    threads = [threading.Thread(target=client) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    found = shown(engine, path)["State"]
+    assert (found["Status"], found["ExitCode"], found["Error"]) == ("exited", 0, "")
+    wait_for(lambda: not processes_in(engine, path), "processes")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.09, 0.1, 0.105, 0.11, 0.12])
+def test_a_kill_upon_a_restart(engine: Engine, delay: float) -> None:
+    """The back-off ends, the next run begins, and just then somebody kills it."""
+    path = made(engine, ["sh", "-c", "test -e /again && exec sleep 1000; touch /again; exit 1"], RestartPolicy={"Name": "always"})
+    wait_for(lambda: shown(engine, path)["State"]["Status"] == "restarting" or shown(engine, path)["RestartCount"] > 0, "the first end")
+    time.sleep(delay)
+    assert engine.request("POST", f"{path}/kill")[0] == 204
+    wait_for(lambda: shown(engine, path)["State"]["Status"] == "exited", "the end")
+    wait_for(lambda: not processes_in(engine, path), "a process that nobody owns")
+    assert engine.request("POST", f"{path}/start")[0] == 204
+    assert shown(engine, path)["State"]["Running"]
+    assert engine.request("DELETE", f"{path}?force=1")[0] == 204
+
+
+def test_nothing_outlives_a_container_in_the_hosts_pid_namespace(engine: Engine) -> None:
+    path = made(engine, ["sh", "-c", "sleep 1234567 & exit 3"], PidMode="host")
+    wait_for(lambda: shown(engine, path)["State"]["Status"] == "exited", "the end")
+    assert engine.request("POST", f"{path}/wait")[1]["StatusCode"] == 3
+    wait_for(lambda: not processes_in(engine, path), "a process that outlives its container")
+    assert subprocess.run(["pgrep", "-f", "sleep 1234567"], capture_output=True, check=False).stdout == b""
+
+
+def test_an_init_knows_nothing_of_others(engine: Engine) -> None:
+    """--init stays in its container, where CAP_SYS_PTRACE may read its memory."""
+    other = made(engine, ["sleep", "1000"], CapAdd=["SYS_PTRACE"])
+    secret = "S3CR3T-" + os.urandom(8).hex()
+    status, answer = engine.request(
+        "POST", "/containers/create",
+        {"Image": "busybox", "Cmd": ["true"], "Env": [f"PASSWORD={secret}"], "HostConfig": {"NetworkMode": "none"}},
+    )  # fmt: skip
+    assert status == 201
+    assert engine.request("POST", f"/containers/{answer['Id']}/start")[0] == 204
+    path = made(engine, ["sleep", "1000"], Init=True, CapAdd=["SYS_PTRACE"])
+    memory = memory_of(shown(engine, path)["State"]["Pid"])
+    assert b"docker-init" in memory
+    assert secret[:-4].encode() not in memory
+    assert engine.request("POST", f"{other}/kill")[0] == 204
+
+
+def memory_of(pid: int) -> bytes:
+    """What can be read of a process's memory that it can write."""
+    found = []
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            place, mode, *_ = line.split()
+            if mode.startswith("rw") and "[v" not in line:
+                start, end = (int(part, 16) for part in place.split("-"))
+                memory.seek(start)
+                found.append(memory.read(end - start) or b"")
+    return b"".join(found)
+
+
+def test_no_new_privileges_of_daemon_json(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine("--no-new-privileges")
+    engine.start()
+    engine.bootstrap()
+    ran = engine.cli("run", "--rm", "--network=none", "busybox", "grep", "NoNewPrivs", "/proc/self/status")
+    assert ran.stdout.split() == ["NoNewPrivs:", "1"]
+    allowed = ["run", "-d", "--name=allowed", "--network=none", "--security-opt=no-new-privileges:false", "busybox", "sleep", "1000"]
+    assert engine.cli(*allowed).returncode == 0
+    assert engine.cli("exec", "allowed", "grep", "NoNewPrivs", "/proc/self/status").stdout.split() == ["NoNewPrivs:", "0"]
+    assert engine.cli("run", "-d", "--name=inherits", "--network=none", "busybox", "sleep", "1000").returncode == 0
+    assert engine.cli("exec", "inherits", "grep", "NoNewPrivs", "/proc/self/status").stdout.split() == ["NoNewPrivs:", "1"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"Cmd": ["a\0b"]}, "a NUL character in a string"),
+        ({"HostConfig": {"Binds": ["/tmp\0x:/y"]}}, "a NUL character in a string"),
+        ({"HostConfig": {"Binds": ["/tmp:/proc"]}}, "not of type proc"),
+        ({"HostConfig": {"Binds": ["/tmp:/proc/sys"]}}, "inside /proc"),
+        ({"HostConfig": {"Tmpfs": {"/proc/sys/net": ""}}}, "inside /proc"),
+        ({"StopSignal": "9" * 5000}, "invalid signal"),
+        ({"StopSignal": "SIGRTMIN+" + "9" * 5000}, "invalid signal"),
+    ],
+)
+def test_what_is_refused(engine: Engine, body: dict[str, Any], words: str) -> None:
+    status, answer = engine.request("POST", "/containers/create", {"Image": "busybox", **body})
+    assert (status, words in answer["message"]) == (400, True), answer
+
+
+def test_a_place_in_proc_that_may_be_covered(docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "uptime").write_text("1 2\n")
+    done = docker("run", "--rm", "-v", f"{tmp_path}/uptime:/proc/uptime", "busybox", "cat", "/proc/uptime")
+    assert (done.returncode, done.stdout) == (0, "1 2\n"), done.stderr
+
+
+def test_a_terminal_of_any_size(engine: Engine) -> None:
+    status, answer = engine.request("POST", "/containers/create", {"Image": "busybox", "Cmd": ["sleep", "1000"], "Tty": True})
+    assert status == 201
+    path = f"/containers/{answer['Id']}"
+    assert engine.request("POST", f"{path}/start")[0] == 204
+    assert engine.request("POST", f"{path}/resize?h=70000&w=5")[0] == 200
+
+
+def test_filters_of_any_size(engine: Engine) -> None:
+    for path in ("/containers/prune", "/images/prune"):
+        status, answer = engine.request("POST", path + '?filters={"until":["' + "9" * 400 + 'h"]}')
+        assert status == 400, answer

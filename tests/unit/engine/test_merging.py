@@ -1,0 +1,108 @@
+"""A create request over an image's defaults."""
+
+from typing import Any
+
+import pytest
+
+from sampan.engine.limits import HostLimits
+from sampan.engine.merging import merge_config, merge_env, merge_host_config
+from sampan.errors import InvalidArgument
+from sampan.spec.docker_api.container import CreateRequest, HostConfig, LogConfig
+from sampan.spec.oci_image import ContainerConfig
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted", "merged"),
+    [
+        ([], [], []),
+        (["A=1"], [], ["A=1"]),
+        (["A=1", "B=2"], ["B=3"], ["B=3", "A=1"]),
+        (["A=1"], ["A="], ["A="]),
+        (["A=1"], ["A"], ["A"]),  # the variable is taken away, at the start
+    ],
+)
+def test_environment(image: list[str], wanted: list[str], merged: list[str]) -> None:
+    assert merge_env(image, wanted) == merged
+
+
+IMAGE = ContainerConfig(entrypoint=["entry"], cmd=["default"])
+
+
+@pytest.mark.parametrize(
+    ("image", "entrypoint", "cmd", "merged"),
+    [
+        (IMAGE, None, None, (["entry"], ["default"])),
+        (IMAGE, None, ["own"], (["entry"], ["own"])),
+        (IMAGE, ["other"], None, (["other"], None)),
+        (IMAGE, ["other"], ["own"], (["other"], ["own"])),
+        (IMAGE, [], ["own"], (None, ["own"])),
+        (IMAGE, [""], ["own"], (None, ["own"])),
+        (ContainerConfig(cmd=["default"]), None, None, (None, ["default"])),
+    ],
+)
+def test_command(
+    image: ContainerConfig, entrypoint: list[str] | None, cmd: list[str] | None, merged: tuple[list[str] | None, list[str] | None]
+) -> None:
+    found = merge_config(CreateRequest(entrypoint=entrypoint, cmd=cmd), image, "h")
+    assert (found.entrypoint, found.cmd) == merged
+
+
+def test_without_any_command() -> None:
+    with pytest.raises(InvalidArgument, match=r"^no command specified$"):
+        merge_config(CreateRequest(), ContainerConfig(), "h")
+
+
+@pytest.mark.parametrize(
+    ("field", "image", "wanted", "merged"),
+    [
+        ("user", "u", "", "u"),
+        ("user", "u", "v", "v"),
+        ("working_dir", "/w", "", "/w"),
+        ("labels", {"a": "1", "b": "2"}, {"b": "3"}, {"a": "1", "b": "3"}),
+        ("exposed_ports", {"80/tcp": {}}, {"81/tcp": {}}, {"80/tcp": {}, "81/tcp": {}}),
+        ("exposed_ports", None, None, None),
+        ("stop_signal", "SIGQUIT", "", "SIGQUIT"),
+    ],
+)
+def test_other_fields(field: str, image: Any, wanted: Any, merged: Any) -> None:
+    found = merge_config(CreateRequest(cmd=["x"], **{field: wanted}), ContainerConfig(**{field: image}), "h")
+    assert getattr(found, field) == merged
+    assert found.hostname == "h"
+
+
+def merged_host(host: HostConfig, **given: Any) -> tuple[HostConfig, list[str]]:
+    request = CreateRequest(cmd=["x"], host_config=host, **given)
+    daemon: dict[str, Any] = {
+        "log_driver": "",
+        "log_opts": {"max-size": "1m"},
+        "shm_size": 64 << 20,
+        "init": True,
+        "no_new_privileges": False,
+    }
+    return merge_host_config(
+        request, merge_config(request, ContainerConfig(), "h"), limits=HostLimits(cpu_count=1, cpus="0", nodes="0"), **daemon
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "merged"),
+    [
+        ({}, "network_mode", "bridge"),
+        ({"network_mode": "host"}, "network_mode", "host"),
+        ({"memory": 8 << 20}, "memory_swap", 16 << 20),
+        ({"memory": 8 << 20, "memory_swap": -1}, "memory_swap", -1),
+        ({}, "shm_size", 64 << 20),
+        ({"shm_size": 1}, "shm_size", 1),
+        ({}, "init", True),
+        ({"init": False}, "init", False),
+        ({"pids_limit": -1}, "pids_limit", None),
+        ({"privileged": True}, "security_opt", ["label=disable"]),
+        ({}, "log_config", LogConfig(type="", config={"max-size": "1m"})),
+        ({"log_config": LogConfig(config={"max-file": "2"})}, "log_config", LogConfig(type="", config={"max-size": "1m", "max-file": "2"})),
+        ({"log_config": LogConfig(type="none")}, "log_config", LogConfig(type="none", config={})),
+    ],
+)
+def test_defaults_of_the_daemon(given: dict[str, Any], field: str, merged: Any) -> None:
+    host, warnings = merged_host(HostConfig(**given))
+    assert getattr(host, field) == merged
+    assert warnings == []
