@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
@@ -133,7 +134,7 @@ class Repository:
         path: below the endpoint, or a whole URL (the Location of an upload). scope: instead of this repository's own.
         """
         scope = self.scope if scope is None else scope
-        url = urljoin(self.endpoint.url + "/", path)
+        url = self.endpoint.url + path if path.startswith("/") else path  # a mirror's URL may have a path of its own
         ours = _origin(url) == _origin(self.endpoint.url)
         for attempt in range(_ATTEMPTS):
             merged = {**(headers or {}), **(await self._authorizer.headers(scope) if ours else {})}
@@ -160,7 +161,12 @@ class Repository:
         except (msgspec.DecodeError, Unreachable):
             pass
         asked = answer.headers.get("Retry-After", "")
-        raise Refused(answer.status, code or f"unexpected status {answer.status}", message, int(asked[:6]) if asked.isdecimal() else 0)
+        raise Refused(
+            answer.status,
+            code or f"received unexpected HTTP status: {status_text(answer.status)}",
+            message,
+            int(asked[:6]) if asked.isdecimal() else 0,
+        )
 
     async def tags(self) -> list[str]:
         """All tags, following the pages. Raises as manifest does; InvalidArgument: there are too many."""
@@ -169,7 +175,7 @@ class Repository:
         while True:
             async with self.request("GET", path) as answer:
                 body = await self.body(answer)
-                link = answer.headers.get("Link", "")
+                link, base = answer.headers.get("Link", ""), answer.url
             try:
                 page = msgspec.json.decode(body, type=_Tags).tags or []
             except msgspec.DecodeError as error:
@@ -182,10 +188,10 @@ class Repository:
             if not target.startswith("<") or "next" not in relation or len(found) == before:
                 return list(found)
             try:
-                following = urlsplit(urljoin(self.endpoint.url + path, target[1:]))
+                following = urlsplit(urljoin(base, target[1:]))
             except ValueError as error:
                 raise SystemFailure(f"the registry's list of tags goes on at {target[1:]!r}: {error}") from error
-            path = f"{following.path}?{following.query}"
+            path = urlsplit(self.endpoint.url)._replace(path=following.path, query=following.query).geturl()
 
 
 def _origin(url: str) -> tuple[str, str | None, int]:
@@ -195,6 +201,14 @@ def _origin(url: str) -> tuple[str, str | None, int]:
         return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise SystemFailure(f"the registry leads to {url!r}: {error}") from error
+
+
+def status_text(status: int) -> str:
+    """`502 Bad Gateway`"""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
 
 
 def _check_digest(digest: str) -> None:

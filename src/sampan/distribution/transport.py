@@ -166,7 +166,7 @@ def tls_context(host: str, *, insecure: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     for directory in (parent / host for parent in CERTS_DIRS):
-        if not directory.is_dir():
+        if not host.strip(".") or not directory.is_dir():  # a registry may name any host
             continue
         for file in sorted(directory.iterdir()):
             key = file.with_suffix(".key")

@@ -1,10 +1,9 @@
 """docker login, the daemon's part: whether a registry takes somebody's credentials (moby registry/service.go, auth.go)."""
 
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from sampan.distribution.auth import Authorizer, WrongCredentials
-from sampan.distribution.registry import Repository
+from sampan.distribution.registry import Repository, status_text
 from sampan.engine.registries import Registries
 from sampan.errors import EngineError, InvalidArgument, SystemFailure, Unauthorized
 from sampan.reference import DEFAULT_DOMAIN
@@ -33,8 +32,7 @@ class LoginService:
                     async with repository.request("GET", "/v2/", scope="") as answer:
                         if answer.status == 200:
                             return LoginStatus(identity_token=authorizer.refresh_token, status="Login Succeeded")
-                        words = HTTPStatus(answer.status).phrase if answer.status in set(HTTPStatus) else ""
-                        failure = SystemFailure(f"login attempt to {endpoint.url}/v2/ failed with status: {answer.status} {words}".rstrip())
+                        failure = SystemFailure(f"login attempt to {endpoint.url}/v2/ failed with status: {status_text(answer.status)}")
                 except WrongCredentials as error:
                     raise Unauthorized(error.message) from error
                 except SystemFailure as error:

@@ -85,6 +85,21 @@ def test_a_redirect_to_another_host_does_not_take_the_token_along(registry: Faul
         other.close()
 
 
+def test_a_mirror_with_a_path_and_tags_in_pages(registry: FaultyRegistry) -> None:
+    registry.login = None
+    answers = iter([(200, {"Link": '</prefix/v2/app/tags/list?last=a>; rel="next"'}, b'{"tags":["a","b"]}'), (200, {}, b'{"tags":["c"]}')])
+
+    class Pages(tuple[int, dict[str, str], bytes]):
+        """An answer that is the next page each time."""
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(next(answers))
+
+    registry.refuse = Pages()
+    assert ask(Endpoint(f"http://{registry.host}/prefix", insecure=True), USER) == ["a", "b", "c"]
+    assert registry.requests == ["GET /prefix/v2/app/tags/list", "GET /prefix/v2/app/tags/list?last=a"]
+
+
 def test_challenges_are_read_generously() -> None:
     found = parse_challenges('Basic realm="a \\"b\\"", Bearer realm="c",scope="d,e"')
     assert [(item.scheme, item.parameters) for item in found] == [
