@@ -206,8 +206,13 @@ class BootstrapService(Protocol):
 class PullService(Protocol):
     """Images from registries."""
 
-    def pull(self, reference: Reference, *, platform: str, credentials: AuthConfig) -> AsyncIterator[Mapping[str, object]]:
-        """Pull an image by tag or digest, or every tag of a repository when the reference has neither. Yields docker's progress objects."""
+    def pull(
+        self, reference: Reference, *, platform: str, credentials: AuthConfig, verify: bool = True
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """Pull an image by tag or digest, or every tag of a repository when the reference has neither. Yields docker's progress objects.
+
+        verify: whether the registry must be who it says (its certificate).
+        """
 
 
 class PushService(Protocol):

@@ -128,6 +128,8 @@ def pull_image(ctx: Context, args: Parsed, reference: Reference, out: TextIO) ->
     from sampan.cli.progress import display
 
     query = {"fromImage": reference.name, "tag": reference.digest or reference.tag, "platform": args.str("platform").lower() or None}
+    if args.changed("tls-verify") and not args.bool("tls-verify"):
+        query["tlsVerify"] = "0"
     headers = {"X-Registry-Auth": registry_auth(ctx, reference.domain)}
     response = ctx.client.request("POST", "/images/create", query, headers=headers)
     if args.bool("quiet"):

@@ -91,35 +91,37 @@ class PullService:
         self._early = asyncio.Semaphore(max(1, unpackers - 1))
         """A layer that is unpacked while it arrives holds a worker for as long as the network pleases: one worker stays free."""
 
-    async def pull(self, reference: Reference, *, platform: str, credentials: AuthConfig) -> AsyncIterator[Progress]:
+    async def pull(self, reference: Reference, *, platform: str, credentials: AuthConfig, verify: bool = True) -> AsyncIterator[Progress]:
         """Pull an image by tag or digest, or every tag of a repository when it has neither. Yields docker's progress.
 
         It goes on however slowly the lines are read, since others may wait for its layers; closing the iterator ends it.
-        platform: `os[/arch[/variant]]` or empty. Raises NotFound, InvalidArgument, SystemFailure in docker's words.
+        platform: `os[/arch[/variant]]` or empty. verify: the registry must be who it says, unless the settings know better.
+        Raises NotFound, InvalidArgument, SystemFailure in docker's words.
         """
         wanted = platforms.wanted(platform) if platform else None
         lines = Lines()
-        async for line in lines.of(self._pull(reference, wanted, credentials, lines)):
+        known = self._registries if verify else self._registries.trusting(reference.domain)
+        async for line in lines.of(self._pull(known, reference, wanted, credentials, lines)):
             yield line
 
-    async def _pull(self, reference: Reference, wanted: Platform | None, credentials: AuthConfig, lines: Lines) -> None:
-        async with self._registries.transport() as transport:
+    async def _pull(self, known: Registries, reference: Reference, wanted: Platform | None, credentials: AuthConfig, lines: Lines) -> None:
+        async with known.transport() as transport:
             if reference.tag is None and reference.digest is None:
-                names = [reference._replace(tag=tag) for tag in await self._tags(transport, reference, credentials)]
+                names = [reference._replace(tag=tag) for tag in await self._tags(known, transport, reference, credentials)]
             else:
                 names = [reference]
             for name in names:
-                await self._pull_one(transport, name, wanted, credentials, lines)
+                await self._pull_one(await self._find(known, transport, name, credentials), name, wanted, lines)
                 await lines.drained()
 
     # where from
 
-    async def _tags(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> list[str]:
-        return await self._registries.first(transport, reference, credentials, lambda repository: repository.tags(), lambda _, found: found)
+    async def _tags(self, known: Registries, transport: Transport, reference: Reference, credentials: AuthConfig) -> list[str]:
+        return await known.first(transport, reference, credentials, lambda repository: repository.tags(), lambda _, found: found)
 
-    async def _find(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> _Source:
+    async def _find(self, known: Registries, transport: Transport, reference: Reference, credentials: AuthConfig) -> _Source:
         name = reference.digest or reference.tag or ""
-        return await self._registries.first(transport, reference, credentials, lambda repository: repository.manifest(name), _Source)
+        return await known.first(transport, reference, credentials, lambda repository: repository.manifest(name), _Source)
 
     async def _image_manifest(self, source: _Source, wanted: Platform | None) -> Manifest:
         """The image's own manifest: of an index, the one for the platform. Raises NotFound, InvalidArgument."""
@@ -137,10 +139,7 @@ class PullService:
 
     # one image
 
-    async def _pull_one(
-        self, transport: Transport, reference: Reference, wanted: Platform | None, credentials: AuthConfig, lines: Lines
-    ) -> None:
-        source = await self._find(transport, reference, credentials)
+    async def _pull_one(self, source: _Source, reference: Reference, wanted: Platform | None, lines: Lines) -> None:
         own = await self._image_manifest(source, wanted)
         manifest = _decoded(own.body, oci_layout.Manifest)
         document = await source.repositories[0].document(manifest.config, CONFIG_MAX)

@@ -52,6 +52,11 @@ class Registries:
         self.sources = sources
         self._clock = clock
 
+    def trusting(self, domain: str) -> "Registries":
+        """The same, but that any certificate of one registry will do, or none, for once."""
+        settings = msgspec.structs.replace(self.settings, insecure_registries=(*self.settings.insecure_registries, domain))
+        return Registries(settings, self.partials, self.sources, self._clock)
+
     @asynccontextmanager
     async def transport(self) -> AsyncIterator[Transport]:
         """Connections for one use case."""

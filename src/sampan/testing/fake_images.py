@@ -144,9 +144,11 @@ class FakeLogins:
 class FakePulls:
     """services.PullService: knows docker.io/library/busybox."""
 
-    async def pull(self, reference: Reference, *, platform: str, credentials: AuthConfig) -> AsyncIterator[Mapping[str, object]]:
+    async def pull(
+        self, reference: Reference, *, platform: str, credentials: AuthConfig, verify: bool = True
+    ) -> AsyncIterator[Mapping[str, object]]:
         """See the Protocol."""
-        del platform, credentials
+        del platform, credentials, verify
         if reference.familiar_name != "busybox":
             raise NotFound(f"manifest for {reference.familiar} not found: manifest unknown")
         yield {"status": f"Pulling from {reference.path}", "id": reference.tag}

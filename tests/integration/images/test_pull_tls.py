@@ -56,6 +56,21 @@ def test_an_authority_and_a_client_certificate(
         registry.close()
 
 
+def test_no_verification_for_once(engine: Engine, address: str, tmp_path: Path) -> None:
+    secure = FaultyRegistry(Authority(tmp_path / "ca").server(address), address)
+    plain = FaultyRegistry(address=address)
+    try:
+        for registry in (secure, plain):
+            registry.add("once", "1", config(LAYER), [LAYER])
+            assert engine.cli("pull", f"{registry.host}/once:1").returncode == 1
+            done = engine.cli("pull", "--tls-verify=false", f"{registry.host}/once:1")
+            assert done.returncode == 0, done.stderr
+            assert engine.cli("pull", f"{registry.host}/once:1").returncode == 1
+    finally:
+        secure.close()
+        plain.close()
+
+
 def test_an_insecure_registry(make_engine: Callable[..., Engine], docker_path: str, address: str, tmp_path: Path) -> None:
     secure = FaultyRegistry(Authority(tmp_path / "ca").server(address), address)
     plain = FaultyRegistry(address=address)

@@ -57,7 +57,9 @@ async def create(request: Request, services: Services) -> None:
     if query.text("fromImage"):
         reference = decode.pulled(query.text("fromImage"), query.text("tag"))
         credentials = decode.registry_auth(request.headers.get("x-registry-auth", ""))
-        await stream_progress(request, services.pulls.pull(reference, platform=query.text("platform"), credentials=credentials))
+        verify = query.flag("tlsVerify", True)  # ours; podman's API has it too
+        progress = services.pulls.pull(reference, platform=query.text("platform"), credentials=credentials, verify=verify)
+        await stream_progress(request, progress)
         return
     source = query.text("fromSrc")
     if source == "bootstrap":

@@ -24,6 +24,7 @@ SPEC = Command(
         Flag("disable-content-trust", "", "bool", True, "Skip image verification"),
         Flag("platform", "", "string", "", "Set platform if server is multi-platform capable", api="1.32"),
         Flag("quiet", "q", "bool", False, "Suppress verbose output"),
+        Flag("tls-verify", "", "bool", True, "Refuse a registry whose certificate is not trusted (only sampan)"),
     ),
 )
 
