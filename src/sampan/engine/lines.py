@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from sampan.engine.progress import Progress
+from sampan.errors import SystemFailure
 
 WAITING_MAX = 256
 """Lines that may wait before those that can be missed are left out."""
@@ -31,7 +32,10 @@ class Lines:
             await self._changed.wait()
 
     async def of(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[Progress]:
-        """Run work in a task of its own, and give out what it says. A reader that leaves ends it. Raises what work raises."""
+        """Run work in a task of its own, and give out what it says. A reader that leaves ends it.
+
+        Raises what work raises, but SystemFailure for the machine's OSError: its reader is a client that is to hear of it.
+        """
         task = asyncio.ensure_future(work)
         task.add_done_callback(lambda _: self._changed.set())
         try:
@@ -43,6 +47,8 @@ class Lines:
                     self._changed.clear()
                     await self._changed.wait()
             await task
+        except OSError as error:
+            raise SystemFailure(str(error)) from error
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sampan.engine.lines import WAITING_MAX, Lines
-from sampan.errors import NotFound
+from sampan.errors import NotFound, SystemFailure
 
 
 def test_the_task_does_not_wait_for_its_reader() -> None:
@@ -45,6 +45,17 @@ def test_a_reader_that_leaves_ends_it() -> None:
         await anext(reader)
         await reader.aclose()  # type: ignore[attr-defined]
         assert ended.is_set()
+
+    asyncio.run(run())
+
+
+def test_what_the_machine_refuses_is_told_to_the_reader() -> None:
+    async def run() -> None:
+        async def work() -> None:
+            raise OSError(122, "Disk quota exceeded", "/data/partial")
+
+        with pytest.raises(SystemFailure, match="Disk quota exceeded"):
+            await anext(Lines().of(work()))
 
     asyncio.run(run())
 
