@@ -69,28 +69,23 @@ class Answer:
 class Transport:
     """A pool of connections. Use as a context manager."""
 
-    def __init__(self, session: "aiohttp.ClientSession", proxies: Proxies) -> None:
-        self._session = session
+    def __init__(self, user_agent: str, proxies: Proxies) -> None:
+        self._user_agent = user_agent
         self._proxies = proxies
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
 
-    @classmethod
-    async def make(cls, user_agent: str, proxies: Proxies) -> Self:
+    async def __aenter__(self) -> Self:
         """With an empty pool. Cookies are not kept, as docker keeps none."""
         await asyncio.to_thread(importlib.import_module, "aiohttp")  # the first time it takes a quarter of a second
         import aiohttp
 
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-        session = aiohttp.ClientSession(
+        self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
-            timeout=timeout,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            headers={"User-Agent": user_agent},
+            headers={"User-Agent": self._user_agent},
         )
-        return cls(session, proxies)
-
-    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:

@@ -2,8 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -57,11 +56,9 @@ class Registries:
         settings = msgspec.structs.replace(self.settings, insecure_registries=(*self.settings.insecure_registries, domain))
         return Registries(settings, self.partials, self.sources, self._clock)
 
-    @asynccontextmanager
-    async def transport(self) -> AsyncIterator[Transport]:
-        """Connections for one use case."""
-        async with await Transport.make(f"docker/{ENGINE_VERSION} sampan", self.settings.proxies) as transport:
-            yield transport
+    def transport(self) -> Transport:
+        """Connections for one use case. Use as a context manager."""
+        return Transport(f"docker/{ENGINE_VERSION} sampan", self.settings.proxies)
 
     def readable(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> Sequence[Repository]:
         """Where a repository can be read, in the order to try."""

@@ -118,9 +118,10 @@ def test_what_was_pulled_keeps_its_digest(engine: Engine, docker: Docker, regist
     layers = [tar(("f", "a", os.urandom(2000).hex())), tar(("f", "b", "2"))]
     digest = registry.add("app", "1", config(*layers), layers, compress=lambda data: gzip.compress(data, 9, mtime=12345))
     assert docker("pull", f"{registry.host}/app:1").returncode == 0
+    partial = set(os.listdir(engine.data_root / "content/partial"))
     assert docker("tag", f"{registry.host}/app:1", f"{real.host}/kept:1").returncode == 0
     assert f"1: digest: {digest}" in docker("push", f"{real.host}/kept:1").stdout, "fetched again from where it came"
-    assert os.listdir(engine.data_root / "content/partial") == []
+    assert set(os.listdir(engine.data_root / "content/partial")) <= partial
     registry.blobs.clear()
     assert docker("tag", f"{registry.host}/app:1", f"{real.host}/kept2:1").returncode == 0
     assert f"1: digest: {digest}" in docker("push", f"{real.host}/kept2:1").stdout, "mounted"

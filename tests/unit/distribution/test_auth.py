@@ -28,7 +28,7 @@ def registry() -> Iterator[FaultyRegistry]:
 
 def ask(endpoint: Endpoint, credentials: AuthConfig) -> Any:
     async def asked() -> Any:
-        async with Transport.make("test", Proxies()) as transport:
+        async with Transport("test", Proxies()) as transport:
             return await Repository(transport, endpoint, "app", Authorizer(transport, credentials, endpoint)).tags()
 
     return asyncio.run(asked())
@@ -47,7 +47,7 @@ def test_a_realm_that_is_none(registry: FaultyRegistry, realm: str) -> None:
 
 def test_no_password_in_the_clear_for_a_registry_with_tls(registry: FaultyRegistry) -> None:
     async def asked() -> None:
-        async with Transport.make("test", Proxies()) as transport:
+        async with Transport("test", Proxies()) as transport:
             authorizer = Authorizer(transport, USER, Endpoint("https://registry.example"))
             authorizer.learn(f'Bearer realm="http://{registry.host}/token",service="x"', "scope")
             await authorizer.headers("scope")

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from sampan.distribution.proxies import Proxies
 from sampan.distribution.transport import Transport
 
 
@@ -17,7 +18,7 @@ def test_cookies_are_not_kept() -> None:
     async def scenario() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         url = f"http://localhost:{server.sockets[0].getsockname()[1]}/v2/"
-        async with server, await Transport.make("test") as transport:
+        async with server, Transport("test", Proxies()) as transport:
             for _ in range(2):
                 async with transport.request("GET", url) as found:
                     assert await found.read(10) == b"ok"

@@ -39,7 +39,7 @@ def within(registry: FaultyRegistry, use: Callable[[Repository], Awaitable[T]]) 
 
     async def run() -> T:
         endpoint = Endpoint(f"http://{registry.host}", insecure=True)
-        async with Transport.make("test", Proxies()) as transport:
+        async with Transport("test", Proxies()) as transport:
             authorizer = Authorizer(transport, AuthConfig(username="user", password="secret"), endpoint)
             return await use(Repository(transport, endpoint, "app", authorizer, actions="pull,push"))
 

