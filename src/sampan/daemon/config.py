@@ -8,6 +8,7 @@ MISSING, or in ALWAYS_SO.
 
 import hashlib
 import ipaddress
+import logging
 import os
 import re
 import sys
@@ -27,7 +28,10 @@ from sampan.logs.options import validate as validate_logs
 from sampan.version import API_VERSION, VERSION
 
 FILE_PROBLEM: Final = "unable to configure the Docker daemon with file {}: "
-LOG_LEVELS: Final = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
+LOG_LEVELS: Final = {
+    "trace": logging.DEBUG, "debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "warning": logging.WARNING,
+    "error": logging.ERROR, "fatal": logging.CRITICAL, "panic": logging.CRITICAL,
+}  # fmt: skip
 DOMAIN: Final = re.compile(r"^([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+$|^\.$")
 
 
@@ -257,6 +261,16 @@ def parse_command_line(argv: Sequence[str]) -> DaemonConfig:
         print("configuration OK")
         raise SystemExit(0)
     return config
+
+
+def read_again(argv: Sequence[str]) -> DaemonConfig:
+    """The configuration as it would be at a start now. Raises ConfigError."""
+    return merge(flags.parse(argv))
+
+
+def log_level(config: DaemonConfig) -> int:
+    """The level of Python's logging."""
+    return logging.DEBUG if config.debug else LOG_LEVELS[config.log_level]
 
 
 def merge(given: flags.Flags) -> DaemonConfig:

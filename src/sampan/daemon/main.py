@@ -7,16 +7,12 @@ import logging
 import os
 import resource
 import sys
+from functools import partial
 
-from sampan.daemon.config import DaemonConfig, engine_cgroup, parse_command_line
+from sampan.daemon.config import DaemonConfig, engine_cgroup, log_level, parse_command_line, read_again
 from sampan.errors import EngineError, SystemFailure
 from sampan.linux import libc, prctl
 from sampan.runtime import spawning
-
-LEVELS = {
-    "trace": logging.DEBUG, "debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "warning": logging.WARNING,
-    "error": logging.ERROR, "fatal": logging.CRITICAL, "panic": logging.CRITICAL,
-}  # fmt: skip
 
 
 def _prepare_process() -> None:
@@ -54,7 +50,7 @@ def _run(config: DaemonConfig) -> None:
         from sampan.daemon.serving import serve
 
         gc.enable()
-        asyncio.run(serve(config, keeper))
+        asyncio.run(serve(config, keeper, partial(read_again, sys.argv[1:])))
     except (EngineError, OSError):
         if keeper is not None:
             spawning.end_keeper(keeper, config.exec_root)
@@ -65,7 +61,7 @@ def entry() -> None:
     """The program `sampand`."""
     gc.disable()  # loading makes nothing that could be garbage
     config = parse_command_line(sys.argv[1:])
-    logging.basicConfig(level=LEVELS[config.log_level], stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=log_level(config), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if os.geteuid() != 0:
         print("sampand needs to be started with root privileges", file=sys.stderr)
         raise SystemExit(1)

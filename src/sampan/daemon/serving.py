@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from subprocess import Popen
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from sampan.api.server import group_id, tcp_listener, tls_context, unix_listener
 from sampan.daemon.config import DaemonConfig
 from sampan.daemon.orphans import reap_orphans
+from sampan.daemon.reload import Reloader
 from sampan.daemon.wiring import EngineParts, wire
 from sampan.errors import EngineError, SystemFailure
 from sampan.linux import libc
@@ -51,22 +53,27 @@ async def _listen(config: DaemonConfig, parts: EngineParts) -> None:
             raise SystemFailure(f"unsupported address {host}: use unix:// or tcp://")
 
 
-async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None) -> None:
-    """Run the engine until a signal asks for its end. keeper_process: see wire. Raises EngineError, OSError: it does not start."""
+async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None, read: Callable[[], DaemonConfig]) -> None:
+    """Run the engine until a signal asks for its end. keeper_process: see wire. read: see Reloader.
+
+    Raises EngineError, OSError: it does not start.
+    """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: daemon.json is read at the start only; a restart keeps containers running")
     async with AsyncExitStack() as stack:
         orphans = loop.create_task(reap_orphans())
         stack.callback(orphans.cancel)
+        loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: the engine is still starting")
         parts = await wire(config, stack, keeper_process)
         await _listen(config, parts)
+        reloader = Reloader(config, read, parts.take_over, parts.publish_reload)
+        loop.add_signal_handler(signal.SIGHUP, reloader.reload)
         log.info("API listen on %s", ", ".join(config.hosts))
         loop.call_later(SETTLE_SECONDS, _settle)
         await stopping.wait()
-        if not config.live_restore:
+        if not reloader.config.live_restore:
             await parts.shutdown.stop_all()
         await parts.server.stop()
         await parts.shutdown.end_lean_processes()

@@ -37,21 +37,21 @@ class Shutdown:
         background: Background,
         keeper: KeeperClient,
         supervisor: SupervisorClient,
-        timeout: int,
+        seconds: int,
     ) -> None:
-        """timeout: seconds for all containers together (`shutdown-timeout`), negative for no limit."""
+        """seconds: for all containers together (`shutdown-timeout`), negative for no limit."""
         self._containers = containers
         self._service = service
         self._control = control
         self._background = background
         self._keeper, self._supervisor = keeper, supervisor
-        self._timeout = timeout
+        self.seconds = seconds
 
     async def stop_all(self) -> None:
         """Stop what runs as docker does: each with its own signal and timeout. What outlives the limit is left, and said."""
         running = [container for container in self._containers if container.is_running]
         try:
-            async with asyncio.timeout(time_limit(self._timeout, running)):
+            async with asyncio.timeout(time_limit(self.seconds, running)):
                 await asyncio.gather(*(self._stop(container) for container in running))
         except TimeoutError:
             left = [container.name for container in running if container.is_running]

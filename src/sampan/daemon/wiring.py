@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from subprocess import Popen
@@ -15,7 +15,7 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import SystemClock
 from sampan.content.partial import PartialBlobs
-from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup
+from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level
 from sampan.daemon.processevents import ProcessEvents, close_all
 from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
@@ -71,6 +71,9 @@ class EngineParts(msgspec.Struct, frozen=True):
 
     server: ApiServer
     shutdown: Shutdown
+    take_over: Callable[[DaemonConfig], None]
+    """Have a configuration's reloadable settings in force."""
+    publish_reload: Callable[[Mapping[str, str]], None]
 
 
 async def _bridge(config: DaemonConfig, stack: AsyncExitStack) -> BridgeNetwork | None:
@@ -151,6 +154,7 @@ class _ImageParts(msgspec.Struct, frozen=True):
     snapshots: LayeredSnapshots
     images: ImageService
     archives: ImageArchives
+    registries: Registries
     pulls: PullService
     pushes: PushService
     logins: LoginService
@@ -188,6 +192,7 @@ def _image_parts(
         snapshots=snapshots,
         images=images,
         archives=ImageArchives(images, store, snapshots, workers, paths.data_root / "tmp"),
+        registries=registries,
         pulls=PullService(images, store, snapshots, registries, unpackers=workers.parallel),
         pushes=PushService(images, store, snapshots, workers, registries, paths.data_root / "tmp"),
         logins=LoginService(registries),
@@ -274,6 +279,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     await restorer.restore(None if config.live_restore else shutdown.stop_all)
     for line in images.repair([container.id for container in containers]):
         log.warning("%s", line)
+    system = SystemService(containers, images, snapshots, events, meta, _facts(config), lambda: network.warnings)
     services = Services(
         containers=service,
         execs=execs,
@@ -289,6 +295,13 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         images=images,
         archives=parts.archives,
         networks=network,
-        system=SystemService(containers, images, snapshots, events, meta, _facts(config), lambda: network.warnings),
+        system=system,
     )
-    return EngineParts(ApiServer(App(services).resolve), shutdown)
+
+    def take_over(wanted: DaemonConfig) -> None:
+        logging.getLogger().setLevel(log_level(wanted))
+        parts.registries.settings = _registry_settings(wanted)
+        system.facts = _facts(wanted)
+        shutdown.seconds = wanted.shutdown_timeout
+
+    return EngineParts(ApiServer(App(services).resolve), shutdown, take_over, system.publish_reload)

@@ -22,7 +22,7 @@ from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
 from sampan.engine.pipes import give_from, wide_pipe
 from sampan.engine.progress import Progress, layer_line
-from sampan.engine.registries import Registries, slots
+from sampan.engine.registries import Registries, Slots
 from sampan.errors import EngineError, InvalidArgument, NotFound
 from sampan.image import archives, platforms
 from sampan.image.store import Image, ImageStore, image_of
@@ -87,7 +87,7 @@ class PullService:
         self._store = store
         self._snapshots = snapshots
         self._registries = registries
-        self._slots = slots(registries.settings.max_concurrent_downloads)
+        self._slots = Slots(lambda: registries.settings.max_concurrent_downloads)
         self._early = asyncio.Semaphore(max(1, unpackers - 1))
         """A layer that is unpacked while it arrives holds a worker for as long as the network pleases: one worker stays free."""
 

@@ -23,7 +23,7 @@ from sampan.engine.lines import Lines
 from sampan.engine.nameless import nameless_file
 from sampan.engine.pipes import wide_pipe
 from sampan.engine.progress import Progress, layer_line
-from sampan.engine.registries import Registries, slots
+from sampan.engine.registries import Registries, Slots
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.image import archives, pushing
 from sampan.image.store import Image, ImageStore
@@ -102,7 +102,7 @@ class PushService:
         self._workers = workers
         self._registries = registries
         self._root = root
-        self._slots = slots(registries.settings.max_concurrent_uploads)
+        self._slots = Slots(lambda: registries.settings.max_concurrent_uploads)
 
     async def push(self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig) -> AsyncIterator[Progress]:
         """Push an image by its tag, or every tag of a repository when it has none. Yields docker's progress.

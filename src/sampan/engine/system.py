@@ -4,7 +4,7 @@ import ipaddress
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -130,7 +130,8 @@ class SystemService:
         self._images = images
         self._snapshots = snapshots
         self._events = events
-        self._facts = facts
+        self.facts = facts
+        """Replaced when daemon.json is read again."""
         self._warnings = warnings
         self._sysfs = sysfs
         self._ping = PingInfo()
@@ -177,12 +178,16 @@ class SystemService:
             return []
         return ["WARNING: AppArmor is enabled, but no profile is applied to containers: not implemented by Sampan yet"]
 
+    def publish_reload(self, attributes: Mapping[str, str]) -> None:
+        """Docker's event of a daemon that has read its configuration again."""
+        self._events.publish("daemon", "reload", self._id, {"name": os.uname().nodename, **attributes})
+
     async def info(self) -> SystemInfo:
         """Counts, limits, drivers."""
         statuses = [container.state.status for container in self._containers]
         layout, limits = host_layout(), host_limits()
         controllers = {name for names, _ in layout.v1 for name in names.split(",")} | set(layout.controllers)
-        registries = self._facts.registries
+        registries = self.facts.registries
         http_proxy, https_proxy, no_proxy = registries.proxies.shown()
         return SystemInfo(
             id=self._id,
@@ -203,10 +208,10 @@ class SystemService:
             pids_limit="pids" in controllers,
             oom_kill_disable=limits.oom_kill_disable,
             ipv4_forwarding=Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",
-            debug=self._facts.debug,
+            debug=self.facts.debug,
             nfd=len(os.listdir("/proc/self/fd")),
             system_time=rfc3339nano(time.time_ns()),
-            logging_driver=self._facts.log_driver or "json-file",
+            logging_driver=self.facts.log_driver or "json-file",
             cgroup_version=str(layout.version),
             n_events_listener=self._events.listeners,
             kernel_version=platform.release(),
@@ -218,12 +223,12 @@ class SystemService:
             no_proxy=no_proxy,
             ncpu=limits.cpu_count,
             mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            docker_root_dir=self._facts.data_root,
+            docker_root_dir=self.facts.data_root,
             name=os.uname().nodename,
-            labels=list(self._facts.labels),
+            labels=list(self.facts.labels),
             server_version=ENGINE_VERSION,
             runtimes={"runc": Runtime(path="built-in")},
-            live_restore_enabled=self._facts.live_restore,
+            live_restore_enabled=self.facts.live_restore,
             security_options=["name=seccomp,profile=builtin", *(["name=cgroupns"] if layout.version == 2 else [])],
             warnings=[*self._warnings(), *self._confinement()] or None,
         )

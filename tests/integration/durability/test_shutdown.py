@@ -83,16 +83,6 @@ def test_with_live_restore_containers_and_helpers_stay(make_started: Callable[..
     assert state(engine, container)["Pid"] == pid
 
 
-def test_a_hangup_ends_nothing(make_started: Callable[..., Engine]) -> None:
-    engine = make_started()
-    os.kill(engine.pid, signal.SIGHUP)
-    deadline = time.monotonic() + 30
-    while "SIGHUP" not in engine.log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert engine.request("GET", "/_ping") == (200, b"OK")
-
-
 def test_without_containers_nothing_of_the_engine_stays(make_started: Callable[..., Engine]) -> None:
     engine = make_started()
     assert engine.stop() == 0
