@@ -1,4 +1,4 @@
-"""A data root on a real disk, and certificates for registries."""
+"""A data root on a real disk, registries and certificates for them."""
 
 import shutil
 import tempfile
@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.engine import Engine
+from tests.support.faultyregistry import FaultyRegistry
 
 
 @pytest.fixture
@@ -32,3 +35,20 @@ def certs_d() -> Iterator[Callable[[str, str], Path]]:
             shutil.rmtree(path)
         elif not any(path.iterdir()):
             path.rmdir()
+
+
+@pytest.fixture
+def registry() -> Iterator[FaultyRegistry]:
+    registry = FaultyRegistry()
+    yield registry
+    registry.close()
+
+
+@pytest.fixture
+def no_images_left(engine: Engine) -> Iterator[None]:
+    """A test's images go, and with them the layers that the next one wants to pull."""
+    yield
+    engine.remove_containers()
+    for image in engine.request("GET", "/images/json")[1]:
+        if not any(tag.startswith("busybox") for tag in image["RepoTags"]):
+            engine.request("DELETE", f"/images/{image['Id']}?force=1")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.images.test_push import load
 from tests.support.certificates import Authority
 from tests.support.engine import CLI, Engine
 from tests.support.faultyregistry import FaultyRegistry
 from tests.support.imagetars import config
 from tests.support.proxy import Proxy
+from tests.support.registries import load
 from tests.support.tars import tar
 
 pytestmark = pytest.mark.root

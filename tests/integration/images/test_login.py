@@ -12,16 +12,13 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.integration.images.test_pull import Docker, no_images_left, registry
-from tests.integration.images.test_push import load
 from tests.support.engine import CLI, Engine
 from tests.support.faultyregistry import FaultyRegistry
 from tests.support.realregistry import RealRegistry
+from tests.support.registries import Docker, load
 from tests.support.tars import tar
 
-pytestmark = pytest.mark.root
-
-__all__ = ["no_images_left", "registry"]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_images_left")]
 
 HTPASSWD = "user:$2y$05$abcdefghijklmnopqrstuuNF5/gKGv1vSzRBclZtmf77tbZMWqiPK\n"
 """bcrypt of `good`"""

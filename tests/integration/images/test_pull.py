@@ -1,14 +1,13 @@
 """docker pull against a registry on loopback that breaks off, lies and asks for passwords; and against a real one."""
 
 import base64
-import gzip
 import json
 import os
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,43 +18,12 @@ from tests.support.engine import Engine
 from tests.support.faultyregistry import INDEX, MANIFEST, FaultyRegistry, digest_of
 from tests.support.imagetars import base_layer, config
 from tests.support.realregistry import RealRegistry
+from tests.support.registries import Docker, big, partials, zipped
 from tests.support.tars import tar
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_images_left")]
 
-Docker = Callable[..., subprocess.CompletedProcess[str]]
 TOP = tar(("f", "pulled", "from a registry"))
-
-
-@pytest.fixture
-def registry() -> Iterator[FaultyRegistry]:
-    registry = FaultyRegistry()
-    yield registry
-    registry.close()
-
-
-@pytest.fixture(autouse=True)
-def no_images_left(engine: Engine) -> Iterator[None]:
-    """A test's images go, and with them the layers that the next one wants to pull."""
-    yield
-    engine.remove_containers()
-    for image in engine.request("GET", "/images/json")[1]:
-        if not any(tag.startswith("busybox") for tag in image["RepoTags"]):
-            engine.request("DELETE", f"/images/{image['Id']}?force=1")
-
-
-def zipped(data: bytes) -> bytes:
-    """Compressed, the same bytes every time."""
-    return gzip.compress(data, mtime=0)
-
-
-def big(megabytes: int) -> bytes:
-    """A layer that does not compress."""
-    return tar(("f", "big", os.urandom(megabytes << 19).hex()))
-
-
-def partials(engine: Engine) -> list[str]:
-    return os.listdir(engine.data_root / "content/partial")
 
 
 def test_what_docker_prints(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:

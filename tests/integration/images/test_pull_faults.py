@@ -12,16 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.images.test_pull import Docker, big, no_images_left, partials, registry, zipped
-from tests.integration.images.test_push import load
 from tests.support.engine import Engine
 from tests.support.faultyregistry import INDEX, MANIFEST, FaultyRegistry, digest_of
 from tests.support.imagetars import config
+from tests.support.registries import Docker, big, load, partials, zipped
 from tests.support.tars import tar
 
-pytestmark = pytest.mark.root
-
-__all__ = ["no_images_left", "registry"]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_images_left")]
 
 
 def test_a_size_that_no_disk_has(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:

@@ -7,18 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.images.test_pull import Docker, no_images_left
-from tests.integration.images.test_push import load
 from tests.support.certificates import Authority
 from tests.support.engine import Engine
 from tests.support.faultyregistry import FaultyRegistry
 from tests.support.imagetars import config
 from tests.support.proxy import Proxy
+from tests.support.registries import Docker, load
 from tests.support.tars import tar
 
-pytestmark = pytest.mark.root
-
-__all__ = ["no_images_left"]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_images_left")]
 
 LAYER = tar(("f", "a", "over TLS"))
 

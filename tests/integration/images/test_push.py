@@ -12,16 +12,14 @@ from typing import Any
 import docker as docker_py
 import pytest
 
-from tests.integration.images.test_pull import Docker, big, no_images_left, registry, zipped
 from tests.support.engine import Engine
 from tests.support.faultyregistry import FaultyRegistry, digest_of
-from tests.support.imagetars import base_layer, config, docker_files, packed
+from tests.support.imagetars import base_layer, config
 from tests.support.realregistry import RealRegistry
+from tests.support.registries import Docker, big, load, zipped
 from tests.support.tars import tar
 
-pytestmark = pytest.mark.root
-
-__all__ = ["no_images_left", "registry"]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_images_left")]
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 OCI = "application/vnd.oci.image.manifest.v1+json"
@@ -32,14 +30,6 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]:
     registry = RealRegistry(tmp_path_factory.mktemp("registry"))
     yield registry
     registry.close()
-
-
-def load(engine: Engine, name: str, *layers: bytes) -> str:
-    """An image of these layers under a name; its ID."""
-    document = config(*layers)
-    status, answer = engine.request("POST", "/images/load", packed(docker_files(document, layers, [name])))
-    assert status == 200, answer
-    return digest_of(document)
 
 
 def short(layer: bytes) -> str:

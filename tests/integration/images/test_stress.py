@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.images.test_push import load
 from tests.support.engine import Engine
 from tests.support.realregistry import RealRegistry
+from tests.support.registries import load
 from tests.support.tars import tar
 
 pytestmark = pytest.mark.root
