@@ -65,9 +65,13 @@ class PartialBlob:
         self._take_room(len(data))
         view = memoryview(data)
         at = self.size
-        while view:
-            written = os.pwrite(self.fd, view, at)
-            view, at = view[written:], at + written
+        try:
+            while view:
+                written = os.pwrite(self.fd, view, at)
+                view, at = view[written:], at + written
+        except OSError as error:  # others write to this disk as well
+            self._keep = False
+            raise SystemFailure(f"write {self._path}: {(error.strerror or '').lower()}") from error
         self._hash.update(data)
         self.size = at
         self._wake()

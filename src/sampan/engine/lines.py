@@ -48,7 +48,8 @@ class Lines:
                     await self._changed.wait()
             await task
         except OSError as error:
-            raise SystemFailure(str(error)) from error
+            words = (error.strerror or str(error)).lower()
+            raise SystemFailure(f"{error.filename}: {words}" if error.filename else words) from error
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

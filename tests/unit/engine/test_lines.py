@@ -54,7 +54,7 @@ def test_what_the_machine_refuses_is_told_to_the_reader() -> None:
         async def work() -> None:
             raise OSError(122, "Disk quota exceeded", "/data/partial")
 
-        with pytest.raises(SystemFailure, match="Disk quota exceeded"):
+        with pytest.raises(SystemFailure, match=r"^/data/partial: disk quota exceeded$"):
             await anext(Lines().of(work()))
 
     asyncio.run(run())
