@@ -43,11 +43,12 @@ def _own_number(locks: ExitStack) -> int:
     first = os.getpid()
     for number in (found % 256 for found in range(first, first + 256)):
         lock = os.open(f"/run/lock/sampan-test-{number}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        locks.callback(os.close, lock)
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not Path(f"/sys/class/net/sampant{number}").exists():
+                locks.callback(os.close, lock)
                 return number
+        os.close(lock)
     raise AssertionError("no free subnet for a test engine")
 
 
