@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 from contextlib import suppress
 
 from sampan.linux import capabilities, libc, prctl, seccomp, seccomp_bpf
@@ -32,6 +33,13 @@ def close_others(keep: list[int]) -> None:
             os.closerange(first, fd)
         first = fd + 1
     libc.close_range(first, 0x7FFFFFFF)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends. To be said again after each change of the user, at which the kernel forgets it."""
+    libc.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
 
 
 def cut_off() -> None:
@@ -82,12 +90,14 @@ def into_nothing(root_fd: int, *, writes: bool = False) -> None:
 
     writes: whether one of them is a file to be written.
     """
+    parent = os.getppid()
     os.fchdir(root_fd)
     if os.geteuid() == 0:
         os.chroot(".")
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        die_with(parent)
     _filter()
     if not writes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

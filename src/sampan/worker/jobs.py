@@ -1,6 +1,7 @@
 """The job table. Each runs in a child of its own, with its arguments and its descriptors, and returns what JSON can hold."""
 
 import errno
+import fcntl
 import gc
 import hashlib
 import os
@@ -33,22 +34,23 @@ class Decompressor:
     """A child without any rights that turns a compressed stream into a plain one. Its errors are kept apart from the reader's."""
 
     def __init__(self, kind: compression.Compression, head: bytes, archive: int, root_fd: int) -> None:
-        import fcntl
-
         self.output, output = os.pipe2(os.O_CLOEXEC)
         self._errors, errors = os.pipe2(os.O_CLOEXEC)
         with suppress(OSError):
             fcntl.fcntl(output, _F_SETPIPE_SZ, _PIPE_SIZE)
+        parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            self._child(kind, head, archive, root_fd, output, errors)
+            self._child(kind, head, (archive, root_fd, output, errors), parent)
         os.close(output)
         os.close(errors)
 
     @staticmethod
-    def _child(kind: compression.Compression, head: bytes, archive: int, root_fd: int, output: int, errors: int) -> None:
+    def _child(kind: compression.Compression, head: bytes, fds: tuple[int, int, int, int], parent: int) -> None:
+        archive, root_fd, output, errors = fds
         status = 1
         try:
+            confine.die_with(parent)
             confine.close_others([archive, root_fd, output, errors])
             confine.into_nothing(root_fd)
             os.close(root_fd)

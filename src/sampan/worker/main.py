@@ -3,7 +3,7 @@
 A program of its own: `python -m sampan.worker.main`.
 
 It does no work itself and keeps nothing on disk: killing it at any time loses only the jobs under way. It ends, and its children with it,
-when sampand's end of the control socket closes.
+when sampand's end of the control socket closes. No message ends it, nor what a job comes to.
 """
 
 import os
@@ -11,13 +11,14 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 from sampan.archive.compression import CompressionError
 from sampan.archive.reader import InvalidArchive
 from sampan.archive.room import NoRoom
 from sampan.archive.source import TruncatedArchive
-from sampan.linux import libc, prctl
+from sampan.linux import libc
 from sampan.worker import confine, wire
 from sampan.worker.jobs import JOBS
 from sampan.worker.spool_jobs import JOBS as SPOOL_JOBS
@@ -36,44 +37,65 @@ def _run(message: dict[str, Any], fds: list[int], reply: socket.socket) -> dict[
     return reporting(args, fds, lambda progress: wire.send(reply, {"progress": progress}))
 
 
+def _begun(message: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+    """The message with its arguments, and the job's own descriptors."""
+    if "spilled" not in message:
+        return message, fds
+    return {**message, "args": wire.read_spilled(fds[0])}, fds[1:]
+
+
 def _outcome(message: dict[str, Any], fds: list[int], reply: socket.socket) -> dict[str, Any]:
     """Run a job and word how it ended."""
     try:
+        message, fds = _begun(message, fds)
         return {"result": _run(message, fds, reply)}
     except Refused as error:
         kind, text = error.kind, error.message
     except Gone as error:
-        kind, text = "gone", str(error)
+        kind, text = wire.Kind.GONE, str(error)
     except _HOSTILE as error:
-        kind, text = "invalid", str(error)
+        kind, text = wire.Kind.INVALID, str(error)
     except OSError as error:
-        kind, text = "system", os.strerror(error.errno) if error.errno else str(error)
+        kind, text = wire.Kind.SYSTEM, os.strerror(error.errno) if error.errno else str(error)
         if error.filename:
             name = (
                 os.fsencode(error.filename).decode("utf-8", "backslashreplace") if not isinstance(error.filename, int) else error.filename
             )
             text = f"{name}: {text}"
     except NoRoom as error:
-        kind, text = "system", str(error)
+        kind, text = wire.Kind.SYSTEM, str(error)
     except MemoryError:
-        kind, text = "system", "out of memory"
+        kind, text = wire.Kind.SYSTEM, "out of memory"
     except Exception as error:
-        kind, text = "system", f"{type(error).__name__}: {error}"
-    return {"error": {"kind": kind, "message": text[: wire.ERROR_TEXT_MAX]}}
+        kind, text = wire.Kind.SYSTEM, f"{type(error).__name__}: {error}"
+    return _error(kind, text)
+
+
+def _error(kind: wire.Kind, text: str) -> dict[str, Any]:
+    return {"error": {"kind": kind, "message": text[: wire.ERROR_TEXT_MAX].encode("utf-8", "backslashreplace").decode()}}
+
+
+def _answer(message: dict[str, Any], fds: list[int], reply: socket.socket) -> None:
+    """Do the job and say what it came to; an answer that does not fit into a packet is an error like others."""
+    try:
+        wire.send(reply, _outcome(message, fds, reply))
+    except wire.BadMessage as error:
+        wire.send(reply, _error(wire.Kind.SYSTEM, f"the answer: {error}"))
 
 
 def _child(message: dict[str, Any], fds: list[int], parent: int) -> None:
     """In the child: one job, its answer, the end. Never returns."""
     try:
-        libc.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            return
+        confine.die_with(parent)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)  # the control socket: only the zygote may hold it
         confine.close_others(fds)
         confine.be_expendable()
         reply = socket.socket(fileno=fds[0])
-        wire.send(reply, _outcome(message, fds[1:], reply))
+        pidfd = os.pidfd_open(os.getpid())
+        wire.send(reply, {"started": True}, [pidfd])
+        os.close(pidfd)
+        _answer(message, fds[1:], reply)
     except BaseException as error:
         print(f"worker: {error!r}", file=sys.stderr, flush=True)
     finally:
@@ -85,8 +107,6 @@ class Zygote:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._jobs: dict[int, int] = {}
-        """job -> pidfd"""
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
@@ -100,31 +120,47 @@ class Zygote:
                     return
 
     def _serve(self) -> bool:
-        received = wire.recv(self._control)
+        """Take one message; False when there will be no more."""
+        try:
+            received = wire.recv(self._control)
+        except (wire.BadMessage, OSError) as error:
+            # its reply socket is closed with its other descriptors: whoever sent it sees that the job died
+            print(f"worker: a message is dropped: {error}", file=sys.stderr, flush=True)
+            return True
         if received is None:
             return False
         message, fds = received
-        if "cancel" in message:
-            pidfd = self._jobs.get(message["cancel"])
-            if pidfd is not None:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            return True
+        try:
+            self._begin(message, fds)
+        except OSError as error:  # no process, no memory, no descriptor for this one: others may end soon
+            self._refuse(fds, error)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _begin(self, message: dict[str, Any], fds: list[int]) -> None:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             _child(message, fds, parent)
-        for fd in fds:
-            os.close(fd)
-        pidfd = os.pidfd_open(pid)
-        self._jobs[message["job"]] = pidfd
-        self._poll.register(pidfd, select.POLLIN)
-        return True
+        try:
+            self._poll.register(os.pidfd_open(pid), select.POLLIN)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+
+    @staticmethod
+    def _refuse(fds: list[int], error: OSError) -> None:
+        if fds:
+            with suppress(OSError), socket.socket(fileno=os.dup(fds[0])) as reply:
+                wire.send(reply, _error(wire.Kind.SYSTEM, f"cannot begin the job: {error.strerror}"))
 
     def _reap(self, pidfd: int) -> None:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        self._jobs = {job: other for job, other in self._jobs.items() if other != pidfd}
 
 
 def main() -> None:

@@ -17,16 +17,19 @@ from sampan.linux import users
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.worker import confine, view
 from sampan.worker.jobs import Decompressor, reader_of
+from sampan.worker.wire import Kind
 
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_BATCH = 1 << 16
+"""Bytes of JSON; a packet holds twice that."""
 Send = Callable[[dict[str, Any]], None]
 
 
 class Refused(Exception):
-    """A job's no; kind: missing, invalid or system, the message for the user."""
+    """A job's no, the message for the user."""
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
@@ -52,8 +55,8 @@ def _reason(error: OSError) -> str:
 
 def _refusal(error: OSError, path: str, what: str) -> Refused:
     if error.errno == errno.ENOENT:
-        return Refused("missing", path)
-    return Refused("system", f"{what}{_reason(error)}")
+        return Refused(Kind.MISSING, path)
+    return Refused(Kind.SYSTEM, f"{what}{_reason(error)}")
 
 
 def _link_end(path: str) -> str:
@@ -72,7 +75,7 @@ def _link_end(path: str) -> str:
             continue
         links += 1
         if links > 255:
-            raise Refused("system", f"evalSymlinksInScope: too many links in {path}")
+            raise Refused(Kind.SYSTEM, f"evalSymlinksInScope: too many links in {path}")
         done = "/" if target.startswith("/") else done
         todo[:0] = [piece for piece in target.split("/") if piece not in ("", ".")]
     return done
@@ -148,7 +151,7 @@ def path_write(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, An
         try:
             identity = users.resolve(args["user"], [])
         except users.LookupFailure as error:
-            raise Refused("invalid", error.message) from None
+            raise Refused(Kind.INVALID, error.message) from None
         owner = identity.uid, identity.gid
     source = Source(read if child is None else reader_of(child.output), hashed=False)
     try:
@@ -170,10 +173,10 @@ def _extraction_point(root: int, path: str) -> tuple[int, str]:
         fd = openat2(root, os.fsencode(path), os.O_PATH, resolve=_RESOLVE)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise Refused("system", "EvalSymlinks: too many links") from None
+            raise Refused(Kind.SYSTEM, "EvalSymlinks: too many links") from None
         raise _refusal(error, path, "") from None
     if not stat.S_ISDIR(os.fstat(fd).st_mode):
-        raise Refused("invalid", "extraction point is not a directory")
+        raise Refused(Kind.INVALID, "extraction point is not a directory")
     target = os.open(".", _DIRECTORY_FLAGS, dir_fd=fd)
     os.close(fd)
     return target, _link_end(path.removesuffix("/."))
@@ -186,9 +189,9 @@ def _check_writable(place: str, args: dict[str, Any]) -> None:
     ]
     if around:
         if not max(around, key=lambda mount: len(mount["destination"]))["rw"]:
-            raise Refused("invalid", "mounted volume is marked read-only")
+            raise Refused(Kind.INVALID, "mounted volume is marked read-only")
     elif args["readonly"]:
-        raise Refused("invalid", "container rootfs is marked read-only")
+        raise Refused(Kind.INVALID, "container rootfs is marked read-only")
 
 
 def tree_export(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
@@ -214,12 +217,13 @@ def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, 
     batch: list[tuple[int, str]] = []
     size = 0
     for kind, path in changes.changes(upper, lower, _own(args)):
-        batch.append((kind, os.fsdecode(path)))
-        size += 6 * len(path) + 16
-        count += 1
-        if size > 32768:  # a packet of at most 128 KiB, names escaped
+        length = 6 * len(path) + 16  # each byte may have to be escaped
+        if size + length > _BATCH:
             send({"changes": batch})
             batch, size = [], 0
+        batch.append((kind, os.fsdecode(path)))
+        size += length
+        count += 1
     send({"changes": batch})
     return {"count": count}
 
