@@ -228,7 +228,7 @@ def test_folded_layers_are_what_overlayfs_shows(scratch: Path, stack: list[list[
     with ExitStack() as held:
         fds = [layers.opened(held, file) for file in files]
         output = layers.opened(held, base / "index", os.O_RDWR | os.O_CREAT)
-        layerfile.fold(fds, output, os.urandom(16), frozenset((b"etc", b"etc/hosts")))
+        layerfile.fold(fds, output, None, os.urandom(16), frozenset((b"etc", b"etc/hosts")))
         lowers = [held.enter_context(layers.mounted(file)) for file in files]
         index = held.enter_context(layers.mounted(base / "index", files))
         seen = []

@@ -58,7 +58,7 @@ def extract(archive: bytes, target: Path) -> None:
     """As the overlay driver does, into an existing directory."""
     here = os.open(".", os.O_RDONLY)
     try:
-        with ExitStack() as stack, LayerApplier(opened(stack, target)) as applier:
+        with ExitStack() as stack, LayerApplier(opened(stack, target), None) as applier:
             applier.apply(TarReader(Source(io.BytesIO(archive).read)))
     finally:
         os.fchdir(here)
@@ -68,7 +68,7 @@ def extract(archive: bytes, target: Path) -> None:
 def index(archive: bytes, target: Path) -> None:
     """As the erofs driver does, into a new file."""
     with ExitStack() as stack:
-        layerfile.write(io.BytesIO(archive).read, opened(stack, target, os.O_RDWR | os.O_CREAT | os.O_EXCL), durable=False)
+        layerfile.write(io.BytesIO(archive).read, opened(stack, target, os.O_RDWR | os.O_CREAT | os.O_EXCL), None, durable=False)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import ClassVar, Final, Protocol
 
+from sampan.archive.latelinks import ROUNDS_MAX, Waiting, in_order
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
 from sampan.archive.recipe import RecipeWriter
 from sampan.archive.room import Room
@@ -28,6 +29,15 @@ OPAQUE_XATTR: Final = "trusted.overlay.opaque"
 OWN_XATTRS: Final = (b"trusted.overlay.", b"user.overlay.")
 ID_MAX: Final = 0xFFFFFFFF
 _MAJOR_MAX, _MINOR_MAX = 0xFFF, 0xFFFFF
+_BLOCK: Final = 4096
+"""What a file system gives at least, bytes."""
+_RECORD: Final = 32
+"""Bytes of a recipe's record, but for its name."""
+_ARCHIVES: Final = frozenset(
+    (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.ERANGE, errno.E2BIG, errno.ENOENT,
+     errno.EMLINK, errno.EFBIG, errno.EOVERFLOW)
+)  # fmt: skip
+"""Errors that an archive can cause: by names, links, attributes, sizes."""
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NODE_TYPE = {CHAR: stat.S_IFCHR, BLOCKDEV: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
@@ -96,6 +106,15 @@ def hard_link_missing(entry: Entry) -> InvalidArchive:
     return InvalidArchive(f"link {printable(entry.link)} {printable(entry.name)}: no such file or directory")
 
 
+def _refusal(entry: Entry, error: OSError) -> InvalidArchive | OSError:
+    """The error for an entry: what is wrong with the archive, or how the machine has failed."""
+    number = error.errno or 0
+    links = number == errno.EPERM and entry.type == HARDLINK  # to a directory; else a right is missing that the engine should have
+    if number in _ARCHIVES or links or (number == errno.EACCES and entry.xattrs):  # a default ACL of something else than a directory
+        return InvalidArchive(f"{printable(entry.name)}: {os.strerror(number)}")
+    return OSError(number, os.strerror(number), entry.name)
+
+
 class Applied:
     """What one tar came to."""
 
@@ -111,16 +130,18 @@ class LayerApplier:
     whiteouts: ClassVar[bool] = True
     """Whether `.wh.` names hide what lower layers have."""
 
-    def __init__(self, root_fd: int, recipe: RecipeWriter | None = None, room: Room | None = None) -> None:
-        """recipe: told which bytes of the tar became which file; its raw() is to be the source's tee. room: asked before each entry."""
+    def __init__(self, root_fd: int, room: Room | None, recipe: RecipeWriter | None = None) -> None:
+        """room: asked before anything is made; None: the disk is the caller's own to fill.
+
+        recipe: told which bytes of the tar became which file; its raw() is to be the source's tee.
+        """
         self._room = room
         self._root = root_fd
         self._recipe = recipe
         self._parent_name: bytes | None = None
         self._parent = -1
         self._directory_times: dict[bytes, int] = {}
-        self._waiting: list[tuple[bytes, Entry]] = []
-        """Hard links to what had not come yet"""
+        self._waiting: list[Waiting] = []
         self._removed = False
         """Whether something counted was replaced later"""
         self.result = Applied()
@@ -135,14 +156,12 @@ class LayerApplier:
         """Extract everything. Raises InvalidArchive, TruncatedArchive, OSError(errno, ..., name)."""
         for entry in reader:
             self.result.entries += 1
-            if self._room is not None:
-                self._room.take(entry.stored)
+            # a file of any kind may take an inode and a block for its attributes or, a directory, its names
+            self._take(entry.stored + -entry.stored % _BLOCK + _BLOCK)
             try:
                 self._one(entry, reader)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
-                    raise
-                raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
+                raise _refusal(entry, error) from error
         self._late_links()
         for name, mtime_ns in self._directory_times.items():
             parent, _, base = name.rpartition(b"/")
@@ -157,6 +176,10 @@ class LayerApplier:
         if self._removed and self.whiteouts:
             self.result.size = measure_tree(self._root)[0]
         return self.result
+
+    def _take(self, size: int, entries: int = 1) -> None:
+        if self._room is not None:
+            self._room.take(size, entries)
 
     def _one(self, entry: Entry, reader: Reader) -> None:
         name = clean(entry.name)
@@ -205,17 +228,10 @@ class LayerApplier:
             return openat2(self._root, name, _DIRECTORY_FLAGS)
         except FileNotFoundError:
             pass
-        upper, _, base = name.rpartition(b"/")
-        missing = [base]
-        while True:
+        fd, missing = self._deepest(name.split(b"/"))
+        for part in missing:
             try:
-                fd = openat2(self._root, upper or b".", _DIRECTORY_FLAGS)
-                break
-            except FileNotFoundError:
-                upper, _, base = upper.rpartition(b"/")
-                missing.append(base)
-        for part in reversed(missing):
-            try:
+                self._take(_BLOCK)
                 os.mkdir(part, 0o755, dir_fd=fd)
                 child = openat2(fd, part, _DIRECTORY_FLAGS | os.O_NOFOLLOW)
             finally:
@@ -223,6 +239,26 @@ class LayerApplier:
             fd = child
             os.fchmod(fd, 0o755)
         return fd
+
+    def _deepest(self, parts: list[bytes]) -> tuple[int, list[bytes]]:
+        """The last directory of a path that is there, and the names below it that are missing: at least the last one."""
+        there, missing = 0, len(parts)
+        fd = os.dup(self._root)
+        try:
+            # by halves: each look costs the path's whole length
+            while missing - there > 1:
+                middle = (there + missing) // 2
+                try:
+                    deeper = openat2(self._root, b"/".join(parts[:middle]), _DIRECTORY_FLAGS)
+                except FileNotFoundError:
+                    missing = middle
+                else:
+                    os.close(fd)
+                    fd, there = deeper, middle
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, parts[there:]
 
     def _forget_parent(self) -> None:
         if self._parent >= 0:
@@ -267,6 +303,7 @@ class LayerApplier:
         try:
             if self._recipe is not None:
                 for offset, length in entry.sparse if entry.sparse is not None else [(0, entry.size)]:
+                    self._take(len(entry.name) + _RECORD, 0)
                     self._recipe.file(clean(entry.name), offset, length)
             if entry.sparse is None:
                 self._fill(fd, entry, reader)
@@ -293,7 +330,7 @@ class LayerApplier:
         if self._link(entry, parent, base):
             self._link_attributes(entry, parent, base)
         else:
-            self._waiting.append((name, entry))
+            self._waiting.append(Waiting(name, clean(entry.link), entry))
 
     def _link(self, entry: Entry, parent: int, base: bytes) -> bool:
         """Make a hard link; False when its target is not there (yet)."""
@@ -312,19 +349,21 @@ class LayerApplier:
 
     def _late_links(self) -> None:
         """Links to later entries. A later entry of the link's own name has won."""
+        rounds = 0
         while self._waiting:
             waiting, self._waiting = self._waiting, []
-            for name, entry in waiting:
-                parent_name, _, base = name.rpartition(b"/")
+            for link in in_order(waiting):
+                parent_name, _, base = link.name.rpartition(b"/")
                 try:
-                    if not self._link(entry, self._open_parent(parent_name), base):
-                        self._waiting.append((name, entry))
+                    if not self._link(link.entry, self._open_parent(parent_name), base):
+                        self._waiting.append(link)
                 except FileExistsError:
                     continue
                 except OSError as error:
-                    raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
-            if len(self._waiting) == len(waiting):
-                raise hard_link_missing(self._waiting[0][1])
+                    raise _refusal(link.entry, error) from error
+            rounds += 1
+            if len(self._waiting) == len(waiting) or rounds == ROUNDS_MAX:
+                raise hard_link_missing(self._waiting[0].entry)
 
     def _owner_of(self, entry: Entry) -> tuple[int, int]:
         """(uid, gid) an entry is to have; -1 leaves it as it is."""

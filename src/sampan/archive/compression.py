@@ -124,6 +124,10 @@ def _guarded(read: Read) -> Read:
             return read(limit)
         except CompressionError:
             raise
+        except OSError as error:
+            if error.errno is not None:  # read's own: bz2 raises OSError too, but without a number
+                raise
+            raise CompressionError(f"invalid compressed data: {error}") from error
         except Exception as error:  # each library has classes of its own, some only importable when it is installed
             raise CompressionError(f"invalid compressed data: {error}") from error
 
@@ -166,7 +170,7 @@ def decompress_bounded(compression: Compression, read: Read) -> Read:
 
 
 def decompress(compression: Compression, read: Read) -> Read:
-    """A reader of the plain bytes of a compressed stream. Reading raises CompressionError, also for an OSError of read itself."""
+    """A reader of the plain bytes of a compressed stream. Reading raises CompressionError, and what read itself raises of OSErrors."""
     if compression == "":
         return read
     if compression == "gzip":

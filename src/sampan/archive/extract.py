@@ -9,6 +9,7 @@ import stat
 
 from sampan.archive.apply import LayerApplier, Reader, printable, write_all
 from sampan.archive.reader import DIRECTORY, Entry, InvalidArchive
+from sampan.archive.room import Room
 
 _HOLE_MIN = 4096
 """Bytes of zeros in one piece that are left out rather than written."""
@@ -22,6 +23,7 @@ class TreeExtractor(LayerApplier):
     def __init__(
         self,
         root_fd: int,
+        room: Room | None,
         *,
         owner: tuple[int, int] | None = None,
         keep_owner: bool = True,
@@ -29,12 +31,14 @@ class TreeExtractor(LayerApplier):
         place: str = "",
         full_names: bool = False,
     ) -> None:
-        """owner: whose everything is to be, instead of what the archive says. keep_owner=False: leave it to be the caller's.
+        """room: as for LayerApplier.
+
+        owner: whose everything is to be, instead of what the archive says. keep_owner=False: leave it to be the caller's.
 
         replace=False: a directory is never replaced by something else, nor the reverse. place: the directory's name for messages,
         with full_names put before the entries' too.
         """
-        super().__init__(root_fd)
+        super().__init__(root_fd, room)
         self._owner = owner
         self._keep_owner = keep_owner
         self._replace = replace

@@ -7,9 +7,13 @@ from typing import Final, NamedTuple
 from sampan.archive.erofs import HEAD_SIZE, Device, Head, Image, blocks_of, encode, place_data
 from sampan.archive.layertree import Copy, LayerTree, Node, count_directories, walk
 from sampan.archive.reader import InvalidArchive, TarReader
+from sampan.archive.room import Room
 from sampan.archive.source import Source, TruncatedArchive
 
+WriteAt = Callable[[bytes, int], None]
+"""Writes some bytes at a position."""
 _IO_MAX: Final = 1 << 20
+_DISK_BLOCK: Final = 4096
 _READ_AHEAD: Final = 1 << 17
 """What one posix_fadvise does at least."""
 _HEADERS: Final = 1 << 14
@@ -29,27 +33,29 @@ class Written(NamedTuple):
     entries: int
 
 
-def write(read: Callable[[int], bytes], output: int, *, durable: bool = True) -> Written:
-    """Write a tar to an empty file and index it there. Raises InvalidArchive, TruncatedArchive, OSError.
+def write(read: Callable[[int], bytes], output: int, room: Room | None = None, *, durable: bool = True) -> Written:
+    """Write a tar to an empty file and index it there. Raises InvalidArchive, TruncatedArchive, NoRoom, OSError.
 
+    room: asked before anything is written; None: the file is not of the host's disk, or a probe's own.
     durable: it is on disk when this returns, and out of the page cache: EROFS keeps its own copy of what is used.
     """
     position = HEAD_SIZE
+    write_at = _writer(output, room)
 
     def copied(limit: int) -> bytes:
         nonlocal position
         piece = read(limit)
-        _write_at(output, piece, position)
+        write_at(piece, position)
         position += len(piece)
         return piece
 
     source = Source(copied)
     tree = scan(source)
-    source.drain()
+    source.drain_padding()
     order = tree.finish()
     end = place_data(order, tree.copied_blocks, source.consumed)
-    _copy_fragments(output, tree.copies, source.consumed)
-    _put(output, encode(order, end, os.urandom(16), source.consumed), durable)
+    _copy_fragments(output, write_at, tree.copies, source.consumed)
+    _put(output, write_at, encode(order, end, os.urandom(16), source.consumed), durable)
     if durable:
         cool(output)
     return Written(source.hexdigest(), source.consumed, sum([node.size for node in order]), tree.entries)
@@ -96,8 +102,8 @@ def tar_of(layer: int) -> Iterator[bytes]:
         yield piece
 
 
-def fold(layers: Sequence[int], output: int, uuid: bytes, kept: frozenset[bytes] = frozenset()) -> int:
-    """Write one index of layer files, top first, to an empty file. Returns the entries read. Raises InvalidArchive, OSError.
+def fold(layers: Sequence[int], output: int, room: Room | None, uuid: bytes, kept: frozenset[bytes] = frozenset()) -> int:
+    """Write one index of layer files, top first, to an empty file. Returns the entries read. Raises InvalidArchive, NoRoom, OSError.
 
     Mounted with the layer files as its devices, in this order, it shows what overlayfs shows of them stacked. Nothing may lie below
     them but a tree with no more than the names in kept: whiteouts of others are dropped.
@@ -125,7 +131,7 @@ def fold(layers: Sequence[int], output: int, uuid: bytes, kept: frozenset[bytes]
     image = encode(order, blocks_of(HEAD_SIZE), uuid, devices=tuple(devices))
     if image.size > _INDEX_ROOM << 9:
         raise InvalidArchive("the index of these layers takes more than 4 GiB")
-    _put(output, image)
+    _put(output, _writer(output, room), image)
     return entries
 
 
@@ -186,7 +192,7 @@ class _SeekingSource(Source):
         return iter(())
 
 
-def _copy_fragments(output: int, copies: list[Copy], tar_size: int) -> None:
+def _copy_fragments(output: int, write_at: WriteAt, copies: list[Copy], tar_size: int) -> None:
     """Lay sparse files' data behind the tar, at their real distances: what is between stays a hole."""
     base = HEAD_SIZE + (blocks_of(tar_size) << 9)
     for copy in copies:
@@ -195,24 +201,31 @@ def _copy_fragments(output: int, copies: list[Copy], tar_size: int) -> None:
             source = HEAD_SIZE + offset
             while length:
                 piece = os.pread(output, min(length, _IO_MAX), source)
-                _write_at(output, piece, target)
+                write_at(piece, target)
                 source, target, length = source + len(piece), target + len(piece), length - len(piece)
 
 
-def _put(output: int, image: Image, durable: bool = True) -> None:
+def _put(output: int, write_at: WriteAt, image: Image, durable: bool = True) -> None:
     """Write the metadata, and once everything is on disk the superblock."""
     os.ftruncate(output, max(image.size, os.fstat(output).st_size))
-    _write_at(output, b"".join(image.metadata), image.offset)
+    write_at(b"".join(image.metadata), image.offset)
     if durable:
         os.fdatasync(output)
-    _write_at(output, image.head, 0)
+    write_at(image.head, 0)
     if durable:
         os.fdatasync(output)
 
 
-def _write_at(fd: int, data: bytes, position: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, position)
-        view = view[written:]
-        position += written
+def _writer(fd: int, room: Room | None) -> WriteAt:
+    """The only way in which a layer file is written: what it takes of the disk is asked for first, in whole blocks."""
+
+    def write_at(data: bytes, position: int) -> None:
+        if room is not None:
+            room.take(-(-len(data) // _DISK_BLOCK) * _DISK_BLOCK, 0)
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(fd, view, position)
+            view = view[written:]
+            position += written
+
+    return write_at

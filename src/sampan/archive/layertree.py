@@ -22,6 +22,7 @@ from sampan.archive.apply import (
     hidden_by,
     printable,
 )
+from sampan.archive.latelinks import ROUNDS_MAX, Waiting, in_order
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
 from sampan.archive.room import ENTRIES_MAX, NoRoom
 
@@ -84,6 +85,10 @@ class Copy:
         self.block, self.fragments = block, fragments
 
 
+class _Dangling(FileNotFoundError):
+    """A symlink on the way leads to nowhere."""
+
+
 class LayerTree:
     """Takes entries in order by add(); then finish()."""
 
@@ -91,35 +96,31 @@ class LayerTree:
         """An entry takes about 600 bytes of memory until it is written."""
         self._entries_max = entries_max
         self.root = Node(stat.S_IFDIR | 0o755)
-        self.entries = 0
+        self.entries = self._nodes = 0
         self.copies: list[Copy] = []
         self.copied_blocks = 0
         self._parent_name: bytes | None = None
         self._parent = self.root
-        self._waiting: list[tuple[bytes, bytes, Entry]] = []
-        """Hard links to what had not come yet: (name, target, entry)"""
+        self._waiting: list[Waiting] = []
 
     def add(self, entry: Entry, offset: int) -> None:
         """One entry whose stored data begins offset bytes into the tar. Raises InvalidArchive, NoRoom for too many."""
         self.entries += 1
-        if self.entries > self._entries_max:
-            raise NoRoom(f"the archive has more than {self._entries_max} entries")
+        self._count(1)
         try:
             self._one(entry, offset)
         except OSError as error:
             raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
 
+    def _count(self, nodes: int) -> None:
+        """Parents that no entry names cost as much as those that one does."""
+        self._nodes += nodes
+        if self._nodes > self._entries_max:
+            raise NoRoom(f"the archive has more than {self._entries_max} entries")
+
     def finish(self) -> list[Node]:
         """Resolve what waited, count links. Returns every inode once, parents before children. Raises InvalidArchive."""
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for name, target, entry in waiting:
-                try:
-                    self._late_link(name, target, entry)
-                except OSError as error:
-                    raise InvalidArchive(f"{printable(entry.name)}: {os.strerror(error.errno or 0)}") from error
-            if len(self._waiting) == len(waiting):
-                raise hard_link_missing(self._waiting[0][2])
+        self._late_links()
         order = list(walk(self.root))
         for node in order:
             if node.children is not None:
@@ -183,13 +184,24 @@ class LayerTree:
 
     def _find(self, path: bytes) -> Node:
         """A directory by its path, symlinks followed inside the root. Raises OSError as openat2 does."""
+        node, missing = self._descend(path)
+        if missing:
+            raise FileNotFoundError(errno.ENOENT, "")
+        return node
+
+    def _descend(self, path: bytes) -> tuple[Node, list[bytes]]:
+        """The last directory of a path that is there, and the names that are missing below it. Raises OSError as openat2 does."""
         if len(path) > _PATH_MAX:
             raise OSError(errno.ENAMETOOLONG, "")
         stack = [self.root]
         pending = path.split(b"/")[::-1]
+        own = len(pending)
+        """How many of the pending are the path's own names, not a symlink's"""
         links = 0
         while pending:
             part = pending.pop()
+            is_own = len(pending) < own
+            own = min(own, len(pending))
             if part in (b"", b"."):
                 continue
             if part == b"..":
@@ -202,7 +214,9 @@ class LayerTree:
             assert children is not None
             child = children.get(part)
             if child is None:
-                raise FileNotFoundError(errno.ENOENT, "")
+                if not is_own:
+                    raise _Dangling(errno.ENOENT, "")
+                return stack[-1], [part, *pending[::-1]]
             if child.children is not None:
                 stack.append(child)
             elif child.link:
@@ -214,22 +228,17 @@ class LayerTree:
                 pending += child.link.split(b"/")[::-1]
             else:
                 raise NotADirectoryError(errno.ENOTDIR, "")
-        return stack[-1]
+        return stack[-1], []
 
     def _directory(self, path: bytes, mtime_ns: int) -> Node:
         """The same, made where it is missing: root's, 0755, as old as what is in it."""
-        missing: list[bytes] = []
-        while True:
-            try:
-                node = self._find(path)
-                break
-            except FileNotFoundError:
-                path, _, base = path.rpartition(b"/")
-                missing.append(base)
-        for part in reversed(missing):
+        try:
+            node, missing = self._descend(path)
+        except _Dangling:
+            raise FileExistsError(errno.EEXIST, "") from None
+        self._count(len(missing))
+        for part in missing:
             assert node.children is not None
-            if part in node.children:  # a symlink to nowhere
-                raise FileExistsError(errno.EEXIST, "")
             if len(part) > _NAME_MAX:
                 raise OSError(errno.ENAMETOOLONG, "")
             child = Node(stat.S_IFDIR | 0o755, mtime_ns)
@@ -259,7 +268,7 @@ class LayerTree:
             raise InvalidArchive(f"invalid hardlink {printable(entry.name)!r} -> {printable(entry.link)!r}")
         node = self._target(target)
         if node is None:
-            self._waiting.append((name, target, entry))
+            self._waiting.append(Waiting(name, target, entry))
         else:
             children[base] = _linkable(node)
             _link_attributes(node, entry)
@@ -274,16 +283,29 @@ class LayerTree:
         assert children is not None
         return children.get(base)
 
-    def _late_link(self, name: bytes, target: bytes, entry: Entry) -> None:
-        node = self._target(target)
+    def _late_links(self) -> None:
+        rounds = 0
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for link in in_order(waiting):
+                try:
+                    if not self._late_link(link):
+                        self._waiting.append(link)
+                except OSError as error:
+                    raise InvalidArchive(f"{printable(link.entry.name)}: {os.strerror(error.errno or 0)}") from error
+            rounds += 1
+            if len(self._waiting) == len(waiting) or rounds == ROUNDS_MAX:
+                raise hard_link_missing(self._waiting[0].entry)
+
+    def _late_link(self, link: Waiting) -> bool:
+        node = self._target(link.target)
         if node is None:
-            self._waiting.append((name, target, entry))
-            return
-        parent_name, _, base = name.rpartition(b"/")
-        children = self._directory(parent_name, entry.mtime_ns).children
-        assert children is not None
+            return False
+        parent_name, _, base = link.name.rpartition(b"/")
+        children = self._open_parent(parent_name, link.entry)
         if base not in children:  # a later entry of the name wins
             children[base] = _linkable(node)
+        return True
 
     def _data(self, node: Node, entry: Entry, offset: int) -> None:
         node.size = entry.size

@@ -13,6 +13,8 @@ from sampan.archive.source import Source
 BLOCK: Final = 512
 SPECIAL_MAX: Final = 1 << 20
 """Bytes of one extended header: Go's maxSpecialFileSize."""
+SPECIALS_MAX: Final = 32
+"""Extended headers before one entry; real archives have up to four."""
 SPARSE_MAX: Final = 1 << 16
 """Fragments of one sparse file."""
 
@@ -170,9 +172,13 @@ class TarReader:
         """Yield entries. Raises InvalidArchive or TruncatedArchive."""
         pax: dict[bytes, bytes] = {}
         long_name = long_link = None
+        specials = 0
         while (header := self._header()) is not None:
             entry = Entry(header)
             if entry.type in (b"x", b"g", b"L", b"K"):
+                specials += 1
+                if specials > SPECIALS_MAX:
+                    raise InvalidArchive(f"more than {SPECIALS_MAX} extended headers before an entry")
                 payload = self._special(entry.stored)
                 if entry.type == b"x":
                     pax = _merged(payload)
@@ -194,7 +200,7 @@ class TarReader:
             if b"\0" in entry.name or b"\0" in entry.link:
                 raise InvalidArchive(_BAD_HEADER)
             yield entry
-            pax, long_name, long_link = {}, None, None
+            pax, long_name, long_link, specials = {}, None, None, 0
             self._skip()
 
     def _header(self) -> bytes | None:

@@ -8,6 +8,7 @@ ENTRIES_MAX: Final = 4_000_000
 """Entries of one archive, whatever the disk has."""
 _RESERVE_PART, _RESERVE_MAX = 20, 1 << 30
 _BYTES_BETWEEN, _ENTRIES_BETWEEN = 32 << 20, 1000
+_PARTS = 16
 
 
 class NoRoom(Exception):
@@ -38,20 +39,20 @@ class Room:
         free, kept = stat.f_bavail * stat.f_frsize, min(stat.f_blocks * stat.f_frsize // _RESERVE_PART, _RESERVE_MAX)
         if free - size < kept:
             raise NoRoom(f"no space left on device: {size} bytes to write, {free} free, {kept} of them kept for others")
-        self._bytes_left, self._entries_left = min(_BYTES_BETWEEN, free - size - kept), _ENTRIES_BETWEEN
+        # others may be at it too: the nearer the limit, the shorter the way to the next look
+        self._bytes_left, self._entries_left = min(_BYTES_BETWEEN, (free - size - kept) // _PARTS), _ENTRIES_BETWEEN
         if stat.f_files:  # a file system without a fixed number of inodes says 0
             spare = stat.f_favail - entries - stat.f_files // _RESERVE_PART
             if spare < 0:
                 kept = stat.f_files // _RESERVE_PART
                 raise NoRoom(f"no space left on device: {stat.f_favail} inodes free, {kept} of them kept for others")
-            self._entries_left = min(_ENTRIES_BETWEEN, spare)
+            self._entries_left = min(_ENTRIES_BETWEEN, spare // _PARTS)
 
-    def guarded(self, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
-        """A stream that is about to be written as it is."""
+    def asked(self, write: Callable[[memoryview], object]) -> Callable[[memoryview], None]:
+        """A writer that asks before each piece."""
 
-        def guarded(limit: int) -> bytes:
-            piece = read(limit)
+        def asked(piece: memoryview) -> None:
             self.take(len(piece), 0)
-            return piece
+            write(piece)
 
-        return guarded
+        return asked

@@ -6,6 +6,14 @@ from collections.abc import Callable, Iterator
 CHUNK = 1 << 20
 
 
+TRAILING_MAX = 4 << 20
+"""Bytes that may follow an archive's end: tars are padded to the size of a tape's record, not always with zeros."""
+
+
+class TrailingData(ValueError):
+    """Far more follows the archive's end than a padding."""
+
+
 class TruncatedArchive(ValueError):
     """The stream ended inside an entry."""
 
@@ -72,6 +80,15 @@ class Source:
         """Read (and hash) to the end of the stream."""
         while self.some(CHUNK):
             pass
+
+    def drain_padding(self) -> None:
+        """The same where all of it is kept: but for zeros only so much may follow. Raises TrailingData."""
+        other = 0
+        while piece := self.some(CHUNK):
+            if piece[0] or piece[-1] or bytes(piece).strip(b"\0"):
+                other += len(piece)
+                if other > TRAILING_MAX:
+                    raise TrailingData(f"more than {TRAILING_MAX} bytes follow the archive's end")
 
     def hexdigest(self) -> str:
         """sha256 of all bytes the stream has given."""

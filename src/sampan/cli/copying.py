@@ -206,7 +206,9 @@ def unpack(pieces: Iterable[bytes], source: Place, destination: Place) -> None:
         try:
             reader = TarReader(Source(lambda _: next(waiting, b""), hashed=False))
             wanted = reader if name is None else _Renamed(reader, os.fsencode(old), os.fsencode(name))
-            with TreeExtractor(root, keep_owner=False, replace=False, place=os.path.normpath(directory), full_names=True) as extractor:
+            with TreeExtractor(
+                root, None, keep_owner=False, replace=False, place=os.path.normpath(directory), full_names=True
+            ) as extractor:
                 extractor.apply(wanted)
         finally:
             os.close(root)

@@ -36,7 +36,7 @@ def close_others(keep: list[int]) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends. To be said again after each change of the user, at which the kernel forgets it."""
+    """Have the kernel kill this process when its parent ends. To be said again after a change of the user: the kernel forgets."""
     libc.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended already
         os._exit(1)

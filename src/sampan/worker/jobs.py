@@ -19,10 +19,13 @@ from sampan.archive.source import Source
 from sampan.archive.trees import measure_tree, remove_tree
 from sampan.linux.syncfs import syncfs
 from sampan.worker import confine
+from sampan.worker.budget import Budget
 
 _PIPE_SIZE = 1 << 20
 _F_SETPIPE_SZ = 1031
 _RACES = 1000
+_MACHINE, _ARCHIVE = b"m", b"a"
+"""Whose fault a decompressor's error is."""
 
 
 def reader_of(fd: int) -> compression.Read:
@@ -54,7 +57,9 @@ class Decompressor:
             confine.close_others([archive, root_fd, output, errors])
             confine.into_nothing(root_fd)
             os.close(root_fd)
-            read = compression.decompress_bounded(kind, compression.prefixed(head, reader_of(archive)))
+            budget = Budget()
+            compressed = compression.prefixed(head, budget.metered(reader_of(archive)))
+            read = budget.metered(compression.decompress_bounded(kind, compressed))
             while piece := read(_PIPE_SIZE):
                 view = memoryview(piece)
                 while view:
@@ -63,47 +68,61 @@ class Decompressor:
         except BrokenPipeError:
             pass  # the reader gave up, and says why
         except BaseException as error:
-            os.write(errors, str(error).encode()[:4096])
+            machine = isinstance(error, MemoryError | OSError)
+            text = str(error) or type(error).__name__
+            os.write(errors, (_MACHINE if machine else _ARCHIVE) + text.encode("utf-8", "backslashreplace")[:4096])
         finally:
             os._exit(status)
 
-    def finish(self) -> str:
-        """End it; returns its error, or an empty text."""
+    def finish(self) -> Exception | None:
+        """End it; returns its error: CompressionError when the archive is to blame, OSError when the machine is."""
         os.close(self.output)
         with os.fdopen(self._errors, "rb") as file:
-            text = file.read().decode("utf-8", "replace")
+            said = file.read()
         _, status = os.waitpid(self._pid, 0)
+        text = said[1:].decode("utf-8", "replace")
+        if said.startswith(_MACHINE):
+            return OSError(text)
+        if said:
+            return compression.CompressionError(text)
         # killed or crashed by what it read: SIGPIPE is ignored in Python, so no other signal is harmless
-        return text or ("decompressor was killed" if os.WIFSIGNALED(status) else "")
+        return compression.CompressionError("decompressor was killed") if os.WIFSIGNALED(status) else None
+
+
+@contextmanager
+def checked(child: Decompressor | None) -> Iterator[None]:
+    """Leaving the block, in whatever way, asks the decompressor whether it was content: its error explains the reader's."""
+    try:
+        yield
+    except Exception:
+        if child is not None and (error := child.finish()) is not None:
+            raise error from None
+        raise
+    if child is not None and (error := child.finish()) is not None:
+        raise error
 
 
 @contextmanager
 def _plain(archive: int, root_fd: int, confinement: Callable[[], None]) -> Iterator[compression.Read]:
-    """The plain bytes of a stream, read by a confined process; leaving the block checks that the decompressor was content."""
+    """The plain bytes of a stream, read by a confined process."""
     head, read = compression.peek(reader_of(archive))
     kind = compression.detect(head)
     child = Decompressor(kind, head, archive, root_fd) if kind else None
     confinement()
-    try:
-        yield read if child is None else reader_of(child.output)
-    except Exception:
-        if child is not None and (text := child.finish()):
-            raise compression.CompressionError(text) from None
-        raise
-    if child is not None and (text := child.finish()):
-        raise compression.CompressionError(text)
+    with checked(child):
+        yield Budget().metered(read if child is None else reader_of(child.output))
 
 
 def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: the archive, the empty directory to fill, a file for its recipe. -> diff_id, size, entries. All is on disk when it returns."""
     archive, root_fd, recipe_fd = fds
     with _plain(archive, root_fd, lambda: confine.into_root(root_fd)) as read:
-        source = Source(read)
+        source, room = Source(read), Room(root_fd)
         notes = RecipeWriter(recipe_fd)
-        source.tee = notes.raw
-        with LayerApplier(root_fd, notes, Room(root_fd)) as applier:
+        source.tee = room.asked(notes.raw)
+        with LayerApplier(root_fd, room, notes) as applier:
             applied = applier.apply(TarReader(source))
-        source.drain()
+        source.drain_padding()
         notes.finish()
     if not source.consumed:
         raise compression.CompressionError("unexpected EOF")
@@ -116,7 +135,7 @@ def index(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     archive, output, root_fd = fds
     gc.disable()  # a tree of inodes has no cycles
     with _plain(archive, root_fd, lambda: confine.into_nothing(root_fd, writes=True)) as read:
-        result = layerfile.write(Room(output).guarded(read), output)
+        result = layerfile.write(read, output, Room(output))
     if not result.tar_size:
         raise compression.CompressionError("unexpected EOF")
     return {"diff_id": "sha256:" + result.digest, "size": result.size, "entries": result.entries}
@@ -171,7 +190,7 @@ def fold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     os.close(directory)
     confine.into_nothing(root_fd, writes=True)
     kept = frozenset(name.encode() for name in args["kept"])
-    return {"entries": layerfile.fold(layers, output, bytes.fromhex(args["uuid"]), kept)}
+    return {"entries": layerfile.fold(layers, output, Room(output), bytes.fromhex(args["uuid"]), kept)}
 
 
 def _copy_out(pieces: Iterator[memoryview | bytes], output: int, diff_id: str) -> dict[str, Any]:

@@ -17,16 +17,17 @@ from typing import Any
 from sampan.archive.compression import CompressionError
 from sampan.archive.reader import InvalidArchive
 from sampan.archive.room import NoRoom
-from sampan.archive.source import TruncatedArchive
+from sampan.archive.source import TrailingData, TruncatedArchive
 from sampan.linux import libc
 from sampan.worker import confine, wire
+from sampan.worker.budget import TooMuchWork
 from sampan.worker.jobs import JOBS
 from sampan.worker.spool_jobs import JOBS as SPOOL_JOBS
 from sampan.worker.tree_jobs import JOBS as TREE_JOBS
 from sampan.worker.tree_jobs import Refused
 from sampan.worker.view import Gone
 
-_HOSTILE = (InvalidArchive, TruncatedArchive, CompressionError)
+_HOSTILE = (InvalidArchive, TruncatedArchive, TrailingData, CompressionError, TooMuchWork)
 
 
 def _run(message: dict[str, Any], fds: list[int], reply: socket.socket) -> dict[str, Any]:

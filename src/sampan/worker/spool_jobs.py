@@ -11,7 +11,8 @@ from sampan.archive import compression
 from sampan.archive.room import Room
 from sampan.archive.spool import Member, SpoolSource, spool
 from sampan.worker import confine
-from sampan.worker.jobs import Decompressor, reader_of
+from sampan.worker.budget import Budget
+from sampan.worker.jobs import Decompressor, checked, reader_of
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -31,14 +32,8 @@ def take_in(args: dict[str, Any], fds: list[int], report: Report) -> dict[str, A
     source = SpoolSource(archive if child is None else child.output, output, Room(output))
     if child is None:
         source.begin(head)
-    try:
+    with checked(child):
         _report_members(source, report)
-    except Exception:
-        if child is not None and (text := child.finish()):
-            raise compression.CompressionError(text) from None
-        raise
-    if child is not None and (text := child.finish()):
-        raise compression.CompressionError(text)
     return {"size": source.consumed}
 
 
@@ -46,7 +41,9 @@ def _report_members(source: SpoolSource, report: Report) -> None:
     """Tell of each member soon after its bytes are there; many small ones together."""
     batch: list[Member] = []
     size = 0
+    budget = Budget()
     for member in spool(source):
+        budget.passed(source.consumed)
         batch.append(member)
         size += len(json.dumps(member))
         if member.layer or size > _BATCH:

@@ -12,11 +12,13 @@ from sampan.archive.apply import write_all
 from sampan.archive.extract import TreeExtractor
 from sampan.archive.pack import Packer, blocks
 from sampan.archive.reader import TarReader
+from sampan.archive.room import Room
 from sampan.archive.source import Source
 from sampan.linux import users
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.worker import confine, view
-from sampan.worker.jobs import Decompressor, reader_of
+from sampan.worker.budget import Budget
+from sampan.worker.jobs import Decompressor, checked, reader_of
 from sampan.worker.wire import Kind
 
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
@@ -153,17 +155,11 @@ def path_write(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, An
         except users.LookupFailure as error:
             raise Refused(Kind.INVALID, error.message) from None
         owner = identity.uid, identity.gid
-    source = Source(read if child is None else reader_of(child.output), hashed=False)
-    try:
-        with TreeExtractor(target, owner=owner, replace=args["replace"], place=place) as extractor:
+    source = Source(Budget().metered(read if child is None else reader_of(child.output)), hashed=False)
+    with checked(child):
+        with TreeExtractor(target, Room(target), owner=owner, replace=args["replace"], place=place) as extractor:
             extractor.apply(TarReader(source))
         source.drain()
-    except Exception:
-        if child is not None and (text := child.finish()):
-            raise compression.CompressionError(text) from None
-        raise
-    if child is not None and (text := child.finish()):
-        raise compression.CompressionError(text)
     return {}
 
 

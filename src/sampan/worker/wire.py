@@ -93,7 +93,7 @@ def recv(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
 
 def spilled(args: dict[str, Any]) -> int:
-    """A file in memory with a job's arguments, for those that are too long for a packet. The caller closes it. Raises BadMessage, OSError."""
+    """A file in memory with arguments that are too long for a packet. The caller closes it. Raises BadMessage, OSError."""
     payload = encoded(args)
     if len(payload) > ARGS_MAX:
         raise BadMessage(f"{len(payload)} bytes of arguments are too many: at most {ARGS_MAX}")

@@ -56,3 +56,31 @@ def test_the_same_tree_is_the_same_metadata() -> None:
         order = tree.finish()
         images.append(encode(order, place_data(order, 0, len(archive)), bytes(16), len(archive)))
     assert images[0] == images[1]
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_long_chain_of_links_to_what_comes_later(way: int) -> None:
+    count = 20_000  # by a pass for each link: minutes
+    chain = [("h", f"l{number}", f"l{number + 1}") for number in range(count)][::way]
+    order = tree_of(tar(*chain, ("f", f"l{count}", "1"))).finish()
+    assert max(node.nlink for node in order[1:]) == count + 1
+
+
+def test_a_ring_of_links_is_refused() -> None:
+    with pytest.raises(InvalidArchive, match="no such file or directory"):
+        tree_of(tar(("h", "a", "b"), ("h", "b", "a"))).finish()
+
+
+def test_missing_parents_count_as_entries() -> None:
+    archive = tar(*(("f", f"{number}/" + "a/" * 1000 + "f") for number in range(10)))
+    with pytest.raises(NoRoom, match="more than 5000 entries"):
+        tree_of(archive, entries_max=5000)
+    assert len(tree_of(archive).finish()) == 10 * 1002 + 1
+
+
+def test_missing_parents_below_symlinks() -> None:
+    order = tree_of(tar(("d", "d"), ("l", "l", "d/./../d"), ("f", "l/a/b/f", "1"))).finish()
+    assert sum(node.children is not None for node in order) == 4
+    for end in ("nowhere", "d/nowhere/at/all"):
+        with pytest.raises(InvalidArchive, match="File exists"):
+            tree_of(tar(("d", "d"), ("l", "l", end), ("f", "l/a/f")))

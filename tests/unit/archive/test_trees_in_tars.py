@@ -27,7 +27,7 @@ def packed(path: Path, name: bytes, archived: bytes) -> bytes:
 
 def extract(archive: bytes, path: Path, **options: object) -> None:
     source = io.BytesIO(archive)
-    with TreeExtractor(opened(path), keep_owner=os.geteuid() == 0, **options) as extractor:  # type: ignore[arg-type]
+    with TreeExtractor(opened(path), None, keep_owner=os.geteuid() == 0, **options) as extractor:  # type: ignore[arg-type]
         extractor.apply(TarReader(Source(source.read)))
 
 
