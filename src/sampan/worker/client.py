@@ -19,7 +19,7 @@ from typing import Any
 import sampan
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.readiness import readable
-from sampan.worker import wire
+from sampan.worker import confine, wire
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -74,10 +74,13 @@ class WorkerPool:
             await self._end()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             package_root = str(Path(sampan.__path__[0]).parent)
-            environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": package_root, "LC_ALL": "C.UTF-8"}
+            environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+            # -I and no -m: the current directory and what the environment names are no places to load modules from
+            memory = confine.share_of_memory(self.parallel)
+            program = f"import sys; sys.path.insert(0, {package_root!r}); from sampan.worker.main import main; main({memory})"
             try:
                 # not asyncio's subprocess: its transports outlive a closed loop, and warn when they are collected
-                command = [self._python, "-m", "sampan.worker.main"]
+                command = [self._python, "-I", "-c", program]
                 self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment, cwd="/")  # noqa: ASYNC220
             except OSError as error:
                 ours.close()

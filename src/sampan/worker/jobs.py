@@ -116,7 +116,7 @@ def _plain(archive: int, root_fd: int, confinement: Callable[[], None]) -> Itera
 def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: the archive, the empty directory to fill, a file for its recipe. -> diff_id, size, entries. All is on disk when it returns."""
     archive, root_fd, recipe_fd = fds
-    with _plain(archive, root_fd, lambda: confine.into_root(root_fd)) as read:
+    with _plain(archive, root_fd, lambda: confine.into_root(root_fd, confine.EXTRACT)) as read:
         source, room = Source(read), Room(root_fd)
         notes = RecipeWriter(recipe_fd)
         source.tee = room.asked(notes.raw)
@@ -143,14 +143,14 @@ def index(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 
 def usage(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: a directory. -> size (bytes), inodes, disk (bytes)"""
-    confine.into_root(fds[0])
+    confine.into_root(fds[0], confine.READ)
     size, inodes, disk = measure_tree(fds[0])
     return {"size": size, "inodes": inodes, "disk": disk}
 
 
 def empty(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: a trash directory. Remove all that is in it. -> removed (count)"""
-    confine.into_root(fds[0])
+    confine.into_root(fds[0], confine.REMOVE)
     names = os.listdir(fds[0])
     for name in names:
         for attempt in range(_RACES):
@@ -167,7 +167,7 @@ def empty(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 def archive(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: a layer's directory, its recipe, where to write. args: diff_id. -> size. The tar is exactly what was unpacked."""
     root_fd, recipe_fd, output = fds
-    confine.into_root(root_fd)
+    confine.into_root(root_fd, confine.READ)
     return _copy_out(recipe.assemble(recipe_fd, root_fd), output, args["diff_id"])
 
 

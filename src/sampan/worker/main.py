@@ -1,11 +1,12 @@
 """The zygote: a warm process that forks one child a job. Its control socket is descriptor 0.
 
-A program of its own: `python -m sampan.worker.main`.
+A program of its own: `python -I -c "...; from sampan.worker.main import main; main(BYTES)"`, BYTES being the memory that each job may have.
 
 It does no work itself and keeps nothing on disk: killing it at any time loses only the jobs under way. It ends, and its children with it,
 when sampand's end of the control socket closes. No message ends it, nor what a job comes to.
 """
 
+import codecs
 import os
 import select
 import signal
@@ -84,14 +85,15 @@ def _answer(message: dict[str, Any], fds: list[int], reply: socket.socket) -> No
         wire.send(reply, _error(wire.Kind.SYSTEM, f"the answer: {error}"))
 
 
-def _child(message: dict[str, Any], fds: list[int], parent: int) -> None:
+def _child(message: dict[str, Any], fds: list[int], parent: int, memory: int) -> None:
     """In the child: one job, its answer, the end. Never returns."""
     try:
         confine.die_with(parent)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)  # the control socket: only the zygote may hold it
         confine.close_others(fds)
-        confine.be_expendable()
+        confine.be_expendable(memory)
+        confine.forget_modules()
         reply = socket.socket(fileno=fds[0])
         pidfd = os.pidfd_open(os.getpid())
         wire.send(reply, {"started": True}, [pidfd])
@@ -106,8 +108,10 @@ def _child(message: dict[str, Any], fds: list[int], parent: int) -> None:
 class Zygote:
     """Waits for jobs and for the ends of its children."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, memory: int) -> None:
+        """memory: what each job may have, bytes."""
         self._control = control
+        self._memory = memory
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
@@ -144,7 +148,7 @@ class Zygote:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _child(message, fds, parent)
+            _child(message, fds, parent, self._memory)
         try:
             self._poll.register(os.pidfd_open(pid), select.POLLIN)
         except OSError:
@@ -164,17 +168,15 @@ class Zygote:
         os.close(pidfd)
 
 
-def main() -> None:
+def main(memory: int) -> None:
     """Entry point."""
     control = socket.socket(fileno=0)
     control.setblocking(True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ^C at the terminal is sampand's business
     libc.set_name("sampan-worker")
     os.umask(0)
+    for name in ("unicode_escape", "latin-1", "idna"):  # loaded at their first use, which may be inside
+        codecs.lookup(name)
     confine.cut_off()
     confine.compile_filter()
-    Zygote(control).run()
-
-
-if __name__ == "__main__":
-    main()
+    Zygote(control, memory).run()

@@ -101,13 +101,13 @@ def _root() -> int:
 
 def path_stat(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
     """args: view, path. -> name, size, mode (st_mode), mtime_ns, link_target."""
-    view.limit(view.enter(args["view"], fds, binds=True))
+    confine.limit(confine.READ, view.enter(args["view"], fds, binds=True))
     return _stat_of(_root(), absolute(args["path"]))
 
 
 def path_read(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
     """fds: where the archive goes. args: view, path. Sends the stat first, then writes the archive."""
-    view.limit(view.enter(args["view"], fds, binds=True))
+    confine.limit(confine.READ, view.enter(args["view"], fds, binds=True))
     root, path = _root(), absolute(args["path"])
     send({"stat": _stat_of(root, path)})
     name = os.fsencode(_base(path))
@@ -144,7 +144,7 @@ def path_write(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, An
     head, read = compression.peek(reader_of(archive))
     kind = compression.detect(head)
     child = Decompressor(kind, head, archive, nowhere) if kind else None
-    view.limit(rights)
+    confine.limit(confine.WRITE, rights)
     root, path = _root(), absolute(args["path"])
     target, place = _extraction_point(root, path)
     _check_writable(place, args)
@@ -192,7 +192,7 @@ def _check_writable(place: str, args: dict[str, Any]) -> None:
 
 def tree_export(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
     """fds: where the archive goes. args: view. The whole root file system, mounts not included."""
-    view.limit(view.enter(args["view"], fds, binds=False))
+    confine.limit(confine.READ, view.enter(args["view"], fds, binds=False))
     send({"started": True})
     _pour(Packer().below(_root(), b""), fds[0])
     return {}
@@ -208,7 +208,7 @@ def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, 
     view.without_devices()
     lower = view.lower_of(args["view"], fds)
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
-    confine.into_root(upper)
+    confine.into_root(upper, confine.COMPARE)
     count = 0
     batch: list[tuple[int, str]] = []
     size = 0
@@ -228,7 +228,7 @@ def tree_diff(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     """fds: where the archive goes. args: view, clamp (seconds or None). The layer that makes the image what the tree is now."""
     view.without_devices()
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
-    confine.into_root(upper)
+    confine.into_root(upper, confine.COMPARE)
     _pour(changes.layer(upper, args["clamp"], _own(args)), fds[0])
     return {}
 
@@ -239,7 +239,7 @@ def tree_pack(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     What was made since `begun` gets the time of the newest file in /usr that was not: that of the packages it was made of.
     """
     root, output = fds
-    confine.into_root(root)
+    confine.into_root(root, confine.READ)
     packages = _packages()
     for start in range(0, len(packages), 500):
         send({"packages": packages[start : start + 500]})

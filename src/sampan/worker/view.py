@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from sampan.linux import capabilities, libc, mounts, overlay, prctl
+from sampan.linux import capabilities, libc, mounts, overlay
 from sampan.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS
 
 _KERNEL_FILE_SYSTEMS = frozenset(
@@ -17,8 +17,6 @@ _KERNEL_FILE_SYSTEMS = frozenset(
      "pstore", "efivarfs", "binfmt_misc", "fusectl", "hugetlbfs", "autofs", "rpc_pipefs", "nsfs")
 )  # fmt: skip
 """Not files: reading some never ends, writing some changes the host. Docker's own view has none of them either."""
-FILES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"]
-"""What is left to do with files once inside."""
 
 
 class Gone(Exception):
@@ -28,7 +26,7 @@ class Gone(Exception):
 def enter(view: dict[str, Any], fds: Sequence[int], *, binds: bool) -> int:
     """Make the container's tree the root. view: see engine/trees.py; binds: with what is mounted in it, else the bare root file system.
 
-    Returns what limit() wants, which is to follow before anything in there is touched. Raises Gone, OSError.
+    Returns the bounding set for confine.limit(), which is to follow before anything in there is touched. Raises Gone, OSError.
     """
     bounding = capabilities.bounding_set()  # from /proc, which is about to be out of reach
     libc.unshare(CLONE_NEWNET | CLONE_NEWIPC)
@@ -48,14 +46,6 @@ def without_devices() -> None:
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     mounts.mount_setattr(root, attributes=mounts.MOUNT_ATTR_NODEV, recursive=True)
     os.close(root)
-
-
-def limit(bounding: int) -> None:
-    """Keep only rights on files."""
-    keep = capabilities.mask_of(FILES) & bounding
-    capabilities.limit_bounding(keep, bounding)
-    capabilities.capset(keep, keep, 0)
-    prctl.set_no_new_privs()
 
 
 def _enter_running(pid: int, pidfd: int, binds: bool) -> None:

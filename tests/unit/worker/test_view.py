@@ -12,7 +12,7 @@ import pytest
 
 from sampan.linux import libc, mounts
 from sampan.linux.namespaces import CLONE_NEWNS
-from sampan.worker import view
+from sampan.worker import confine, view
 
 pytestmark = pytest.mark.root
 
@@ -52,7 +52,7 @@ def tree(tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["/images", "/own"])
 def test_of_a_stopped_container(tree: dict[str, Any], name: str) -> None:
     def work() -> None:
-        view.limit(view.enter(tree, [], binds=True))
+        confine.limit(confine.WRITE, view.enter(tree, [], binds=True))
         open_device(name)
 
     assert in_child(work) == 0
@@ -76,7 +76,7 @@ def test_of_a_running_container(tree: dict[str, Any], binds: bool) -> None:
     try:
 
         def work() -> None:
-            view.limit(view.enter({"pid": pid, "pidfd": 0}, [pidfd], binds=binds))
+            confine.limit(confine.WRITE, view.enter({"pid": pid, "pidfd": 0}, [pidfd], binds=binds))
             open_device("/own")
 
         assert os.read(ready, 1) == b"x"  # it has its root

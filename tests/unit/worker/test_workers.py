@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sampan.errors import SystemFailure
+from sampan.errors import InvalidArgument, SystemFailure
+from sampan.linux import seccomp, seccomp_bpf
+from sampan.worker import client, confine, jobs
 from sampan.worker.client import WorkerPool
 from tests.support.tars import pipe_of, tar
 
@@ -29,6 +32,14 @@ def run(body: Callable[[WorkerPool], Awaitable[None]]) -> None:
     asyncio.run(whole())
 
 
+def root_of(pid: str) -> str:
+    """A process's root; "" when it has gone, as the zygote's trial of its filter does."""
+    try:
+        return os.readlink(f"/proc/{pid}/root")
+    except FileNotFoundError:
+        return ""
+
+
 async def blocked_job(workers: WorkerPool, directory: int) -> tuple["asyncio.Task[object]", int, int]:
     """An unpack that waits for its archive, the pipe's write end and the PID of its process."""
     reader, writer = os.pipe()
@@ -41,7 +52,7 @@ async def blocked_job(workers: WorkerPool, directory: int) -> tuple["asyncio.Tas
         children = Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split() if zygote else []
         # confined: its root is the directory it fills
         for child in children:
-            if os.readlink(f"/proc/{child}/root") != "/":
+            if root_of(child) not in ("", "/"):
                 os.close(reader)
                 os.close(null)
                 return task, writer, int(child)
@@ -165,21 +176,150 @@ def test_no_descriptors_are_left(tmp_path: Path) -> None:
 
 
 FORBIDDEN = """
-import os, socket, sys
+import os, resource, signal, socket, sys
 from sampan.worker import confine
 confine.compile_filter()
 root = os.open(sys.argv[1], os.O_RDONLY)
-(confine.into_nothing if sys.argv[2] == "nothing" else confine.into_root)(root)
-for attempt in (lambda: socket.socket(), lambda: os.execv("/bin/true", ["true"]), lambda: os.chroot(".")):
+other = os.getppid()
+if sys.argv[2] == "nothing":
+    confine.into_nothing(root)
+elif sys.argv[2] == "root":
+    confine.into_root(root, confine.EXTRACT)
+else:
+    confine.limit(confine.WRITE, confine.capabilities.bounding_set())
+for attempt in (
+    lambda: socket.socket(),
+    lambda: os.execv("/bin/true", ["true"]),
+    lambda: os.chroot("."),
+    lambda: os.kill(other, 0),
+    lambda: os.pidfd_open(other),
+    lambda: resource.prlimit(other, resource.RLIMIT_NOFILE, (10, 10)),
+    lambda: os.setpriority(os.PRIO_PROCESS, other, 10),
+    lambda: os.sched_setaffinity(other, {0}),
+):
     try:
         attempt()
     except PermissionError:
         print("refused")
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its own
 """
 
 
-@pytest.mark.parametrize("kind", ["nothing", "root"])
-def test_a_confined_worker_cannot_open_sockets_or_execute(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["nothing", "root", "view"])
+def test_a_confined_worker_cannot_reach_others(tmp_path: Path, kind: str) -> None:
     command = [sys.executable, "-c", FORBIDDEN, str(tmp_path), kind]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "refused\n" * 3, done.stderr
+    assert done.stdout == "refused\n" * 8, done.stderr
+    assert done.stderr == ""
+
+
+def test_the_filters_names_are_system_calls() -> None:
+    known = {name for table in seccomp_bpf.syscall_numbers().values() for name in table}
+    assert set(confine._NEVER.split()) <= known
+
+
+def test_a_machine_without_a_filter_is_told_of(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def refused(_program: bytes) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(confine, "_filters", [])
+    monkeypatch.setattr(seccomp, "install", refused)
+    confine.compile_filter()
+    assert capfd.readouterr().err == "worker: no seccomp filter: [Errno 22] Invalid argument\n"
+    assert confine._filters == []
+
+
+@pytest.mark.parametrize(
+    ("name", "keep"),
+    [("usage", confine.READ), ("empty", confine.REMOVE), ("archive", confine.READ), ("unpack", confine.EXTRACT)],
+)
+def test_each_job_keeps_only_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, keep: tuple[str, ...]) -> None:
+    class Seen(Exception):
+        pass
+
+    def into_root(_fd: int, kept: tuple[str, ...]) -> None:
+        raise Seen(kept)
+
+    monkeypatch.setattr(confine, "into_root", into_root)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    archive = pipe_of(tar(("f", "f")))
+    fds = {"unpack": [archive, fd, fd], "archive": [fd, fd, fd]}.get(name, [fd])
+    with pytest.raises(Seen) as caught:
+        jobs.JOBS[name]({"diff_id": ""}, fds)
+    assert caught.value.args == (keep,)
+    os.close(fd)
+    os.close(archive)
+
+
+def test_a_worker_imports_nothing_from_where_it_is() -> None:
+    script = (
+        "import sys\nfrom sampan.worker import confine, main\nconfine.forget_modules()\nassert sys.path == []\n"
+        "try:\n    import this\nexcept ImportError:\n    print('no')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "no\n", done.stderr
+
+
+def test_all_jobs_together_take_half_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def machine(gibibytes: int) -> None:
+        monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": gibibytes << 18, "SC_PAGE_SIZE": 4096}.__getitem__)
+
+    machine(8)
+    assert confine.share_of_memory(8) == 512 << 20
+    machine(256)
+    assert confine.share_of_memory(8) == 2 << 30
+    machine(1)
+    assert confine.share_of_memory(4) == 256 << 20
+
+
+def test_what_makes_layers_takes_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        workers = WorkerPool(parallel=1)
+        first, second = tmp_path / "1", tmp_path / "2"
+        first.mkdir()
+        second.mkdir()
+        directories = [os.open(path, os.O_RDONLY) for path in (first, second)]
+        null = os.open(os.devnull, os.O_WRONLY)
+        reader, writer = os.pipe()
+        good = pipe_of(tar(("f", "f", "1")))
+        slow = asyncio.ensure_future(workers.stream("unpack", {}, [reader, directories[0], null]))
+        fast = asyncio.ensure_future(workers.stream("unpack", {}, [good, directories[1], null]))
+        try:
+            assert "size" in await workers.run("usage", {}, [directories[0]])
+            assert not fast.done()
+            if client.TURN_SECONDS > 10:
+                os.close(writer)
+                with pytest.raises(InvalidArgument, match="unexpected EOF"):
+                    await slow
+            assert "diff_id" in await fast  # when the turn is over, or has lasted too long
+            slow.cancel()
+            await asyncio.gather(slow, return_exceptions=True)
+        finally:
+            await workers.stop()
+            for fd in (*directories, null, reader, good, *([writer] if client.TURN_SECONDS <= 10 else [])):
+                os.close(fd)
+
+    for seconds in (100.0, 1.0):
+        monkeypatch.setattr(client, "TURN_SECONDS", seconds)
+        asyncio.run(asyncio.wait_for(body(), 30))
+        for path in (tmp_path / "1", tmp_path / "2"):
+            shutil.rmtree(path)
+
+
+def test_what_costs_too_much_is_ended() -> None:
+    script = (
+        "from sampan.worker.budget import Budget, TooMuchWork\nbudget = Budget(1)\n"
+        "def spin():\n    while True: sum(range(1000))\ntry: spin()\nexcept TooMuchWork: print('ended')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "ended\n", done.stderr
+
+
+def test_what_reads_much_may_compute_more() -> None:
+    script = (
+        "import resource\nfrom sampan.worker.budget import Budget, STEP\nbudget = Budget(10)\n"
+        "read = budget.metered(lambda limit: bytes(STEP // 4))\n"
+        "for _ in range(9): read(1)\nprint(resource.getrlimit(resource.RLIMIT_CPU)[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "30\n", done.stderr
