@@ -1,65 +1,126 @@
 """Removing and measuring directory trees that somebody else made: any depth, any names, no recursion, no path longer than one name."""
 
+import fcntl
 import os
 import stat
+import struct
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
+
+_DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+"""include/uapi/linux/fs.h, where long has 8 bytes; the value itself is an int."""
+_FS_IMMUTABLE_FL, _FS_APPEND_FL = 0x10, 0x20
 
 
 def remove_tree(parent_fd: int, name: bytes | str) -> None:
     """Remove name (file or directory with all below) from the directory parent_fd; silent when it does not exist.
 
     Directories found inside are first moved up beside their top, so that depth costs neither stack nor
-    descriptors. Can be interrupted and run again.
+    descriptors. Can be interrupted and run again. What cannot be removed stays, the rest goes; then the first OSError is raised.
+    Immutable and append-only files go too, where the caller has CAP_LINUX_IMMUTABLE.
     """
     top = os.fsencode(name)
     try:
         if not stat.S_ISDIR(os.stat(top, dir_fd=parent_fd, follow_symlinks=False).st_mode):
-            os.unlink(top, dir_fd=parent_fd)
+            _insist(parent_fd, top, lambda: os.unlink(top, dir_fd=parent_fd))
             return
-        top_fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        top_fd = os.open(top, _DIRECTORY_FLAGS, dir_fd=parent_fd)
     except FileNotFoundError:
         return
     try:
-        _flatten(top_fd)
+        _Flattening(top_fd).run()
     finally:
         os.close(top_fd)
-    os.rmdir(top, dir_fd=parent_fd)
+    _insist(parent_fd, top, lambda: os.rmdir(top, dir_fd=parent_fd))
 
 
-def _flatten(top_fd: int) -> None:
-    """Empty a directory."""
-    prefix = b".sampan-" + os.urandom(8).hex().encode() + b"-"
-    count = 0
-    pending: list[bytes] = []
+def _insist(directory_fd: int, name: bytes, remove: Callable[[], None], target_fd: int = -1) -> None:
+    """Remove (or move to another directory); when that is refused, take the flags off that forbid it. Raises OSError."""
+    try:
+        remove()
+    except PermissionError:
+        _unlock(directory_fd)
+        if target_fd >= 0:
+            _unlock(target_fd)
+        with suppress(OSError):  # what cannot be opened (a device, a socket) has no flags either
+            if stat.S_IFMT(os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory_fd)
+                try:
+                    _unlock(fd)
+                finally:
+                    os.close(fd)
+        remove()
 
-    def clear(directory_fd: int) -> None:
-        nonlocal count
+
+def _unlock(fd: int) -> None:
+    with suppress(OSError):
+        flags = struct.unpack("i4x", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(8)))[0]
+        if flags & (_FS_IMMUTABLE_FL | _FS_APPEND_FL):
+            fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i4x", flags & ~(_FS_IMMUTABLE_FL | _FS_APPEND_FL)))
+
+
+class _Flattening:
+    """Empties one directory."""
+
+    def __init__(self, top_fd: int) -> None:
+        self._top = top_fd
+        self._prefix = b".sampan-" + os.urandom(8).hex().encode() + b"-"
+        self._count = 0
+        self._pending: list[bytes] = []
+        self._error: OSError | None = None
+
+    def run(self) -> None:
+        """Raises the first OSError once everything else is gone."""
+        self._clear(self._top)
+        while self._pending:
+            name = self._pending.pop()
+            with suppress(OSError):  # most are empty by now: one call less
+                os.rmdir(name, dir_fd=self._top)
+                continue
+            self._attempt(self._remove, name)
+        if self._error is not None:
+            raise self._error
+
+    def _attempt(self, step: Callable[..., None], *arguments: int | bytes) -> None:
+        try:
+            step(*arguments)
+        except OSError as error:
+            self._error = self._error or error
+
+    def _remove(self, name: bytes) -> None:
+        fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=self._top)
+        try:
+            self._clear(fd)
+        finally:
+            os.close(fd)
+        _insist(self._top, name, lambda: os.rmdir(name, dir_fd=self._top))
+
+    def _clear(self, directory_fd: int) -> None:
         # all names first: changing a directory while it is read may skip or repeat entries
         with os.scandir(directory_fd) as entries:
             found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
         for child, is_directory in found:
             if not is_directory:
-                os.unlink(child, dir_fd=directory_fd)
-            elif directory_fd == top_fd:
-                pending.append(child)
+                self._attempt(self._unlink, directory_fd, child)
+            elif directory_fd == self._top:
+                self._pending.append(child)
             else:
-                moved = prefix + str(count).encode()
-                count += 1
-                os.rename(child, moved, src_dir_fd=directory_fd, dst_dir_fd=top_fd)
-                pending.append(moved)
+                self._attempt(self._move_up, directory_fd, child)
 
-    clear(top_fd)
-    while pending:
-        name = pending.pop()
-        with suppress(OSError):  # most are empty by now: one call less
-            os.rmdir(name, dir_fd=top_fd)
-            continue
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top_fd)
+    @staticmethod
+    def _unlink(directory_fd: int, child: bytes) -> None:
         try:
-            clear(fd)
-        finally:
-            os.close(fd)
-        os.rmdir(name, dir_fd=top_fd)
+            os.unlink(child, dir_fd=directory_fd)
+        except PermissionError:
+            _insist(directory_fd, child, lambda: os.unlink(child, dir_fd=directory_fd))
+
+    def _move_up(self, directory_fd: int, child: bytes) -> None:
+        moved = self._prefix + str(self._count).encode()
+        self._count += 1
+        _insist(directory_fd, child, lambda: os.rename(child, moved, src_dir_fd=directory_fd, dst_dir_fd=self._top), self._top)
+        self._pending.append(moved)
 
 
 def measure_tree(directory_fd: int) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -149,19 +150,29 @@ def usage(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 
 
 def empty(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """fds: a trash directory. Remove all that is in it. -> removed (count)"""
+    """fds: a trash directory. Remove all that is in it. -> removed, left (counts). A line on stderr says what is left, and why."""
     confine.into_root(fds[0], confine.REMOVE)
     names = os.listdir(fds[0])
+    left: list[OSError] = []
     for name in names:
-        for attempt in range(_RACES):
-            try:
-                remove_tree(fds[0], name)
-                break
-            except OSError as error:
-                # a job of an engine that was killed may still be at it
-                if attempt == _RACES - 1 or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                    raise
-    return {"removed": len(names)}
+        try:
+            _remove(fds[0], name)
+        except OSError as error:  # a mount, a flag that we may not take off: no reason to keep the others
+            left.append(error)
+    if left:
+        print(f"worker: {len(left)} of {len(names)} trees stay in the trash: {left[0]}", file=sys.stderr, flush=True)
+    return {"removed": len(names) - len(left), "left": len(left)}
+
+
+def _remove(directory: int, name: str) -> None:
+    for attempt in range(_RACES):
+        try:
+            remove_tree(directory, name)
+            return
+        except OSError as error:
+            # a job of an engine that was killed may still be at it
+            if attempt == _RACES - 1 or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
 
 
 def archive(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
