@@ -18,7 +18,7 @@ from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REG
 from sampan.archive.recipe import RecipeWriter
 from sampan.archive.room import Room
 from sampan.archive.trees import measure_tree, remove_tree
-from sampan.linux.openat2 import openat2
+from sampan.linux.openat2 import RESOLVE_IN_ROOT, openat2
 
 NAME_MAX: Final = 4094
 """Bytes of a whole name: what a program in the container can name with its leading slash (PATH_MAX)."""
@@ -129,6 +129,8 @@ class LayerApplier:
 
     whiteouts: ClassVar[bool] = True
     """Whether `.wh.` names hide what lower layers have."""
+    resolve: int = RESOLVE_IN_ROOT
+    """How names of parents are followed (linux/openat2)."""
 
     def __init__(self, root_fd: int, room: Room | None, recipe: RecipeWriter | None = None) -> None:
         """room: asked before anything is made; None: the disk is the caller's own to fill.
@@ -167,7 +169,7 @@ class LayerApplier:
             parent, _, base = name.rpartition(b"/")
             # what a later entry removed or replaced has no time to set
             with suppress(FileNotFoundError, NotADirectoryError):
-                fd = openat2(self._root, parent or b".", _DIRECTORY_FLAGS)
+                fd = openat2(self._root, parent or b".", _DIRECTORY_FLAGS, resolve=self.resolve)
                 try:
                     if stat.S_ISDIR(os.stat(base, dir_fd=fd, follow_symlinks=False).st_mode):
                         self._set_time(fd, base, mtime_ns)
@@ -225,7 +227,7 @@ class LayerApplier:
 
     def _open_directory(self, name: bytes) -> int:
         try:
-            return openat2(self._root, name, _DIRECTORY_FLAGS)
+            return openat2(self._root, name, _DIRECTORY_FLAGS, resolve=self.resolve)
         except FileNotFoundError:
             pass
         fd, missing = self._deepest(name.split(b"/"))
@@ -249,7 +251,7 @@ class LayerApplier:
             while missing - there > 1:
                 middle = (there + missing) // 2
                 try:
-                    deeper = openat2(self._root, b"/".join(parts[:middle]), _DIRECTORY_FLAGS)
+                    deeper = openat2(self._root, b"/".join(parts[:middle]), _DIRECTORY_FLAGS, resolve=self.resolve)
                 except FileNotFoundError:
                     missing = middle
                 else:
@@ -336,7 +338,7 @@ class LayerApplier:
         """Make a hard link; False when its target is not there (yet)."""
         target_parent, _, target = clean(entry.link).rpartition(b"/")
         try:
-            fd = openat2(self._root, target_parent or b".", _DIRECTORY_FLAGS)
+            fd = openat2(self._root, target_parent or b".", _DIRECTORY_FLAGS, resolve=self.resolve)
         except FileNotFoundError:
             return False
         try:
@@ -373,7 +375,7 @@ class LayerApplier:
         os.chown(base, *self._owner_of(entry), dir_fd=parent, follow_symlinks=False)
         self._set_xattrs(entry, parent, base)
         if entry.type != SYMLINK:
-            os.chmod(base, entry.mode, dir_fd=parent)
+            self._chmod(parent, base, entry.mode)
 
     def _link_attributes(self, entry: Entry, parent: int, base: bytes) -> None:
         """What a hard link's entry says of the file it links to, as docker has it. A link to a later entry says nothing of that."""
@@ -383,8 +385,12 @@ class LayerApplier:
             os.chown(base, *owner, dir_fd=parent, follow_symlinks=False)
         self._set_xattrs(entry, parent, base)
         if not stat.S_ISLNK(info.st_mode):
-            os.chmod(base, entry.mode, dir_fd=parent)
+            self._chmod(parent, base, entry.mode)
             self._set_time(parent, base, entry.mtime_ns)
+
+    def _chmod(self, parent: int, base: bytes, mode: int) -> None:
+        """Nobody else is at a layer's tree yet: the name is what was just made."""
+        os.chmod(base, mode, dir_fd=parent)
 
     @staticmethod
     def _set_xattrs(entry: Entry, parent: int, base: bytes) -> None:

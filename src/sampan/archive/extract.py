@@ -6,17 +6,21 @@ ordinary ones; parents that are missing are made, 0755. No name and no symlink l
 
 import os
 import stat
+from contextlib import ExitStack
 
-from sampan.archive.apply import LayerApplier, Reader, printable, write_all
-from sampan.archive.reader import DIRECTORY, Entry, InvalidArchive
+from sampan.archive.apply import LayerApplier, Reader, clean, printable, write_all
+from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, Entry, InvalidArchive
 from sampan.archive.room import Room
+from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS
+from sampan.linux.permissions import Permissions
 
+_CAPABILITY = b"security.capability"
 _HOLE_MIN = 4096
 """Bytes of zeros in one piece that are left out rather than written."""
 
 
 class TreeExtractor(LayerApplier):
-    """Extracts entries below root_fd. Use `with`, then apply()."""
+    """Extracts entries below root_fd, a tree that others may be at. Use `with`, then apply()."""
 
     whiteouts = False
 
@@ -26,29 +30,35 @@ class TreeExtractor(LayerApplier):
         room: Room | None,
         *,
         owner: tuple[int, int] | None = None,
-        keep_owner: bool = True,
         replace: bool = True,
         place: str = "",
         full_names: bool = False,
+        permissions: Permissions | None = None,
     ) -> None:
-        """room: as for LayerApplier.
-
-        owner: whose everything is to be, instead of what the archive says. keep_owner=False: leave it to be the caller's.
+        """room: as for LayerApplier. owner: whose everything is to be, instead of what the archive says.
 
         replace=False: a directory is never replaced by something else, nor the reverse. place: the directory's name for messages,
-        with full_names put before the entries' too.
+        with full_names put before the entries' too. permissions: made before a change of root; None: there will be none. It stays
+        the caller's. Raises OSError.
         """
         super().__init__(root_fd, room)
         self._owner = owner
-        self._keep_owner = keep_owner
         self._replace = replace
         self._place = place
         self._prefix = f"{place}/" if full_names else ""
+        self._ends = ExitStack()
+        self._permissions = permissions or self._ends.enter_context(Permissions())
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._ends.close()
 
     def _owner_of(self, entry: Entry) -> tuple[int, int]:
-        if not self._keep_owner:
-            return -1, -1
         return self._owner or (entry.uid, entry.gid)
+
+    def _chmod(self, parent: int, base: bytes, mode: int) -> None:
+        """Whoever may write to the directory may have put a symlink in the place of what was just made."""
+        self._permissions.set(parent, base, mode)
 
     def _make_room(self, entry: Entry, parent: int, base: bytes) -> bool:
         if not self._replace:
@@ -73,3 +83,38 @@ class TreeExtractor(LayerApplier):
                 write_all(fd, piece)
         if hole:
             os.ftruncate(fd, entry.size)
+
+
+class OwnExtractor(TreeExtractor):
+    """Extracts what somebody else sent as files of whoever runs this, who has to trust the sender with no more than their contents.
+
+    No name leads through a symlink, and a hard link only to what this archive made. What would give away the right of the caller is left
+    out: devices, file capabilities, set-user-ID of files that were not the caller's, and set-group-ID likewise.
+    """
+
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+
+    def __init__(self, root_fd: int, *, place: str = "") -> None:
+        """place: as for TreeExtractor. Nothing is replaced by something of another kind. The disk is the caller's own to fill."""
+        super().__init__(root_fd, None, replace=False, place=place, full_names=True)
+        self._made: set[bytes] = set()
+        self._users = os.geteuid(), os.getegid()
+
+    def _owner_of(self, entry: Entry) -> tuple[int, int]:
+        return -1, -1
+
+    def _one(self, entry: Entry, reader: Reader) -> None:
+        if entry.type in (CHAR, BLOCKDEV):
+            return
+        entry.xattrs.pop(_CAPABILITY, None)
+        if entry.type != DIRECTORY:
+            entry.mode &= ~(stat.S_ISUID if entry.uid != self._users[0] else 0)
+            entry.mode &= ~(stat.S_ISGID if entry.gid != self._users[1] else 0)
+        super()._one(entry, reader)
+        self._made.add(clean(entry.name))
+
+    def _link(self, entry: Entry, parent: int, base: bytes) -> bool:
+        return clean(entry.link) in self._made and super()._link(entry, parent, base)
+
+    def _link_attributes(self, entry: Entry, parent: int, base: bytes) -> None:
+        """None: the file has had them from its own entry."""

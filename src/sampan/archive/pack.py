@@ -89,11 +89,18 @@ class Packer:
         kind = _KINDS.get(stat.S_IFMT(info.st_mode))
         if kind is None:
             return
-        if info.st_nlink > 1:
-            known = self._links.setdefault((info.st_dev, info.st_ino), archived)
-            if known is not archived:
-                yield self._header(archived, HARDLINK, info, link=known)
-                return
+        if info.st_nlink > 1 and (known := self._links.get((info.st_dev, info.st_ino))) is not None:
+            yield self._header(archived, HARDLINK, info, link=known)
+            return
+        pieces = self._content(kind, parent, name, archived, info)
+        for head in pieces:
+            if info.st_nlink > 1:  # not before: a name that has vanished is in no archive, and nothing can be linked to it
+                self._links[info.st_dev, info.st_ino] = archived
+            yield head
+            yield from pieces
+
+    def _content(self, kind: bytes, parent: int, name: bytes, archived: bytes, info: os.stat_result) -> Iterator[bytes]:
+        """Its header and data; nothing when it has vanished."""
         if kind == REGULAR:
             yield from self._regular(parent, name, archived, info)
         elif kind == SYMLINK:

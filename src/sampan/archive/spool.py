@@ -12,6 +12,8 @@ from sampan.archive.source import Source, TruncatedArchive
 
 MEMBERS_MAX: Final = 65_536
 _NAME_MAX = 4096
+TEXT_MAX: Final = 16 << 20
+"""Bytes of all names and targets of links together: sampand keeps them."""
 _STEP = 1 << 20
 _READ = 1 << 16
 _TAR_MAGIC = slice(257, 262)
@@ -131,6 +133,7 @@ def spool(source: SpoolSource) -> Iterator[Member]:
     NoRoom, OSError.
     """
     pending: Member | None = None
+    text = 0
     for count, entry in enumerate(TarReader(source)):
         if count >= MEMBERS_MAX:
             raise InvalidArchive(f"the archive has more than {MEMBERS_MAX} members")
@@ -138,6 +141,11 @@ def spool(source: SpoolSource) -> Iterator[Member]:
             yield pending  # the reader has moved past its bytes
         pending = None
         name = clean_member(entry.name)
+        if entry.type == SYMLINK and len(entry.link) > _NAME_MAX:
+            raise InvalidArchive(f"the target of a symlink is too long: {len(entry.link)} bytes")
+        text += len(entry.name) + len(entry.link)
+        if text > TEXT_MAX:
+            raise InvalidArchive(f"the names of the archive's members take more than {TEXT_MAX} bytes")
         if entry.type == SYMLINK:
             pending = Member(name, -1, 0, _text(entry.link), True, False)
         elif entry.type == HARDLINK:

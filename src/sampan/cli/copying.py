@@ -172,7 +172,7 @@ def pack(source: Place, name: str | None) -> Iterator[bytes]:
 class _Renamed:
     """A tar reader whose top entry has another name."""
 
-    def __init__(self, reader: TarReader, old: bytes, new: bytes) -> None:
+    def __init__(self, reader: TarReader | _Wanted, old: bytes, new: bytes) -> None:
         self._reader, self._old, self._new = reader, old, new
         self.data = reader.data
 
@@ -191,9 +191,27 @@ class _Renamed:
             yield entry
 
 
+class _Wanted:
+    """A tar reader that has nothing but what was asked for: the entry of one name, and what is below it."""
+
+    def __init__(self, reader: TarReader, name: bytes) -> None:
+        self._reader, self._wanted = reader, name
+        self.data = reader.data
+
+    def __iter__(self) -> Iterator[Entry]:
+        from sampan.archive.apply import clean, printable
+        from sampan.archive.reader import InvalidArchive
+
+        for entry in self._reader:
+            name = clean(entry.name)
+            if name != self._wanted and not name.startswith(self._wanted + b"/"):
+                raise InvalidArchive(f"the daemon sent {printable(entry.name)!r}, which was not asked for")
+            yield entry
+
+
 def unpack(pieces: Iterable[bytes], source: Place, destination: Place) -> None:
     """Extract a stream of the source to the destination; files become the user's own. Raises CliError."""
-    from sampan.archive.extract import TreeExtractor
+    from sampan.archive.extract import OwnExtractor
     from sampan.archive.reader import InvalidArchive, TarReader
     from sampan.archive.source import Source, TruncatedArchive
 
@@ -205,11 +223,11 @@ def unpack(pieces: Iterable[bytes], source: Place, destination: Place) -> None:
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             reader = TarReader(Source(lambda _: next(waiting, b""), hashed=False))
-            wanted = reader if name is None else _Renamed(reader, os.fsencode(old), os.fsencode(name))
-            with TreeExtractor(
-                root, None, keep_owner=False, replace=False, place=os.path.normpath(directory), full_names=True
-            ) as extractor:
-                extractor.apply(wanted)
+            # of a directory's content, or of all there is, every name is wanted
+            wanted = reader if old in (".", "/") else _Wanted(reader, os.fsencode(old))
+            named = wanted if name is None else _Renamed(wanted, os.fsencode(old), os.fsencode(name))
+            with OwnExtractor(root, place=os.path.normpath(directory)) as extractor:
+                extractor.apply(named)
         finally:
             os.close(root)
     except (InvalidArchive, TruncatedArchive) as error:

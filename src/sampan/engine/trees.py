@@ -17,14 +17,10 @@ from sampan.runtime import plan
 from sampan.snapshot.api import Snapshots
 from sampan.snapshot.formats import INIT
 from sampan.worker.client import Gone, WorkerPool
+from sampan.worker.needs import NEEDS, Needs
 
 PATIENCE_SECONDS = 10.0
 """How long a start or a removal waits for workers at the tree before it ends them."""
-
-_COMPARES = ("tree_changes",)
-"""Jobs that look at the layers below."""
-_UPPER_ONLY = ("tree_diff",)
-"""Jobs that look at nothing but the writable tree."""
 
 
 class Progress(Protocol):
@@ -119,24 +115,26 @@ class Trees:
     async def _view(self, container: Container, job: str, first_fd: int, stack: ExitStack) -> tuple[dict[str, Any], list[int]]:
         """The job's `view` argument and the descriptors that go with it, which the stack closes.
 
-        A running container: {upper, own, pid, pidfd}. A stopped one, to be mounted: {upper, own, work, lowers, binds}. pidfd is the index
-        of a descriptor; a lower is one, or a path; own: the names of what may be in upper only because something is mounted there.
+        A running container: {upper, own, pid, pidfd}. A stopped one, to be mounted: {upper, own, work, lowers, binds}. Of these, what the
+        job needs. pidfd is the index of a descriptor; a lower is one, or a path; own: the names of what may be in upper only because
+        something is mounted there.
         """
         view: dict[str, Any] = {"upper": self._snapshots.upper(container.id), "own": INIT}
         fds: list[int] = []
         live = container.live
         running = container.is_running and live is not None and live.pidfd >= 0
-        if running and live is not None:
+        needs = NEEDS[job]
+        if running and needs.is_tree and live is not None:
             fds.append(os.dup(live.pidfd))
             stack.callback(os.close, fds[0])
             view |= {"pid": container.state.pid, "pidfd": first_fd}
-        if job in _COMPARES or (job not in _UPPER_ONLY and not running):
+        if needs is Needs.LAYERS or (needs.is_tree and not running):
             layers = stack.enter_context(await self._snapshots.mounts(container.id))
             view |= {"work": layers.work, "lowers": []}
             for lower in layers.lowers:
                 view["lowers"].append(lower if isinstance(lower, str) else first_fd + len(fds))
                 fds += [lower] if isinstance(lower, int) else []
-        if not running:
+        if needs is Needs.MOUNTS and not running:
             view["binds"] = self._binds(container)
         return view, fds
 

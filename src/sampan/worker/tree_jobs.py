@@ -16,6 +16,7 @@ from sampan.archive.room import Room
 from sampan.archive.source import Source
 from sampan.linux import users
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from sampan.linux.permissions import Permissions
 from sampan.worker import confine, view
 from sampan.worker.budget import Budget
 from sampan.worker.jobs import Decompressor, checked, reader_of
@@ -140,6 +141,7 @@ def _pour(pieces: Iterator[bytes], output: int) -> None:
 def path_write(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
     """fds: the archive, a directory nobody may read. args: view, path, user ("" = owners as in the archive), replace, readonly, mounts."""
     archive, nowhere = fds[:2]
+    permissions = Permissions()
     rights = view.enter(args["view"], fds, binds=True)  # before anything is read: a container that ends just now is tried again
     head, read = compression.peek(reader_of(archive))
     kind = compression.detect(head)
@@ -157,7 +159,7 @@ def path_write(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, An
         owner = identity.uid, identity.gid
     source = Source(Budget().metered(read if child is None else reader_of(child.output)), hashed=False)
     with checked(child):
-        with TreeExtractor(target, Room(target), owner=owner, replace=args["replace"], place=place) as extractor:
+        with TreeExtractor(target, Room(target), owner=owner, replace=args["replace"], place=place, permissions=permissions) as extractor:
             extractor.apply(TarReader(source))
         source.drain()
     return {}

@@ -199,6 +199,36 @@ def test_a_running_containers_tmpfs_is_seen_and_its_proc_is_not(engine: Engine) 
     assert box.sh("test -e /proc/1 -a -e /dev/null && echo still there") == "still there\n"
 
 
+def test_a_copy_leaves_room_for_others(engine: Engine) -> None:
+    box = Box(engine, True, Tmpfs={"/mem": "size=8m"})
+    nearly_all = archive(("f", tarfile.REGTYPE, bytes(range(256)) * 32_000))
+    status, message = box.put("/mem", nearly_all)
+    assert status == 500
+    assert message.startswith("no space left on device: ")
+    assert message.endswith(" kept for others")
+    assert box.put("/mem", FILE) == (200, "")
+
+
+def test_what_looks_at_no_mount_makes_no_source(engine: Engine, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    box = Box(engine, False, Binds=[f"{source}:/there"])
+    source.rmdir()
+    assert engine.request("GET", f"/containers/{box.id}/changes")[0] == 200
+    assert engine.request("GET", f"/containers/{box.id}/export")[0] == 200
+    assert engine.request("POST", f"/commit?container={box.id}&repo=nosource")[0] == 201
+    assert not source.exists()
+    assert box.get("/there").getnames() == ["there"]
+    assert source.exists()  # as dockerd
+
+
+def test_a_user_of_any_length(box: Box) -> None:
+    made = box.engine.request("POST", "/containers/create", {"Image": "busybox", "User": "x" * 150_000})[1]["Id"]
+    others = box.engine.request("PUT", f"/containers/{made}/archive?path=/tmp&copyUIDGID=true", FILE)
+    assert others[0] in (400, 404, 500)
+    assert "worker" not in others[1]["message"]
+    assert box.put("/tmp", FILE) == (200, "")
+
+
 def test_holes_stay_holes(box: Box, tmp_path: Path) -> None:
     sparse = tmp_path / "sparse"
     with sparse.open("wb") as file:

@@ -6,6 +6,7 @@ import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,10 +52,10 @@ def test_missing_parents_are_asked_for(root: int) -> None:
 def test_missing_parents_are_made_in_one_descent(root: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = apply.openat2, 0
 
-    def counted(*args: int) -> int:
+    def counted(*args: Any, **options: Any) -> int:
         nonlocal calls
         calls += 1
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(apply, "openat2", counted)
     extract(root, tar(("d", "a/" * 20), ("f", "a/" * 1000 + "f", "x")))

@@ -27,7 +27,8 @@ def packed(path: Path, name: bytes, archived: bytes) -> bytes:
 
 def extract(archive: bytes, path: Path, **options: object) -> None:
     source = io.BytesIO(archive)
-    with TreeExtractor(opened(path), None, keep_owner=os.geteuid() == 0, **options) as extractor:  # type: ignore[arg-type]
+    owner = None if os.geteuid() == 0 else (-1, -1)
+    with TreeExtractor(opened(path), None, owner=owner, **options) as extractor:  # type: ignore[arg-type]
         extractor.apply(TarReader(Source(source.read)))
 
 
@@ -225,3 +226,21 @@ def test_xattrs_that_mean_something_are_kept(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     extract(packed(tmp_path, b"f", b"f"), tmp_path / "out")
     assert os.listxattr(tmp_path / "out/f") == ["user.note"]
+
+
+def test_a_first_name_that_vanishes_is_no_links_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/p").write_text("content")
+    os.link(tmp_path / "t/p", tmp_path / "t/q")
+    os.link(tmp_path / "t/p", tmp_path / "t/r")
+    real = os.open
+
+    def vanishing(name: bytes, flags: int, **options: int) -> int:
+        if name == b"p":
+            raise FileNotFoundError(2, "No such file or directory", name)
+        return real(name, flags, **options)
+
+    monkeypatch.setattr(os, "open", vanishing)
+    pieces = joined(Packer().below(real(tmp_path / "t", os.O_RDONLY), b"")) + writer.END
+    with tarfile.open(fileobj=io.BytesIO(pieces)) as archive:
+        assert [(member.name, member.linkname) for member in archive] == [("q", ""), ("r", "q")]
