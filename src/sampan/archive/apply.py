@@ -65,8 +65,9 @@ def clean(name: bytes) -> bytes:
 
 
 def printable(name: bytes) -> str:
-    """A name for an error message."""
-    return name.decode("utf-8", "backslashreplace")
+    """A name for an error message, which may be read on a terminal: nothing in it moves the cursor or turns the direction of writing."""
+    text = name.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Reader(Protocol):

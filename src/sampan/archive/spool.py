@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from sampan.archive import compression
+from sampan.archive.apply import printable
 from sampan.archive.reader import BLOCK, HARDLINK, REGULAR, SYMLINK, InvalidArchive, TarReader
 from sampan.archive.room import Room
 from sampan.archive.source import Source, TruncatedArchive
@@ -106,7 +107,7 @@ def _text(name: bytes) -> str:
 
 def clean_member(name: bytes) -> str:
     """A member's name relative to the archive's root. Raises InvalidArchive for one that leads out, is absolute or too long."""
-    shown = name[:200].decode("utf-8", "backslashreplace")
+    shown = printable(name[:200])
     if len(name) > _NAME_MAX:
         raise InvalidArchive(f"the name of a member is too long: {len(name)} bytes, {shown!r}...")
     if name.startswith(b"/"):

@@ -19,7 +19,7 @@ from typing import Any
 import sampan
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.readiness import readable
-from sampan.worker import confine, wire
+from sampan.worker import wire
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -76,8 +76,7 @@ class WorkerPool:
             package_root = str(Path(sampan.__path__[0]).parent)
             environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
             # -I and no -m: the current directory and what the environment names are no places to load modules from
-            memory = confine.share_of_memory(self.parallel)
-            program = f"import sys; sys.path.insert(0, {package_root!r}); from sampan.worker.main import main; main({memory})"
+            program = f"import sys; sys.path.insert(0, {package_root!r}); from sampan.worker.main import main; main({self.parallel})"
             try:
                 # not asyncio's subprocess: its transports outlive a closed loop, and warn when they are collected
                 command = [self._python, "-I", "-c", program]

@@ -200,6 +200,7 @@ def fold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     layers = [os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory) for name in args["names"]]
     os.close(directory)
     confine.into_nothing(root_fd, writes=True)
+    Budget().passed(sum(map(layerfile.tar_size, layers)))
     kept = frozenset(name.encode() for name in args["kept"])
     return {"entries": layerfile.fold(layers, output, Room(output), bytes.fromhex(args["uuid"]), kept)}
 

@@ -1,6 +1,6 @@
 """The zygote: a warm process that forks one child a job. Its control socket is descriptor 0.
 
-A program of its own: `python -I -c "...; from sampan.worker.main import main; main(BYTES)"`, BYTES being the memory that each job may have.
+A program of its own: `python -I -c "...; from sampan.worker.main import main; main(JOBS)"`, JOBS being how many share the memory.
 
 It does no work itself and keeps nothing on disk: killing it at any time loses only the jobs under way. It ends, and its children with it,
 when sampand's end of the control socket closes. No message ends it, nor what a job comes to.
@@ -168,7 +168,7 @@ class Zygote:
         os.close(pidfd)
 
 
-def main(memory: int) -> None:
+def main(parallel: int) -> None:
     """Entry point."""
     control = socket.socket(fileno=0)
     control.setblocking(True)
@@ -179,4 +179,4 @@ def main(memory: int) -> None:
         codecs.lookup(name)
     confine.cut_off()
     confine.compile_filter()
-    Zygote(control, memory).run()
+    Zygote(control, confine.share_of_memory(parallel)).run()

@@ -81,6 +81,12 @@ def test_what_the_machine_refuses_is_not_the_archives_fault(root: int, monkeypat
     assert caught.value.filename == b"d/" or caught.value.filename == b"d"
 
 
+def test_names_in_messages_do_nothing_to_a_terminal() -> None:
+    assert apply.printable("ä b\u65e5".encode()) == "ä b\u65e5"
+    assert apply.printable(b"\x1b]0;x\x07\n\xff\xc2\x9b") == r"\x1b]0;x\x07\n\xff\x9b"
+    assert apply.printable("\u202e".encode()) == r"\u202e"
+
+
 def test_what_follows_an_archive() -> None:
     for rest in (bytes(40 << 20), b"x" * (1 << 20)):
         source = Source(io.BytesIO(tar(("f", "f")) + rest).read)
