@@ -85,13 +85,16 @@ class Trees:
             held = stack.pop_all()
 
         async def work() -> dict[str, Any]:
-            with held:
-                return await self._workers.stream(job, {**args, "view": view}, [*fds, *more], progress)
+            return await self._workers.stream(job, {**args, "view": view}, [*fds, *more], progress)
+
+        def ended(done: asyncio.Task[dict[str, Any]]) -> None:
+            held.close()  # not by work(): a task that is cancelled before its first step never enters it
+            self._ended(container.id, done)
 
         task = asyncio.get_running_loop().create_task(work())
         jobs = self._jobs.setdefault(container.id, set())
         jobs.add(task)
-        task.add_done_callback(lambda done: self._ended(container.id, done))
+        task.add_done_callback(ended)
         return task
 
     def _ended(self, container_id: str, task: asyncio.Task[dict[str, Any]]) -> None:
