@@ -23,6 +23,7 @@ Read = Callable[[int], bytes]
 Compression = Literal["", "gzip", "bzip2", "xz", "zstd"]
 
 MAGIC_LENGTH: Final = 10
+EMPTY_MAX: Final = 1000
 _INPUT: Final = 1 << 17
 _OUTPUT: Final = 1 << 20
 _MEMORY_MAX: Final = 1 << 28
@@ -86,6 +87,8 @@ class _Members:
         self._decoder = new()
         self._input = b""
         self._done = False
+        self._empty = 0
+        """Members in a row that gave nothing"""
 
     def read(self, limit: int) -> bytes:
         """1..limit bytes, b"" at the end."""
@@ -100,6 +103,7 @@ class _Members:
             piece: bytes = self._decoder.decompress(self._input, min(limit, _OUTPUT))
             self._input = getattr(self._decoder, "unconsumed_tail", b"")
             if piece:
+                self._empty = 0
                 return piece
         return b""
 
@@ -112,6 +116,9 @@ class _Members:
             while self._read(_INPUT):  # or the writer of a pipe would be killed by SIGPIPE
                 pass
             return False
+        self._empty += 1
+        if self._empty > EMPTY_MAX:  # each costs a decoder and a copy of what is left
+            raise CompressionError(f"more than {EMPTY_MAX} empty streams in a row")
         self._decoder, self._input = self._new(), rest
         return True
 

@@ -74,3 +74,26 @@ def test_a_bomb_takes_little_memory() -> None:
     file = io.BytesIO(bomb)
     read = decompress("gzip", file.read)
     assert max(len(piece) for piece in iter(lambda: read(1 << 30), b"")) <= 1 << 20
+
+
+def test_empty_members_without_end_are_refused() -> None:
+
+    for empty, kind in ((gzip.compress(b""), "gzip"), (bz2.compress(b""), "bzip2")):
+        few = io.BytesIO(empty * 1000 + (gzip if kind == "gzip" else bz2).compress(b"x"))
+        assert decompress(kind, few.read)(10) == b"x"
+        with pytest.raises(CompressionError, match="more than 1000 empty streams in a row"):
+            decompress(kind, io.BytesIO(empty * 1100).read)(10)
+
+
+def test_an_error_of_the_disk_is_not_the_archives() -> None:
+    def broken(_limit: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    for kind in ("gzip", "bzip2", "xz"):
+        with pytest.raises(OSError, match="Input/output error"):
+            decompress(kind, broken)(10)
+
+    damaged = bytearray(bz2.compress(b"x" * 1000))
+    damaged[20] ^= 255
+    with pytest.raises(CompressionError, match="invalid compressed data"):
+        decompress("bzip2", io.BytesIO(bytes(damaged)).read)(10)
