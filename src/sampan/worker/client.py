@@ -5,7 +5,6 @@ A job that fails, whatever its messages are, fails alone: the zygote and everybo
 
 import asyncio
 import errno
-import itertools
 import os
 import signal
 import socket
@@ -57,7 +56,6 @@ class WorkerPool:
         self.parallel = parallel or min(max(os.cpu_count() or 2, 2), 8)
         self._slots = asyncio.Semaphore(self.parallel)
         self._layers = asyncio.Semaphore(self.parallel)
-        self._numbers = itertools.count(1)
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._starting = asyncio.Lock()
@@ -171,7 +169,7 @@ class WorkerPool:
 
     async def _submit(self, name: str, args: dict[str, Any], fds: list[int]) -> None:
         """Send a job; to a new zygote if the one we had turns out to be dead. Raises SystemFailure."""
-        message: dict[str, Any] = {"job": next(self._numbers), "name": name, "args": args}
+        message: dict[str, Any] = {"name": name, "args": args}
         spilled = -1
         try:
             if len(wire.encoded(message)) > wire.MAX_PACKET:

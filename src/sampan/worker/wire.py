@@ -1,7 +1,7 @@
 """Messages between sampand, the zygote and its children: one JSON object a packet, descriptors beside it, on SOCK_SEQPACKET.
 
-sampand -> zygote   {"job": N, "name": NAME, "args": {...}} + [reply socket, the job's descriptors...]
-                    {"job": N, "name": NAME, "spilled": true} + [reply socket, a file with the JSON of the args, the job's descriptors...]
+sampand -> zygote   {"name": NAME, "args": {...}} + [reply socket, the job's descriptors...]
+                    {"name": NAME, "spilled": true} + [reply socket, a file with the JSON of the args, the job's descriptors...]
 child -> sampand    {"started": true} + [its pidfd], {"progress": ...} any number, {"result": ...} or {"error": {"kind", "message"}}
                     (on the reply socket)
 

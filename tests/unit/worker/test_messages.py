@@ -82,7 +82,7 @@ def test_a_job_that_cannot_be_forked_is_answered(monkeypatch: pytest.MonkeyPatch
     control, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with control, ours, reply, theirs:
-        wire.send(ours, {"job": 1, "name": "usage", "args": {}}, [theirs.fileno()])
+        wire.send(ours, {"name": "usage", "args": {}}, [theirs.fileno()])
         assert main.Zygote(control, 1 << 30)._serve()
         received = wire.recv(reply)
         assert received is not None
