@@ -212,9 +212,18 @@ class TarReader:
         if len(header) < BLOCK:
             header += self._source.exact(BLOCK - len(header))
         if header == _ZERO_BLOCK:
+            self._check_end()
             return None
         _check_sum(header)
         return header
+
+    def _check_end(self) -> None:
+        """Two blocks of zeros are an end, so is one at the stream's; behind a single one entries would be hidden from us alone."""
+        second = b""
+        while len(second) < BLOCK and (piece := self._source.some(BLOCK - len(second))):
+            second += piece
+        if second.strip(b"\0"):
+            raise InvalidArchive(_BAD_HEADER)
 
     def _special(self, size: int) -> bytes:
         if size > SPECIAL_MAX:

@@ -104,3 +104,11 @@ def test_extended_headers_without_an_entry() -> None:
     assert len(list(TarReader(Source(io.BytesIO(one * 32 + tar(("f", "f"), ("f", "g"))).read)))) == 2
     with pytest.raises(InvalidArchive, match="more than 32 extended headers"):
         list(TarReader(Source(io.BytesIO(one * 33 + tar(("f", "f"))).read)))
+
+
+def test_entries_behind_a_single_block_of_zeros() -> None:
+    one = tar(("f", "f"))[:-1024]
+    for end in (b"", bytes(512), bytes(700), bytes(1024) + one):
+        assert len(list(TarReader(Source(io.BytesIO(one + end).read)))) == 1
+    with pytest.raises(InvalidArchive, match="invalid tar header"):
+        list(TarReader(Source(io.BytesIO(one + bytes(512) + tar(("f", "hidden"))).read)))
