@@ -200,7 +200,7 @@ class ImageArchives:
                     raise InvalidArgument(f'invalid diffID for layer {index}: expected "{diff_id}", got "{unpacked.diff_id}"')
             former = {name: self._store.named(name) for name in planned.names}
             keys = {chain[index]: work.key for index, work in works.items()}
-            image = self._images.add(planned.image.document, keys, names=planned.names, parent=planned.parent)
+            image = self._images.add(planned.image, keys, names=planned.names, parent=planned.parent)
             self._images.announce("load", image)
         for name, old in former.items():
             if old is not None and old.id != image.id:
@@ -219,13 +219,13 @@ class ImageArchives:
                         yield line
                 unpacked = await work.task
                 document = legacy.document(item, parent, unpacked.diff_id)
-                chain = archives.loadable(document).chain
-                image = self._images.add(document, {chain[-1]: work.key}, names=(), parent="" if parent is None else parent.id)
+                child = archives.loadable(document)
+                image = self._images.add(child, {child.chain[-1]: work.key}, names=(), parent="" if parent is None else parent.id)
             made[item.old_id] = image
             self._images.announce("load", image)
         for name, old_id in legacy.names(archive, made):
             former = self._store.named(name)
-            self._images.add(made[old_id].document, {}, names=(name,), parent=made[old_id].parent)
+            self._images.add(made[old_id], {}, names=(name,), parent=made[old_id].parent)
             if former is not None and former.id != made[old_id].id:
                 yield _renamed(name, former)
 

@@ -252,7 +252,8 @@ class ImageService:
             self._snapshots.remove(key)
         try:
             names = () if target is None else (target,)
-            image = self.add(encode_config(config), {name: key} if grows else {}, names=names, parent="" if parent is None else parent.id)
+            made = image_of(encode_config(config))
+            image = self.add(made, {name: key} if grows else {}, names=names, parent="" if parent is None else parent.id)
         except BaseException:
             self.forget(key)
             raise
@@ -266,7 +267,7 @@ class ImageService:
         """Commit a layer and the image made of it."""
         name = chain_id(None, DiffId((config.rootfs.diff_ids or [])[0]))
         try:
-            image = self.add(encode_config(config), {name: key}, names=() if target is None else (target,))
+            image = self.add(image_of(encode_config(config)), {name: key}, names=() if target is None else (target,))
         except BaseException:
             self._snapshots.remove(key)
             raise
@@ -275,21 +276,29 @@ class ImageService:
         self.clean_up()
         return image
 
-    def add(self, document: bytes, keys: Mapping[ChainId, str], *, names: Sequence[Reference], parent: str = "") -> Image:
+    def add(
+        self,
+        image: Image,
+        keys: Mapping[ChainId, str],
+        *,
+        names: Sequence[Reference],
+        repo_digest: Reference | None = None,
+        parent: str = "",
+    ) -> Image:
         """Commit unpacked layers, by the ChainIDs they are to have, and the image on top. No await: it all happens, or nothing does.
 
-        Its other layers are there. Raises InvalidArgument, SystemFailure; then what keys name is still to be removed.
+        Its other layers are there. names, repo_digest: see ImageStore.add. Raises InvalidArgument, SystemFailure; then what keys name is
+        still to be removed.
         """
-        chain = image_of(document).chain
         below: ChainId | None = None
         try:
-            for name in chain:
+            for name in image.chain:
                 if name in keys:
                     self._snapshots.commit(keys[name], name, below)
                 below = name
-            return self._store.add(document, now=self._clock.now_ns(), names=names, parent=parent)
+            return self._store.add(image, now=self._clock.now_ns(), names=names, repo_digest=repo_digest, parent=parent)
         except BaseException:
-            self._release(chain)
+            self._release(image.chain)
             raise
 
     @contextmanager

@@ -182,8 +182,8 @@ class PullService:
                 stack.callback(blob.close)
         try:
             keys = await self._unpack_all(source, work, blobs, image)
-            names = (reference._replace(tag=None, digest=source.manifest.digest), *((reference,) if not reference.digest else ()))
-            self._images.add(image.document, keys, names=names)
+            proved = reference._replace(tag=None, digest=source.manifest.digest)
+            self._images.add(image, keys, names=() if reference.digest else (reference,), repo_digest=proved)
             self._images.announce_as("pull", image, reference)
         except BaseException:
             for layer in work:

@@ -17,11 +17,12 @@ from sampan.archive.spool import Member
 from sampan.errors import InvalidArgument
 from sampan.image.archives import DOCUMENT_MAX, Archive
 from sampan.image.store import Image
-from sampan.reference import Reference, parse
+from sampan.reference import InvalidReference, Reference, parse
 
 DEPTH_MAX: Final = 127
 """Layers of one image: docker's limit."""
 _IMAGES_MAX = 4096
+_NAMES_MAX = 4096
 _NEVER = "0001-01-01T00:00:00Z"
 _DROPPED = ("id", "parent", "Size", "parent_id", "layer_id", "throwaway")
 _RAW_SINCE = (1, 8, 3)
@@ -98,7 +99,13 @@ def names(archive: Archive, known: Collection[str]) -> list[tuple[Reference, str
         for tag, old_id in tags.items():
             if old_id not in known:
                 raise InvalidArgument(f"invalid target ID: {old_id}")
-            found.append((parse(f"{name}:{tag}"), old_id))
+            if len(found) == _NAMES_MAX:
+                raise InvalidArgument(f"invalid archive: repositories has more than {_NAMES_MAX} names")
+            # apart: together `name@sha256` and 64 digits would be a digest, and the image what others have pinned by it
+            repository = parse(name)
+            if repository.tag is not None or repository.digest is not None:
+                raise InvalidReference(f"invalid repository name ({name})")
+            found.append((repository.with_tag(tag), old_id))
     return found
 
 

@@ -126,20 +126,24 @@ class ImageStore:
         """Whether text means the image by its ID rather than by a name."""
         return image.id.startswith(text if text.startswith("sha256:") else f"sha256:{text}")
 
-    def add(self, document: bytes, *, now: int, parent: str = "", names: Sequence[Reference] = ()) -> Image:
+    def add(
+        self, image: Image, *, now: int, parent: str = "", names: Sequence[Reference] = (), repo_digest: Reference | None = None
+    ) -> Image:
         """Store an image (nothing happens if it is there) and name it, in one transaction. Its layers are committed already.
 
-        names: with a tag each, at the most one with a digest instead: a manifest's, as a registry knows it.
+        names: with a tag each. repo_digest: repository and digest of its manifest, as a registry has proved it; never what an archive
+        says, for it would take over what `name@sha256:...` runs. Raises InvalidArgument for a name with a digest.
         """
-        image = image_of(document, parent, now if names else 0)
-        row = ImageRow(image.id, document, parent, now, image.last_tagged)
-        digest = next(((name.name, name.digest) for name in names if name.digest is not None), None)
-        self._rows.insert(row, tags=[(name.name, _tag_of(name)) for name in names if name.digest is None], digest=digest)
+        named = bool(names) or repo_digest is not None
+        image = image._replace(parent=parent, last_tagged=now if named else 0)
+        row = ImageRow(image.id, image.document, parent, now, image.last_tagged)
+        digest = None if repo_digest is None else (repo_digest.name, _digest_of(repo_digest))
+        self._rows.insert(row, tags=[(name.name, _tag_of(name)) for name in names], digest=digest)
         known = self._images.get(image.id)
         if known is not None:
-            image = known._replace(last_tagged=now) if names else known
+            image = known._replace(last_tagged=now) if named else known
         self._images[image.id] = image
-        for name in names:
+        for name in (*names, *(() if repo_digest is None else (repo_digest,))):
             self._names[name] = image.id
         return image
 
@@ -151,9 +155,8 @@ class ImageStore:
 
     def add_digest(self, image: Image, reference: Reference) -> None:
         """Point a name (with a digest) at an image: a registry has it there. It does not count as tagged."""
-        assert reference.digest is not None
         row = ImageRow(image.id, image.document, image.parent, 0, image.last_tagged)
-        self._rows.insert(row, digest=(reference.name, reference.digest))
+        self._rows.insert(row, digest=(reference.name, _digest_of(reference)))
         self._names[reference] = image.id
 
     def remove_references(self, references: list[Reference]) -> None:
@@ -176,3 +179,9 @@ def _tag_of(reference: Reference) -> str:
     if reference.tag is None or reference.digest is not None:
         raise InvalidArgument("refusing to create a tag with a digest reference")
     return reference.tag
+
+
+def _digest_of(reference: Reference) -> str:
+    if reference.digest is None or reference.tag is not None:
+        raise InvalidArgument("a repository digest has a digest and no tag")
+    return reference.digest

@@ -133,6 +133,9 @@ def deep() -> bytes:
     [
         pytest.param(legacy(low(), top(), names={"x": {"v1": "33" * 32}}), f"^invalid target ID: {'33' * 32}$", 2, id="no such image"),
         pytest.param(legacy(low(), top(), names={"../x": {"v1": TOP_ID}}), "invalid reference format", 2, id="name"),
+        pytest.param(legacy(low(), top(), names={"x:1": {"v1": TOP_ID}}), r"invalid repository name \(x:1\)", 2, id="name with a tag"),
+        pytest.param(legacy(low(), top(), names={"x": {"v1@sha256:" + "a" * 64: TOP_ID}}), "invalid tag format", 2, id="tag with a digest"),
+        pytest.param(legacy(low(), top(), names={"x@sha256": {"a" * 64: TOP_ID}}), "invalid reference format", 2, id="digest of both"),
         pytest.param(legacy(low(), top(), names=["x"]), "invalid archive: repositories: ", 2, id="no names"),
         pytest.param(legacy(low(parent=TOP_ID), top(), names=NAMED), "is its own ancestor", 0, id="ring"),
         pytest.param(legacy(low(parent="44" * 32), names={}), f"{'44' * 32}/json: no such file or directory", 0, id="no parent"),
