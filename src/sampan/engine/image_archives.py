@@ -7,11 +7,11 @@ unpacked and have the digests its config wants; then layers and image appear at 
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sampan.archive.spool import Member
 from sampan.digest import ChainId, is_sha256
@@ -28,6 +28,7 @@ from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.oci_layout import Platform
 from sampan.worker.client import WorkerPool
 
+T = TypeVar("T")
 _EARLY_MAX = 256
 """Layers unpacked before a manifest has asked for them."""
 
@@ -137,6 +138,21 @@ def _renamed(name: Reference, former: Image) -> Progress:
     return {"stream": f"The image {name.familiar} already exists, renaming the old one with ID {former.id} to empty string\n"}
 
 
+async def _aside(work: Callable[[], T]) -> T:
+    """Reading documents, as large as the archive's maker likes, in a thread. It is awaited even by who is cancelled: it reads the spool."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(thread)
+    finally:
+        await asyncio.gather(thread, return_exceptions=True)
+
+
+def _legacy_image(archive: Archive, item: legacy.LegacyImage, parent: Image | None, diff_id: str) -> Image:
+    document = legacy.document(item, parent, diff_id)
+    archive.charge(document)  # it has all its parents' history
+    return archives.loadable(document)
+
+
 class ImageArchives:
     """docker load and docker save. Used from the event loop's thread only."""
 
@@ -173,7 +189,7 @@ class ImageArchives:
                     return
                 ids: list[str] = []
                 named = False
-                for planned in archives.plan(archive, platform, archives.own_platform()):
+                for planned in await _aside(lambda: list(archives.plan(archive, platform, archives.own_platform()))):
                     async for line in self._load_image(load, planned, quiet=quiet):
                         yield line
                     ids.append(f"Loaded image ID: {planned.image.id}\n")
@@ -210,7 +226,7 @@ class ImageArchives:
     async def _load_legacy(self, load: _Load, archive: Archive, *, quiet: bool) -> AsyncIterator[Progress]:
         """The images of an archive older than manifest.json. As dockerd does, it says nothing of what it has loaded."""
         made: dict[str, Image] = {}
-        for item in legacy.images(archive):
+        for item in await _aside(lambda: list(legacy.images(archive))):
             parent = made.get(item.parent)
             with self._images.pinned(() if parent is None else parent.chain):
                 work = load.layer(item.layer)
@@ -218,12 +234,11 @@ class ImageArchives:
                     if not quiet:
                         yield line
                 unpacked = await work.task
-                document = legacy.document(item, parent, unpacked.diff_id)
-                child = archives.loadable(document)
+                child = await _aside(partial(_legacy_image, archive, item, parent, unpacked.diff_id))
                 image = self._images.add(child, {child.chain[-1]: work.key}, names=(), parent="" if parent is None else parent.id)
             made[item.old_id] = image
             self._images.announce("load", image)
-        for name, old_id in legacy.names(archive, made):
+        for name, old_id in await _aside(lambda: legacy.names(archive, made)):
             former = self._store.named(name)
             self._images.add(made[old_id], {}, names=(name,), parent=made[old_id].parent)
             if former is not None and former.id != made[old_id].id:

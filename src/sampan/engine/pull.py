@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import NamedTuple, TypeVar
 
-import msgspec
-
 from sampan.content.partial import PartialBlob
 from sampan.digest import ChainId, DiffId, is_sha256
 from sampan.distribution.fetch import fetch
@@ -30,6 +28,7 @@ from sampan.reference import Reference
 from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec import oci_layout
 from sampan.spec.docker_api.auth import AuthConfig
+from sampan.spec.oci_documents import decode
 from sampan.spec.oci_layout import Descriptor, Platform
 from sampan.state.blobs import BlobSource, ManifestRow
 
@@ -276,10 +275,7 @@ class PullService:
 
 
 def _decoded(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise InvalidArgument(f"the registry's manifest cannot be read: {error}") from error
+    return decode(body, kind, "the registry's manifest cannot be read")
 
 
 def _checked(document: bytes, manifest: oci_layout.Manifest, reference: Reference, wanted: Platform | None) -> Image:

@@ -1,14 +1,12 @@
 """What a registry has, without pulling it: docker's `GET /distribution/{name}/json` (moby api/server/router/distribution)."""
 
-import msgspec
-
 from sampan.distribution.registry import Manifest, Repository
 from sampan.engine.registries import Registries
-from sampan.errors import InvalidArgument
 from sampan.reference import Reference
 from sampan.spec import oci_layout
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.docker_api.image import DistributionInspect
+from sampan.spec.oci_documents import decode
 from sampan.spec.oci_layout import Descriptor, Platform
 
 CONFIG_MAX = 8 << 20
@@ -33,11 +31,9 @@ class RemoteService:
 
 
 async def _platforms(repository: Repository, found: Manifest) -> list[Platform]:
-    try:
-        if found.media_type in (oci_layout.INDEX, oci_layout.DOCKER_INDEX):
-            entries = msgspec.json.decode(found.body, type=oci_layout.Index).manifests or []
-            return [entry.platform for entry in entries if entry.platform is not None]
-        manifest = msgspec.json.decode(found.body, type=oci_layout.Manifest)
-        return [msgspec.json.decode(await repository.document(manifest.config, CONFIG_MAX), type=Platform)]
-    except msgspec.DecodeError as error:
-        raise InvalidArgument(f"the registry's manifest cannot be read: {error}") from error
+    what = "the registry's manifest cannot be read"
+    if found.media_type in (oci_layout.INDEX, oci_layout.DOCKER_INDEX):
+        entries = decode(found.body, oci_layout.Index, what).manifests or []
+        return [entry.platform for entry in entries if entry.platform is not None]
+    manifest = decode(found.body, oci_layout.Manifest, what)
+    return [decode(await repository.document(manifest.config, CONFIG_MAX), Platform, what)]

@@ -4,9 +4,7 @@ Sources: moby image/tarexport/load.go; OCI image-spec image-layout.md; container
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, TypeVar
-
-import msgspec
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from sampan.archive.spool import Member
 from sampan.digest import DiffId, is_sha256, sha256_of
@@ -14,6 +12,7 @@ from sampan.errors import InvalidArgument
 from sampan.image.busybox import machine_platform
 from sampan.image.store import Image, image_of
 from sampan.reference import InvalidReference, Reference, parse
+from sampan.spec.oci_documents import decode, elements
 from sampan.spec.oci_layout import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -29,11 +28,16 @@ from sampan.spec.oci_layout import (
     Platform,
 )
 
-DOCUMENT_MAX: Final = 8 << 20
+DOCUMENT_MAX: Final = 4 << 20
 """Bytes of one JSON document: configs and manifests are some kilobytes; registries take 4 MiB at most."""
+DOCUMENTS_MAX: Final = 128 << 20
+"""Memory for all documents of an archive, as `weight` estimates it: a thousand images take a third."""
+IMAGES_MAX: Final = 4096
+NAMES_MAX: Final = 16_384
 _LINKS_MAX = 16
 _INDEX_DEPTH_MAX = 4
-_IMAGES_MAX = 4096
+_ELEMENT_SIZE = 64
+"""Bytes of a small value in memory"""
 
 T = TypeVar("T")
 
@@ -55,13 +59,26 @@ class PlannedImage(NamedTuple):
     """ID of another image that it says it was made from, or empty."""
 
 
+def weight(document: bytes) -> int:
+    """About the bytes a document and what is read from it take in memory."""
+    return len(document) + _ELEMENT_SIZE * elements(document)
+
+
 class Archive:
-    """The members of an archive by name, and reading the small ones."""
+    """The members of an archive by name, and reading the small ones: each once, and all together within DOCUMENTS_MAX."""
 
     def __init__(self, members: Sequence[Member], read: Callable[[Member], bytes]) -> None:
         """read gives the bytes of a member of at most DOCUMENT_MAX. The last of several members with one name counts."""
         self._members: dict[str, Member] = {member.name: member for member in members}
+        self._next: dict[str, str] = {}
+        """Where links lead that were followed"""
         self._read = read
+        self._left = DOCUMENTS_MAX
+        self._documents: dict[int, bytes] = {}
+        """By offset, as all below: several names may mean one member"""
+        self._digests: dict[int, str] = {}
+        self._decoded: dict[tuple[int, object], Any] = {}
+        self._images: dict[int, Image] = {}
 
     def has(self, name: str) -> bool:
         """Whether there is such a member."""
@@ -73,28 +90,50 @@ class Archive:
 
     def find(self, name: str) -> Member:
         """The file of a name, links followed inside the archive. Raises InvalidArgument."""
-        seen = name
+        at = _normal(name)
         for _ in range(_LINKS_MAX):
-            member = self._members.get(_normal(seen))
+            member = self._members.get(at)
             if member is None:
                 raise InvalidArgument(f"invalid archive: {name}: no such file or directory")
             if not member.link:
                 if member.offset < 0:
                     raise InvalidArgument(f"invalid archive: {name} is stored as a sparse file")
                 return member
-            seen = f"{member.name.rpartition('/')[0]}/{member.link}" if member.symlink else member.link
+            if at not in self._next:
+                self._next[at] = _normal(f"{member.name.rpartition('/')[0]}/{member.link}" if member.symlink else member.link)
+            at = self._next[at]
         raise InvalidArgument(f"invalid archive: {name}: too many levels of symbolic links")
 
     def document(self, name: str) -> bytes:
         """A JSON file's bytes. Raises InvalidArgument."""
         member = self.find(name)
-        if member.size > DOCUMENT_MAX:
-            raise InvalidArgument(f"invalid archive: {name} is too large: {member.size} bytes, at most {DOCUMENT_MAX}")
-        return self._read(member)
+        if member.offset not in self._documents:
+            if member.size > DOCUMENT_MAX:
+                raise InvalidArgument(f"invalid archive: {name} is too large: {member.size} bytes, at most {DOCUMENT_MAX}")
+            document = self._read(member)
+            self.charge(document)
+            self._documents[member.offset] = document
+        return self._documents[member.offset]
+
+    def charge(self, document: bytes) -> None:
+        """Count a document that is kept. Raises InvalidArgument when they are too large together."""
+        self._left -= weight(document)
+        if self._left < 0:
+            raise InvalidArgument(f"invalid archive: its documents are too large together: at most {DOCUMENTS_MAX} bytes in memory")
 
     def decode(self, name: str, kind: type[T]) -> T:
         """A JSON file. Raises InvalidArgument."""
-        return _decoded(self.document(name), name, kind)
+        key = self.find(name).offset, kind
+        if key not in self._decoded:
+            self._decoded[key] = decode(self.document(name), kind, f"invalid archive: {name}")
+        return cast("T", self._decoded[key])
+
+    def image(self, name: str) -> Image:
+        """The image of a config. Raises InvalidArgument for one that cannot run here, too."""
+        offset = self.find(name).offset
+        if offset not in self._images:
+            self._images[offset] = loadable(self.document(name))
+        return self._images[offset]
 
     def blob(self, descriptor: Descriptor) -> Member:
         """The file of a descriptor of an OCI layout. Raises InvalidArgument."""
@@ -106,15 +145,15 @@ class Archive:
             raise InvalidArgument(f"invalid archive: unexpected size of {name}: {member.size} bytes, expected {descriptor.size}")
         return member
 
-    def blob_document(self, descriptor: Descriptor) -> bytes:
-        """A JSON blob, its digest checked: so no index can hold itself. Raises InvalidArgument."""
+    def proved(self, descriptor: Descriptor) -> str:
+        """The name of a JSON blob, its digest checked: so no index can hold itself. Raises InvalidArgument."""
         member = self.blob(descriptor)
-        data = self.document(member.name)
-        if sha256_of(data) != descriptor.digest:
-            raise InvalidArgument(
-                f"invalid archive: unexpected digest of {member.name}: got {sha256_of(data)}, expected {descriptor.digest}"
-            )
-        return data
+        if member.offset not in self._digests:
+            self._digests[member.offset] = sha256_of(self.document(member.name))
+        actual = self._digests[member.offset]
+        if actual != descriptor.digest:
+            raise InvalidArgument(f"invalid archive: unexpected digest of {member.name}: got {actual}, expected {descriptor.digest}")
+        return member.name
 
 
 def _normal(name: str) -> str:
@@ -125,13 +164,6 @@ def _normal(name: str) -> str:
         elif part not in ("", ".", ".."):  # above the root is the root, as in a chroot
             parts.append(part)
     return "/".join(parts)
-
-
-def _decoded(data: bytes, name: str, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(data, type=kind, strict=False)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidArgument(f"invalid archive: {name}: {error}") from error
 
 
 def plan(archive: Archive, platform: Platform | None, own: Platform) -> Iterator[PlannedImage]:
@@ -160,11 +192,13 @@ def _from_docker(archive: Archive, platform: Platform | None) -> Iterator[Planne
     items = archive.decode("manifest.json", list[ArchiveItem] | None)  # type: ignore[arg-type]
     if items is None:
         raise InvalidArgument("invalid manifest, manifest cannot be null (but can be [])")
-    if len(items) > _IMAGES_MAX:
-        raise InvalidArgument(f"invalid manifest, more than {_IMAGES_MAX} images")
+    if len(items) > IMAGES_MAX:
+        raise InvalidArgument(f"invalid manifest, more than {IMAGES_MAX} images")
+    if sum(len(item.repo_tags or ()) for item in items) > NAMES_MAX:
+        raise InvalidArgument(f"invalid manifest, more than {NAMES_MAX} names")
     planned: list[PlannedImage] = []
     for item in items:
-        image = loadable(archive.document(item.config))
+        image = archive.image(item.config)
         if platform is not None and not matches(platform, platform_of(image)):
             continue
         names = item.layers or []
@@ -190,9 +224,10 @@ def _parents_first(planned: list[PlannedImage]) -> Iterator[PlannedImage]:
     done: set[str] = set()
     given: set[int] = set()
     for item in planned:
-        line = [item]
-        while line[-1].parent in by_id and line[-1].parent not in done and by_id[line[-1].parent] not in line:
-            line.append(by_id[line[-1].parent])
+        line, ids = [item], {str(item.image.id)}
+        while (parent := line[-1].parent) in by_id and parent not in done and parent not in ids:
+            line.append(by_id[parent])
+            ids.add(parent)
         for one in reversed(line):
             if id(one) in given:
                 continue
@@ -213,40 +248,55 @@ def is_child(image: Image, parent: Image) -> bool:
 
 def _from_oci(archive: Archive, platform: Platform | None, own: Platform) -> Iterator[PlannedImage]:
     index = archive.decode("index.json", Index)
+    if len(index.manifests or ()) > NAMES_MAX:  # an image has an entry for each of its names
+        raise InvalidArgument(f"invalid archive: index.json has more than {NAMES_MAX} entries")
+    manifests = _Manifests(archive, platform or own)
     found: dict[str, PlannedImage] = {}
+    names: dict[str, dict[Reference, None]] = {}
     for descriptor in index.manifests or ():
         if (descriptor.annotations or {}).get(REFERENCE_TYPE):
             continue
         if descriptor.platform is not None and platform is not None and not matches(platform, descriptor.platform):
             continue
-        manifest = _manifest(archive, descriptor, platform or own, 0)
-        planned = None if manifest is None else _oci_image(archive, manifest)
-        if planned is None or (platform is not None and not matches(platform, platform_of(planned.image))):
+        manifest = manifests.find(descriptor, 0)
+        image = None if manifest is None else archive.image(archive.proved(manifest.config))
+        if manifest is None or image is None or (platform is not None and not matches(platform, platform_of(image))):
             continue
-        names = found[planned.image.id].names if planned.image.id in found else ()
-        name = _name_of(descriptor.annotations or {})
-        found[planned.image.id] = planned._replace(names=names if name is None or name in names else (*names, name))
-        if len(found) > _IMAGES_MAX:
-            raise InvalidArgument(f"invalid archive: index.json names more than {_IMAGES_MAX} images")
+        if image.id not in found:
+            found[image.id] = _oci_image(archive, manifest, image)
+        if (name := _name_of(descriptor.annotations or {})) is not None:
+            names.setdefault(image.id, {})[name] = None
+        if len(found) > IMAGES_MAX:
+            raise InvalidArgument(f"invalid archive: index.json names more than {IMAGES_MAX} images")
     if not found and index.manifests and platform is None:
         raise InvalidArgument(f"no image for the platform {platform_text(own)} in the archive")
-    yield from found.values()
+    yield from (planned._replace(names=tuple(names.get(planned.image.id, ()))) for planned in found.values())
 
 
-def _manifest(archive: Archive, descriptor: Descriptor, platform: Platform, depth: int) -> Manifest | None:
-    """The manifest of a descriptor; of an index the one for a platform, or None when it has none. Raises InvalidArgument."""
-    if depth > _INDEX_DEPTH_MAX:
-        raise InvalidArgument(f"invalid archive: indexes within indexes, more than {_INDEX_DEPTH_MAX} deep")
-    if descriptor.media_type not in (INDEX, DOCKER_INDEX):
-        if descriptor.media_type not in (MANIFEST, DOCKER_MANIFEST):
-            raise InvalidArgument(f"invalid archive: {descriptor.digest} is no image: media type {descriptor.media_type!r}")
-        return _decoded(archive.blob_document(descriptor), descriptor.digest, Manifest)
-    chosen = for_platform(_decoded(archive.blob_document(descriptor), descriptor.digest, Index), platform)
-    return None if chosen is None else _manifest(archive, chosen, platform, depth + 1)
+class _Manifests:
+    """The manifest that each descriptor comes to on a platform."""
+
+    def __init__(self, archive: Archive, platform: Platform) -> None:
+        self._archive = archive
+        self._platform = platform
+        self._known: dict[str, Manifest | None] = {}
+        """By an index's digest: many may lead to one with many entries"""
+
+    def find(self, descriptor: Descriptor, depth: int) -> Manifest | None:
+        """Of an index the one for the platform, or None when it has none. Raises InvalidArgument."""
+        if depth > _INDEX_DEPTH_MAX:
+            raise InvalidArgument(f"invalid archive: indexes within indexes, more than {_INDEX_DEPTH_MAX} deep")
+        if descriptor.media_type not in (INDEX, DOCKER_INDEX):
+            if descriptor.media_type not in (MANIFEST, DOCKER_MANIFEST):
+                raise InvalidArgument(f"invalid archive: {descriptor.digest} is no image: media type {descriptor.media_type!r}")
+            return self._archive.decode(self._archive.proved(descriptor), Manifest)
+        if descriptor.digest not in self._known:
+            chosen = for_platform(self._archive.decode(self._archive.proved(descriptor), Index), self._platform)
+            self._known[descriptor.digest] = None if chosen is None else self.find(chosen, depth + 1)
+        return self._known[descriptor.digest]
 
 
-def _oci_image(archive: Archive, manifest: Manifest) -> PlannedImage:
-    image = loadable(archive.blob_document(manifest.config))
+def _oci_image(archive: Archive, manifest: Manifest, image: Image) -> PlannedImage:
     diff_ids = image.config.rootfs.diff_ids or []
     if len(manifest.layers) != len(diff_ids):
         raise InvalidArgument(f"invalid manifest, layers length mismatch: expected {len(manifest.layers)}, got {len(diff_ids)}")

@@ -15,14 +15,14 @@ import msgspec
 
 from sampan.archive.spool import Member
 from sampan.errors import InvalidArgument
-from sampan.image.archives import DOCUMENT_MAX, Archive
+from sampan.image.archives import DOCUMENT_MAX, IMAGES_MAX, NAMES_MAX, Archive
 from sampan.image.store import Image
 from sampan.reference import InvalidReference, Reference, parse
+from sampan.spec.oci_documents import decode
 
 DEPTH_MAX: Final = 127
 """Layers of one image: docker's limit."""
-_IMAGES_MAX = 4096
-_NAMES_MAX = 4096
+_WHAT = "invalid archive: an image's json"
 _NEVER = "0001-01-01T00:00:00Z"
 _DROPPED = ("id", "parent", "Size", "parent_id", "layer_id", "throwaway")
 _RAW_SINCE = (1, 8, 3)
@@ -63,9 +63,10 @@ def is_legacy(archive: Archive) -> bool:
 
 def images(archive: Archive) -> Iterator[LegacyImage]:
     """Its images, parents before children. Raises InvalidArgument."""
-    every = {name: _read(archive, name) for name in archive.directories()}
-    if len(every) > _IMAGES_MAX:
-        raise InvalidArgument(f"invalid archive: more than {_IMAGES_MAX} images")
+    directories = archive.directories()
+    if len(directories) > IMAGES_MAX:
+        raise InvalidArgument(f"invalid archive: more than {IMAGES_MAX} images")
+    every = {name: _read(archive, name) for name in directories}
     given: set[str] = set()
     for name in sorted(every):
         line: list[str] = []
@@ -82,14 +83,9 @@ def images(archive: Archive) -> Iterator[LegacyImage]:
 
 def _read(archive: Archive, name: str) -> LegacyImage:
     document = archive.document(f"{name}/json")
-    return LegacyImage(name, document, _head(document).parent or "", archive.find(f"{name}/layer.tar"))
-
-
-def _head(document: bytes) -> _Head:
-    try:
-        return msgspec.json.decode(document, type=_Head)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidArgument(f"invalid archive: an image's json: {error}") from error
+    archive.charge(document)  # each, links to one as well: each is read again
+    head = decode(document, _Head, _WHAT)
+    return LegacyImage(name, document, head.parent or "", archive.find(f"{name}/layer.tar"))
 
 
 def names(archive: Archive, known: Collection[str]) -> list[tuple[Reference, str]]:
@@ -99,8 +95,8 @@ def names(archive: Archive, known: Collection[str]) -> list[tuple[Reference, str
         for tag, old_id in tags.items():
             if old_id not in known:
                 raise InvalidArgument(f"invalid target ID: {old_id}")
-            if len(found) == _NAMES_MAX:
-                raise InvalidArgument(f"invalid archive: repositories has more than {_NAMES_MAX} names")
+            if len(found) == NAMES_MAX:
+                raise InvalidArgument(f"invalid archive: repositories has more than {NAMES_MAX} names")
             # apart: together `name@sha256` and 64 digits would be a digest, and the image what others have pinned by it
             repository = parse(name)
             if repository.tag is not None or repository.digest is not None:
@@ -113,16 +109,13 @@ def document(legacy: LegacyImage, parent: Image | None, diff_id: str) -> bytes:
     """The config document of an image whose layer has that diffID. Raises InvalidArgument."""
     if parent is not None and len(parent.chain) >= DEPTH_MAX:
         raise InvalidArgument("max depth exceeded")
-    head = _head(legacy.document)
-    try:
-        fields = msgspec.json.decode(legacy.document, type=dict[str, msgspec.Raw])
-        if _version(head.docker_version or "") < _RAW_SINCE:
-            fields = _written_again(legacy.document)
-        below = {} if parent is None else msgspec.json.decode(parent.document, type=dict[str, Any])
-        diff_ids = [*below.get("rootfs", {}).get("diff_ids", ()), diff_id]
-        history = [*below.get("history", ()), _step(head)]
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidArgument(f"invalid archive: an image's json: {error}") from error
+    head = decode(legacy.document, _Head, _WHAT)
+    fields = decode(legacy.document, dict[str, msgspec.Raw], _WHAT)
+    if _version(head.docker_version or "") < _RAW_SINCE:
+        fields = _written_again(legacy.document)
+    below = {} if parent is None else decode(parent.document, dict[str, Any], _WHAT)
+    diff_ids = [*below.get("rootfs", {}).get("diff_ids", ()), diff_id]
+    history = [*below.get("history", ()), _step(head)]
     for name in _DROPPED:
         fields.pop(name, None)
     fields["rootfs"] = _raw({"type": "layers", "diff_ids": diff_ids})
@@ -147,7 +140,7 @@ def _step(head: _Head) -> dict[str, str]:
 
 
 def _written_again(document: bytes) -> dict[str, msgspec.Raw]:
-    old = msgspec.json.decode(document, type=dict[str, Any])
+    old = decode(document, dict[str, Any], _WHAT)
     new: dict[str, Any] = {key: old[key] for key in _V1_FIELDS if old.get(key)}
     new["created"] = old.get("created") or _NEVER
     if old.get("container"):

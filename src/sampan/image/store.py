@@ -1,18 +1,20 @@
 """Images by ID and by name: all in memory, each change written to the state database first."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import msgspec
+from typing import Final, NamedTuple
 
 from sampan.digest import ChainId, DiffId, ImageId, chain_id, is_sha256, sha256_of
 from sampan.errors import InvalidArgument, NotFound
 from sampan.ids import is_full_id
 from sampan.reference import Reference, parse
-from sampan.spec.oci_image import ImageConfig, decode_config
+from sampan.spec.oci_documents import decode
+from sampan.spec.oci_image import ImageConfig
 from sampan.state.database import Database
 from sampan.state.images import ImageRepository, ImageRow
 
+LAYERS_MAX: Final = 1000
+HISTORY_MAX: Final = 4000
+"""Steps of an image's history: those without a layer as well."""
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -36,12 +38,14 @@ class Image(NamedTuple):
 
 def image_of(document: bytes, parent: str = "", last_tagged: int = 0) -> Image:
     """Read a config document. Raises InvalidArgument when it is not one or contradicts itself."""
-    try:
-        config = decode_config(document)
-    except msgspec.DecodeError as error:
-        raise InvalidArgument(f"invalid image config: {error}") from error
+    config = decode(document, ImageConfig, "invalid image config")
+    diff_ids = config.rootfs.diff_ids or []
+    if len(diff_ids) > LAYERS_MAX:
+        raise InvalidArgument(f"invalid image config: {len(diff_ids)} layers, at most {LAYERS_MAX}")
+    if len(config.history or ()) > HISTORY_MAX:
+        raise InvalidArgument(f"invalid image config: a history of {len(config.history or ())} steps, at most {HISTORY_MAX}")
     chain: list[ChainId] = []
-    for diff_id in config.rootfs.diff_ids or ():
+    for diff_id in diff_ids:
         if not is_sha256(diff_id):
             raise InvalidArgument(f"invalid image config: diff_id {diff_id!r} is not a sha256 digest")
         chain.append(chain_id(chain[-1] if chain else None, DiffId(diff_id)))

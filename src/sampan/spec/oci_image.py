@@ -67,7 +67,6 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     container: str = ""
 
 
-decode_config = msgspec.json.Decoder(ImageConfig).decode
 _encoder = msgspec.json.Encoder(order="sorted")
 
 

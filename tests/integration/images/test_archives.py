@@ -9,14 +9,17 @@ import json
 import lzma
 import os
 import tarfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
 from sampan.digest import ImageId
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
+from sampan.image import archives
 from sampan.spec.oci_layout import Platform
 from tests.integration.images.support import Images, pieces, run
 from tests.support.imagetars import INDEX, blob, config, descriptor, digest, docker_files, oci_files, oci_index, oci_manifest, packed
@@ -119,6 +122,23 @@ def test_what_is_saved_is_what_was_loaded_byte_for_byte(root: Path) -> None:
         assert left_behind(root) == []
         await images.load_archive(archive)
         assert await images.save("busybox:g", "registry.example/a/b:v1") == archive
+
+    run(root, body)
+
+
+def test_documents_are_read_beside_the_event_loop(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    real = archives.plan
+
+    def plan(*args: Any) -> Any:
+        threads.append(threading.current_thread())
+        return real(*args)
+
+    monkeypatch.setattr(archives, "plan", plan)
+
+    async def body(images: Images) -> None:
+        await images.load_archive(packed(docker_files(config(tar(("f", "a"))), [tar(("f", "a"))], ["a:1"])))
+        assert threads[0] is not threading.current_thread()
 
     run(root, body)
 

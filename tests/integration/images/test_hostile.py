@@ -195,6 +195,7 @@ def docker_with(document: bytes, **item: object) -> bytes:
 
 
 HUGE = 1 << 30
+DEEP = b'{"unknown":' + b"[" * 5000 + b"]" * 5000 + b"}"
 ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "parent": (lambda: outer(b"../sampan-breakout"), "outside of the archive: breakout"),
     "absolute": (lambda: outer(b"/etc/sampan-breakout"), "outside of the archive: an absolute name"),
@@ -236,6 +237,16 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "manifest of lists in lists": (lambda: packed({"manifest.json": b"[" * 100_000}), "invalid archive: manifest.json: "),
     "manifest of numbers": (lambda: packed({"manifest.json": b'[{"Config":1,"Layers":2}]'}), "invalid archive: manifest.json: "),
     "config not JSON": (lambda: packed(docker_files(b"\xff\xfe", [GOOD], None)), "invalid image config"),
+    "config of lists in lists": (
+        lambda: packed(docker_files(config(GOOD)[:-1] + b', "unknown": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", [GOOD], None)),
+        "invalid image config: lists and objects within each other",
+    ),
+    "config with bytes that are no text": (
+        lambda: packed(docker_files(config(GOOD).replace(b"amd64", b"amd\xff4"), [GOOD], None)), "invalid image config: ",
+    ),
+    "blob of lists in lists": (
+        lambda: packed({blob(DEEP): DEEP, "index.json": oci_index(descriptor(DEEP, MANIFEST))}), "lists and objects within each other",
+    ),
     "no images at all": (lambda: tar(("f", "hello", "x")), "this is not an image archive"),
     "index in itself": (cyclic_index, "unexpected digest of blobs/sha256/abab"),
     "indexes in indexes": (deep_index, "indexes within indexes"),
