@@ -562,6 +562,30 @@ class SnapshotsContract:
 
         driver.run(body)
 
+    @pytest.mark.parametrize(
+        "archive",
+        [
+            pytest.param(tar(("f", "a", "1"), ("f", "a", "22"), ("f", "a", "333")), id="file over file"),
+            pytest.param(tar(("f", "a", "1"), ("d", "a"), ("f", "a/b", "2")), id="directory over file"),
+            pytest.param(tar(("f", "a/b/c", "1"), ("f", "a/d", "2"), ("f", "a", "3")), id="file over directory"),
+            pytest.param(tar(("f", "a", "1"), ("f", "b", "2"), ("h", "a", "b")), id="hard link over file"),
+            pytest.param(tar(("f", "a", "1"), ("h", "b", "a"), ("f", "a", "2")), id="file over one of two names"),
+            pytest.param(tar(("d", "d"), ("l", "s", "d"), ("f", "s/f", "1"), ("f", "s", "2")), id="file over the symlink on the way"),
+            pytest.param(tar(("f", "a", "x" * 5_000_000), ("f", "a", "y")), id="large"),
+            pytest.param(tar(("f", "a", "1"), ("f", ".wh.a"), ("f", "b", "2")), id="whiteout of its own"),
+        ],
+    )
+    def test_what_a_later_entry_replaced_comes_back(self, driver: Driver, archive: bytes) -> None:
+        async def body(snapshots: Snapshots) -> None:
+            name = await put(snapshots, archive)
+            assert await snapshots.archive_size(name) == len(archive)
+            with (driver.root / "again").open("w+b") as output:
+                assert await snapshots.archive(name, output.fileno()) == len(archive)
+                output.seek(0)
+                assert output.read() == archive
+
+        driver.run(body)
+
     def test_deep_trees_are_removed(self, driver: Driver) -> None:
         async def body(snapshots: Snapshots) -> None:
             snapshots.prepare("c", None)

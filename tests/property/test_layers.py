@@ -198,19 +198,31 @@ def outcome(work: "type[None] | object", *arguments: object) -> str:
     return ""
 
 
+def simple(kind: str, name: str, link: str = "", size: int = 700) -> Made:
+    """An entry with nothing special."""
+    return kind, name, link, size, 0o644, {}, (1, 3), 0, 0
+
+
 @settings(deadline=None, max_examples=250)
 @given(made=st.lists(entries, max_size=9))
 @example(made=[(kind, "a", "a", 0, 0o644, {}, (1, 3), 0, 0) for kind in "fhd"])
+@example(made=[simple(*one) for one in [("f", "a"), ("f", "a")]])
+@example(made=[simple(*one) for one in [("f", "a"), ("h", "b", "a"), ("f", "a"), ("d", "b")]])
+@example(made=[simple(*one) for one in [("f", "a/b"), ("f", "a/s"), ("f", "a"), ("h", "s", "a")]])
+@example(made=[simple(*one) for one in [("d", "a"), ("l", "s", "a"), ("f", "s/a"), ("f", "s"), ("f", "a/b")]])
+@example(made=[simple(*one) for one in [("l", "b/a/x", "a"), ("l", "s", "b/a/x"), ("d", "b/a/a"), ("f", "s/a"), ("f", "b")]])
 def test_both_drivers_read_any_archive_alike(scratch: Path, made: list[Made]) -> None:
     base = fresh(scratch)
     (base / "overlay").mkdir()
     archive = archive_of(made)
-    extracted = outcome(layers.extract, archive, base / "overlay")
+    extracted = outcome(layers.extract, archive, base / "overlay", base / "recipe")
     indexed = outcome(layers.index, archive, base / "layer")
     assert bool(indexed) == bool(extracted), (indexed, extracted)
     if not indexed:
         with layers.mounted(base / "layer") as path:
             assert look(path, implied=False) == look(base / "overlay", implied=False)
+        assert layers.assembled(base / "recipe", base / "overlay") == archive
+        assert layers.stored(base / "layer") == archive
 
 
 @settings(deadline=None, max_examples=80)

@@ -13,6 +13,7 @@ import pytest
 from sampan.archive import layerfile
 from sampan.archive.apply import LayerApplier
 from sampan.archive.reader import TarReader
+from sampan.archive.recipe import RecipeWriter, archive_size, assemble
 from sampan.archive.source import Source
 from sampan.errors import SystemFailure
 from sampan.linux.erofs import mount_erofs
@@ -54,15 +55,38 @@ def opened(stack: ExitStack, path: Path | str, flags: int = os.O_RDONLY) -> int:
     return fd
 
 
-def extract(archive: bytes, target: Path) -> None:
-    """As the overlay driver does, into an existing directory."""
+def extract(archive: bytes, target: Path, recipe: Path | None = None) -> None:
+    """As the overlay driver does, into an existing directory; recipe: a new file for how to make the archive again."""
     here = os.open(".", os.O_RDONLY)
     try:
-        with ExitStack() as stack, LayerApplier(opened(stack, target), None) as applier:
-            applier.apply(TarReader(Source(io.BytesIO(archive).read)))
+        with ExitStack() as stack:
+            source = Source(io.BytesIO(archive).read)
+            notes = None
+            if recipe is not None:
+                notes = RecipeWriter(opened(stack, recipe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+                source.tee = notes.raw
+            with LayerApplier(opened(stack, target), None, notes) as applier:
+                applier.apply(TarReader(source))
+            if notes is not None:
+                source.drain_padding()
+                notes.finish()
     finally:
         os.fchdir(here)
         os.close(here)
+
+
+def assembled(recipe: Path, root: Path) -> bytes:
+    """The archive again, from an extracted layer; the size that the recipe says is right."""
+    with ExitStack() as stack:
+        archive = b"".join(assemble(opened(stack, recipe), opened(stack, root, os.O_RDONLY | os.O_DIRECTORY)))
+        assert archive_size(opened(stack, recipe)) == len(archive)
+        return archive
+
+
+def stored(layer: Path) -> bytes:
+    """The archive again, from a layer file."""
+    with ExitStack() as stack:
+        return b"".join(layerfile.tar_of(opened(stack, layer)))
 
 
 def index(archive: bytes, target: Path) -> None:

@@ -18,7 +18,7 @@ from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REG
 from sampan.archive.recipe import RecipeWriter
 from sampan.archive.room import Room
 from sampan.archive.trees import measure_tree, remove_tree
-from sampan.linux.openat2 import RESOLVE_IN_ROOT, openat2
+from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
 NAME_MAX: Final = 4094
 """Bytes of a whole name: what a program in the container can name with its leading slash (PATH_MAX)."""
@@ -147,6 +147,8 @@ class LayerApplier:
         self._waiting: list[Waiting] = []
         self._removed = False
         """Whether something counted was replaced later"""
+        self._symlinks = False
+        """Whether there may be any"""
         self.result = Applied()
 
     def __enter__(self) -> "LayerApplier":
@@ -201,6 +203,7 @@ class LayerApplier:
             return
         if entry.type == SYMLINK:
             os.symlink(entry.link, base, dir_fd=parent)
+            self._symlinks = True
             self.result.size += len(entry.link)
         elif entry.type == HARDLINK:
             self._hard_link(entry, name, parent, base)
@@ -276,9 +279,34 @@ class LayerApplier:
             return entry.type != DIRECTORY
         if stat.S_ISDIR(there.st_mode) and entry.type == DIRECTORY:
             return True
-        remove_tree(parent, base)
+        if self._recipe is None:
+            remove_tree(parent, base)
+        else:
+            if not stat.S_ISREG(there.st_mode):  # a symlink goes, or perhaps one inside of a directory
+                self._recipe.keep_indirect(self._root, self._take_more)
+            remove_tree(parent, base, self._keep)
         self._removed = True
         return entry.type != DIRECTORY
+
+    def _keep(self, parent: int, base: bytes) -> None:
+        """The tar is to be made again: also what of it is to be replaced now."""
+        assert self._recipe is not None
+        self._recipe.keep(self._root, parent, base, self._take_more)
+
+    def _take_more(self, size: int) -> None:
+        self._take(size, 0)
+
+    def _is_indirect(self, name: bytes) -> bool:
+        """Whether a directory's name leads through symlinks. It is there."""
+        if not name or not self._symlinks:
+            return False
+        try:
+            os.close(openat2(self._root, name, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return True
+        return False
 
     def _whiteout(self, entry: Entry, parent: int, base: bytes) -> None:
         if base == OPAQUE:
@@ -305,9 +333,9 @@ class LayerApplier:
         fd = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
         try:
             if self._recipe is not None:
-                for offset, length in entry.sparse if entry.sparse is not None else [(0, entry.size)]:
-                    self._take(len(entry.name) + _RECORD, 0)
-                    self._recipe.file(clean(entry.name), offset, length)
+                name = clean(entry.name)
+                self._take((len(name) + _RECORD) * (1 if entry.sparse is None else len(entry.sparse)), 0)
+                self._recipe.file(fd, name, entry.size, entry.sparse, indirect=self._is_indirect(name.rpartition(b"/")[0]))
             if entry.sparse is None:
                 self._fill(fd, entry, reader)
             else:

@@ -13,8 +13,15 @@ _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 """include/uapi/linux/fs.h, where long has 8 bytes; the value itself is an int."""
 _FS_IMMUTABLE_FL, _FS_APPEND_FL = 0x10, 0x20
 
+Before = Callable[[int, bytes], None]
+"""Told of each file before it is removed: its directory and its name."""
 
-def remove_tree(parent_fd: int, name: bytes | str) -> None:
+
+def _nothing(parent_fd: int, name: bytes) -> None:
+    pass
+
+
+def remove_tree(parent_fd: int, name: bytes | str, before: Before = _nothing) -> None:
     """Remove name (file or directory with all below) from the directory parent_fd; silent when it does not exist.
 
     Directories found inside are first moved up beside their top, so that depth costs neither stack nor
@@ -24,13 +31,14 @@ def remove_tree(parent_fd: int, name: bytes | str) -> None:
     top = os.fsencode(name)
     try:
         if not stat.S_ISDIR(os.stat(top, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+            before(parent_fd, top)
             _insist(parent_fd, top, lambda: os.unlink(top, dir_fd=parent_fd))
             return
         top_fd = os.open(top, _DIRECTORY_FLAGS, dir_fd=parent_fd)
     except FileNotFoundError:
         return
     try:
-        _Flattening(top_fd).run()
+        _Flattening(top_fd, before).run()
     finally:
         os.close(top_fd)
     _insist(parent_fd, top, lambda: os.rmdir(top, dir_fd=parent_fd))
@@ -64,8 +72,9 @@ def _unlock(fd: int) -> None:
 class _Flattening:
     """Empties one directory."""
 
-    def __init__(self, top_fd: int) -> None:
+    def __init__(self, top_fd: int, before: Before) -> None:
         self._top = top_fd
+        self._before = before
         self._prefix = b".sampan-" + os.urandom(8).hex().encode() + b"-"
         self._count = 0
         self._pending: list[bytes] = []
@@ -109,8 +118,8 @@ class _Flattening:
             else:
                 self._attempt(self._move_up, directory_fd, child)
 
-    @staticmethod
-    def _unlink(directory_fd: int, child: bytes) -> None:
+    def _unlink(self, directory_fd: int, child: bytes) -> None:
+        self._before(directory_fd, child)
         try:
             os.unlink(child, dir_fd=directory_fd)
         except PermissionError:
