@@ -1,12 +1,13 @@
 """Images shown read-only on the host, where the user wants them. The mounts themselves are the record of it: they outlive sampand."""
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from sampan.digest import ChainId
 from sampan.engine.images import ImageService
-from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
+from sampan.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from sampan.linux import mounts, overlay
 from sampan.snapshot.api import Snapshots
 
@@ -19,13 +20,13 @@ def _unescaped(field: bytes) -> str:
 
 
 def mounted(data_root: str) -> Iterator[tuple[str, str]]:
-    """(mount point, the image ID's first digits) of every image of this data root that is mounted in this namespace."""
+    """(mount point, the top layer's ChainID) of every image of this data root that is mounted in this namespace."""
     with open("/proc/self/mountinfo", "rb") as file:
         for line in file:
             before, _, after = line.partition(b" - ")
             source = _unescaped(after.split()[1]).split(":", 2)
             if source[0] == MARK and source[2:] == [data_root]:
-                yield _unescaped(before.split()[4]), source[1]
+                yield _unescaped(before.split()[4]), f"sha256:{source[1]}"
 
 
 class ImageMounts:
@@ -43,14 +44,23 @@ class ImageMounts:
         there = dict(mounted(self._root))
         for point in self._pins.keys() - there.keys():
             self._pins.pop(point).close()
-        for point, digits in there.items():
+        for point, top in there.items():
             if point not in self._pins:
-                with suppress(EngineError):
-                    self._pin(point, digits)
+                self._pin(point, self._chain(top))
 
-    def _pin(self, point: str, name: str) -> None:
-        self._pins[point] = ExitStack()
-        self._pins[point].enter_context(self._images.pinned(self._images.resolve(name).chain))
+    def _chain(self, top: str) -> list[ChainId]:
+        """A layer and those below it, as far as they are there. Not by the image: it may be removed while it is mounted."""
+        chain: list[ChainId] = []
+        layer = self._snapshots.layer(ChainId(top))
+        while layer is not None:
+            chain.append(layer.name)
+            layer = None if layer.parent is None else self._snapshots.layer(layer.parent)
+        return chain
+
+    def _pin(self, point: str, chain: Sequence[ChainId]) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(self._images.pinned(chain))
+            self._pins[point] = stack.pop_all()
 
     async def mount(self, name: str, target: str) -> None:
         """Show an image at a directory of the host. Raises NotFound, InvalidArgument, Conflict, SystemFailure."""
@@ -69,7 +79,7 @@ class ImageMounts:
             try:
                 place = os.open(point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 stack.callback(os.close, place)
-                source = f"{MARK}:{image.id.removeprefix('sha256:')[:12]}:{self._root}"
+                source = f"{MARK}:{image.chain_id.removeprefix('sha256:')}:{self._root}"
                 safe = mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOSUID
                 fd = overlay.mount_overlay(layers.lowers, "", "", safe, source=source)
                 stack.callback(os.close, fd)
@@ -77,7 +87,7 @@ class ImageMounts:
             except OSError as error:
                 kind = NotFound if isinstance(error, FileNotFoundError) else SystemFailure
                 raise kind(f"cannot mount {name} on {target}: {(error.strerror or str(error)).lower()}") from error
-            self._pin(point, image.id)
+            self._pin(point, image.chain)
 
     def umount(self, target: str) -> None:
         """Take an image off a directory. Raises NotFound, Conflict when it is in use."""

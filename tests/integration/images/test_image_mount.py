@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine import Engine
+from tests.support.layers import need
 
 pytestmark = pytest.mark.root
 
@@ -49,8 +50,10 @@ def test_refusals(engine: Engine, tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_a_mount_outlives_engine_and_image(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
-    engine = make_engine()
+@pytest.mark.parametrize("driver", ["erofs", "overlay2"])
+def test_a_mount_outlives_engine_and_image(make_engine: Callable[..., Engine], tmp_path: Path, driver: str) -> None:
+    need(driver)
+    engine = make_engine(f"--storage-driver={driver}")
     engine.start()
     engine.bootstrap()
     assert engine.cli("image", "mount", "busybox", str(tmp_path)).returncode == 0
@@ -59,9 +62,17 @@ def test_a_mount_outlives_engine_and_image(make_engine: Callable[..., Engine], t
     engine.start()
     assert engine.cli("rmi", "busybox").returncode == 0
     assert (tmp_path / "bin/busybox").stat().st_size > 100_000
-    engine.stop(signal.SIGKILL)
-    engine.start()
-    assert (tmp_path / "bin/busybox").read_bytes()[:4] == b"\x7fELF"
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert "etc/group" in names
+    for _ in range(2):
+        engine.stop(signal.SIGKILL)
+        engine.start()
+        assert (tmp_path / "bin/busybox").read_bytes()[:4] == b"\x7fELF"
+        assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == names
+    assert engine.cli("image", "umount", str(tmp_path)).returncode == 0
+    assert os.listdir(engine.data_root / ("erofs/l" if driver == "erofs" else "overlay/l")) == []
+    engine.bootstrap()
+    assert engine.cli("image", "mount", "busybox", str(tmp_path)).returncode == 0
     engine.teardown()
     assert not os.path.ismount(tmp_path)
 
