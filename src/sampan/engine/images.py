@@ -22,6 +22,7 @@ from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import InvalidReference, Reference, parse
 from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.docker_api import image as body
+from sampan.spec.docker_api.inspect import GraphDriverData
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS, encode_config
 from sampan.version import ENGINE_VERSION
 
@@ -81,11 +82,13 @@ class ImageService:
     async def inspect(self, name: str) -> body.ImageInspect:
         """One image. Raises NotFound."""
         image = self._store.find(name)
-        data = None
+        driver = GraphDriverData(name=self._snapshots.driver)
         with suppress(NotFound):
-            data = None if image.chain_id is None else self._snapshots.layer_details(image.chain_id)
+            if image.chain_id is not None:
+                details = self._snapshots.layer_details(image.chain_id)
+                driver = GraphDriverData(name=details.driver, data=details.data)
         size = bodies.total_size(image, self._layer_size)
-        return bodies.inspect(image, self._store.references(image.id), size, driver=self._snapshots.driver, driver_data=data)
+        return bodies.inspect(image, self._store.references(image.id), size, driver)
 
     async def history(self, name: str) -> Sequence[body.ImageHistoryItem]:
         """Its layers, newest first. Raises NotFound."""

@@ -1,6 +1,6 @@
 """Images in the words of docker's API: list, inspect and history bodies. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -82,9 +82,7 @@ def _config(image: Image) -> body.ImageConfig:
     )
 
 
-def inspect(
-    image: Image, references: list[Reference], size: int, *, driver: str, driver_data: Mapping[str, str] | None
-) -> body.ImageInspect:
+def inspect(image: Image, references: list[Reference], size: int, driver: GraphDriverData) -> body.ImageInspect:
     """The inspect body."""
     tags, digests = split_references(references)
     config = image.config
@@ -104,7 +102,7 @@ def inspect(
         os=config.os,
         os_version=config.os_version,
         size=size,
-        graph_driver=GraphDriverData(name=driver, data=None if driver_data is None else dict(driver_data)),
+        graph_driver=driver,
         root_fs=body.RootFS(layers=config.rootfs.diff_ids or None),
         metadata=body.ImageMetadata(last_tag_time=rfc3339nano(image.last_tagged)),
     )

@@ -80,6 +80,16 @@ class Usage(NamedTuple):
     inodes: int
 
 
+class LayerDetails(NamedTuple):
+    """Where an image's layers are."""
+
+    driver: str
+    """The one that made the top layer: another than today's, perhaps."""
+    data: dict[str, str]
+    """UpperDir, the top layer, a directory or a file; LowerDir, those below it, top first. An image has neither MergedDir nor WorkDir:
+    it is mounted only under containers."""
+
+
 class Snapshots(Protocol):
     """A snapshot driver."""
 
@@ -139,8 +149,8 @@ class Snapshots(Protocol):
     def details(self, key: str) -> dict[str, str]:
         """docker inspect's GraphDriver.Data for a container. Raises NotFound."""
 
-    def layer_details(self, name: ChainId) -> dict[str, str]:
-        """docker inspect's GraphDriver.Data for an image with this top layer. Raises NotFound."""
+    def layer_details(self, name: ChainId) -> LayerDetails:
+        """docker inspect's GraphDriver for an image with this top layer. Raises NotFound."""
 
     def repair(self, live_keys: Iterable[str]) -> list[str]:
         """At start: drop every active snapshot not in live_keys, every unpacked layer, every stray directory.

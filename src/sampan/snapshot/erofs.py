@@ -2,7 +2,8 @@
 
 <data root>/erofs/
     l/<24 hex>      a layer file; committed when the state database names it
-    f/<24 hex>      one index of that layer and all below it, for images with many; made again when it is missing
+    f/<24 hex>.<8 hex>  one index of that layer and all below it, for images with many; made again when it is missing, or was made
+                    by another version of us
 """
 
 import asyncio
@@ -26,7 +27,8 @@ from sampan.worker.client import WorkerPool
 FOLD_ABOVE = 40
 """Layers that are stacked by overlayfs; more are folded into one index."""
 _FORESEEN_SECONDS = 1.0
-_FOLD_VERSION = b"1"
+_FOLD_VERSION = b"2"
+"""Another one for each change of what an index holds: those that are there are then made again."""
 _MOUNTS_MAX = 512
 """Mounts kept for the next container; those that containers stand on live on without us."""
 _WAY_OUT = (
@@ -144,23 +146,28 @@ class ErofsLayers:
 
     async def _folded(self, rows: Sequence[LayerRow]) -> str:
         """The index of these layers, made if it is missing."""
-        top = rows[0].directory
-        path = f"{self._root}/f/{top}"
+        names = [row.directory for row in rows]
+        # The same each time: overlayfs keeps inode numbers of copied-up files by the lower file system's UUID.
+        uuid = hashlib.sha256(b"\0".join([_FOLD_VERSION, *map(str.encode, (*INIT, *names))])).hexdigest()[:32]
+        path = f"{self._root}/f/{names[0]}.{uuid[:8]}"
         async with self._folding:
             if os.path.exists(path):
                 return path
-            names = [row.directory for row in rows]
-            # The same each time: overlayfs keeps inode numbers of copied-up files by the lower file system's UUID.
-            uuid = hashlib.sha256(b"\0".join([_FOLD_VERSION, *(name.encode() for name in names)])).hexdigest()[:32]
             with ExitStack() as stack:
-                new = self._root / "f" / f"{top}.new"
-                new.unlink(missing_ok=True)
+                for former in self._indexes(names[0]):
+                    os.unlink(former)
+                    self._let_go(former)
+                new = Path(f"{path}.new")
                 output = opened(stack, new, os.O_RDWR | os.O_CREAT | os.O_EXCL)
                 empty = opened(stack, self._empty, os.O_RDONLY | os.O_DIRECTORY)
                 layers = opened(stack, self._root / "l", os.O_RDONLY | os.O_DIRECTORY)
                 await self._workers.run("fold", {"uuid": uuid, "names": names, "kept": INIT}, [output, empty, layers])
                 new.rename(path)
         return path
+
+    def _indexes(self, name: str) -> list[str]:
+        """The folded indexes with this layer on top: finished ones and others, of this version and others."""
+        return [f"{self._root}/f/{file}" for file in os.listdir(self._root / "f") if file.partition(".")[0] == name]
 
     def path(self, name: str) -> str:
         """See LayerFormat.path."""
@@ -172,7 +179,7 @@ class ErofsLayers:
 
     def discard(self, name: str) -> None:
         """See LayerFormat.discard."""
-        for file in (f"{self._root}/f/{name}", f"{self._root}/f/{name}.new", self.path(name)):
+        for file in (*self._indexes(name), self.path(name)):
             with suppress(FileNotFoundError):
                 os.unlink(file)
             self._let_go(file)
@@ -180,12 +187,9 @@ class ErofsLayers:
     async def disk_usage(self, name: str) -> int:
         """See LayerFormat.disk_usage."""
         try:
-            size = os.stat(self.path(name)).st_blocks * 512
+            return sum(os.stat(file).st_blocks * 512 for file in (self.path(name), *self._indexes(name)))
         except FileNotFoundError:
             raise NotFound(f"layer {name}: not found") from None
-        with suppress(FileNotFoundError):
-            size += os.stat(f"{self._root}/f/{name}").st_blocks * 512
-        return size
 
     # mounts and the page cache
 

@@ -22,13 +22,14 @@ from pathlib import Path
 
 from sampan.digest import ChainId, DiffId
 from sampan.errors import Conflict, NotFound, SystemFailure
-from sampan.snapshot.api import Layer, Mounts, Unpacked, Usage
+from sampan.snapshot.api import Layer, LayerDetails, Mounts, Unpacked, Usage
 from sampan.snapshot.formats import INIT_DIRECTORIES, INIT_FILES, DirectoryLayers, LayerFormat, discard_tree
 from sampan.state.database import Database
 from sampan.state.layers import LayerRepository, LayerRow
 from sampan.worker.client import WorkerPool
 
 _NO_PARENT = "none"
+_OVERLAY = "overlay2"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _OVERLAY_MAX = 500
 """Lower layers of one overlay (OVL_MAX_STACK)."""
@@ -45,7 +46,7 @@ class LayeredSnapshots:
         database: Database,
         workers: WorkerPool,
         *,
-        driver: str = "overlay2",
+        driver: str = _OVERLAY,
         more: Callable[[Path], Sequence[LayerFormat]] = lambda _empty: (),
         status: Sequence[tuple[str, str]] = (),
     ) -> None:
@@ -272,11 +273,12 @@ class LayeredSnapshots:
         path = self._path(key)
         return {"LowerDir": ":".join(lowers), "MergedDir": f"{path}/merged", "UpperDir": f"{path}/upper", "WorkDir": f"{path}/work"}
 
-    def layer_details(self, name: ChainId) -> dict[str, str]:
+    def layer_details(self, name: ChainId) -> LayerDetails:
         """See Snapshots.layer_details."""
         top, *lowers = self._paths(name)
-        data = {"MergedDir": f"{top}/merged", "UpperDir": top, "WorkDir": f"{top}/work"}
-        return {"LowerDir": ":".join(lowers), **data} if lowers else data
+        driver = self._row(name).driver
+        below = {"LowerDir": ":".join(lowers)} if lowers else {}
+        return LayerDetails(_OVERLAY if driver == DirectoryLayers.driver else driver, {**below, "UpperDir": top})
 
     def _path(self, key: str) -> str:
         if _KEY.fullmatch(key) is None:

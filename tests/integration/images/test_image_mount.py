@@ -87,5 +87,7 @@ def test_graph_driver_of_a_running_container(engine: Engine) -> None:
     assert Path(data["MergedDir"], "etc/passwd").read_text().startswith("root:")
     for lower in data["LowerDir"].split(":"):
         assert os.path.exists(lower), lower
-    image = engine.request("GET", "/images/busybox/json")[1]["GraphDriver"]["Data"]
-    assert os.path.exists(image["UpperDir"])
+    image = engine.request("GET", "/images/busybox/json")[1]["GraphDriver"]
+    assert image["Name"] == engine.request("GET", "/info")[1]["Driver"]
+    assert set(image["Data"]) == {"UpperDir"}
+    assert os.path.exists(image["Data"]["UpperDir"])

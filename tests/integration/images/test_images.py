@@ -210,7 +210,7 @@ def test_busybox_is_the_same_each_time(root: Path) -> None:
         assert config.cmd == ["sh"]
         assert (config.env or [""])[0].startswith("PATH=/usr/local/sbin:")
         assert "busybox-static=" in (config.labels or {})["sampan.package"]
-        lower = Path(images.snapshots.layer_details(str(images.service.resolve("busybox").chain_id))["UpperDir"])
+        lower = Path(images.snapshots.layer_details(str(images.service.resolve("busybox").chain_id)).data["UpperDir"])
         assert (lower / "bin/sh").samefile(lower / "bin/busybox")
         assert (lower / "tmp").stat().st_mode & 0o7777 == 0o1777
         with pytest.raises(EngineError, match="cannot bootstrap 'debian'"):

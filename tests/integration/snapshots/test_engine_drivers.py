@@ -82,6 +82,7 @@ def test_images_and_containers_outlive_a_change_of_driver(make_engine: MakeEngin
         assert run(engine, "run", "--rm", "busybox", "echo", "hello") == "hello\n"
         run(engine, "run", "--name", driver, "busybox", "true")
         run(engine, "start", "-a", "old")
+        assert engine.request("GET", "/images/busybox/json")[1]["GraphDriver"]["Name"] == "overlay2", "who made it"
     names: Any = run(engine, "ps", "-a", "--format", "{{.Names}}").split()
     assert sorted(names) == ["erofs", "old", "overlay2"]
 

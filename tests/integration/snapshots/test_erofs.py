@@ -1,5 +1,6 @@
 """The erofs driver keeps the snapshot contract with real mounts: layers stacked by overlayfs, and folded into one index."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.store import LayeredSnapshots
 from sampan.state.database import Database
 from sampan.worker.client import WorkerPool
-from tests.contracts.snapshots import Driver, SnapshotsContract
+from tests.contracts.snapshots import Driver, SnapshotsContract, put
+from tests.support.tars import tar
 
 pytestmark = pytest.mark.root
 
@@ -44,3 +46,28 @@ class TestFolded(SnapshotsContract):
     @pytest.fixture
     def driver(self, root: Path) -> Iterator[Driver]:
         yield from drivers(root, 0)
+
+    @pytest.mark.parametrize("former", ["{top}", "{top}.00000000", "{top}.00000000.new"])
+    def test_an_index_of_another_version_is_not_used(self, driver: Driver, former: str) -> None:
+        found: list[Path] = []
+
+        async def first(snapshots: Snapshots) -> None:
+            name = await put(snapshots, tar(("f", "a", "1")))
+            (await snapshots.view(name)).close()
+            found.extend((driver.root / "erofs/f").iterdir())
+
+        driver.run(first)
+        (index,) = found
+        old = index.with_name(former.format(top=index.name.partition(".")[0]))
+        index.rename(old)
+        os.truncate(old, 0)
+
+        async def second(snapshots: Snapshots) -> None:
+            (layer,) = snapshots.layers()
+            (await snapshots.view(layer.name)).close()
+            assert list((driver.root / "erofs/f").iterdir()) == [index]
+            assert await snapshots.disk_usage(layer.name) > index.stat().st_blocks * 512 > 0
+            snapshots.remove_layer(layer.name)
+            assert not list((driver.root / "erofs/f").iterdir())
+
+        driver.run(second)
