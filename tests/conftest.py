@@ -93,12 +93,31 @@ def live_engine(make_engine: Callable[..., Engine]) -> Engine:
     return engine
 
 
+@pytest.fixture(scope="session")
+def overlay_engine(make_engine: Callable[..., Engine]) -> Engine:
+    """As live_engine, with the storage driver that kernels without file-backed EROFS get."""
+    engine = make_engine("--storage-driver=overlay2")
+    engine.start()
+    engine.bootstrap()
+    return engine
+
+
+def _lent(engine: Engine) -> Iterator[Engine]:
+    yield engine
+    if engine.process is not None and engine.process.poll() is None:
+        engine.remove_containers()
+
+
 @pytest.fixture
 def engine(live_engine: Engine) -> Iterator[Engine]:
     """A live engine with the image `busybox`; the containers a test leaves are removed after it."""
-    yield live_engine
-    if live_engine.process is not None and live_engine.process.poll() is None:
-        live_engine.remove_containers()
+    yield from _lent(live_engine)
+
+
+@pytest.fixture(params=["live_engine", "overlay_engine"], ids=["own-driver", "overlay2"])
+def engine_of_each_driver(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """As engine, one after the other with the driver that the probe chooses and with overlay2: modules override `engine` by it."""
+    yield from _lent(request.getfixturevalue(request.param))
 
 
 @pytest.fixture(scope="session")

@@ -77,9 +77,16 @@ def image() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="module")
-def files_image(live_engine: Engine) -> str:
-    assert live_engine.cli("import", "-", "files:1", stdin=image()).returncode == 0
+@pytest.fixture
+def engine(engine_of_each_driver: Engine) -> Engine:
+    """Instead of the session's one: each test with both storage drivers."""
+    return engine_of_each_driver
+
+
+@pytest.fixture
+def files_image(engine: Engine) -> str:
+    if engine.request("GET", "/images/files:1/json")[0] != 200:
+        assert engine.cli("import", "-", "files:1", stdin=image()).returncode == 0
     return "files:1"
 
 

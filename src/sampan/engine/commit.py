@@ -158,6 +158,7 @@ def child_config(
         empty_layer=empty,
     )
     layers = list((base.rootfs.diff_ids if base is not None else None) or ())
+    former = list((base.history if base is not None else None) or ()) or [History() for _ in layers]  # it may be left out
     return ImageConfig(
         architecture=base.architecture if base is not None else machine_platform()[0],
         variant=base.variant if base is not None else machine_platform()[1],
@@ -166,7 +167,7 @@ def child_config(
         author=options.author,
         config=config,
         rootfs=RootFS(diff_ids=layers if empty else [*layers, unpacked.diff_id]),
-        history=[*((base.history if base is not None else None) or ()), step],
+        history=[*former, step],
         docker_version=ENGINE_VERSION,
         # another container each time would be another image each time
         container="" if options.epoch is not None else container.id,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sampan.archive.spool import Member
-from sampan.digest import ChainId, is_sha256
+from sampan.digest import ChainId, ImageId, is_sha256
 from sampan.engine.images import ImageService
 from sampan.engine.nameless import nameless_file
 from sampan.engine.pipes import WorkerStream, feed, through_pipe
@@ -77,7 +77,7 @@ class _Load:
             member = Member(*item)
             self._members.append(member)
             known = member.name.rpartition("/")[2] in self._known  # a blob's name is its digest
-            if member.layer and not known and len(self._early) < _EARLY_MAX:
+            if member.layer and not known and member.name not in self._early and len(self._works) < _EARLY_MAX:
                 self._early[member.name] = self._begin(member)
 
     def _read(self, member: Member) -> bytes:
@@ -165,7 +165,7 @@ class ImageArchives:
         self._root = root
         (root / "empty").mkdir(mode=0o700, parents=True, exist_ok=True)
         for stray in root.iterdir():
-            if stray.name != "empty":
+            if not stray.is_dir():
                 stray.unlink()
 
     # load
@@ -226,6 +226,23 @@ class ImageArchives:
     async def _load_legacy(self, load: _Load, archive: Archive, *, quiet: bool) -> AsyncIterator[Progress]:
         """The images of an archive older than manifest.json. As dockerd does, it says nothing of what it has loaded."""
         made: dict[str, Image] = {}
+        with ExitStack() as pins:  # an image without a name yet is what `prune` takes
+            async for line in self._load_unnamed(load, archive, made, pins, quiet=quiet):
+                yield line
+            for name, old_id in await _aside(lambda: legacy.names(archive, made)):
+                former = self._store.named(name)
+                self._images.add(made[old_id], {}, names=(name,), parent=self._known(made[old_id].parent))
+                if former is not None and former.id != made[old_id].id:
+                    yield _renamed(name, former)
+
+    def _known(self, parent: str) -> str:
+        """The ID of a parent that is still there, or empty."""
+        return parent if self._store.get(ImageId(parent)) is not None else ""
+
+    async def _load_unnamed(
+        self, load: _Load, archive: Archive, made: dict[str, Image], pins: ExitStack, *, quiet: bool
+    ) -> AsyncIterator[Progress]:
+        """Fills made, by the old IDs. The images' layers stay as long as pins."""
         for item in await _aside(lambda: list(legacy.images(archive))):
             parent = made.get(item.parent)
             with self._images.pinned(() if parent is None else parent.chain):
@@ -235,14 +252,11 @@ class ImageArchives:
                         yield line
                 unpacked = await work.task
                 child = await _aside(partial(_legacy_image, archive, item, parent, unpacked.diff_id))
-                image = self._images.add(child, {child.chain[-1]: work.key}, names=(), parent="" if parent is None else parent.id)
+                pins.enter_context(self._images.pinned(child.chain))
+                known = self._known("" if parent is None else parent.id)
+                image = self._images.add(child, {child.chain[-1]: work.key}, names=(), parent=known)
             made[item.old_id] = image
             self._images.announce("load", image)
-        for name, old_id in await _aside(lambda: legacy.names(archive, made)):
-            former = self._store.named(name)
-            self._images.add(made[old_id], {}, names=(name,), parent=made[old_id].parent)
-            if former is not None and former.id != made[old_id].id:
-                yield _renamed(name, former)
 
     # save
 

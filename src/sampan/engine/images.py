@@ -3,6 +3,7 @@
 import asyncio
 import builtins
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from sampan.engine import image_filters, image_removal
 from sampan.engine.image_removal import InUse
 from sampan.engine.pipes import feed, through_pipe
 from sampan.engine.progress import Progress
-from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet, SystemFailure
 from sampan.events.bus import EventBus
 from sampan.image import bodies, busybox
 from sampan.image.changes import apply_changes
@@ -26,7 +27,7 @@ from sampan.spec.docker_api.inspect import GraphDriverData
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS, encode_config
 from sampan.version import ENGINE_VERSION
 
-"""Who uses an image: one entry a container."""
+log = logging.getLogger(__name__)
 
 
 class ImageService:
@@ -42,6 +43,8 @@ class ImageService:
         """Drops what may be dropped besides images, for `image prune`: what cut off pulls left. Returns the bytes that it freed."""
         self._cleaning: asyncio.Task[None] | None = None
         self._more_to_clean = False
+        self._trash_error = ""
+        """Said already"""
         self._pins: Counter[ChainId] = Counter()
         self._orphans: set[ChainId] = set()
         """Layers that no image needs but that a container's tree stands on"""
@@ -181,8 +184,12 @@ class ImageService:
     async def _empty_trash(self) -> None:
         while self._more_to_clean:
             self._more_to_clean = False
-            with suppress(EngineError, OSError):  # the next removal or the next start tries again
+            try:
                 await self._snapshots.empty_trash()
+            except (EngineError, OSError) as error:  # the next removal or the next start tries again
+                if str(error) != self._trash_error:
+                    log.warning("what was removed still takes space on the disk: %s", error)
+                self._trash_error = str(error)
 
     async def settle(self) -> None:
         """Wait until removed files are really gone (tests, shutdown)."""
@@ -290,14 +297,16 @@ class ImageService:
     ) -> Image:
         """Commit unpacked layers, by the ChainIDs they are to have, and the image on top. No await: it all happens, or nothing does.
 
-        Its other layers are there. names, repo_digest: see ImageStore.add. Raises InvalidArgument, SystemFailure; then what keys name is
-        still to be removed.
+        Its other layers are there, pinned since the caller saw them. names, repo_digest: see ImageStore.add. Raises InvalidArgument,
+        SystemFailure; then what keys name is still to be removed.
         """
         below: ChainId | None = None
         try:
             for name in image.chain:
                 if name in keys:
                     self._snapshots.commit(keys[name], name, below)
+                elif self._snapshots.layer(name) is None:
+                    raise SystemFailure(f"layer {name} of image {image.id} was removed meanwhile")
                 below = name
             return self._store.add(image, now=self._clock.now_ns(), names=names, repo_digest=repo_digest, parent=parent)
         except BaseException:

@@ -5,6 +5,7 @@ The mirrors are those of the host's own apt, where it has the distribution; else
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -111,8 +112,8 @@ def command(base: Base, target: str, cache: str, apt_options: Sequence[str]) -> 
         *held, "--mount-proc", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
         # packages that were fetched once are not fetched again
         "--skip=download/empty", "--skip=essential/unlink",
-        '--setup-hook=mkdir -p "$1/var/cache/apt/archives/"', f"--setup-hook=sync-in {cache} /var/cache/apt/archives/",
-        f"--customize-hook=sync-out /var/cache/apt/archives {cache}",
+        '--setup-hook=mkdir -p "$1/var/cache/apt/archives/"', f"--setup-hook=sync-in {shlex.quote(cache)} /var/cache/apt/archives/",
+        f"--customize-hook=sync-out /var/cache/apt/archives {shlex.quote(cache)}",
         # the host's own, and what was for this run only
         '--customize-hook=: >"$1/etc/resolv.conf"; rm -f "$1/etc/hostname" "$1/etc/apt/apt.conf.d/99mmdebstrap"',
         # no service is to be started when a package is installed in a container

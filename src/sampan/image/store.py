@@ -12,7 +12,8 @@ from sampan.spec.oci_image import ImageConfig
 from sampan.state.database import Database
 from sampan.state.images import ImageRepository, ImageRow
 
-LAYERS_MAX: Final = 1000
+LAYERS_MAX: Final = 500
+"""Of one image: what overlayfs stacks (OVL_MAX_STACK); docker's limit is 127."""
 HISTORY_MAX: Final = 4000
 """Steps of an image's history: those without a layer as well."""
 _HEX = frozenset("0123456789abcdef")

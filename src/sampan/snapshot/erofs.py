@@ -8,6 +8,7 @@
 
 import asyncio
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -23,6 +24,8 @@ from sampan.snapshot.api import Unpacked
 from sampan.snapshot.formats import INIT, opened
 from sampan.state.layers import LayerRow
 from sampan.worker.client import WorkerPool
+
+log = logging.getLogger(__name__)
 
 FOLD_ABOVE = 40
 """Layers that are stacked by overlayfs; more are folded into one index."""
@@ -53,6 +56,8 @@ class ErofsLayers:
         self._mounts: dict[str, int] = {}
         """File -> its detached mount, the one used longest ago first"""
         self._folding = asyncio.Lock()
+        self._not_folded: set[str] = set()
+        """Top layers of those that could not be"""
         self._warm: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._foreseen: asyncio.TimerHandle | None = None
@@ -87,8 +92,7 @@ class ErofsLayers:
 
     async def lowers(self, rows: Sequence[LayerRow]) -> list[str | int]:
         """See LayerFormat.lowers."""
-        if self._is_deep(rows):
-            index = await self._folded(rows)
+        if self._is_deep(rows) and (index := await self._folded_if_possible(rows)):
             return [self._mounted(index, [self.path(row.directory) for row in rows])]
         found: list[str | int] = []
         try:
@@ -144,6 +148,18 @@ class ErofsLayers:
             self._let_go(next(iter(self._mounts)))
         return os.dup(held)
 
+    async def _folded_if_possible(self, rows: Sequence[LayerRow]) -> str:
+        """The index of these layers, or empty: too large for a worker or for the disk, once for all. Overlayfs stacks them, more slowly."""
+        top = rows[0].directory
+        if top in self._not_folded:
+            return ""
+        try:
+            return await self._folded(rows)
+        except (EngineError, OSError) as error:
+            log.warning("the layers below %s are not folded into one index: %s", rows[0].chain_id, error)
+            self._not_folded.add(top)
+            return ""
+
     async def _folded(self, rows: Sequence[LayerRow]) -> str:
         """The index of these layers, made if it is missing."""
         names = [row.directory for row in rows]
@@ -158,6 +174,7 @@ class ErofsLayers:
                     os.unlink(former)
                     self._let_go(former)
                 new = Path(f"{path}.new")
+                stack.callback(new.unlink, missing_ok=True)  # renamed, or half of it
                 output = opened(stack, new, os.O_RDWR | os.O_CREAT | os.O_EXCL)
                 empty = opened(stack, self._empty, os.O_RDONLY | os.O_DIRECTORY)
                 layers = opened(stack, self._root / "l", os.O_RDONLY | os.O_DIRECTORY)

@@ -3,7 +3,7 @@
     <data root>/overlay/
         l/<24 hex>/                 a layer's files; committed when the state database names it, else being unpacked or garbage
         r/<24 hex>                  how to make that layer's tar again, byte for byte (sampan.archive.recipe)
-        c/<key>/{upper,work}        a writable tree; complete once its `parent` symlink exists, which names the parent's ChainID
+        c/<key>/{upper,work,parent} a writable tree; complete once its `parent` symlink exists, which names the parent's ChainID
         init/                       empty files and directories that every container's bind mounts need, below all layers
         empty/                      a directory with nothing in it
         trash/                      removed, deleted later

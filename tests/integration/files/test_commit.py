@@ -15,13 +15,15 @@ import pytest
 
 from tests.conformance.test_copy_clients import CHANGES, image
 from tests.support.engine import CLI, Engine
+from tests.support.imagetars import base_layer, config, docker_files, packed
 
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture(scope="module")
-def files_image(live_engine: Engine) -> str:
-    assert live_engine.cli("import", "-", "files:1", stdin=image()).returncode == 0
+@pytest.fixture
+def files_image(engine: Engine) -> str:
+    if engine.request("GET", "/images/files:1/json")[0] != 200:
+        assert engine.cli("import", "-", "files:1", stdin=image()).returncode == 0
     return "files:1"
 
 
@@ -118,6 +120,18 @@ def test_the_deepest_image(engine: Engine, files_image: str) -> None:
     assert refused.returncode == 1
     assert refused.stderr.startswith("Error response from daemon: max depth exceeded: the container's image has 127 layers")
     assert "sampan export CONTAINER | sampan import" in refused.stderr
+
+
+def test_an_image_without_history(engine: Engine) -> None:
+    layer = base_layer(engine)
+    archive = packed(docker_files(config(layer, history=[]), [layer], ["bare:1"]))
+    assert engine.request("POST", "/images/load?quiet=1", archive)[0] == 200
+    ok(engine, "run", "--name", "made", "bare:1", "sh", "-c", "echo x > /more")
+    ok(engine, "commit", "made", "bare:2")
+    assert ok(engine, "run", "--rm", "bare:2", "cat", "/more") == "x"
+    assert len(engine.request("GET", "/images/bare:2/history")[1]) == 2
+    ok(engine, "rm", "made")
+    ok(engine, "rmi", "bare:2", "bare:1")
 
 
 def freezer(engine: Engine, container: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from sampan.archive.writer import END
 from sampan.digest import ImageId
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.image import archives
@@ -139,6 +140,23 @@ def test_documents_are_read_beside_the_event_loop(root: Path, monkeypatch: pytes
     async def body(images: Images) -> None:
         await images.load_archive(packed(docker_files(config(tar(("f", "a"))), [tar(("f", "a"))], ["a:1"])))
         assert threads[0] is not threading.current_thread()
+
+    run(root, body)
+
+
+def test_members_of_one_name_are_unpacked_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(images: Images) -> None:
+        keys: list[str] = []
+        real = images.snapshots.unpack
+
+        async def unpack(key: str, archive: int) -> Any:
+            keys.append(key)
+            return await real(key, archive)
+
+        monkeypatch.setattr(images.snapshots, "unpack", unpack)
+        again = packed({"x/layer.tar": LOW}).removesuffix(END)
+        await images.load_archive(again * 50 + packed(docker_files(config(TOP), [TOP], ["a:1"])))
+        assert len(keys) == 2
 
     run(root, body)
 

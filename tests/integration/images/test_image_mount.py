@@ -14,6 +14,12 @@ from tests.support.layers import need
 pytestmark = pytest.mark.root
 
 
+@pytest.fixture
+def engine(engine_of_each_driver: Engine) -> Engine:
+    """Instead of the session's one: each test with both storage drivers."""
+    return engine_of_each_driver
+
+
 def test_an_image_is_shown(engine: Engine, tmp_path: Path) -> None:
     place = tmp_path / "with blank"
     place.mkdir()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sampan.engine.image_removal import ImageUser
-from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.ids import short_id
 from tests.integration.images.support import Images, run
 from tests.support.tars import tar
@@ -88,6 +88,24 @@ def test_names_move_and_images_dangle(root: Path) -> None:
         assert report.images_deleted is not None
         assert report.images_deleted[0].deleted == first
         assert report.space_reclaimed == 11
+
+    run(root, body)
+
+
+def test_a_trash_that_cannot_be_emptied_is_told_of_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(images: Images) -> None:
+        async def fails() -> None:
+            raise SystemFailure("x: Operation not permitted")
+
+        monkeypatch.setattr(images.snapshots, "empty_trash", fails)
+        for _ in range(2):
+            images.service.clean_up()
+            await images.service.settle()
+        assert [record.getMessage() for record in caplog.records] == [
+            "what was removed still takes space on the disk: x: Operation not permitted"
+        ]
 
     run(root, body)
 

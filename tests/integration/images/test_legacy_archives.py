@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from sampan.errors import EngineError
-from tests.integration.images.support import Images, run
-from tests.support.imagetars import packed
+from sampan.errors import EngineError, SystemFailure
+from sampan.image.store import image_of
+from tests.integration.images.support import Images, pieces, run
+from tests.support.imagetars import config, packed
 from tests.support.tars import tar
 
 pytestmark = pytest.mark.root
@@ -98,6 +99,25 @@ def test_progress_names_the_old_ids(root: Path) -> None:
     async def body(images: Images) -> None:
         said = await images.load_archive(OLDEST, quiet=False)
         assert [identifier in line and "Loading layer" in line for identifier, line in zip(("1" * 12, "2" * 12), said, strict=True)]
+
+    run(root, body)
+
+
+def test_a_prune_meanwhile(root: Path) -> None:
+    """Images of such an archive get their names last: until then they are what prune takes."""
+
+    async def body(images: Images) -> None:
+        pruned = 0
+        async for _ in images.archives.load(pieces(OLDEST), quiet=False, platform=None):
+            pruned += len((await images.service.prune({})).images_deleted or ())
+        assert pruned > 0
+        chain = images.service.resolve("legacy:v1").chain
+        assert [images.snapshots.layer(name) is not None for name in chain] == [True, True]
+        assert {name.familiar for image in images.store.all() for name in images.store.references(image.id)} == {
+            "legacy:v1", "registry.example:5000/low:latest",
+        }  # fmt: skip
+        with pytest.raises(SystemFailure, match="was removed meanwhile"):
+            images.service.add(image_of(config(b"nowhere")), {}, names=())
 
     run(root, body)
 

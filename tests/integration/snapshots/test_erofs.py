@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from sampan.errors import SystemFailure
 from sampan.snapshot.api import Snapshots
 from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.store import LayeredSnapshots
 from sampan.state.database import Database
 from sampan.worker.client import WorkerPool
-from tests.contracts.snapshots import Driver, SnapshotsContract, put
+from tests.contracts.snapshots import Driver, SnapshotsContract, mounted, put
 from tests.support.tars import tar
 
 pytestmark = pytest.mark.root
@@ -46,6 +47,27 @@ class TestFolded(SnapshotsContract):
     @pytest.fixture
     def driver(self, root: Path) -> Iterator[Driver]:
         yield from drivers(root, 0)
+
+    def test_what_cannot_be_folded_is_stacked(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+        folds: list[str] = []
+
+        async def run(self: WorkerPool, job: str, *_: object) -> dict[str, object]:
+            folds.append(job)
+            raise SystemFailure("no memory")
+
+        async def body(snapshots: Snapshots) -> None:
+            low = await put(snapshots, tar(("f", "a", "1"), ("f", "b", "1")))
+            top = await put(snapshots, tar(("f", "a", "2"), ("f", ".wh.b")), low)
+            snapshots.prepare("c", top)
+            monkeypatch.setattr(WorkerPool, "run", run)
+            for _ in range(2):
+                async with mounted(snapshots, "c", driver.root / "m") as path:
+                    assert (path / "a").read_text() == "2"
+                    assert not (path / "b").exists()
+            assert folds == ["fold"]
+            assert not list((driver.root / "erofs/f").iterdir())
+
+        driver.run(body)
 
     @pytest.mark.parametrize("former", ["{top}", "{top}.00000000", "{top}.00000000.new"])
     def test_an_index_of_another_version_is_not_used(self, driver: Driver, former: str) -> None:

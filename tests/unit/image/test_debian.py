@@ -70,8 +70,9 @@ def test_before_the_first_apt_update() -> None:
 
 def test_the_command() -> None:
     base = debian.parse_base("debian:bookworm-slim", ("vim,curl", "git=1:2.39-1"), HOST)
-    command = debian.command(base, "/tree", "/cache", ['Acquire::http::Proxy "http://proxy:1";'])
+    command = debian.command(base, "/tree", "/a cache; x", ['Acquire::http::Proxy "http://proxy:1";'])
     assert command[-2:] == ["bookworm", "/tree"]
+    assert "--setup-hook=sync-in '/a cache; x' /var/cache/apt/archives/" in command
     assert "--include=curl,git=1:2.39-1,vim" in command
     assert '--aptopt=Acquire::http::Proxy "http://proxy:1";' in command
     assert "--dpkgopt=path-exclude=/usr/share/doc/*" in command
