@@ -63,6 +63,20 @@ def test_registries_are_those_that_a_pull_goes_by(tmp_path: Path, version: tuple
     }
 
 
+def test_mirrors_of_any_registry_are_shown(tmp_path: Path) -> None:
+    registries = RegistrySettings(
+        mirrors=("https://m.example",), mirrors_by_registry={"ghcr.io": ("https://g.example/ghcr",), "docker.io": ("https://all.example",)}
+    )
+    shown = json.loads(system_info(info(tmp_path, SystemFacts(data_root="/x", registries=registries)), (1, 50)))["RegistryConfig"]
+    assert shown["Mirrors"] == ["https://m.example/", "https://all.example/"]
+    assert shown["IndexConfigs"]["ghcr.io"] == {
+        "Name": "ghcr.io",
+        "Mirrors": ["https://g.example/ghcr/"],
+        "Secure": True,
+        "Official": False,
+    }
+
+
 def test_without_any_setting_registries_are_dockers(tmp_path: Path) -> None:
     golden = json.loads(Path("tests/golden/cli/api.json").read_text())
     [dockers] = [value["RegistryConfig"] for value in found_in(golden, "RegistryConfig")]

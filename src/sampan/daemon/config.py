@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,6 +24,7 @@ from sampan.daemon.jsonfile import Json, JsonError, Parser, line_and_column
 from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_GROUP, usage
 from sampan.errors import EngineError
 from sampan.logs.options import validate as validate_logs
+from sampan.mirrors import problem_of_mirror, problem_of_registry
 from sampan.version import API_VERSION, VERSION
 
 FILE_PROBLEM: Final = "unable to configure the Docker daemon with file {}: "
@@ -40,7 +40,7 @@ class ConfigError(Exception):
 
 
 class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
-    """All keys of docker's daemon.json (v28), with Sampan's defaults. Sizes in bytes, times in seconds."""
+    """All keys of docker's daemon.json (v28) and `mirrors`, with Sampan's defaults. Sizes in bytes, times in seconds."""
 
     allow_direct_routing: bool = False
     authorization_plugins: tuple[str, ...] = ()
@@ -107,6 +107,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
     metrics_addr: str = ""
+    mirrors: Mapping[str, tuple[str, ...]] = {}
+    """Sampan's own: mirrors of any registry, by its name."""
     mtu: int = 1500
     network_control_plane_mtu: int = 1500
     no_new_privileges: bool = False
@@ -339,20 +341,14 @@ class KeyProblem(Exception):
         self.key = key
 
 
-def check_mirror(url: str) -> None:
-    """Refuse what cannot be a mirror's address, in docker's words (registry/config.go ValidateMirror)."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as exc:
-        raise KeyProblem("registry-mirrors", f'invalid mirror: "{url}" is not a valid URI') from exc
-    if parts.scheme not in ("http", "https"):
-        raise KeyProblem("registry-mirrors", f'invalid mirror: unsupported scheme "{parts.scheme}" in "{url}"')
-    if not parts.hostname:
-        raise KeyProblem("registry-mirrors", f'invalid mirror: "{url}" is not a valid URI')
-    if parts.query or parts.fragment:
-        raise KeyProblem("registry-mirrors", f'invalid mirror: query or fragment at end of the URI "{url}"')
-    if parts.username is not None:
-        raise KeyProblem("registry-mirrors", f'invalid mirror: username/password not allowed in URI "{url}"')
+def check_mirrors(config: DaemonConfig) -> None:
+    """Refuse what cannot be a mirror's address, or a registry's name."""
+    for mirror in config.registry_mirrors:
+        if problem := problem_of_mirror(mirror):
+            raise KeyProblem("registry-mirrors", problem)
+    for registry, mirrors in config.mirrors.items():
+        if problem := problem_of_registry(registry) or next(filter(None, map(problem_of_mirror, mirrors)), ""):
+            raise KeyProblem("mirrors", problem)
 
 
 def check_values(config: DaemonConfig) -> None:
@@ -363,8 +359,7 @@ def check_values(config: DaemonConfig) -> None:
     for domain in config.dns_search:
         if len(domain) > 255 or not DOMAIN.match(domain):
             raise KeyProblem("dns-search", f"{domain} is not a valid domain")
-    for mirror in config.registry_mirrors:
-        check_mirror(mirror)
+    check_mirrors(config)
     if config.mtu < 0:
         raise KeyProblem("mtu", f"invalid default MTU: {config.mtu}")
     for key, what in (("downloads", "max concurrent downloads"), ("uploads", "max concurrent uploads")):

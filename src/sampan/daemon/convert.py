@@ -16,7 +16,7 @@ SIZE: Final = re.compile(r"^(\d+(?:\.\d*)?|\.\d+) ?([a-zA-Z]*)$")
 SUFFIX: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 GO_TYPE: Final = {
     "bool": "bool", "int": "int", "string": "string", "ip": "string", "bytes": "string", "list": "[]string", "ips": "[]net.IP",
-    "map": "map[string]string", "bools": "map[string]bool", "mapmap": "map[string]map[string]string",
+    "map": "map[string]string", "bools": "map[string]bool", "lists": "map[string][]string", "mapmap": "map[string]map[string]string",
     "ulimits": "map[string]*container.Ulimit",
     "runtimes": "map[string]system.Runtime", "pools": "[]*ipamutils.NetworkToSplit", "json": "config.BuilderConfig",
 }  # fmt: skip
@@ -192,6 +192,8 @@ def from_json(option: Option, value: Json) -> Any:
             return tuple(parse_ip(item, f"invalid IP address: {item}") if option.kind == "ips" else item for item in items)
         case (("map" | "bools"), dict()):
             return {key: element(option, item, ELEMENT[option.kind], (key,)) for key, item in value.items()}
+        case "lists", dict():
+            return {key: list_from_json(option, key, item) for key, item in value.items()}
         case "ulimits", dict():
             return {name: ulimit_from_json(option, name, item) for name, item in value.items()}
         case (("mapmap" | "runtimes" | "json"), dict()):
@@ -199,6 +201,12 @@ def from_json(option: Option, value: Json) -> Any:
         case "pools", list():
             return tuple(value)
     raise wrong(option, value)
+
+
+def list_from_json(option: Option, key: str, value: Json) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise wrong(option, value, "[]string", (key,))
+    return tuple(element(option, item, "string", (key, str(n))) for n, item in enumerate(value))
 
 
 def ulimit_from_json(option: Option, name: str, value: Json) -> Ulimit:

@@ -2,6 +2,7 @@
 
 The table follows dockerd 28 (its --help and its daemon/config.Config). `key` is the name in daemon.json, `flag` the long flag:
 docker names them differently where a flag is given several times (`--dns`, key `dns`; `--label`, key `labels`).
+The key `mirrors` is Sampan's own.
 """
 
 from typing import Final, NamedTuple
@@ -14,7 +15,7 @@ DEFAULT_GROUP: Final = "docker"
 
 
 class Option(NamedTuple):
-    """One option. `kind`: bool int string list ip ips bytes map mapmap ulimits runtimes pools json; `flag` "" = file only."""
+    """One option. `kind`: bool int string list ip ips bytes map lists mapmap ulimits runtimes pools json; `flag` "" = file only."""
 
     key: str
     flag: str
@@ -97,6 +98,7 @@ OPTIONS: Final = (
     Option("max-concurrent-uploads", "max-concurrent-uploads", "int", "Set the max concurrent uploads", default="5"),
     Option("max-download-attempts", "max-download-attempts", "int", "Set the max download attempts for each pull", default="5"),
     Option("metrics-addr", "metrics-addr", "string", "Set default address and port to serve the metrics api on"),
+    Option("mirrors", "", "lists"),
     Option("mtu", "mtu", "int", 'Set the MTU for the default "bridge" network', default="1500"),
     Option("network-control-plane-mtu", "network-control-plane-mtu", "int", "Network Control plane MTU", default="1500"),
     Option("no-new-privileges", "no-new-privileges", "bool", "Set no-new-privileges by default for new containers"),

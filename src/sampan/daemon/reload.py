@@ -12,7 +12,7 @@ log = logging.getLogger("sampand")
 
 RELOADABLE: Final = frozenset((
     "debug", "insecure_registries", "labels", "live_restore", "log_level", "max_concurrent_downloads", "max_concurrent_uploads",
-    "max_download_attempts", "registry_mirrors", "shutdown_timeout",
+    "max_download_attempts", "mirrors", "registry_mirrors", "shutdown_timeout",
 ))  # fmt: skip
 
 
@@ -52,4 +52,4 @@ def _key(name: str) -> str:
 
 
 def _text(value: object) -> str:
-    return msgspec.json.encode(value).decode() if isinstance(value, tuple) else str(value).lower()
+    return msgspec.json.encode(value).decode() if isinstance(value, (tuple, Mapping)) else str(value).lower()

@@ -206,6 +206,7 @@ def _registry_settings(config: DaemonConfig) -> RegistrySettings:
     proxies = {"http-proxy": config.http_proxy, "https-proxy": config.https_proxy, "no-proxy": config.no_proxy, **config.proxies}
     return RegistrySettings(
         mirrors=config.registry_mirrors,
+        mirrors_by_registry=config.mirrors,
         insecure_registries=config.insecure_registries,
         max_concurrent_downloads=config.max_concurrent_downloads,
         max_concurrent_uploads=config.max_concurrent_uploads,
@@ -279,7 +280,9 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     await restorer.restore(None if config.live_restore else shutdown.stop_all)
     for line in images.repair([container.id for container in containers]):
         log.warning("%s", line)
-    system = SystemService(containers, images, snapshots, events, meta, _facts(config), lambda: network.warnings)
+    system = SystemService(
+        containers, images, snapshots, events, meta, _facts(config), lambda: [*network.warnings, *parts.registries.warnings()]
+    )
     services = Services(
         containers=service,
         execs=execs,

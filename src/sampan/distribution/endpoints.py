@@ -1,8 +1,9 @@
-"""Where an image may be fetched from: the mirrors of docker.io in their order, then the registry itself (moby registry/service_v2.go)."""
+"""Where an image may be fetched from: the mirrors of its registry in their order, then the registry (moby registry/service_v2.go)."""
 
 import ipaddress
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from sampan.reference import DEFAULT_DOMAIN
 
@@ -16,15 +17,22 @@ class Endpoint(NamedTuple):
     insecure: bool = False
     """Any certificate will do."""
     mirror: bool = False
+    namespace: str = ""
+    """The registry that a mirror of several is asked for (`?ns=`, containerd docs/hosts.md)."""
 
 
-def endpoints_of(domain: str, mirrors: Sequence[str] = (), insecure_registries: Sequence[str] = ()) -> list[Endpoint]:
-    """In the order they are tried. Insecure registries, and all on loopback, are tried by https first, then in the clear."""
+def endpoints_of(
+    domain: str, mirrors: Sequence[str] = (), insecure_registries: Sequence[str] = (), own_mirrors: Sequence[str] = ()
+) -> list[Endpoint]:
+    """In the order they are tried. Insecure registries, and all on loopback, are tried by https first, then in the clear.
+
+    mirrors: of docker.io, whatever the domain. own_mirrors: of this domain, told so by `?ns=`.
+    """
     found: list[Endpoint] = []
+    for mirror, namespace in [*((url, "") for url in mirrors if domain == DEFAULT_DOMAIN), *((url, domain) for url in own_mirrors)]:
+        insecure = is_insecure(urlsplit(mirror).netloc, insecure_registries)
+        found.append(Endpoint(mirror.rstrip("/"), insecure, mirror=True, namespace=namespace))
     if domain == DEFAULT_DOMAIN:
-        for mirror in mirrors:
-            insecure = is_insecure(mirror.rstrip("/").partition("://")[2], insecure_registries)
-            found.append(Endpoint(mirror.rstrip("/"), insecure, mirror=True))
         return [*found, Endpoint(f"https://{HUB}")]
     insecure = is_insecure(domain, insecure_registries)
     found.append(Endpoint(f"https://{domain}", insecure))

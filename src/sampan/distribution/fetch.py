@@ -4,18 +4,28 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from sampan.content.partial import PartialBlob
+from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.registry import Refused, Repository
 from sampan.distribution.transport import Unreachable
 from sampan.errors import EngineError, InvalidArgument
 
 RETRY_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 RETRY_AFTER_MAX = 60
+MIRROR_ATTEMPTS = 2
 
 
-async def fetch(repositories: Sequence[Repository], blob: PartialBlob, *, attempts: int, progress: Callable[[str], None]) -> None:
+async def fetch(
+    repositories: Sequence[Repository],
+    blob: PartialBlob,
+    *,
+    attempts: int,
+    progress: Callable[[str], None],
+    failing: Callable[[Endpoint, EngineError], None] = lambda _endpoint, _error: None,
+) -> None:
     """Complete a blob, from the first repository that has it.
 
-    progress is called with `Downloading` when there is more, and with docker's line before a pause. attempts: in a row without a byte.
+    progress is called with `Downloading` when there is more, and with docker's line before a pause. attempts: in a row without a byte;
+    a mirror with another place behind it has MIRROR_ATTEMPTS. failing: told of each endpoint that is given up.
     Raises what the last attempt at the last repository raised; InvalidArgument when what came from there is not the blob.
     """
     await blob.load()
@@ -30,8 +40,11 @@ async def fetch(repositories: Sequence[Repository], blob: PartialBlob, *, attemp
             return
         except (Unreachable, Refused) as error:
             failed = 1 if blob.size > before else failed + 1
-            final = isinstance(error, Refused) and error.status not in RETRY_STATUSES
-            if final or failed >= attempts:
+            endpoint, more = repositories[at].endpoint, at + 1 < len(repositories)
+            elsewhere = endpoint.mirror and more
+            final = isinstance(error, Refused) and (elsewhere or error.status not in RETRY_STATUSES)
+            if final or failed >= (min(attempts, MIRROR_ATTEMPTS) if elsewhere else attempts):
+                failing(endpoint, error)
                 at, failed = at + 1, 0
                 if at == len(repositories):
                     raise

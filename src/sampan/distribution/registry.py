@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
 from sampan.digest import Digest, is_sha256, sha256_of, verify
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.transport import READ_SECONDS, Answer, Body, Transport, Unreachable
+from sampan.distribution.transport import CONNECT_SECONDS, MIRROR_CONNECT_SECONDS, READ_SECONDS, Answer, Body, Transport, Unreachable
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.reference import is_tag
 from sampan.spec import oci_layout
@@ -55,6 +55,18 @@ class Refused(SystemFailure):
         self.status, self.code, self.retry_after = status, code, retry_after
 
 
+class NoRegistry(SystemFailure):
+    """What answers there is no registry, or one that is broken."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f'Get "{answer.url}": unexpected status {answer.status}: no registry answers there')
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether an endpoint as a whole fails, and not what was asked of it."""
+    return isinstance(error, (Unreachable, NoRegistry)) or (isinstance(error, Refused) and error.status >= 500)
+
+
 class NoCredentials(Refused):
     """The registry wants a password, and the user has not logged in."""
 
@@ -76,10 +88,10 @@ class Repository:
         self.scope = f"repository:{path}:{actions}"
 
     async def ping(self) -> None:
-        """Ask whether a registry answers here. Raises Unreachable, SystemFailure."""
+        """Ask whether a registry answers here. Raises Unreachable, NoRegistry, SystemFailure."""
         async with self.request("GET", "/v2/") as answer:
             if answer.status not in (200, 401):
-                raise SystemFailure(f'Get "{answer.url}": unexpected status {answer.status}: no registry answers there')
+                raise NoRegistry(answer)
 
     async def manifest(self, reference: str) -> Manifest:
         """By tag or digest; a digest is verified. Raises Refused, Unreachable, InvalidArgument."""
@@ -136,10 +148,13 @@ class Repository:
         scope = self.scope if scope is None else scope
         url = self.endpoint.url + path if path.startswith("/") else path  # a mirror's URL may have a path of its own
         ours = _origin(url) == _origin(self.endpoint.url)
+        if ours and self.endpoint.namespace:
+            url = _for_namespace(url, self.endpoint.namespace)
         for attempt in range(_ATTEMPTS):
             merged = {**(headers or {}), **(await self._authorizer.headers(scope) if ours else {})}
             request = self._transport.request(
-                method, url, headers=merged, data=data, insecure=self.endpoint.insecure, patience=patience
+                method, url, headers=merged, data=data, insecure=self.endpoint.insecure, patience=patience,
+                connect=MIRROR_CONNECT_SECONDS if self.endpoint.mirror else CONNECT_SECONDS,
             )  # fmt: skip
             async with request as answer:
                 refused = ours and answer.status == 401 and attempt < _ATTEMPTS - 1
@@ -201,6 +216,13 @@ def _origin(url: str) -> tuple[str, str | None, int]:
         return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise SystemFailure(f"the registry leads to {url!r}: {error}") from error
+
+
+def _for_namespace(url: str, namespace: str) -> str:
+    """The URL with `?ns=` in its query, which the next page of a list may have already."""
+    parts = urlsplit(url)
+    others = [item for item in parts.query.split("&") if item and not item.startswith("ns=")]
+    return parts._replace(query="&".join((*others, "ns=" + quote(namespace, safe=":[]")))).geturl()
 
 
 def status_text(status: int) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 CONNECT_SECONDS = 10.0
+MIRROR_CONNECT_SECONDS = 3.0
+"""There is another place to ask."""
 READ_SECONDS = 60.0
 """Silence of a registry in the middle of an answer, and how long it may take none of what we send."""
 COMMIT_SECONDS = 300.0
@@ -101,10 +103,12 @@ class Transport:
         data: Body | None = None,
         insecure: bool = False,
         patience: float = READ_SECONDS,
+        connect: float = CONNECT_SECONDS,
     ) -> AsyncIterator[Answer]:
         """Send a request. Redirects are followed; credentials do not go to another host. insecure: any certificate will do.
 
-        patience: seconds until the answer's head, counted anew with each piece of data that is taken.
+        patience: seconds until the answer's head, counted anew with each piece of data that is taken. connect: seconds until there is
+        a connection.
         Raises Unreachable in Go's words: `Get "https://host/v2/": dial tcp 127.0.0.1:1: connect: connection refused`; SystemFailure for
         a URL or a header that cannot be (they may come from a registry).
         """
@@ -121,7 +125,7 @@ class Transport:
                 go_on()
                 response = await self._session.request(
                     method, url, headers=headers, data=_watched(data, go_on), ssl=context, proxy=self._proxies.proxy_for(url),
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=max(patience, READ_SECONDS)),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=max(patience, READ_SECONDS)),
                 )  # fmt: skip
         except aiohttp.InvalidURL as error:
             raise SystemFailure(f'{method.title()} "{url}": invalid URL') from error

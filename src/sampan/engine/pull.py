@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from sampan.content.partial import PartialBlob
@@ -133,7 +134,7 @@ class PullService:
                 raise NotFound(f"no matching manifest for {archives.platform_text(platform)} in the manifest list entries")
             if not is_sha256(chosen.digest):
                 raise InvalidArgument(f"unsupported digest algorithm: {chosen.digest}")
-            found = await source.repositories[0].manifest(chosen.digest)
+            found = await self._registries.any_of(source.repositories, partial(Repository.manifest, reference=chosen.digest))
         raise InvalidArgument(f"indexes within indexes, more than {INDEX_DEPTH_MAX} deep")
 
     # one image
@@ -141,7 +142,7 @@ class PullService:
     async def _pull_one(self, source: _Source, reference: Reference, wanted: Platform | None, lines: Lines) -> None:
         own = await self._image_manifest(source, wanted)
         manifest = _decoded(own.body, oci_layout.Manifest)
-        document = await source.repositories[0].document(manifest.config, CONFIG_MAX)
+        document = await self._registries.any_of(source.repositories, lambda one: one.document(manifest.config, CONFIG_MAX))
         image = _checked(document, manifest, reference, wanted)
         lines.say({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
         former = self._store.named(reference._replace(tag=None) if reference.digest else reference)
@@ -219,7 +220,8 @@ class PullService:
             layer.say("Waiting")
         async with self._slots:
             await fetch(
-                source.repositories, blob, attempts=self._registries.settings.max_download_attempts,
+                self._registries.usable(source.repositories), blob,
+                attempts=self._registries.settings.max_download_attempts, failing=self._registries.note_failure,
                 progress=lambda text: layer.say(text, blob.size if text == "Downloading" else None),
             )  # fmt: skip
         layer.say("Verifying Checksum")

@@ -1,7 +1,7 @@
 """What pull, push and login have in common: the registries of a name, how they are reached, their refusals in docker's words."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -11,10 +11,11 @@ from sampan.content.partial import PartialBlobs
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint, endpoints_of
 from sampan.distribution.proxies import Proxies
-from sampan.distribution.registry import Refused, Repository
+from sampan.distribution.registry import Refused, Repository, is_outage
 from sampan.distribution.transport import Transport
+from sampan.engine.asking import MIRROR_ANSWER_SECONDS, Answers, SetAside, unreachable, within
 from sampan.errors import InvalidArgument, NotFound, SystemFailure
-from sampan.reference import Reference
+from sampan.reference import DEFAULT_DOMAIN, Reference
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.state.blobs import BlobSource, BlobSourceRepository
 from sampan.version import ENGINE_VERSION
@@ -27,6 +28,9 @@ class RegistrySettings(msgspec.Struct, frozen=True):
     """What daemon.json says about registries."""
 
     mirrors: tuple[str, ...] = ()
+    """Of docker.io, which they all are taken to mirror"""
+    mirrors_by_registry: Mapping[str, tuple[str, ...]] = {}
+    """Of any registry, each asked for it by `?ns=`"""
     insecure_registries: tuple[str, ...] = ()
     max_concurrent_downloads: int = 3
     """0: as many as there are"""
@@ -34,6 +38,14 @@ class RegistrySettings(msgspec.Struct, frozen=True):
     """0: as many as there are"""
     max_download_attempts: int = 5
     proxies: Proxies = Proxies()
+
+    def mirrors_of(self, domain: str) -> list[str]:
+        """The URLs of a registry's mirrors, in the order they are asked."""
+        return [endpoint.url for endpoint in self.endpoints_of(domain) if endpoint.mirror]
+
+    def endpoints_of(self, domain: str) -> list[Endpoint]:
+        """A registry's mirrors, then itself."""
+        return endpoints_of(domain, self.mirrors, self.insecure_registries, self.mirrors_by_registry.get(domain, ()))
 
 
 class Slots:
@@ -67,25 +79,28 @@ class Slots:
 class Registries:
     """All registries, as this daemon's settings have them; what it fetches from them, and what it knows of their blobs."""
 
-    def __init__(self, settings: RegistrySettings, partials: PartialBlobs, sources: BlobSourceRepository, clock: Clock) -> None:
+    def __init__(
+        self, settings: RegistrySettings, partials: PartialBlobs, sources: BlobSourceRepository, clock: Clock, aside: SetAside | None = None
+    ) -> None:
         self.settings = settings
         self.partials = partials
         self.sources = sources
+        self.aside = aside or SetAside(clock)
         self._clock = clock
 
     def trusting(self, domain: str) -> "Registries":
         """The same, but that any certificate of one registry will do, or none, for once."""
         settings = msgspec.structs.replace(self.settings, insecure_registries=(*self.settings.insecure_registries, domain))
-        return Registries(settings, self.partials, self.sources, self._clock)
+        return Registries(settings, self.partials, self.sources, self._clock, self.aside)
 
     def transport(self) -> Transport:
         """Connections for one use case. Use as a context manager."""
         return Transport(f"docker/{ENGINE_VERSION} sampan", self.settings.proxies)
 
     def readable(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> Sequence[Repository]:
-        """Where a repository can be read, in the order to try."""
+        """Where a repository can be read, in the order to try: mirrors that have failed of late come last."""
         found = []
-        for endpoint in self.endpoints(reference.domain, mirrors=True):
+        for endpoint in sorted(self.settings.endpoints_of(reference.domain), key=lambda endpoint: self.aside.reason(endpoint.url) != ""):
             # a mirror is not the registry the user logged in to
             authorizer = Authorizer(transport, AuthConfig() if endpoint.mirror else credentials, endpoint)
             found.append(Repository(transport, endpoint, reference.path, authorizer))
@@ -99,9 +114,28 @@ class Registries:
             found.append(Repository(transport, endpoint, reference.path, authorizer, actions="pull,push"))
         return found
 
-    def endpoints(self, domain: str, *, mirrors: bool = False) -> Sequence[Endpoint]:
-        """The endpoints of a registry, in the order to try."""
-        return endpoints_of(domain, self.settings.mirrors if mirrors else (), self.settings.insecure_registries)
+    def endpoints(self, domain: str) -> Sequence[Endpoint]:
+        """The endpoints of a registry itself, in the order to try."""
+        return endpoints_of(domain, (), self.settings.insecure_registries)
+
+    def warnings(self) -> list[str]:
+        """A line for `docker info` about each mirror that is set aside."""
+        domains = dict.fromkeys((DEFAULT_DOMAIN, *self.settings.mirrors_by_registry))
+        found = [(domain, url) for domain in domains for url in self.settings.mirrors_of(domain)]
+        return [
+            f"WARNING: the mirror {url}/ of {domain} is not asked for {self.aside.seconds(url)} s: {self.aside.reason(url)}"
+            for domain, url in found
+            if self.aside.reason(url)
+        ]
+
+    def usable(self, repositories: Sequence[Repository]) -> Sequence[Repository]:
+        """Those of them that have not failed of late; all if there are none."""
+        return [one for one in repositories if not self.aside.reason(one.endpoint.url)] or repositories
+
+    def note_failure(self, endpoint: Endpoint, error: Exception) -> None:
+        """Set a mirror aside if the error says that it fails as a whole."""
+        if endpoint.mirror and is_outage(error):
+            self.aside.put(endpoint.url, str(error))
 
     async def first(
         self,
@@ -112,26 +146,39 @@ class Registries:
         made: Callable[[Sequence[Repository], T], R],
     ) -> R:
         """What the first endpoint says that has it, made of it and those behind it. Raises what the last, or the registry itself, says."""
-        tried: list[str] = []
-        failure: Exception | None = None
+        tried: list[tuple[Endpoint, Exception]] = []
         found = self.readable(transport, reference, credentials)
-        for at, repository in enumerate(found):
+        async with Answers(found, reference.domain) as answers:
+            for at, repository in enumerate(found):
+                endpoint = repository.endpoint
+                try:
+                    await answers.of(at)
+                    asked = ask(repository)
+                    if endpoint.mirror and len(found) > 1:
+                        asked = within(asked, MIRROR_ANSWER_SECONDS, endpoint)
+                    done = await asked
+                    self.aside.forget(endpoint.url)
+                    return made(found[at:], done)
+                except (SystemFailure, InvalidArgument) as error:
+                    self.note_failure(endpoint, error)
+                    failure = translated(error, reference) if isinstance(error, Refused) else error
+                    final = isinstance(error, (Refused, InvalidArgument)) or (reference.domain == DEFAULT_DOMAIN and not is_outage(error))
+                    if final and not endpoint.mirror:
+                        raise failure from error
+                    tried.append((endpoint, failure))
+        raise unreachable(reference, tried) from tried[-1][1]
+
+    async def any_of(self, repositories: Sequence[Repository], ask: Callable[[Repository], Awaitable[T]]) -> T:
+        """What the first of them says, or when a mirror fails, those behind it. Raises what the last one raises."""
+        candidates = self.usable(repositories)
+        for repository in candidates[:-1]:
             try:
-                await repository.ping()
-                return made(found[at:], await ask(repository))
-            except Refused as error:
-                failure = translated(error, reference)
-                if not repository.endpoint.mirror:
-                    raise failure from error
+                return await ask(repository)
             except (SystemFailure, InvalidArgument) as error:
-                if isinstance(error, InvalidArgument) and not repository.endpoint.mirror:
+                if not repository.endpoint.mirror:
                     raise
-                failure = error
-            tried.append(f"{repository.endpoint.url}: {failure}")
-        assert failure is not None
-        if len(tried) > 1 and found[0].endpoint.mirror:
-            raise SystemFailure("no mirror and no registry gave the image:\n  " + "\n  ".join(tried)) from failure
-        raise failure
+                self.note_failure(repository.endpoint, error)
+        return await ask(candidates[-1])
 
     def note(self, sources: Sequence[BlobSource]) -> None:
         """Remember that repositories have blobs."""

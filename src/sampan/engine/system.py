@@ -4,13 +4,13 @@ import ipaddress
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from sampan.clock import rfc3339nano
-from sampan.distribution.endpoints import without_scheme
+from sampan.distribution.endpoints import is_insecure, without_scheme
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
@@ -20,6 +20,8 @@ from sampan.events.bus import Event, EventBus
 from sampan.filters import Filters
 from sampan.ids import new_id
 from sampan.linux import apparmor
+from sampan.mirrors import normalised
+from sampan.reference import DEFAULT_DOMAIN
 from sampan.runtime.cgroups import host_layout
 from sampan.snapshot.api import Snapshots
 from sampan.spec.docker_api.system import (
@@ -77,12 +79,13 @@ def _operating_system() -> str:
     return values.get("PRETTY_NAME", "Linux").strip('"')
 
 
-def registry_config(mirrors: Sequence[str], insecure_registries: Sequence[str]) -> RegistryConfig:
+def registry_config(registries: RegistrySettings) -> RegistryConfig:
     """What a pull goes by, as docker shows it: networks and names of insecure registries apart, mirrors with a slash.
 
     Source: moby registry/config.go.
     """
-    shown = [f"{mirror.rstrip('/')}/" for mirror in mirrors]
+    insecure_registries = registries.insecure_registries
+    shown = [normalised(mirror) for mirror in registries.mirrors_of(DEFAULT_DOMAIN)]
     networks = ["::1/128", "127.0.0.0/8"]
     indexes = {"docker.io": IndexInfo(name="docker.io", mirrors=shown, official=True)}
     for name in map(without_scheme, insecure_registries):
@@ -91,9 +94,14 @@ def registry_config(mirrors: Sequence[str], insecure_registries: Sequence[str]) 
         except ValueError:
             network = ""
         if not network:
-            indexes[name] = IndexInfo(name=name, mirrors=[], secure=False)
+            indexes[name] = IndexInfo(name=name, mirrors=[*map(normalised, registries.mirrors_of(name))], secure=False)
         elif network not in networks:
             networks.append(network)
+    for name in registries.mirrors_by_registry:
+        if name not in indexes:
+            indexes[name] = IndexInfo(
+                name=name, mirrors=[*map(normalised, registries.mirrors_of(name))], secure=not is_insecure(name, insecure_registries)
+            )
     return RegistryConfig(insecure_registry_cidrs=networks, index_configs=indexes, mirrors=shown or None)
 
 
@@ -217,7 +225,7 @@ class SystemService:
             kernel_version=platform.release(),
             operating_system=_operating_system(),
             architecture=platform.machine(),
-            registry_config=registry_config(registries.mirrors, registries.insecure_registries),
+            registry_config=registry_config(registries),
             http_proxy=http_proxy,
             https_proxy=https_proxy,
             no_proxy=no_proxy,

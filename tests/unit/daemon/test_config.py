@@ -75,6 +75,14 @@ GO = "json: cannot unmarshal {} into Go struct field Config.{} of type {}"
         ('{"hosts": [,]}', "invalid JSON: invalid character ',' looking for beginning of value (line 1, column 12)"),
         ('{"debug": tru', "invalid JSON: unexpected end of JSON input (line 1, column 14)"),
         ("[]", "invalid JSON: json: cannot unmarshal array into Go value of type map[string]interface {} (line 1)"),
+        (
+            '{"mirrors": ["https://m"]}',
+            "invalid JSON: " + GO.format("array", "mirrors", "map[string][]string") + " (mirrors: line 1, column 2)",
+        ),
+        (
+            '{"mirrors": {"ghcr.io": "https://m"}}',
+            "invalid JSON: " + GO.format("string", "mirrors.ghcr.io", "[]string") + " (mirrors: line 1, column 14)",
+        ),
         ('{"dns": ["zz"]}', "invalid JSON: invalid IP address: zz (dns: line 1, column 2)"),
         ('{"default-shm-size": "12q"}', "invalid JSON: invalid suffix: 'q' (default-shm-size: line 1, column 2)"),
         ('{"default-shm-size": 1234}', 'invalid JSON: invalid size: "1234" (default-shm-size: line 1, column 2)'),
@@ -104,6 +112,18 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_place(refused, text, mes
         (
             '{"default-cgroupns-mode": "zz"}',
             'invalid default cgroup namespace (zz): use "host" or "private" (default-cgroupns-mode: line 1, column 2)',
+        ),
+        (
+            '{"mirrors": {"ghcr.io": ["https://good", "ftp://m"]}}',
+            'invalid mirror: unsupported scheme "ftp" in "ftp://m" (mirrors: line 1, column 2)',
+        ),
+        (
+            '{"mirrors": {"https://ghcr.io": []}}',
+            'invalid registry "https://ghcr.io": it is HOST[:PORT], as in ghcr.io (mirrors: line 1, column 2)',
+        ),
+        (
+            '{"mirrors": {"registry-1.docker.io": []}}',
+            'invalid registry "registry-1.docker.io": images of Docker Hub are those of docker.io (mirrors: line 1, column 2)',
         ),
         (
             '{\n "userns-remap": "default"}',

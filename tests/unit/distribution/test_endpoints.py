@@ -25,6 +25,17 @@ def test_order(domain: str, mirrors: list[str], insecure: list[str], found: list
     assert endpoints_of(domain, mirrors, insecure) == found
 
 
+def test_mirrors_of_one_registry_are_told_which() -> None:
+    own = ["https://a.example", "http://127.0.0.1:5000/ghcr/"]
+    mirrors = [
+        Endpoint("https://a.example", mirror=True, namespace="ghcr.io"),
+        Endpoint("http://127.0.0.1:5000/ghcr", insecure=True, mirror=True, namespace="ghcr.io"),
+    ]
+    assert endpoints_of("ghcr.io", [MIRROR], [], own) == [*mirrors, Endpoint("https://ghcr.io")]
+    hub = endpoints_of("docker.io", [MIRROR], [], ["https://a.example"])
+    assert [(one.url, one.namespace) for one in hub] == [("https://m.example", ""), ("https://a.example", "docker.io"), (HTTPS_HUB.url, "")]
+
+
 @pytest.mark.parametrize(
     ("host", "listed", "insecure"),
     [

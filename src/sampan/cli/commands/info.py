@@ -222,6 +222,9 @@ def _host(info: dict[str, Any]) -> list[str]:
         lines += [" Insecure Registries:", *(f"  {name}" for name in [*insecure, *cidrs])]
     if registry.get("Mirrors"):
         lines += [" Registry Mirrors:", *(f"  {mirror}" for mirror in registry["Mirrors"])]
+    others = [one for _, one in sorted(indexes.items()) if one.get("Mirrors") and not one.get("Official")]
+    for one in others:  # Sampan's own: docker has mirrors of docker.io only
+        lines += [f" Registry Mirrors of {one.get('Name')}:", *(f"  {mirror}" for mirror in one["Mirrors"])]
     lines.append(f" Live Restore Enabled: {_bool(get('LiveRestoreEnabled'))}")
     if get("ProductLicense"):
         lines.append(f" Product License: {info['ProductLicense']}")
