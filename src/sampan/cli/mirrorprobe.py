@@ -1,0 +1,148 @@
+"""How fast a mirror answers: `GET /v2/` and `HEAD` of a manifest, with an anonymous token, the engine's certificates and proxies.
+
+The engine itself is not asked: a mirror can be tried before it is named, and where sampand does not run.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import ssl
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode, urlsplit
+
+from sampan.reference import DEFAULT_DOMAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+SECONDS = 5.0
+"""For a connection, and for each silence."""
+HUB = "https://registry-1.docker.io/"
+CERTS_DIRS = ("/etc/sampan/certs.d", "/etc/docker/certs.d")
+ACCEPT = ", ".join((
+    "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json",
+))  # fmt: skip
+_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+
+
+class Probe:
+    """One mirror, or a registry itself. `ping` and `manifest`: seconds, or why there was no answer, or "" before and where not asked."""
+
+    def __init__(self, registry: str, url: str, keys: dict[str, Any], *, mirror: bool = True) -> None:
+        """keys: those of daemon.json. url: with a slash at its end."""
+        self.registry, self.url, self.mirror = registry, url, mirror
+        self.ping: float | str = ""
+        self.manifest: float | str = ""
+        self._query = f"?ns={quote(registry, safe=':[]')}" if mirror and registry != DEFAULT_DOMAIN else ""
+        self._opener = _opener(url, keys)
+        self._token = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether all that was asked was answered."""
+        return isinstance(self.ping, float) and (self.manifest == "" or isinstance(self.manifest, float))
+
+    def run(self, path: str, reference: str) -> None:
+        """Ask for the registry, then for a manifest of a repository, if one is named."""
+        self.ping = self._timed("GET", "v2/", path)
+        if path and isinstance(self.ping, float):
+            self.manifest = "no answer"
+            self.manifest = self._timed("HEAD", f"v2/{path}/manifests/{reference}", path)
+
+    def _timed(self, method: str, target: str, path: str) -> float | str:
+        began = time.monotonic()
+        try:
+            try:
+                self._ask(method, self.url + target + self._query, self._token)
+            except urllib.error.HTTPError as error:
+                challenge = error.headers.get("WWW-Authenticate", "")
+                if error.code != 401 or not challenge.lower().startswith("bearer "):
+                    if error.code == 401 and method == "GET":
+                        return time.monotonic() - began  # a registry, and one that wants a login
+                    raise
+                if path:
+                    self._token = self._ask_token(challenge, path)
+                    self._ask(method, self.url + target + self._query, self._token)
+        except urllib.error.HTTPError as error:
+            return f"{error.code} {error.reason}".strip()
+        except urllib.error.URLError as error:
+            return _words(error.reason)
+        except (OSError, ValueError, HTTPException) as error:
+            return _words(error)
+        return time.monotonic() - began
+
+    def _ask(self, method: str, url: str, token: str) -> bytes:
+        request = urllib.request.Request(url, method=method, headers={"Accept": ACCEPT, "User-Agent": "sampan"})
+        if token:
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
+        with self._opener.open(request, timeout=SECONDS) as answer:
+            body: bytes = answer.read(1 << 20)
+            return body
+
+    def _ask_token(self, challenge: str, path: str) -> str:
+        import json
+
+        given = dict(_PARAMETER.findall(challenge))
+        query = urlencode({"service": given.get("service", ""), "scope": f"repository:{path}:pull"})
+        if urlsplit(given.get("realm", "")).scheme not in ("http", "https"):
+            raise ValueError("the mirror names no usable token server")
+        answer = json.loads(self._ask("GET", f"{given['realm']}?{query}", ""))
+        return str(answer.get("token") or answer.get("access_token") or "") if isinstance(answer, dict) else ""
+
+
+def _opener(url: str, keys: dict[str, Any]) -> urllib.request.OpenerDirector:
+    """What speaks to a host with the engine's proxies and certificates."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    context = ssl.create_default_context()
+    if _insecure(host, parts.netloc, keys.get("insecure-registries") or ()):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for directory in CERTS_DIRS:
+        place = os.path.join(directory, parts.netloc)
+        for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
+            if name.endswith(".crt"):
+                context.load_verify_locations(os.path.join(place, name))
+    proxies = urllib.request.getproxies()
+    for scheme in ("http", "https"):
+        key = f"{scheme}-proxy"
+        if given := (keys.get("proxies") or {}).get(key) or keys.get(key):
+            proxies[scheme] = given
+    handler = urllib.request.ProxyHandler({} if _loopback(host) else proxies)
+    return urllib.request.build_opener(handler, urllib.request.HTTPSHandler(context=context))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _insecure(host: str, netloc: str, listed: Sequence[str]) -> bool:
+    """As sampan.distribution.endpoints has it."""
+    names = [item.partition("://")[2] or item for item in listed]
+    if _loopback(host) or host in names or netloc in names:
+        return True
+    for name in names:
+        try:
+            if ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def _words(reason: object) -> str:
+    if isinstance(reason, TimeoutError):
+        return f"no answer in {SECONDS:.0f} s"
+    if isinstance(reason, ssl.SSLError):
+        return getattr(reason, "verify_message", "") or (reason.reason or str(reason)).lower().replace("_", " ")
+    return (getattr(reason, "strerror", None) or str(reason) or type(reason).__name__).lower()
