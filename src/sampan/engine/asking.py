@@ -113,8 +113,8 @@ def unreachable(reference: Reference, tried: Sequence[tuple[Endpoint, Exception]
         return tried[-1][1]
     lines = [f"{'mirror' if endpoint.mirror else 'registry'} {endpoint.url}/: {error}" for endpoint, error in tried]
     registry = "" if domain == DEFAULT_DOMAIN else f"--registry {domain} "
-    way = f"sampan mirror add {registry}URL     name a mirror that this machine can reach"
-    ways = [way, *(["sampan image bootstrap IMAGE   make busybox or debian:RELEASE without a registry"] if not registry else [])]
+    way = f"sampan mirror add {registry}URL         name a mirror that this machine can reach"
+    ways = [way, *(["sampan image bootstrap IMAGE  make busybox or debian:RELEASE without a registry"] if not registry else [])]
     return SystemFailure(
         f"{domain} cannot be reached, and no mirror gives {reference.familiar}:\n  "
         + "\n  ".join(lines)

@@ -221,6 +221,19 @@ def test_an_unreachable_hub_is_told_in_time(configured: Configured, docker_path:
             assert "sampan image bootstrap" in done.stderr
 
 
+def test_what_a_mirror_gives_the_hub_is_not_asked_for(configured: Configured, docker_path: str, registry: FaultyRegistry) -> None:
+    proxy = Proxy()
+    try:
+        engine = configured(registry_mirrors=[f"http://{registry.host}"], proxies={"https-proxy": proxy.url})
+        layers = [big(2)]
+        registry.add("library/app", "1", config(*layers), layers)
+        registry.delay = 0.05  # the pull takes longer than what the hub would have to wait for
+        assert engine.run_client([docker_path], "pull", "app:1").returncode == 0
+        assert proxy.seen == []
+    finally:
+        proxy.close()
+
+
 def test_without_a_mirror_too(configured: Configured, docker_path: str) -> None:
     engine = configured(proxies={"https-proxy": f"http://{refused()}"})
     done = engine.run_client([docker_path], "pull", "busybox")
