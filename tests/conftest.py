@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,19 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
 
     yield make
     leaks = {}
-    for engine in made:
+
+    def end(engine: Engine) -> None:
         if not engine.root.exists():
-            continue  # its disk is gone, and it before that
+            return  # its disk is gone, and it before that
         engine.teardown()
         left = {kind: names for kind, names in engine.leftovers().items() if names}
         if left:
             leaks[str(engine.root)] = left
         else:
             subprocess.run(["rm", "-rf", str(engine.root)], check=True, timeout=60)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(end, made))
     locks.close()
     assert not leaks, f"left on the machine: {leaks}"
 
