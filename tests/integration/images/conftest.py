@@ -1,5 +1,6 @@
 """A data root on a real disk, registries and certificates for them."""
 
+import fcntl
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,6 +10,9 @@ import pytest
 
 from tests.support.engine import Engine
 from tests.support.faultyregistry import FaultyRegistry
+
+MARK = ".sampan-test"
+"""A file that says whose a directory is."""
 
 
 @pytest.fixture
@@ -26,15 +30,22 @@ def certs_d() -> Iterator[Callable[[str, str], Path]]:
     def make(product: str, host: str) -> Path:
         path = Path("/etc") / product / "certs.d" / host
         made.extend(parent for parent in (path, *path.parents) if not parent.exists())
+        if (path / MARK).exists():  # a test run that was killed has left it
+            shutil.rmtree(path)
+            made.append(path)
         path.mkdir(parents=True)
+        (path / MARK).touch()
         return path
 
-    yield make
-    for path in sorted(made, key=lambda path: len(path.parts), reverse=True):
-        if "certs.d" in path.parts[:-1]:
-            shutil.rmtree(path)
-        elif not any(path.iterdir()):
-            path.rmdir()
+    # One test run at a time: the directories are the machine's.
+    with open("/run/lock/sampan-test-certs.d", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield make
+        for path in sorted(made, key=lambda path: len(path.parts), reverse=True):
+            if "certs.d" in path.parts[:-1]:
+                shutil.rmtree(path)
+            elif not any(path.iterdir()):
+                path.rmdir()
 
 
 @pytest.fixture
