@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from sampan.digest import ChainId, DiffId, is_sha256, sha256_of
@@ -21,7 +21,7 @@ from sampan.distribution.upload import BlobFile, Started
 from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
 from sampan.engine.nameless import nameless_file
-from sampan.engine.pipes import wide_pipe
+from sampan.engine.pipes import through_pipe
 from sampan.engine.progress import Progress, layer_line
 from sampan.engine.registries import Registries, Slots
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
@@ -308,25 +308,14 @@ class PushService:
         return blob
 
     async def _compress(self, layer: _LayerPush, output: int) -> Descriptor:
-        reader, writer = wide_pipe()
-
-        async def archive() -> None:
-            try:
-                await self._snapshots.archive(layer.chain_id, writer)
-            finally:
-                os.close(writer)
-
-        with ExitStack() as stack:
-            stack.callback(os.close, reader)
-            empty = os.open(self._root / "empty", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, empty)
-            try:
-                async with asyncio.TaskGroup() as group:  # either may fail first, and the other would wait for it
-                    compressing = group.create_task(self._workers.stream("compress", {}, [reader, output, empty]))
-                    group.create_task(archive())
-            except BaseExceptionGroup as failed:
-                raise failed.exceptions[0] from None
-        made = compressing.result()
+        empty = os.open(self._root / "empty", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            made = await through_pipe(
+                lambda writer: self._snapshots.archive(layer.chain_id, writer),
+                lambda reader: self._workers.stream("compress", {}, [reader, output, empty]),
+            )
+        finally:
+            os.close(empty)
         return Descriptor(_GZIPPED, made["digest"], made["size"])
 
     async def _send(self, target: _Target, layer: _LayerPush, blob: BlobFile, begun: Started | None) -> None:

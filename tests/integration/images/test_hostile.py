@@ -20,6 +20,7 @@ from sampan.errors import EngineError
 from sampan.image.archives import DOCUMENT_MAX
 from sampan.linux.overlay import mount_overlay
 from tests.integration.images.support import Images, pieces, run
+from tests.support.disks import tmpfs
 from tests.support.imagetars import (
     INDEX,
     MANIFEST,
@@ -386,11 +387,8 @@ def test_devices_need_the_right(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 192 MiB with 8,000 inodes."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192m,nr_inodes=8000,mode=755", "tmpfs", str(path)], check=True)
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
+    with tmpfs(tmp_path / "disk", "size=192m,nr_inodes=8000,mode=755") as path:
+        yield path
 
 
 def zeros(size: int) -> Iterator[bytes]:

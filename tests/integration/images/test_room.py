@@ -1,7 +1,6 @@
 """Each way in which an archive can write to the disk stops while there is still room for others; the refusal says so."""
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sampan.archive import writer
 from sampan.archive.reader import REGULAR
 from sampan.errors import EngineError
 from tests.integration.images.support import Images, run
+from tests.support.disks import tmpfs
 from tests.support.tars import tar
 
 pytestmark = pytest.mark.root
@@ -23,11 +23,8 @@ NOISE = os.urandom(1 << 20)
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 128 MiB with 8,000 inodes."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m,nr_inodes=8000,mode=755", "tmpfs", str(path)], check=True)
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
+    with tmpfs(tmp_path / "disk", "size=128m,nr_inodes=8000,mode=755") as path:
+        yield path
 
 
 def behind_the_end() -> bytes:

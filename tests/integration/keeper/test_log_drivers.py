@@ -1,12 +1,12 @@
 """The contract of the log drivers, run on each through the real keeper."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.contracts.log_drivers import ReadableContract, UnreadableContract
+from tests.support.disks import tmpfs
 
 pytestmark = pytest.mark.root
 
@@ -14,11 +14,8 @@ pytestmark = pytest.mark.root
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True, timeout=10)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)
+    with tmpfs(tmp_path / "disk", "size=2m", lazily=True) as disk:
+        yield disk
 
 
 class TestLocal(ReadableContract):

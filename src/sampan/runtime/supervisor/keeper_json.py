@@ -218,7 +218,7 @@ class JsonFollower:
 
     def _note(self) -> None:
         if self._record >= 0 and self.writer.fd >= 0:
-            place, fed = min(*self._begun.values(), self._frame, self._frame, key=lambda frame: frame[0])
+            place, fed = min([*self._begun.values(), self._frame], key=lambda frame: frame[0])
             rendered = [self.writer.rendered[stream] - fed[stream] for stream in STREAMS]
             with contextlib.suppress(OSError):
                 inode = os.fstat(self.writer.fd).st_ino

@@ -1,0 +1,20 @@
+"""File systems of a known size, to be filled."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def tmpfs(path: Path, options: str, *, lazily: bool = False) -> Iterator[Path]:
+    """A tmpfs at path, which is made if it is missing; options as mount(8) has them. Unmounted at the end, when nothing holds it any more.
+
+    lazily: something still may.
+    """
+    path.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True, timeout=10)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", *(["-l"] if lazily else []), str(path)], check=True, timeout=10)
