@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import image_rows, rows
+from bench import image_rows, registry_rows, rows
 from bench.rows import Row
 from bench.target import BadResult, Target
 from tests.support.engine import START, Engine
 
-ROWS = (*rows.ROWS, *image_rows.ROWS)
+ROWS = (*rows.ROWS, *image_rows.ROWS, *registry_rows.ROWS)
 ROOT = Path(__file__).resolve().parent.parent
 Samples = dict[str, list[list[float]]]
 
@@ -30,6 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer-url", help="compare with the dockerd of bench/peers that runs already, at this unix:// address")
     parser.add_argument("--runs", type=int, default=5, help="samples of each row (default 5)")
     parser.add_argument("--budget", type=float, default=90, help="seconds after which a row takes no further samples (default 90)")
+    parser.add_argument("--storage-driver", help="of sampand (default: what works best here)")
     parser.add_argument("--list", action="store_true", help="list the rows with their goals")
     parser.add_argument("--json", help="where to write the samples (default docs/bench/DATE-PEER.json)")
     return parser.parse_args()
@@ -63,8 +64,10 @@ def measure(row: type[Row], targets: list[Target], runs: int, budget: float) -> 
                         samples[name][index].append(value)
             except Exception as exc:  # whatever an engine does wrong is a result
                 problems[index] = f"{type(exc).__name__}: {exc}"
-    for target in targets:
+    for target, current in zip(targets, made, strict=True):
         try:
+            if current is not None:
+                current.close()
             target.clean()
         except Exception as exc:
             print(f"  cleaning up on {target.name}: {exc}", file=sys.stderr)
@@ -99,12 +102,12 @@ def our_target(engine: Engine) -> Target:
 def peer_target(options: argparse.Namespace) -> Target:
     """The dockerd: one that runs, or one that is fetched and started here."""
     if options.peer_url:
-        return Target("peer", options.peer_url, None, f"docker-{options.peer}")
+        return Target("peer", options.peer_url, None, f"docker-{options.peer}", f"sampan-peer{options.peer}")
     script = str(ROOT / "bench/peers")
     subprocess.run([script, "fetch", options.peer], check=True)
     subprocess.run([script, "down", options.peer], check=True)
     url = subprocess.run([script, "url", options.peer], capture_output=True, text=True, check=True).stdout.strip()
-    return Target(f"dockerd{options.peer}", url, [script, "exec", options.peer], f"docker-{options.peer}")
+    return Target(f"dockerd{options.peer}", url, [script, "exec", options.peer], f"docker-{options.peer}", f"sampan-peer{options.peer}")
 
 
 def main() -> int:
@@ -118,7 +121,8 @@ def main() -> int:
     if not chosen:
         print(f"no such row: {' '.join(options.rows)} (./dev bench --list)", file=sys.stderr)
         return 2
-    engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), os.getpid() % 256)
+    flags = [f"--storage-driver={options.storage_driver}"] if options.storage_driver else []
+    engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), os.getpid() % 256, flags)
     targets = [our_target(engine), peer_target(options)]
     tables: dict[str, Any] = {}
     try:

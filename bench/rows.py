@@ -43,6 +43,9 @@ class Row:
         """One sample of each name."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Let go of what prepare() made and the target does not know of."""
+
 
 class Ping(Row):
     goals: ClassVar[dict[str, float]] = {"ping": 1.0}

@@ -80,9 +80,10 @@ def payload(stream: bytes) -> bytes:
 class Target:
     """One engine. `command` starts it in the foreground (None: it runs already, and is left running)."""
 
-    def __init__(self, name: str, url: str, command: Sequence[str] | None, mark: str) -> None:
-        """`mark`: a text that the command lines of all its processes contain, for its memory."""
+    def __init__(self, name: str, url: str, command: Sequence[str] | None, mark: str, netns: str = "") -> None:
+        """`mark`: a text that the command lines of all its processes contain, for its memory. `netns`: its network (ip-netns(8))."""
         self.name, self.url, self.path, self.command, self.mark = name, url, url.removeprefix("unix://"), command, mark
+        self.netns = netns
         self.label = f"bench{os.getpid()}"
         self.image = f"{self.label}:latest"
         self.process: subprocess.Popen[bytes] | None = None
@@ -116,18 +117,25 @@ class Target:
     # -- requests
 
     def call(
-        self, method: str, path: str, body: Any = None, ok: Sequence[int] = (200, 201, 204), raw: bool = False, fresh: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        ok: Sequence[int] = (200, 201, 204),
+        raw: bool = False,
+        fresh: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """One request on this thread's kept connection. Raises BadResult on a status not in `ok`."""
-        headers = {}
+        sent = dict(headers or {})
         if isinstance(body, Mapping):
-            body, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+            body, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
         elif body is not None:
-            headers = {"Content-Type": "application/x-tar"}
+            sent["Content-Type"] = "application/x-tar"
         connection: UnixConnection | None = None if fresh else getattr(self.local, "connection", None)
         connection = connection or UnixConnection(self.path, 300)
         try:
-            connection.request(method, API + path, body, headers)
+            connection.request(method, API + path, body, sent)
             response = connection.getresponse()
             data = response.read()
         except (OSError, http.client.HTTPException):

@@ -10,9 +10,9 @@ from typing import Any
 
 
 class RealRegistry:
-    """A running docker-registry; more: further settings of its config.yml."""
+    """A running docker-registry; netns: in that network namespace (ip-netns(8)); http: further settings of its config.yml."""
 
-    def __init__(self, directory: Path, **http: Any) -> None:
+    def __init__(self, directory: Path, *, netns: str = "", **http: Any) -> None:
         program = shutil.which("docker-registry")
         assert program, "apt's docker-registry is not installed: ./dev test does"
         directory.mkdir(parents=True, exist_ok=True)
@@ -30,16 +30,14 @@ class RealRegistry:
         self.host = f"127.0.0.1:{self.port}"
         self.log = directory / "log"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([program, "serve", str(directory / "config.yml")], stdout=log, stderr=log)
+            enter = ["nsenter", f"--net=/run/netns/{netns}"] if netns else []
+            command = [*enter, program, "serve", str(directory / "config.yml")]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                assert self.process.poll() is None, self.log.read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+        while f"listening on {self.host}" not in self.log.read_text(errors="replace"):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def requests(self) -> list[str]:
         """`METHOD path status` of all requests so far."""
