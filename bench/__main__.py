@@ -59,6 +59,7 @@ def measure(row: type[Row], targets: list[Target], runs: int, budget: float) -> 
                 continue
             try:
                 current = made[index] = made[index] or row(target)
+                os.sync()  # what the other one has left to be written is not this one's to wait for
                 for name, value in current.sample().items():
                     if turn:
                         samples[name][index].append(value)

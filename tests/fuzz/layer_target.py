@@ -81,7 +81,7 @@ class Target:
         fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             try:
-                written = layerfile.write(read, fd, None, durable=False)
+                written = layerfile.write(read, fd, None)
             except (InvalidArchive, TruncatedArchive):
                 return
             assert written.tar_size == len(archive)

@@ -46,6 +46,12 @@ class FaultyRegistry:
         """What is sent in place of a blob"""
         self.refuse: tuple[int, dict[str, str], bytes] | None = None
         """Status, headers and body of every answer but to /v2/"""
+        self.refuse_times = -1
+        """After so many it no longer refuses"""
+        self.refuse_tokens = 0
+        """The token server's status, if it is to fail"""
+        self.hang: dict[str, threading.Event] = {}
+        """Requests with this in their path are answered once the event is set"""
         self.login: tuple[str, str] | None = None
         """User and password that the token server wants"""
         self.anonymous = False
@@ -129,6 +135,11 @@ class FaultyRegistry:
         self.requests.append(f"{request.command} {request.path}")
         self.headers.append(request.headers)
         url = urlsplit(request.path)
+        for part, event in self.hang.items():
+            if part in url.path:
+                event.wait(60)
+        if url.path == "/token" and self.refuse_tokens:
+            return self._send(request, self.refuse_tokens, b"")
         if url.path == "/token":
             return self._token(request, parse_qs(url.query))
         if self.login is not None and request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
@@ -139,7 +150,8 @@ class FaultyRegistry:
             )
         if url.path == "/v2/":
             return self._send(request, 200, b"{}")
-        if self.refuse is not None:
+        if self.refuse is not None and self.refuse_times:
+            self.refuse_times -= 1
             status, headers, body = self.refuse
             return self._send(request, status, body, headers)
         path, _, name = url.path.removeprefix("/v2/").rpartition("/")

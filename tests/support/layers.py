@@ -92,7 +92,7 @@ def stored(layer: Path) -> bytes:
 def index(archive: bytes, target: Path) -> None:
     """As the erofs driver does, into a new file."""
     with ExitStack() as stack:
-        layerfile.write(io.BytesIO(archive).read, opened(stack, target, os.O_RDWR | os.O_CREAT | os.O_EXCL), None, durable=False)
+        layerfile.write(io.BytesIO(archive).read, opened(stack, target, os.O_RDWR | os.O_CREAT | os.O_EXCL), None)
 
 
 @contextmanager

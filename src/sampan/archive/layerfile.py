@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from sampan.archive.erofs import HEAD_SIZE, Device, Head, Image, blocks_of, encode, place_data
@@ -33,11 +34,10 @@ class Written(NamedTuple):
     entries: int
 
 
-def write(read: Callable[[int], bytes], output: int, room: Room | None = None, *, durable: bool = True) -> Written:
+def write(read: Callable[[int], bytes], output: int, room: Room | None = None) -> Written:
     """Write a tar to an empty file and index it there. Raises InvalidArchive, TruncatedArchive, NoRoom, OSError.
 
     room: asked before anything is written; None: the file is not of the host's disk, or a probe's own.
-    durable: it is on disk when this returns, and out of the page cache: EROFS keeps its own copy of what is used.
     """
     position = HEAD_SIZE
     write_at = _writer(output, room)
@@ -55,9 +55,7 @@ def write(read: Callable[[int], bytes], output: int, room: Room | None = None, *
     order = tree.finish()
     end = place_data(order, tree.copied_blocks, source.consumed)
     _copy_fragments(output, write_at, tree.copies, source.consumed)
-    _put(output, write_at, encode(order, end, os.urandom(16), source.consumed), durable)
-    if durable:
-        cool(output)
+    _put(output, write_at, encode(order, end, os.urandom(16), source.consumed))
     return Written(source.hexdigest(), source.consumed, sum([node.size for node in order]), tree.entries)
 
 
@@ -67,6 +65,21 @@ def scan(source: Source) -> LayerTree:
     for entry in TarReader(source):
         tree.add(entry, source.consumed)
     return tree
+
+
+def settle(path: Path) -> None:
+    """See that a layer file and its name are on disk, and out of the page cache: EROFS caches what is used itself. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+        cool(fd)
+    finally:
+        os.close(fd)
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def cool(layer: int) -> None:
@@ -132,6 +145,7 @@ def fold(layers: Sequence[int], output: int, room: Room | None, uuid: bytes, kep
     if image.size > _INDEX_ROOM << 9:
         raise InvalidArchive("the index of these layers takes more than 4 GiB")
     _put(output, _writer(output, room), image)
+    os.fdatasync(output)
     return entries
 
 
@@ -205,15 +219,11 @@ def _copy_fragments(output: int, write_at: WriteAt, copies: list[Copy], tar_size
                 source, target, length = source + len(piece), target + len(piece), length - len(piece)
 
 
-def _put(output: int, write_at: WriteAt, image: Image, durable: bool = True) -> None:
-    """Write the metadata, and once everything is on disk the superblock."""
+def _put(output: int, write_at: WriteAt, image: Image) -> None:
+    """Write the metadata and the superblock. The file has no name that counts before it is on disk."""
     os.ftruncate(output, max(image.size, os.fstat(output).st_size))
     write_at(b"".join(image.metadata), image.offset)
-    if durable:
-        os.fdatasync(output)
     write_at(image.head, 0)
-    if durable:
-        os.fdatasync(output)
 
 
 def _writer(fd: int, room: Room | None) -> WriteAt:

@@ -12,10 +12,12 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from http.client import HTTPException
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from sampan.proxies import Proxies
 from sampan.reference import DEFAULT_DOMAIN
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ class Probe:
         self.ping: float | str = ""
         self.manifest: float | str = ""
         self._query = f"?ns={quote(registry, safe=':[]')}" if mirror and registry != DEFAULT_DOMAIN else ""
-        self._opener = _opener(url, keys)
+        self._keys = keys
+        self._openers: dict[str, urllib.request.OpenerDirector] = {}
+        """By host: a token server has certificates of its own"""
         self._token = ""
 
     @property
@@ -83,7 +87,10 @@ class Probe:
         request = urllib.request.Request(url, method=method, headers={"Accept": ACCEPT, "User-Agent": "sampan"})
         if token:
             request.add_unredirected_header("Authorization", f"Bearer {token}")
-        with self._opener.open(request, timeout=SECONDS) as answer:
+        host = urlsplit(url).netloc
+        if host not in self._openers:
+            self._openers[host] = _opener(url, self._keys)
+        with self._openers[host].open(request, timeout=SECONDS) as answer:
             body: bytes = answer.read(1 << 20)
             return body
 
@@ -99,24 +106,44 @@ class Probe:
 
 
 def _opener(url: str, keys: dict[str, Any]) -> urllib.request.OpenerDirector:
-    """What speaks to a host with the engine's proxies and certificates."""
+    """What speaks to a host with the engine's proxies and certificates. Raises OSError, ValueError for files that are no certificates."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
     context = ssl.create_default_context()
-    if _insecure(host, parts.netloc, keys.get("insecure-registries") or ()):
+    if _insecure(parts.hostname or "", parts.netloc, keys.get("insecure-registries") or ()):
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     for directory in CERTS_DIRS:
         place = os.path.join(directory, parts.netloc)
         for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
+            path = os.path.join(place, name)
             if name.endswith(".crt"):
-                context.load_verify_locations(os.path.join(place, name))
-    proxies = urllib.request.getproxies()
-    for scheme in ("http", "https"):
-        key = f"{scheme}-proxy"
-        if given := (keys.get("proxies") or {}).get(key) or keys.get(key):
-            proxies[scheme] = given
-    handler = urllib.request.ProxyHandler({} if _loopback(host) else proxies)
-    return urllib.request.build_opener(handler, urllib.request.HTTPSHandler(context=context))
+                context.load_verify_locations(path)
+            elif name.endswith(".cert"):
+                context.load_cert_chain(path, path.removesuffix(".cert") + ".key")
+    proxies = _ByProxy(Proxies.of(os.environ, keys.get("proxies") or keys))
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), proxies, urllib.request.HTTPSHandler(context=context))
+
+
+class _ByProxy(urllib.request.BaseHandler):
+    """Sends each request through the engine's proxy for its URL: urllib's own choice knows only NO_PROXY of the environment."""
+
+    handler_order = 100
+    """Before those that connect."""
+
+    def __init__(self, proxies: Proxies) -> None:
+        self._proxies = proxies
+
+    def http_open(self, request: urllib.request.Request) -> None:
+        """See BaseHandler: the handlers behind it go on."""
+        proxy = self._proxies.proxy_for(request.full_url)
+        if proxy is None:
+            return
+        parts = urlsplit(proxy)
+        user, at, host = parts.netloc.rpartition("@")
+        if at:
+            request.add_header("Proxy-Authorization", "Basic " + b64encode(unquote(user).encode()).decode())
+        request.set_proxy(host, parts.scheme)
+
+    https_open = http_open
 
 
 def _loopback(host: str) -> bool:

@@ -21,7 +21,6 @@ from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
 from sampan.daemon.shutdown import Shutdown
 from sampan.digest import ImageId
-from sampan.distribution.proxies import Proxies
 from sampan.engine.attach import AttachService
 from sampan.engine.background import Background
 from sampan.engine.bootstrap import BootstrapService
@@ -51,6 +50,7 @@ from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
 from sampan.network.bridge import BridgeNetwork, BridgeSettings
+from sampan.proxies import Proxies
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient
 from sampan.runtime.protocol import Message
 from sampan.runtime.spawning import spawn_keeper

@@ -8,7 +8,14 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.transport import Transport
+from sampan.distribution.transport import (
+    CONNECT_SECONDS,
+    MIRROR_CONNECT_SECONDS,
+    MIRROR_READ_SECONDS,
+    READ_SECONDS,
+    Transport,
+    Unreachable,
+)
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.spec.docker_api.auth import AuthConfig
 
@@ -137,12 +144,14 @@ class Authorizer:
     async def _fetch_token(self, challenge: Challenge, scope: str) -> str:
         realm, service = challenge.parameters.get("realm", ""), challenge.parameters.get("service", "")
         self._check_realm(realm)
-        insecure = self._endpoint.insecure
+        insecure, patience, connect = self._endpoint.insecure, READ_SECONDS, CONNECT_SECONDS
+        if self._endpoint.mirror:
+            patience, connect = MIRROR_READ_SECONDS, MIRROR_CONNECT_SECONDS
         if self._credentials.identitytoken:
             form = {"grant_type": "refresh_token", "client_id": CLIENT_ID, "refresh_token": self._credentials.identitytoken}
             data = urlencode({**form, "service": service, **({"scope": scope} if scope else {})}).encode()
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            request = self._transport.request("POST", realm, data=data, headers=kind, insecure=insecure)
+            request = self._transport.request("POST", realm, data=data, headers=kind, insecure=insecure, patience=patience, connect=connect)
         else:
             fields = [("service", service), *(("scope", item) for item in scope.split())]
             if self._offline:
@@ -151,14 +160,16 @@ class Authorizer:
                 fields.insert(0, ("account", self._credentials.username))
             headers = {"Authorization": self._basic()} if self._credentials.username else {}
             url = realm + ("&" if "?" in realm else "?") + urlencode(fields)
-            request = self._transport.request("GET", url, headers=headers, insecure=insecure)
+            request = self._transport.request("GET", url, headers=headers, insecure=insecure, patience=patience, connect=connect)
         async with request as answer:
             body = await answer.read(DOCUMENT_MAX)
             if answer.status == 401:
                 wrong = "incorrect username or password" if self._credentials.username else "authentication required"
                 raise WrongCredentials(f'Get "{answer.url}": unauthorized: {wrong}')
             if answer.status != 200:
-                raise SystemFailure(f'Get "{answer.url}": unexpected status from token server: {answer.status}')
+                # a server that is down takes its registry with it: a mirror is set aside, a registry asked again
+                kind_of = Unreachable if answer.status >= 500 else SystemFailure
+                raise kind_of(f'Get "{answer.url}": unexpected status from token server: {answer.status}')
         try:
             token = msgspec.json.decode(body, type=_Token)
         except msgspec.DecodeError as error:

@@ -11,7 +11,16 @@ import msgspec
 from sampan.digest import Digest, is_sha256, sha256_of, verify
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.transport import CONNECT_SECONDS, MIRROR_CONNECT_SECONDS, READ_SECONDS, Answer, Body, Transport, Unreachable
+from sampan.distribution.transport import (
+    CONNECT_SECONDS,
+    MIRROR_CONNECT_SECONDS,
+    MIRROR_READ_SECONDS,
+    READ_SECONDS,
+    Answer,
+    Body,
+    Transport,
+    Unreachable,
+)
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.reference import is_tag
 from sampan.spec import oci_layout
@@ -153,7 +162,8 @@ class Repository:
         for attempt in range(_ATTEMPTS):
             merged = {**(headers or {}), **(await self._authorizer.headers(scope) if ours else {})}
             request = self._transport.request(
-                method, url, headers=merged, data=data, insecure=self.endpoint.insecure, patience=patience,
+                method, url, headers=merged, data=data, insecure=self.endpoint.insecure,
+                patience=MIRROR_READ_SECONDS if self.endpoint.mirror else patience,
                 connect=MIRROR_CONNECT_SECONDS if self.endpoint.mirror else CONNECT_SECONDS,
             )  # fmt: skip
             async with request as answer:

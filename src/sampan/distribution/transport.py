@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from sampan.distribution.proxies import Proxies
 from sampan.errors import SystemFailure
+from sampan.proxies import Proxies
 
 if TYPE_CHECKING:
     import aiohttp
@@ -25,6 +25,8 @@ MIRROR_CONNECT_SECONDS = 3.0
 """There is another place to ask."""
 READ_SECONDS = 60.0
 """Silence of a registry in the middle of an answer, and how long it may take none of what we send."""
+MIRROR_READ_SECONDS = 15.0
+"""The same of a mirror: a blob that its own upstream keeps from it comes from elsewhere."""
 COMMIT_SECONDS = 300.0
 """How long a registry may think about what it was sent: some copy a whole blob to another place then."""
 CHUNK = 256 * 1024
@@ -125,7 +127,7 @@ class Transport:
                 go_on()
                 response = await self._session.request(
                     method, url, headers=headers, data=_watched(data, go_on), ssl=context, proxy=self._proxies.proxy_for(url),
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=max(patience, READ_SECONDS)),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=patience),
                 )  # fmt: skip
         except aiohttp.InvalidURL as error:
             raise SystemFailure(f'{method.title()} "{url}": invalid URL') from error
@@ -137,7 +139,7 @@ class Transport:
             yield Answer(response, method)
 
     def _context(self, host: str, *, insecure: bool) -> ssl.SSLContext:
-        key = (host, insecure)
+        key = (host if _certificates_of(host) else "", insecure)
         if key not in self._contexts:
             self._contexts[key] = tls_context(host, insecure=insecure)
         return self._contexts[key]
@@ -158,15 +160,20 @@ def _watched(data: Body | None, go_on: Callable[[], None]) -> bytes | AsyncItera
     return pieces()
 
 
+def _certificates_of(host: str) -> list[Path]:
+    """The directories there are for a host; a registry may name any."""
+    return [parent / host for parent in CERTS_DIRS if host.strip(".") and (parent / host).is_dir()]
+
+
 def tls_context(host: str, *, insecure: bool) -> ssl.SSLContext:
     """What is trusted of a registry, and the client certificates for it. Raises SystemFailure for files that are no certificates."""
-    context = ssl.create_default_context()
-    if insecure:
+    if insecure:  # without the system's CAs, which take some 50 ms to read
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    for directory in (parent / host for parent in CERTS_DIRS):
-        if not host.strip(".") or not directory.is_dir():  # a registry may name any host
-            continue
+    else:
+        context = ssl.create_default_context()
+    for directory in _certificates_of(host):
         for file in sorted(directory.iterdir()):
             key = file.with_suffix(".key")
             if file.suffix == ".cert" and not key.exists():

@@ -1,13 +1,14 @@
 """Which of several endpoints answers: mirrors that fail are set aside, and a registry that is away is told within ten seconds."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 from sampan.clock import Clock
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.registry import Repository
+from sampan.distribution.fetch import RETRY_STATUSES
+from sampan.distribution.registry import Refused, Repository
 from sampan.distribution.transport import Unreachable
 from sampan.errors import SystemFailure
 from sampan.reference import DEFAULT_DOMAIN, Reference
@@ -18,9 +19,13 @@ ASIDE_SECONDS = 60.0
 """How long a mirror that failed is asked only when all others have failed too."""
 MIRROR_SECONDS = 4.0
 """A mirror's answer to a ping, token and all."""
-MIRROR_ANSWER_SECONDS = 20.0
+MIRROR_ANSWER_SECONDS = 5.0
 """A mirror's answer about an image: it may have to ask its own upstream first."""
-ALL_SECONDS = 9.0
+MIRRORS_ANSWER_SECONDS = 6.0
+"""The same of all mirrors together; each has a second more."""
+BUSY_SECONDS = 8.0
+"""How long a registry is asked again that is busy or out of order (5xx), or wants us to come later (429)."""
+ALL_SECONDS = 8.0
 """Until the last endpoint of a registry with mirrors, or of docker.io, has answered a ping."""
 HEAD_START_SECONDS = 0.4
 """After so long without an answer the next endpoint is pinged as well."""
@@ -72,8 +77,12 @@ class Answers:
         self._bounded = domain == DEFAULT_DOMAIN or any(one.endpoint.mirror for one in repositories)
         self._wanted = [asyncio.Event() for _ in repositories]
         self._tasks: list[asyncio.Task[None]] = []
+        self._mirrors_until = 0.0
+        self._hurried: set[int] = set()
+        """Those that are pinged because one before them is slow: they have what is left of its time"""
 
     async def __aenter__(self) -> Self:
+        self._mirrors_until = asyncio.get_running_loop().time() + MIRRORS_ANSWER_SECONDS
         for at in range(len(self._repositories)):
             self._tasks.append(asyncio.create_task(self._ping(at)))
         return self
@@ -88,6 +97,27 @@ class Answers:
         self._wanted[at].set()
         await self._tasks[at]
 
+    async def what(self, at: int, asked: Awaitable[T]) -> T:
+        """What an endpoint that answered says of an image. A mirror has little time for it, in which those behind it are pinged already.
+
+        Raises what asked raises, Unreachable.
+        """
+        endpoint = self._repositories[at].endpoint
+        if not endpoint.mirror:
+            return await asked
+        loop = asyncio.get_running_loop()
+        others = range(at + 1, len(self._repositories))
+        calls = [loop.call_later((other - at) * HEAD_START_SECONDS, self._hurry, other) for other in others]
+        try:
+            return await within(asked, max(1.0, min(MIRROR_ANSWER_SECONDS, self._mirrors_until - loop.time())), endpoint)
+        finally:
+            for call in calls:
+                call.cancel()
+
+    def _hurry(self, at: int) -> None:
+        self._hurried.add(at)
+        self._wanted[at].set()
+
     async def _ping(self, at: int) -> None:
         now = asyncio.get_running_loop().time
         repository, began = self._repositories[at], now()
@@ -96,7 +126,7 @@ class Answers:
             await asyncio.wait({self._tasks[at - 1]}, timeout=min(at * HEAD_START_SECONDS, ALL_SECONDS / 2) if hedged else None)
             if any(task.done() and task.exception() is None for task in self._tasks[:at]):
                 await self._wanted[at].wait()  # what answers is asked first, and may be all we need
-                began = now()
+                began = began if at in self._hurried else now()
         left = max(1.0, ALL_SECONDS - (now() - began))
         if repository.endpoint.mirror:
             await within(repository.ping(), min(MIRROR_SECONDS, left), repository.endpoint)
@@ -104,6 +134,24 @@ class Answers:
             await within(repository.ping(), left, repository.endpoint)
         else:
             await repository.ping()
+
+
+async def patient(ask: Callable[[], Awaitable[T]]) -> T:
+    """What a registry says, asked again while it is busy, after as long as it wants or we think, within BUSY_SECONDS.
+
+    Raises what the last try raises. 429 that does not say for how long is final: it is a limit of hours.
+    """
+    loop = asyncio.get_running_loop()
+    until, pause = loop.time() + BUSY_SECONDS, 0.5
+    while True:
+        try:
+            return await ask()
+        except Refused as error:
+            wait = float(error.retry_after) or (pause if error.status >= 500 else BUSY_SECONDS)
+            if error.status not in RETRY_STATUSES or loop.time() + wait >= until:
+                raise
+        await asyncio.sleep(wait)
+        pause *= 2
 
 
 def unreachable(reference: Reference, tried: Sequence[tuple[Endpoint, Exception]]) -> Exception:

@@ -10,11 +10,11 @@ from sampan.clock import Clock
 from sampan.content.partial import PartialBlobs
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint, endpoints_of
-from sampan.distribution.proxies import Proxies
 from sampan.distribution.registry import Refused, Repository, is_outage
 from sampan.distribution.transport import Transport
-from sampan.engine.asking import MIRROR_ANSWER_SECONDS, Answers, SetAside, unreachable, within
+from sampan.engine.asking import Answers, SetAside, patient, unreachable
 from sampan.errors import InvalidArgument, NotFound, SystemFailure
+from sampan.proxies import Proxies
 from sampan.reference import DEFAULT_DOMAIN, Reference
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.state.blobs import BlobSource, BlobSourceRepository
@@ -153,10 +153,7 @@ class Registries:
                 endpoint = repository.endpoint
                 try:
                     await answers.of(at)
-                    asked = ask(repository)
-                    if endpoint.mirror and len(found) > 1:
-                        asked = within(asked, MIRROR_ANSWER_SECONDS, endpoint)
-                    done = await asked
+                    done = await answers.what(at, ask(repository) if endpoint.mirror else patient(lambda: ask(repository)))  # noqa: B023
                     self.aside.forget(endpoint.url)
                     return made(found[at:], done)
                 except (SystemFailure, InvalidArgument) as error:
@@ -178,7 +175,7 @@ class Registries:
                 if not repository.endpoint.mirror:
                     raise
                 self.note_failure(repository.endpoint, error)
-        return await ask(candidates[-1])
+        return await patient(lambda: ask(candidates[-1]))
 
     def note(self, sources: Sequence[BlobSource]) -> None:
         """Remember that repositories have blobs."""

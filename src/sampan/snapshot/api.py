@@ -7,7 +7,7 @@ Terms
 
 Life of a layer (import, pull, load):
     unpacked = await snapshots.unpack(key, archive)     # files on disk, invisible; several at once, in any order
-    snapshots.commit(key, name, parent)                 # durable and visible; in order, parent first
+    snapshots.commit(key, name, parent)                 # visible; in order, parent first; durable with the image's own transaction
   A failed unpack leaves nothing. An unpacked layer never committed is removed by remove(key), or by repair() after a crash.
 
 Life of a container's tree:
@@ -16,7 +16,7 @@ Life of a container's tree:
         mount_overlay(layers.lowers, layers.upper, layers.work)
     snapshots.remove(container_id)                      # rm: the caller has unmounted it
 
-prepare, remove and commit are synchronous: they only touch metadata (under 0.3 ms; commit waits for the disk). Removed trees
+prepare, remove and commit are synchronous: they only touch metadata (under 0.3 ms). Removed trees
 are moved to a trash directory and deleted later by a worker.
 A driver is used from the event loop's thread only.
 """
@@ -101,14 +101,14 @@ class Snapshots(Protocol):
     """Rows for `docker info` (DriverStatus): what the driver stands on, and why it was chosen."""
 
     async def unpack(self, key: str, archive: int) -> Unpacked:
-        """Read a tar (gzip, bzip2, xz, zstd or plain) from descriptor archive to its end into a new layer named key.
+        """Read a tar (gzip, bzip2, xz, zstd or plain) from descriptor archive to its end into a new layer named key, on disk.
 
         The descriptor stays the caller's. Raises Conflict when key exists, InvalidArgument for what is not a (safe) layer,
         SystemFailure when the disk fails; then nothing is left.
         """
 
     def commit(self, key: str, name: ChainId, parent: ChainId | None) -> Layer:
-        """Make an unpacked layer durable and visible as name.
+        """Make an unpacked layer visible as name, durably once the state database's next durable transaction is.
 
         If name exists already, the new copy is dropped and the old one returned. Raises NotFound for an unknown key or parent.
         """

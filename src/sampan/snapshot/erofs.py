@@ -4,6 +4,7 @@
     l/<24 hex>      a layer file; committed when the state database names it
     f/<24 hex>.<8 hex>  one index of that layer and all below it, for images with many; made again when it is missing, or was made
                     by another version of us
+    t/<24 hex>      a removed file, until a thread has unlinked it: that takes as long as the file is large
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from sampan.errors import EngineError, NotFound, SystemFailure
 from sampan.linux.erofs import mount_erofs
 from sampan.snapshot.api import Unpacked
 from sampan.snapshot.formats import INIT, opened
+from sampan.snapshot.syncing import Syncing
 from sampan.state.layers import LayerRow
 from sampan.worker.client import WorkerPool
 
@@ -62,8 +64,11 @@ class ErofsLayers:
         self._timer: asyncio.TimerHandle | None = None
         self._foreseen: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Future[None]] = set()
-        for name in ("l", "f"):
+        self._syncing = Syncing()
+        for name in ("l", "f", "t"):
             (root / name).mkdir(mode=0o710, parents=True, exist_ok=True)
+        for left in (root / "t").iterdir():
+            left.unlink()
 
     async def unpack(self, name: str, archive: int) -> Unpacked:
         """See LayerFormat.unpack."""
@@ -71,7 +76,7 @@ class ErofsLayers:
             output = opened(stack, self._root / "l" / name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             empty = opened(stack, self._empty, os.O_RDONLY | os.O_DIRECTORY)
             result = await self._workers.stream("index", {}, [archive, output, empty])
-            await asyncio.to_thread(os.fsync, opened(stack, self._root / "l", os.O_RDONLY | os.O_DIRECTORY))
+        await self._syncing.run(layerfile.settle, self._root / "l" / name)
         return Unpacked(DiffId(result["diff_id"]), result["size"], result["entries"])
 
     async def archive(self, row: LayerRow, output: int) -> int:
@@ -197,8 +202,10 @@ class ErofsLayers:
     def discard(self, name: str) -> None:
         """See LayerFormat.discard."""
         for file in (*self._indexes(name), self.path(name)):
+            gone = f"{self._root}/t/{os.urandom(12).hex()}"
             with suppress(FileNotFoundError):
-                os.unlink(file)
+                os.rename(file, gone)
+                self._work(asyncio.get_running_loop().run_in_executor(None, os.unlink, gone))
             self._let_go(file)
 
     async def disk_usage(self, name: str) -> int:
@@ -236,6 +243,7 @@ class ErofsLayers:
             self._let_go(file)
         while self._closing:
             await asyncio.gather(*self._closing, return_exceptions=True)
+        self._syncing.close()
 
 
 def _drop_cache(files: set[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from sampan.digest import DiffId
 from sampan.errors import NotFound
 from sampan.snapshot.api import Unpacked
+from sampan.snapshot.syncing import Syncing
 from sampan.state.layers import LayerRow
 from sampan.worker.client import WorkerPool
 
@@ -80,6 +81,7 @@ class DirectoryLayers:
         """root has l, r and trash."""
         self._root = root
         self._workers = workers
+        self._syncing = Syncing()
 
     async def unpack(self, name: str, archive: int) -> Unpacked:
         """See LayerFormat.unpack."""
@@ -90,6 +92,7 @@ class DirectoryLayers:
             fd = opened(stack, path, os.O_RDONLY | os.O_DIRECTORY)
             recipe = opened(stack, self._root / "r" / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             result = await self._workers.stream("unpack", {}, [archive, fd, recipe])
+        await self._syncing.everything(self._root)
         return Unpacked(DiffId(result["diff_id"]), result["size"], result["entries"])
 
     async def archive(self, row: LayerRow, output: int) -> int:
@@ -140,3 +143,4 @@ class DirectoryLayers:
 
     async def close(self) -> None:
         """See LayerFormat.close."""
+        self._syncing.close()

@@ -95,7 +95,7 @@ def probe_erofs(root: Path) -> None:
             position += len(piece)
             return piece
 
-        layerfile.write(read, file, durable=False)
+        layerfile.write(read, file)
         layer = mount_erofs(str(base / "layer"))
         held.append(layer)
         tree = mount_overlay([layer, str(base / "low")], str(base / "upper"), str(base / "work"))

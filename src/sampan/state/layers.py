@@ -21,7 +21,7 @@ class LayerRow(NamedTuple):
 
 
 class LayerRepository:
-    """Reads and writes committed layers. Each method is one transaction."""
+    """Reads and writes committed layers. Each method is one transaction, durable with the next durable one: the image's own."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -34,14 +34,14 @@ class LayerRepository:
         return [LayerRow(*row) for row in rows]
 
     def insert(self, row: LayerRow) -> None:
-        """Add a layer, durably. Raises sqlite3.IntegrityError when it exists or its parent does not."""
-        with self._database.transaction() as cx:
+        """Add a layer. Raises sqlite3.IntegrityError when it exists or its parent does not."""
+        with self._database.transaction(durable=False) as cx:
             cx.execute(
                 "INSERT INTO layers (chain_id, parent, diff_id, directory, size, entries, driver) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
 
     def delete(self, chain_id: ChainId) -> None:
-        """Drop a layer, durably. Raises sqlite3.IntegrityError when another stands on it."""
-        with self._database.transaction() as cx:
+        """Drop a layer. Raises sqlite3.IntegrityError when another stands on it."""
+        with self._database.transaction(durable=False) as cx:
             cx.execute("DELETE FROM layers WHERE chain_id = ?", (chain_id,))

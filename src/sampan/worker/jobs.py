@@ -18,7 +18,6 @@ from sampan.archive.recipe import RecipeWriter
 from sampan.archive.room import Room
 from sampan.archive.source import Source
 from sampan.archive.trees import measure_tree, remove_tree
-from sampan.linux.syncfs import syncfs
 from sampan.worker import confine
 from sampan.worker.budget import Budget
 
@@ -115,7 +114,7 @@ def _plain(archive: int, root_fd: int, confinement: Callable[[], None]) -> Itera
 
 
 def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """fds: the archive, the empty directory to fill, a file for its recipe. -> diff_id, size, entries. All is on disk when it returns."""
+    """fds: the archive, the empty directory to fill, a file for its recipe. -> diff_id, size, entries. Nothing is on disk yet."""
     archive, root_fd, recipe_fd = fds
     with _plain(archive, root_fd, lambda: confine.into_root(root_fd, confine.EXTRACT)) as read:
         source, room = Source(read), Room(root_fd)
@@ -127,12 +126,11 @@ def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         notes.finish()
     if not source.consumed:
         raise compression.CompressionError("unexpected EOF")
-    syncfs(root_fd)
     return {"diff_id": "sha256:" + source.hexdigest(), "size": applied.size, "entries": applied.entries}
 
 
 def index(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """fds: the archive, a new file, an empty directory. -> diff_id, size, entries. The file is a layer file, on disk when it returns."""
+    """fds: the archive, a new file, an empty directory. -> diff_id, size, entries. The file is a layer file, not on disk yet."""
     archive, output, root_fd = fds
     gc.disable()  # a tree of inodes has no cycles
     with _plain(archive, root_fd, lambda: confine.into_nothing(root_fd, writes=True)) as read:

@@ -145,12 +145,19 @@ def test_a_config_that_a_mirror_lacks_comes_from_the_next(
     assert engine.run_client([docker_path], "pull", "reg.invalid/app:1").returncode == 0
 
 
-@pytest.mark.parametrize("how", ["silent", "blackhole", "refused", "tls", "500", "no registry"])
+@pytest.mark.parametrize(
+    "how", ["silent", "blackhole", "refused", "tls", "500", "no registry", "silent manifest", "token 500", "silent token"]
+)
 def test_a_mirror_that_fails_is_set_aside(configured: Configured, docker_path: str, registry: FaultyRegistry, how: str) -> None:
     with ExitStack() as stack:
         failing = FaultyRegistry()
         stack.callback(failing.close)
         failing.refuse = (500, {}, b"") if how == "500" else None
+        if "token" in how:
+            failing.login, failing.refuse_tokens = ("user", "good"), 500
+        if how.startswith("silent "):
+            failing.hang = {how.removeprefix("silent "): threading.Event()}
+            stack.callback(next(iter(failing.hang.values())).set)
         places = {
             "silent": lambda: "http://" + stack.enter_context(silence()),
             "blackhole": lambda: "http://" + stack.enter_context(blackhole()),
@@ -159,7 +166,7 @@ def test_a_mirror_that_fails_is_set_aside(configured: Configured, docker_path: s
             "500": lambda: f"http://{failing.host}",
             "no registry": lambda: f"http://{failing.host}/elsewhere",
         }
-        bad = places[how]()
+        bad = places.get(how, places["500"])()
         engine = configured(registry_mirrors=[bad, f"http://{registry.host}"])
         registry.add("library/app", "1", config(TOP), [TOP])
         registry.add("library/app", "2", config(TOP, tar(("f", "b", "b"))), [TOP, tar(("f", "b", "b"))])
@@ -171,8 +178,28 @@ def test_a_mirror_that_fails_is_set_aside(configured: Configured, docker_path: s
         began = time.monotonic()
         assert engine.run_client([docker_path], "pull", "app:2").returncode == 0
         assert len(failing.requests) == before, "it is not asked again"
-        if how in ("silent", "blackhole"):
+        if "silent" in how or how == "blackhole":
             assert time.monotonic() - began < 4, "nobody waits for it again"
+
+
+def test_mirrors_that_hang_on_an_image_do_not_keep_the_hub_waiting(configured: Configured, docker_path: str) -> None:
+    """Each answers `GET /v2/` and then nothing; the hub cannot be reached."""
+    proxy = Proxy()
+    with ExitStack() as stack:
+        stack.callback(proxy.close)
+        proxy.hosts = {"registry-1.docker.io": stack.enter_context(silence())}
+        released = threading.Event()
+        mirrors = [FaultyRegistry() for _ in range(3)]
+        for mirror in mirrors:
+            mirror.hang = {"manifests": released}
+            stack.callback(mirror.close)
+        stack.callback(released.set)
+        engine = configured(registry_mirrors=[f"http://{mirror.host}" for mirror in mirrors], proxies={"https-proxy": proxy.url})
+        began = time.monotonic()
+        done = engine.run_client([docker_path], "pull", "busybox")
+        assert time.monotonic() - began < IN_ALL_SECONDS
+        assert done.stderr.count("\n  mirror ") == 3
+        assert "\n  registry https://registry-1.docker.io/: " in done.stderr
 
 
 def test_a_mirror_without_the_image_is_not_set_aside(

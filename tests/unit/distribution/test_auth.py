@@ -8,10 +8,10 @@ import pytest
 
 from sampan.distribution.auth import Authorizer, parse_challenges
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.proxies import Proxies
-from sampan.distribution.registry import Repository
+from sampan.distribution.registry import Repository, is_outage
 from sampan.distribution.transport import Transport
 from sampan.errors import EngineError, InvalidArgument, SystemFailure
+from sampan.proxies import Proxies
 from sampan.spec.docker_api.auth import AuthConfig
 from tests.support.faultyregistry import FaultyRegistry
 
@@ -106,3 +106,11 @@ def test_challenges_are_read_generously() -> None:
         ("basic", {"realm": 'a "b"'}),
         ("bearer", {"realm": "c", "scope": "d,e"}),
     ]
+
+
+@pytest.mark.parametrize(("status", "outage"), [(500, True), (503, True), (403, False), (404, False)])
+def test_a_token_server_that_is_down_is_an_outage(registry: FaultyRegistry, status: int, outage: bool) -> None:
+    registry.refuse_tokens = status
+    with pytest.raises(SystemFailure, match=f"unexpected status from token server: {status}") as failed:
+        ask(Endpoint(f"http://{registry.host}", insecure=True), USER)
+    assert is_outage(failed.value) == outage

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from sampan.distribution.proxies import Proxies
 from sampan.distribution.transport import Transport
+from sampan.proxies import Proxies
 
 
 def test_cookies_are_not_kept() -> None:

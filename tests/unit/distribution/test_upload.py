@@ -11,11 +11,11 @@ from sampan.digest import sha256_of
 from sampan.distribution import fetch, upload
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.proxies import Proxies
 from sampan.distribution.registry import Refused, Repository
 from sampan.distribution.transport import Transport
 from sampan.distribution.upload import BlobFile
 from sampan.errors import SystemFailure
+from sampan.proxies import Proxies
 from sampan.spec.docker_api.auth import AuthConfig
 from tests.support.faultyregistry import FaultyRegistry
 

@@ -6,9 +6,10 @@ from typing import Any, cast
 import pytest
 
 from sampan.distribution.endpoints import Endpoint
+from sampan.distribution.registry import Refused
 from sampan.distribution.transport import Unreachable
 from sampan.engine import asking
-from sampan.engine.asking import ASIDE_SECONDS, Answers, SetAside, unreachable
+from sampan.engine.asking import ASIDE_SECONDS, Answers, SetAside, patient, unreachable
 from sampan.errors import SystemFailure
 from sampan.reference import parse
 
@@ -96,6 +97,80 @@ def test_who_is_asked(ways: list[str], said: list[str], pings: list[int]) -> Non
     places = [Place("mirror" if at < 2 else "registry", how) for at, how in enumerate(ways)]
     assert ask(*places) == said
     assert [place.pings for place in places] == pings
+
+
+@pytest.mark.usefixtures("hurried")
+def test_while_a_mirror_hangs_on_an_image_those_behind_it_are_pinged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "MIRROR_ANSWER_SECONDS", 0.3)
+    places = [Place("mirror", ""), Place("mirror", "silent"), Place("registry", "")]
+
+    async def scenario() -> None:
+        async with Answers(cast("Any", places), "docker.io") as answers:
+            await answers.of(0)
+            with pytest.raises(Unreachable, match=r"Client\.Timeout"):
+                await answers.what(0, asyncio.Event().wait())
+            assert [place.pings for place in places] == [1, 1, 1]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_mirror_that_answers_is_the_only_one_asked() -> None:
+    places = [Place("mirror", ""), Place("registry", "")]
+
+    async def scenario() -> int:
+        async with Answers(cast("Any", places), "docker.io") as answers:
+            await answers.of(0)
+            return await answers.what(0, asyncio.sleep(0, 7))
+
+    assert asyncio.run(scenario()) == 7
+    assert places[1].pings == 0
+
+
+@pytest.mark.parametrize(
+    ("refusals", "asked"),
+    [
+        ([], 1),
+        ([(503, 0)], 2),
+        ([(503, 1), (502, 0)], 3),
+        ([(429, 1)], 2),
+        ([(429, 0)], -1),
+        ([(429, 60)], -1),
+        ([(503, 60)], -1),
+        ([(404, 0)], -1),
+        ([(500, 0)] * 50, -5),
+    ],
+)
+def test_a_busy_registry_is_asked_again(monkeypatch: pytest.MonkeyPatch, refusals: list[tuple[int, int]], asked: int) -> None:
+    """asked: how often; negative: and then its refusal is ours."""
+    left, times, slept = list(refusals), 0, 0.0
+
+    async def ask() -> str:
+        nonlocal times
+        times += 1
+        if left:
+            status, retry_after = left.pop(0)
+            raise Refused(status, "no", "", retry_after)
+        return "good"
+
+    async def scenario() -> str:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: begin + slept)
+
+        async def sleep(seconds: float) -> None:
+            nonlocal slept
+            slept += seconds
+
+        monkeypatch.setattr(asking.asyncio, "sleep", sleep)
+        return await patient(ask)
+
+    try:
+        assert asyncio.run(scenario()) == "good"
+        assert times == asked
+    except Refused:
+        assert times == -asked
+    assert slept <= asking.BUSY_SECONDS
 
 
 def test_a_registrys_address_in_the_clear_waits_for_the_other_one() -> None:

@@ -1,6 +1,6 @@
 """What `docker info` says of proxies."""
 
-from sampan.distribution.proxies import Proxies
+from sampan.proxies import Proxies
 
 
 def test_nobody_sees_a_proxys_password() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sampan.distribution.proxies import Proxies
+from sampan.proxies import Proxies
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@
 
 import ipaddress
 from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import msgspec
 
-
-class Proxies(msgspec.Struct, frozen=True):
+class Proxies(NamedTuple):
     """URLs of proxies; empty: none."""
 
     http: str = ""

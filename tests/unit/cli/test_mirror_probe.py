@@ -1,0 +1,80 @@
+"""`sampan mirror test` asks as sampand would: with its certificates, through its proxies."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sampan.cli import mirrorprobe
+from sampan.cli.mirrorprobe import Probe
+from tests.support.certificates import Authority
+from tests.support.faultyregistry import FaultyRegistry
+from tests.support.proxy import Proxy
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    proxy = Proxy()
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def registry() -> Iterator[FaultyRegistry]:
+    registry = FaultyRegistry()
+    registry.add_manifest("team/app", "1", b"{}", "application/json")
+    yield registry
+    registry.close()
+
+
+def asked(url: str, keys: dict[str, object]) -> Probe:
+    """A probe that has run."""
+    probe = Probe("docker.io", url, keys)
+    probe.run("team/app", "1")
+    return probe
+
+
+def test_a_client_certificate_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: Proxy) -> None:
+    authority = Authority(tmp_path / "ca")
+    registry = FaultyRegistry(authority.server("127.0.0.1", clients=True))
+    try:
+        monkeypatch.setattr(mirrorprobe, "CERTS_DIRS", (str(tmp_path / "certs.d"),))
+        directory = tmp_path / "certs.d" / registry.host
+        directory.mkdir(parents=True)
+        url = f"https://{registry.host}/"
+        assert isinstance(asked(url, {}).ping, str)
+        certificate, key = authority.issue("client", "127.0.0.1")
+        shutil.copy(certificate, directory / "client.cert")
+        assert isinstance(asked(url, {}).ping, str), "without its key"
+        shutil.copy(key, directory / "client.key")
+        assert isinstance(asked(url, {}).ping, float)
+    finally:
+        registry.close()
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_the_proxies_of_daemon_json(registry: FaultyRegistry, proxy: Proxy, nested: bool) -> None:
+    proxy.target = registry.host
+    keys: dict[str, object] = {"http-proxy": proxy.url}
+    given: dict[str, object] = {"proxies": keys} if nested else keys
+    probe = asked("http://registry.example/", given)
+    assert isinstance(probe.ping, float)
+    assert proxy.seen[0] == "http://registry.example/v2/"
+    proxy.seen.clear()
+    keys["no-proxy"] = ".org,registry.example"
+    assert isinstance(asked("http://registry.example/", given).ping, str)
+    assert proxy.seen == []
+
+
+def test_no_proxy_of_the_environment_gives_way_to_daemon_json(
+    registry: FaultyRegistry, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.target = registry.host
+    monkeypatch.setenv("NO_PROXY", "registry.example")
+    keys: dict[str, object] = {"proxies": {"http-proxy": proxy.url, "no-proxy": "other.example"}}
+    assert isinstance(asked("http://registry.example/", keys).ping, float)
+    assert proxy.seen
