@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -263,6 +263,47 @@ def parse_command_line(argv: Sequence[str]) -> DaemonConfig:
         print("configuration OK")
         raise SystemExit(0)
     return config
+
+
+class Known(NamedTuple):
+    """What can be known of an engine's configuration."""
+
+    config: DaemonConfig
+    problem: str = ""
+    """What is wrong with the file, as sampand would say it"""
+    places: bool = True
+    """Whether the roots are surely those of the engine"""
+
+
+def known(argv: Sequence[str]) -> Known:
+    """The configuration as far as it can be read, for who must end an engine whatever its file says. Leaves with 1 for wrong flags."""
+    try:
+        given = flags.parse(argv)
+    except flags.FlagError as exc:
+        print(exc, file=sys.stderr)
+        raise SystemExit(1) from exc
+    try:
+        return Known(merge(given))
+    except ConfigError as exc:
+        problem = str(exc)
+    path = given.config_file or DEFAULT_CONFIG_FILE
+    values: dict[str, Any] = {}
+    places = {"data-root", "exec-root"} <= given.values.keys()
+    try:
+        document = Parser(read_file(path, wanted=False)).document()
+        if isinstance(document, dict):
+            places = True
+            for key in document.keys() & BY_KEY.keys():
+                try:
+                    values[key] = from_json(BY_KEY[key], document[key])
+                except ValueProblem:
+                    places = places and key not in ("data-root", "exec-root")
+    except (ConfigError, JsonError):
+        pass  # no key of it can be told
+    values = {key: value for key, value in values.items() if value is not None}
+    values |= {key: from_texts(BY_KEY[key], texts) for key, texts in given.values.items()}
+    fields = {key.replace("-", "_"): value for key, value in values.items()}
+    return Known(complete(DaemonConfig(**fields, config_file=path)), problem, places)
 
 
 def read_again(argv: Sequence[str]) -> DaemonConfig:

@@ -6,7 +6,8 @@
     sampan-teardown purge           stop, and remove the data root too
 
 Further arguments are sampand's own flags (--data-root, --exec-root, --bridge, ...), so that it ends the engine they name. It trusts no
-record of what was there: processes are found by cgroup and by socket, mounts in mountinfo, so it also clears up after a kill -9.
+record of what was there: processes are found by cgroup and by socket, mounts in mountinfo, so it also clears up after a kill -9. A
+daemon.json that is not valid is reported, and what of it can be read is used.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, parse_command_line
+from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, known
 from sampan.linux import libc
 from sampan.linux.netlink import Netlink
 from sampan.linux.nftables import NftablesError
@@ -304,7 +305,14 @@ def entry() -> None:
     if verb not in VERBS:
         print(__doc__)
         raise SystemExit(2)
-    run(verb, parse_command_line(sys.argv[2:]))
+    found = known(sys.argv[2:])
+    if found.problem:
+        print(f"sampan: {found.problem}\nsampan: going by the flags, and by what of the file can be read", file=sys.stderr, flush=True)
+    if verb == "purge" and not found.places:
+        run("stop", found.config)
+        print("sampan: nothing is removed: it cannot be known where the data root is; mend the file, or give --data-root", file=sys.stderr)
+        raise SystemExit(1)
+    run(verb, found.config)
 
 
 if __name__ == "__main__":

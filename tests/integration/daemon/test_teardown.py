@@ -27,15 +27,19 @@ def busy(make_engine: Callable[..., Engine]) -> Engine:
     return engine
 
 
-def tear_down(engine: Engine, verb: str) -> None:
+def tear_down(engine: Engine, verb: str) -> str:
+    """What it complains of."""
     done = subprocess.run([*TEARDOWN, verb, *engine.flags], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     if engine.process is not None:
         engine.process.wait(30)
+    return done.stderr
 
 
 def test_a_running_engine_is_ended_with_its_containers(busy: Engine) -> None:
-    tear_down(busy, "stop")
+    (busy.root / "daemon.json").write_text('{"registry-mirrors": [,]}')  # no reason to leave it running
+    assert "invalid JSON" in tear_down(busy, "stop")
+    (busy.root / "daemon.json").write_text("")
     assert not any(busy.leftovers().values()), busy.leftovers()
     assert busy.data_root.is_dir()
 

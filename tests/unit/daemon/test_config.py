@@ -245,3 +245,28 @@ def test_every_key_is_read_or_refused_or_always_so():
     for key in BY_KEY:
         kinds = [key in config.MISSING, key in config.ALWAYS_SO, key in checked, key.replace("-", "_") in read]
         assert sum(kinds) == 1, (key, kinds)
+
+
+ROOTS = ("--data-root=/d", "--exec-root=/e")
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "bridge", "sound", "places"),
+    [
+        ('{"bridge": "b0"}', (), "b0", True, True),
+        ('{"bridge": "b0", "no-such-key": 1}', (), "b0", False, True),
+        ('{"bridge": "b0", "registry-mirrors": ["ftp://x"]}', (), "b0", False, True),
+        ('{"bridge": "b0", "data-root": 7}', (), "b0", False, False),
+        ('{"bridge": "b0",', (), DaemonConfig().bridge, False, False),
+        ('{"bridge": "b0",', ROOTS, DaemonConfig().bridge, False, True),
+        ('{"bridge": "b0"}', ("--bridge=b1",), "b1", False, True),
+    ],
+)
+def test_what_is_known_of_an_engine_with_a_wrong_file(
+    tmp_path: Path, text: str, arguments: tuple[str, ...], bridge: str, sound: bool, places: bool
+) -> None:
+    path = tmp_path / "daemon.json"
+    path.write_text(text)
+    found = config.known(["--config-file", str(path), *arguments])
+    assert (found.config.bridge, found.problem == "", found.places) == (bridge, sound, places)
+    assert found.config.data_root == ("/d" if arguments == ROOTS else DaemonConfig().data_root)

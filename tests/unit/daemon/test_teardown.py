@@ -56,3 +56,14 @@ def test_without_a_verb_it_explains_itself(words, monkeypatch, capsys):
         teardown.entry()
     assert left.value.code == 2
     assert "sampan-teardown purge" in capsys.readouterr().out
+
+
+def test_nothing_is_removed_when_it_is_not_known_where(tmp_path, monkeypatch, capsys):
+    (tmp_path / "daemon.json").write_text('{"data-root": ')
+    done = []
+    monkeypatch.setattr(teardown, "run", lambda verb, config: done.append(verb))
+    monkeypatch.setattr("sys.argv", ["sampan-teardown", "purge", f"--config-file={tmp_path}/daemon.json"])
+    with pytest.raises(SystemExit) as left:
+        teardown.entry()
+    assert (left.value.code, done) == (1, ["stop"])
+    assert "give --data-root" in capsys.readouterr().err
