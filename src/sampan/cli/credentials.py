@@ -61,7 +61,7 @@ def store(ctx: Context, auth: dict[str, str]) -> None:
             raise CliError(f"Error saving credentials: error storing credentials - err: {problem}, out: `{output}`")
     else:
         entry = _to_entry(auth)
-    if _change(ctx, server, entry) and not helper and auth.get("password"):
+    if _change(ctx, server, entry, _detected(ctx)) and not helper and auth.get("password"):
         sys.stderr.write(_UNENCRYPTED.format(_path(ctx)))
 
 
@@ -80,7 +80,22 @@ def _helper(ctx: Context, server: str) -> str:
     helpers = ctx.config.get("credHelpers")
     if isinstance(helpers, dict) and server in helpers:
         return str(helpers[server])
-    return str(ctx.config.get("credsStore") or "")
+    return str(ctx.config.get("credsStore") or "") or _detected(ctx)
+
+
+def _detected(ctx: Context) -> str:
+    """The store that docker uses where config.json names nobody and no helper: pass, or the desktop's, if its program is here.
+
+    docker/cli cli/config/config.go LoadDefaultConfigFile, credentials/default_store.go
+    """
+    if any(ctx.config.get(key) for key in ("auths", "credHelpers", "credsStore")):
+        return ""
+    store = "pass" if _is_here("pass") else "secretservice"
+    return store if _is_here(f"docker-credential-{store}") else ""
+
+
+def _is_here(program: str) -> bool:
+    return any(os.access(os.path.join(place, program), os.X_OK) for place in os.get_exec_path())
 
 
 def _from_helper(helper: str, server: str) -> dict[str, str]:
@@ -149,8 +164,11 @@ def _to_entry(auth: dict[str, str]) -> dict[str, str]:
     return entry
 
 
-def _change(ctx: Context, server: str, entry: dict[str, str] | None) -> bool:
-    """Set a server's entry in config.json, or take it out (None). Returns whether it was another. Raises CliError."""
+def _change(ctx: Context, server: str, entry: dict[str, str] | None, detected: str = "") -> bool:
+    """Set a server's entry in config.json, or take it out (None); name the store that was detected. Returns whether the entry was another.
+
+    Raises CliError.
+    """
     config = _read(_path(ctx))
     auths = config.pop("auths", None)
     auths = dict(auths) if isinstance(auths, dict) else {}
@@ -160,7 +178,8 @@ def _change(ctx: Context, server: str, entry: dict[str, str] | None) -> bool:
         del auths[server]
     else:
         auths[server] = entry
-    _write(_path(ctx), {"auths": {key: auths[key] for key in sorted(auths)}, **config})
+    store = {"credsStore": detected} if detected else {}
+    _write(_path(ctx), {"auths": {key: auths[key] for key in sorted(auths)}, **config, **store})
     return True
 
 

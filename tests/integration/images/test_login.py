@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -155,6 +156,21 @@ def test_credential_helpers(
     assert clients[1].run("push", name)[2] == "no basic auth credentials\n"
     path = name.removeprefix(f"{host}/").removesuffix(":1")
     assert f'Get "http://{host}/v2/{path}/manifests/1": no basic auth credentials' in clients[1].run("pull", name)[2]
+
+
+@pytest.mark.parametrize("programs", [["secretservice"], ["secretservice", "pass"], ["pass"], []], ids="+".join)
+def test_the_store_that_is_found(clients: tuple[Client, Client], guarded: RealRegistry, programs: list[str]) -> None:
+    """A config.json that names nobody: docker takes the store whose program is here, and pass where pass(1) is."""
+    for client in clients:
+        for program in programs:
+            shutil.copy(client.home / "docker-credential-fake", client.home / f"docker-credential-{program}")
+        if "pass" in programs:
+            shutil.copy("/bin/true", client.home / "pass")
+        client.configure("{}")
+    both(clients, "login", guarded.host, "-u", "user", "--password-stdin", stdin="good")
+    assert ("credsStore" in clients[1].config) == bool(programs)
+    both(clients, "login", guarded.host)
+    both(clients, "logout", guarded.host)
 
 
 def test_a_helper_that_is_missing(clients: tuple[Client, Client], guarded: RealRegistry) -> None:
