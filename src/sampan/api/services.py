@@ -34,6 +34,7 @@ from sampan.spec.docker_api.image import (
     ImageInspect,
     ImagesPruneReport,
     ImageSummary,
+    SearchResult,
 )
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import NetworkInspect
@@ -234,6 +235,9 @@ class RemoteService(Protocol):
 
     async def inspect(self, reference: Reference, credentials: AuthConfig) -> DistributionInspect:
         """The manifest or index that a tag or digest means, without pulling it."""
+
+    async def search(self, term: str, *, limit: int, filters: Filters, credentials: AuthConfig) -> Sequence[SearchResult]:
+        """Images by a word, of Docker Hub or of the registry that stands before it."""
 
 
 class ImageMountService(Protocol):

@@ -61,6 +61,7 @@ COMMANDS: dict[str, str] = {
     "rm": "rm",
     "rmi": "rmi",
     "save": "save",
+    "search": "search",
     "start": "start",
     "stop": "stop",
     "tag": "tag",

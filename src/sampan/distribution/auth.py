@@ -75,6 +75,11 @@ def _quoted(text: str) -> tuple[str, str]:
     return "".join(out), text[at + 1 :]
 
 
+def basic(credentials: AuthConfig) -> str:
+    """An Authorization header of a user name and password."""
+    return "Basic " + base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
+
+
 class Authorizer:
     """Gives requests to an endpoint their Authorization header, and learns from refusals what the registry wants."""
 
@@ -124,8 +129,7 @@ class Authorizer:
         return self._challenge is not None and self._challenge.scheme == "basic" and not self._credentials.username
 
     def _basic(self) -> str:
-        pair = f"{self._credentials.username}:{self._credentials.password}"
-        return "Basic " + base64.b64encode(pair.encode()).decode()
+        return basic(self._credentials)
 
     def _check_realm(self, realm: str) -> None:
         """Refuse a token server that cannot be asked, or to whom the password would go in the clear. Raises SystemFailure."""

@@ -1,11 +1,15 @@
-"""What a registry has, without pulling it: docker's `GET /distribution/{name}/json` (moby api/server/router/distribution)."""
+"""What a registry has, without pulling it: docker's `GET /distribution/{name}/json` (moby api/server/router/distribution), and search."""
+
+from collections.abc import Sequence
 
 from sampan.distribution.registry import Manifest, Repository
 from sampan.engine.registries import Registries
+from sampan.engine.search import search
+from sampan.filters import Filters
 from sampan.reference import Reference
 from sampan.spec import oci_layout
 from sampan.spec.docker_api.auth import AuthConfig
-from sampan.spec.docker_api.image import DistributionInspect
+from sampan.spec.docker_api.image import DistributionInspect, SearchResult
 from sampan.spec.oci_documents import decode
 from sampan.spec.oci_layout import Descriptor, Platform
 
@@ -28,6 +32,10 @@ class RemoteService:
 
         async with self._registries.transport() as transport:
             return await self._registries.first(transport, reference, credentials, ask, lambda _, found: found)
+
+    async def search(self, term: str, *, limit: int, filters: Filters, credentials: AuthConfig) -> Sequence[SearchResult]:
+        """Images by a word. See engine.search."""
+        return await search(self._registries, term, limit=limit, filters=filters, credentials=credentials)
 
 
 async def _platforms(repository: Repository, found: Manifest) -> list[Platform]:

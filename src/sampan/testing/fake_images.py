@@ -13,6 +13,7 @@ from sampan.spec.docker_api.image import (
     ImageInspect,
     ImagesPruneReport,
     ImageSummary,
+    SearchResult,
 )
 from sampan.spec.oci_layout import Platform
 
@@ -129,6 +130,11 @@ class FakeRemotes:
         """See the Protocol."""
         del credentials
         raise NotFound(f"manifest for {reference.familiar} not found: manifest unknown")
+
+    async def search(self, term: str, *, limit: int, filters: Filters, credentials: AuthConfig) -> Sequence[SearchResult]:
+        """See the Protocol."""
+        del limit, filters, credentials
+        return [SearchResult(name=term)]
 
 
 class FakeLogins:

@@ -162,6 +162,17 @@ async def distribution(request: Request, services: Services) -> Response:
     return json_response(await services.remotes.inspect(reference, credentials))
 
 
+async def search(request: Request, services: Services) -> Response:
+    """GET /images/search."""
+    query = request.query
+    credentials = decode.registry_auth(request.headers.get("x-registry-auth", ""))
+    try:
+        limit = query.number("limit")
+    except InvalidArgument as error:
+        raise InvalidArgument(f"invalid limit specified: {error.message}") from None
+    return json_response(await services.remotes.search(query.text("term"), limit=limit, filters=query.filters(), credentials=credentials))
+
+
 _TAG = "Image"
 _NO_CACHE = json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 ROUTES = (
@@ -177,7 +188,7 @@ ROUTES = (
     ),
     Route("POST", "/images/prune", prune, _TAG),
     Route("POST", "/images/load", load, _TAG, cancel=True),
-    Route("GET", "/images/search", missing("docker search"), _TAG, "missing"),
+    Route("GET", "/images/search", search, _TAG, cancel=True),
     Route("GET", "/images/get", save, _TAG, cancel=True),
     Route("GET", "/images/{name:.*}/json", inspect, _TAG),
     Route("GET", "/images/{name:.*}/history", history, _TAG),

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from sampan.spec.docker_api.base import Body, EmptySet, StrSlice, always
 from sampan.spec.docker_api.container import HealthConfig
 from sampan.spec.docker_api.inspect import GraphDriverData
@@ -102,6 +104,16 @@ class ImagesPruneReport(Body, frozen=True, kw_only=True):
 
     images_deleted: list[ImageDeleteItem] | None = always(None)
     space_reclaimed: int = always(0)
+
+
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What an index knows of an image (moby api/types/registry/search.go)."""
+
+    star_count: int = 0
+    is_official: bool = False
+    name: str = ""
+    is_automated: bool = False
+    description: str = ""
 
 
 class DistributionInspect(Body, frozen=True, kw_only=True):
