@@ -40,7 +40,11 @@ class FaultyRegistry:
         self.headers: list[Message] = []
         """Of all requests"""
         self.cut_after: int | None = None
+        self.stall_after: int | None = None
+        """Bytes of a blob after which nothing more comes, on a connection that stays"""
         self.delay = 0.0
+        self.released = threading.Event()
+        """Ends the stalls"""
         self.ranges = True
         self.change: Callable[[str, bytes], bytes] = lambda _digest, data: data
         """What is sent in place of a blob"""
@@ -101,6 +105,7 @@ class FaultyRegistry:
 
     def close(self) -> None:
         """Stop serving."""
+        self.released.set()
         self.server.shutdown()
         self.server.server_close()
         self._thread.join(10)
@@ -274,6 +279,9 @@ class FaultyRegistry:
                 return
             if self.delay:
                 time.sleep(self.delay)
+            if self.stall_after is not None and sent >= self.stall_after:
+                self.released.wait(60)
+                return
 
     @staticmethod
     def _send(
