@@ -1,7 +1,6 @@
 """Requests' queries and bodies into typed values, with docker's error texts (moby api/server/httputils)."""
 
 import base64
-import binascii
 import re
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -200,11 +199,24 @@ def convert_body(value: Any, cls: type[S]) -> S:
 
 def registry_auth(header: str) -> AuthConfig:
     """X-Registry-Auth: base64 of JSON, in either alphabet, padded or not. What cannot be read is nobody, as in dockerd."""
-    text = header.rstrip("=").replace("+", "-").replace("/", "_")
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=AuthConfig)
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+        return msgspec.json.decode(_unwrapped(header), type=AuthConfig)
+    except (ValueError, msgspec.DecodeError):
         return AuthConfig()
+
+
+def registry_config(header: str) -> dict[str, AuthConfig]:
+    """X-Registry-Config of a build: credentials by registry, encoded as X-Registry-Auth. What cannot be read is nobody's, as in dockerd."""
+    try:
+        return msgspec.json.decode(_unwrapped(header), type=dict[str, AuthConfig])
+    except (ValueError, msgspec.DecodeError):
+        return {}
+
+
+def _unwrapped(header: str) -> bytes:
+    """The JSON in a header. Raises ValueError."""
+    text = header.rstrip("=").replace("+", "-").replace("/", "_")
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def pulled(name: str, tag: str) -> Reference:

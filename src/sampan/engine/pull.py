@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from sampan.content.partial import PartialBlob
-from sampan.digest import ChainId, DiffId, is_sha256
+from sampan.digest import ChainId, DiffId, ImageId, is_sha256
 from sampan.distribution.fetch import fetch
 from sampan.distribution.registry import Manifest, Repository
 from sampan.distribution.transport import Transport
@@ -59,10 +59,13 @@ class _LayerPull:
         self._last = 0.0
 
     def say(self, status: str, current: int | None = None) -> None:
-        """A line of docker's progress; those with a number are sent ten times a second at the most, and may be left out."""
+        """A line of docker's progress; those with a number are sent ten times a second at the most, and may be left out.
+
+        But the last one of each bar is always sent.
+        """
         if current is not None:
             now = time.monotonic()
-            if now - self._last < TICK_SECONDS:
+            if now - self._last < TICK_SECONDS and current < self.descriptor.size:
                 return
             self._last = now
         name = self.descriptor.digest.partition(":")[2][:12]
@@ -110,9 +113,17 @@ class PullService:
                 names = [reference._replace(tag=tag) for tag in await self._tags(known, transport, reference, credentials)]
             else:
                 names = [reference]
+            newer = False
+            warning = ""
             for name in names:
-                await self._pull_one(await self._find(known, transport, name, credentials), name, wanted, lines)
+                image, former = await self._pull_one(await self._find(known, transport, name, credentials), name, wanted, lines)
+                newer = newer or former != image.id
+                warning = warning or _mismatch(image, reference, wanted)
                 await lines.drained()
+            fresh = "Downloaded newer image" if newer else "Image is up to date"
+            lines.say({"status": f"Status: {fresh} for {reference.familiar}"})
+            if warning:
+                lines.say({"status": f"WARNING: {warning}"})
 
     # where from
 
@@ -139,11 +150,12 @@ class PullService:
 
     # one image
 
-    async def _pull_one(self, source: _Source, reference: Reference, wanted: Platform | None, lines: Lines) -> None:
+    async def _pull_one(self, source: _Source, reference: Reference, wanted: Platform | None, lines: Lines) -> tuple[Image, ImageId | None]:
+        """The image, and the ID of that which had the name before."""
         own = await self._image_manifest(source, wanted)
         manifest = _decoded(own.body, oci_layout.Manifest)
         document = await self._registries.any_of(source.repositories, lambda one: one.document(manifest.config, CONFIG_MAX))
-        image = _checked(document, manifest, reference, wanted)
+        image = _checked(document, manifest)
         lines.say({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
         former = self._store.named(reference._replace(tag=None) if reference.digest else reference)
         async with AsyncExitStack() as stack:
@@ -153,8 +165,7 @@ class PullService:
             await self._layers(source, manifest, image, reference, stack, lines)
         self._remember(image, own, manifest, reference)
         lines.say({"status": f"Digest: {source.manifest.digest}"})
-        fresh = "Image is up to date" if former is not None and former.id == image.id else "Downloaded newer image"
-        lines.say({"status": f"Status: {fresh} for {reference.familiar}"})
+        return image, None if former is None else former.id
 
     def _remember(self, image: Image, own: Manifest, manifest: oci_layout.Manifest, reference: Reference) -> None:
         """Note by which manifest and blobs the image came: pushed again it keeps its digests."""
@@ -168,10 +179,12 @@ class PullService:
     ) -> None:
         """Fetch and unpack what is missing, then add the image. What fails leaves the partial blobs, and nothing else."""
         work: list[_LayerPull] = []
+        here = self._store.get(image.id) is not None  # then docker does not speak of its layers
         for index, descriptor in enumerate(manifest.layers):
             layer = _LayerPull(index, descriptor, lines)
             if self._snapshots.layer(image.chain[index]) is not None:
-                layer.say("Already exists")
+                if not here:
+                    layer.say("Already exists")
             else:
                 layer.say("Pulling fs layer")
                 work.append(layer)
@@ -255,7 +268,7 @@ class PullService:
 
         async def give(offset: int, count: int) -> int:
             taken = await give_from(blob.fd, offset, count, writer)
-            if blob.complete:
+            if blob.complete and offset + taken < blob.length:
                 layer.say("Extracting", offset + taken)
             return taken
 
@@ -272,6 +285,7 @@ class PullService:
             os.close(reader)
             giving.cancel()
             await asyncio.gather(giving, return_exceptions=True)
+        layer.say("Extracting", blob.length)
         layer.say("Pull complete")
         return unpacked
 
@@ -280,20 +294,25 @@ def _decoded(body: bytes, kind: type[T]) -> T:
     return decode(body, kind, "the registry's manifest cannot be read")
 
 
-def _checked(document: bytes, manifest: oci_layout.Manifest, reference: Reference, wanted: Platform | None) -> Image:
-    """The image of a config, if it fits its manifest, this machine and what was asked for. Raises InvalidArgument, NotFound."""
+def _checked(document: bytes, manifest: oci_layout.Manifest) -> Image:
+    """The image of a config, if it fits its manifest and this machine. Raises InvalidArgument."""
     image = image_of(document)
     layers = manifest.layers
     if len(layers) != len(image.chain) or len(layers) > LAYERS_MAX:
         raise InvalidArgument(f"the manifest has {len(layers)} layers, the image's config {len(image.chain)}")
     if any(layer.size < 0 for layer in layers):
         raise InvalidArgument("the manifest has a layer without a size")
-    actual = archives.platform_of(image)
     if image.config.os not in ("linux", ""):
-        raise InvalidArgument(f"operating system is not supported: an image for {archives.platform_text(actual)}")
-    if wanted is not None and not archives.matches(wanted, actual):
-        raise NotFound(
-            f"image with reference {reference.familiar} was found but its platform ({archives.platform_text(actual)}) does not match "
-            f"the specified platform ({archives.platform_text(wanted)})"
-        )
+        raise InvalidArgument(f"operating system is not supported: an image for {archives.platform_text(archives.platform_of(image))}")
     return image
+
+
+def _mismatch(image: Image, reference: Reference, wanted: Platform | None) -> str:
+    """What docker warns of when a manifest that is no index has another platform than was asked for (moby daemon/images/image_pull.go)."""
+    actual = archives.platform_of(image)
+    if wanted is None or archives.matches(wanted, actual):
+        return ""
+    return (
+        f"image with reference {reference.familiar} was found but its platform ({archives.platform_text(actual)}) does not match "
+        f"the specified platform ({archives.platform_text(wanted)})"
+    )

@@ -39,7 +39,12 @@ def test_what_docker_prints(engine: Engine, docker: Docker, registry: FaultyRegi
     assert [line for line in lines if line.startswith(short[1])][-1] == f"{short[1]}: Pull complete"
     assert lines[-3:] == [f"Digest: {digest}", f"Status: Downloaded newer image for {name}:1", f"{name}:1"]
     again = docker("pull", f"{name}:1")
-    assert again.stdout.splitlines()[-3:] == [f"Digest: {digest}", f"Status: Image is up to date for {name}:1", f"{name}:1"]
+    assert again.stdout.splitlines() == [
+        "1: Pulling from team/app",
+        f"Digest: {digest}",
+        f"Status: Image is up to date for {name}:1",
+        f"{name}:1",
+    ]
     assert docker("run", "--rm", f"{name}:1", "cat", "/pulled").stdout == "from a registry"
     shown = json.loads(docker("image", "inspect", f"{name}:1").stdout)[0]
     assert shown["Id"] == digest_of(config(base, TOP))
@@ -55,7 +60,12 @@ def test_all_tags(engine: Engine, docker: Docker, registry: FaultyRegistry) -> N
     for tag in ("a", "b"):
         layer = tar(("f", tag, tag))
         registry.add("many", tag, config(layer), [layer])
-    assert docker("pull", "-a", f"{registry.host}/many").returncode == 0
+    done = docker("pull", "-a", f"{registry.host}/many")
+    assert done.returncode == 0
+    assert [line for line in done.stdout.splitlines() if "Status:" in line] == [f"Status: Downloaded newer image for {registry.host}/many"]
+    again = docker("pull", "-a", f"{registry.host}/many").stdout.splitlines()
+    assert again[-2:] == [f"Status: Image is up to date for {registry.host}/many", f"{registry.host}/many"]
+    assert engine.cli("pull", "-a", f"{registry.host}/many").stdout.splitlines() == again
     assert sorted(docker("images", "--format", "{{.Tag}}", f"{registry.host}/many").stdout.split()) == ["a", "b"]
 
 
@@ -74,6 +84,12 @@ def test_an_index_gives_the_image_of_a_platform(engine: Engine, docker: Docker, 
     assert docker("image", "inspect", "-f", "{{.Architecture}}", name).stdout == "arm64\n"
     assert "Downloaded newer image" in docker("pull", name).stdout
     assert docker("image", "inspect", "-f", "{{.Architecture}}", name).stdout == f"{docker('version', '-f', '{{.Server.Arch}}').stdout}"
+    other = docker("pull", "--platform", "linux/s390x", f"{registry.host}/multi:arm64")
+    assert (other.returncode, other.stderr) == (0, ""), "a manifest of one platform is taken, with a warning, as dockerd does"
+    assert other.stdout.splitlines()[-2] == (
+        f"WARNING: image with reference {registry.host}/multi:arm64 was found but its platform (linux/arm64) does not match the specified "
+        "platform (linux/s390x)"
+    )
     missing = docker("pull", "--platform", "linux/s390x", name)
     assert missing.returncode == 1
     assert "no matching manifest for linux/s390x in the manifest list entries" in missing.stderr
