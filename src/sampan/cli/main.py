@@ -113,6 +113,7 @@ COMMANDS: dict[str, str] = {
     "mirror test": "mirror_test",
     "network inspect": "network_inspect",
     "network ls": "network_ls",
+    "system check": "system_check",
     "system df": "system_df",
     "system events": "events",
     "system info": "info",

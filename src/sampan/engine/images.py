@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from sampan.clock import Clock, rfc3339nano
 from sampan.digest import ChainId, DiffId, ImageId, chain_id
@@ -17,6 +18,7 @@ from sampan.engine.pipes import feed, through_pipe
 from sampan.engine.progress import Progress
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet, SystemFailure
 from sampan.events.bus import EventBus
+from sampan.findings import Finding
 from sampan.image import bodies, busybox
 from sampan.image.changes import apply_changes
 from sampan.image.store import Image, ImageStore, image_of
@@ -64,8 +66,14 @@ class ImageService:
         """By full ID."""
         return self._store.get(image)
 
-    async def list(self, *, all: bool, filters: Mapping[str, Sequence[str]], shared_size: bool) -> Sequence[body.ImageSummary]:
-        """Images, newest first; intermediate ones only with all. Raises InvalidArgument for a bad filter."""
+    async def list(
+        self, *, all: bool, filters: Mapping[str, Sequence[str]], shared_size: bool, layer_size: bodies.LayerSize | None = None
+    ) -> Sequence[body.ImageSummary]:
+        """Images, newest first; intermediate ones only with all. Raises InvalidArgument for a bad filter.
+
+        layer_size: what a layer counts for instead of the sizes of its files.
+        """
+        layer_size = layer_size or self._layer_size
         wanted = image_filters.parse(filters, self._store, self._clock)
         counts = self._layer_counts() if shared_size else {}
         found: builtins.list[body.ImageSummary] = []
@@ -76,9 +84,9 @@ class ImageService:
             shown = wanted.matching(image, references)
             if shown is None:
                 continue
-            shared = sum(self._layer_size(name) for name in image.chain if counts[name] > 1) if shared_size else -1
+            shared = sum(layer_size(name) for name in image.chain if counts[name] > 1) if shared_size else -1
             containers = len(self._in_use(image.id))
-            size = bodies.total_size(image, self._layer_size)
+            size = bodies.total_size(image, layer_size)
             found.append(bodies.summary(image, shown, size, containers=containers, shared_size=shared))
         return found
 
@@ -350,20 +358,45 @@ class ImageService:
         self._orphans &= {layer.name for layer in self._snapshots.layers() if layer.name not in needed}
         self.clean_up()
 
-    # after a crash
+    # what is wrong
+
+    def look(self) -> builtins.list[Finding]:
+        """Layers that no image needs, images whose layers are not there, names and rows that lead nowhere, and trash that stays."""
+        found = self._store.look()
+        needed, under_containers = self._needed(), self._snapshots.parents()
+        layers = [layer.name for layer in self._snapshots.layers()]
+        for layer in reversed(layers):
+            if layer not in needed and layer not in under_containers:
+                found.append(Finding("layer", layer, "is of no image", "remove it", partial(self._drop_unused, layer)))
+        there = set(layers)
+        for image in self._store.all():
+            for name in image.chain:
+                if name not in there and name not in self._pins:
+                    found.append(Finding("image", image.id, f"lacks layer {name}", "pull or load it again"))
+        if (self._cleaning is None or self._cleaning.done()) and (left := self._snapshots.trash()):
+            found.append(Finding("file", "overlay/trash", f"holds {len(left)} removed trees", "empty it", self._clean_up_now))
+        return found
+
+    def _drop_unused(self, name: ChainId) -> None:
+        if name not in self._needed():
+            with suppress(Conflict):
+                self._snapshots.remove_layer(name)
+                self.clean_up()
+
+    async def _clean_up_now(self) -> None:
+        self.clean_up()
+        await self.settle()
 
     def repair(self, live_containers: Iterable[str]) -> builtins.list[str]:
         """At start: drop layers no image needs and trees no container owns; begin to empty the trash. Returns lines for the log."""
         found = self._snapshots.repair(live_containers)
-        needed = self._needed()
+        needed, under_containers = self._needed(), self._snapshots.parents()
+        self._orphans = {name for name in under_containers if name not in needed}
         for layer in reversed(self._snapshots.layers()):
-            if layer.name not in needed:
-                try:
-                    self._snapshots.remove_layer(layer.name)
-                except Conflict:
-                    self._orphans.add(layer.name)
-                else:
-                    found.append(f"removed layer {layer.name}, which no image uses")
+            if layer.name not in needed and layer.name not in under_containers:
+                self._snapshots.remove_layer(layer.name)
+                found.append(f"layer {layer.name} is of no image: repaired")
+        found += [f"{finding.text}: {finding.remedy}" for finding in self._store.look()]
         self.clean_up()
         return found
 
