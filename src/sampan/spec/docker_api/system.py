@@ -267,7 +267,7 @@ class CheckFinding(Body, frozen=True, kw_only=True):
 class CheckReport(Body, frozen=True, kw_only=True):
     """GET and POST /system/check, which are Sampan's own."""
 
-    findings: list[CheckFinding] = msgspec.field(default_factory=list)
+    findings: list[CheckFinding] = msgspec.field(default_factory=lambda: [])
     layers_read: int = always(0)
     """With deep."""
 
