@@ -142,10 +142,10 @@ class ImageService(Protocol):
     async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> Sequence[ImageSummary]:
         """Images, newest first."""
 
-    async def inspect(self, name: str) -> ImageInspect:
-        """One image by reference, ID or ID prefix. NotFound: `No such image: name`."""
+    async def inspect(self, name: str, platform: Platform | None) -> ImageInspect:
+        """One image by reference, ID or ID prefix. NotFound: `No such image: name`, or it is of another platform."""
 
-    async def history(self, name: str) -> Sequence[ImageHistoryItem]:
+    async def history(self, name: str, platform: Platform | None) -> Sequence[ImageHistoryItem]:
         """Layers, newest first."""
 
     def import_(

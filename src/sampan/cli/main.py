@@ -117,6 +117,7 @@ COMMANDS: dict[str, str] = {
     "system df": "system_df",
     "system events": "events",
     "system info": "info",
+    "system prune": "system_prune",
     "volume inspect": "volume_inspect",
     "volume ls": "volume_ls",
 }

@@ -19,7 +19,7 @@ from sampan.engine.progress import Progress
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet, SystemFailure
 from sampan.events.bus import EventBus
 from sampan.findings import Finding
-from sampan.image import bodies, busybox
+from sampan.image import archives, bodies, busybox
 from sampan.image.changes import apply_changes
 from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import InvalidReference, Reference, parse
@@ -27,6 +27,7 @@ from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.docker_api import image as body
 from sampan.spec.docker_api.inspect import GraphDriverData
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS, encode_config
+from sampan.spec.oci_layout import Platform
 from sampan.version import ENGINE_VERSION
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,9 @@ class ImageService:
             found.append(bodies.summary(image, shown, size, containers=containers, shared_size=shared))
         return found
 
-    async def inspect(self, name: str) -> body.ImageInspect:
-        """One image. Raises NotFound."""
-        image = self._store.find(name)
+    async def inspect(self, name: str, platform: Platform | None = None) -> body.ImageInspect:
+        """One image. Raises NotFound, for one of another platform too."""
+        image = self._find(name, platform)
         driver = GraphDriverData(name=self._snapshots.driver)
         with suppress(NotFound):
             if image.chain_id is not None:
@@ -101,10 +102,20 @@ class ImageService:
         size = bodies.total_size(image, self._layer_size)
         return bodies.inspect(image, self._store.references(image.id), size, driver)
 
-    async def history(self, name: str) -> Sequence[body.ImageHistoryItem]:
-        """Its layers, newest first. Raises NotFound."""
-        image = self._store.find(name)
+    async def history(self, name: str, platform: Platform | None = None) -> Sequence[body.ImageHistoryItem]:
+        """Its layers, newest first. Raises NotFound, for one of another platform too."""
+        image = self._find(name, platform)
         return bodies.history(image, self._store.references(image.id), self._layer_size)
+
+    def _find(self, name: str, platform: Platform | None) -> Image:
+        image = self._store.find(name)
+        actual = archives.platform_of(image)
+        if platform is not None and not archives.matches(platform, actual):
+            raise NotFound(
+                f"image with reference {name} was found but its platform ({archives.platform_text(actual)}) "
+                f"does not match the specified platform ({archives.platform_text(platform)})"
+            )
+        return image
 
     def _layer_size(self, name: ChainId) -> int:
         layer = self._snapshots.layer(name)

@@ -246,6 +246,8 @@ def _row_of(image: Image, added: int) -> ImageRow:
 def _tag_of(reference: Reference) -> str:
     if reference.tag is None or reference.digest is not None:
         raise InvalidArgument("refusing to create a tag with a digest reference")
+    if reference.familiar_name == "sha256":  # it would read like an ID
+        raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
     return reference.tag
 
 
