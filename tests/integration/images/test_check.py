@@ -13,6 +13,7 @@ import pytest
 
 from sampan.daemon.config import cgroup_parent, parse_command_line
 from sampan.runtime.cgroups import directories, host_layout
+from tests.integration.images.support import Images, run
 from tests.support import imagetars
 from tests.support.engine import Engine
 from tests.support.registries import load
@@ -184,3 +185,41 @@ def test_a_damaged_layer(engine: Engine) -> None:
     engine.cli("rm", created)
     assert load(engine, "checked:1", LAYER) == image
     assert check(engine, "--deep") == (0, [])
+
+
+def test_a_start_with_a_forged_database(root: Path) -> None:
+    """What cannot be read is left out, told of, and mended; the rest is there."""
+
+    async def before(images: Images) -> None:
+        await images.load(LAYER, "good", "1")
+        await images.load(tar(("f", "other", "1")), "spoilt", "1")
+
+    async def after(images: Images) -> None:
+        spoilt = next(row for row in forged if row != "good")
+        told = {finding.text for finding in images.service.look()}
+        assert told == {
+            f"image {spoilt} is stored, and is no image that can be read",
+            f"reference docker.io/library/spoilt 1 points at image {spoilt}, which is not there",
+            "reference docker.io/LIBRARY/x 1 is in no use",
+            f"layer {layers[1]} is of no image",
+        }
+        assert images.service.resolve("good:1").id == forged["good"]
+        while found := images.service.look():
+            for finding in found:
+                assert finding.mend is not None
+                waiting = finding.mend()
+                assert waiting is None
+        assert images.service.resolve("good:1").id == forged["good"]
+        await images.load(tar(("f", "other", "1")), "spoilt", "1")
+        assert images.service.look() == []
+
+    forged: dict[str, str] = {}
+    run(root, before)
+    with closing(sqlite3.connect(root / "state.db")) as database:
+        layers = [row[0] for row in database.execute("SELECT chain_id FROM layers ORDER BY rowid")]
+        for repository, image in database.execute("SELECT repository, image_id FROM image_tags").fetchall():
+            forged["good" if repository.endswith("good") else image] = image
+        database.execute("INSERT INTO image_tags VALUES ('docker.io/LIBRARY/x', '1', ?)", (forged["good"],))
+        database.execute("UPDATE images SET config = x'7b' WHERE id != ?", (forged["good"],))
+        database.commit()
+    run(root, after)
