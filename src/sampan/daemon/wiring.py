@@ -191,6 +191,7 @@ def _image_parts(
     images.spare = registries.partials.drop_idle
     bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
     bootstraps.repair()
+    images.spare_all = bootstraps.drop_cache
     mounts = ImageMounts(images, snapshots, paths.data_root)
     mounts.restore()
     return _ImageParts(

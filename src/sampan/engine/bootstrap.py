@@ -64,6 +64,15 @@ class BootstrapService:
         finally:
             os.close(fd)
 
+    async def drop_cache(self) -> int:
+        """Remove the packages that were fetched, unless they are in use. Returns the bytes that this freed."""
+        if self._busy.locked():
+            return 0
+        async with self._busy:
+            before = await asyncio.to_thread(self.disk_usage)
+            await asyncio.to_thread(shutil.rmtree, self._root / "cache", True)
+            return before - await asyncio.to_thread(self.disk_usage)
+
     async def bootstrap(self, name: str, include: Sequence[str]) -> AsyncIterator[Progress]:
         """Make a base image. Yields progress, the ID last. Raises InvalidArgument, SystemFailure."""
         if name in ("busybox", "busybox:latest"):

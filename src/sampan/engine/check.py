@@ -113,7 +113,9 @@ class LayerCheck:
         """What does not fit; where the way out is to have an image again, it is named."""
         files = await asyncio.to_thread(self._snapshots.files)
         found = self._snapshots.look(files, [container.id for container in self._containers])
-        return [self._named(item) for item in (*found, *self._images.look()) if not self._is_under_way(item)]
+        found = [finding for finding in found if not self._is_under_way(finding)]
+        await asyncio.sleep(0)  # others have their turn
+        return [self._named(finding) for finding in (*found, *self._images.look())]
 
     def _is_under_way(self, finding: Finding) -> bool:
         """A container that is being removed has no files already."""

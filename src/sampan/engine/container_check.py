@@ -102,7 +102,9 @@ class ContainerCheck:
                 problem = "is of no container" if self._containers.get(name) is None else "is of a container that does not run"
                 end = partial(self._end_cgroup, name)
                 yield Finding("cgroup", self._runner.paths.cgroup(name), problem, "end what is in it, and remove it", end)
-        for container in self._containers:
+        layout = self._runner.layout
+        can_tell = layout.version == 2 or any(cgroups.v1_path(layout, name, "") is not None for name in ("pids", "memory"))
+        for container in self._containers if can_tell else ():
             if container.is_running and not _is_busy(container) and not found.cgroups.get(container.id):
                 yield Finding("container", container.id, "is said to run, and has no process", "stop or remove it")
 

@@ -17,6 +17,7 @@ from sampan.spec.docker_api.image import ImageSummary
 from sampan.spec.docker_api.inspect import ContainerSummary
 from sampan.spec.docker_api.system import DiskUsage
 
+_AT_ONCE = 8
 KINDS = frozenset(("image", "container", "volume", "build-cache"))
 
 
@@ -50,11 +51,14 @@ class DiskUsageService:
     async def _layers(self) -> dict[ChainId, int]:
         """Of each layer, those that only a container needs included."""
 
+        turns = asyncio.Semaphore(_AT_ONCE)  # each holds descriptors
+
         async def measured(name: ChainId) -> int:
-            try:
-                return await self._snapshots.disk_usage(name)
-            except (EngineError, OSError):  # removed meanwhile, or its files are lost
-                return 0
+            async with turns:
+                try:
+                    return await self._snapshots.disk_usage(name)
+                except (EngineError, OSError):  # removed meanwhile, or its files are lost
+                    return 0
 
         names = [layer.name for layer in self._snapshots.layers()]
         return dict(zip(names, await asyncio.gather(*map(measured, names)), strict=True))

@@ -44,6 +44,8 @@ class ImageService:
         self._in_use = in_use
         self.spare: Callable[[], int] = lambda: 0
         """Drops what may be dropped besides images, for `image prune`: what cut off pulls left. Returns the bytes that it freed."""
+        self.spare_all: Callable[[], Awaitable[int]] = _nothing
+        """Drops what can be had again besides images, for `image prune -a`. Returns the bytes that it freed."""
         self._cleaning: asyncio.Task[None] | None = None
         self._more_to_clean = False
         self._trash_error = ""
@@ -162,6 +164,8 @@ class ImageService:
                     done = image_removal.remove(name, self._store, self._in_use, force=False, prune=True)
                     deleted += self._finish_removal(done)
         reclaimed = before - sum(layer.size for layer in self._snapshots.layers()) + self.spare()
+        if set(filters) <= {"dangling"} and not wanted.only_dangling:
+            reclaimed += await self.spare_all()
         self._events.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return body.ImagesPruneReport(images_deleted=deleted or None, space_reclaimed=reclaimed)
 
@@ -410,6 +414,10 @@ class ImageService:
         found += [f"{finding.text}: {finding.remedy}" for finding in self._store.look()]
         self.clean_up()
         return found
+
+
+async def _nothing() -> int:
+    return 0
 
 
 def parse_target(repo: str, tag: str) -> Reference | None:

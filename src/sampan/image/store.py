@@ -99,17 +99,20 @@ class ImageStore:
         return [*self._look_at_names(), *self._look_at_images()]
 
     def _look_at_names(self) -> Iterator[Finding]:
+        # By text: to parse thousands of names would keep everybody waiting.
+        known = {(name.name, name.tag or name.digest): name for name in self._names}
         stored: dict[Reference, ImageId] = {}
-        for reference, row in self._stored_names():
-            if reference is not None and reference in self._names:
-                stored[reference] = row.image_id
+        for row in (*self._rows.tags(), *self._rows.digests()):
+            name = known.get((row.repository, row.value))
+            if name is not None:
+                stored[name] = row.image_id
                 continue
             problem = f"points at image {row.image_id}, which is not there" if row.image_id not in self._images else "is in no use"
             yield Finding("reference", f"{row.repository} {row.value}", problem, "remove it", partial(self._rows.remove_name_row, row))
-        for reference, image_id in self._names.items():
-            if stored.get(reference) != image_id:
+        for name, image_id in self._names.items():
+            if stored.get(name) != image_id:
                 problem = f"means image {image_id}, but is stored otherwise"
-                yield Finding("reference", reference.familiar, problem, "store it", partial(self._store_again, reference))
+                yield Finding("reference", name.familiar, problem, "store it", partial(self._store_again, name))
 
     def _look_at_images(self) -> Iterator[Finding]:
         ids = self._rows.ids()

@@ -4,9 +4,13 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from sampan.engine.bootstrap import BootstrapService
+from sampan.worker.client import WorkerPool
+from tests.integration.images.support import Images, run
 from tests.support.engine import Engine
 from tests.support.registries import load
 from tests.support.tars import tar
@@ -50,6 +54,21 @@ def test_df_is_what_du_finds(engine: Engine) -> None:
     assert (one["Containers"], usage["Volumes"], usage["BuildCache"]) == (0, [], [])
     engine.request("POST", "/images/prune")
     assert usage["LayersSize"] - engine.request("GET", "/system/df?type=image")[1]["LayersSize"] == pytest.approx(3_000_000, rel=0.01)
+
+
+def test_packages_of_bootstrap_go_with_prune_all(root: Path) -> None:
+    async def body(images: Images) -> None:
+        cache = root / "bootstrap/cache/debian-x"
+        cache.mkdir(parents=True)
+        (cache / "package.deb").write_bytes(b"d" * 1_000_000)
+        service = BootstrapService(images.service, WorkerPool(), root / "bootstrap")
+        images.service.spare_all = service.drop_cache
+        assert (await images.service.prune({})).space_reclaimed == 0
+        assert (await images.service.prune({"dangling": ["false"], "label": ["x"]})).space_reclaimed == 0
+        assert (await images.service.prune({"dangling": ["false"]})).space_reclaimed == pytest.approx(1_000_000, rel=0.02)
+        assert service.disk_usage() == 0
+
+    run(root, body)
 
 
 def test_types(engine: Engine) -> None:
