@@ -16,6 +16,7 @@ from sampan.runtime.cgroups import directories, host_layout
 from tests.integration.images.support import Images, run
 from tests.support import imagetars
 from tests.support.engine import Engine
+from tests.support.realregistry import RealRegistry
 from tests.support.registries import load
 from tests.support.tars import tar
 
@@ -223,3 +224,20 @@ def test_a_start_with_a_forged_database(root: Path) -> None:
         database.execute("UPDATE images SET config = x'7b' WHERE id != ?", (forged["good"],))
         database.commit()
     run(root, after)
+
+
+def test_a_pull_brings_a_lost_layer_back(engine: Engine, tmp_path: Path) -> None:
+    registry = RealRegistry(tmp_path / "registry")
+    name = f"{registry.host}/checked"
+    try:
+        load(engine, f"{name}:1", LAYER, tar(("f", "top", "2")))
+        assert "digest: sha256:" in str(engine.request("POST", f"/images/{name}/push?tag=1")[1])
+        chain, path = layer_of(engine, f"{name}:1")
+        subprocess.run(["rm", "-rf", str(path)], check=True)
+        result = engine.cli("pull", f"{name}:1")
+        assert (result.stdout.count("Pull complete"), result.stdout.count("Already exists")) == (1, 1), result.stdout
+        assert check(engine, "--deep") == (0, [])
+        assert layer_of(engine, f"{name}:1") != (chain, path)
+    finally:
+        engine.request("DELETE", f"/images/{name}:1?force=1")
+        registry.close()
