@@ -30,8 +30,6 @@ _AGAIN_SECONDS = 0.5
 """What is still so after it is not somebody's work under way."""
 _ROUNDS = 3
 """One repair may bring to light what another has to mend: a layer, once the image is gone that never could be read."""
-
-
 _NAMES_MAX = 5
 
 
@@ -48,8 +46,9 @@ class CheckService:
     async def check(self, *, repair: bool, deep: bool) -> CheckReport:
         """Look at everything; deep: read every layer and image document as well. repair: mend what is certain."""
         async with self._busy:
-            count, read = await self._layers.read() if deep else (0, [])
-            found = [*await self._found(), *read]
+            count, unread = await self._layers.read() if deep else (0, [])
+            looks = [*self._looks, self._layers.documents] if deep else self._looks
+            found = await self._found(looks)
             repaired: list[Finding] = []
             for _ in range(_ROUNDS if repair else 0):
                 mended = [finding for finding in found if finding.mend is not None]
@@ -57,25 +56,30 @@ class CheckService:
                     break
                 for finding in mended:
                     await _mend(finding)
-                found = await self._found()
+                found = await self._found(looks)
                 left = {finding.identity for finding in found}
                 repaired += [finding for finding in mended if finding.identity not in left]
-                found += [finding for finding in read if finding.mend is None]
-        return CheckReport(
-            findings=[*(_shown(finding, repaired=True) for finding in repaired), *(_shown(finding, repaired=False) for finding in found)],
-            layers_read=count,
-        )
+        left_over = [_shown(finding, repaired=False) for finding in (*found, *unread)]
+        return CheckReport(findings=[*(_shown(finding, repaired=True) for finding in repaired), *left_over], layers_read=count)
 
-    async def _found(self) -> list[Finding]:
+    async def _found(self, looks: Sequence[Look]) -> list[Finding]:
         """What two looks agree on."""
-        first = {finding.identity for finding in await self._look()}
+        first = {finding.identity for finding in await _looked(looks)}
         if not first:
             return []
         await asyncio.sleep(self._again_seconds)
-        return [finding for finding in await self._look() if finding.identity in first]
+        return [finding for finding in await _looked(looks) if finding.identity in first]
 
-    async def _look(self) -> list[Finding]:
-        return [finding for look in self._looks for finding in await look()]
+
+async def _looked(looks: Sequence[Look]) -> list[Finding]:
+    """What all of them find. One that fails is a finding itself, and keeps no other from being heard."""
+    found: list[Finding] = []
+    for look in looks:
+        try:
+            found += await look()
+        except (EngineError, OSError, sqlite3.Error) as error:
+            found.append(Finding("check", "in part", f"cannot be done: {error}", "put that right, and check again"))
+    return found
 
 
 async def _mend(finding: Finding) -> None:
@@ -129,10 +133,14 @@ class LayerCheck:
         names = [name.familiar for image in images for name in self._store.references(image.id) if name.digest is None]
         return finding._replace(remedy=f"{finding.remedy}: {' '.join(names[:_NAMES_MAX])}") if names else finding
 
+    async def documents(self) -> list[Finding]:
+        """Images whose documents are not stored as they are in use. Reads all of them."""
+        spoilt = [key for key in await asyncio.to_thread(self._store.spoilt) if self._store.get(key) is not None]  # of others look() tells
+        problem = "is stored otherwise than its ID says"
+        return [Finding("image", key, problem, "store it again", partial(self._store.store_document, key)) for key in spoilt]
+
     async def read(self) -> tuple[int, list[Finding]]:
-        """(How many layers were read, what is wrong with documents or hinders reading). What a layer that is not what it was is
-        distrusted for from now on, look() tells.
-        """
+        """Read every layer: (how many, what hindered it). One that is not what it was is distrusted from now on, of which look() tells."""
         found: list[Finding] = []
         count = 0
         sink = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -150,10 +158,6 @@ class LayerCheck:
                             found.append(Finding("layer", layer.name, f"cannot be read: {error.message}", "check again"))
         finally:
             os.close(sink)
-        for image_id in await asyncio.to_thread(self._store.spoilt):
-            mend = partial(self._store.store_document, image_id)
-            if self._store.get(image_id) is not None:  # else look() tells of it
-                found.append(Finding("image", image_id, "is stored otherwise than its ID says", "store it again", mend))
         return count, found
 
 
