@@ -182,7 +182,7 @@ class PullService:
         here = self._store.get(image.id) is not None  # then docker does not speak of its layers
         for index, descriptor in enumerate(manifest.layers):
             layer = _LayerPull(index, descriptor, lines)
-            if self._snapshots.layer(image.chain[index]) is not None:
+            if self._snapshots.is_whole(image.chain[index]):
                 if not here:
                     layer.say("Already exists")
             else:
