@@ -86,7 +86,8 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            headers={"User-Agent": self._user_agent},
+            # bytes as they are named by their digests: nothing here undoes a compression of the way
+            headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
         )
         return self
 
@@ -104,8 +105,11 @@ class Transport:
         insecure: bool = False,
         patience: float = READ_SECONDS,
         connect: float = CONNECT_SECONDS,
+        redirects: bool = True,
     ) -> AsyncIterator[Answer]:
         """Send a request. Redirects are followed; credentials do not go to another host. insecure: any certificate will do.
+
+        redirects: False where data is a secret, which would go along.
 
         patience: seconds until the answer's head, counted anew with each piece of data that is taken. connect: seconds until there is
         a connection.
@@ -124,7 +128,8 @@ class Transport:
 
                 go_on()
                 response = await self._session.request(
-                    method, url, headers=headers, data=_watched(data, go_on), ssl=context, proxy=self._proxies.proxy_for(url),
+                    method, url, headers=headers, data=_watched(data, go_on), allow_redirects=redirects,
+                    ssl=context, proxy=self._proxies.proxy_for(url),
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=max(patience, READ_SECONDS)),
                 )  # fmt: skip
         except aiohttp.InvalidURL as error:
