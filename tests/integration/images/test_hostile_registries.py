@@ -52,6 +52,28 @@ def test_a_pull_waits_for_nobody_whose_layers_it_has(engine: Engine, docker: Doc
         pull.stdout.close()
 
 
+def test_a_pull_does_not_wait_for_a_slow_push(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    layer = big(2)
+    registry.add("app", "1", config(layer), [layer])
+    registry.add("other", "1", config(TOP, layer), [TOP, layer])
+    assert docker("pull", f"{registry.host}/app:1").returncode == 0
+    slow = FaultyRegistry()
+    slow.delay = 1.0
+    assert docker("tag", f"{registry.host}/app:1", f"{slow.host}/app:1").returncode == 0
+    push = subprocess.Popen(["docker", "push", f"{slow.host}/app:1"], env=engine.environment(), stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while not any(request.startswith("PATCH") for request in slow.requests):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert docker("pull", f"{registry.host}/other:1", timeout=10).returncode == 0
+        assert push.poll() is None
+    finally:
+        push.kill()
+        push.wait()
+        slow.close()
+
+
 def test_what_an_earlier_pull_left_may_be_anything(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
     layer = big(1)
     registry.add("app", "1", config(layer), [layer])
