@@ -28,6 +28,9 @@ READ_SECONDS = 60.0
 COMMIT_SECONDS = 300.0
 """How long a registry may think about what it was sent: some copy a whole blob to another place then."""
 CHUNK = 256 * 1024
+SMALL_CHUNK = 100
+"""Bytes; of HTTP's chunks below that there may be SMALL_CHUNKS_MAX."""
+SMALL_CHUNKS_MAX = 2000
 CERTS_DIRS = (Path("/etc/sampan/certs.d"), Path("/etc/docker/certs.d"))
 """HOST[:PORT]/{*.crt, NAME.cert + NAME.key}, as docker has them (docs/reference/commandline/dockerd, certificates)."""
 Body = bytes | Callable[[], AsyncIterator[bytes]]
@@ -62,10 +65,32 @@ class Answer:
         import aiohttp
 
         try:
-            async for piece in self._response.content.iter_chunked(CHUNK):
+            chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
+            async for piece in self._chunks() if chunked else self._response.content.iter_chunked(CHUNK):
                 yield piece
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(f'{self.method.title()} "{self.url}": {_reason(error, self.url)}') from error
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        """A body in HTTP's chunks, put together. Raises Unreachable for ones so small that nobody else would get a turn."""
+        import aiohttp
+
+        held, chunks, size = bytearray(), 0, 0
+        try:
+            async for piece, ended in self._response.content.iter_chunks():
+                chunks, size = chunks + ended, size + len(piece)
+                if chunks > SMALL_CHUNKS_MAX + size // SMALL_CHUNK:
+                    raise Unreachable(f'{self.method.title()} "{self.url}": the answer comes in chunks of {size // chunks} bytes')
+                held += piece
+                if len(held) >= CHUNK:
+                    yield bytes(held)
+                    held.clear()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            if held:
+                yield bytes(held)
+            raise
+        if held:
+            yield bytes(held)
 
 
 class Transport:
