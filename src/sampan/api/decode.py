@@ -203,7 +203,7 @@ def registry_auth(header: str) -> AuthConfig:
     text = header.rstrip("=").replace("+", "-").replace("/", "_")
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=AuthConfig)
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+    except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError):
         return AuthConfig()
 
 
