@@ -148,7 +148,7 @@ class PullService:
         former = self._store.named(reference._replace(tag=None) if reference.digest else reference)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._images.pinned(image.chain))
-            missing = {blob.digest for name, blob in zip(image.chain, manifest.layers, strict=True) if self._snapshots.layer(name) is None}
+            missing = {blob.digest for name, blob in zip(image.chain, manifest.layers, strict=True) if not self._snapshots.is_whole(name)}
             for digest in sorted(missing):  # one order for all: two pulls never wait for each other
                 await stack.enter_async_context(self._registries.partials.lock(digest))
             fetched = await self._layers(source, manifest, image, reference, stack, lines)
