@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import ClassVar, Final, Protocol
 
+from sampan import errors
 from sampan.archive.latelinks import ROUNDS_MAX, Waiting, in_order
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
 from sampan.archive.recipe import RecipeWriter
@@ -66,8 +67,7 @@ def clean(name: bytes) -> bytes:
 
 def printable(name: bytes) -> str:
     """A name for an error message, which may be read on a terminal: nothing in it moves the cursor or turns the direction of writing."""
-    text = name.decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return errors.printable(name.decode("utf-8", "backslashreplace"))
 
 
 class Reader(Protocol):

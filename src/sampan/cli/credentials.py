@@ -214,12 +214,12 @@ def _write(path: str, value: dict[str, Any]) -> None:
                 file.write(json.dumps(value, indent="\t", ensure_ascii=False))
                 file.flush()
                 os.fsync(file.fileno())
-            try:
-                old = os.stat(target)
-                os.chmod(temporary, old.st_mode & 0o777)
-                os.chown(temporary, old.st_uid, old.st_gid)
-            except (FileNotFoundError, PermissionError):
-                pass
+                try:  # by the descriptor: the directory may be another user's, who could put a link there
+                    old = os.stat(target)
+                    os.fchmod(file.fileno(), old.st_mode & 0o777)
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                except (FileNotFoundError, PermissionError):
+                    pass
             os.replace(temporary, target)
         except BaseException:
             os.unlink(temporary)
