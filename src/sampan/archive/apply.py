@@ -79,6 +79,9 @@ class Reader(Protocol):
     def data(self) -> Iterator[memoryview]:
         """The current one's stored bytes."""
 
+    def moved(self, file: int, limit: int) -> int:
+        """See reader.TarReader."""
+
 
 def check_owner(entry: Entry) -> None:
     """Raises InvalidArchive for owners that the kernel cannot have."""

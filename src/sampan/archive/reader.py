@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from sampan.archive.source import Source
+from sampan.archive.source import Source, TruncatedArchive
 
 BLOCK: Final = 512
 SPECIAL_MAX: Final = 1 << 20
@@ -238,11 +238,20 @@ class TarReader:
         """The current entry's stored bytes in pieces (for a sparse file: its fragments, one after the other). The source's tee is off."""
         tee, self._source.tee = self._source.tee, None
         try:
-            for piece in self._source.pieces(self._left):
+            while self._left:
+                piece = self._source.some(self._left)
+                if not piece:
+                    raise TruncatedArchive("unexpected EOF")
                 self._left -= len(piece)
                 yield piece
         finally:
             self._source.tee = tee
+
+    def moved(self, file: int, limit: int) -> int:
+        """Move up to limit bytes of what data() would give next, as Source.moved() does."""
+        count = self._source.moved(file, min(limit, self._left))
+        self._left -= count
+        return count
 
     @staticmethod
     def _apply_pax(entry: Entry, pax: dict[bytes, bytes]) -> None:
