@@ -17,7 +17,7 @@ from sampan.linux.permissions import Permissions
 _CAPABILITY = b"security.capability"
 _HOLE_MIN = 4096
 """Bytes of zeros in one piece that are left out rather than written."""
-_UNSEEN = 256 << 10
+_UNSEEN = 1 << 20
 """Bytes that follow others than zeros, and are moved without a look at them."""
 
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 
 CHUNK = 1 << 20
+_MOVED_MIN = 1 << 16
+"""Bytes that are worth a system call of their own."""
 _SAMPLE = 4096
 """Bytes read after bytes were moved unseen; four times as many with each further read."""
 
@@ -121,8 +123,8 @@ class PipeSource(Source):
         return bool(self._buffer)
 
     def moved(self, file: int, limit: int) -> int:
-        """See Source.moved. All of limit, unless the stream ends before. Raises OSError."""
-        if self._buffer or not self.consumed or not self._splices:
+        """See Source.moved. All of limit, unless that is little or the stream ends before. Raises OSError."""
+        if limit < _MOVED_MIN or self._buffer or not self.consumed or not self._splices:
             return 0
         left = limit
         try:
