@@ -6,6 +6,7 @@ Sources: POSIX.1-2017 pax "ustar Interchange Format"; GNU tar manual, "Basic Tar
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from sampan.archive.source import Source, TruncatedArchive
@@ -64,7 +65,11 @@ def _text(header: bytes, start: int, length: int) -> bytes:
 
 def _number(header: bytes, start: int, length: int, *, signed: bool = False) -> int:
     """An octal or base-256 field. Raises InvalidArchive."""
-    field = header[start : start + length]
+    return _parsed(header[start : start + length], signed)
+
+
+@lru_cache(maxsize=256)  # modes, owners and times repeat
+def _parsed(field: bytes, signed: bool) -> int:
     digits = field[:-1]
     if digits.isdigit() and field[-1] in (0, 32):  # nearly always
         try:
