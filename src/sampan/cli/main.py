@@ -113,9 +113,11 @@ COMMANDS: dict[str, str] = {
     "mirror test": "mirror_test",
     "network inspect": "network_inspect",
     "network ls": "network_ls",
+    "system check": "system_check",
     "system df": "system_df",
     "system events": "events",
     "system info": "info",
+    "system prune": "system_prune",
     "volume inspect": "volume_inspect",
     "volume ls": "volume_ls",
 }

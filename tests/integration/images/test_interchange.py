@@ -1,10 +1,9 @@
 """Archives go both ways between Sampan and others' programs: the same image ID everywhere, and it still runs."""
 
 import json
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,12 @@ NAME = "docker.io/library/busybox:latest"
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    """An engine with the base image."""
-    root = Path(tempfile.mkdtemp(prefix="sampan-interchange-", dir="/var/tmp"))
-    engine = Engine(root / "engine", 197)
+def engine(make_engine: Callable[..., Engine]) -> Engine:
+    """An engine with the base image, which is removed and loaded again."""
+    engine = make_engine()
     engine.start()
-    try:
-        engine.bootstrap()
-        yield engine
-    finally:
-        engine.teardown()
-        shutil.rmtree(root)
+    engine.bootstrap()
+    return engine
 
 
 @pytest.fixture(scope="module")
