@@ -159,7 +159,14 @@ class Authorizer:
             data = _query([*form.items(), ("service", service), *([("scope", scope)] if scope else [])]).encode()
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
             request = self._transport.request(
-                "POST", realm, data=data, headers=kind, insecure=insecure, redirects=False, patience=patience, connect=connect
+                "POST",
+                realm,
+                data=data,
+                headers=kind,
+                insecure=insecure,
+                redirects=False,
+                patience=patience,
+                connect=connect,
             )
         else:
             fields = [("service", service), *(("scope", item) for item in scope.split())]
