@@ -17,6 +17,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from sampan.errors import printable
 from sampan.proxies import Proxies
 from sampan.reference import DEFAULT_DOMAIN
 
@@ -76,7 +77,7 @@ class Probe:
                     self._token = self._ask_token(challenge, path)
                     self._ask(method, self.url + target + self._query, self._token)
         except urllib.error.HTTPError as error:
-            return f"{error.code} {error.reason}".strip()
+            return printable(f"{error.code} {error.reason}".strip())
         except urllib.error.URLError as error:
             return _words(error.reason)
         except (OSError, ValueError, HTTPException) as error:

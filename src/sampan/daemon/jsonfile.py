@@ -11,7 +11,8 @@ Path: TypeAlias = tuple[str, ...]
 
 SPACE: Final = " \t\r\n"
 ESCAPES: Final = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-MAX_DEPTH: Final = 10_000
+MAX_DEPTH: Final = 200
+"""Lists and objects in each other: no configuration has as many, and the parser's own stack has room for them."""
 
 
 class JsonError(ValueError):

@@ -26,18 +26,24 @@ def _prepare_process() -> None:
 
 
 def _take_pidfile(path: str) -> int:
-    """Write our PID; the lock on the file tells a second daemon. Raises SystemFailure."""
+    """Write our PID, and keep a lock that tells a second daemon; its descriptor. Raises SystemFailure.
+
+    The lock is on a file of its own that only root can open: whoever may read a file may also lock it.
+    """
     os.makedirs(os.path.dirname(path), 0o711, exist_ok=True)
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError:
         holder = os.read(fd, 32).decode(errors="replace").strip()
-        os.close(fd)
+        os.close(lock)
         raise SystemFailure(f"failed to start daemon: process with PID {holder} is still running ({path})") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd
+    finally:
+        os.close(fd)
+    return lock
 
 
 def _run(config: DaemonConfig) -> None:

@@ -272,7 +272,8 @@ def going_down() -> bool:
 
 def remove_state(config: DaemonConfig, verb: str) -> None:
     shutil.rmtree(config.exec_root, ignore_errors=True)
-    Path(config.pidfile).unlink(missing_ok=True)
+    for name in (config.pidfile, f"{config.pidfile}.lock"):
+        Path(name).unlink(missing_ok=True)
     for host in config.hosts:
         if host.startswith("unix://"):
             Path(host.removeprefix("unix://")).unlink(missing_ok=True)

@@ -48,11 +48,11 @@ def without_scheme(listed: str) -> str:
 
 
 def is_insecure(host: str, insecure_registries: Sequence[str]) -> bool:
-    """Whether a registry (HOST[:PORT]) may be spoken to without TLS: loopback, or listed by name or by network (CIDR)."""
+    """Whether a registry (HOST[:PORT]) may be spoken to without TLS: loopback, or listed as it is written, or by network (CIDR)."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
     name = name.strip("[]")
     listed = [without_scheme(item) for item in insecure_registries]
-    if host in listed or name in listed or name == "localhost":
+    if host in listed or name == "localhost":
         return True
     try:
         address = ipaddress.ip_address(name)
@@ -62,7 +62,7 @@ def is_insecure(host: str, insecure_registries: Sequence[str]) -> bool:
         return True
     for item in listed:
         try:
-            if address in ipaddress.ip_network(item, strict=False):
+            if "/" in item and address in ipaddress.ip_network(item, strict=False):
                 return True
         except ValueError:
             continue

@@ -12,6 +12,12 @@ from sampan.errors import EngineError, InvalidArgument
 RETRY_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 RETRY_AFTER_MAX = 60
 MIRROR_ATTEMPTS = 2
+"""Of an endpoint with another one behind it"""
+PROGRESS_MIN = 1 << 16
+"""Bytes of an attempt that count as progress where another endpoint could give them"""
+SLOW_SECONDS = 30.0
+SLOW_BYTES = 1 << 15
+"""An endpoint that gives less than this in SLOW_SECONDS gives way to another one"""
 
 
 async def fetch(
@@ -24,8 +30,8 @@ async def fetch(
 ) -> None:
     """Complete a blob, from the first repository that has it.
 
-    progress is called with `Downloading` when there is more, and with docker's line before a pause. attempts: in a row without a byte;
-    a mirror with another place behind it has MIRROR_ATTEMPTS. failing: told of each endpoint that is given up.
+    progress is called with `Downloading` when there is more, and with docker's line before a pause. attempts: in a row without a byte; an
+    endpoint with another one behind it has MIRROR_ATTEMPTS, and must not be all too slow. failing: told of each endpoint that is given up.
     Bytes that an earlier fetch or another repository left are gone on with, and never held against who gives the rest.
     Raises what the last attempt at the last repository raised; InvalidArgument when what came from there is not the blob.
     """
@@ -39,15 +45,14 @@ async def fetch(
         blob.last_chance = not others and at + 1 == len(repositories)
         try:
             if blob.size < blob.length or not blob.length:
-                await _attempt(repositories[at], blob, progress)
+                await _attempt(repositories[at], blob, progress, hurried=at + 1 < len(repositories))
             blob.finish()
             return
         except (Unreachable, Refused) as error:
-            failed = 1 if blob.size > before else failed + 1
             endpoint, more = repositories[at].endpoint, at + 1 < len(repositories)
-            elsewhere = endpoint.mirror and more
-            final = isinstance(error, Refused) and (elsewhere or error.status not in RETRY_STATUSES)
-            if final or failed >= (min(attempts, MIRROR_ATTEMPTS) if elsewhere else attempts):
+            failed = 1 if blob.size - before >= (PROGRESS_MIN if more else 1) else failed + 1
+            final = isinstance(error, Refused) and ((endpoint.mirror and more) or error.status not in RETRY_STATUSES)
+            if final or failed >= (min(attempts, MIRROR_ATTEMPTS) if more else attempts):
                 failing(endpoint, error)
                 at, failed, others = at + 1, 0, blob.size > 0
                 if at == len(repositories):
@@ -64,13 +69,20 @@ async def fetch(
                 raise
 
 
-async def _attempt(repository: Repository, blob: PartialBlob, progress: Callable[[str], None]) -> None:
+async def _attempt(repository: Repository, blob: PartialBlob, progress: Callable[[str], None], *, hurried: bool) -> None:
+    """hurried: somebody else may have it, too, and faster."""
+    clock = asyncio.get_running_loop().time
+    since, had = clock(), blob.size
     async with repository.blob(blob.digest, blob.size) as answer:
         if answer.status != 206 and blob.size:
             blob.spoil()
         async for piece in answer.pieces():
             blob.append(piece)
             progress("Downloading")
+            if hurried and clock() - since > SLOW_SECONDS:
+                if blob.size - had < SLOW_BYTES:
+                    raise Unreachable(f'Get "{answer.url}": {blob.size - had} bytes in {SLOW_SECONDS:.0f} seconds')
+                since, had = clock(), blob.size
     if blob.size < blob.length:
         raise Unreachable(f'Get "{answer.url}": unexpected EOF')
 

@@ -1,19 +1,22 @@
 """The image config document (OCI image-spec config.md, with docker's extras). Field order is docker's, so that encodings are stable."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""Go's: a larger one could not be shown again."""
 
 
 class Healthcheck(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
     """Docker's HealthcheckConfig; durations in nanoseconds."""
 
     test: list[str] = []
-    interval: int = 0
-    timeout: int = 0
-    start_period: int = 0
-    start_interval: int = 0
-    retries: int = 0
+    interval: Int64 = 0
+    timeout: Int64 = 0
+    start_period: Int64 = 0
+    start_interval: Int64 = 0
+    retries: Int64 = 0
 
 
 class ContainerConfig(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):

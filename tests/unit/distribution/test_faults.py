@@ -89,6 +89,20 @@ def test_cut_after_every_few_bytes(registries: list[FaultyRegistry], tmp_path: P
         assert registries[1].total_served == len(short)
 
 
+def test_a_mirror_that_gives_next_to_nothing_is_left(
+    registries: list[FaultyRegistry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "pause", _no_pause)
+    registries[0].cut_after = 100
+    assert fetched([one.host for one in registries], tmp_path)[0] == DATA
+    assert registries[0].total_served <= 100 * fetch.MIRROR_ATTEMPTS
+    monkeypatch.setattr(fetch, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(fetch, "SLOW_BYTES", len(DATA))
+    registries[0].cut_after, registries[0].served = None, {}
+    assert fetched([one.host for one in registries], tmp_path / "slow")[0] == DATA
+    assert 0 < registries[1].total_served
+
+
 async def _no_pause(*_: object) -> None:
     pass
 
@@ -169,7 +183,8 @@ def test_bodies_without_an_end(status: bytes, question: Callable[[Repository], A
 
     async def scenario() -> None:
         async with without_end(status, sent) as host, repositories([host]) as [there]:
-            with pytest.raises(EngineError, match=f"longer than {limit} bytes"):
+            words = f"longer than {limit} bytes" if status == b"200 OK" else "HTTP status: 404 Not Found"
+            with pytest.raises(EngineError, match=words):
                 await question(there)
 
     asyncio.run(scenario())

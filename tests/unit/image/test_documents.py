@@ -40,11 +40,11 @@ class Files:
 
     def plan(self) -> list[PlannedImage]:
         """Its images, in time."""
-        begun = time.monotonic()
+        begun = time.process_time()
         try:
             return list(archives.plan(self.archive, None, archives.own_platform()))
         finally:
-            assert time.monotonic() - begun < DEADLINE
+            assert time.process_time() - begun < DEADLINE
 
 
 def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
@@ -80,10 +80,10 @@ def docker(document: bytes, count: int) -> Files:
     ids=["just", "many", "lists", "objects", "both", "open", "open-text", "quotes", "empty"],
 )
 def test_what_cannot_be_read(document: bytes, kind: type) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(InvalidArgument, match=r"^the thing: "):
         decode(document, kind, "the thing")
-    assert time.monotonic() - begun < DEADLINE
+    assert time.process_time() - begun < DEADLINE
 
 
 @pytest.mark.parametrize("document", [b"\xff\xfe", b'{"mediaType":"\xff"}'])
@@ -191,12 +191,12 @@ def test_hard_links_of_a_legacy_archive_to_one_json() -> None:
     layers = {f"{number:04}/layer.tar": b"" for number in range(archives.IMAGES_MAX)}
     links = {f"{number:04}/json": "json" for number in range(archives.IMAGES_MAX)}
     files = Files({"json": document, "repositories": b"{}", **layers}, links)
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(InvalidArgument, match="its documents are too large together"):
         list(legacy.images(files.archive))
     assert files.read <= len(document)
     more = Files({**{f"{number:05}/layer.tar": b"" for number in range(archives.IMAGES_MAX + 1)}, "repositories": b"{}"})
     with pytest.raises(InvalidArgument, match=f"more than {archives.IMAGES_MAX} images"):
         list(legacy.images(more.archive))
-    assert time.monotonic() - begun < DEADLINE
+    assert time.process_time() - begun < DEADLINE
     assert more.read == 0
