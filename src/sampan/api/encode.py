@@ -9,6 +9,7 @@ from sampan.api.versions import Version
 from sampan.spec.docker_api.image import ImageInspect, ImageSummary
 from sampan.spec.docker_api.inspect import ContainerInspect
 from sampan.spec.docker_api.system import SystemInfo
+from sampan.spec.docker_api.usage import DiskUsage
 
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
@@ -34,6 +35,16 @@ def image_summaries(images: Sequence[ImageSummary], version: Version) -> bytes:
             for image in shown
         ]
     return document(shown)
+
+
+def disk_usage(usage: DiskUsage, version: Version) -> bytes:
+    """Before 1.44 images' VirtualSize; before 1.42 the size of the build cache by itself."""
+    if version < (1, 44) and usage.images is not None:
+        images = [msgspec.structs.replace(image, virtual_size=image.size) for image in usage.images]
+        usage = msgspec.structs.replace(usage, images=images)
+    if version >= (1, 42):
+        return document(usage)
+    return document({**msgspec.to_builtins(usage), "BuilderSize": 0})
 
 
 def image_inspect(image: ImageInspect, version: Version) -> bytes:

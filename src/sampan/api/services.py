@@ -4,7 +4,7 @@ Names given as `ref` are what the client wrote; services resolve them by docker'
 prefix). Failures are sampan.errors kinds with docker's words. Every coroutine may be cancelled when the client goes away.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -38,6 +38,8 @@ from sampan.spec.docker_api.image import (
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import NetworkInspect
 from sampan.spec.docker_api.system import EventMessage, PingInfo, SystemInfo, SystemVersion
+from sampan.spec.docker_api.usage import DiskUsage
+from sampan.spec.docker_api.volume import Volume, VolumeListResponse, VolumesPruneReport
 from sampan.spec.oci_layout import Platform
 from sampan.streams import OpenStream
 
@@ -263,6 +265,32 @@ class NetworkService(Protocol):
         """One network by ID, name or ID prefix, containers included. NotFound: `network x not found`."""
 
 
+class VolumeService(Protocol):
+    """Volumes."""
+
+    async def create(self, name: str, *, driver: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> Volume:
+        """Make a volume; "" makes up a name. One of the name that is there is the answer, unless other options are asked for: Conflict."""
+
+    async def list(self, filters: Filters) -> VolumeListResponse:
+        """Volumes by name. InvalidArgument: unknown filter."""
+
+    def inspect(self, name: str) -> Volume:
+        """One volume. NotFound: `get x: no such volume`."""
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        """Delete. Conflict: `remove x: volume is in use - [ID]`; force: an unknown one is no error."""
+
+    async def prune(self, filters: Filters) -> VolumesPruneReport:
+        """Remove anonymous volumes that no container refers to, with the filter all=true named ones too."""
+
+
+class DiskUsageService(Protocol):
+    """What things take."""
+
+    async def usage(self, kinds: Collection[str]) -> DiskUsage:
+        """Of containers, images, volumes, the build cache: those named, or all."""
+
+
 class SystemService(Protocol):
     """The engine as a whole."""
 
@@ -297,4 +325,6 @@ class Services(msgspec.Struct, frozen=True):
     images: ImageService
     archives: ImageArchives
     networks: NetworkService
+    volumes: VolumeService
+    disk: DiskUsageService
     system: SystemService

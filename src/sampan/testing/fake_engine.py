@@ -4,7 +4,7 @@ Attach and exec echo stdin to stdout until stdin ends; then the process exits wi
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -40,6 +40,8 @@ from sampan.spec.docker_api.system import (
     SystemInfo,
     SystemVersion,
 )
+from sampan.spec.docker_api.usage import DiskUsage
+from sampan.spec.docker_api.volume import Volume, VolumeListResponse, VolumesPruneReport
 from sampan.streams import Duplex, OpenStream
 from sampan.testing.fake_images import (
     CREATED,
@@ -387,6 +389,52 @@ class FakeNetworks:
         raise NotFound(f"network {ref} not found")
 
 
+class FakeVolumes:
+    """services.VolumeService: names in a table."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Volume] = {}
+
+    async def create(self, name: str, *, driver: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> Volume:
+        """See the Protocol."""
+        del driver
+        name = name or "0" * 64
+        kept = dict(options) if options else None
+        return self.rows.setdefault(name, Volume(name=name, created_at=CREATED, labels=dict(labels) if labels else None, options=kept))
+
+    async def list(self, filters: Filters) -> VolumeListResponse:
+        """See the Protocol."""
+        del filters
+        return VolumeListResponse(volumes=list(self.rows.values()))
+
+    def inspect(self, name: str) -> Volume:
+        """See the Protocol."""
+        if name not in self.rows:
+            raise NotFound(f"get {name}: no such volume")
+        return self.rows[name]
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        """See the Protocol."""
+        if not force:
+            self.inspect(name)
+        self.rows.pop(name, None)
+
+    async def prune(self, filters: Filters) -> VolumesPruneReport:
+        """See the Protocol."""
+        deleted = list(self.rows) if filters.get("all") else []
+        self.rows = {name: row for name, row in self.rows.items() if name not in deleted}
+        return VolumesPruneReport(volumes_deleted=deleted)
+
+
+class FakeDiskUsage:
+    """services.DiskUsageService: nothing takes anything."""
+
+    async def usage(self, kinds: Collection[str]) -> DiskUsage:
+        """See the Protocol."""
+        del kinds
+        return DiskUsage(images=[], containers=[], volumes=[], build_cache=[])
+
+
 class FakeSystem:
     """services.SystemService. publish() feeds the events' readers."""
 
@@ -456,7 +504,7 @@ def fake_engine() -> FakeEngine:
         bootstraps=FakeBootstraps(), pulls=FakePulls(), pushes=FakePushes(), logins=FakeLogins(),
         remotes=FakeRemotes(), image_mounts=FakeImageMounts(),
         images=FakeImages(),
-        archives=FakeArchives(), networks=FakeNetworks(),
+        archives=FakeArchives(), networks=FakeNetworks(), volumes=FakeVolumes(), disk=FakeDiskUsage(),
         system=system,
     )  # fmt: skip
     return FakeEngine(containers=containers, system=system, services=services)

@@ -4,7 +4,7 @@ from sampan.api import encode
 from sampan.api.decode import timestamp_ns
 from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
-from sampan.api.routes.common import ended, missing
+from sampan.api.routes.common import ended
 from sampan.api.services import Services
 from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.spec.docker_api.auth import AuthConfig
@@ -74,6 +74,12 @@ def session(request: Request, services: Services) -> Response:
     raise NotImplementedYet("BuildKit (session and gRPC) is not implemented in Sampan")
 
 
+async def disk_usage(request: Request, services: Services) -> Response:
+    """GET /system/df: of the kinds of objects that `type` names, all without it."""
+    usage = await services.disk.usage(request.query.texts("type"))
+    return Response(body=encode.disk_usage(usage, request.version))
+
+
 ROUTES = (
     Route("GET", "/_ping", ping, "System"),
     Route("HEAD", "/_ping", ping_head, "System"),
@@ -81,7 +87,7 @@ ROUTES = (
     Route("GET", "/info", info, "System"),
     Route("GET", "/events", events, "System", cancel=True),
     Route("POST", "/auth", auth, "System", cancel=True),
-    Route("GET", "/system/df", missing("disk usage (docker system df)"), "System", "missing"),
+    Route("GET", "/system/df", disk_usage, "System", cancel=True),
     Route("POST", "/session", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
     Route("POST", "/grpc", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
 )
