@@ -116,8 +116,12 @@ COMMANDS: dict[str, str] = {
     "system df": "system_df",
     "system events": "events",
     "system info": "info",
+    "volume create": "volume_create",
     "volume inspect": "volume_inspect",
     "volume ls": "volume_ls",
+    "volume prune": "volume_prune",
+    "volume rm": "volume_rm",
+    "volume update": "volume_update",
 }
 ALIASES: dict[str, str] = {
     "container list": "container ls",
@@ -129,6 +133,7 @@ ALIASES: dict[str, str] = {
     "mirror remove": "mirror rm",
     "network list": "network ls",
     "volume list": "volume ls",
+    "volume remove": "volume rm",
 }
 GROUPS: dict[str, str] = {
     "container": "Manage containers",

@@ -85,7 +85,7 @@ def explain(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> 
         case ops.STEP_MOUNT if path == "/dev" and error.errno == errno.ENOTDIR:
             return Explained(f'error mounting "tmpfs" to rootfs at "/dev": mount src=tmpfs, dst=/dev: {reason}{MOUNT_HINT}', code)
         case ops.STEP_SUBPATH if error.errno == errno.EXDEV:
-            return Explained(f"path concatenation escapes the base directory, base: {path}", 128, alone=True)
+            return Explained(f"path concatenation escapes the base directory, subpath: {path}", 128, alone=True)
         case ops.STEP_SUBPATH:
             return Explained(f"cannot access path {path}: lstat {path}: {reason}", 128, alone=True)
         case ops.STEP_IDMAP:

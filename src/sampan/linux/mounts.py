@@ -127,6 +127,9 @@ def clone_below(directory: str, subpath: str, recursive: bool) -> int:
     directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return _clone_beneath(directory_fd, subpath, recursive)
+    except OSError as error:
+        error.filename = f"{directory}/{subpath}"
+        raise
     finally:
         os.close(directory_fd)
 
