@@ -63,12 +63,15 @@ class ContainerMounts:
         self._background = background
         self._pins: dict[str, ExitStack] = {}
         """By container ID: what keeps the layers of images that are mounted into it."""
+        self._told: set[str] = set()
+        """IDs of the containers whose volumes' mounts were published, and their ends not yet."""
 
     def restore(self) -> None:
         """At start: what containers have."""
         for container in self._containers:
             self._pin(container.id, container.mounts)
             if container.is_running:
+                self._told.add(container.id)
                 for name in _volumes(container.mounts):
                     self._store.still_mounted(name, container.id)
 
@@ -161,6 +164,7 @@ class ContainerMounts:
         except BaseException:
             Opened([], fds).close()
             raise
+        self._told.add(container.id)
         for mount in container.mounts:
             if isinstance(mount, VolumeMount):
                 attributes = {"container": container.id, "destination": mount.destination, "driver": "local", "propagation": ""}
@@ -182,10 +186,13 @@ class ContainerMounts:
 
     async def close(self, container: Container) -> None:
         """The end of a run, or of a start that failed. Never raises."""
+        told = container.id in self._told
+        self._told.discard(container.id)
         for mount in container.mounts:
             if isinstance(mount, VolumeMount):
                 await self._store.unmount(mount.name, container.id)
-                self._events.publish("volume", "unmount", mount.name, {"container": container.id, "driver": "local"})
+                if told:
+                    self._events.publish("volume", "unmount", mount.name, {"container": container.id, "driver": "local"})
 
     async def lend(self, container: Container, first_fd: int, stack: ExitStack) -> tuple[list[dict[str, Any]], list[int]]:
         """What a worker is to mount to see a stopped container's tree (worker/view.py), and the descriptors that go with it.

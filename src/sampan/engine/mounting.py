@@ -120,8 +120,6 @@ def _checked_destination(kind: str, target: str) -> str:
         problem = "invalid specification: destination can't be '/'"
     elif not target.startswith("/"):
         problem = f"invalid mount path: '{target}' mount path must be absolute"
-    elif "\0" in target:
-        problem = f"invalid mount path: '{target}'"
     if problem:
         raise InvalidArgument(f'invalid mount config for type "{kind}": {problem}')
     return _clean(target)
@@ -135,7 +133,7 @@ def _clean(path: str) -> str:
 def parse_bind(text: str, driver: str = "") -> BindMount | VolumeMount:
     """`[source:]destination[:options]`; driver: of volumes it makes. Raises InvalidArgument."""
     parts = text.split(":")
-    if not parts[0] or len(parts) > 3 or (len(parts) == 2 and is_valid_mode(parts[1])):
+    if not parts[0] or len(parts) > 3 or (len(parts) == 2 and is_valid_mode(parts[1])) or "\0" in text:
         raise InvalidArgument(f"invalid volume specification: '{text}'")
     mode = parts[2] if len(parts) == 3 else ""
     if not is_valid_mode(mode):
@@ -301,6 +299,8 @@ def parse_mount(mount: wire.Mount) -> Mount:
 
 def check_destination(destination: str) -> None:
     """/proc stays the kernel's: masked and read-only paths are of no use in another tree (runc rootfs_linux.go checkProcMount)."""
+    if "\0" in destination:
+        raise InvalidArgument(f"invalid mount path: '{destination}'")
     if destination == "/proc":
         raise InvalidArgument('"/proc" cannot be mounted because it is not of type proc')
     if destination.startswith("/proc/") and destination.removeprefix("/proc/") not in _PROC_PLACES:

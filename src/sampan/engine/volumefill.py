@@ -35,7 +35,9 @@ class VolumeFiller:
                     stack.push_async_callback(self._store.unmount, name, container.id)
                     await self._store.mount(name, container.id)
                 await stack.enter_async_context(self._store.lock(name))
-                if self._store.local.is_empty(name):
+                # one of its own may be on another machine
+                local = self._store.local
+                if await asyncio.to_thread(local.is_empty, name) if in_place else local.is_empty(name):
                     empty.append((mount, in_place))
             if empty:
                 try:
@@ -53,7 +55,7 @@ class VolumeFiller:
             fds: list[int] = []
             for mount, in_place in empty:
                 if in_place:
-                    fds.append(local.open(mount.name))
+                    fds.append(await asyncio.to_thread(local.open, mount.name))
                     stack.callback(os.close, fds[-1])
                 else:
                     fds.append(stack.enter_context(local.staging(mount.name)))

@@ -1,11 +1,12 @@
 """VolumeService: docker's calls on volumes."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 
 from sampan.clock import rfc3339nano
 from sampan.engine.background import Background
-from sampan.errors import Conflict, InvalidArgument, NotFound
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound
 from sampan.events.bus import EventBus
 from sampan.filters import Filters, labels_match
 from sampan.patterns import bounded, compiled
@@ -13,6 +14,8 @@ from sampan.spec.docker_api.volume import UsageData, Volume, VolumeListResponse,
 from sampan.state.volumes import VolumeRow
 from sampan.volume.options import ANONYMOUS_LABEL
 from sampan.volume.store import VolumeStore
+
+log = logging.getLogger(__name__)
 
 _LISTED = ("dangling", "driver", "label", "label!", "name")
 _PRUNED = ("all", "label", "label!")
@@ -124,7 +127,8 @@ class VolumeService:
                 size = await self._store.local.size(row.name)
                 try:
                     self._remove(row.name)
-                except (Conflict, NotFound):  # used or removed since
+                except EngineError as error:  # used or removed since, or something is mounted in there
+                    log.info("volume %s is not pruned: %s", row.name, error.message)
                     continue
                 deleted.append(row.name)
                 freed += max(size, 0)

@@ -132,7 +132,7 @@ class ContainerRepository:
 
     def delete(self, container: ContainerId, volumes: Collection[str] = ()) -> None:
         """Remove the row, and note that those volumes are to go which no other container refers to."""
-        with self._database.transaction(durable=False) as cx:
+        with self._database.transaction(durable=bool(volumes)) as cx:
             cx.execute("DELETE FROM containers WHERE id = ?", (container,))
             for volume in volumes:
                 unused = "NOT EXISTS (SELECT 1 FROM volume_references WHERE volume = name)"

@@ -1,6 +1,5 @@
 """Volumes as they are stored. Every change is on the disk before it is reported: what a volume holds cannot be made again."""
 
-from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -52,10 +51,10 @@ class VolumeRepository:
                 (row.name, row.driver, row.created, _encode(row.labels), _encode(row.options), row.status),
             )
 
-    def set_status(self, names: Iterable[str], status: Status) -> None:
-        """Note how far volumes are in their life."""
+    def set_status(self, name: str, status: Status) -> None:
+        """Note how far a volume is in its life."""
         with self._database.transaction() as cx:
-            cx.executemany("UPDATE volumes SET status = ? WHERE name = ?", [(status, name) for name in names])
+            cx.execute("UPDATE volumes SET status = ? WHERE name = ?", (status, name))
 
     def delete(self, name: str) -> None:
         """Remove the row. Raises sqlite3.IntegrityError while a container refers to it."""

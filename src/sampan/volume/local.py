@@ -68,13 +68,18 @@ class LocalVolumes:
         return True
 
     def discard(self, name: str) -> None:
-        """Have a volume and all that is in it deleted, soon. Raises Conflict while something is mounted in there."""
+        """Have a volume and all that is in it deleted, soon. Raises Conflict while something is mounted in there, SystemFailure."""
         self.unmount(name)
-        inside = f"{os.path.realpath(self._root)}/{name}/"
-        if any(point.startswith(inside) for point in mounts.mount_points()):
+        place = f"{os.path.realpath(self._root)}/{name}"
+        if any(f"{point}/".startswith(f"{place}/") for point in mounts.mount_points()):
             raise Conflict(f"remove {name}: volume has active mounts")  # emptying the trash would go on in there
-        with suppress(FileNotFoundError):
-            os.rename(self._root / name, self._root / _TRASH / os.urandom(12).hex())
+        try:
+            os.rename(place, self._root / _TRASH / os.urandom(12).hex())
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise SystemFailure(f"remove {name}: error removing volume path '{place}': {reason}") from error
 
     async def empty_trash(self) -> None:
         """Delete what was removed. Safe to interrupt at any time."""

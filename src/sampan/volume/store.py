@@ -8,14 +8,13 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 
 import msgspec
 
 from sampan.clock import Clock
-from sampan.errors import Conflict, NotFound, SystemFailure
+from sampan.errors import Conflict, EngineError, NotFound, SystemFailure
 from sampan.ids import new_id
-from sampan.state.volumes import VolumeRepository, VolumeRow
+from sampan.state.volumes import Status, VolumeRepository, VolumeRow
 from sampan.volume import options as rules
 from sampan.volume.local import LocalVolumes
 
@@ -44,7 +43,7 @@ class VolumeStore:
             if row.status == "removing" or (row.status == "pending" and not self._users.get(row.name)):
                 try:
                     self._drop(row)
-                except Conflict as error:  # later, then
+                except EngineError as error:  # later, then
                     log.warning("volume %s: %s", row.name, error.message)
         for name, row in self._volumes.items():
             try:
@@ -125,7 +124,7 @@ class VolumeStore:
                 raise Conflict(f"create {name}: volume name must be unique: volume '{name}' exists with other options")
             new = False
             if found.status == "pending" and not container:
-                self._set_status([name], "ready")
+                self._set_status(name, "ready")
                 found = self._volumes[name]
         if container:
             self.hold(name, container)
@@ -166,9 +165,11 @@ class VolumeStore:
         for name in anonymous:
             row = self._volumes.get(name)
             if row is not None and not self._users.get(name):
-                with suppress(Conflict):
+                try:
                     self._drop(msgspec.structs.replace(row, status="removing"))
                     gone.append(row)
+                except EngineError as error:  # something is mounted in there: the container is gone even so
+                    log.warning("volume %s: %s", name, error.message)
         return gone
 
     def remove(self, name: str) -> VolumeRow:
@@ -181,20 +182,19 @@ class VolumeStore:
 
     def _drop(self, row: VolumeRow) -> None:
         if row.status == "ready":
-            self._set_status([row.name], "removing")
+            self._set_status(row.name, "removing")
         try:
             self.local.discard(row.name)
-        except Conflict:
-            self._set_status([row.name], "ready")
+        except EngineError:
+            self._set_status(row.name, "ready")
             raise
         self._rows.delete(row.name)
         del self._volumes[row.name]
         self._locks.pop(row.name, None)
 
-    def _set_status(self, names: list[str], status: str) -> None:
-        self._rows.set_status(names, status)  # type: ignore[arg-type]
-        for name in names:
-            self._volumes[name] = msgspec.structs.replace(self._volumes[name], status=status)
+    def _set_status(self, name: str, status: Status) -> None:
+        self._rows.set_status(name, status)
+        self._volumes[name] = msgspec.structs.replace(self._volumes[name], status=status)
 
     # mounts
 

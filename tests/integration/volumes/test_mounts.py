@@ -131,6 +131,23 @@ def test_a_host_directory_as_volume(ok: Ok, folder: Path, error: Callable[..., s
     assert sorted(os.listdir(folder)) == ["his", "roots"]
 
 
+def test_what_is_mounted_in_a_volume_is_not_emptied(engine: Engine, ok: Ok, error: Callable[..., str], folder: Path) -> None:
+    ok("volume", "create", "data")
+    place = Path(engine.data_root, "volumes/data/_data/inside")
+    place.mkdir()
+    subprocess.run(["mount", "--bind", str(folder), str(place)], check=True, timeout=30)
+    try:
+        assert error("volume", "rm", "data") == "remove data: volume has active mounts"
+        assert ok("volume", "prune", "-af") == "Total reclaimed space: 0B"
+        ok("run", "--name", "user", "-v", "/anon", "-v", "data:/d", "busybox", "ls", "/d/inside/his")
+        ok("rm", "-v", "user")
+    finally:
+        subprocess.run(["umount", str(place)], check=True, timeout=30)
+    assert (folder / "his").read_text() == "his"
+    ok("volume", "rm", "data")
+    assert (folder / "his").read_text() == "his"
+
+
 def test_file_systems_that_cannot_be_had(engine: Engine, ok: Ok, error: Callable[..., str]) -> None:
     place = f"{engine.data_root}/volumes"
     ok("volume", "create", "-o", "type=none", "-o", "device=/not/here", "-o", "o=bind", "gone")
