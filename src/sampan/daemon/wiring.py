@@ -268,7 +268,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     background, logs, published = Background(), ContainerLogs(paths), ContainerEvents(events)
     volumes = VolumeStore(VolumeRepository(database), LocalVolumes(paths.data_root, workers), clock)
     volumes.load()
-    mounts = ContainerMounts(containers, volumes, images, snapshots, events, background)
+    mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, os.path.realpath(paths.data_root))
     mounts.restore()
     runner = Runner(containers, snapshots, supervisor, keeper, network, mounts, published, background, logs, clock, paths)
     control = Control(containers, published, runner.layout, paths)

@@ -5,7 +5,7 @@ abandon(), and by sampand's start when it was killed (volume/store.py).
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -54,7 +54,9 @@ class ContainerMounts:
         snapshots: Snapshots,
         events: EventBus,
         background: Background,
+        data_root: str,
     ) -> None:
+        self._data_root = data_root
         self._containers = containers
         self._store = store
         self._images = images
@@ -87,7 +89,7 @@ class ContainerMounts:
             except NotFound as error:
                 raise InvalidArgument(error.message) from None
             others += mounting.inherited(found.mounts, readonly=readonly)
-        return mounting.mounts_of(config, host, others)
+        return mounting.with_propagation(mounting.mounts_of(config, host, others), self._data_root)
 
     def claim(self, container_id: str, wanted: Sequence[Mount]) -> list[Mount]:
         """Make the volumes and find the images of a new container's mounts.
@@ -155,7 +157,7 @@ class ContainerMounts:
             raise SystemFailure(
                 f"error while creating mount source path '{error.filename}': mkdir {error.filename}: {(error.strerror or '').lower()}"
             ) from error
-        _check_propagation(container.mounts)
+        _check_propagation(mount for mount in container.mounts if isinstance(mount, BindMount) and not self._is_near(mount))
         fds: dict[str, int] = {}
         try:
             for number, mount in enumerate(container.mounts):
@@ -171,6 +173,10 @@ class ContainerMounts:
                 access = "false" if mount.readonly else "true"
                 self._events.publish("volume", "mount", mount.name, {**attributes, "read/write": access})
         return Opened(self._planned(container.mounts), fds)
+
+    def _is_near(self, mount: BindMount) -> bool:
+        """It is a slave because we said so: where it cannot be one, it is private."""
+        return mounting.holds(mount.source, self._data_root)
 
     async def _open_image(self, mount: ImageMount) -> int:
         """A detached mount of an image."""
@@ -285,10 +291,10 @@ def bind_of(mount: plan.Mount) -> dict[str, Any]:
     }
 
 
-def _check_propagation(mounts: Sequence[Mount]) -> None:
+def _check_propagation(mounts: Iterable[BindMount]) -> None:
     """What is to propagate has to lie on a mount that does (moby daemon/oci_linux.go ensureShared). Raises StartFailure."""
     for mount in mounts:
-        if isinstance(mount, BindMount) and mount.propagation in _SHARED_NEEDED:
+        if mount.propagation in _SHARED_NEEDED:
             point, tags = kernel.propagation_of(os.path.realpath(mount.source))
             if not any(tag.startswith(_SHARED_NEEDED[mount.propagation]) for tag in tags):
                 kind = "shared" if mount.propagation.endswith("shared") else "shared or slave"

@@ -42,7 +42,8 @@ class BindMount(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type
     mode: str = ""
     """The text of its options, as inspect shows it."""
     readonly: bool = False
-    propagation: str = "rprivate"
+    propagation: str = ""
+    """"" only until with_propagation()."""
     recursive: bool = True
     readonly_recursive: bool = True
     make_source: bool = False
@@ -146,7 +147,7 @@ def parse_bind(text: str, driver: str = "") -> BindMount | VolumeMount:
             destination = _checked_destination("bind", target)
             if "nocopy" in words:
                 raise InvalidArgument('invalid mount config for type "bind": field VolumeOptions must not be specified')
-            return BindMount(_clean(source), destination, mode, "ro" in words, propagation or "rprivate", make_source=True)
+            return BindMount(_clean(source), destination, mode, "ro" in words, propagation, make_source=True)
         destination = _checked_destination("volume", target)
         if propagation:
             raise InvalidArgument('invalid mount config for type "volume": field BindOptions must not be specified')
@@ -188,9 +189,8 @@ def _bind_of(mount: wire.Mount, destination: str) -> BindMount:
     options = mount.bind_options or wire.BindOptions()
     if not mount.source:
         raise InvalidArgument('invalid mount config for type "bind": field Source must not be empty')
-    propagation = options.propagation or "rprivate"
-    if propagation not in _PROPAGATIONS:
-        raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
+    if options.propagation not in ("", *_PROPAGATIONS):
+        raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {options.propagation}')
     if not mount.source.startswith("/"):
         raise InvalidArgument(f"invalid mount config for type \"bind\": invalid mount path: '{mount.source}' mount path must be absolute")
     if not options.create_mountpoint and ("\0" in mount.source or not os.path.lexists(mount.source)):
@@ -209,7 +209,7 @@ def _bind_of(mount: wire.Mount, destination: str) -> BindMount:
         destination,
         "",
         mount.read_only,
-        propagation,
+        options.propagation,
         recursive=not options.non_recursive,
         readonly_recursive=not options.read_only_non_recursive,
         make_source=options.create_mountpoint,
@@ -357,6 +357,30 @@ def mounts_of(config: Config, host: HostConfig, others: Sequence[Mount] = ()) ->
     return found
 
 
+def holds(source: str, root: str) -> bool:
+    """Whether a host directory is the engine's data root, in it, or around it."""
+    return f"{source.rstrip('/')}/".startswith(f"{root}/") or f"{root}/".startswith(f"{source.rstrip('/')}/")
+
+
+def with_propagation(mounts: Iterable[Mount], root: str) -> list[Mount]:
+    """Bind mounts that say nothing are private, but what has to do with the data root is a slave of the host: a container must not keep
+    what the engine unmounts there (moby daemon/volumes_linux.go validateBindDaemonRoot). Raises InvalidArgument.
+    """
+    result: list[Mount] = []
+    for mount in mounts:
+        if isinstance(mount, BindMount):
+            near = holds(mount.source, root)
+            if near and mount.propagation not in ("", "rslave", "rshared"):
+                raise InvalidArgument(
+                    'invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is within the daemon '
+                    f'root, daemon root: "{root}", bind mount source: "{mount.source}", propagation: "{mount.propagation}"'
+                )
+            result.append(msgspec.structs.replace(mount, propagation=mount.propagation or ("rslave" if near else "rprivate")))
+        else:
+            result.append(mount)
+    return result
+
+
 _decode = msgspec.json.Decoder(list[Mount]).decode
 
 
@@ -365,7 +389,7 @@ def stored(mounts: bytes | None, host: HostConfig) -> list[Mount]:
     if mounts is not None:
         return _decode(mounts)
     with suppress(InvalidArgument):
-        return own_mounts(host)
+        return with_propagation(own_mounts(host), "/nowhere")  # there were only private ones without a word
     return []
 
 

@@ -104,11 +104,15 @@ class LocalVolumes:
             os.close(fd)
 
     def strays(self, known: Collection[str]) -> list[str]:
-        """Names of directories in `volumes` that are none of the known volumes': for `system check`, and for who wants them back.
+        """See stray_directories()."""
+        return stray_directories(self._root, known)
 
-        They may hold data: `volume create NAME` takes one over as it is.
-        """
-        return sorted(entry.name for entry in os.scandir(self._root) if entry.name not in known and entry.name != _TRASH)
+    def check_stray(self, name: str) -> None:
+        """Whether what lies where a new volume is to be can be taken over. Raises Conflict."""
+        for directory, entry in ((str(self._root), name), (f"{self._root}/{name}", DATA)):
+            with suppress(FileNotFoundError), os.scandir(directory) as entries:
+                if any(found.name == entry and not found.is_dir(follow_symlinks=False) for found in entries):
+                    raise Conflict(f"create {name}: {directory}/{entry} is there, and no directory")
 
     def drop_if_empty(self, name: str) -> bool:
         """Remove a stray directory without data in it; what a kill leaves between its making and its row is one."""
@@ -224,6 +228,14 @@ class LocalVolumes:
         with suppress(OSError):
             while self.is_mounted(name):
                 mounts.umount2(self.path(name), mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
+
+
+def stray_directories(root: Path, known: Collection[str]) -> list[str]:
+    """Names in the directory of all volumes that are none of the known volumes': for `system check`, and for who wants them back.
+
+    They may hold data: `volume create NAME` takes one over as it is.
+    """
+    return sorted(entry.name for entry in os.scandir(root) if entry.name not in known and entry.name != _TRASH)
 
 
 def _copy_attributes(place: str, source: str, target: str) -> None:

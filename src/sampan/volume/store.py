@@ -93,7 +93,7 @@ class VolumeStore:
     ) -> tuple[VolumeRow, bool]:
         """The volume of this name, and whether it is new; "" makes up a name. container: the one that it is for, its first user.
 
-        Raises InvalidArgument; NotFound: no such driver; Conflict: there is one of the name with other options.
+        Raises InvalidArgument; NotFound: no such driver; Conflict: there is one of the name with other options, or something in its place.
         """
         if not name:
             name, labels = new_id(), {**(labels or {}), rules.ANONYMOUS_LABEL: ""}
@@ -103,6 +103,7 @@ class VolumeStore:
         if found is None:
             rules.check_name(name)
             rules.check_options(name, options or {})
+            self.local.check_stray(name)
             self.local.make(name)
             found = VolumeRow(
                 name=name,

@@ -221,6 +221,30 @@ def test_what_cannot_come_together(config: Config, host: HostConfig, words: str)
     assert caught.value.message == words
 
 
+@pytest.mark.parametrize(
+    ("source", "given", "found"),
+    [
+        ("/srv", "", "rprivate"),
+        ("/srv", "shared", "shared"),
+        ("/", "", "rslave"),
+        ("/var", "", "rslave"),
+        ("/var/lib/sampan", "rshared", "rshared"),
+        ("/var/lib/sampan/x", "", "rslave"),
+        ("/var/lib/sampan-old", "", "rprivate"),
+        ("/var/lib/sam", "", "rprivate"),
+        ("/var", "private", None),
+        ("/var/lib/sampan/x", "slave", None),
+    ],
+)
+def test_mounts_of_the_data_root_follow_the_host(source: str, given: str, found: str | None) -> None:
+    mount = BindMount(source, "/b", propagation=given)
+    if found is None:
+        with pytest.raises(InvalidArgument, match="must use either propagation mode"):
+            mounting.with_propagation([mount], "/var/lib/sampan")
+    else:
+        assert mounting.with_propagation([mount], "/var/lib/sampan") == [BindMount(source, "/b", propagation=found)]
+
+
 STORED: list[tuple[Mount, plan.Mount]] = [
     (
         BindMount("/a", "/b", "ro,idmap", readonly=True, propagation="rslave"),
@@ -248,7 +272,7 @@ def test_rows_keep_mounts() -> None:
 
 
 def test_rows_from_before_volumes() -> None:
-    assert mounting.stored(None, HostConfig(binds=["/a:/b"])) == [BindMount("/a", "/b", make_source=True)]
+    assert mounting.stored(None, HostConfig(binds=["/a:/b"])) == [BindMount("/a", "/b", propagation="rprivate", make_source=True)]
     assert mounting.stored(None, HostConfig(binds=["/a"] * 2)) == []
 
 

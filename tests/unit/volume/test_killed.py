@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from sampan.clock import SystemClock
+from sampan.errors import Conflict
 from sampan.ids import ContainerId
 from sampan.linux import libc
 from sampan.state.containers import ContainerRepository, ContainerRow, ContainerState
@@ -192,6 +193,18 @@ def test_data_without_a_row_is_left_alone_and_taken_over(tmp_path: Path) -> None
     engine.store.create("lost")
     assert engine.has("lost") == ["precious"]
     assert engine.store.local.strays({"lost"}) == []
+    engine.database.close()
+
+
+def test_a_link_is_not_taken_over(tmp_path: Path) -> None:
+    engine = opened(tmp_path)
+    (tmp_path / "volumes/one").symlink_to(tmp_path)
+    (tmp_path / "volumes/two").mkdir()
+    (tmp_path / "volumes/two/_data").symlink_to("/etc")
+    for name in ("one", "two"):
+        with pytest.raises(Conflict, match="is there, and no directory"):
+            engine.store.create(name)
+        assert engine.store.get(name) is None
     engine.database.close()
 
 
