@@ -109,10 +109,19 @@ class LocalVolumes:
 
     def check_stray(self, name: str) -> None:
         """Whether what lies where a new volume is to be can be taken over. Raises Conflict."""
-        for directory, entry in ((str(self._root), name), (f"{self._root}/{name}", DATA)):
-            with suppress(FileNotFoundError), os.scandir(directory) as entries:
-                if any(found.name == entry and not found.is_dir(follow_symlinks=False) for found in entries):
-                    raise Conflict(f"create {name}: {directory}/{entry} is there, and no directory")
+        place = f"{self._root}/{name}"
+        try:
+            fd = os.open(place, _DIRECTORY)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise Conflict(f"create {name}: {place} is there, and no directory") from error
+        try:
+            with os.scandir(fd) as entries:
+                if any(entry.name == DATA and not entry.is_dir(follow_symlinks=False) for entry in entries):
+                    raise Conflict(f"create {name}: {place}/{DATA} is there, and no directory")
+        finally:
+            os.close(fd)
 
     def drop_if_empty(self, name: str) -> bool:
         """Remove a stray directory without data in it; what a kill leaves between its making and its row is one."""
