@@ -44,9 +44,10 @@ def test_many_stars_take_no_time() -> None:
 
 def named(*patterns: str) -> list[str]:
     containers: list[Any] = [
-        SimpleNamespace(name=name, state=None, config=SimpleNamespace(labels=None)) for name in ("web-1", "web-22", "db", "a" * 100)
+        SimpleNamespace(name=name, state=None, mounts=[], config=SimpleNamespace(labels=None))
+        for name in ("web-1", "web-22", "db", "a" * 100)
     ]
-    return [item.name for item in select(containers, {"name": patterns}, None, None)]  # type: ignore[arg-type]
+    return [item.name for item in select(containers, {"name": patterns}, None, None, "")]  # type: ignore[arg-type]
 
 
 def test_names_by_regular_expression() -> None:

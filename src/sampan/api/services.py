@@ -39,6 +39,7 @@ from sampan.spec.docker_api.image import (
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import NetworkInspect
 from sampan.spec.docker_api.system import CheckReport, DiskUsage, EventMessage, PingInfo, SystemInfo, SystemVersion
+from sampan.spec.docker_api.volume import Volume, VolumeListResponse, VolumesPruneReport
 from sampan.spec.oci_layout import Platform
 from sampan.streams import OpenStream, Piece
 
@@ -267,6 +268,25 @@ class NetworkService(Protocol):
         """One network by ID, name or ID prefix, containers included. NotFound: `network x not found`."""
 
 
+class VolumeService(Protocol):
+    """Volumes."""
+
+    async def create(self, name: str, *, driver: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> Volume:
+        """Make a volume; "" makes up a name. One of the name that is there is the answer, unless other options are asked for: Conflict."""
+
+    async def list(self, filters: Filters) -> VolumeListResponse:
+        """Volumes by name. InvalidArgument: unknown filter."""
+
+    def inspect(self, name: str) -> Volume:
+        """One volume. NotFound: `get x: no such volume`."""
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        """Delete. Conflict: `remove x: volume is in use - [ID]`; force: an unknown one is no error."""
+
+    async def prune(self, filters: Filters) -> VolumesPruneReport:
+        """Remove anonymous volumes that no container refers to, with the filter all=true named ones too."""
+
+
 class SystemService(Protocol):
     """The engine as a whole."""
 
@@ -315,6 +335,7 @@ class Services(msgspec.Struct, frozen=True):
     images: ImageService
     archives: ImageArchives
     networks: NetworkService
+    volumes: VolumeService
     system: SystemService
     disk_usage: DiskUsageService
     checks: CheckService

@@ -125,7 +125,7 @@ class Packer:
     def directory(self, fd: int, archived: bytes, info: os.stat_result) -> bytes:
         """The entry of an open directory."""
         name = archived if archived.endswith(b"/") else archived + b"/"
-        return self._header(name, DIRECTORY, info, xattrs=_xattrs(fd) if os.listxattr(fd) else None)
+        return self._header(name, DIRECTORY, info, xattrs=xattrs_of(fd) if os.listxattr(fd) else None)
 
     def entry(self, parent: int, name: bytes, archived: bytes, info: os.stat_result) -> Iterator[bytes]:
         """The entry of anything else, with its data."""
@@ -164,7 +164,7 @@ class Packer:
                 return
             raise
         try:
-            head = self._header(archived, REGULAR, info, size=info.st_size, xattrs=_xattrs(fd) if os.listxattr(fd) else None)
+            head = self._header(archived, REGULAR, info, size=info.st_size, xattrs=xattrs_of(fd) if os.listxattr(fd) else None)
             left = info.st_size
             if self._outlet is not None and left >= _MOVED_MIN:
                 yield head
@@ -223,7 +223,8 @@ def _names(directory: int) -> Iterator[bytes]:
     return iter(sorted(map(os.fsencode, os.listdir(directory))))
 
 
-def _xattrs(fd: int) -> dict[bytes, bytes]:
+def xattrs_of(fd: int) -> dict[bytes, bytes]:
+    """The xattrs that mean something elsewhere."""
     found: dict[bytes, bytes] = {}
     for key in map(os.fsencode, os.listxattr(fd)):
         if key in _XATTRS or (key.startswith(b"user.") and not key.startswith(b"user.overlay.")):

@@ -119,8 +119,12 @@ COMMANDS: dict[str, str] = {
     "system events": "events",
     "system info": "info",
     "system prune": "system_prune",
+    "volume create": "volume_create",
     "volume inspect": "volume_inspect",
     "volume ls": "volume_ls",
+    "volume prune": "volume_prune",
+    "volume rm": "volume_rm",
+    "volume update": "volume_update",
 }
 ALIASES: dict[str, str] = {
     "container list": "container ls",
@@ -132,6 +136,7 @@ ALIASES: dict[str, str] = {
     "mirror remove": "mirror rm",
     "network list": "network ls",
     "volume list": "volume ls",
+    "volume remove": "volume rm",
 }
 GROUPS: dict[str, str] = {
     "container": "Manage containers",

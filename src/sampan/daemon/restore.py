@@ -128,7 +128,7 @@ class Restorer:
         async with container.lock:
             if self._containers.get(container.id) is container and not container.removing:
                 container.removing = True
-                await self._runner.discard(container)
+                await self._runner.discard(container, volumes=container.host_config.auto_remove and container.state.status != "removing")
 
     async def _start_again(self, container: Container) -> None:
         await container.settled.wait()

@@ -29,6 +29,7 @@ from sampan.engine.commit import CommitService
 from sampan.engine.container_check import ContainerCheck
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
+from sampan.engine.containermounts import ContainerMounts
 from sampan.engine.containers import ContainerDefaults, ContainerService
 from sampan.engine.containerstore import Containers
 from sampan.engine.control import Control
@@ -49,6 +50,8 @@ from sampan.engine.remote import RemoteService
 from sampan.engine.runner import RunHooks, Runner
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
+from sampan.engine.volumefill import VolumeFiller
+from sampan.engine.volumes import VolumeService
 from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.findings import Finding
@@ -65,6 +68,9 @@ from sampan.snapshot.store import LayeredSnapshots
 from sampan.state.blobs import BlobSourceRepository
 from sampan.state.containers import ContainerRepository, MetaRepository
 from sampan.state.database import Database
+from sampan.state.volumes import VolumeRepository
+from sampan.volume.local import LocalVolumes
+from sampan.volume.store import VolumeStore
 from sampan.worker.client import WorkerPool
 
 log = logging.getLogger(__name__)
@@ -277,17 +283,26 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     lean = _LeanProcesses(config, keeper_process)
     keeper, supervisor = lean.keeper, lean.supervisor
     background, logs, published = Background(), ContainerLogs(paths), ContainerEvents(events)
-    runner = Runner(containers, snapshots, supervisor, keeper, network, published, background, logs, clock, paths)
+    volumes = VolumeStore(VolumeRepository(database), LocalVolumes(paths.data_root, workers), clock)
+    volumes.load()
+    mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, os.path.realpath(paths.data_root))
+    mounts.restore()
+    runner = Runner(containers, snapshots, supervisor, keeper, network, mounts, published, background, logs, clock, paths)
     control = Control(containers, published, runner.layout, paths)
     execs = ExecService(containers, supervisor, published, background, paths)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
-    service = ContainerService(containers, runner, control, images, snapshots, published, logs, clock, _defaults(config))
-    trees = Trees(snapshots, workers, runner.own_mounts)
+    trees = Trees(snapshots, workers, mounts, runner.own_mounts)
+    filler = VolumeFiller(trees, volumes)
+    service = ContainerService(
+        containers, runner, control, images, snapshots, published, logs, clock, _defaults(config), mounts, filler.fill
+    )
+    volume_service = VolumeService(volumes, events, background)
     runner.hooks = RunHooks(
         started=attach.started,
         ended=execs.container_ended,
         auto_remove=service.auto_remove,
         quiesce=trees.quiesce,
+        give_to_user=filler.give_to_user,
         discarded=images.collect,
     )
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
@@ -298,6 +313,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     await restorer.restore(None if config.live_restore else shutdown.stop_all)
     for line in images.repair([container.id for container in containers]):
         log.warning("%s", line)
+    background.spawn(volumes.local.empty_trash())
     system = SystemService(
         containers, images, snapshots, events, meta, _facts(config), lambda: [*network.warnings, *parts.registries.warnings()]
     )
@@ -316,8 +332,11 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         images=images,
         archives=parts.archives,
         networks=network,
+        volumes=volume_service,
         system=system,
-        disk_usage=DiskUsageService(images, service, snapshots, paths, [parts.registries.partials.disk_usage, parts.bootstraps.disk_usage]),
+        disk_usage=DiskUsageService(
+            images, service, volume_service, snapshots, paths, [parts.registries.partials.disk_usage, parts.bootstraps.disk_usage]
+        ),
         checks=_checks(parts, database, containers, runner),
     )
 

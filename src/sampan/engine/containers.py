@@ -1,16 +1,17 @@
 """ContainerService: docker's calls on containers, each a use case over the registry and the runner."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
 
 from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine import launching, listing, merging, mounting, names, processes, showing
+from sampan.engine import launching, listing, merging, names, processes, showing
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
+from sampan.engine.containermounts import ContainerMounts
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
 from sampan.engine.images import ImageService
@@ -79,7 +80,10 @@ class ContainerService:
         logs: ContainerLogs,
         clock: Clock,
         defaults: ContainerDefaults,
+        mounts: ContainerMounts,
+        fill: Callable[[Container], Awaitable[None]],
     ) -> None:
+        """fill: gives a new container's empty volumes what its image has at their places."""
         self._containers = containers
         self._runner = runner
         self._control = control
@@ -89,6 +93,8 @@ class ContainerService:
         self._clock = clock
         self._defaults = defaults
         self._logs = logs
+        self._mounts = mounts
+        self._fill = fill
 
     # create
 
@@ -123,7 +129,7 @@ class ContainerService:
             init=self._defaults.init or None,
             no_new_privileges=self._defaults.no_new_privileges,
         )
-        mounting.mounts_of(host)
+        mounts = self._mounts.wanted(config, host)
         launching.SecurityOptions(host.security_opt or [])
         launching.check_capabilities(host, host_facts().capabilities)
         warnings.extend(left_out(launching.capability_names(host), host_facts()))
@@ -139,20 +145,28 @@ class ContainerService:
             config=b"",
             host_config=b"",
             networking=b"",
+            mounts=None,
             state=new_state(host.console_size),
         )
         container = Container(row, config, host, request.networking_config or NetworkingConfig())
         self._logs.check(container)
-        self._make(container)
+        try:
+            container.mounts = self._mounts.claim(container_id, mounts)
+            await self._make(container)
+        except BaseException:
+            self._mounts.abandon(container_id)
+            raise
+        self._mounts.owned(container)
         self._events.publish(container, "create")
         return CreateResponse(id=container.id, warnings=warnings)
 
-    def _make(self, container: Container) -> None:
-        """Directory, snapshot, row: undone in reverse when one fails; a kill in between leaves what repair finds."""
+    async def _make(self, container: Container) -> None:
+        """Directory, snapshot, volumes' content, row: undone in reverse when one fails; a kill in between leaves what repair finds."""
         directory = self._runner.paths.container(container.id)
         os.makedirs(f"{directory}/log", 0o710)
         try:
             self._snapshots.prepare(container.id, self._chain(container))
+            await self._fill(container)
             self._containers.add(container)
         except BaseException:
             self._snapshots.remove(container.id)
@@ -169,7 +183,7 @@ class ContainerService:
     async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> Sequence[ContainerSummary]:
         """Containers, newest first; limit > 0 and filters on state imply all."""
         ordered = sorted(self._containers, key=lambda item: item.created, reverse=True)
-        chosen = listing.select(ordered, filters, self._containers.find, self._image_ids)
+        chosen = listing.select(ordered, filters, self._containers.find, self._image_ids, self._runner.paths.volumes)
         everything = (
             all
             or limit > 0
@@ -185,7 +199,8 @@ class ContainerService:
         result = []
         for container in chosen:
             usage = await self._snapshots.usage(container.id) if size else None
-            result.append(showing.summary(container, self._image_now(container), usage, self._image_size(container) if size else 0))
+            image_size = self._image_size(container) if size else 0
+            result.append(showing.summary(container, self._image_now(container), usage, image_size, self._runner.paths.volumes))
         return result
 
     def _image_ids(self, ref: str) -> set[str]:
@@ -250,7 +265,7 @@ class ContainerService:
             except EngineError:
                 if container.host_config.auto_remove:
                     container.removing = True
-                    await self._runner.discard(container)
+                    await self._runner.discard(container, volumes=True)
                 raise
 
     @staticmethod
@@ -383,7 +398,7 @@ class ContainerService:
                 if container.is_running:
                     await self._control.kill(container)
                 await container.settled.wait()
-                await self._runner.discard(container)
+                await self._runner.discard(container, volumes=volumes)
         except BaseException:
             container.removing = False
             raise
@@ -393,7 +408,7 @@ class ContainerService:
         container.removing = True
         async with container.lock:
             if self._containers.get(container.id) is container:
-                await self._runner.discard(container)
+                await self._runner.discard(container, volumes=True)
 
     async def wait(self, ref: str, condition: str) -> Wait:
         """Begin to wait."""

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 import msgspec
 
+from sampan.engine.mounting import Mount, VolumeMount, stored
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.findings import Finding
 from sampan.ids import ContainerId
@@ -63,7 +64,9 @@ class Live:
 class Container:
     """One container. `lock` serialises what changes it; state changes go through Containers.set_state."""
 
-    def __init__(self, row: ContainerRow, config: Config, host_config: HostConfig, networking: NetworkingConfig) -> None:
+    def __init__(
+        self, row: ContainerRow, config: Config, host_config: HostConfig, networking: NetworkingConfig, mounts: Sequence[Mount] = ()
+    ) -> None:
         self.id = row.id
         self.name = row.name
         self.created = row.created
@@ -73,6 +76,8 @@ class Container:
         self.config = config
         self.host_config = host_config
         self.networking = networking
+        self.mounts = mounts
+        """As decided at create; they never change."""
         self.state = row.state
         self.live: Live | None = None
         self.lock = asyncio.Lock()
@@ -119,8 +124,9 @@ class Containers:
             container = Container(
                 row,
                 msgspec.json.decode(row.config, type=Config),
-                msgspec.json.decode(row.host_config, type=HostConfig),
+                host := msgspec.json.decode(row.host_config, type=HostConfig),
                 msgspec.json.decode(row.networking, type=NetworkingConfig),
+                stored(row.mounts, host),
             )
             self._by_id[container.id] = self._by_name[container.name] = container
 
@@ -153,8 +159,9 @@ class Containers:
     def add(self, container: Container) -> None:
         """Store a new container. Raises Conflict when its name is taken."""
         self.check_name(container.name)
+        volumes = {mount.name for mount in container.mounts if isinstance(mount, VolumeMount)}
         try:
-            self._repository.insert(_row_of(container))
+            self._repository.insert(_row_of(container), sorted(volumes))
         except sqlite3.IntegrityError as error:
             raise Conflict(f"container {container.id}: {error}") from error
         self._by_id[container.id] = self._by_name[container.name] = container
@@ -195,9 +202,9 @@ class Containers:
         self._repository.set_state(container.id, state)
         container.state = state
 
-    def remove(self, container: Container) -> None:
-        """Forget a container: its row is deleted."""
-        self._repository.delete(container.id)
+    def remove(self, container: Container, volumes: Collection[str] = ()) -> None:
+        """Forget a container: its row is deleted. volumes: those that go with it, if they are nobody else's."""
+        self._repository.delete(container.id, volumes)
         self._by_id.pop(container.id, None)
         self._by_name.pop(container.name, None)
 
@@ -213,5 +220,6 @@ def _row_of(container: Container) -> ContainerRow:
         config=_encode(container.config),
         host_config=_encode(container.host_config),
         networking=_encode(container.networking),
+        mounts=_encode(container.mounts),
         state=container.state,
     )

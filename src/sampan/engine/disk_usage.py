@@ -1,4 +1,4 @@
-"""`system df`: what images and containers take on the disk, as du(1) would count it; layers that several images share, once."""
+"""`system df`: what images, containers and volumes take on the disk, as du(1) would count it; layers that several images share, once."""
 
 import asyncio
 import os
@@ -11,6 +11,7 @@ from sampan.digest import ChainId
 from sampan.engine.containers import ContainerService
 from sampan.engine.images import ImageService
 from sampan.engine.paths import Paths
+from sampan.engine.volumes import VolumeService
 from sampan.errors import EngineError, NotFound
 from sampan.snapshot.api import Snapshots
 from sampan.spec.docker_api.image import ImageSummary
@@ -25,11 +26,18 @@ class DiskUsageService:
     """See api/services.py for the contract."""
 
     def __init__(
-        self, images: ImageService, containers: ContainerService, snapshots: Snapshots, paths: Paths, more: Sequence[Callable[[], int]]
+        self,
+        images: ImageService,
+        containers: ContainerService,
+        volumes: VolumeService,
+        snapshots: Snapshots,
+        paths: Paths,
+        more: Sequence[Callable[[], int]],
     ) -> None:
         """more: bytes on disk of what else belongs to images (partial blobs, fetched packages); called in a thread."""
         self._images = images
         self._containers = containers
+        self._volumes = volumes
         self._snapshots = snapshots
         self._paths = paths
         self._more = more
@@ -44,7 +52,7 @@ class DiskUsageService:
                 layers_size=total,
                 images=None if images is None else [*images],
                 containers=await self._of_containers(layers) if "container" in kinds else None,
-                volumes=[] if "volume" in kinds else None,
+                volumes=list(await self._volumes.usage()) if "volume" in kinds else None,
                 build_cache=[] if "build-cache" in kinds else None,
             )
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from typing import Any
 
 from sampan.clock import rfc3339nano
-from sampan.engine import mounting
 from sampan.engine.containerstore import Container, Containers
+from sampan.engine.mounting import ImageMount, TmpfsMount
 from sampan.engine.pipes import WorkerStream, feed, through_pipe
 from sampan.engine.trees import Trees
 from sampan.errors import NotFound
@@ -91,9 +91,9 @@ class FileService:
         container = self._containers.find(ref)
         host = container.host_config
         mounts = [
-            {"destination": mount.destination, "rw": not mount.readonly if isinstance(mount, mounting.BindMount) else True}
-            for mount in mounting.mounts_of_stored(host)
-            if isinstance(mount, mounting.BindMount) or container.is_running
+            {"destination": mount.destination, "rw": not isinstance(mount, ImageMount) and not mount.readonly}
+            for mount in container.mounts
+            if not isinstance(mount, TmpfsMount) or container.is_running
         ]
         args = {
             "path": path,

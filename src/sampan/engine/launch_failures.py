@@ -23,6 +23,7 @@ MOUNT_HINT = (
 )
 """What dockerd adds to `not a directory`."""
 _NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
+_NO_IDMAP = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 _NOT_EXECUTABLE = (errno.EACCES, errno.EISDIR, errno.ENOEXEC)
 
 
@@ -83,6 +84,13 @@ def explain(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> 
             )
         case ops.STEP_MOUNT if path == "/dev" and error.errno == errno.ENOTDIR:
             return Explained(f'error mounting "tmpfs" to rootfs at "/dev": mount src=tmpfs, dst=/dev: {reason}{MOUNT_HINT}', code)
+        case ops.STEP_SUBPATH if error.errno == errno.EXDEV:
+            return Explained(f"path concatenation escapes the base directory, subpath: {path}", 128, alone=True)
+        case ops.STEP_SUBPATH:
+            return Explained(f"cannot access path {path}: lstat {path}: {reason}", 128, alone=True)
+        case ops.STEP_IDMAP:
+            hint = ": the file system of the source, or this kernel, has no ID-mapped mounts" if error.errno in _NO_IDMAP else ""
+            return Explained(f'error mounting "{sources.get(path, path)}" to rootfs at "{path}": idmap: {reason}{hint}', 128)
         case ops.STEP_MOUNT_REFUSED:
             return Explained(detail, 128)
         case ops.STEP_CGROUP_WRITE:

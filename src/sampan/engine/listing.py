@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from sampan.engine.containerstore import Container
+from sampan.engine.mounting import is_used_by
 from sampan.errors import InvalidArgument, NotFound
 from sampan.filters import Filters, labels_match, moment_ns
 from sampan.patterns import bounded, compiled
@@ -108,8 +109,8 @@ def _port_matches(key: str, ports: Iterable[str], wanted: Sequence[str]) -> bool
     return False
 
 
-def matches(container: Container, filters: Filters) -> bool:
-    """Whether a container passes the filters that need only itself, but for its name."""
+def matches(container: Container, filters: Filters, volumes: str) -> bool:
+    """Whether a container passes the filters that need only itself, but for its name. volumes: the directory they are in."""
     state = container.state
     labels = container.config.labels or {}
     simple: dict[str, Callable[[Sequence[str]], bool]] = {
@@ -124,7 +125,7 @@ def matches(container: Container, filters: Filters) -> bool:
             value == container.host_config.network_mode or (state.endpoint is not None and value == state.endpoint.network_id)
             for value in values
         ),
-        "volume": lambda values: any(value in (bind.split(":")[:2]) for bind in container.host_config.binds or () for value in values),
+        "volume": lambda values: any(is_used_by(container.mounts, value, volumes) for value in values),
         "expose": lambda values: _port_matches("expose", container.config.exposed_ports or {}, values),
         "publish": lambda values: _port_matches("publish", (item.port for item in state.endpoint.ports) if state.endpoint else (), values),
     }
@@ -132,11 +133,15 @@ def matches(container: Container, filters: Filters) -> bool:
 
 
 def select(
-    containers: Sequence[Container], filters: Filters, find: Callable[[str], Container], ancestors: Callable[[str], set[str]]
+    containers: Sequence[Container],
+    filters: Filters,
+    find: Callable[[str], Container],
+    ancestors: Callable[[str], set[str]],
+    volumes: str,
 ) -> list[Container]:
-    """The containers that pass, in the order given; ancestors: the image IDs a reference stands for."""
+    """The containers that pass, in the order given; ancestors: the image IDs a reference stands for; volumes: the directory of all."""
     check(filters)
-    chosen = [container for container in containers if matches(container, filters)]
+    chosen = [container for container in containers if matches(container, filters, volumes)]
     if filters.get("name"):
         chosen = _named(chosen, filters["name"])
     for key, later in (("before", False), ("since", True)):

@@ -65,14 +65,12 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
     health: HealthConfig | None = config.healthcheck
     missing: Mapping[str, object] = {
         "health checks": health is not None and health.test and health.test != ["NONE"],
-        "volumes-from": host.volumes_from,
         "links": host.links,
         "device requests (GPUs)": host.device_requests,
         "user namespaces": host.userns_mode not in ("", "host"),
         "storage options": host.storage_opt,
         "cgroup parents": host.cgroup_parent,
         "kernel memory limits of TCP": host.kernel_memory_tcp,
-        "volume drivers": host.volume_driver not in ("", "local"),
         "per-device block-I/O limits": (
             host.blkio_weight_device
             or host.blkio_device_read_bps
@@ -81,7 +79,6 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
             or host.blkio_device_write_iops
         ),
         "real-time CPU limits": host.cpu_realtime_period or host.cpu_realtime_runtime,
-        "anonymous volumes": config.volumes,
     }
     for feature, asked in missing.items():
         if asked:

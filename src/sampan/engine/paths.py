@@ -16,6 +16,11 @@ class Paths(msgspec.Struct, frozen=True):
         """The directory of one container. Text, not a Path: it is on the way of every inspect."""
         return f"{self.data_root}/containers/{container_id}"
 
+    @property
+    def volumes(self) -> str:
+        """The directory of all volumes."""
+        return f"{self.data_root}/volumes"
+
     def log(self, container_id: str) -> str:
         """Where its log segments are."""
         return f"{self.container(container_id)}/log"

@@ -16,14 +16,15 @@ from typing import Any, Protocol
 import msgspec
 
 from sampan.clock import Clock
-from sampan.engine import launching, mounting, restarting
+from sampan.engine import launching, restarting
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
+from sampan.engine.containermounts import ContainerMounts
 from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
-from sampan.errors import EngineError, SystemFailure, Unavailable
+from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
 from sampan.runtime import cgroups, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
@@ -72,6 +73,8 @@ class RunHooks(msgspec.Struct, frozen=True):
     """A run of a container with --rm is over."""
     quiesce: Callable[[Container], Awaitable[None]] = _nothing
     """Waits until no worker is at its tree, before that is mounted or removed."""
+    give_to_user: Callable[[Container], Awaitable[None]] = _nothing
+    """Has its `:U` mounts belong to its user, before they are mounted."""
     discarded: Callable[[], None] = lambda: None
     """A container's tree is gone: layers that only it needed can go."""
 
@@ -86,6 +89,7 @@ class Runner:
         supervisor: SupervisorClient,
         keeper: KeeperClient,
         network: NetworkPort,
+        mounts: ContainerMounts,
         events: ContainerEvents,
         background: Background,
         logs: ContainerLogs,
@@ -97,6 +101,7 @@ class Runner:
         self.supervisor = supervisor
         self.keeper = keeper
         self.network = network
+        self.mounts = mounts
         self.events = events
         self.background = background
         self.logs = logs
@@ -162,13 +167,10 @@ class Runner:
         self, container: Container, key: str, undo: contextlib.AsyncExitStack
     ) -> tuple[Launched, dict[str, int], EndpointState]:
         """The process, our ends of its stdio by name, and its place on the network."""
-        mounts = mounting.mounts_of(container.host_config)
-        try:
-            mounting.make_sources(mounts)
-        except OSError as error:
-            raise SystemFailure(
-                f"error while creating mount source path '{error.filename}': mkdir {error.filename}: {(error.strerror or '').lower()}"
-            ) from error
+        undo.push_async_callback(self.mounts.close, container)
+        opened = await self.mounts.open(container)
+        undo.callback(opened.close)
+        await self.hooks.give_to_user(container)
         await self.hooks.quiesce(container)
         sandbox = await self.network.attach(container)
         undo.push_async_callback(self.network.detach, container)
@@ -176,21 +178,21 @@ class Runner:
         self.network.write_files(container, sandbox.endpoint, directory)
         layers = await self.snapshots.mounts(container.id)
         undo.callback(layers.close)
-        sent = {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
+        sent = opened.fds | {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
         rootfs = plan.Rootfs(
             lowers=tuple(lower if isinstance(lower, str) else n for n, lower in enumerate(layers.lowers)),
             upper=layers.upper,
             work=layers.work,
             readonly=container.host_config.readonly_rootfs,
         )
-        taken = {mount.destination for mount in mounts}
+        taken = {mount.destination for mount in opened.mounts}
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
             container.id,
             container.config,
             container.host_config,
             rootfs,
-            [*own, *mounting.plan_mounts(mounts)],
+            [*own, *opened.mounts],
             cgroup=self.paths.cgroup(container.id),
             netns=sandbox.netns is not None and sandbox.netns >= 0,
         )
@@ -215,6 +217,7 @@ class Runner:
             await asyncio.shield(self._end_lost(container, key))
             raise
         layers.close()
+        opened.close()
         if "stdin" in ours:
             os.set_blocking(ours["stdin"], False)
         for name in ("stdin", "stdout", "stderr"):
@@ -367,6 +370,7 @@ class Runner:
             await self.end_cgroup(container.id)
         await self.network.detach(container)
         self.events.publish_network(container, "disconnect")
+        await self.mounts.close(container)
         if live is not None:
             await self._drain(live)
         container.live = None
@@ -396,15 +400,21 @@ class Runner:
 
     # removal
 
-    async def discard(self, container: Container) -> None:
-        """Delete a stopped container and all it has. A kill at any point leaves a row that says so, and sampand does it again at start."""
-        self.containers.set_state(container, msgspec.structs.replace(container.state, status="removing"))
+    async def discard(self, container: Container, *, volumes: bool = False) -> None:
+        """Delete a stopped container and all it has; volumes: and its anonymous volumes.
+
+        A kill at any point leaves a row that says so, and sampand does it again at start.
+        """
+        volumes = volumes or container.state.remove_volumes
+        self.containers.set_state(container, msgspec.structs.replace(container.state, status="removing", remove_volumes=volumes))
         await self.hooks.quiesce(container)
         self.snapshots.remove(container.id)
         self.hooks.discarded()
         directory = self.paths.container(container.id)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-        self.containers.remove(container)
+        anonymous = self.mounts.anonymous(container) if volumes else []
+        self.containers.remove(container, anonymous)
+        self.mounts.discarded(container, anonymous)
         container.removed.set()
         self.events.publish(container, "destroy")
         async with container.changed:

@@ -140,7 +140,7 @@ def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: 
         exec_ids=sorted(container.exec_ids) or None,
         host_config=_host_config(container.host_config),
         graph_driver=GraphDriverData(data=_graph_data(container, snapshots), name=snapshots.driver),
-        mounts=mounting.mount_points(mounting.mounts_of_stored(container.host_config)),
+        mounts=mounting.mount_points(container.mounts, paths.volumes),
         config=container.config,
         network_settings=_network_settings(container),
     )
@@ -171,8 +171,9 @@ def _shown_command(container: Container) -> str:
     return " ".join([*words[:1], *rest])
 
 
-def summary(container: Container, image_now: str | None, usage: Usage | None, image_size: int) -> ContainerSummary:
-    """One entry of a list; image_now: the ID that its image's name has now (another: the name is replaced by the ID)."""
+def summary(container: Container, image_now: str | None, usage: Usage | None, image_size: int, volumes: str) -> ContainerSummary:
+    """One entry of a list; image_now: the ID that its image's name has now (another: the name is replaced by the ID); volumes: the
+    directory they are in."""
     moved = image_now is not None and image_now != container.image_id
     return ContainerSummary(
         id=container.id,
@@ -189,5 +190,5 @@ def summary(container: Container, image_now: str | None, usage: Usage | None, im
         status=status_text(container, time.time_ns()),
         host_config=SummaryHostConfig(network_mode=container.host_config.network_mode, annotations=container.host_config.annotations),
         network_settings=SummaryNetworkSettings(networks=_endpoints(container)),
-        mounts=mounting.mount_points(mounting.mounts_of_stored(container.host_config)),
+        mounts=mounting.mount_points(container.mounts, volumes),
     )

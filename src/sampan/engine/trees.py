@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
-from sampan.engine import mounting
+from sampan.engine.containermounts import ContainerMounts, bind_of
 from sampan.engine.containerstore import Container
 from sampan.errors import Conflict, SystemFailure
 from sampan.runtime import plan
@@ -37,10 +37,13 @@ def _ignore(_: dict[str, Any]) -> None:
 class Trees:
     """Runs workers' jobs on containers' trees."""
 
-    def __init__(self, snapshots: Snapshots, workers: WorkerPool, own_mounts: Callable[[Container], list[plan.Mount]]) -> None:
+    def __init__(
+        self, snapshots: Snapshots, workers: WorkerPool, mounts: ContainerMounts, own_mounts: Callable[[Container], list[plan.Mount]]
+    ) -> None:
         """own_mounts: what the engine itself mounts into a container (hosts, resolv.conf, ...)."""
         self._snapshots = snapshots
         self._workers = workers
+        self._mounts = mounts
         self._own_mounts = own_mounts
         self._jobs: dict[str, set[asyncio.Task[dict[str, Any]]]] = {}
 
@@ -138,19 +141,13 @@ class Trees:
                 view["lowers"].append(lower if isinstance(lower, str) else first_fd + len(fds))
                 fds += [lower] if isinstance(lower, int) else []
         if needs is Needs.MOUNTS and not running:
-            view["binds"] = self._binds(container)
+            binds, more = await self._mounts.lend(container, first_fd + len(fds), stack)
+            fds += more
+            taken = {bind["destination"] for bind in binds}
+            own = [mount for mount in self._own_mounts(container) if mount.destination not in taken and os.path.exists(mount.source)]
+            # a mount within another comes after it
+            view["binds"] = sorted([*binds, *map(bind_of, own)], key=lambda bind: bind["destination"].count("/"))
         return view, fds
-
-    def _binds(self, container: Container) -> list[dict[str, Any]]:
-        """What would be mounted into a stopped container, of the host's files; missing sources of `-v` are made, as by a start."""
-        mounts = mounting.mounts_of_stored(container.host_config)
-        with suppress(OSError):
-            mounting.make_sources(mounts)
-        binds = [mount for mount in mounting.plan_mounts(mounts) if mount.source]
-        taken = {mount.destination for mount in binds}
-        binds += [own for own in self._own_mounts(container) if own.destination not in taken and os.path.exists(own.source)]
-        # a mount within another comes after it
-        return [_bind(mount) for mount in sorted(binds, key=lambda mount: mount.destination.count("/"))]
 
     def nowhere(self, container: Container) -> int:
         """A directory in which a process without rights finds nothing. The caller closes it."""
@@ -166,13 +163,3 @@ class Trees:
             job.cancel()
         if late:
             await asyncio.wait(late)
-
-
-def _bind(mount: plan.Mount) -> dict[str, Any]:
-    return {
-        "source": mount.source,
-        "destination": mount.destination,
-        "recursive": mount.recursive,
-        "readonly": mount.readonly,
-        "readonly_recursive": mount.readonly_recursive,
-    }

@@ -13,8 +13,8 @@ _syscall.restype = ctypes.c_long
 
 MACHINE = os.uname().machine
 _OLD = {
-    "x86_64": {"seccomp": 317, "bpf": 321, "keyctl": 250, "capget": 125, "capset": 126, "pivot_root": 155},
-    "aarch64": {"seccomp": 277, "bpf": 280, "keyctl": 219, "capget": 90, "capset": 91, "pivot_root": 41},
+    "x86_64": {"seccomp": 317, "bpf": 321, "keyctl": 250, "capget": 125, "capset": 126, "pivot_root": 155, "renameat2": 316},
+    "aarch64": {"seccomp": 277, "bpf": 280, "keyctl": 219, "capget": 90, "capset": 91, "pivot_root": 41, "renameat2": 276},
 }
 NR: dict[str, int] = {
     "pidfd_send_signal": 424,
@@ -74,6 +74,12 @@ def umount2(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     if _libc.umount2(target.encode(), flags) < 0:
         raise oserror("umount2", target)
+
+
+def rename_to_free(source_fd: int, name: str, target_fd: int) -> None:
+    """Move an entry to another directory, where nothing of its name may be (renameat2(2), RENAME_NOREPLACE). Raises FileExistsError."""
+    encoded = os.fsencode(name)
+    syscall("renameat2", source_fd, encoded, target_fd, encoded, 1, path=name)
 
 
 def prctl(option: int, *arguments: int) -> int:

@@ -24,6 +24,7 @@ MOUNT_ATTR_NOEXEC = 0x08
 MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
 ATTRIBUTES = {
     "ro": MOUNT_ATTR_RDONLY,
     "nosuid": MOUNT_ATTR_NOSUID,
@@ -43,6 +44,7 @@ UMOUNT_NOFOLLOW = 8
 MAX_LINKS = 40
 """Symlinks followed in one path: the kernel's own limit (namei.c MAXSYMLINKS)."""
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 _RETRIES = 1000
 
@@ -109,18 +111,66 @@ def move_mount(mount_fd: int, target_fd: int, path: str = "") -> None:
     syscall("move_mount", mount_fd, b"", target_fd, b"", flags, path=path)
 
 
-def mount_setattr(fd: int, *, attributes: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False) -> None:
-    """Change attributes and propagation of the mount at fd."""
-    argument = struct.pack("QQQQ", attributes, clear, propagation, 0)
+def mount_setattr(fd: int, *, attributes: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False, userns: int = 0) -> None:
+    """Change attributes and propagation of the mount at fd. userns: the user namespace of MOUNT_ATTR_IDMAP."""
+    argument = struct.pack("QQQQ", attributes, clear, propagation, userns)
     syscall("mount_setattr", fd, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), argument, len(argument))
+
+
+def clone_below(directory: str, subpath: str, recursive: bool) -> int:
+    """clone_tree of what is at a path beneath a directory: what leads out of it, by `..` or by a symlink, is EXDEV. Raises OSError.
+
+    subpath "": of the directory (or file) itself.
+    """
+    if not subpath:
+        return clone_tree(AT_FDCWD, directory, recursive)
+    directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _clone_beneath(directory_fd, subpath, recursive)
+    except OSError as error:
+        error.filename = f"{directory}/{subpath}"
+        raise
+    finally:
+        os.close(directory_fd)
+
+
+def _clone_beneath(directory_fd: int, subpath: str, recursive: bool) -> int:
+    fd = _openat2(directory_fd, subpath, os.O_PATH, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+    try:
+        return clone_tree(fd, "", recursive)
+    finally:
+        os.close(fd)
+
+
+def cut_down(mount_fd: int, subpath: str, place_fd: int) -> int:
+    """A detached mount of what is at a path beneath a detached mount. Both descriptors are closed. Raises OSError.
+
+    Kernels before 6.15 copy attached mounts only: it is attached for a moment at place_fd, where nobody else may see it. The current
+    directory is `/` afterwards.
+    """
+    try:
+        move_mount(mount_fd, place_fd)
+        try:
+            return _clone_beneath(mount_fd, subpath, False)
+        finally:
+            os.fchdir(mount_fd)
+            umount2(".", MNT_DETACH)
+            os.chdir("/")
+    finally:
+        os.close(mount_fd)
+        os.close(place_fd)
 
 
 def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
     """openat2 with RESOLVE_IN_ROOT: no symlink and no `..` leads out of root_fd. Raises OSError."""
-    argument = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    return _openat2(root_fd, path, flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def _openat2(directory_fd: int, path: str, flags: int, mode: int, resolve: int) -> int:
+    argument = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
     for attempt in range(_RETRIES):
         try:
-            return syscall("openat2", root_fd, path.encode(), argument, len(argument), path=path)
+            return syscall("openat2", directory_fd, path.encode(), argument, len(argument), path=path)
         except BlockingIOError:
             # `..` beside a rename or mount anywhere on the host cannot be proven safe: the kernel asks to try again (openat2(2), EAGAIN).
             if attempt == _RETRIES - 1:
@@ -167,6 +217,25 @@ def _link_target(name: str, directory_fd: int) -> str | None:
         return os.readlink(name, dir_fd=directory_fd)
     except OSError:
         return None
+
+
+def mount_points() -> list[str]:
+    """Every mount point of this mount namespace (proc_pid_mountinfo(5): blanks and the like are octal)."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return [os.fsdecode(line.split(b" ", 5)[4].decode("unicode_escape").encode("latin-1")) for line in file]
+
+
+def propagation_of(path: str) -> tuple[str, list[str]]:
+    """(mount point, its optional fields, `shared:12` or `master:3`) of what an absolute path without symlinks lies on."""
+    found, fields = "/", list[str]()
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            words = line.split(b" - ", 1)[0].split()
+            point = os.fsdecode(words[4].decode("unicode_escape").encode("latin-1"))
+            # of several at one place the last is the one to be seen
+            if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(found):
+                found, fields = point, [word.decode() for word in words[6:]]
+    return found, fields
 
 
 def pivot_into(root_fd: int) -> None:

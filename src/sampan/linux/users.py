@@ -6,7 +6,8 @@ Source of the rules: moby/sys/user GetExecUser and GetAdditionalGroups; the prim
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 _BLOCK = 64 * 1024
 _MAX_FILE = 8 * 1024 * 1024
@@ -186,16 +187,15 @@ def lookup(user: str, groups_add: list[str], passwd: Table, group: Table) -> Ide
     return Identity(uid, gid, list(dict.fromkeys(groups)), "/" if row is None else _field(row, 5))
 
 
-def _open(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return -1
+def resolve(user: str, groups_add: list[str], opener: Callable[[str, int], int] = os.open) -> Identity:
+    """lookup() in the files of the current root, or that of opener(path, flags); those that cannot be opened are empty.
 
-
-def resolve(user: str, groups_add: list[str]) -> Identity:
-    """lookup() in the files of the current root; those that cannot be opened are empty. Raises LookupFailure."""
-    fds = [_open("/etc/passwd"), _open("/etc/group")]
+    Raises LookupFailure.
+    """
+    fds = [-1, -1]
+    for number, path in enumerate(("/etc/passwd", "/etc/group")):
+        with suppress(OSError):
+            fds[number] = opener(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return lookup(user, groups_add, passwd_table(fds[0]), group_table(fds[1]))
     finally:

@@ -8,7 +8,8 @@ A plan is a JSON object, executed from top to bottom by the forked child:
     cgroup       {"dirs": [...], "unified": the one of them in the v2 hierarchy or "", "cpuset": [dirs that inherit, root first],
                  "delegate": [[subtree_control, "+cpu +..."]], "writes": [[file, value, required]],
                  "devices": null | {"v1": dir} | {"v2": dir}, "rules": [[type, major, minor, access]]}
-    binds        [{"source", "destination", "readonly", "readonly_recursive", "propagation", "recursive", "optional"}]
+    binds        [{"source", "destination", "readonly", "readonly_recursive", "propagation", "recursive", "optional", "subpath": below the
+                 source, "descriptor": name of a detached mount that is the source, "idmap": its owner's files are the process's user's}]
     rootfs       {"lowers", "upper", "work", "readonly", "propagation"}; a lower is a path, or n for the descriptor named "layer<n>"
     mounts       what is mounted in the root, in order (OP_* below)
     process      args, env, cwd, user, groups, tty, capabilities (mask), no_new_privileges, rlimits, oom_score_adj,
@@ -38,6 +39,8 @@ STEP_NAMESPACE: Final = "namespace"
 STEP_ROOTFS: Final = "rootfs"
 STEP_MOUNT: Final = "mount"
 STEP_MOUNT_REFUSED: Final = "mount refused"
+STEP_SUBPATH: Final = "subpath"
+STEP_IDMAP: Final = "idmap"
 STEP_DEVICE: Final = "device"
 STEP_SYSCTL: Final = "sysctl"
 STEP_RLIMIT: Final = "rlimit"

@@ -28,7 +28,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
-    """A bind or tmpfs mount. options: tmpfs's, as in `docker run --tmpfs`."""
+    """A bind or tmpfs mount. options: tmpfs's, as in `docker run --tmpfs`. subpath: what of the source is meant, "" for all of it."""
 
     destination: str
     type: Literal["bind", "tmpfs"] = "bind"
@@ -38,6 +38,11 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     recursive: bool = True
     readonly_recursive: bool = True
     options: str = ""
+    subpath: str = ""
+    descriptor: str = ""
+    """The source is this descriptor of the launch message: a detached mount."""
+    idmap: bool = False
+    """What the owner of the source has on the disk is the container's user's inside, and what that makes is his."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -338,6 +343,9 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
                 "readonly_recursive": mount.readonly_recursive and host.kernel >= (5, 12),
                 "recursive": mount.recursive,
                 "propagation": mount.propagation or "rprivate",
+                **({"subpath": mount.subpath} if mount.subpath else {}),
+                **({"descriptor": mount.descriptor} if mount.descriptor else {}),
+                **({"idmap": True} if mount.idmap else {}),
             }
         )
         result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})

@@ -1,5 +1,6 @@
 """Containers as they are stored: the documents given at create, and the state the engine last knew."""
 
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -57,6 +58,8 @@ class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     pipes: tuple[int, ...] = ()
     """Inode numbers of stdin, stdout, stderr (0: none): how the pipes are found again when keeper and supervisor died at once."""
     console_size: tuple[int, int] = (0, 0)
+    remove_volumes: bool = False
+    """With the status `removing`: its anonymous volumes go too."""
 
 
 class ContainerRow(msgspec.Struct, frozen=True):
@@ -71,10 +74,12 @@ class ContainerRow(msgspec.Struct, frozen=True):
     config: bytes
     host_config: bytes
     networking: bytes
+    mounts: bytes | None
+    """None: the row is from before there were volumes."""
     state: ContainerState
 
 
-_COLUMNS = "id, name, created, image_id, image_name, chain_id, config, host_config, networking, state"
+_COLUMNS = "id, name, created, image_id, image_name, chain_id, config, host_config, networking, mounts, state"
 _encode = msgspec.json.Encoder().encode
 _decode_state = msgspec.json.Decoder(ContainerState).decode
 
@@ -94,8 +99,11 @@ class ContainerRepository:
         """The ID of every container."""
         return {row[0] for row in self._database.read().execute("SELECT id FROM containers")}
 
-    def insert(self, row: ContainerRow) -> None:
-        """Add a container. Raises sqlite3.IntegrityError when the id or the name is taken."""
+    def insert(self, row: ContainerRow, volumes: Collection[str] = ()) -> None:
+        """Add a container that refers to volumes, which are no longer pending then.
+
+        Raises sqlite3.IntegrityError when the id or the name is taken, or a volume is not there.
+        """
         values = (
             row.id,
             row.name,
@@ -106,10 +114,15 @@ class ContainerRepository:
             row.config,
             row.host_config,
             row.networking,
+            row.mounts,
             _encode(row.state),
         )
-        with self._database.transaction(durable=False) as cx:
-            cx.execute(f"INSERT INTO containers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        # Durable with volumes: a pending one whose container is lost would be removed with what that container wrote.
+        with self._database.transaction(durable=bool(volumes)) as cx:
+            cx.execute(f"INSERT INTO containers ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
+            for volume in volumes:
+                cx.execute("INSERT INTO volume_references (volume, container_id) VALUES (?, ?)", (volume, row.id))
+                cx.execute("UPDATE volumes SET status = 'ready' WHERE name = ? AND status = 'pending'", (volume,))
 
     def set_state(self, container: ContainerId, state: ContainerState) -> None:
         """Replace the state."""
@@ -121,10 +134,13 @@ class ContainerRepository:
         with self._database.transaction(durable=False) as cx:
             cx.execute("UPDATE containers SET name = ? WHERE id = ?", (name, container))
 
-    def delete(self, container: ContainerId) -> None:
-        """Remove the row."""
-        with self._database.transaction(durable=False) as cx:
+    def delete(self, container: ContainerId, volumes: Collection[str] = ()) -> None:
+        """Remove the row, and note that those volumes are to go which no other container refers to."""
+        with self._database.transaction(durable=bool(volumes)) as cx:
             cx.execute("DELETE FROM containers WHERE id = ?", (container,))
+            for volume in volumes:
+                unused = "NOT EXISTS (SELECT 1 FROM volume_references WHERE volume = name)"
+                cx.execute(f"UPDATE volumes SET status = 'removing' WHERE name = ? AND {unused}", (volume,))
 
 
 class MetaRepository:

@@ -4,7 +4,7 @@ Attach and exec echo stdin to stdout until stdin ends; then the process exits wi
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -44,6 +44,7 @@ from sampan.spec.docker_api.system import (
     SystemInfo,
     SystemVersion,
 )
+from sampan.spec.docker_api.volume import Volume, VolumeListResponse, VolumesPruneReport
 from sampan.streams import Duplex, OpenStream
 from sampan.testing.fake_images import (
     CREATED,
@@ -391,6 +392,43 @@ class FakeNetworks:
         raise NotFound(f"network {ref} not found")
 
 
+class FakeVolumes:
+    """services.VolumeService: names in a table."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Volume] = {}
+
+    async def create(self, name: str, *, driver: str, options: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> Volume:
+        """See the Protocol."""
+        del driver
+        name = name or "0" * 64
+        kept = dict(options) if options else None
+        return self.rows.setdefault(name, Volume(name=name, created_at=CREATED, labels=dict(labels) if labels else None, options=kept))
+
+    async def list(self, filters: Filters) -> VolumeListResponse:
+        """See the Protocol."""
+        del filters
+        return VolumeListResponse(volumes=list(self.rows.values()))
+
+    def inspect(self, name: str) -> Volume:
+        """See the Protocol."""
+        if name not in self.rows:
+            raise NotFound(f"get {name}: no such volume")
+        return self.rows[name]
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        """See the Protocol."""
+        if not force:
+            self.inspect(name)
+        self.rows.pop(name, None)
+
+    async def prune(self, filters: Filters) -> VolumesPruneReport:
+        """See the Protocol."""
+        deleted = list(self.rows) if filters.get("all") else []
+        self.rows = {name: row for name, row in self.rows.items() if name not in deleted}
+        return VolumesPruneReport(volumes_deleted=deleted)
+
+
 class FakeDiskUsage:
     """services.DiskUsageService: nothing takes space."""
 
@@ -490,7 +528,7 @@ def fake_engine() -> FakeEngine:
         bootstraps=FakeBootstraps(), pulls=FakePulls(), pushes=FakePushes(), logins=FakeLogins(),
         remotes=FakeRemotes(), image_mounts=FakeImageMounts(),
         images=FakeImages(),
-        archives=FakeArchives(), networks=FakeNetworks(),
+        archives=FakeArchives(), networks=FakeNetworks(), volumes=FakeVolumes(),
         disk_usage=FakeDiskUsage(),
         checks=FakeChecks(),
         system=system,

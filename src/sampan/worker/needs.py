@@ -29,4 +29,6 @@ NEEDS: Final = {
     "tree_export": Needs.TREE,
     "tree_changes": Needs.LAYERS,
     "tree_diff": Needs.UPPER,
+    "volume_fill": Needs.TREE,
+    "tree_chown": Needs.TREE,
 }

@@ -10,13 +10,15 @@ from typing import Any
 
 from sampan.archive import changes, compression, writer
 from sampan.archive.extract import TreeExtractor
-from sampan.archive.pack import Outlet, Packer
+from sampan.archive.pack import Outlet, Packer, xattrs_of
 from sampan.archive.reader import TarReader
 from sampan.archive.room import Room
-from sampan.archive.source import PipeSource
+from sampan.archive.source import PipeSource, Source
+from sampan.archive.trees import own_tree
 from sampan.linux import users
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.linux.permissions import Permissions
+from sampan.linux.syncfs import syncfs
 from sampan.worker import confine, view
 from sampan.worker.budget import Budget
 from sampan.worker.jobs import Decompressor, checked, reader_of
@@ -268,6 +270,82 @@ def tree_pack(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     return {"epoch": epoch}
 
 
+def volume_fill(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
+    """fds: for each place an empty directory. args: view, places (path; only_directory: a file there is refused).
+
+    Each directory becomes what the container has at its place, where that is a directory; all is on disk then.
+    """
+    permissions = Permissions()
+    confine.limit(confine.WRITE, view.enter(args["view"], fds, binds=False))
+    root = _root()
+    for target, place in zip(fds, args["places"], strict=False):  # what is further in fds is the view's
+        path = absolute(place["path"])
+        try:
+            fd = openat2(root, os.fsencode(path), os.O_PATH, resolve=_RESOLVE)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise Refused(Kind.SYSTEM, f"failed to populate volume: {path}: {_reason(error)}") from None
+            continue
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            _copy_directory(os.open(".", _DIRECTORY_FLAGS, dir_fd=fd), target, permissions)
+        elif place["only_directory"]:
+            raise Refused(Kind.INVALID, f"cannot mount volume over existing file, file exists {path}")
+        os.close(fd)
+    return {}
+
+
+def _copy_directory(source: int, target: int, permissions: Permissions) -> None:
+    """Owner, mode, xattrs and all that is in a directory, by way of an archive: what both ends can do is tested there."""
+    info = os.fstat(source)
+    archive = Source(Budget().metered(_reader(_whole(Packer().below(source, b"")))), hashed=False)
+    with TreeExtractor(target, Room(target), permissions=permissions) as extractor:
+        extractor.apply(TarReader(archive))
+    os.fchown(target, info.st_uid, info.st_gid)
+    os.fchmod(target, stat.S_IMODE(info.st_mode))
+    for name, value in xattrs_of(source).items():
+        os.setxattr(target, name, value)
+    syncfs(target)
+    os.close(source)
+
+
+def _whole(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """An archive with its end."""
+    yield from pieces
+    yield writer.END
+
+
+def _reader(pieces: Iterator[bytes]) -> compression.Read:
+    """What Source reads from."""
+    rest = memoryview(b"")
+
+    def read(limit: int) -> bytes:
+        nonlocal rest
+        while not rest:
+            piece = next(pieces, None)
+            if piece is None:
+                return b""
+            rest = memoryview(piece)
+        found, rest = rest[:limit], rest[limit:]
+        return bytes(found)
+
+    return read
+
+
+def tree_chown(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
+    """fds: a directory or file. args: view, user. All of it is to belong to the container's user; nothing is done when its top does."""
+    confine.limit(confine.WRITE, view.enter(args["view"], fds, binds=False))
+    try:
+        identity = users.resolve(args["user"], [])
+    except users.LookupFailure as error:
+        raise Refused(Kind.INVALID, error.message) from None
+    info = os.fstat(fds[0])
+    if (info.st_uid, info.st_gid) != (identity.uid, identity.gid):
+        if stat.S_ISDIR(info.st_mode):
+            own_tree(fds[0], identity.uid, identity.gid)
+        os.fchown(fds[0], identity.uid, identity.gid)  # last: a job that was killed begins again
+    return {}
+
+
 def _packages() -> list[str]:
     """Installed packages by dpkg's own list in the current root, sorted."""
     try:
@@ -291,4 +369,6 @@ JOBS: dict[str, Callable[[dict[str, Any], list[int], Send], dict[str, Any]]] = {
     "tree_changes": tree_changes,
     "tree_diff": tree_diff,
     "tree_pack": tree_pack,
+    "volume_fill": volume_fill,
+    "tree_chown": tree_chown,
 }

@@ -84,7 +84,7 @@ def _kernel_mounts(pid: int) -> list[str]:
 def _enter_stopped(view: dict[str, Any], fds: Sequence[int], binds: bool) -> None:
     wanted = view["binds"] if binds else []
     without_devices()
-    copies = [mounts.clone_tree(mounts.AT_FDCWD, bind["source"], bind["recursive"]) for bind in wanted]
+    copies = [_copy_of(bind, fds) for bind in wanted]
     root = overlay.mount_overlay(_lowers(view, fds), view["upper"], view["work"], mounts.MOUNT_ATTR_NODEV)
     # any directory will do, and nobody else sees it there
     place = os.open(view["upper"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -94,11 +94,21 @@ def _enter_stopped(view: dict[str, Any], fds: Sequence[int], binds: bool) -> Non
         if bind["readonly"]:
             mounts.mount_setattr(fd, attributes=mounts.MOUNT_ATTR_RDONLY, recursive=bind["readonly_recursive"])
         target = mounts.ensure_in_root(root, bind["destination"], os.path.isdir(f"/proc/self/fd/{fd}"))
+        if "fd" in bind and bind.get("subpath"):
+            fd = mounts.cut_down(fd, bind["subpath"], target)
+            target = mounts.ensure_in_root(root, bind["destination"], os.path.isdir(f"/proc/self/fd/{fd}"))
         mounts.move_mount(fd, target, bind["destination"])
         os.close(target)
         os.close(fd)
     mounts.pivot_into(root)
     os.close(root)
+
+
+def _copy_of(bind: dict[str, Any], fds: Sequence[int]) -> int:
+    """A detached mount of what is to be mounted."""
+    if "fd" in bind:
+        return os.dup(fds[bind["fd"]])
+    return mounts.clone_below(bind["source"], bind.get("subpath", ""), bind["recursive"])
 
 
 def _lowers(view: dict[str, Any], fds: Sequence[int]) -> list[str | int]:

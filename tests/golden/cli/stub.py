@@ -14,9 +14,10 @@ ANSWERS: dict[str, Any] = json.loads(Path(__file__).with_name("api.json").read_t
 CHANGES = {
     "/containers/prune": '{"ContainersDeleted":["aaaa","bbbb"],"SpaceReclaimed":1234567}',
     "/networks/prune": '{"NetworksDeleted":["net1"]}',
-    "/volumes/prune": '{"VolumesDeleted":["vol1"],"SpaceReclaimed":1000}',
     "/build/prune": '{"CachesDeleted":["c1","c2"],"SpaceReclaimed":2000}',
     "/images/prune": '{"ImagesDeleted":[{"Untagged":"x:1"},{"Deleted":"sha256:ab"}],"SpaceReclaimed":42}',
+    "/volumes/prune": '{"VolumesDeleted":["vol1","vol2"],"SpaceReclaimed":42}',
+    "/volumes/create": '{"CreatedAt":"2026-11-24T10:00:00Z","Driver":"local","Labels":{},"Mountpoint":"/m","Name":"made","Scope":"local"}',
     "/images/busybox/tag": "",
     "/images/load": '{"stream":"Loaded image: busybox:latest\\n"}\n{"errorDetail":{"message":"unexpected EOF"},"error":"unexpected EOF"}\n',
     "/images/create": '{"status":"sha256:cafe"}\n',
@@ -81,13 +82,16 @@ class Handler(BaseHTTPRequestHandler):
                 "containers": f"No such container: {name}",
                 "images": f"No such image: {name}:latest",
                 "networks": f"network {name} not found",
+                "volumes": f"get {name}: no such volume",
             }
             self._answer(404, json.dumps({"message": words.get(kind, "page not found")}).encode())
 
     def do_POST(self) -> None:
         """Prunes, tags and imports succeed for what CHANGES knows."""
         path = "/" + urlsplit(self.path).path.split("/", 2)[2]
-        if path in CHANGES:
+        if self.command == "DELETE" and path == "/volumes/vol1":
+            self._answer(204, b"")
+        elif path in CHANGES:
             self._answer(200, CHANGES[path].encode())
         else:
             self.do_GET()

@@ -100,7 +100,7 @@ def test_a_mirror_that_gives_next_to_nothing_is_left(
     monkeypatch.setattr(fetch, "SLOW_BYTES", len(DATA))
     registries[0].cut_after, registries[0].served = None, {}
     assert fetched([one.host for one in registries], tmp_path / "slow")[0] == DATA
-    assert 0 < registries[1].total_served
+    assert registries[1].total_served > 0
 
 
 async def _no_pause(*_: object) -> None:

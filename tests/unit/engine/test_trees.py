@@ -26,7 +26,7 @@ class Workers:
 
 def trees(workers: Workers) -> Trees:
     snapshots = SimpleNamespace(upper=lambda key: f"/upper/{key}")
-    return Trees(cast("Any", snapshots), cast("Any", workers), lambda _: [])
+    return Trees(cast("Any", snapshots), cast("Any", workers), cast("Any", None), lambda _: [])
 
 
 def container(pidfd: int) -> Any:

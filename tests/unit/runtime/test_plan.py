@@ -42,6 +42,8 @@ CASES = {
                 plan.Mount(source="/host/hosts", destination="/etc/hosts"),
                 plan.Mount(source="/srv", destination="/srv/deep", readonly=True, propagation="rslave"),
                 plan.Mount(type="tmpfs", destination="/run", options="rw,size=1m,exec"),
+                plan.Mount(source="/volumes/data/_data", destination="/data", subpath="a/b", idmap=True),
+                plan.Mount(source="busybox", destination="/image", readonly=True, descriptor="mount4"),
             ),
             devices=(plan.Device(host_path="/dev/fuse", container_path="/dev/fuse"),), device_rules=("c 10:* rm",),
             resources=Resources(memory=1 << 30, nano_cpus=1_500_000_000, pids_limit=100, cpuset_cpus="0-1", cpu_shares=512),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sampan.state.containers import ContainerRepository, PublishedBinding
 from sampan.state.database import Database
+from sampan.state.volumes import VolumeRepository
 
 ENDPOINT = (
     b'{"status":"running","endpoint":{"network_id":"n","network_name":"bridge","ip":"10.0.0.2","ports":'
@@ -33,6 +34,8 @@ def test_an_endpoint_of_schema_2_keeps_its_veth(tmp_path: Path) -> None:
     old.close()
     database = Database(tmp_path / "state.db")
     bridged, of_the_host = (row.state.endpoint for row in ContainerRepository(database).all())
+    assert [row.mounts for row in ContainerRepository(database).all()] == [None, None]
+    assert VolumeRepository(database).all() == []
     stored = database.read().execute("SELECT state FROM containers WHERE name = 'bridged'").fetchone()[0]
     database.close()
     assert bridged is not None

@@ -26,6 +26,8 @@ KEEPS = {
     "tree_changes": confine.COMPARE,
     "tree_diff": confine.COMPARE,
     "tree_pack": confine.READ,
+    "volume_fill": confine.WRITE,
+    "tree_chown": confine.WRITE,
 }
 
 
@@ -42,11 +44,15 @@ def test_a_job_on_a_tree(tree: dict[str, Any], tmp_path: Path, name: str) -> Non
         "mounts": [],
         "clamp": None,
         "begun": 0,
+        "places": [{"path": "/usr", "only_directory": True}],
     }
     output = os.open(tmp_path / "output", os.O_RDWR | os.O_CREAT)
     fds = [output]
     if name == "path_write":
         fds = [pipe_of(gzip.compress(tar(("d", "d"), ("f", "d/f", "1"), ("p", "p")))), os.open(tmp_path / "nowhere", os.O_RDONLY)]
+    if name in ("volume_fill", "tree_chown"):
+        (tmp_path / "upper/usr/f").write_text("1")
+        fds = [os.open(tmp_path / "nowhere", os.O_RDONLY)]
     if name == "tree_pack":
         fds = [os.open(tmp_path / "upper", os.O_RDONLY), output]
     other = os.getppid()
@@ -64,5 +70,7 @@ def test_a_job_on_a_tree(tree: dict[str, Any], tmp_path: Path, name: str) -> Non
     assert in_child(work) == 0
     for fd in fds:
         os.close(fd)
+    if name == "volume_fill":
+        assert (tmp_path / "nowhere/f").read_text() == "1"
     if name == "path_write":
         assert (tmp_path / "upper/d/f").read_text() == "1"

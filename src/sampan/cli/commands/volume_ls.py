@@ -21,20 +21,25 @@ SPEC = Command(
     max_args=0,
     aliases=("volume ls", "volume list"),
     flags=(
+        Flag("cluster", "", "bool", False, "Display only cluster volumes, and use cluster volume list formatting"),
         Flag("filter", "f", "filter", None, 'Provide filter values (e.g. "dangling=true")'),
         Flag("format", "", "string", "", FORMAT_HELP),
         Flag("quiet", "q", "bool", False, "Only display volume names"),
     ),
 )
 
+_CLUSTER = "table {{.Name}}\t{{.Group}}\t{{.Driver}}\t{{.Availability}}\t{{.Status}}"
+
 
 def run(ctx: Context, args: Parsed) -> int:
     """List volumes."""
     quiet = args.bool("quiet")
     volumes = ctx.client.request("GET", "/volumes", {"filters": encode(args.get("filter"))}).json().get("Volumes") or []
+    if args.bool("cluster"):
+        volumes = [volume for volume in volumes if volume.get("ClusterVolume")]
     source = args.str("format") or ("" if quiet else str(ctx.config.get("volumesFormat") or "")) or "table"
     if source == "table":
-        source = "{{.Name}}" if quiet else "table {{.Driver}}\t{{.Name}}"
+        source = "{{.Name}}" if quiet else _CLUSTER if args.bool("cluster") else "table {{.Driver}}\t{{.Name}}"
     elif source == "raw":
         source = "name: {{.Name}}" + ("" if quiet else "\ndriver: {{.Driver}}\n")
     volumes.sort(key=lambda volume: natural_key(volume.get("Name") or ""))

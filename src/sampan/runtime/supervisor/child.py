@@ -258,7 +258,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     _enter_namespaces(plan, fds, where)
     _join_keyring(plan, where)
     root = rootfs.Root(plan, where)
-    root.open_sources()
+    root.open_sources(fds)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     root.mount_root(Host.mount_point, fds)
     _keep_only([sync.fileno(), root.fd, *root.binds, *stdio])

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import Any
 
-from sampan.linux import mounts, overlay, pty
+from sampan.linux import idmap, mounts, overlay, pty, users
 from sampan.linux.cgroup1 import Rule
 from sampan.runtime import ops
 
@@ -27,12 +27,14 @@ class Root:
         """Note what is being done."""
         self.where[:] = [step, path]
 
-    def open_sources(self) -> None:
-        """Take detached copies of the bind sources while they still are members of the host's peer groups."""
+    def open_sources(self, fds: dict[str, int]) -> None:
+        """Take detached copies of the bind sources while they still are members of the host's peer groups. fds: has those made already."""
         for bind in self.plan["binds"]:
-            self.at(ops.STEP_MOUNT, bind["source"])
+            subpath = bind.get("subpath", "")
+            self.at(ops.STEP_SUBPATH if subpath else ops.STEP_MOUNT, f"{bind['source']}/{subpath}".rstrip("/") or "/")
             try:
-                self.binds.append(mounts.clone_tree(mounts.AT_FDCWD, bind["source"], bind["recursive"]))
+                ready = bind.get("descriptor")
+                self.binds.append(fds[ready] if ready else mounts.clone_below(bind["source"], subpath, bind["recursive"]))
             except FileNotFoundError:
                 if not bind.get("optional"):
                     raise
@@ -128,6 +130,15 @@ class Root:
         if fd < 0:
             return
         self.at(ops.STEP_MOUNT, destination)
+        if bind.get("descriptor") and bind.get("subpath"):
+            self.at(ops.STEP_SUBPATH, bind["subpath"])
+            fd = mounts.cut_down(fd, bind["subpath"], self.ensure(destination, True))
+            self.at(ops.STEP_MOUNT, destination)
+        if bind.get("idmap"):
+            self.at(ops.STEP_USER, self.plan["process"]["user"])
+            who = users.resolve(self.plan["process"]["user"], [], lambda path, flags: mounts.open_in_root(self.fd, path, flags))
+            self.at(ops.STEP_IDMAP, destination)
+            idmap.give_to(fd, who.uid, who.gid)
         propagation = bind["propagation"]
         kind = mounts.PROPAGATION.get(propagation.removeprefix("r"), mounts.MS_PRIVATE)
         mounts.mount_setattr(fd, propagation=kind, recursive=propagation.startswith("r"))
