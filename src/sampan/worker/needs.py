@@ -28,5 +28,5 @@ NEEDS: Final = {
     "path_write": Needs.MOUNTS,
     "tree_export": Needs.TREE,
     "tree_changes": Needs.LAYERS,
-    "tree_diff": Needs.UPPER,
+    "tree_diff": Needs.LAYERS,
 }
