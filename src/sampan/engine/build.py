@@ -41,6 +41,7 @@ from sampan.spec.oci_image import ContainerConfig
 from sampan.spec.oci_layout import Platform
 from sampan.state.buildcache import BuildCacheRepository
 
+_EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release."
 _QUIET_MAX = 10_000
 """Lines kept of a quiet build, which are shown when it fails."""
 
@@ -152,7 +153,11 @@ class _Build:
             last = self._results[self._plan.stages[-1].stage.index].result()
             if last.image is None:
                 raise InvalidArgument("No image was generated. Is your Dockerfile empty?")
-            await self._finish(last.image, targets)
+            image = last.image
+            if options.squash:
+                layer = await parts.copies.squash(last.base, image, options.epoch)
+                image = steps.add_squashed(last.base, image, layer)
+            await self._finish(image, targets)
 
     async def _finish(self, image: Image, targets: Sequence[Reference]) -> None:
         left = [name for name in self._args.unused() if name != "SOURCE_DATE_EPOCH"]
@@ -168,6 +173,10 @@ class _Build:
     async def _stages(self, tools: Tools) -> None:
         """Build them, and show what they say in order. Raises the first error, once what came before it has been shown."""
         outputs = [Output() for _ in self._plan.stages]
+        for warning in self._dockerfile.warnings:
+            self._lines.say({"stream": f"\x1b[91m[WARNING]: {warning.message}\n\x1b[0m"})
+        if self._dockerfile.warnings:
+            self._lines.say({"stream": f"\x1b[91m[WARNING]: {_EMPTY_CONTINUATION}\n\x1b[0m"})
         number, total = 1, len(self._dockerfile.args) + sum(1 + len(self._instructions(stage)) for stage in self._plan.stages)
         for arg in self._dockerfile.args:
             self._lines.say({"stream": f"Step {number}/{total} : {arg.text}"})

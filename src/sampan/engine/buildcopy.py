@@ -111,6 +111,17 @@ class Copies:
 
         return await self._layer(parent, write)
 
+    async def squash(self, base: Image | None, image: Image, epoch: int | None) -> Layer:
+        """One layer for all those of an image above a base's."""
+
+        async def write(writer: int) -> None:
+            fds = [writer]
+            async with self._lowers(base) as old, self._lowers(image) as new:
+                args = {"old": {"lowers": _indexed(old, fds)}, "new": {"lowers": _indexed(new, fds)}, "clamp": epoch}
+                await self._workers.stream("build_squash", args, fds)
+
+        return await self._layer(image, write)
+
     async def fill(self, tree: Tree, path: str, place: Path, *, directory: bool, own: bool = False) -> None:
         """Copy a file, or what is in a directory, into an empty directory of the host's. own: the directory becomes as the one copied.
 

@@ -95,6 +95,8 @@ class Result(NamedTuple):
 
     image: Image | None
     config: ContainerConfig
+    base: Image | None
+    """What the stage began with: `--squash` keeps its layers."""
 
 
 class Tools(NamedTuple):
@@ -121,20 +123,21 @@ class StageRun:
         self._escape = escape
         self._source = source
         self.image: Image | None = None
+        self._base: Image | None = None
         self.config = ContainerConfig()
         self._author = ""
         self._had_cmd = False
 
     def begin(self, base: Image | None, config: ContainerConfig | None) -> Sequence[str]:
         """Stand on a base. Returns its triggers."""
-        self.image = base
+        self.image = self._base = base
         self.config = metadata.first_config(config)
         return (config.on_build if config is not None else None) or ()
 
     @property
     def result(self) -> Result:
         """What it is now."""
-        return Result(self.image, self.config)
+        return Result(self.image, self.config, self._base)
 
     def say_image(self) -> None:
         """The line after each step."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from sampan.build import cache
 from sampan.clock import Clock, rfc3339nano
 from sampan.engine.commit import check_depth
@@ -118,6 +120,22 @@ class BuildSteps:
             docker_version=ENGINE_VERSION,
             container="" if self.epoch is not None else container,
         )
+
+    def add_squashed(self, base: Image | None, image: Image, layer: Layer) -> Image:
+        """An image like another, but with one layer above its base's (moby daemon/images/image_squash.go)."""
+        now = rfc3339nano(self._clock.now_ns() if self.epoch is None else self.epoch * 10**9)
+        known = list((base.config.history if base is not None else None) or ())
+        own = [msgspec.structs.replace(step, empty_layer=True) for step in (image.config.history or ())[len(known) :]]
+        comment = f"merge {image.id} to {base.id}" if base is not None else f"create new from {image.id}"
+        grows = layer.unpacked.entries > 0
+        diff_ids = list((base.config.rootfs.diff_ids if base is not None else None) or ())
+        document = msgspec.structs.replace(
+            image.config,
+            created=now,
+            rootfs=RootFS(diff_ids=[*diff_ids, layer.unpacked.diff_id] if grows else diff_ids),
+            history=[*known, *own, History(created=now, comment=comment, empty_layer=not grows)],
+        )
+        return self._images.add_step(base, document, (layer.key, layer.unpacked))
 
     def close(self) -> None:
         """Note which steps of the cache were of use."""

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from sampan import dockerignore
-from sampan.archive import changes, chmod, compression, sources
+from sampan.archive import changes, chmod, compression, sources, treediff
 from sampan.archive.context import ContextExtractor, read_sums
 from sampan.archive.reader import BLOCK, InvalidArchive, TarReader
 from sampan.archive.room import Room
@@ -271,6 +271,15 @@ def _owner(chown: str | None) -> Owner | None:
         raise Refused(Kind.INVALID, f"{_NO_OWNER}can't find gid for group {group}: no such group: {group}") from None
 
 
+def build_squash(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: where the layer's archive goes. args: old, new (`{"lowers": [...]}` each), clamp. The layer that makes one tree the other."""
+    view.without_devices()
+    old, new = (view.lower_of(args[name], fds) for name in ("old", "new"))
+    confine.into_root(new, confine.READ)
+    pour(treediff.layer(old, new, args["clamp"]), fds[0])
+    return {}
+
+
 def build_fill(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: an empty directory, then as `source` says. args: source, path, directory, own (the directory becomes as the one copied)."""
     view.without_devices()
@@ -327,6 +336,7 @@ JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {
     "build_sources": build_sources,
     "build_copy": build_copy,
     "build_mkdir": build_mkdir,
+    "build_squash": build_squash,
     "build_fill": build_fill,
     "build_read": build_read,
 }
