@@ -274,7 +274,8 @@ def _owner(chown: str | None) -> Owner | None:
 def build_squash(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: where the layer's archive goes. args: old, new (`{"lowers": [...]}` each), clamp. The layer that makes one tree the other."""
     view.without_devices()
-    old, new = (view.lower_of(args[name], fds) for name in ("old", "new"))
+    mounted = [view.lower_of(args[name], fds) for name in ("old", "new")]
+    old, new = (os.open(".", _DIRECTORY_FLAGS, dir_fd=fd) for fd in mounted)  # a new mount is only a path
     confine.into_root(new, confine.READ)
     pour(treediff.layer(old, new, args["clamp"]), fds[0])
     return {}
