@@ -49,6 +49,8 @@ class Source(NamedTuple):
     directory: bool
     hash: str
     """`file:…` or `dir:…`."""
+    pattern: str
+    """What it was asked for by."""
 
 
 class RootNames:
@@ -192,11 +194,11 @@ def find(
         if wildcards and has_wildcards(pattern):
             for candidate in walk(names, ""):
                 if candidate and match(path, candidate):
-                    found.append(_one(candidate, names, of_context=of_context))
+                    found.append(_one(pattern, candidate, names, of_context=of_context))
                     if len(found) > SOURCES_MAX:
                         raise SourceError(f"more than {SOURCES_MAX} files match")
         else:
-            found.append(_one(path, names, of_context=of_context))
+            found.append(_one(pattern, path, names, of_context=of_context))
     if not found:
         raise SourceError("no source files were specified")
     return found
@@ -215,16 +217,16 @@ def has_wildcards(pattern: str) -> bool:
     return False
 
 
-def _one(path: str, names: Names, *, of_context: bool) -> Source:
+def _one(pattern: str, path: str, names: Names, *, of_context: bool) -> Source:
     real = real_path(path, names)
     kind = names.kind(real)
     if not kind:
         text = f"stat {path}: file does not exist"
         raise SourceError(f"file not found in build context or excluded by .dockerignore: {text}" if of_context else text)
     if kind != "d":
-        return Source(path, real, False, "file:" + names.hash(path, real))
+        return Source(path, real, False, "file:" + names.hash(path, real), pattern)
     hashes = sorted(names.hash(inner, real_path(inner, names)) for inner in walk(names, real) if inner)
-    return Source(path, real, True, "dir:" + _joined(hashes))
+    return Source(path, real, True, "dir:" + _joined(hashes), pattern)
 
 
 def _joined(hashes: Sequence[str]) -> str:

@@ -118,6 +118,8 @@ class TreeReader:
         yield entry
 
     def _changed(self, entry: Entry, info: os.stat_result) -> Entry:
+        if self._options.owner is not None and stat.S_ISREG(info.st_mode):
+            entry.mode &= ~(stat.S_ISUID | (stat.S_ISGID if entry.mode & stat.S_IXGRP else 0))  # as chown(2) leaves it
         if self._options.chmod is not None and not stat.S_ISLNK(info.st_mode):
             entry.mode = self._options.chmod(entry.mode, stat.S_ISDIR(info.st_mode))
         if self._options.clamp is not None:

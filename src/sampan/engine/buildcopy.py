@@ -35,7 +35,6 @@ class CopyRequest(NamedTuple):
     """How to copy."""
 
     destination: str
-    patterns: Sequence[str]
     chown: str | None
     """None: owners as they are; "": root."""
     chmod: str
@@ -50,8 +49,8 @@ class CopyRequest(NamedTuple):
 class Copies:
     """Runs the workers' jobs of COPY."""
 
-    def __init__(self, images: ImageService, snapshots: Snapshots, workers: WorkerPool, empty: str) -> None:
-        """empty: a directory with nothing in it."""
+    def __init__(self, images: ImageService, snapshots: Snapshots, workers: WorkerPool, empty: Sequence[str]) -> None:
+        """empty: two directories with nothing in them."""
         self._images = images
         self._snapshots = snapshots
         self._workers = workers
@@ -60,7 +59,7 @@ class Copies:
     @asynccontextmanager
     async def _lowers(self, image: Image | None) -> AsyncIterator[Mounts]:
         if image is None or image.chain_id is None:
-            yield Mounts((self._empty, self._empty))
+            yield Mounts(tuple(self._empty))
             return
         with self._images.pinned(image.chain), await self._snapshots.view(image.chain_id) as mounts:
             yield mounts
@@ -93,7 +92,6 @@ class Copies:
         """The layer that a COPY adds. Raises InvalidArgument, SystemFailure; then nothing is left."""
         args = {
             "sources": found.sources,
-            "patterns": list(request.patterns),
             "destination": request.destination,
             "chown": request.chown,
             "chmod": request.chmod,

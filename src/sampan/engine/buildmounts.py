@@ -168,7 +168,7 @@ class RunMounts:
         if isinstance(mount, BindMount):
             tree = Tree(image=await source(mount.from_)) if mount.from_ else self._workspace.context
             found = await self._copies.find(tree, [mount.source], wildcards=False)
-            _, real, directory, _ = found.sources[0]
+            _, real, directory, *_ = found.sources[0]
             prepared.want(_Wanted(mount, tree, real, directory), found.hash)
         elif isinstance(mount, CacheMount):
             if mount.from_:

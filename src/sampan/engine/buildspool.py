@@ -27,7 +27,7 @@ from sampan.worker.client import WorkerPool
 
 DOCKERFILE_MAX: Final = 16 << 20
 DEFAULT_DOCKERFILE: Final = "Dockerfile"
-_EMPTY = "empty"
+_EMPTY = ("empty", "void")
 
 
 class Tree(NamedTuple):
@@ -143,8 +143,9 @@ class BuildSpool:
         self._background = background
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         root.chmod(0o700)
-        (root / _EMPTY).mkdir(mode=0o700, exist_ok=True)
-        self.empty = str(root / _EMPTY)
+        for name in _EMPTY:
+            (root / name).mkdir(mode=0o700, exist_ok=True)
+        self.empty = tuple(str(root / name) for name in _EMPTY)
 
     @asynccontextmanager
     async def workspace(self) -> AsyncIterator[Workspace]:
@@ -153,7 +154,7 @@ class BuildSpool:
         with ExitStack() as stack:
             try:
                 path.mkdir(mode=0o700)
-                nowhere = os.open(self.empty, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                nowhere = os.open(self.empty[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 stack.callback(os.close, nowhere)
                 workspace = Workspace(path, self._workers, nowhere, stack)
             except OSError as error:
@@ -182,5 +183,5 @@ class BuildSpool:
     async def repair(self) -> None:
         """At start, after left(): remove what a kill has left."""
         for path in list(self._root.iterdir()):
-            if path.name != _EMPTY and path.name != "mounts":
+            if path.name not in (*_EMPTY, "mounts"):
                 await self._remove(path)

@@ -183,6 +183,7 @@ class StageRun:
         key = self._tools.steps.key(self.image, command, self.config, more)
         if self._from_cache(key, created_by):
             return
+        layer = await make() if make is not None else None
         container = None
         container_id = new_id()
         if not quiet:
@@ -191,7 +192,6 @@ class StageRun:
                 container_id = container.id
                 self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container_id)}\n")
-        layer = await make() if make is not None else None
         self.image = self._tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container_id)
         if quiet:
             return
@@ -222,7 +222,6 @@ class StageRun:
         chown = instruction.chown or (None if isinstance(instruction, Copy) and instruction.from_ else "")
         request = CopyRequest(
             destination=_destination(instruction.destination, self.config),
-            patterns=instruction.sources,
             chown=chown,
             chmod=instruction.chmod,
             exclude=instruction.exclude,

@@ -143,7 +143,7 @@ async def _as_archive(pieces: AsyncIterator[bytes], dockerfile: str) -> AsyncIte
         head += piece
         if len(head) >= _HEAD:
             break
-    if compression.detect(head) is not None or head[257:262] == b"ustar":
+    if compression.detect(head) or head[257:262] == b"ustar":
         yield head
         async for piece in pieces:
             yield piece

@@ -106,7 +106,8 @@ def _tree(args: dict[str, Any], fds: Sequence[int]) -> int:
 def build_sources(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """args: source, sums (index of a file of hashes, or None), patterns, wildcards (False: names are meant as they are).
 
-    -> sources [[path, real, directory, hash]...], hash: of them all, links: a hash of where symlinks lead. Refused: docker's words.
+    -> sources [[path, real, directory, hash, pattern]...], hash: of them all, links: a hash of where symlinks lead.
+    Refused: docker's words.
     """
     view.without_devices()
     tree = _tree(args, fds)
@@ -189,8 +190,8 @@ def reader_of_bytes(data: bytes) -> compression.Read:
 def build_copy(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: where the layer's archive goes, a directory nobody may read, and more by index.
 
-    args: view (of the destination), source, sources [[path, real, directory, hash]...], patterns (of each source, for `parents`),
-    destination, chown ("": root; None: owners as they are), chmod, exclude, parents, unpack, clamp (seconds or None).
+    args: view (of the destination), source, sources [[path, real, directory, hash, pattern]...], destination,
+    chown ("": root; None: owners as they are), chmod, exclude, parents, unpack, clamp (seconds or None).
     """
     output, nowhere = fds[:2]
     view.without_devices()
@@ -216,8 +217,7 @@ def build_copy(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
             if source in archives:
                 archives[source].extract(destination)
             elif args["parents"]:
-                pattern = next((one for one in args["patterns"] if "/./" in one), "")
-                destination.copy_with_parents(tree, source, kept_path(pattern, source.path), options)
+                destination.copy_with_parents(tree, source, kept_path(source.pattern, source.path), options)
             else:
                 destination.copy(tree, source, options)
         pour(changes.layer(upper, args["clamp"], lower=lower), output)
@@ -296,7 +296,7 @@ def build_fill(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         os.close(fd)
         if stat.S_ISDIR(info.st_mode) != args["directory"]:
             return {}
-        Destination("/", permissions, Room(fds[0])).copy(tree, Source(path, path, args["directory"], ""), Options(owner=None))
+        Destination("/", permissions, Room(fds[0])).copy(tree, Source(path, path, args["directory"], "", ""), Options(owner=None))
         if args["own"]:
             os.chown("/", info.st_uid, info.st_gid)
             os.chmod("/", stat.S_IMODE(info.st_mode))
