@@ -9,6 +9,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from sampan.archive.tarsum import of_file
@@ -225,8 +226,11 @@ def _one(pattern: str, path: str, names: Names, *, of_context: bool) -> Source:
         raise SourceError(f"file not found in build context or excluded by .dockerignore: {text}" if of_context else text)
     if kind != "d":
         return Source(path, real, False, "file:" + names.hash(path, real), pattern)
-    hashes = sorted(names.hash(inner, real_path(inner, names)) for inner in walk(names, real) if inner)
-    return Source(path, real, True, "dir:" + _joined(hashes), pattern)
+    hashes: list[str] = []
+    for inner in walk(names, real):
+        with suppress(SourceError):  # a symlink that leads to itself counts by links_below alone
+            hashes += [names.hash(inner, real_path(inner, names))] if inner else []
+    return Source(path, real, True, "dir:" + _joined(sorted(hashes)), pattern)
 
 
 def _joined(hashes: Sequence[str]) -> str:

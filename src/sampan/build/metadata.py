@@ -193,10 +193,10 @@ def _ports(text: str) -> list[str]:
     numbers, slash, protocol = text.partition("/")
     protocol = protocol.lower() if slash else "tcp"
     if protocol not in _PROTOCOLS:
-        raise InvalidArgument(f"invalid proto: {protocol}")
+        raise InvalidArgument(f"Invalid proto: {protocol}")
     low, dash, high = numbers.rpartition(":")[2].partition("-")
     if not _is_port(low) or (dash and not _is_port(high)) or (dash and int(high) < int(low)):
-        raise InvalidArgument(f"invalid containerPort: {numbers}")
+        raise InvalidArgument(f"Invalid containerPort: {numbers}")
     return [f"{number}/{protocol}" for number in range(int(low), int(high or low) + 1)]
 
 

@@ -7,10 +7,8 @@ from typing import Final
 class Needs(Enum):
     """From little to all."""
 
-    UPPER = auto()
-    """What the container has written, as it lies there"""
     LAYERS = auto()
-    """That, and what lies below"""
+    """What the container has written, as it lies there, and what lies below"""
     TREE = auto()
     """Its root file system"""
     MOUNTS = auto()
