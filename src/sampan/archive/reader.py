@@ -185,8 +185,10 @@ def _fragments(numbers: list[int], size: int) -> list[tuple[int, int]]:
 class TarReader:
     """Iterate over entries; between two of them read the current one's data by `data()`. What is not read is skipped."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, unpadded: bool = False) -> None:
+        """unpadded: the last member's data may end the stream: the docker client writes such contexts, and Go reads them."""
         self._source = source
+        self._unpadded = unpadded
         self._left = 0
         self._padding = 0
 
@@ -254,7 +256,12 @@ class TarReader:
         return self._source.exact(size + -size % BLOCK)[:size]
 
     def _skip(self) -> None:
-        self._source.skip(self._left + self._padding)
+        if self._unpadded:
+            self._source.skip(self._left)
+            while self._padding and (piece := self._source.some(self._padding)):
+                self._padding -= len(piece)
+        else:
+            self._source.skip(self._left + self._padding)
         self._left = self._padding = 0
 
     def data(self) -> Iterator[memoryview]:

@@ -57,7 +57,7 @@ def context_in(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     source = ByteSource(Budget().metered(read if child is None else reader_of(child.output)), hashed=False)
     with checked(child):
         with (extractor := ContextExtractor(tree, sums)):
-            extractor.apply(TarReader(source))
+            extractor.apply(TarReader(source, unpadded=True))
             extractor.finish()
         source.drain()
     withheld = _withheld(args["dockerfile"])
