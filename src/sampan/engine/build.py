@@ -6,7 +6,7 @@ order, each one's words together.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from typing import NamedTuple
 
 from sampan.build.arguments import Arguments, platform_arguments
@@ -68,8 +68,8 @@ class BuildService:
     def __init__(self, parts: BuildParts) -> None:
         self._parts = parts
 
-    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Progress]:
-        """Build an image. Yields docker's progress. Raises StepFailed and other EngineErrors, in docker's words."""
+    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Progress]]:
+        """Build an image. Yields docker's progress, each time all there is. Raises StepFailed and other EngineErrors, in docker's words."""
         targets = [_target(text) for text in options.tags]
         platform = self._parts.bases.platform_of(options.platform)
         async with self._parts.spool.workspace() as workspace:
@@ -79,12 +79,11 @@ class BuildService:
             dockerfile = await asyncio.to_thread(parse, data, options.dockerfile)
             lines = Lines()
             build = _Build(self._parts, options, workspace, dockerfile, platform, lines)
-            shown = lines.of(build.run(targets))
             try:
-                async for line in _hushed(shown) if options.quiet else shown:
-                    yield line
+                async with aclosing(lines.batches(build.run(targets))) as shown:
+                    async for batch in _hushed(shown) if options.quiet else shown:
+                        yield batch
             finally:
-                await shown.aclose()  # type: ignore[attr-defined]
                 self._parts.images.clean_up()
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
@@ -92,21 +91,21 @@ class BuildService:
         return await self._parts.pruning.prune(everything=everything, keep=keep, filters=filters)
 
 
-async def _hushed(lines: AsyncIterator[Progress]) -> AsyncIterator[Progress]:
+async def _hushed(batches: AsyncIterator[Sequence[Progress]]) -> AsyncIterator[Sequence[Progress]]:
     """The image's ID alone; everything when the build fails."""
     kept: list[Progress] = []
     image = ""
     try:
-        async for line in lines:
-            if "aux" in line:
-                image = str(line["aux"]["ID"])  # type: ignore[index]
-            elif len(kept) < _QUIET_MAX:
-                kept.append(line)
+        async for batch in batches:
+            for line in batch:
+                if "aux" in line:
+                    image = str(line["aux"]["ID"])  # type: ignore[index]
+                elif len(kept) < _QUIET_MAX:
+                    kept.append(line)
     except EngineError:
-        for line in kept:
-            yield line
+        yield kept
         raise
-    yield {"stream": f"{image}\n"}
+    yield [{"stream": f"{image}\n"}]
 
 
 class _Build:
@@ -199,8 +198,9 @@ class _Build:
 
     async def _show(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
-            async for line in output.lines():
-                self._lines.say(line)
+            async for batch in output.batches():
+                for line in batch:
+                    self._lines.say(line)
                 await self._lines.drained()
 
     async def _show_rest(self, showing: "asyncio.Future[None]", outputs: Sequence[Output]) -> None:

@@ -78,12 +78,12 @@ class Output:
         self._changed.set()
         return lines
 
-    async def lines(self) -> AsyncIterator[Progress]:
+    async def batches(self) -> AsyncIterator[list[Progress]]:
         """All of it, as it comes."""
         while True:
-            while self._lines:
-                yield self._lines.popleft()
-                self._changed.set()
+            if self._lines:
+                yield self.taken()
+                continue
             if self._closed:
                 return
             self._changed.clear()

@@ -276,7 +276,10 @@ class ImageService:
         return image
 
     def add_step(self, parent: Image | None, config: ImageConfig, layer: tuple[str, Unpacked] | None) -> Image:
-        """The image of a build step: no name, no event. layer: unpacked, with its key; dropped when it is empty, or after an error."""
+        """The image of a build step: no name, no event, durable with the next image that has a name.
+
+        layer: unpacked, with its key; dropped when it is empty, or after an error.
+        """
         keys: dict[ChainId, str] = {}
         if layer is not None:
             key, unpacked = layer
@@ -286,7 +289,8 @@ class ImageService:
                 self.forget(key)
         try:
             known = parent is not None and self._store.get(parent.id) is not None
-            return self.add(image_of(encode_config(config)), keys, names=(), parent=parent.id if parent is not None and known else "")
+            below = parent.id if parent is not None and known else ""
+            return self.add(image_of(encode_config(config)), keys, names=(), parent=below, durable=False)
         except BaseException:
             for key in keys.values():
                 self.forget(key)
@@ -336,10 +340,11 @@ class ImageService:
         names: Sequence[Reference],
         repo_digest: Reference | None = None,
         parent: str = "",
+        durable: bool = True,
     ) -> Image:
         """Commit unpacked layers, by the ChainIDs they are to have, and the image on top. No await: it all happens, or nothing does.
 
-        Its other layers are there, pinned since the caller saw them. names, repo_digest: see ImageStore.add. Raises InvalidArgument,
+        Its other layers are there, pinned since the caller saw them. names, repo_digest, durable: see ImageStore.add. Raises InvalidArgument,
         SystemFailure; then what keys name is still to be removed.
         """
         below: ChainId | None = None
@@ -350,7 +355,7 @@ class ImageService:
                 elif self._snapshots.layer(name) is None:
                     raise SystemFailure(f"layer {name} of image {image.id} was removed meanwhile")
                 below = name
-            return self._store.add(image, now=self._clock.now_ns(), names=names, repo_digest=repo_digest, parent=parent)
+            return self._store.add(image, now=self._clock.now_ns(), names=names, repo_digest=repo_digest, parent=parent, durable=durable)
         except BaseException:
             self._release(image.chain)
             raise

@@ -1,6 +1,6 @@
 """Building images (swagger tag Image)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -86,13 +86,17 @@ async def build(request: Request, services: Services) -> None:
             out = request.start_stream("application/json")
             if first is None:
                 return
-            await out.write(encode.encode(first) + b"\r\n")
-            async for line in progress:
-                await out.write(encode.encode(line) + b"\r\n")
+            await out.write(_lines(first))
+            async for batch in progress:
+                await out.write(_lines(batch))
         except EngineError as error:
             if request.stream is None:
                 raise
-            await request.stream.write(encode.encode(_error(error)) + b"\r\n")
+            await request.stream.write(_lines([_error(error)]))
+
+
+def _lines(batch: Sequence[Mapping[str, object]]) -> bytes:
+    return b"".join(encode.encode(line) + b"\r\n" for line in batch)
 
 
 def _error(error: EngineError) -> Mapping[str, object]:
