@@ -14,6 +14,7 @@ from sampan.build.graph import SCRATCH, ImageSource, PlannedStage, StageSource, 
 from sampan.build.instructions import Dockerfile, StageInstruction
 from sampan.build.parse import label_options, parse, parse_trigger
 from sampan.clock import Clock
+from sampan.engine.background import Background
 from sampan.engine.buildbases import Bases
 from sampan.engine.buildcache import BuildCachePruning
 from sampan.engine.buildcopy import Copies
@@ -41,6 +42,8 @@ from sampan.spec.oci_image import ContainerConfig
 from sampan.spec.oci_layout import Platform
 from sampan.state.buildcache import BuildCacheRepository
 
+_BOUND_EVERY = 10 * 60 * 10**9
+"""Between two looks at what the cache takes, ns."""
 _EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release."
 _QUIET_MAX = 10_000
 """Lines kept of a quiet build, which are shown when it fails."""
@@ -60,6 +63,7 @@ class BuildParts(NamedTuple):
     registries: Registries
     pruning: BuildCachePruning
     clock: Clock
+    background: Background
 
 
 class BuildService:
@@ -67,6 +71,7 @@ class BuildService:
 
     def __init__(self, parts: BuildParts) -> None:
         self._parts = parts
+        self._bounded = parts.clock.now_ns()
 
     async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Progress]]:
         """Build an image. Yields docker's progress, each time all there is. Raises StepFailed and other EngineErrors, in docker's words."""
@@ -85,6 +90,14 @@ class BuildService:
                         yield batch
             finally:
                 self._parts.images.clean_up()
+                self._bound()
+
+    def _bound(self) -> None:
+        """Now and then keep the cache small, while nobody waits for it."""
+        now = self._parts.clock.now_ns()
+        if now - self._bounded > _BOUND_EVERY:
+            self._bounded = now
+            self._parts.background.spawn(self._parts.pruning.bound())
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """Drop what of the cache nothing else uses."""

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 
 import msgspec
@@ -71,9 +71,10 @@ class ImageService:
         wanted = image_filters.parse(filters, self._store, self._clock)
         counts = self._layer_counts() if shared_size else {}
         found: builtins.list[body.ImageSummary] = []
+        named, parents = self._store.named_ids(), self._store.parents()
         for image in sorted(self._store.all(), key=bodies.created_ns, reverse=True):
-            references = self._store.references(image.id)
-            if not all and not references and self._store.children(image.id):
+            references = self._store.references(image.id) if image.id in named else []
+            if not all and not references and image.id in parents:
                 continue
             shown = wanted.matching(image, references)
             if shown is None:
@@ -104,7 +105,7 @@ class ImageService:
         layer = self._snapshots.layer(name)
         return 0 if layer is None else layer.size
 
-    def _needed(self) -> Container[ChainId]:
+    def _needed(self) -> Set[ChainId]:
         """Layers that must stay: an image has them, or somebody is at work with them."""
         return {*self._layer_counts(), *self._pins}
 
@@ -296,16 +297,15 @@ class ImageService:
                 self.forget(key)
             raise
 
-    def is_idle(self, image: ImageId) -> bool:
-        """Whether nothing keeps an image: no name, no child, no container."""
-        there = self._store.get(image) is not None
-        return there and not (self._store.references(image) or self._store.children(image) or self._in_use(image))
-
-    def idle_size(self, image_id: ImageId) -> int:
-        """Bytes that the removal of an idle image alone would free."""
-        image = self._store.get(image_id)
-        counts = self._layer_counts()
-        return 0 if image is None else sum(self._layer_size(name) for name in image.chain if counts[name] == 1)
+    def idle(self, candidates: Iterable[ImageId]) -> dict[ImageId, int]:
+        """Those that nothing keeps (no name, no child, no container), and the bytes that the removal of each alone would free."""
+        named, parents, counts = self._store.named_ids(), self._store.parents(), self._layer_counts()
+        found: dict[ImageId, int] = {}
+        for image_id in candidates:
+            image = self._store.get(image_id)
+            if image is not None and image_id not in named and image_id not in parents and not self._in_use(image_id):
+                found[image_id] = sum(self._layer_size(name) for name in image.chain if counts[name] == 1)
+        return found
 
     def add_restored(self, source: Image, parent: Image | None, steps: int, layers: int) -> Image:
         """What an image was after so many steps of its history, which have so many layers: an image of its own, below it."""
@@ -344,8 +344,8 @@ class ImageService:
     ) -> Image:
         """Commit unpacked layers, by the ChainIDs they are to have, and the image on top. No await: it all happens, or nothing does.
 
-        Its other layers are there, pinned since the caller saw them. names, repo_digest, durable: see ImageStore.add. Raises InvalidArgument,
-        SystemFailure; then what keys name is still to be removed.
+        Its other layers are there, pinned since the caller saw them. names, repo_digest, durable: see ImageStore.add.
+        Raises InvalidArgument, SystemFailure; then what keys name is still to be removed.
         """
         below: ChainId | None = None
         try:
@@ -370,8 +370,9 @@ class ImageService:
         finally:
             self._pins.subtract(names)
             self._pins = +self._pins
-            for layer in reversed(self._snapshots.layers()):
-                if layer.name in names:
+            unneeded = names - self._needed() if names else names
+            for layer in reversed(self._snapshots.layers() if unneeded else []):
+                if layer.name in unneeded:
                     self._release([layer.name])
 
     def announce(self, action: str, image: Image) -> None:
