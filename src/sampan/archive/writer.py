@@ -43,12 +43,16 @@ def header(
     major: int = 0,
     minor: int = 0,
     xattrs: Mapping[bytes, bytes] | None = None,
+    ascii_only: bool = False,
 ) -> bytes:
-    """The header blocks of one entry; kind is one of reader's type bytes, mtime in seconds. Data of size bytes and `padding` follow."""
+    """The header blocks of one entry; kind is one of reader's type bytes, mtime in seconds. Data of size bytes and `padding` follow.
+
+    `ascii_only`: names that are not ASCII go to PAX records whatever their length, as Go's writer has it.
+    """
     records: dict[bytes, bytes] = {}
-    if len(name) > 100:
+    if len(name) > 100 or (ascii_only and not name.isascii()):
         records[b"path"] = name
-    if len(link) > 100:
+    if len(link) > 100 or (ascii_only and not link.isascii()):
         records[b"linkpath"] = link
     for key, value, width in ((b"uid", uid, 8), (b"gid", gid, 8), (b"size", size, 12)):
         if value > _OCTAL_MAX[width]:
