@@ -97,7 +97,7 @@ class Packer:
         if kind is None:
             return
         if info.st_nlink > 1 and (known := self._links.get((info.st_dev, info.st_ino))) is not None:
-            yield self._header(archived, HARDLINK, info, link=known)
+            yield self._header(archived, HARDLINK, info, link=known, xattrs=self._linked_xattrs(parent, name, kind))
             return
         pieces = self._content(kind, parent, name, archived, info)
         for head in pieces:
@@ -105,6 +105,16 @@ class Packer:
                 self._links[info.st_dev, info.st_ino] = archived
             yield head
             yield from pieces
+
+    def _linked_xattrs(self, parent: int, name: bytes, kind: bytes) -> dict[bytes, bytes] | None:
+        """A context has them with every name of a file."""
+        if not self._as_context or kind != REGULAR:
+            return None
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            return _xattrs(fd, self._xattrs) if os.listxattr(fd) else None
+        finally:
+            os.close(fd)
 
     def _content(self, kind: bytes, parent: int, name: bytes, archived: bytes, info: os.stat_result) -> Iterator[bytes]:
         """Its header and data; nothing when it has vanished."""
@@ -177,7 +187,7 @@ class Packer:
             major=os.major(device),
             minor=os.minor(device),
             xattrs=xattrs,
-            ascii_only=self._as_context,
+            like_go=self._as_context,
         )
 
 

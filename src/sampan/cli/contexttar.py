@@ -145,7 +145,7 @@ def _added(pieces: Iterator[bytes], name: str, content: bytes, mtime: int) -> It
             major=entry.major,
             minor=entry.minor,
             xattrs=entry.xattrs,
-            ascii_only=True,
+            like_go=True,
         )
         if body:
             yield body

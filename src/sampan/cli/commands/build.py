@@ -75,26 +75,27 @@ def run(ctx: Context, args: Parsed) -> int:
     if iidfile:
         _remove(iidfile)
     out: TextIO = sys.stdout
-    if args.bool("quiet"):
+    told: TextIO = sys.stdout
+    quiet = args.bool("quiet")
+    if quiet:
         import io
 
-        out = io.StringIO()
-    progress = _Progress(out)
+        out, told = io.StringIO(), io.StringIO()
+    progress = _Progress(told)
     context = prepare(args.args[0], args.str("file"), progress.counted)
     try:
         query["dockerfile"] = context.dockerfile or None
         image = _build(ctx, context, query, out, progress, compress=args.bool("compress"))
     except CliError as error:
-        if out is not sys.stdout:
-            sys.stderr.write(_held(out))
+        if quiet:
+            sys.stderr.write(_held(told) + _held(out))
             sys.stderr.flush()
         raise _explained(error, context) from None
     finally:
         context.close()
-    if out is not sys.stdout:
-        answer = _held(out).split("\n")
-        image = next((line for line in reversed(answer) if line.startswith("sha256:")), "")
-        sys.stdout.write(f"{image}\n" if image else "")
+    if quiet:
+        image = _held(out)  # the ID and a newline, which docker writes to the file too
+        sys.stdout.write(image)
         sys.stdout.flush()
     if iidfile:
         _write(iidfile, image)
@@ -108,7 +109,7 @@ def _held(out: TextIO) -> str:
 
 def _query(ctx: Context, args: Parsed) -> dict[str, object]:
     from sampan.cli import fastjson
-    from sampan.cli.creating import build_arguments, normal_platform
+    from sampan.cli.creating import build_arguments
 
     def strings(name: str) -> str | None:
         return fastjson.dumps(args.list(name)) if args.list(name) else None
@@ -140,7 +141,7 @@ def _query(ctx: Context, args: Parsed) -> dict[str, object]:
         "memswap": number("memory-swap"),
         "networkmode": network if network not in ("", "default") else None,
         "nocache": truth("no-cache"),
-        "platform": normal_platform(args.str("platform")) or None,
+        "platform": args.str("platform") or None,
         "pull": truth("pull"),
         "q": truth("quiet"),
         "rm": None if args.bool("rm") else False,
@@ -227,7 +228,7 @@ def _remove(path: str) -> None:
 
 def _write(path: str, image: str) -> None:
     if not image:
-        raise CliError(f"server did not provide an image ID. Cannot write {path}")
+        raise CliError(f"Server did not provide an image ID. Cannot write {path}")
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(image)
