@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from sampan.build.arguments import Arguments
 from sampan.build.expand import expand
-from sampan.build.instructions import Copy, Dockerfile, Lines, Run, Stage, StageInstruction
+from sampan.build.instructions import Copy, Dockerfile, Run, Stage, StageInstruction
 from sampan.build.mounts import mount_source
 from sampan.build.resolve import resolved
 from sampan.errors import InvalidArgument
@@ -101,7 +101,7 @@ def plan(
 ) -> Plan:
     """The plan for a target. `arguments` has the global ones declared. Raises InvalidArgument for a target that is not there.
 
-    `triggers`: what ONBUILD of the bases has brought, by stage; they may name stages too, so that there is another plan once they are known.
+    `triggers`: what ONBUILD of the bases has brought, by stage: they may name stages too, and need another plan once they are known.
     """
     index = target_index(dockerfile, target)
     values = arguments.globals()
