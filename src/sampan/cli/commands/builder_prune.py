@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 SPEC = Command(
-    "[OPTIONS]",
+    "",
     "Remove build cache",
     max_args=0,
     flags=(
