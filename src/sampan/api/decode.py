@@ -207,6 +207,15 @@ def registry_auth(header: str) -> AuthConfig:
         return AuthConfig()
 
 
+def registry_config(header: str) -> dict[str, AuthConfig]:
+    """X-Registry-Config: as registry_auth, but of a map by registry."""
+    text = header.rstrip("=").replace("+", "-").replace("/", "_")
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=dict[str, AuthConfig])
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        return {}
+
+
 def pulled(name: str, tag: str) -> Reference:
     """What fromImage and tag (a digest too) name; neither tag nor digest: every tag. Raises InvalidReference, InvalidArgument."""
     reference = parse(name)

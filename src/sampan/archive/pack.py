@@ -15,7 +15,7 @@ from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REG
 
 CHUNK: Final = 1 << 20
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_KINDS = {
+KINDS: Final = {
     stat.S_IFREG: REGULAR,
     stat.S_IFDIR: DIRECTORY,
     stat.S_IFLNK: SYMLINK,
@@ -89,11 +89,11 @@ class Packer:
     def directory(self, fd: int, archived: bytes, info: os.stat_result) -> bytes:
         """The entry of an open directory."""
         name = archived if archived.endswith(b"/") else archived + b"/"
-        return self._header(name, DIRECTORY, info, xattrs=_xattrs(fd, self._xattrs) if os.listxattr(fd) else None)
+        return self._header(name, DIRECTORY, info, xattrs=xattrs_of(fd, self._xattrs) if os.listxattr(fd) else None)
 
     def entry(self, parent: int, name: bytes, archived: bytes, info: os.stat_result) -> Iterator[bytes]:
         """The entry of anything else, with its data."""
-        kind = _KINDS.get(stat.S_IFMT(info.st_mode))
+        kind = KINDS.get(stat.S_IFMT(info.st_mode))
         if kind is None:
             return
         if info.st_nlink > 1 and (known := self._links.get((info.st_dev, info.st_ino))) is not None:
@@ -112,7 +112,7 @@ class Packer:
             return None
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
         try:
-            return _xattrs(fd, self._xattrs) if os.listxattr(fd) else None
+            return xattrs_of(fd, self._xattrs) if os.listxattr(fd) else None
         finally:
             os.close(fd)
 
@@ -138,7 +138,9 @@ class Packer:
                 return
             raise
         try:
-            head = self._header(archived, REGULAR, info, size=info.st_size, xattrs=_xattrs(fd, self._xattrs) if os.listxattr(fd) else None)
+            head = self._header(
+                archived, REGULAR, info, size=info.st_size, xattrs=xattrs_of(fd, self._xattrs) if os.listxattr(fd) else None
+            )
             left = info.st_size
             if left <= CHUNK:  # most files: one piece
                 content = os.read(fd, left) if left else b""
@@ -195,7 +197,8 @@ def _names(directory: int) -> Iterator[bytes]:
     return iter(sorted(map(os.fsencode, os.listdir(directory))))
 
 
-def _xattrs(fd: int, only: tuple[bytes, ...] | None) -> dict[bytes, bytes]:
+def xattrs_of(fd: int, only: tuple[bytes, ...] | None = None) -> dict[bytes, bytes]:
+    """Those of an open file that mean something elsewhere; `only`: of these. Raises OSError."""
     found: dict[bytes, bytes] = {}
     for key in map(os.fsencode, os.listxattr(fd)):
         if only is not None and key not in only:

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+import msgspec
+
 from sampan.clock import Clock, rfc3339nano
 from sampan.digest import ChainId, DiffId, ImageId, chain_id
 from sampan.engine import image_filters, image_removal
@@ -272,6 +274,46 @@ class ImageService:
             self._publish("tag", image, target.familiar)
         self.clean_up()
         return image
+
+    def add_step(self, parent: Image | None, config: ImageConfig, layer: tuple[str, Unpacked] | None) -> Image:
+        """The image of a build step: no name, no event. layer: unpacked, with its key; dropped when it is empty, or after an error."""
+        keys: dict[ChainId, str] = {}
+        if layer is not None:
+            key, unpacked = layer
+            if unpacked.entries:
+                keys[chain_id(None if parent is None else parent.chain_id, unpacked.diff_id)] = key
+            else:
+                self.forget(key)
+        try:
+            known = parent is not None and self._store.get(parent.id) is not None
+            return self.add(image_of(encode_config(config)), keys, names=(), parent=parent.id if parent is not None and known else "")
+        except BaseException:
+            for key in keys.values():
+                self.forget(key)
+            raise
+
+    def is_idle(self, image: ImageId) -> bool:
+        """Whether nothing keeps an image: no name, no child, no container."""
+        there = self._store.get(image) is not None
+        return there and not (self._store.references(image) or self._store.children(image) or self._in_use(image))
+
+    def idle_size(self, image_id: ImageId) -> int:
+        """Bytes that the removal of an idle image alone would free."""
+        image = self._store.get(image_id)
+        counts = self._layer_counts()
+        return 0 if image is None else sum(self._layer_size(name) for name in image.chain if counts[name] == 1)
+
+    def add_restored(self, source: Image, parent: Image | None, steps: int, layers: int) -> Image:
+        """What an image was after so many steps of its history, which have so many layers: an image of its own, below it."""
+        history = list(source.config.history or ())[:steps]
+        document = msgspec.structs.replace(
+            source.config,
+            created=history[-1].created,
+            author=history[-1].author,
+            rootfs=RootFS(diff_ids=list(source.config.rootfs.diff_ids or ())[:layers]),
+            history=history,
+        )
+        return self.add(image_of(encode_config(document)), {}, names=(), parent="" if parent is None else parent.id)
 
     def _finish(self, key: str, config: ImageConfig, target: Reference | None) -> Image:
         """Commit a layer and the image made of it."""

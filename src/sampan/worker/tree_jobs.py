@@ -119,7 +119,7 @@ def path_read(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     else:
         parent = openat2(root, os.fsencode(posixpath.dirname(path)), _DIRECTORY_FLAGS, resolve=_RESOLVE)
         pieces = packer.tree(parent, name, name)
-    _pour(pieces, fds[0])
+    pour(pieces, fds[0])
     return {}
 
 
@@ -128,7 +128,7 @@ def _directory_pieces(packer: Packer, directory: int, name: bytes) -> Iterator[b
     yield from packer.below(directory, name)
 
 
-def _pour(pieces: Iterator[bytes], output: int) -> None:
+def pour(pieces: Iterator[bytes], output: int) -> None:
     """Write an archive and its end. Nobody reading any more is no error: who asked has left."""
     try:
         for block in blocks(pieces):
@@ -196,7 +196,7 @@ def tree_export(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, A
     """fds: where the archive goes. args: view. The whole root file system, mounts not included."""
     confine.limit(confine.READ, view.enter(args["view"], fds, binds=False))
     send({"started": True})
-    _pour(Packer().below(_root(), b""), fds[0])
+    pour(Packer().below(_root(), b""), fds[0])
     return {}
 
 
@@ -227,11 +227,14 @@ def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, 
 
 
 def tree_diff(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
-    """fds: where the archive goes. args: view, clamp (seconds or None). The layer that makes the image what the tree is now."""
+    """fds: where the archive goes. args: view, clamp (seconds or None), without (paths that are left out as long as they are
+    empty; may be missing). The layer that makes the image what the tree is now."""
     view.without_devices()
+    lower = view.lower_of(args["view"], fds)
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
     confine.into_root(upper, confine.COMPARE)
-    _pour(changes.layer(upper, args["clamp"], _own(args)), fds[0])
+    without = frozenset(map(os.fsencode, args.get("without", ())))
+    pour(changes.layer(upper, args["clamp"], _own(args), without, lower), fds[0])
     return {}
 
 
@@ -257,7 +260,7 @@ def tree_pack(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
                 if stat.S_ISDIR(info.st_mode):
                     stack.append(os.open(entry.name, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=here))
         os.close(here)
-    _pour(Packer(epoch).below(root, b""), output)
+    pour(Packer(epoch).below(root, b""), output)
     return {"epoch": epoch}
 
 
