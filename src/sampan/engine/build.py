@@ -6,7 +6,7 @@ order, each one's words together.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from typing import NamedTuple
 
 from sampan.build.arguments import Arguments, platform_arguments
@@ -141,7 +141,6 @@ class _Build:
         self._plan = plan(dockerfile, self._args, target=options.target)
         self._labels = label_options(options.labels)
         self._results: dict[int, asyncio.Future[Result]] = {}
-        self._pins = ExitStack()
         self._running = asyncio.Semaphore(8)
 
     async def run(self, targets: Sequence[Reference]) -> None:
@@ -154,12 +153,12 @@ class _Build:
             parts.images, parts.cached, parts.clock, use_cache=not options.no_cache, epoch=options.epoch, platform=self._platform,
             sources=cached_from,
         )  # fmt: skip
-        tools = Tools(
-            images=parts.images, steps=steps, copies=parts.copies, sandboxes=parts.sandboxes, trees=parts.trees,
-            fetches=Fetches(parts.registries, self._workspace), mounts=RunMounts(self._workspace, parts.copies, parts.caches),
-            workspace=self._workspace, options=options,
-        )  # fmt: skip
-        with self._pins:
+        with parts.images.holding() as hold:
+            tools = Tools(
+                images=parts.images, steps=steps, copies=parts.copies, sandboxes=parts.sandboxes, trees=parts.trees,
+                fetches=Fetches(parts.registries, self._workspace), mounts=RunMounts(self._workspace, parts.copies, parts.caches),
+                workspace=self._workspace, options=options, hold=hold,
+            )  # fmt: skip
             await self._stages(tools)
             steps.close()
             last = self._results[self._plan.stages[-1].stage.index].result()
@@ -253,7 +252,6 @@ class _Build:
         image, config = await self._base(planned, output)
         for trigger in self._begin(run, image, config, output):
             await run.run(trigger)
-        self._pin(run.image)
         run.say_image()
         for place, instruction in enumerate(self._instructions(planned), number + 1):
             _say_step(output, place, total, instruction.text)
@@ -261,7 +259,6 @@ class _Build:
             run.say_image()
         if run.image is not None:
             output.put({"aux": {"ID": run.image.id}})
-        self._pin(run.image)
         return run.result
 
     def _begin(self, run: StageRun, image: Image | None, config: ContainerConfig | None, output: Output) -> Sequence[StageInstruction]:
@@ -278,7 +275,6 @@ class _Build:
             return None, None
         platform = self._parts.bases.platform_of(planned.platform) or self._platform
         image = await self._parts.bases.get(planned.base.reference, platform, self._options, output.put)
-        self._pin(image)
         return image, image.config.config
 
     async def _image_of(self, source: StageSource | ImageSource, name: str, output: Output) -> Image | None:
@@ -293,12 +289,7 @@ class _Build:
             image = await self._parts.bases.get(source.reference, self._platform, self._options, output.put)
         except EngineError as error:
             raise type(error)(f"invalid from flag value {name}: {error.message}") from None
-        self._pin(image)
         return image
-
-    def _pin(self, image: Image | None) -> None:
-        if image is not None:
-            self._pins.enter_context(self._parts.images.pinned(image.chain))
 
 
 def _target(text: str) -> Reference:

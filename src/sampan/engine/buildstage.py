@@ -21,6 +21,7 @@ from sampan.build.instructions import (
     WorkDir,
 )
 from sampan.build.resolve import resolved
+from sampan.digest import ChainId
 from sampan.engine.buildcopy import Copies, CopyRequest, Found, SourceImage, failed
 from sampan.engine.buildmounts import Prepared, RunMounts
 from sampan.engine.buildoptions import BuildOptions, StepFailed
@@ -111,6 +112,8 @@ class Tools(NamedTuple):
     mounts: RunMounts
     workspace: Workspace
     options: BuildOptions
+    hold: Callable[[Sequence[ChainId]], None]
+    """Keeps an image's layers until the build ends: `image prune` would take those that have no name."""
 
 
 class StageRun:
@@ -130,9 +133,15 @@ class StageRun:
 
     def begin(self, base: Image | None, config: ContainerConfig | None) -> Sequence[str]:
         """Stand on a base. Returns its triggers."""
-        self.image = self._base = base
+        self._base = base
+        self._stand_on(base)
         self.config = metadata.first_config(config)
         return (config.on_build if config is not None else None) or ()
+
+    def _stand_on(self, image: Image | None) -> None:
+        self.image = image
+        if image is not None:
+            self._tools.hold(image.chain)
 
     @property
     def result(self) -> Result:
@@ -192,7 +201,7 @@ class StageRun:
                 container_id = container.id
                 self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container_id)}\n")
-        self.image = self._tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container_id)
+        self._stand_on(self._tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container_id))
         if quiet:
             return
         if container is None:
@@ -205,7 +214,7 @@ class StageRun:
         if found is None:
             return False
         self._out.say(" ---> Using cache\n")
-        self.image = found
+        self._stand_on(found)
         return True
 
     async def _work_dir(self, instruction: WorkDir) -> None:
@@ -295,7 +304,7 @@ class StageRun:
             self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container.id)}\n")
             layer = await self._perform(container, command, mounts)
-        self.image = tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container.id)
+        self._stand_on(tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container.id))
         await self._done(container)
 
     async def _perform(self, container: Container, shown: Sequence[str], mounts: Prepared) -> Layer:

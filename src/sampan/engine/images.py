@@ -363,10 +363,22 @@ class ImageService:
     @contextmanager
     def pinned(self, chain: Iterable[ChainId]) -> Iterator[None]:
         """Keep layers, there already or still to come, from being removed with an image."""
-        names = frozenset(chain)
-        self._pins.update(names)
-        try:
+        with self.holding() as hold:
+            hold(chain)
             yield
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[Iterable[ChainId]], None]]:
+        """As pinned(), for layers that become known one after the other: give each chain to what this yields."""
+        names: set[ChainId] = set()
+
+        def hold(chain: Iterable[ChainId]) -> None:
+            new = set(chain) - names
+            names.update(new)
+            self._pins.update(new)
+
+        try:
+            yield hold
         finally:
             self._pins.subtract(names)
             self._pins = +self._pins
