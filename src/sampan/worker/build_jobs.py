@@ -4,10 +4,9 @@ The trees they are in: a context is a directory of the spool, with its hashes be
 `view` as in tree_jobs.py, its `lowers` mounted for this process alone.
 """
 
-import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -109,7 +108,6 @@ def build_sources(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     -> sources [[path, real, directory, hash, pattern]...], hash: of them all, links: a hash of where symlinks lead.
     Refused: docker's words.
     """
-    view.without_devices()
     tree = _tree(args, fds)
     sums = None if args["sums"] is None else read_sums(fds[args["sums"]])
     confine.into_root(tree, confine.READ)
@@ -145,10 +143,9 @@ class _Archive:
 
 def _archive_of(tree: int, source: Source, nowhere: int) -> _Archive | None:
     """The archive that a source is, or None."""
-    fd = openat2(tree, os.fsencode(source.real), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, resolve=_RESOLVE)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
+    if not _is_file(tree, source.real):
         return None
+    fd = openat2(tree, os.fsencode(source.real), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, resolve=_RESOLVE)
     head, read = compression.peek(reader_of(fd))
     kind = compression.detect(head)
     child = Decompressor(kind, head, fd, nowhere) if kind else None
@@ -166,6 +163,15 @@ def _archive_of(tree: int, source: Source, nowhere: int) -> _Archive | None:
         child.finish()
     os.close(fd)
     return None
+
+
+def _is_file(tree: int, path: str) -> bool:
+    """Whether it is a regular file: others are not opened, a device least of all. Nobody else is at the tree. Raises OSError."""
+    fd = openat2(tree, os.fsencode(path), os.O_PATH | os.O_CLOEXEC, resolve=_RESOLVE)
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
 
 
 def _first_block(read: compression.Read) -> tuple[bytes, compression.Read]:
@@ -194,7 +200,6 @@ def build_copy(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     chown ("": root; None: owners as they are), chmod, exclude, parents, clamp (seconds or None).
     """
     output, nowhere = fds[:2]
-    view.without_devices()
     wanted: list[tuple[int, Source, _Archive | None]] = []
     count = 0
     for group in args["groups"]:
@@ -234,7 +239,6 @@ def _chmod(text: str) -> chmod.Chmod | None:
 
 def build_mkdir(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: where the layer's archive goes. args: view, destination, clamp. The directory is made where it is missing, root's."""
-    view.without_devices()
     with _destination(args, fds) as (upper, lower, destination):
         try:
             destination.make(None)
@@ -255,7 +259,7 @@ class _destination:
         lower = view.lower_of(self._args["view"], self._fds)
         upper = os.open(self._args["view"]["upper"], _DIRECTORY_FLAGS)
         permissions = self._stack.enter_context(Permissions())
-        confine.limit(confine.EXTRACT, view.enter(self._args["view"], self._fds, binds=False))
+        confine.limit(confine.EXTRACT, view.enter_detached(self._args["view"], self._fds))
         return upper, lower, Destination(self._args["destination"], permissions, Room(upper))
 
     def __exit__(self, *error: object) -> None:
@@ -281,7 +285,6 @@ def _owner(chown: str | None) -> Owner | None:
 
 def build_squash(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: where the layer's archive goes. args: old, new (`{"lowers": [...]}` each), clamp. The layer that makes one tree the other."""
-    view.without_devices()
     mounted = [view.lower_of(args[name], fds) for name in ("old", "new")]
     old, new = (os.open(".", _DIRECTORY_FLAGS, dir_fd=fd) for fd in mounted)  # a new mount is only a path
     confine.into_root(new, confine.READ)
@@ -291,7 +294,6 @@ def build_squash(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 
 def build_fill(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: an empty directory, then as `source` says. args: source, path, directory, own (the directory becomes as the one copied)."""
-    view.without_devices()
     tree = _tree(args, fds)
     path = args["path"].strip("/")
     with Permissions() as permissions:
@@ -311,34 +313,6 @@ def build_fill(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     return {}
 
 
-def build_read(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """fds: where the content goes, then as `source` says. args: source, path, limit (bytes). Refused: it is not there, or no file."""
-    view.without_devices()
-    tree = _tree(args, fds)
-    confine.into_root(tree, confine.READ)
-    try:
-        fd = openat2(tree, os.fsencode(args["path"]), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, resolve=_RESOLVE)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise Refused(Kind.MISSING, args["path"]) from None
-        raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise Refused(Kind.INVALID, f"{args['path']} is not a file")
-    left = args["limit"]
-
-    def pieces() -> Iterator[bytes]:
-        nonlocal left
-        while left > 0 and (piece := os.read(fd, min(left, 1 << 20))):
-            left -= len(piece)
-            yield piece
-
-    for piece in pieces():
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[os.write(fds[0], rest) :]
-    return {"size": os.fstat(fd).st_size}
-
-
 JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {
     "context_in": context_in,
     "context_withhold": context_withhold,
@@ -347,5 +321,4 @@ JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {
     "build_mkdir": build_mkdir,
     "build_squash": build_squash,
     "build_fill": build_fill,
-    "build_read": build_read,
 }
