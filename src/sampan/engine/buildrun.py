@@ -1,6 +1,5 @@
 """RUN: a container of the engine's own, as every other, that is removed when its step is over."""
 
-import asyncio
 import codecs
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -111,8 +110,3 @@ async def _tell(chunks: AsyncIterator[bytes], say: Say) -> None:
 def host_config(**given: object) -> HostConfig:
     """Of a step's container: it keeps no log, for its output is the build's."""
     return msgspec.convert({**given, "LogConfig": {"Type": "none", "Config": {}}}, HostConfig)
-
-
-async def end_all(removals: Sequence[Awaitable[None]]) -> None:
-    """Finish removals even when the build is being cancelled."""
-    await asyncio.shield(asyncio.gather(*removals))
