@@ -114,3 +114,11 @@ def test_the_cache_is_pruned(sampan: Client, directory: Path) -> None:
     pruned = sampan("builder", "prune", "-af")
     assert pruned.returncode == 0
     assert "Total reclaimed space: " in pruned.stdout
+
+
+def test_metadata_does_not_grow_for_ever(sampan: Client, directory: Path) -> None:
+    lines = [f"LABEL l{number}=$a$a$a$a$a$a$a$a$a$a" for number in range(60)]
+    (directory / "Dockerfile").write_text("\n".join(["FROM buildbase", f"ARG a={'x' * 10_000}", *lines]))
+    done = sampan("build", "-q", str(directory))
+    assert done.returncode == 1
+    assert "of a stage come to more than 4194304 characters of metadata" in done.stderr
