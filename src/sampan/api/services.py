@@ -199,8 +199,11 @@ class FileService(Protocol):
 class BuildService(Protocol):
     """Images of Dockerfiles."""
 
-    def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Mapping[str, object]]:
-        """Build an image of a context (a tar, compressed or not). Yields docker's progress objects. A RUN that fails: StepFailed."""
+    def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
+        """Build an image of a context (a tar, compressed or not). Yields docker's progress objects, some at a time.
+
+        A RUN that fails: StepFailed.
+        """
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """Drop what of the build cache nothing else uses, all of it with everything; keep: so many bytes stay."""

@@ -287,7 +287,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         BuildParts(
             images=images, spool=spool, bases=Bases(images, parts.pulls), copies=Copies(images, snapshots, workers, spool.empty),
             sandboxes=sandboxes, trees=trees, caches=caches,
-            cached=cached, registries=parts.registries, clock=clock, pruning=BuildCachePruning(images, cached, caches, workers, clock),
+            cached=cached, registries=parts.registries, clock=clock, background=background,
+            pruning=BuildCachePruning(images, cached, caches, workers, clock),
         )
     )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)

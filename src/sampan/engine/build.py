@@ -6,7 +6,7 @@ order, each one's words together.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack
+from contextlib import aclosing
 from typing import NamedTuple
 
 from sampan.build.arguments import Arguments, platform_arguments
@@ -14,6 +14,7 @@ from sampan.build.graph import SCRATCH, ImageSource, PlannedStage, StageSource, 
 from sampan.build.instructions import Dockerfile, StageInstruction
 from sampan.build.parse import label_options, parse, parse_trigger
 from sampan.clock import Clock
+from sampan.engine.background import Background
 from sampan.engine.buildbases import Bases
 from sampan.engine.buildcache import BuildCachePruning
 from sampan.engine.buildcopy import Copies
@@ -41,6 +42,8 @@ from sampan.spec.oci_image import ContainerConfig
 from sampan.spec.oci_layout import Platform
 from sampan.state.buildcache import BuildCacheRepository
 
+_BOUND_EVERY = 10 * 60 * 10**9
+"""Between two looks at what the cache takes, ns."""
 _EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release."
 _QUIET_MAX = 10_000
 """Lines kept of a quiet build, which are shown when it fails."""
@@ -60,6 +63,7 @@ class BuildParts(NamedTuple):
     registries: Registries
     pruning: BuildCachePruning
     clock: Clock
+    background: Background
 
 
 class BuildService:
@@ -67,9 +71,10 @@ class BuildService:
 
     def __init__(self, parts: BuildParts) -> None:
         self._parts = parts
+        self._bounded = parts.clock.now_ns()
 
-    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Progress]:
-        """Build an image. Yields docker's progress. Raises StepFailed and other EngineErrors, in docker's words."""
+    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Progress]]:
+        """Build an image. Yields docker's progress, each time all there is. Raises StepFailed and other EngineErrors, in docker's words."""
         targets = [_target(text) for text in options.tags]
         platform = self._parts.bases.platform_of(options.platform)
         async with self._parts.spool.workspace() as workspace:
@@ -79,34 +84,41 @@ class BuildService:
             dockerfile = await asyncio.to_thread(parse, data, options.dockerfile)
             lines = Lines()
             build = _Build(self._parts, options, workspace, dockerfile, platform, lines)
-            shown = lines.of(build.run(targets))
             try:
-                async for line in _hushed(shown) if options.quiet else shown:
-                    yield line
+                async with aclosing(lines.batches(build.run(targets))) as shown:
+                    async for batch in _hushed(shown) if options.quiet else shown:
+                        yield batch
             finally:
-                await shown.aclose()  # type: ignore[attr-defined]
                 self._parts.images.clean_up()
+                self._bound()
+
+    def _bound(self) -> None:
+        """Now and then keep the cache small, while nobody waits for it."""
+        now = self._parts.clock.now_ns()
+        if now - self._bounded > _BOUND_EVERY:
+            self._bounded = now
+            self._parts.background.spawn(self._parts.pruning.bound())
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """Drop what of the cache nothing else uses."""
         return await self._parts.pruning.prune(everything=everything, keep=keep, filters=filters)
 
 
-async def _hushed(lines: AsyncIterator[Progress]) -> AsyncIterator[Progress]:
+async def _hushed(batches: AsyncIterator[Sequence[Progress]]) -> AsyncIterator[Sequence[Progress]]:
     """The image's ID alone; everything when the build fails."""
     kept: list[Progress] = []
     image = ""
     try:
-        async for line in lines:
-            if "aux" in line:
-                image = str(line["aux"]["ID"])  # type: ignore[index]
-            elif len(kept) < _QUIET_MAX:
-                kept.append(line)
+        async for batch in batches:
+            for line in batch:
+                if "aux" in line:
+                    image = str(line["aux"]["ID"])  # type: ignore[index]
+                elif len(kept) < _QUIET_MAX:
+                    kept.append(line)
     except EngineError:
-        for line in kept:
-            yield line
+        yield kept
         raise
-    yield {"stream": f"{image}\n"}
+    yield [{"stream": f"{image}\n"}]
 
 
 class _Build:
@@ -129,7 +141,6 @@ class _Build:
         self._plan = plan(dockerfile, self._args, target=options.target)
         self._labels = label_options(options.labels)
         self._results: dict[int, asyncio.Future[Result]] = {}
-        self._pins = ExitStack()
         self._running = asyncio.Semaphore(8)
 
     async def run(self, targets: Sequence[Reference]) -> None:
@@ -142,12 +153,12 @@ class _Build:
             parts.images, parts.cached, parts.clock, use_cache=not options.no_cache, epoch=options.epoch, platform=self._platform,
             sources=cached_from,
         )  # fmt: skip
-        tools = Tools(
-            images=parts.images, steps=steps, copies=parts.copies, sandboxes=parts.sandboxes, trees=parts.trees,
-            fetches=Fetches(parts.registries, self._workspace), mounts=RunMounts(self._workspace, parts.copies, parts.caches),
-            workspace=self._workspace, options=options,
-        )  # fmt: skip
-        with self._pins:
+        with parts.images.holding() as hold:
+            tools = Tools(
+                images=parts.images, steps=steps, copies=parts.copies, sandboxes=parts.sandboxes, trees=parts.trees,
+                fetches=Fetches(parts.registries, self._workspace), mounts=RunMounts(self._workspace, parts.copies, parts.caches),
+                workspace=self._workspace, options=options, hold=hold,
+            )  # fmt: skip
             await self._stages(tools)
             steps.close()
             last = self._results[self._plan.stages[-1].stage.index].result()
@@ -199,8 +210,9 @@ class _Build:
 
     async def _show(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
-            async for line in output.lines():
-                self._lines.say(line)
+            async for batch in output.batches():
+                for line in batch:
+                    self._lines.say(line)
                 await self._lines.drained()
 
     async def _show_rest(self, showing: "asyncio.Future[None]", outputs: Sequence[Output]) -> None:
@@ -240,7 +252,6 @@ class _Build:
         image, config = await self._base(planned, output)
         for trigger in self._begin(run, image, config, output):
             await run.run(trigger)
-        self._pin(run.image)
         run.say_image()
         for place, instruction in enumerate(self._instructions(planned), number + 1):
             _say_step(output, place, total, instruction.text)
@@ -248,7 +259,6 @@ class _Build:
             run.say_image()
         if run.image is not None:
             output.put({"aux": {"ID": run.image.id}})
-        self._pin(run.image)
         return run.result
 
     def _begin(self, run: StageRun, image: Image | None, config: ContainerConfig | None, output: Output) -> Sequence[StageInstruction]:
@@ -265,7 +275,6 @@ class _Build:
             return None, None
         platform = self._parts.bases.platform_of(planned.platform) or self._platform
         image = await self._parts.bases.get(planned.base.reference, platform, self._options, output.put)
-        self._pin(image)
         return image, image.config.config
 
     async def _image_of(self, source: StageSource | ImageSource, name: str, output: Output) -> Image | None:
@@ -280,12 +289,7 @@ class _Build:
             image = await self._parts.bases.get(source.reference, self._platform, self._options, output.put)
         except EngineError as error:
             raise type(error)(f"invalid from flag value {name}: {error.message}") from None
-        self._pin(image)
         return image
-
-    def _pin(self, image: Image | None) -> None:
-        if image is not None:
-            self._pins.enter_context(self._parts.images.pinned(image.chain))
 
 
 def _target(text: str) -> Reference:

@@ -4,9 +4,11 @@ A step of it is an image, whose files are the image's; what the cache alone keep
 and the directories of `RUN --mount=type=cache`. Of these the ones used longest ago go first.
 """
 
+import asyncio
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +18,15 @@ from sampan.engine.images import ImageService
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.filters import Filters
 from sampan.spec.docker_api.image import BuildPruneReport
-from sampan.state.buildcache import BuildCacheRepository, CachedStep
+from sampan.state.buildcache import BuildCacheRepository
 from sampan.units import parse_duration
 from sampan.worker.client import WorkerPool
 
 STEPS_MAX: Final = 50_000
 """Steps remembered; more are forgotten, those used longest ago first."""
+_SHARE: Final = 10
+_SHARE_MIN: Final = 2 << 30
+"""What the cache alone may take: a tenth of the disk, or 2 GiB."""
 MOUNT_PREFIX: Final = "mount-"
 _FILTERS = ("until", "unused-for", "id", "type", "description", "inuse", "parent", "shared", "private")
 
@@ -37,39 +42,42 @@ class BuildCachePruning:
         self._caches = caches
         self._workers = workers
         self._clock = clock
-
-    def _idle(self) -> list[CachedStep]:
-        """Steps whose image nothing but the cache keeps: no name, no child, no container."""
-        return [step for step in self._cached.all() if self._images.is_idle(step.image_id)]
+        self._pruning = asyncio.Lock()
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """Drop what nothing else uses, and (everything) forget every step, so that builds begin anew. keep: so many bytes stay."""
         for key in filters:
             if key not in _FILTERS:
                 raise InvalidArgument(f"invalid filter '{key}'")
-        until = self._until(filters)
-        names = filters.get("id", ())
-        freed, gone = 0, []
-        budget = await self._size() - keep
-        for path in sorted(self._caches.prunable(), key=lambda path: path.stat().st_mtime_ns):
+        if self._pruning.locked():
+            raise Conflict("a prune operation is already running")
+        async with self._pruning:
+            return await self._prune(everything=everything, keep=keep, until=self._until(filters), names=filters.get("id", ()))
+
+    async def _prune(self, *, everything: bool, keep: int, until: int, names: Sequence[str]) -> BuildPruneReport:
+        mounts = await self._mounts()
+        idle = self._images.idle(step.image_id for step in self._cached.all())
+        left = (sum(mounts.values()) + sum(idle.values()) - keep) if keep else 1 << 62
+        """Bytes still to go."""
+        freed = 0
+        gone: list[str] = []
+        for path, size in sorted(mounts.items(), key=lambda item: item[0].stat().st_mtime_ns):
             name = MOUNT_PREFIX + path.name
-            if _chosen(name, names) and path.stat().st_mtime_ns < until and (not keep or freed < budget):
-                freed += await self._remove(path)
+            if left > freed and _chosen(name, names) and path.stat().st_mtime_ns < until:
+                await self._remove(path)
+                freed += size
                 gone.append(name)
-        while idle := [step for step in self._idle() if _chosen(step.key, names) and step.last_used < until]:
-            if keep and freed >= budget:
+        while idle and left > freed:  # the parents of what goes are idle then
+            before = len(gone)
+            for step in self._cached.all():
+                if step.image_id in idle and left > freed and _chosen(step.key, names) and step.last_used < until:
+                    with suppress(Conflict, NotFound):
+                        await self._images.remove(step.image_id, force=False, prune=False)
+                        freed += idle.pop(step.image_id)
+                        gone.append(step.key)
+            if len(gone) == before:
                 break
-            before = freed
-            for step in idle:
-                with_size = self._images.idle_size(step.image_id)
-                try:
-                    await self._images.remove(step.image_id, force=False, prune=True)
-                except (Conflict, NotFound):
-                    continue
-                freed += with_size
-                gone.append(step.key)
-            if before == freed and not gone:
-                break
+            idle = self._images.idle(step.image_id for step in self._cached.all())
         if everything:
             forgotten = [step.key for step in self._cached.all() if _chosen(step.key, names) and step.last_used < until]
             self._cached.delete(forgotten)
@@ -86,34 +94,40 @@ class BuildCachePruning:
             raise InvalidArgument(f"invalid until filter: {texts[0]}")
         return now - parse_duration(texts[0])
 
-    async def _size(self) -> int:
-        total = sum(self._images.idle_size(step.image_id) for step in self._idle())
-        for path in self._caches.root.iterdir():
-            total += await self._measure(path)
-        return total
+    async def _mounts(self) -> dict[Path, int]:
+        """The directories that no step is using, and their bytes."""
+        found: dict[Path, int] = {}
+        for path in self._caches.prunable():
+            with opened(path) as fd:
+                found[path] = int((await self._workers.run("usage", {}, [fd]))["size"])
+        return found
 
-    async def _measure(self, path: Path) -> int:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return int((await self._workers.run("usage", {}, [fd]))["size"])
-        finally:
-            os.close(fd)
-
-    async def _remove(self, path: Path) -> int:
-        size = await self._measure(path)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+    async def _remove(self, path: Path) -> None:
+        gone = path.with_name(f"gone-{os.urandom(8).hex()}")
+        path.rename(gone)  # a step that begins now gets a new one
+        with opened(gone) as fd:
             await self._workers.run("empty", {}, [fd])
-        finally:
-            os.close(fd)
-        path.rmdir()
-        return size
+        gone.rmdir()
 
-    def bound(self) -> None:
-        """Forget steps beyond the number that is remembered."""
+    async def bound(self) -> None:
+        """After a build: keep the cache as small as it has to be, on its own account."""
         steps = self._cached.all()
         if len(steps) > STEPS_MAX:
             self._cached.delete([step.key for step in steps[: len(steps) - STEPS_MAX]])
+        disk = os.statvfs(self._caches.root)
+        keep = max(disk.f_blocks * disk.f_frsize // _SHARE, _SHARE_MIN)
+        with suppress(Conflict):
+            await self.prune(everything=False, keep=keep, filters={})
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A directory's descriptor."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _chosen(name: str, names: Sequence[str]) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,15 @@ class Found(NamedTuple):
     """Of what the hash does not tell."""
 
 
+class Group(NamedTuple):
+    """Sources of one instruction that are in one tree."""
+
+    tree: Tree
+    found: Found
+    unpack: bool
+    """Whether archives among them are unpacked."""
+
+
 class CopyRequest(NamedTuple):
     """How to copy."""
 
@@ -40,7 +49,6 @@ class CopyRequest(NamedTuple):
     chmod: str
     exclude: Sequence[str]
     parents: bool
-    unpack: bool
     link: bool
     """Into a layer of its own: nothing of the image below is looked at."""
     epoch: int | None
@@ -88,24 +96,27 @@ class Copies:
             result = await self._workers.run("build_sources", args, fds)
         return Found(result["sources"], result["hash"], result["links"])
 
-    async def copy(self, workspace: Workspace, parent: Image | None, tree: Tree, found: Found, request: CopyRequest) -> Layer:
+    async def copy(self, workspace: Workspace, parent: Image | None, groups: Sequence[Group], request: CopyRequest) -> Layer:
         """The layer that a COPY adds. Raises InvalidArgument, SystemFailure; then nothing is left."""
         args = {
-            "sources": found.sources,
             "destination": request.destination,
             "chown": request.chown,
             "chmod": request.chmod,
             "exclude": list(request.exclude),
             "parents": request.parents,
-            "unpack": request.unpack,
             "clamp": request.epoch,
         }
         below = None if request.link else parent
 
         async def write(writer: int) -> None:
             fds = [writer, workspace.nowhere]
-            async with self._source(tree, fds) as source, self._view(below, fds) as view:
-                await self._workers.stream("build_copy", {**args, **source, "view": view}, fds)
+            async with AsyncExitStack() as stack:
+                told = []
+                for group in groups:
+                    source = await stack.enter_async_context(self._source(group.tree, fds))
+                    told.append({"source": source["source"], "sources": group.found.sources, "unpack": group.unpack})
+                view = await stack.enter_async_context(self._view(below, fds))
+                await self._workers.stream("build_copy", {**args, "groups": told, "view": view}, fds)
 
         return await self._layer(parent, write)
 
@@ -158,6 +169,11 @@ class Copies:
                 yield {"upper": upper, "work": work, "lowers": _indexed(mounts, fds), "own": []}
         finally:
             self._snapshots.remove(key)
+
+
+def hash_of(groups: Sequence[Group]) -> str:
+    """What a history says of them all."""
+    return sources.hash_of_all([sources.Source(*item) for group in groups for item in group.found.sources])
 
 
 def _found(names: ListedNames, patterns: Sequence[str], *, wildcards: bool) -> Found:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import posixpath
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,8 @@ class CacheDirectories:
             yield path, self._make(path, mount)
         finally:
             self._busy.discard(str(path))
+            with suppress(OSError):
+                os.utime(path)  # when it was last used
 
     @staticmethod
     def _make(path: Path, mount: CacheMount) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Final, NamedTuple
 
 import msgspec
@@ -21,13 +22,14 @@ from sampan.build.instructions import (
     WorkDir,
 )
 from sampan.build.resolve import resolved
-from sampan.engine.buildcopy import Copies, CopyRequest, Found, SourceImage, failed
+from sampan.digest import ChainId
+from sampan.engine.buildcopy import Copies, CopyRequest, Group, SourceImage, failed, hash_of
 from sampan.engine.buildmounts import Prepared, RunMounts
 from sampan.engine.buildoptions import BuildOptions, StepFailed
 from sampan.engine.buildrun import Sandboxes, host_config
 from sampan.engine.buildspool import Tree, Workspace
 from sampan.engine.buildsteps import BuildSteps, Layer
-from sampan.engine.buildurls import Fetches
+from sampan.engine.buildurls import Fetches, is_git, is_url
 from sampan.engine.containers import Base
 from sampan.engine.containerstore import Container
 from sampan.engine.images import ImageService
@@ -78,12 +80,12 @@ class Output:
         self._changed.set()
         return lines
 
-    async def lines(self) -> AsyncIterator[Progress]:
+    async def batches(self) -> AsyncIterator[list[Progress]]:
         """All of it, as it comes."""
         while True:
-            while self._lines:
-                yield self._lines.popleft()
-                self._changed.set()
+            if self._lines:
+                yield self.taken()
+                continue
             if self._closed:
                 return
             self._changed.clear()
@@ -111,6 +113,8 @@ class Tools(NamedTuple):
     mounts: RunMounts
     workspace: Workspace
     options: BuildOptions
+    hold: Callable[[Sequence[ChainId]], None]
+    """Keeps an image's layers until the build ends: `image prune` would take those that have no name."""
 
 
 METADATA_MAX: Final = 4 << 20
@@ -135,9 +139,15 @@ class StageRun:
 
     def begin(self, base: Image | None, config: ContainerConfig | None) -> Sequence[str]:
         """Stand on a base. Returns its triggers."""
-        self.image = self._base = base
+        self._base = base
+        self._stand_on(base)
         self.config = metadata.first_config(config)
         return (config.on_build if config is not None else None) or ()
+
+    def _stand_on(self, image: Image | None) -> None:
+        self.image = image
+        if image is not None:
+            self._tools.hold(image.chain)
 
     @property
     def result(self) -> Result:
@@ -200,7 +210,7 @@ class StageRun:
                 container_id = container.id
                 self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container_id)}\n")
-        self.image = self._tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container_id)
+        self._stand_on(self._tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container_id))
         if quiet:
             return
         if container is None:
@@ -213,7 +223,7 @@ class StageRun:
         if found is None:
             return False
         self._out.say(" ---> Using cache\n")
-        self.image = found
+        self._stand_on(found)
         return True
 
     async def _work_dir(self, instruction: WorkDir) -> None:
@@ -234,7 +244,6 @@ class StageRun:
             chmod=instruction.chmod,
             exclude=instruction.exclude,
             parents=isinstance(instruction, Copy) and instruction.parents,
-            unpack=isinstance(instruction, Add) and instruction.unpack is not False,
             link=instruction.link,
             epoch=tools.steps.epoch,
         )
@@ -242,30 +251,37 @@ class StageRun:
         if isinstance(instruction, Copy) and instruction.from_:
             context = Tree(image=await self._source(instruction.from_))
         try:
-            tree, found, request = await self._sources(instruction, request, context)
+            groups = await self._groups(instruction, request.destination, context)
         except EngineError as error:
             raise failed(name, error) from None
-        if len(found.sources) > 1 and not instruction.destination.endswith("/"):
+        if sum(len(group.found.sources) for group in groups) > 1 and not instruction.destination.endswith("/"):
             raise InvalidArgument(f"When using {name} with more than one source file, the destination must be a directory and end with a /")
         flags = f"--chown={instruction.chown} " if instruction.chown else ""
         more = "".join(f"{flag} " for flag in _further_flags(instruction))
-        comment = f"{metadata.NOP}{name} {flags}{more}{found.hash} in {instruction.destination} "
+        comment = f"{metadata.NOP}{name} {flags}{more}{hash_of(groups)} in {instruction.destination} "
 
         async def make() -> Layer:
-            return await tools.copies.copy(tools.workspace, self.image, tree, found, request)
+            return await tools.copies.copy(tools.workspace, self.image, groups, request)
 
-        await self._nop([comment], make, quiet=True, more=[found.links])
+        await self._nop([comment], make, quiet=True, more=[group.found.links for group in groups])
 
-    async def _sources(self, instruction: Copy | Add, request: CopyRequest, context: Tree) -> tuple[Tree, Found, CopyRequest]:
-        """Where the files are, and which. Those of URLs and here-documents are put into a place of the build's own first."""
+    async def _groups(self, instruction: Copy | Add, destination: str, context: Tree) -> list[Group]:
+        """The sources in order. Those of URLs and here-documents are put into a place of the build's own first."""
         tools = self._tools
-        fetched = await tools.fetches.of(instruction, request.destination, self._out.put)
-        if fetched is not None:
-            if fetched.local:
-                raise NotImplementedYet(f"{instruction.keyword} of URLs or here-documents together with files of the context")
-            found = await tools.copies.find(fetched.tree, fetched.names, wildcards=False)
-            return fetched.tree, found, request._replace(unpack=fetched.unpack)
-        return context, await tools.copies.find(context, instruction.sources), request
+        groups: list[Group] = []
+        for fetched, sources in groupby(instruction.sources, lambda source: is_url(source) or is_git(source)):
+            if not fetched:
+                unpack = isinstance(instruction, Add) and instruction.unpack is not False
+                groups.append(Group(context, await tools.copies.find(context, list(sources)), unpack))
+                continue
+            for url in sources:
+                tree, names = await tools.fetches.fetch(instruction, url, destination, self._out.put)
+                unpack = isinstance(instruction, Add) and instruction.unpack is True
+                groups.append(Group(tree, await tools.copies.find(tree, names, wildcards=False), unpack))
+        if instruction.files:
+            tree, names = tools.fetches.written(instruction.files)
+            groups.append(Group(tree, await tools.copies.find(tree, names, wildcards=False), False))
+        return groups
 
     # RUN
 
@@ -303,7 +319,7 @@ class StageRun:
             self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container.id)}\n")
             layer = await self._perform(container, command, mounts)
-        self.image = tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container.id)
+        self._stand_on(tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container.id))
         await self._done(container)
 
     async def _perform(self, container: Container, shown: Sequence[str], mounts: Prepared) -> Layer:

@@ -1,11 +1,12 @@
 """What ADD fetches from URLs, and the here-documents of COPY and ADD: files of the build's own, below its workspace."""
 
+import asyncio
 import email.utils
 import hashlib
 import os
 import posixpath
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -31,9 +32,6 @@ class Fetched(NamedTuple):
 
     tree: Tree
     names: list[str]
-    unpack: bool
-    local: bool
-    """Whether the instruction names files of its context as well."""
 
 
 def is_url(text: str) -> bool:
@@ -56,29 +54,33 @@ class Fetches:
         self._workspace = workspace
         self._count = 0
 
-    async def of(self, instruction: Copy | Add, destination: str, put: Callable[[Progress], None]) -> Fetched | None:
-        """The files that an instruction does not find in its context; None: it has none of these. Raises InvalidArgument, SystemFailure."""
-        urls = [source for source in instruction.sources if is_url(source) or is_git(source)]
-        if not urls and not instruction.files:
-            return None
-        if isinstance(instruction, Copy) and urls:
+    async def fetch(self, instruction: Copy | Add, url: str, destination: str, put: Callable[[Progress], None]) -> Fetched:
+        """What a URL gives. Raises InvalidArgument, NotImplementedYet, SystemFailure."""
+        if isinstance(instruction, Copy):
             raise InvalidArgument("source can't be a URL for COPY")
+        if is_git(url):
+            raise NotImplementedYet(f"{url}: ADD of git repositories is not implemented by Sampan yet")
+        directory = self._directory()
+        name = await self._fetch(url, directory, destination, put)
+        if instruction.checksum:
+            await asyncio.to_thread(_check, directory / name, instruction.checksum, url)
+        return self._fetched(directory, [name])
+
+    def written(self, files: Sequence[InlineFile]) -> Fetched:
+        """Here-documents as files."""
+        directory = self._directory()
+        return self._fetched(directory, [_write(directory, file) for file in files])
+
+    def _directory(self) -> Path:
         directory = self._workspace.path / "fetched" / str(self._count)
         self._count += 1
         directory.mkdir(mode=0o755)
-        names: list[str] = []
-        for url in urls:
-            if is_git(url):
-                raise NotImplementedYet(f"{url}: ADD of git repositories is not implemented by Sampan yet")
-            name = await self._fetch(url, directory, destination, put)
-            if isinstance(instruction, Add) and instruction.checksum:
-                _check(directory / name, instruction.checksum, url)
-            names.append(name)
-        names += [_write(directory, file) for file in instruction.files]
+        return directory
+
+    def _fetched(self, directory: Path, names: list[str]) -> Fetched:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._workspace.keep(fd)
-        unpack = isinstance(instruction, Add) and instruction.unpack is True
-        return Fetched(Tree(directory=fd), names, unpack, len(urls) < len(instruction.sources))
+        return Fetched(Tree(directory=fd), names)
 
     async def _fetch(self, url: str, directory: Path, destination: str, put: Callable[[Progress], None]) -> str:
         """Download one; its name in the directory."""

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 
 import msgspec
@@ -71,9 +71,10 @@ class ImageService:
         wanted = image_filters.parse(filters, self._store, self._clock)
         counts = self._layer_counts() if shared_size else {}
         found: builtins.list[body.ImageSummary] = []
+        named, parents = self._store.named_ids(), self._store.parents()
         for image in sorted(self._store.all(), key=bodies.created_ns, reverse=True):
-            references = self._store.references(image.id)
-            if not all and not references and self._store.children(image.id):
+            references = self._store.references(image.id) if image.id in named else []
+            if not all and not references and image.id in parents:
                 continue
             shown = wanted.matching(image, references)
             if shown is None:
@@ -104,7 +105,7 @@ class ImageService:
         layer = self._snapshots.layer(name)
         return 0 if layer is None else layer.size
 
-    def _needed(self) -> Container[ChainId]:
+    def _needed(self) -> Set[ChainId]:
         """Layers that must stay: an image has them, or somebody is at work with them."""
         return {*self._layer_counts(), *self._pins}
 
@@ -276,7 +277,10 @@ class ImageService:
         return image
 
     def add_step(self, parent: Image | None, config: ImageConfig, layer: tuple[str, Unpacked] | None) -> Image:
-        """The image of a build step: no name, no event. layer: unpacked, with its key; dropped when it is empty, or after an error."""
+        """The image of a build step: no name, no event, durable with the next image that has a name.
+
+        layer: unpacked, with its key; dropped when it is empty, or after an error.
+        """
         keys: dict[ChainId, str] = {}
         if layer is not None:
             key, unpacked = layer
@@ -286,22 +290,22 @@ class ImageService:
                 self.forget(key)
         try:
             known = parent is not None and self._store.get(parent.id) is not None
-            return self.add(image_of(encode_config(config)), keys, names=(), parent=parent.id if parent is not None and known else "")
+            below = parent.id if parent is not None and known else ""
+            return self.add(image_of(encode_config(config)), keys, names=(), parent=below, durable=False)
         except BaseException:
             for key in keys.values():
                 self.forget(key)
             raise
 
-    def is_idle(self, image: ImageId) -> bool:
-        """Whether nothing keeps an image: no name, no child, no container."""
-        there = self._store.get(image) is not None
-        return there and not (self._store.references(image) or self._store.children(image) or self._in_use(image))
-
-    def idle_size(self, image_id: ImageId) -> int:
-        """Bytes that the removal of an idle image alone would free."""
-        image = self._store.get(image_id)
-        counts = self._layer_counts()
-        return 0 if image is None else sum(self._layer_size(name) for name in image.chain if counts[name] == 1)
+    def idle(self, candidates: Iterable[ImageId]) -> dict[ImageId, int]:
+        """Those that nothing keeps (no name, no child, no container), and the bytes that the removal of each alone would free."""
+        named, parents, counts = self._store.named_ids(), self._store.parents(), self._layer_counts()
+        found: dict[ImageId, int] = {}
+        for image_id in candidates:
+            image = self._store.get(image_id)
+            if image is not None and image_id not in named and image_id not in parents and not self._in_use(image_id):
+                found[image_id] = sum(self._layer_size(name) for name in image.chain if counts[name] == 1)
+        return found
 
     def add_restored(self, source: Image, parent: Image | None, steps: int, layers: int) -> Image:
         """What an image was after so many steps of its history, which have so many layers: an image of its own, below it."""
@@ -336,11 +340,12 @@ class ImageService:
         names: Sequence[Reference],
         repo_digest: Reference | None = None,
         parent: str = "",
+        durable: bool = True,
     ) -> Image:
         """Commit unpacked layers, by the ChainIDs they are to have, and the image on top. No await: it all happens, or nothing does.
 
-        Its other layers are there, pinned since the caller saw them. names, repo_digest: see ImageStore.add. Raises InvalidArgument,
-        SystemFailure; then what keys name is still to be removed.
+        Its other layers are there, pinned since the caller saw them. names, repo_digest, durable: see ImageStore.add.
+        Raises InvalidArgument, SystemFailure; then what keys name is still to be removed.
         """
         below: ChainId | None = None
         try:
@@ -350,7 +355,7 @@ class ImageService:
                 elif self._snapshots.layer(name) is None:
                     raise SystemFailure(f"layer {name} of image {image.id} was removed meanwhile")
                 below = name
-            return self._store.add(image, now=self._clock.now_ns(), names=names, repo_digest=repo_digest, parent=parent)
+            return self._store.add(image, now=self._clock.now_ns(), names=names, repo_digest=repo_digest, parent=parent, durable=durable)
         except BaseException:
             self._release(image.chain)
             raise
@@ -358,15 +363,28 @@ class ImageService:
     @contextmanager
     def pinned(self, chain: Iterable[ChainId]) -> Iterator[None]:
         """Keep layers, there already or still to come, from being removed with an image."""
-        names = frozenset(chain)
-        self._pins.update(names)
-        try:
+        with self.holding() as hold:
+            hold(chain)
             yield
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[Iterable[ChainId]], None]]:
+        """As pinned(), for layers that become known one after the other: give each chain to what this yields."""
+        names: set[ChainId] = set()
+
+        def hold(chain: Iterable[ChainId]) -> None:
+            new = set(chain) - names
+            names.update(new)
+            self._pins.update(new)
+
+        try:
+            yield hold
         finally:
             self._pins.subtract(names)
             self._pins = +self._pins
-            for layer in reversed(self._snapshots.layers()):
-                if layer.name in names:
+            unneeded = names - self._needed() if names else names
+            for layer in reversed(self._snapshots.layers() if unneeded else []):
+                if layer.name in unneeded:
                     self._release([layer.name])
 
     def announce(self, action: str, image: Image) -> None:

@@ -1,4 +1,4 @@
-"""The build cache: which image a step came to, and the directories of `RUN --mount=type=cache`."""
+"""The build cache: which image a step came to."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -30,7 +30,7 @@ class NameRow(NamedTuple):
 
 
 class ImageRepository:
-    """Reads and writes images and their names. Each method is one durable transaction."""
+    """Reads and writes images and their names. Each method is one transaction, durable unless it is said otherwise."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -48,9 +48,14 @@ class ImageRepository:
         """Every repository digest."""
         return [NameRow(*row) for row in self._database.read().execute("SELECT repository, digest, image_id FROM image_digests")]
 
-    def insert(self, row: ImageRow, tags: Sequence[tuple[str, str]] = (), digest: tuple[str, str] | None = None) -> None:
-        """Add an image (kept if it is there), (repository, tag)s and perhaps a (repository, digest), all or nothing."""
-        with self._database.transaction() as cx:
+    def insert(
+        self, row: ImageRow, tags: Sequence[tuple[str, str]] = (), digest: tuple[str, str] | None = None, *, durable: bool = True
+    ) -> None:
+        """Add an image (kept if it is there), (repository, tag)s and perhaps a (repository, digest), all or nothing.
+
+        durable=False: the machine's end may lose it, as long as nothing durable comes after it.
+        """
+        with self._database.transaction(durable=durable) as cx:
             cx.execute("INSERT OR IGNORE INTO images (id, config, parent, added, last_tagged) VALUES (?, ?, ?, ?, ?)", row)
             for tag in tags:
                 cx.execute("INSERT OR REPLACE INTO image_tags (repository, tag, image_id) VALUES (?, ?, ?)", (*tag, row.id))

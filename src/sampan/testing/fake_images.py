@@ -113,18 +113,17 @@ class FakeBootstraps:
 class FakeBuilds:
     """services.BuildService: any context comes to the one image; a target `fails` exits with 4."""
 
-    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Mapping[str, object]]:
+    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
         """See the Protocol."""
         size = 0
         async for piece in source:
             size += len(piece)
         if not size:
             raise InvalidArgument(f"Cannot locate specified Dockerfile: {options.dockerfile}")
-        yield {"stream": "Step 1/1 : FROM busybox"}
-        yield {"stream": "\n"}
+        yield [{"stream": "Step 1/1 : FROM busybox"}, {"stream": "\n"}]
         if options.target == "fails":
             raise StepFailed("The command '/bin/sh -c exit 4' returned a non-zero code: 4", 4)
-        yield {"aux": {"ID": IMAGE_ID}}
+        yield [{"aux": {"ID": IMAGE_ID}}]
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """See the Protocol."""

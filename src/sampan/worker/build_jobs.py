@@ -190,38 +190,46 @@ def reader_of_bytes(data: bytes) -> compression.Read:
 def build_copy(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: where the layer's archive goes, a directory nobody may read, and more by index.
 
-    args: view (of the destination), source, sources [[path, real, directory, hash, pattern]...], destination,
-    chown ("": root; None: owners as they are), chmod, exclude, parents, unpack, clamp (seconds or None).
+    args: view (of the destination), groups [{source, sources [[path, real, directory, hash, pattern]...], unpack}...], destination,
+    chown ("": root; None: owners as they are), chmod, exclude, parents, clamp (seconds or None).
     """
     output, nowhere = fds[:2]
     view.without_devices()
-    found = ordered([Source(*item) for item in args["sources"]])
-    tree = _tree(args, fds)
-    archives: dict[Source, _Archive] = {}
-    if args["unpack"]:
-        for source in found:
-            if not source.directory and len(archives) < _ARCHIVES_MAX and (archive := _archive_of(tree, source, nowhere)) is not None:
-                archives[source] = archive
+    wanted: list[tuple[int, Source, _Archive | None]] = []
+    count = 0
+    for group in args["groups"]:
+        tree = _tree(group, fds)
+        for source in ordered([Source(*item) for item in group["sources"]]):
+            unpacks = group["unpack"] and not source.directory and count < _ARCHIVES_MAX
+            archive = _archive_of(tree, source, nowhere) if unpacks else None
+            count += archive is not None
+            wanted.append((tree, source, archive))
     with _destination(args, fds) as (upper, lower, destination):
-        owner = _owner(args["chown"])
         matcher = dockerignore.Matcher(args["exclude"]) if args["exclude"] else None
         options = Options(
-            owner=owner,
-            chmod=chmod.parse(args["chmod"]) if args["chmod"] else None,
+            owner=_owner(args["chown"]),
+            chmod=_chmod(args["chmod"]),
             excluded=None if matcher is None else matcher.excludes,
             clamp=args["clamp"],
         )
-        for source in found:
+        for tree, source, archive in wanted:
             if matcher is not None and not source.directory and matcher.excludes(os.path.basename(source.path)):
                 continue
-            if source in archives:
-                archives[source].extract(destination)
+            if archive is not None:
+                archive.extract(destination)
             elif args["parents"]:
                 destination.copy_with_parents(tree, source, kept_path(source.pattern, source.path), options)
             else:
                 destination.copy(tree, source, options)
         pour(changes.layer(upper, args["clamp"], lower=lower), output)
     return {}
+
+
+def _chmod(text: str) -> chmod.Chmod | None:
+    try:
+        return chmod.parse(text) if text else None
+    except chmod.BadMode as error:
+        raise Refused(Kind.INVALID, str(error)) from None
 
 
 def build_mkdir(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:

@@ -322,6 +322,20 @@ def test_add_of_urls(run_build: Build, served: tuple[str, Path]) -> None:
     assert "404" in run_build(f"FROM buildbase\nADD {url}/missing /d/\n").error
 
 
+def test_sources_of_all_kinds(run_build: Build, served: tuple[str, Path]) -> None:
+    url, directory = served
+    (directory / "f").write_text("fetched\n")
+    text = f"FROM buildbase\nADD own {url}/f other/* <<here /d/\nwritten\nhere\nRUN cat /d/own /d/f /d/x /d/here\n"
+    built = run_build(text, {"own": "own\n", "other": None, "other/x": "x\n"}, nocache=1)
+    assert built.error == ""
+    assert "own\nfetched\nx\nwritten\n" in built.text
+    assert "source can't be a URL for COPY" in run_build(f"FROM buildbase\nCOPY {url}/f /f\n").error
+
+
+def test_a_mode_that_is_none(run_build: Build) -> None:
+    assert "invalid chmod parameter: 'rwx'" in run_build("FROM buildbase\nCOPY --chmod=rwx Dockerfile /f\n").error
+
+
 def test_contexts_from_elsewhere(run_build: Build, served: tuple[str, Path]) -> None:
     url, directory = served
     (directory / "c.tar").write_bytes(context({"sub/Dockerfile": "FROM buildbase\nCOPY f /f\nRUN cat /f\n", "f": "in the tar\n"}))

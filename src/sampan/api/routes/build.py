@@ -1,6 +1,6 @@
 """Building images (swagger tag Image)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -10,6 +10,7 @@ from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
 from sampan.api.routes.common import ended, missing
 from sampan.api.services import BuildOptions, Services
+from sampan.build.lex import DockerfileError
 from sampan.engine.buildoptions import StepFailed
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
 from sampan.spec import gojson
@@ -77,22 +78,39 @@ def options_of(request: Request) -> BuildOptions:
     )
 
 
-async def build(request: Request, services: Services) -> None:
-    """POST /build: docker's JSON progress. Errors before the first line are HTTP's, later ones are lines; both have docker's words."""
+async def build(request: Request, services: Services) -> Response | None:
+    """POST /build: docker's JSON progress. Errors before the first line are HTTP's, later ones are lines; both have docker's words.
+
+    `lines` beside the message of a Dockerfile that cannot be read is ours: where in it.
+    """
     progress = services.builds.build(options_of(request), aiter(request.body))
     async with ended(progress):
         try:
             first = await anext(progress, None)
             out = request.start_stream("application/json")
             if first is None:
-                return
-            await out.write(encode.encode(first) + b"\r\n")
-            async for line in progress:
-                await out.write(encode.encode(line) + b"\r\n")
+                return None
+            await out.write(_lines(first))
+            async for batch in progress:
+                await out.write(_lines(batch))
+        except DockerfileError as error:
+            if request.stream is None and error.lines is not None:
+                return json_response({"message": error.message, "lines": [error.lines.first, error.lines.last]}, 400)
+            await _tell(request, error)
         except EngineError as error:
-            if request.stream is None:
-                raise
-            await request.stream.write(encode.encode(_error(error)) + b"\r\n")
+            await _tell(request, error)
+    return None
+
+
+async def _tell(request: Request, error: EngineError) -> None:
+    """In the stream, if it has begun."""
+    if request.stream is None:
+        raise error
+    await request.stream.write(_lines([_error(error)]))
+
+
+def _lines(batch: Sequence[Mapping[str, object]]) -> bytes:
+    return b"".join(encode.encode(line) + b"\r\n" for line in batch)
 
 
 def _error(error: EngineError) -> Mapping[str, object]:

@@ -8,13 +8,3 @@ CREATE TABLE build_cache (
     uses        INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX build_cache_images ON build_cache (image_id);
-
--- Directories of RUN --mount=type=cache; their files are below the data root's build/mounts.
-CREATE TABLE build_cache_mounts (
-    id          TEXT PRIMARY KEY,         -- name of the directory
-    name        TEXT NOT NULL,            -- the id that the Dockerfile gives, or the target
-    created     INTEGER NOT NULL,
-    last_used   INTEGER NOT NULL,
-    uses        INTEGER NOT NULL DEFAULT 0,
-    size        INTEGER NOT NULL DEFAULT 0 -- bytes, when it was last measured
-) STRICT;
