@@ -20,10 +20,6 @@ class EngineError(Exception):
         super().__init__(message)
         self.message = message
 
-    def details(self) -> dict[str, object]:
-        """What an answer has beside the message: docker's has nothing, ours sometimes (the place in a Dockerfile)."""
-        return {}
-
 
 class NotFound(EngineError):
     """The object named does not exist."""

@@ -262,7 +262,7 @@ class Connection(asyncio.Protocol):
     def _failure(self, request: Request, error: Exception) -> Response | None:
         """The answer to an exception; None where nobody is left to read it."""
         if isinstance(error, EngineError):
-            return error_response(status_of(error), error.message, error.details())
+            return error_response(status_of(error), error.message)
         if isinstance(error, HttpError):
             self._keep_alive = False
             return error_response(error.status, error.message)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import httptools
@@ -53,9 +52,9 @@ def json_response(value: object, status: int = 200) -> Response:
     return Response(status, document(value))
 
 
-def error_response(status: int, message: str, details: Mapping[str, object] | None = None) -> Response:
-    """Docker's error body; `details` are fields of our own."""
-    return Response(status, b"" if status == 304 else document({"message": message, **(details or {})}))
+def error_response(status: int, message: str) -> Response:
+    """Docker's error body."""
+    return Response(status, b"" if status == 304 else document({"message": message}))
 
 
 class Head:

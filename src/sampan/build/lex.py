@@ -33,10 +33,6 @@ class DockerfileError(InvalidArgument):
         super().__init__(message)
         self.lines = lines
 
-    def details(self) -> dict[str, object]:
-        """`lines`: the first and the last, for those who show them."""
-        return {} if self.lines is None else {"lines": [self.lines.first, self.lines.last]}
-
 
 class Statement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One instruction's text: continuation lines joined, comments left out."""
