@@ -1,8 +1,6 @@
-"""Texts as Go's %q prints them: docker's sentences quote so."""
+"""Texts as Go's %q prints them: docker's sentences quote so. Free of imports: the command line uses it."""
 
-from typing import Final
-
-_NAMED: Final = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", '"': '\\"', "\\": "\\\\"}
+_NAMED = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", '"': '\\"', "\\": "\\\\"}
 
 
 def go_quote(text: str) -> str:

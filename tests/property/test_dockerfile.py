@@ -160,6 +160,13 @@ def test_variables_do_not_grow_for_ever() -> None:
     assert len(environment["a"]) <= EXPANSION_MAX
 
 
+@pytest.mark.parametrize("line", [b"ENV" + b" a=$v" * 10_000, b"EXPOSE" + b" $v" * 10_000, b"LABEL" + b" l=${v##*x}" * 5_000])
+def test_words_of_an_instruction_have_one_budget(line: bytes) -> None:
+    instruction = parse(b"FROM scratch\n" + line).stages[0].instructions[0]
+    with pytest.raises(InvalidArgument, match="more than"):
+        resolved(instruction, {"v": "v" * 100_000})
+
+
 @pytest.mark.parametrize(
     ("word", "value"),
     [

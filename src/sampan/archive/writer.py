@@ -8,8 +8,9 @@ END: Final = bytes(2 * BLOCK)
 _OCTAL_MAX: Final = {8: 0o7777777, 12: 0o77777777777}
 
 
-def _octal(value: int, width: int) -> bytes:
-    return f"{value:0{width - 1}o}".encode() + b"\0"
+_BLOCK: Final = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0        %b%bustar\x0000%b%07o\0%07o\0%b"
+"""A header, blanks where its checksum goes."""
+_OWNERS: Final = bytes(64)
 
 
 def pax_record(key: bytes, value: bytes) -> bytes:
@@ -24,11 +25,9 @@ def pax_record(key: bytes, value: bytes) -> bytes:
 def _block(
     name: bytes, kind: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, link: bytes, major: int, minor: int, prefix: bytes = b""
 ) -> bytes:
-    fields = (
-        name.ljust(100, b"\0"), _octal(mode, 8), _octal(uid, 8), _octal(gid, 8), _octal(size, 12), _octal(mtime, 12),
-        b"        ", kind, link.ljust(100, b"\0"), b"ustar\x0000", bytes(64), _octal(major, 8), _octal(minor, 8), prefix.ljust(167, b"\0"),
+    block = _BLOCK % (
+        name.ljust(100, b"\0"), mode, uid, gid, size, mtime, kind, link.ljust(100, b"\0"), _OWNERS, major, minor, prefix.ljust(167, b"\0"),
     )  # fmt: skip
-    block = b"".join(fields)
     return block[:148] + f"{sum(block):06o}".encode() + b"\0 " + block[156:]
 
 

@@ -1,7 +1,7 @@
 """Variables and quotes of a Dockerfile's words, as docker expands them (BuildKit's shell.Lex; not quite what any shell does). Pure.
 
-Time and memory are bounded: what is put in for variables may come to EXPANSION_MAX characters a word, and `${…}` may be in one another
-DEPTH_MAX deep.
+Time and memory are bounded: what is put in for variables may come to EXPANSION_MAX characters in a word, or with a Budget in all words of
+an instruction, and `${…}` may be in one another DEPTH_MAX deep.
 """
 
 import re
@@ -15,7 +15,7 @@ from sampan.quoting import go_quote
 
 EXPANSION_MAX: Final = 1 << 20
 WORK_MAX: Final = 16 << 20
-"""Characters that patterns (`${v%x*}`) may look at, a word."""
+"""Characters that patterns (`${v%x*}`) may look at."""
 DEPTH_MAX: Final = 100
 
 _END: Final = ""
@@ -24,22 +24,43 @@ _SPECIAL_PARAMETERS: Final = "@*#?-$!0"
 _MODIFIERS: Final = "+-?#%"
 
 
-def expand(word: str, environment: Mapping[str, str], escape: str = "\\") -> str:
+class Budget:
+    """What several words may come to together. Counts; raises what `expand` makes InvalidArgument of."""
+
+    def __init__(self) -> None:
+        self._grown = 0
+        self._work = 0
+
+    def grow(self, value: str) -> str:
+        """The value, which is put in."""
+        self._grown += len(value)
+        if self._grown > EXPANSION_MAX:
+            raise _SyntaxProblem(f"syntax error: variables come to more than {EXPANSION_MAX} characters")
+        return value
+
+    def look_at(self, value: str, pattern: str) -> None:
+        """A pattern is about to."""
+        self._work += len(value) + len(pattern)
+        if self._work > WORK_MAX:
+            raise _SyntaxProblem(f"syntax error: patterns look at more than {WORK_MAX} characters")
+
+
+def expand(word: str, environment: Mapping[str, str], escape: str = "\\", budget: Budget | None = None) -> str:
     """The word with variables replaced and quotes removed; spaces stay. Raises InvalidArgument in docker's words."""
-    return _Lexer(word, environment, escape).run()
+    return _Lexer(word, environment, escape, budget=budget).run()
 
 
-def expand_words(word: str, environment: Mapping[str, str], escape: str = "\\") -> list[str]:
+def expand_words(word: str, environment: Mapping[str, str], escape: str = "\\", budget: Budget | None = None) -> list[str]:
     """The same, split at spaces that are in no quotes, after variables are replaced. Raises InvalidArgument."""
-    lexer = _Lexer(word, environment, escape)
+    lexer = _Lexer(word, environment, escape, budget=budget)
     lexer.words = _Words()
     lexer.run()
     return lexer.words.done()
 
 
-def expand_text(text: str, environment: Mapping[str, str]) -> str:
+def expand_text(text: str, environment: Mapping[str, str], budget: Budget | None = None) -> str:
     """The content of a heredoc with variables replaced: quotes mean nothing, `\\` escapes the next character. Raises InvalidArgument."""
-    return _Lexer(text, environment, "\\", quotes=False).run()
+    return _Lexer(text, environment, "\\", quotes=False, budget=budget).run()
 
 
 def heredoc_words(line: str, *, raw: bool = True) -> list[str]:
@@ -111,6 +132,7 @@ class _Lexer:
         raw_quotes: bool = False,
         raw_escapes: bool = False,
         keep_unset: bool = False,
+        budget: Budget | None = None,
     ) -> None:
         self._text = text
         self._at = 0
@@ -120,8 +142,7 @@ class _Lexer:
         self._raw_quotes = raw_quotes
         self._raw_escapes = raw_escapes
         self._keep_unset = keep_unset
-        self._grown = 0
-        self._work = 0
+        self._budget = budget or Budget()
         self._depth = 0
         self.words: _Words | None = None
         """Where words go, if somebody wants them; the text of `${x:-text}` has none of its own."""
@@ -262,13 +283,7 @@ class _Lexer:
         value = self._environment.get(name)
         if value is None:
             return unset if self._keep_unset else ""
-        return self._grow(value)
-
-    def _grow(self, value: str) -> str:
-        self._grown += len(value)
-        if self._grown > EXPANSION_MAX:
-            raise _SyntaxProblem(f"syntax error: variables come to more than {EXPANSION_MAX} characters")
-        return value
+        return self._budget.grow(value)
 
     def _braces(self, name: str) -> str:
         """`${name` has been read."""
@@ -292,7 +307,7 @@ class _Lexer:
         if value is None and self._keep_unset:
             return f"${{{name}{shown}{word}}}"
         if char == "-":
-            return word if value is None or (colon and not value) else self._grow(value)
+            return word if value is None or (colon and not value) else self._budget.grow(value)
         if char == "+":
             return "" if value is None or (colon and not value) else word
         if char == "?":
@@ -300,7 +315,7 @@ class _Lexer:
                 raise _SyntaxProblem(f"{name}: {word or 'is not allowed to be unset'}")
             if colon and not value:
                 raise _SyntaxProblem(f"{name}: {word or 'is not allowed to be empty'}")
-            return self._grow(value)
+            return self._budget.grow(value)
         if pattern:
             return self._trimmed(value or "", char, word)
         raise _SyntaxProblem(f"unsupported modifier ({shown}) in substitution")
@@ -314,22 +329,17 @@ class _Lexer:
                 raise _SyntaxProblem(missing) from None
             raise
 
-    def _looked_at(self, value: str, pattern: str) -> None:
-        self._work += len(value) + len(pattern)
-        if self._work > WORK_MAX:
-            raise _SyntaxProblem(f"syntax error: patterns look at more than {WORK_MAX} characters")
-
     def _trimmed(self, value: str, char: str, word: str) -> str:
         """`#` and `%`; twice: as much as possible."""
         longest = word.startswith(char)
         text = word[1:] if longest else word
-        self._looked_at(value, text)
+        self._budget.look_at(value, text)
         try:
             pattern = globs.compiled(text)
         except globs.BadPattern as bad:
             raise _SyntaxProblem(f"invalid pattern ({text}) in substitution: {bad}") from None
         trim = globs.without_prefix if char == "#" else globs.without_suffix
-        return self._grow(trim(value, pattern, longest=longest))
+        return self._budget.grow(trim(value, pattern, longest=longest))
 
     def _replaced(self, name: str) -> str:
         """`${name/pattern/replacement}`; with two slashes all of them."""
@@ -341,11 +351,11 @@ class _Lexer:
         if value is None and self._keep_unset:
             return f"${{{name}/{pattern_text}/{replacement}}}"
         value = value or ""
-        self._looked_at(value, pattern_text)
+        self._budget.look_at(value, pattern_text)
         try:
             pattern = globs.compiled(pattern_text)
         except globs.BadPattern as bad:
             raise _SyntaxProblem(f"invalid pattern ({pattern_text}) in substitution: {bad}") from None
         if len(replacement) * (len(value) + 1 if every else 1) > EXPANSION_MAX:
             raise _SyntaxProblem(f"syntax error: variables come to more than {EXPANSION_MAX} characters")
-        return self._grow(globs.replaced(value, pattern, replacement, every=every))
+        return self._budget.grow(globs.replaced(value, pattern, replacement, every=every))

@@ -2,27 +2,14 @@
 
 from collections.abc import Sequence
 
-_SHORT = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", "\\": "\\\\", '"': '\\"'}
+from sampan.quoting import go_quote
+
 _UNITS = (("h", 3_600_000_000_000), ("m", 60_000_000_000))
-
-
-def quote(text: str) -> str:
-    """%q of a string."""
-    return '"' + "".join(_SHORT.get(letter) or (letter if letter.isprintable() else _escaped(letter)) for letter in text) + '"'
-
-
-def _escaped(letter: str) -> str:
-    code = ord(letter)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    if code < 0x80:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def quoted(texts: Sequence[str]) -> str:
     """%q of a []string."""
-    return "[" + " ".join(map(quote, texts)) + "]"
+    return "[" + " ".join(map(go_quote, texts)) + "]"
 
 
 def shown(texts: Sequence[str]) -> str:

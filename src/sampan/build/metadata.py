@@ -190,8 +190,8 @@ def _expose(instruction: Expose, config: ContainerConfig, had_cmd: bool) -> Chan
 
 def _ports(text: str) -> list[str]:
     """`[[ip:]port:]port[-port][/protocol]` as keys of ExposedPorts (docker/go-connections nat.ParsePortSpec)."""
-    numbers, slash, protocol = text.partition("/")
-    protocol = protocol.lower() if slash else "tcp"
+    numbers, _, protocol = text.partition("/")
+    protocol = protocol.lower() or "tcp"
     if protocol not in _PROTOCOLS:
         raise InvalidArgument(f"Invalid proto: {protocol}")
     low, dash, high = numbers.rpartition(":")[2].partition("-")

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from sampan.build.expand import expand, expand_text, expand_words
+from sampan.build.expand import Budget, expand, expand_text, expand_words
 from sampan.build.instructions import (
     Add,
     Arg,
@@ -33,20 +33,26 @@ T = TypeVar("T", bound=Transfer)
 
 
 def resolved(instruction: I, environment: Mapping[str, str], escape: str = "\\") -> I:
-    """The instruction with the environment before it put in: all values of one ENV see that one. Raises InvalidArgument."""
+    """The instruction with the environment before it put in: all values of one ENV see that one. Raises InvalidArgument.
+
+    All its words have one budget.
+    """
+    budget = Budget()
 
     def single(word: str) -> str:
-        return expand(word, environment, escape)
+        return expand(word, environment, escape, budget)
 
     match instruction:
         case Env() | Label(expand=True):
             return replace(instruction, pairs=tuple(Pair(single(pair.name), single(pair.value)) for pair in instruction.pairs))
         case Add():
-            return replace(_transfer(instruction, single, environment), checksum=single(instruction.checksum))
+            return replace(_transfer(instruction, single, environment, budget), checksum=single(instruction.checksum))
         case Copy():
-            return _transfer(instruction, single, environment)
+            return _transfer(instruction, single, environment, budget)
         case Expose():
-            return replace(instruction, ports=tuple(port for word in instruction.ports for port in expand_words(word, environment, escape)))
+            return replace(
+                instruction, ports=tuple(port for word in instruction.ports for port in expand_words(word, environment, escape, budget))
+            )
         case User():
             return replace(instruction, user=single(instruction.user))
         case Volume():
@@ -67,7 +73,7 @@ def _volumes(paths: Iterable[str]) -> tuple[str, ...]:
     return volumes
 
 
-def _transfer(instruction: T, single: Callable[[str], str], environment: Mapping[str, str]) -> T:
+def _transfer(instruction: T, single: Callable[[str], str], environment: Mapping[str, str], budget: Budget) -> T:
     return replace(
         instruction,
         chown=single(instruction.chown),
@@ -75,7 +81,7 @@ def _transfer(instruction: T, single: Callable[[str], str], environment: Mapping
         sources=tuple(map(single, instruction.sources)),
         destination=single(instruction.destination),
         files=tuple(
-            replace(file, content=expand_text(file.content, environment), expand=False) if file.expand else file
+            replace(file, content=expand_text(file.content, environment, budget), expand=False) if file.expand else file
             for file in instruction.files
         ),
     )

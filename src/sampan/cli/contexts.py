@@ -116,7 +116,7 @@ def _of_directory(root: str, dockerfile: str, given: str) -> BuildContext:
     else:
         path = dockerfile or _default_dockerfile(root)
         relative = os.path.relpath(_resolved(path), root)
-        shown = given or os.path.relpath(path)
+        shown = given or _shown(path)
         text = _read(path)
     outside = dockerfile == "-" or relative.startswith("../")
     try:
@@ -133,6 +133,12 @@ def _of_directory(root: str, dockerfile: str, given: str) -> BuildContext:
         relative = ".dockerfile." + os.urandom(10).hex()
         pieces = with_dockerfile(pieces, relative, text, int(time.time()))
     return BuildContext(pieces, relative, text, shown)
+
+
+def _shown(path: str) -> str:
+    """As short as it can be said from here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("../") else relative
 
 
 def _default_dockerfile(root: str) -> str:
@@ -310,7 +316,7 @@ def _of_git(url: str, dockerfile: str) -> BuildContext:
     try:
         # -f is looked for in the repository
         inside = os.path.join(directory, dockerfile) if dockerfile not in ("", "-") else dockerfile
-        context = _of_directory(_root(directory), inside, dockerfile)
+        context = _of_directory(_root(directory), inside, dockerfile or "Dockerfile")
         if inside not in ("", "-") and os.path.relpath(_resolved(inside), _root(directory)).startswith("../"):
             raise _problem(f"the Dockerfile ({dockerfile}) must be within the build context")
     except BaseException:

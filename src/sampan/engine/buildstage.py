@@ -117,6 +117,10 @@ class Tools(NamedTuple):
     """Keeps an image's layers until the build ends: `image prune` would take those that have no name."""
 
 
+METADATA_MAX: Final = 4 << 20
+"""Characters of a stage's ENVs, LABELs and the like, variables put in: each step's config and history has all of those before it."""
+
+
 class StageRun:
     """Runs the instructions of one stage."""
 
@@ -131,6 +135,7 @@ class StageRun:
         self.config = ContainerConfig()
         self._author = ""
         self._had_cmd = False
+        self._told = 0
 
     def begin(self, base: Image | None, config: ContainerConfig | None) -> Sequence[str]:
         """Stand on a base. Returns its triggers."""
@@ -177,8 +182,11 @@ class StageRun:
         elif isinstance(instruction, Maintainer):
             self._author = instruction.maintainer
         elif isinstance(instruction, Cmd):
-            self._had_cmd = True
+            self._had_cmd = self._had_cmd or bool(instruction.command.words)
         changed = metadata.apply(instruction, self.config, self._had_cmd)
+        self._told += len(changed.comment)
+        if self._told > METADATA_MAX:
+            raise InvalidArgument(f"the instructions of a stage come to more than {METADATA_MAX} characters of metadata")
         if changed.note:
             self._out.say(changed.note)
         self.config = changed.config

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
+from sampan.build.changes import apply_changes
 from sampan.clock import Clock, rfc3339nano
 from sampan.digest import ChainId, DiffId, ImageId, chain_id
 from sampan.engine import image_filters, image_removal
@@ -20,7 +21,6 @@ from sampan.engine.progress import Progress
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet, SystemFailure
 from sampan.events.bus import EventBus
 from sampan.image import bodies, busybox
-from sampan.image.changes import apply_changes
 from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import InvalidReference, Reference, parse
 from sampan.snapshot.api import Snapshots, Unpacked

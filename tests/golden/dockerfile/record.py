@@ -98,7 +98,11 @@ def rewrite(path: Path, key: str, ask: Any) -> None:
     for line in path.read_text().splitlines():
         case = json.loads(line)
         kept = {name: case[name] for name in case if name in ("name", "dockerfile", "word", "why", "ours")}
-        lines.append(json.dumps(kept | {"docker28": ask(case[key])}, ensure_ascii=False) + "\n")
+        # a byte that is no UTF-8 is a lone surrogate here, which a file cannot hold as it is
+        text = json.dumps(
+            kept | {"docker28": ask(case[key])}, ensure_ascii=not case[key].isascii() and "\udc80" <= max(case[key]) <= "\udcff"
+        )
+        lines.append(text + "\n")
     path.write_text("".join(lines))
 
 

@@ -92,6 +92,17 @@ def test_mistakes_are_shown_where_they_are(sampan: Client, directory: Path) -> N
     assert drawn[2:4] == [" 3 | COPPY a b", "   | ^^^^^"]
 
 
+def test_so_is_what_docker_tells_no_line_of(sampan: Client, docker: Client, directory: Path) -> None:
+    (directory / "Dockerfile").write_text("FROM buildbase\nLABEL a=b \\\n  c\n")
+    told = 'failed to parse Dockerfile: Syntax error - can\'t find = in "c". Must be of the form: name=value'
+    done = sampan("build", str(directory))
+    first, place, *drawn = done.stderr.splitlines()
+    assert (done.returncode, first) == (1, f"Error response from daemon: {told}")
+    assert place.endswith("Dockerfile:2")
+    assert " 2 | LABEL a=b \\" in drawn
+    assert docker("build", str(directory)).stderr.endswith(f"Error response from daemon: {told}\n")
+
+
 def test_a_dockerfile_on_stdin_needs_no_context(sampan: Client, directory: Path) -> None:
     done = sampan("build", "--no-cache", "-", stdin=b"FROM buildbase\nRUN echo alone\n")
     assert done.returncode == 0
@@ -103,3 +114,11 @@ def test_the_cache_is_pruned(sampan: Client, directory: Path) -> None:
     pruned = sampan("builder", "prune", "-af")
     assert pruned.returncode == 0
     assert "Total reclaimed space: " in pruned.stdout
+
+
+def test_metadata_does_not_grow_for_ever(sampan: Client, directory: Path) -> None:
+    lines = [f"LABEL l{number}=$a$a$a$a$a$a$a$a$a$a" for number in range(60)]
+    (directory / "Dockerfile").write_text("\n".join(["FROM buildbase", f"ARG a={'x' * 10_000}", *lines]))
+    done = sampan("build", "-q", str(directory))
+    assert done.returncode == 1
+    assert "of a stage come to more than 4194304 characters of metadata" in done.stderr

@@ -5,6 +5,7 @@ import pytest
 from sampan.build import cache, gotext, metadata
 from sampan.build.instructions import CommandLine, Entrypoint, Env, Expose, HealthCheck, Lines, Pair, StopSignal, Volume
 from sampan.errors import InvalidArgument
+from sampan.quoting import go_quote
 from sampan.spec.oci_image import ContainerConfig
 
 AT = Lines(1, 1)
@@ -17,7 +18,7 @@ AT = Lines(1, 1)
      ("\udcff", '"\\xff"'), ("\U000e0001", '"\\U000e0001"')],
 )  # fmt: skip
 def test_quoted_as_go_does(text: str, quoted: str) -> None:
-    assert gotext.quote(text) == quoted
+    assert go_quote(text) == quoted
 
 
 @pytest.mark.parametrize(

@@ -202,8 +202,7 @@ def as_nobody(work: Callable[[], object]) -> str:
         return pipe.read().decode()
 
 
-def test_a_directory_of_a_gigabyte_takes_no_memory(daemon: FakeDaemon, here: Path) -> None:
-    """The daemon answers at once and reads nothing, so that only the first pieces are made; those are bounded."""
+def test_a_large_context_takes_no_memory(daemon: FakeDaemon, here: Path) -> None:
     with (here / "sparse").open("wb") as file:
         file.truncate(64 << 20)
     program = (

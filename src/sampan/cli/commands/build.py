@@ -57,7 +57,7 @@ SPEC = Command(
         Flag("rm", "", "bool", True, "Remove intermediate containers after a successful build"),
         Flag("security-opt", "", "strings", (), "Security options"),
         Flag("shm-size", "", "bytes", 0, 'Size of "/dev/shm"'),
-        Flag("squash", "", "bool", False, "Squash newly built layers into a single new layer", api="experimental"),
+        Flag("squash", "", "bool", False, "Squash newly built layers into a single new layer", api="1.25"),
         Flag("tag", "t", "list:tag", (), 'Name and optionally a tag in the "name:tag" format'),
         Flag("target", "", "string", "", "Set the target build stage to build."),
         Flag("ulimit", "", "ulimit", {}, "Ulimit options", shown="[]"),
