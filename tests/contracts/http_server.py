@@ -210,7 +210,7 @@ class HttpServerContract:
 
     def test_refused_body_is_not_taken_for_a_request(self, sock: socket.socket) -> None:
         body = b"GET /_ping HTTP/1.1\r\n\r\n" * 1000
-        sock.sendall(f"POST /build HTTP/1.1\r\nHost: d\r\nContent-Length: {len(body) * 2}\r\n\r\n".encode() + body)
+        sock.sendall(f"POST /build/cancel HTTP/1.1\r\nHost: d\r\nContent-Length: {len(body) * 2}\r\n\r\n".encode() + body)
         status, headers, rest = read_head(sock)
         assert status.split()[1] == "501"
         assert headers["connection"] == "close"

@@ -6,7 +6,7 @@ from itertools import chain
 from sampan.api.connection import Target
 from sampan.api.http import Request, Response, error_response
 from sampan.api.router import Route, Router
-from sampan.api.routes import containers, execs, files, images, networks, plugins, streams, swarm, system, volumes
+from sampan.api.routes import build, containers, execs, files, images, networks, plugins, streams, swarm, system, volumes
 from sampan.api.services import Services
 from sampan.api.versions import split_version
 
@@ -18,6 +18,7 @@ ROUTES: tuple[Route, ...] = tuple(
         streams.ROUTES,
         execs.ROUTES,
         images.ROUTES,
+        build.ROUTES,
         networks.ROUTES,
         volumes.ROUTES,
         plugins.ROUTES,

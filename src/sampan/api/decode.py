@@ -209,7 +209,7 @@ def registry_config(header: str) -> dict[str, AuthConfig]:
     """X-Registry-Config of a build: credentials by registry, encoded as X-Registry-Auth. What cannot be read is nobody's, as in dockerd."""
     try:
         return msgspec.json.decode(_unwrapped(header), type=dict[str, AuthConfig])
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, msgspec.DecodeError, RecursionError):
         return {}
 
 

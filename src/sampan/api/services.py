@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from sampan.engine.buildoptions import BuildOptions
 from sampan.engine.commit import CommitOptions
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
 from sampan.filters import Filters
@@ -28,6 +29,7 @@ from sampan.spec.docker_api.container import (
     WaitResponse,
 )
 from sampan.spec.docker_api.image import (
+    BuildPruneReport,
     DistributionInspect,
     ImageDeleteItem,
     ImageHistoryItem,
@@ -50,7 +52,7 @@ exception becomes an ordinary HTTP error; afterwards the service owns the stream
 """
 
 
-__all__ = ["AttachOptions", "CommitOptions", "LogOptions", "LogStream"]
+__all__ = ["AttachOptions", "BuildOptions", "CommitOptions", "LogOptions", "LogStream"]
 
 
 class PendingWait(Protocol):
@@ -196,6 +198,19 @@ class FileService(Protocol):
         """The container's root file system as a tar stream, mounts left out."""
 
 
+class BuildService(Protocol):
+    """Images of Dockerfiles."""
+
+    def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
+        """Build an image of a context (a tar, compressed or not). Yields docker's progress objects, some at a time.
+
+        A RUN that fails: StepFailed.
+        """
+
+    async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
+        """Drop what of the build cache nothing else uses, all of it with everything; keep: so many bytes stay."""
+
+
 class BootstrapService(Protocol):
     """Base images without a registry."""
 
@@ -327,6 +342,7 @@ class Services(msgspec.Struct, frozen=True):
     files: FileService
     commits: CommitService
     bootstraps: BootstrapService
+    builds: BuildService
     pulls: PullService
     pushes: PushService
     logins: LoginService

@@ -168,13 +168,22 @@ def _capability(directory: int, name: bytes) -> bytes:
         os.close(fd)
 
 
-def layer(upper: int, clamp: int | None, own: Collection[bytes] = (), outlet: Outlet | None = None) -> Iterator[bytes]:
+def layer(
+    upper: int,
+    clamp: int | None,
+    own: Collection[bytes] = (),
+    without: Collection[bytes] = (),
+    lower: int = -1,
+    outlet: Outlet | None = None,
+) -> Iterator[bytes]:
     """An upper directory as a layer's archive, without its end: sorted, whiteouts as image-spec layer.md has them.
 
-    clamp, outlet: as for Packer. own: names of the engine's mount points; empty files of these names are left out.
+    clamp, outlet: as for Packer. own: names of the engine's mount points; empty files of these names are left out. without: further mount
+    points, left out when they are empty directories, too. lower: the tree below; overlayfs marks every new directory as one that hides
+    others of its name, the layer says so only of those that do.
     """
     packer = Packer(clamp, outlet)
-    stack = [_Place(os.dup(upper), -1, b"", recorded=True)]
+    stack = [_Place(os.dup(upper), os.dup(lower) if lower >= 0 else -1, b"", recorded=True)]
     try:
         while stack:
             place = stack[-1]
@@ -189,19 +198,37 @@ def layer(upper: int, clamp: int | None, own: Collection[bytes] = (), outlet: Ou
                 continue
             prefix = place.path + b"/" if place.path else b""
             if fd >= 0:
-                stack.append(_Place(fd, -1, prefix + name, recorded=True))
+                if prefix + name in without and not os.listdir(fd):
+                    os.close(fd)
+                    continue
+                below = _directory(place.lower, name)
+                stack.append(_Place(fd, below, prefix + name, recorded=True))
                 yield packer.directory(fd, prefix + name, info)
-                if is_opaque(fd):
+                if is_opaque(fd) and (below >= 0 or lower < 0):
                     yield _marker(prefix + name + b"/" + OPAQUE, info, clamp)
             elif is_whiteout(info):
                 yield _marker(prefix + WHITEOUT + name, info, clamp)
-            elif not _is_own(prefix + name, info, own):
+            elif not (_is_own(prefix + name, info, own) or _is_own(prefix + name, info, without)):
                 if stat.S_ISREG(info.st_mode):
                     _check_whole(place.upper, name)
                 yield from packer.entry(place.upper, name, prefix + name, info)
     finally:
         for place in stack:
             _close(place)
+
+
+def _directory(parent: int, name: bytes) -> int:
+    """The directory of this name in a lower tree, -1: there is none."""
+    if parent < 0:
+        return -1
+    try:
+        return os.open(name, _OPEN, dir_fd=parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return -1
+        raise
 
 
 def _check_whole(directory: int, name: bytes) -> None:

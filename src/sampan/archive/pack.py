@@ -17,7 +17,7 @@ CHUNK: Final = 1 << 20
 _MOVED_MIN: Final = 1 << 17
 """Bytes of a file worth a system call of its own."""
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_KINDS = {
+KINDS: Final = {
     stat.S_IFREG: REGULAR,
     stat.S_IFDIR: DIRECTORY,
     stat.S_IFLNK: SYMLINK,
@@ -26,6 +26,7 @@ _KINDS = {
     stat.S_IFIFO: FIFO,
 }
 _XATTRS = (b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default")
+_CAPABILITIES = (b"security.capability",)
 _NO_XATTR = (errno.ENOTSUP, errno.ENODATA, errno.ENOENT, errno.EPERM)
 
 
@@ -68,13 +69,17 @@ class Outlet:
 class Packer:
     """Makes the entries of one archive."""
 
-    def __init__(self, clamp: int | None = None, outlet: Outlet | None = None) -> None:
+    def __init__(self, clamp: int | None = None, outlet: Outlet | None = None, *, as_context: bool = False) -> None:
         """clamp: no entry is newer than this (seconds; SOURCE_DATE_EPOCH's meaning).
 
         outlet: where whoever asks for the pieces writes each of them before the next; what it can move is not among them.
+        as_context: the archive is a build's context, as docker's client makes one: everything is root's, of xattrs there are only file
+        capabilities, and headers take as many bytes as Go's, because the user is told how many are sent.
         """
         self._clamp = clamp
         self._outlet = outlet
+        self._as_context = as_context
+        self._xattrs = _CAPABILITIES if as_context else None
         self._links: dict[tuple[int, int], bytes] = {}
         """(device, inode) of files with several names -> the name the archive has them under"""
 
@@ -125,15 +130,15 @@ class Packer:
     def directory(self, fd: int, archived: bytes, info: os.stat_result) -> bytes:
         """The entry of an open directory."""
         name = archived if archived.endswith(b"/") else archived + b"/"
-        return self._header(name, DIRECTORY, info, xattrs=xattrs_of(fd) if os.listxattr(fd) else None)
+        return self._header(name, DIRECTORY, info, xattrs=xattrs_of(fd, self._xattrs) if os.listxattr(fd) else None)
 
     def entry(self, parent: int, name: bytes, archived: bytes, info: os.stat_result) -> Iterator[bytes]:
         """The entry of anything else, with its data."""
-        kind = _KINDS.get(stat.S_IFMT(info.st_mode))
+        kind = KINDS.get(stat.S_IFMT(info.st_mode))
         if kind is None:
             return
         if info.st_nlink > 1 and (known := self._links.get((info.st_dev, info.st_ino))) is not None:
-            yield self._header(archived, HARDLINK, info, link=known)
+            yield self._header(archived, HARDLINK, info, link=known, xattrs=self._linked_xattrs(parent, name, kind))
             return
         pieces = self._content(kind, parent, name, archived, info)
         for head in pieces:
@@ -141,6 +146,16 @@ class Packer:
                 self._links[info.st_dev, info.st_ino] = archived
             yield head
             yield from pieces
+
+    def _linked_xattrs(self, parent: int, name: bytes, kind: bytes) -> dict[bytes, bytes] | None:
+        """A context has them with every name of a file."""
+        if not self._as_context or kind != REGULAR:
+            return None
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            return xattrs_of(fd, self._xattrs) if os.listxattr(fd) else None
+        finally:
+            os.close(fd)
 
     def _content(self, kind: bytes, parent: int, name: bytes, archived: bytes, info: os.stat_result) -> Iterator[bytes]:
         """Its header and data; nothing when it has vanished."""
@@ -164,7 +179,9 @@ class Packer:
                 return
             raise
         try:
-            head = self._header(archived, REGULAR, info, size=info.st_size, xattrs=xattrs_of(fd) if os.listxattr(fd) else None)
+            head = self._header(
+                archived, REGULAR, info, size=info.st_size, xattrs=xattrs_of(fd, self._xattrs) if os.listxattr(fd) else None
+            )
             left = info.st_size
             if self._outlet is not None and left >= _MOVED_MIN:
                 yield head
@@ -208,14 +225,15 @@ class Packer:
             name,
             kind,
             mode=stat.S_IMODE(info.st_mode),
-            uid=info.st_uid,
-            gid=info.st_gid,
+            uid=0 if self._as_context else info.st_uid,
+            gid=0 if self._as_context else info.st_gid,
             size=size,
             mtime=mtime if self._clamp is None else min(mtime, self._clamp),
             link=link,
             major=os.major(device),
             minor=os.minor(device),
             xattrs=xattrs,
+            like_go=self._as_context,
         )
 
 
@@ -223,10 +241,12 @@ def _names(directory: int) -> Iterator[bytes]:
     return iter(sorted(map(os.fsencode, os.listdir(directory))))
 
 
-def xattrs_of(fd: int) -> dict[bytes, bytes]:
-    """The xattrs that mean something elsewhere."""
+def xattrs_of(fd: int, only: tuple[bytes, ...] | None = None) -> dict[bytes, bytes]:
+    """Those of an open file that mean something elsewhere; `only`: of these. Raises OSError."""
     found: dict[bytes, bytes] = {}
     for key in map(os.fsencode, os.listxattr(fd)):
+        if only is not None and key not in only:
+            continue
         if key in _XATTRS or (key.startswith(b"user.") and not key.startswith(b"user.overlay.")):
             try:
                 found[key] = os.getxattr(fd, key)

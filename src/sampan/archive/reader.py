@@ -4,6 +4,7 @@ Names are bytes, never decoded. Memory is bounded: one header, extended headers 
 Sources: POSIX.1-2017 pax "ustar Interchange Format"; GNU tar manual, "Basic Tar Format", "Storing Sparse Files"; Go archive/tar (limits).
 """
 
+import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -37,11 +38,18 @@ class InvalidArchive(ValueError):
 
 
 class Entry:
-    """One member. `size` is that of the file as extracted; `stored` the bytes its data takes in the archive."""
+    """One member. `size` is that of the file as extracted; `stored` the bytes its data takes in the archive.
 
-    __slots__ = ("gid", "link", "major", "minor", "mode", "mtime_ns", "name", "size", "sparse", "stored", "type", "uid", "xattrs")
+    header, pax: what it was read from.
+    """
+
+    __slots__ = (
+        "gid", "header", "link", "major", "minor", "mode", "mtime_ns", "name", "pax", "size", "sparse", "stored", "type", "uid", "xattrs",
+    )  # fmt: skip
 
     def __init__(self, header: bytes) -> None:
+        self.header = header
+        self.pax: dict[bytes, bytes] = {}
         self.name = _text(header, 0, 100)
         self.mode = _number(header, 100, 8) & 0o7777
         self.uid = _number(header, 108, 8)
@@ -57,6 +65,20 @@ class Entry:
         self.sparse: list[tuple[int, int]] | None = None
         if header[257:263] == b"ustar\0" and header[345]:
             self.name = _text(header, 345, 155) + b"/" + self.name
+
+    @classmethod
+    def of_file(cls, name: bytes, kind: bytes, info: os.stat_result, link: bytes = b"") -> "Entry":
+        """A member that no archive has: a file as it lies on a disk. Its xattrs are still to be filled in."""
+        entry = cls.__new__(cls)
+        entry.name, entry.type, entry.link = name, kind, link
+        entry.mode, entry.uid, entry.gid = info.st_mode & 0o7777, info.st_uid, info.st_gid
+        entry.size = entry.stored = info.st_size if kind == REGULAR else 0
+        entry.mtime_ns = info.st_mtime_ns // 1_000_000_000 * 1_000_000_000  # as in an archive
+        entry.major = entry.minor = 0
+        if kind in (CHAR, BLOCKDEV):
+            entry.major, entry.minor = os.major(info.st_rdev), os.minor(info.st_rdev)
+        entry.header, entry.pax, entry.xattrs, entry.sparse = b"", {}, {}, None
+        return entry
 
 
 def _text(header: bytes, start: int, length: int) -> bytes:
@@ -168,8 +190,10 @@ def _fragments(numbers: list[int], size: int) -> list[tuple[int, int]]:
 class TarReader:
     """Iterate over entries; between two of them read the current one's data by `data()`. What is not read is skipped."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, unpadded: bool = False) -> None:
+        """unpadded: the last member's data may end the stream: the docker client writes such contexts, and Go reads them."""
         self._source = source
+        self._unpadded = unpadded
         self._left = 0
         self._padding = 0
 
@@ -196,6 +220,7 @@ class TarReader:
             entry.link = entry.link if long_link is None else long_link
             old_map = self._old_gnu_map(header) if entry.type == _GNU_SPARSE else None
             self._apply_pax(entry, pax)
+            entry.pax = pax
             if entry.type in _HAS_NO_DATA:
                 entry.size = entry.stored = 0
             self._left, self._padding = entry.stored, -entry.stored % BLOCK
@@ -236,7 +261,12 @@ class TarReader:
         return self._source.exact(size + -size % BLOCK)[:size]
 
     def _skip(self) -> None:
-        self._source.skip(self._left + self._padding)
+        if self._unpadded:
+            self._source.skip(self._left)
+            while self._padding and (piece := self._source.some(self._padding)):
+                self._padding -= len(piece)
+        else:
+            self._source.skip(self._left + self._padding)
         self._left = self._padding = 0
 
     def data(self) -> Iterator[memoryview]:

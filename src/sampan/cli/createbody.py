@@ -14,6 +14,7 @@ from sampan.cli.ports import expose, publish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from sampan.cli.flags import Parsed
@@ -114,11 +115,17 @@ def _config(args: Parsed, image: str, command: list[str], proxies: dict[str, str
 def _environment(given: list[str], proxies: dict[str, str]) -> list[str]:
     """-e values, the last of each name counting, and the proxies of config.json that they do not override."""
     values = {item.partition("=")[0]: item for item in given}
-    for key, name in _PROXIES:
-        for spelling in (name, name.lower()):
-            if proxies.get(key) and spelling not in values:
-                values[spelling] = f"{spelling}={proxies[key]}"
+    for name, value in proxy_variables(proxies):
+        values.setdefault(name, f"{name}={value}")
     return list(values.values())
+
+
+def proxy_variables(proxies: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """The variables, in both spellings, of config.json's proxies for a host."""
+    for key, name in _PROXIES:
+        if proxies.get(key):
+            yield name, proxies[key]
+            yield name.lower(), proxies[key]
 
 
 def _health(args: Parsed) -> dict[str, Any] | None:

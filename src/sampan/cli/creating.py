@@ -50,6 +50,19 @@ def _proxies(ctx: Context) -> dict[str, str]:
     return chosen if isinstance(chosen, dict) else {}
 
 
+def build_arguments(ctx: Context, given: list[str]) -> dict[str, str | None]:
+    """--build-arg: the last of each name counts; a name alone is the environment's, or None. Proxies of config.json unless given."""
+    from sampan.cli.createbody import proxy_variables
+
+    arguments: dict[str, str | None] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        arguments[name] = value if equals else os.environ.get(name)
+    for name, value in proxy_variables(_proxies(ctx)):
+        arguments.setdefault(name, value)
+    return arguments
+
+
 def create_container(ctx: Context, args: Parsed, body: dict[str, Any]) -> str:
     """Create the container, pulling its image if need be; writes the --cidfile and the daemon's warnings. Returns its ID."""
     cidfile = args.str("cidfile")

@@ -48,6 +48,33 @@ def load(ctx: Context, server: str) -> dict[str, str]:
     return _from_entry(entry, server) if isinstance(entry, dict) else {}
 
 
+def registry_config(ctx: Context) -> str:
+    """The X-Registry-Config header: all credentials there are, by server."""
+    import base64
+    import json
+
+    servers: dict[str, None] = {}
+    for key in ("auths", "credHelpers"):
+        section = ctx.config.get(key)
+        servers.update(dict.fromkeys(section if isinstance(section, dict) else ()))
+    if ctx.config.get("credsStore"):
+        servers.update(dict.fromkeys(_listed(str(ctx.config["credsStore"]))))
+    known = {server: auth for server in sorted(servers) if len(auth := load(ctx, server)) > 1}
+    return base64.urlsafe_b64encode(json.dumps(known, separators=(",", ":")).encode()).decode()
+
+
+def _listed(helper: str) -> list[str]:
+    """The servers that a helper keeps something for."""
+    import json
+
+    output, problem = _ask(helper, "list", "")
+    try:
+        found = {} if problem else json.loads(output)
+    except ValueError:
+        return []
+    return list(found) if isinstance(found, dict) else []
+
+
 def store(ctx: Context, auth: dict[str, str]) -> None:
     """Keep credentials for their `serveraddress`. Raises CliError."""
     server = auth["serveraddress"]

@@ -39,10 +39,12 @@ class CliError(Exception):
 class ApiError(CliError):
     """The daemon answered with an error: `reason` is its own text, `message` what docker prints for it."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, lines: tuple[int, int] | None = None) -> None:
         super().__init__(f"Error response from daemon: {reason}")
         self.status = status
         self.reason = reason
+        self.lines = lines
+        """(first, last) of a Dockerfile, from a Sampan."""
 
 
 class ConnectError(CliError):
@@ -487,12 +489,16 @@ def raise_error(response: Response) -> None:
     if response.status < 400:
         raise ApiError(404, "page not found")
     reason = ""
+    lines: tuple[int, int] | None = None
     if response.headers.get("content-type", "").startswith("application/json"):
         try:
             parsed = fastjson.loads(raw)
             reason = str(parsed.get("message", "")) if isinstance(parsed, dict) else ""
+            match parsed:
+                case {"lines": [int(first), int(last)]}:
+                    lines = first, last
         except ValueError:
             reason = ""
     else:
         reason = raw.decode("utf-8", "replace")
-    raise ApiError(response.status, reason.strip() or f"the daemon answered with status {response.status} and no message")
+    raise ApiError(response.status, reason.strip() or f"the daemon answered with status {response.status} and no message", lines)

@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "version": "version",
     "info": "info",
     "attach": "attach",
+    "build": "build",
     "commit": "commit",
     "cp": "cp",
     "create": "create",
@@ -70,6 +71,8 @@ COMMANDS: dict[str, str] = {
     "wait": "wait",
     "completion": "completion",
     "__complete": "complete",
+    "builder build": "build",
+    "builder prune": "builder_prune",
     "container attach": "attach",
     "container commit": "commit",
     "container cp": "cp",
@@ -95,6 +98,7 @@ COMMANDS: dict[str, str] = {
     "container wait": "wait",
     "history": "history",
     "image bootstrap": "image_bootstrap",
+    "image build": "build",
     "image history": "history",
     "image import": "import_",
     "image inspect": "image_inspect",
@@ -139,6 +143,7 @@ ALIASES: dict[str, str] = {
     "volume remove": "volume rm",
 }
 GROUPS: dict[str, str] = {
+    "builder": "Manage builds",
     "container": "Manage containers",
     "image": "Manage images",
     "mirror": "Manage mirrors of registries",
@@ -146,7 +151,7 @@ GROUPS: dict[str, str] = {
     "system": "Manage Docker",
     "volume": "Manage volumes",
 }
-COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
+COMMON = ("run", "exec", "ps", "build", "pull", "images", "version", "info")
 HIDDEN = ("__complete",)
 
 _CONFIG = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")

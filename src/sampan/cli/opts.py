@@ -151,6 +151,17 @@ def _cgroup_rule(text: str) -> str:
     return text
 
 
+def _tag(text: str) -> str:
+    from sampan.errors import InvalidArgument
+    from sampan.reference import parse
+
+    try:
+        parse(text)
+    except InvalidArgument as error:
+        raise ValueError(error.message) from None
+    return text
+
+
 CHECKS: dict[str, Callable[[str], str]] = {
     "attach": _attach,
     "env": _env,
@@ -158,6 +169,7 @@ CHECKS: dict[str, Callable[[str], str]] = {
     "ip": check_ip,
     "dns-search": _dns_search,
     "extra-host": _extra_host,
+    "tag": _tag,
     "link": _link,
     "cgroup-rule": _cgroup_rule,
 }

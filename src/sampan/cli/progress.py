@@ -61,7 +61,11 @@ def _redraw(out: TextIO, rows: dict[str, int], name: str, text: str) -> None:
 
 def _bar(message: dict[str, Any], width: int) -> str:
     detail = message.get("progressDetail") or {}
-    current, total = detail.get("current") or 0, detail.get("total") or 0
+    return bar(detail.get("current") or 0, detail.get("total") or 0, width)
+
+
+def bar(current: int, total: int, width: int) -> str:
+    """What follows the name of something under way: how many bytes of how many (0: nobody knows)."""
     if current <= 0 and total <= 0:
         return ""
     if total <= 0:

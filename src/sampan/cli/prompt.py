@@ -15,8 +15,18 @@ def confirm(message: str) -> bool:
     """Ask on stdout; only y or Y is a yes."""
     sys.stdout.write(f"{message}\nAre you sure you want to continue? [y/N] ")
     sys.stdout.flush()
-    answer = sys.stdin.buffer.readline().decode("utf-8", "replace").strip()
-    return answer.lower() == "y"
+    return _yes()
+
+
+def confirm_on_one_line(question: str) -> bool:
+    """Ask with the question as docker has it for build caches."""
+    sys.stdout.write(f"{question} [y/N] ")
+    sys.stdout.flush()
+    return _yes()
+
+
+def _yes() -> bool:
+    return sys.stdin.buffer.readline().decode("utf-8", "replace").strip().lower() == "y"
 
 
 def report(title: str, lines: Sequence[str], reclaimed: int) -> None:

@@ -24,6 +24,13 @@ from sampan.digest import ImageId
 from sampan.engine.attach import AttachService
 from sampan.engine.background import Background
 from sampan.engine.bootstrap import BootstrapService
+from sampan.engine.build import BuildParts, BuildService
+from sampan.engine.buildbases import Bases
+from sampan.engine.buildcache import BuildCachePruning
+from sampan.engine.buildcopy import Copies
+from sampan.engine.buildmounts import CacheDirectories
+from sampan.engine.buildrun import Sandboxes
+from sampan.engine.buildspool import BuildSpool
 from sampan.engine.check import CheckService, LayerCheck, database_look, plain_look
 from sampan.engine.commit import CommitService
 from sampan.engine.container_check import ContainerCheck
@@ -66,6 +73,7 @@ from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.formats import LayerFormat
 from sampan.snapshot.store import LayeredSnapshots
 from sampan.state.blobs import BlobSourceRepository
+from sampan.state.buildcache import BuildCacheRepository
 from sampan.state.containers import ContainerRepository, MetaRepository
 from sampan.state.database import Database
 from sampan.state.volumes import VolumeRepository
@@ -305,6 +313,17 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         give_to_user=filler.give_to_user,
         discarded=images.collect,
     )
+    spool = BuildSpool(paths.data_root / "build", workers, background)
+    cached, caches = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
+    sandboxes = Sandboxes(service, runner, control, attach)
+    builds = BuildService(
+        BuildParts(
+            images=images, spool=spool, bases=Bases(images, parts.pulls), copies=Copies(images, snapshots, workers, spool.empty),
+            sandboxes=sandboxes, trees=trees, caches=caches,
+            cached=cached, registries=parts.registries, clock=clock, background=background,
+            pruning=BuildCachePruning(images, cached, caches, workers, clock),
+        )
+    )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
     readopter = Readopter(containers, keeper, supervisor, logs, execs)
     restorer = Restorer(containers, runner, control, background, process_events, readopter)
@@ -314,6 +333,10 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     for line in images.repair([container.id for container in containers]):
         log.warning("%s", line)
     background.spawn(volumes.local.empty_trash())
+    for container_id in spool.left():
+        if (container := containers.get(container_id)) is not None:
+            await sandboxes.remove_left(container)
+    background.spawn(spool.repair())
     system = SystemService(
         containers, images, snapshots, events, meta, _facts(config), lambda: [*network.warnings, *parts.registries.warnings()]
     )
@@ -324,6 +347,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         files=FileService(containers, trees, published.publish),
         commits=CommitService(containers, images, control, published, trees, clock),
         bootstraps=parts.bootstraps,
+        builds=builds,
         pulls=parts.pulls,
         pushes=parts.pushes,
         logins=parts.logins,

@@ -183,6 +183,20 @@ class AttachService:
             if follower is not None:
                 await follower.close()
 
+    @contextlib.asynccontextmanager
+    async def output(self, container: Container) -> AsyncIterator[AsyncIterator[bytes]]:
+        """All output of the next run of a container that is about to be started, in frames, from its beginning to its end."""
+        async with contextlib.AsyncExitStack() as stack:
+            hold = await self._take_hold(container, stack)
+
+            async def chunks() -> AsyncIterator[bytes]:
+                await hold.begun.wait()
+                assert hold.follower is not None
+                async for chunk in attached_output(hold.source, hold.follower.wakeup, hold.follower.progress):
+                    yield chunk
+
+            yield chunks()
+
     async def attach(self, ref: str, options: AttachOptions, open_stream: OpenStream) -> None:
         """Attach until the streams end, the client leaves or detaches. Raises NotFound, Conflict, InvalidArgument before it has begun."""
         container = self._containers.find(ref)

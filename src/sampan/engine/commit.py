@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import msgspec
 
+from sampan.build.changes import apply_changes
 from sampan.clock import Clock, rfc3339nano
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
@@ -13,7 +14,6 @@ from sampan.engine.images import ImageService, parse_target
 from sampan.engine.trees import Trees
 from sampan.errors import Conflict, InvalidArgument
 from sampan.image.busybox import machine_platform
-from sampan.image.changes import apply_changes
 from sampan.image.store import Image
 from sampan.reference import Reference
 from sampan.snapshot.api import Unpacked

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 
@@ -43,6 +44,16 @@ class ContainerDefaults(msgspec.Struct, frozen=True):
     shm_size: int = 64 << 20
     init: bool = False
     no_new_privileges: bool = False
+
+
+class Base(NamedTuple):
+    """What a container stands on."""
+
+    image_id: str
+    """Empty: no image."""
+    chain_id: ChainId | None
+    config: ContainerConfig
+    """What the request leaves open."""
 
 
 class Wait:
@@ -114,11 +125,20 @@ class ContainerService:
                 f"image with reference {request.image} was found but its platform ({has}) "
                 f"does not match the specified platform ({platform})"
             )
-        container_id = ContainerId(new_id())
+        base = Base(image.id, image.chain_id, image.config.config or ContainerConfig())
+        container, warnings = await self.create_on(base, name, request)
+        return CreateResponse(id=container.id, warnings=warnings)
+
+    async def create_on(
+        self, base: Base, name: str, request: CreateRequest, container_id: ContainerId | None = None
+    ) -> tuple[Container, list[str]]:
+        """Make a container on layers that are there, and warnings. name "": a made-up one. container_id: None: a new one.
+
+        Raises InvalidArgument, NotImplementedYet.
+        """
+        container_id = container_id or ContainerId(new_id())
         host_mode = (request.host_config or HostConfig()).network_mode == "host" or (request.host_config or HostConfig()).uts_mode == "host"
-        config = merging.merge_config(
-            request, image.config.config or ContainerConfig(), os.uname().nodename if host_mode else short_id(container_id)
-        )
+        config = merging.merge_config(request, base.config, os.uname().nodename if host_mode else short_id(container_id))
         host, warnings = merging.merge_host_config(
             request,
             config,
@@ -139,9 +159,9 @@ class ContainerService:
             id=container_id,
             name=name or names.made_up_name(lambda word: self._containers.holder_of(word) is not None),
             created=self._clock.now_ns(),
-            image_id=image.id,
+            image_id=base.image_id,
             image_name=request.image,
-            chain_id=image.chain_id,
+            chain_id=base.chain_id,
             config=b"",
             host_config=b"",
             networking=b"",
@@ -158,7 +178,7 @@ class ContainerService:
             raise
         self._mounts.owned(container)
         self._events.publish(container, "create")
-        return CreateResponse(id=container.id, warnings=warnings)
+        return container, warnings
 
     async def _make(self, container: Container) -> None:
         """Directory, snapshot, volumes' content, row: undone in reverse when one fails; a kill in between leaves what repair finds."""

@@ -6,10 +6,13 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from functools import partial
 
+import msgspec
+
+from sampan.build.changes import apply_changes
 from sampan.clock import Clock, rfc3339nano
 from sampan.digest import ChainId, DiffId, ImageId, chain_id
 from sampan.engine import image_filters, image_removal
@@ -20,7 +23,6 @@ from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotI
 from sampan.events.bus import EventBus
 from sampan.findings import Finding
 from sampan.image import archives, bodies, busybox
-from sampan.image.changes import apply_changes
 from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import InvalidReference, Reference, parse
 from sampan.snapshot.api import Snapshots, Unpacked
@@ -80,9 +82,10 @@ class ImageService:
         wanted = image_filters.parse(filters, self._store, self._clock)
         counts = self._layer_counts() if shared_size else {}
         found: builtins.list[body.ImageSummary] = []
+        named, parents = self._store.named_ids(), self._store.parents()
         for image in sorted(self._store.all(), key=bodies.created_ns, reverse=True):
-            references = self._store.references(image.id)
-            if not all and not references and self._store.children(image.id):
+            references = self._store.references(image.id) if image.id in named else []
+            if not all and not references and image.id in parents:
                 continue
             shown = wanted.matching(image, references)
             if shown is None:
@@ -123,7 +126,7 @@ class ImageService:
         layer = self._snapshots.layer(name)
         return 0 if layer is None else layer.size
 
-    def _needed(self) -> Container[ChainId]:
+    def _needed(self) -> Set[ChainId]:
         """Layers that must stay: an image has them, or somebody is at work with them."""
         return {*self._layer_counts(), *self._pins}
 
@@ -296,6 +299,49 @@ class ImageService:
         self.clean_up()
         return image
 
+    def add_step(self, parent: Image | None, config: ImageConfig, layer: tuple[str, Unpacked] | None) -> Image:
+        """The image of a build step: no name, no event, durable with the next image that has a name.
+
+        layer: unpacked, with its key; dropped when it is empty, or after an error.
+        """
+        keys: dict[ChainId, str] = {}
+        if layer is not None:
+            key, unpacked = layer
+            if unpacked.entries:
+                keys[chain_id(None if parent is None else parent.chain_id, unpacked.diff_id)] = key
+            else:
+                self.forget(key)
+        try:
+            known = parent is not None and self._store.get(parent.id) is not None
+            below = parent.id if parent is not None and known else ""
+            return self.add(image_of(encode_config(config)), keys, names=(), parent=below, durable=False)
+        except BaseException:
+            for key in keys.values():
+                self.forget(key)
+            raise
+
+    def idle(self, candidates: Iterable[ImageId]) -> dict[ImageId, int]:
+        """Those that nothing keeps (no name, no child, no container), and the bytes that the removal of each alone would free."""
+        named, parents, counts = self._store.named_ids(), self._store.parents(), self._layer_counts()
+        found: dict[ImageId, int] = {}
+        for image_id in candidates:
+            image = self._store.get(image_id)
+            if image is not None and image_id not in named and image_id not in parents and not self._in_use(image_id):
+                found[image_id] = sum(self._layer_size(name) for name in image.chain if counts[name] == 1)
+        return found
+
+    def add_restored(self, source: Image, parent: Image | None, steps: int, layers: int) -> Image:
+        """What an image was after so many steps of its history, which have so many layers: an image of its own, below it."""
+        history = list(source.config.history or ())[:steps]
+        document = msgspec.structs.replace(
+            source.config,
+            created=history[-1].created,
+            author=history[-1].author,
+            rootfs=RootFS(diff_ids=list(source.config.rootfs.diff_ids or ())[:layers]),
+            history=history,
+        )
+        return self.add(image_of(encode_config(document)), {}, names=(), parent="" if parent is None else parent.id)
+
     def _finish(self, key: str, config: ImageConfig, target: Reference | None) -> Image:
         """Commit a layer and the image made of it."""
         name = chain_id(None, DiffId((config.rootfs.diff_ids or [])[0]))
@@ -317,11 +363,12 @@ class ImageService:
         names: Sequence[Reference],
         repo_digest: Reference | None = None,
         parent: str = "",
+        durable: bool = True,
     ) -> Image:
         """Commit unpacked layers, by the ChainIDs they are to have, and the image on top. No await: it all happens, or nothing does.
 
-        Its other layers are there, pinned since the caller saw them. names, repo_digest: see ImageStore.add. Raises InvalidArgument,
-        SystemFailure; then what keys name is still to be removed.
+        Its other layers are there, pinned since the caller saw them. names, repo_digest, durable: see ImageStore.add.
+        Raises InvalidArgument, SystemFailure; then what keys name is still to be removed.
         """
         below: ChainId | None = None
         try:
@@ -331,7 +378,7 @@ class ImageService:
                 elif self._snapshots.layer(name) is None:
                     raise SystemFailure(f"layer {name} of image {image.id} was removed meanwhile")
                 below = name
-            return self._store.add(image, now=self._clock.now_ns(), names=names, repo_digest=repo_digest, parent=parent)
+            return self._store.add(image, now=self._clock.now_ns(), names=names, repo_digest=repo_digest, parent=parent, durable=durable)
         except BaseException:
             self._release(image.chain)
             raise
@@ -339,15 +386,28 @@ class ImageService:
     @contextmanager
     def pinned(self, chain: Iterable[ChainId]) -> Iterator[None]:
         """Keep layers, there already or still to come, from being removed with an image."""
-        names = frozenset(chain)
-        self._pins.update(names)
-        try:
+        with self.holding() as hold:
+            hold(chain)
             yield
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[Iterable[ChainId]], None]]:
+        """As pinned(), for layers that become known one after the other: give each chain to what this yields."""
+        names: set[ChainId] = set()
+
+        def hold(chain: Iterable[ChainId]) -> None:
+            new = set(chain) - names
+            names.update(new)
+            self._pins.update(new)
+
+        try:
+            yield hold
         finally:
             self._pins.subtract(names)
             self._pins = +self._pins
-            for layer in reversed(self._snapshots.layers()):
-                if layer.name in names:
+            unneeded = names - self._needed() if names else names
+            for layer in reversed(self._snapshots.layers() if unneeded else []):
+                if layer.name in unneeded:
                     self._release([layer.name])
 
     def announce(self, action: str, image: Image) -> None:

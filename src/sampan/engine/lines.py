@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from sampan.engine.progress import Progress
@@ -32,7 +33,14 @@ class Lines:
             await self._changed.wait()
 
     async def of(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[Progress]:
-        """Run work in a task of its own, and give out what it says. A reader that leaves ends it.
+        """As batches(), line by line."""
+        async with aclosing(self.batches(work)) as batches:
+            async for batch in batches:
+                for line in batch:
+                    yield line
+
+    async def batches(self, work: Coroutine[Any, Any, None]) -> AsyncGenerator[Sequence[Progress], None]:
+        """Run work in a task of its own, and give out what it says, each time all there is. A reader that leaves ends it.
 
         Raises what work raises, but SystemFailure for the machine's OSError: its reader is a client that is to hear of it.
         """
@@ -41,8 +49,10 @@ class Lines:
         try:
             while not task.done() or self._waiting:
                 if self._waiting:
-                    yield self._waiting.popleft()
+                    lines = list(self._waiting)
+                    self._waiting.clear()
                     self._changed.set()
+                    yield lines
                 else:
                     self._changed.clear()
                     await self._changed.wait()

@@ -153,6 +153,14 @@ class ImageStore:
         """Its names, sorted: with a tag each, or with a digest each."""
         return sorted((name for name, target in self._names.items() if target == image), key=lambda name: name.canonical)
 
+    def named_ids(self) -> frozenset[ImageId]:
+        """The images that have names."""
+        return frozenset(self._names.values())
+
+    def parents(self) -> frozenset[str]:
+        """The images that others were committed or built from."""
+        return frozenset(image.parent for image in self._images.values())
+
     def named(self, reference: Reference) -> Image | None:
         """The image of a name (with a tag or a digest), or None."""
         found = self._names.get(reference)
@@ -195,18 +203,26 @@ class ImageStore:
         return image.id.startswith(text if text.startswith("sha256:") else f"sha256:{text}")
 
     def add(
-        self, image: Image, *, now: int, parent: str = "", names: Sequence[Reference] = (), repo_digest: Reference | None = None
+        self,
+        image: Image,
+        *,
+        now: int,
+        parent: str = "",
+        names: Sequence[Reference] = (),
+        repo_digest: Reference | None = None,
+        durable: bool = True,
     ) -> Image:
         """Store an image (nothing happens if it is there) and name it, in one transaction. Its layers are committed already.
 
         names: with a tag each. repo_digest: repository and digest of its manifest, as a registry has proved it; never what an archive
-        says, for it would take over what `name@sha256:...` runs. Raises InvalidArgument for a name with a digest.
+        says, for it would take over what `name@sha256:...` runs. durable: see ImageRepository.insert.
+        Raises InvalidArgument for a name with a digest.
         """
         named = bool(names) or repo_digest is not None
         image = image._replace(parent=parent, last_tagged=now if named else 0)
         row = _row_of(image, now)
         digest = None if repo_digest is None else (repo_digest.name, _digest_of(repo_digest))
-        self._rows.insert(row, tags=[(name.name, _tag_of(name)) for name in names], digest=digest)
+        self._rows.insert(row, tags=[(name.name, _tag_of(name)) for name in names], digest=digest, durable=durable)
         known = self._images.get(image.id)
         if known is not None:
             image = known._replace(last_tagged=now) if named else known

@@ -30,7 +30,7 @@ class NameRow(NamedTuple):
 
 
 class ImageRepository:
-    """Reads and writes images and their names. Each method is one durable transaction."""
+    """Reads and writes images and their names. Each method is one transaction, durable unless it is said otherwise."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -67,9 +67,14 @@ class ImageRepository:
         with self._database.transaction() as cx:
             cx.execute("DELETE FROM image_manifests WHERE image_id = ?", (image,))
 
-    def insert(self, row: ImageRow, tags: Sequence[tuple[str, str]] = (), digest: tuple[str, str] | None = None) -> None:
-        """Add an image (kept if it is there), (repository, tag)s and perhaps a (repository, digest), all or nothing."""
-        with self._database.transaction() as cx:
+    def insert(
+        self, row: ImageRow, tags: Sequence[tuple[str, str]] = (), digest: tuple[str, str] | None = None, *, durable: bool = True
+    ) -> None:
+        """Add an image (kept if it is there), (repository, tag)s and perhaps a (repository, digest), all or nothing.
+
+        durable=False: the machine's end may lose it, as long as nothing durable comes after it.
+        """
+        with self._database.transaction(durable=durable) as cx:
             cx.execute(
                 "INSERT INTO images (id, config, parent, added, last_tagged) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET config = excluded.config WHERE config != excluded.config",  # a disk has spoilt it

@@ -34,7 +34,10 @@ class LayerRepository:
         return [LayerRow(*row) for row in rows]
 
     def insert(self, row: LayerRow) -> None:
-        """Add a layer. Raises sqlite3.IntegrityError when it exists or its parent does not."""
+        """Add a layer. The image that it is for makes it durable: it is stored after it, in the same log.
+
+        Raises sqlite3.IntegrityError when it exists or its parent does not.
+        """
         with self._database.transaction(durable=False) as cx:
             cx.execute(
                 "INSERT INTO layers (chain_id, parent, diff_id, directory, size, entries, driver) VALUES (?, ?, ?, ?, ?, ?, ?)",

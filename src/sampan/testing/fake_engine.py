@@ -52,6 +52,7 @@ from sampan.testing.fake_images import (
     IMAGE_ID,
     FakeArchives,
     FakeBootstraps,
+    FakeBuilds,
     FakeImageMounts,
     FakeImages,
     FakeLogins,
@@ -525,7 +526,7 @@ def fake_engine() -> FakeEngine:
     services = Services(
         containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers),
         files=FakeFiles(containers), commits=FakeCommits(containers),
-        bootstraps=FakeBootstraps(), pulls=FakePulls(), pushes=FakePushes(), logins=FakeLogins(),
+        bootstraps=FakeBootstraps(), builds=FakeBuilds(), pulls=FakePulls(), pushes=FakePushes(), logins=FakeLogins(),
         remotes=FakeRemotes(), image_mounts=FakeImageMounts(),
         images=FakeImages(),
         archives=FakeArchives(), networks=FakeNetworks(), volumes=FakeVolumes(),

@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 
+from sampan.engine.buildoptions import BuildOptions, StepFailed
 from sampan.errors import InvalidArgument, NotFound, SystemFailure, Unauthorized
 from sampan.filters import Filters
 from sampan.reference import Reference
 from sampan.spec.docker_api.auth import AuthConfig, LoginStatus
 from sampan.spec.docker_api.image import (
+    BuildPruneReport,
     DistributionInspect,
     ImageDeleteItem,
     ImageHistoryItem,
@@ -107,6 +109,27 @@ class FakeBootstraps:
         if name != "busybox":
             raise NotFound(f"no base image called {name}")
         yield {"status": "made busybox"}
+
+
+class FakeBuilds:
+    """services.BuildService: any context comes to the one image; a target `fails` exits with 4."""
+
+    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
+        """See the Protocol."""
+        size = 0
+        async for piece in source:
+            size += len(piece)
+        if not size:
+            raise InvalidArgument(f"Cannot locate specified Dockerfile: {options.dockerfile}")
+        yield [{"stream": "Step 1/1 : FROM busybox"}, {"stream": "\n"}]
+        if options.target == "fails":
+            raise StepFailed("The command '/bin/sh -c exit 4' returned a non-zero code: 4", 4)
+        yield [{"aux": {"ID": IMAGE_ID}}]
+
+    async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
+        """See the Protocol."""
+        del everything, keep, filters
+        return BuildPruneReport()
 
 
 class FakePushes:

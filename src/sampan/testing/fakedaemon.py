@@ -5,11 +5,22 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 ID = "c0ffee" + "0" * 58
 EXEC = "e" * 64
+
+
+def _body(reader: BinaryIO, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding") != "chunked":
+        return reader.read(int(headers.get("content-length", "0")))
+    pieces = []
+    while size := int(reader.readline(), 16):
+        pieces.append(reader.read(size))
+        reader.readline()
+    reader.readline()
+    return b"".join(pieces)
 
 
 class Stream:
@@ -48,6 +59,9 @@ class FakeDaemon:
         self._ended = threading.Event()
         self.code = 0
         self.delay = 0.0  # seconds that a stop takes
+        self.build_answer: tuple[int, bytes] = (200, b"")
+        self.uploads: list[tuple[dict[str, str], bytes]] = []
+        """(headers, body) of each build"""
         self._stream: Stream | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
@@ -87,7 +101,10 @@ class FakeDaemon:
                 while (field := reader.readline().strip()) != b"":
                     name, _, value = field.decode().partition(":")
                     headers[name.lower()] = value.strip()
-                data = reader.read(int(headers.get("content-length", "0")))
+                data = _body(reader, headers)
+                if urlsplit(target).path.endswith("/build"):
+                    self.uploads.append((headers, data))
+                    data = b""
                 if self._answer(sock, method, target, json.loads(data) if data else None):
                     return
         except (OSError, ValueError):
@@ -132,6 +149,12 @@ class FakeDaemon:
             self._ended.wait(20)
             answer = json.dumps({"StatusCode": self.code}).encode()
             sock.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(answer), answer))
+        elif name == "build":
+            status, answer = self.build_answer
+            head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
+            sock.sendall(head.encode() + answer)
+        elif name == "prune":
+            self._send(sock, 200, {"CachesDeleted": ["one", "two"], "SpaceReclaimed": 1234})
         elif name == "kill":
             self.signalled.set()
             self._send(sock, 204)

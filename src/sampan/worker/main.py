@@ -22,6 +22,7 @@ from sampan.archive.source import TrailingData, TruncatedArchive
 from sampan.linux import libc
 from sampan.worker import confine, wire
 from sampan.worker.budget import TooMuchWork
+from sampan.worker.build_jobs import JOBS as BUILD_JOBS
 from sampan.worker.jobs import JOBS, Damaged
 from sampan.worker.spool_jobs import JOBS as SPOOL_JOBS
 from sampan.worker.tree_jobs import JOBS as TREE_JOBS
@@ -33,8 +34,8 @@ _HOSTILE = (InvalidArchive, TruncatedArchive, TrailingData, CompressionError, To
 
 def _run(message: dict[str, Any], fds: list[int], reply: socket.socket) -> dict[str, Any]:
     name, args = message["name"], message["args"]
-    if name in JOBS:
-        return JOBS[name](args, fds)
+    if job := JOBS.get(name) or BUILD_JOBS.get(name):
+        return job(args, fds)
     reporting = SPOOL_JOBS.get(name) or TREE_JOBS[name]
     return reporting(args, fds, lambda progress: wire.send(reply, {"progress": progress}))
 

@@ -7,10 +7,8 @@ from typing import Final
 class Needs(Enum):
     """From little to all."""
 
-    UPPER = auto()
-    """What the container has written, as it lies there"""
     LAYERS = auto()
-    """That, and what lies below"""
+    """What the container has written, as it lies there, and what lies below"""
     TREE = auto()
     """Its root file system"""
     MOUNTS = auto()
@@ -28,7 +26,7 @@ NEEDS: Final = {
     "path_write": Needs.MOUNTS,
     "tree_export": Needs.TREE,
     "tree_changes": Needs.LAYERS,
-    "tree_diff": Needs.UPPER,
+    "tree_diff": Needs.LAYERS,
     "volume_fill": Needs.TREE,
     "tree_chown": Needs.TREE,
 }

@@ -122,7 +122,7 @@ def path_read(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     else:
         parent = openat2(root, os.fsencode(posixpath.dirname(path)), _DIRECTORY_FLAGS, resolve=_RESOLVE)
         pieces = packer.tree(parent, name, name)
-    _pour(pieces, outlet)
+    pour(pieces, outlet)
     return {}
 
 
@@ -131,7 +131,7 @@ def _directory_pieces(packer: Packer, directory: int, name: bytes) -> Iterator[b
     yield from packer.below(directory, name)
 
 
-def _pour(pieces: Iterator[bytes], outlet: Outlet) -> None:
+def pour(pieces: Iterator[bytes], outlet: Outlet) -> None:
     """Write an archive and its end. Nobody reading any more is no error: who asked has left."""
     with suppress(BrokenPipeError):
         for piece in pieces:
@@ -203,7 +203,7 @@ def tree_export(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, A
     confine.limit(confine.READ, view.enter(args["view"], fds, binds=False))
     send({"started": True})
     outlet = Outlet(fds[0])
-    _pour(Packer(outlet=outlet).below(_root(), b""), outlet)
+    pour(Packer(outlet=outlet).below(_root(), b""), outlet)
     return {}
 
 
@@ -234,12 +234,15 @@ def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, 
 
 
 def tree_diff(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
-    """fds: where the archive goes. args: view, clamp (seconds or None). The layer that makes the image what the tree is now."""
+    """fds: where the archive goes. args: view, clamp (seconds or None), without (paths that are left out as long as they are
+    empty; may be missing). The layer that makes the image what the tree is now."""
     view.without_devices()
+    lower = view.lower_of(args["view"], fds)
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
     confine.into_root(upper, confine.COMPARE)
+    without = frozenset(map(os.fsencode, args.get("without", ())))
     outlet = Outlet(fds[0])
-    _pour(changes.layer(upper, args["clamp"], _own(args), outlet), outlet)
+    pour(changes.layer(upper, args["clamp"], _own(args), without, lower, outlet), outlet)
     return {}
 
 
@@ -266,7 +269,7 @@ def tree_pack(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
                     stack.append(os.open(entry.name, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=here))
         os.close(here)
     outlet = Outlet(output)
-    _pour(Packer(epoch, outlet).below(root, b""), outlet)
+    pour(Packer(epoch, outlet).below(root, b""), outlet)
     return {"epoch": epoch}
 
 

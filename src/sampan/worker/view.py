@@ -38,6 +38,19 @@ def enter(view: dict[str, Any], fds: Sequence[int], *, binds: bool) -> int:
     return bounding
 
 
+def enter_detached(view: dict[str, Any], fds: Sequence[int]) -> int:
+    """Make a tree that nobody else is at the root, without a mount namespace: the mount is nowhere but in this process. No device opens.
+
+    view: upper, work, lowers. Returns the bounding set for confine.limit(), which is to follow.
+    """
+    bounding = capabilities.bounding_set()  # from /proc, which is about to be out of reach
+    root = overlay.mount_overlay(_lowers(view, fds), view["upper"], view["work"], mounts.MOUNT_ATTR_NODEV)
+    os.fchdir(root)
+    os.chroot(".")
+    os.close(root)
+    return bounding
+
+
 def without_devices() -> None:
     """A mount namespace of this process's own in which no device node opens: images and containers make nodes of the host's devices,
     whose cgroup keeps the containers from opening them, not us."""

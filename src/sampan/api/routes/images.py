@@ -1,11 +1,11 @@
-"""Images (swagger tag Image), builds, and registries as far as they are here."""
+"""Images (swagger tag Image), and registries as far as they are here."""
 
 from collections.abc import AsyncIterator, Mapping
 
 from sampan.api import decode, encode
 from sampan.api.http import NO_CONTENT, Request, Response, json_response
 from sampan.api.router import Route
-from sampan.api.routes.common import ended, fixed, missing
+from sampan.api.routes.common import ended, missing
 from sampan.api.services import CommitOptions, Services
 from sampan.errors import EngineError, InvalidArgument
 from sampan.spec.docker_api.container import CommitResponse, Config
@@ -176,7 +176,6 @@ async def search(request: Request, services: Services) -> Response:
 
 
 _TAG = "Image"
-_NO_CACHE = json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
 ROUTES = (
     Route("GET", "/images/json", list_images, _TAG),
     Route(
@@ -201,8 +200,5 @@ ROUTES = (
     Route("POST", "/commit", commit, _TAG),
     Route("POST", "/images/umount", umount, _TAG, note="Sampan's own"),
     Route("POST", "/images/{name:.*}/mount", mount, _TAG, note="Sampan's own"),
-    Route("POST", "/build", missing("building images"), _TAG, "missing"),
-    Route("POST", "/build/cancel", missing("building images"), _TAG, "missing"),
-    Route("POST", "/build/prune", fixed(_NO_CACHE), _TAG, note="there is no build cache yet"),
     Route("GET", "/distribution/{name:.*}/json", distribution, "Distribution", cancel=True),
 )

@@ -116,6 +116,13 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
 
 
+class BuildPruneReport(Body, frozen=True, kw_only=True):
+    """POST /build/prune."""
+
+    caches_deleted: list[str] | None = always(None)
+    space_reclaimed: int = always(0)
+
+
 class DistributionInspect(Body, frozen=True, kw_only=True):
     """What a registry has by a name."""
 

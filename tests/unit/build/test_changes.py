@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
+from sampan.build.changes import apply_changes
 from sampan.errors import InvalidArgument
-from sampan.image.changes import apply_changes
 from sampan.spec.oci_image import ContainerConfig
 
 
@@ -33,6 +33,12 @@ def changed(*changes: str) -> object:
         (["HEALTHCHECK NONE"], {"Healthcheck": {"Test": ["NONE"]}}),
         (["ONBUILD RUN x"], {"OnBuild": ["RUN x"]}),
         (["ENV A=1\nUSER x"], {"Env": ["A=1"], "User": "x"}),
+        (["ENV A=1", "ENV B=$A", "USER $A"], {"Env": ["A=1", "B=1"], "User": "1"}),
+        (["CMD b", "ENTRYPOINT a"], {"Cmd": ["/bin/sh", "-c", "b"], "Entrypoint": ["/bin/sh", "-c", "a"]}),
+        (["# escape=`", "CMD a `\n b"], {"Cmd": ["/bin/sh", "-c", "a  b"]}),
+        (["LABEL a=b \\\n c=d"], {"Labels": {"a": "b", "c": "d"}}),
+        (["CMD"], {"Cmd": ["/bin/sh", "-c"]}),
+        (["EXPOSE 80/"], {"ExposedPorts": {"80/tcp": {}}}),
         ([], {}),
     ],
 )
@@ -44,12 +50,16 @@ def test_instructions(changes: list[str], expected: object) -> None:
     ("change", "message"),
     [
         ("FROM x", "FROM is not a valid change command"),
-        ("foo x", "FOO is not a valid change command"),
+        ("foo x", "foo is not a valid change command"),
         ("ENV A", "ENV must have two arguments"),
         ("EXPOSE x", "Invalid containerPort: x"),
         ("EXPOSE 1/foo", "Invalid proto: foo"),
-        ("CMD", "CMD requires at least one argument"),
-        ("STOPSIGNAL NOPE", "Invalid signal: NOPE"),
+        ("ENV", "ENV requires at least one argument"),
+        ("CMD --x=y z", "unknown flag: --x"),
+        ("ARG a", "ARG is not a valid change command"),
+        ("CMD [1]", "when using JSON array syntax, arrays must be comprised of strings only"),
+        ("# nothing", "file with no instructions"),
+        ("STOPSIGNAL NOPE", "invalid signal: NOPE"),
         ("HEALTHCHECK FOO x", 'Unknown type "FOO" in HEALTHCHECK (try CMD)'),
         ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
     ],

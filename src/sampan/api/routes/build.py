@@ -1,0 +1,134 @@
+"""Building images (swagger tag Image)."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from sampan.api import decode, encode
+from sampan.api.http import Request, Response, json_response
+from sampan.api.router import Route
+from sampan.api.routes.common import ended, missing
+from sampan.api.services import BuildOptions, Services
+from sampan.build.lex import DockerfileError
+from sampan.engine.buildoptions import StepFailed
+from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
+from sampan.spec import gojson
+from sampan.spec.docker_api.container import Ulimit
+
+T = TypeVar("T")
+
+
+def _json(request: Request, name: str, kind: type[T], empty: T, shown: str) -> T:
+    """A parameter that is JSON. Raises InvalidArgument."""
+    text = request.query.text(name)
+    if not text:
+        return empty
+    try:
+        value = gojson.parse(text.encode("utf-8", "replace"))
+        return empty if value is None else msgspec.convert(value, kind)
+    except (gojson.GoJsonError, msgspec.ValidationError) as error:
+        raise InvalidArgument(f"error reading {shown}: {error}") from None
+
+
+def _ulimits(request: Request) -> list[Ulimit]:
+    return [gojson.convert(item, Ulimit) for item in _json(request, "ulimits", list, [], "ulimit settings")]
+
+
+def options_of(request: Request) -> BuildOptions:
+    """The parameters of POST /build. Raises InvalidArgument, NotImplementedYet."""
+    query = request.query
+    if query.text("version", "1") not in ("", "1"):
+        raise NotImplementedYet("BuildKit's protocol (version 2 of the builder) is not implemented by Sampan yet")
+    if query.texts("outputs") and query.text("outputs") not in ("", "[]"):
+        raise NotImplementedYet("outputs of a build other than an image are not implemented by Sampan yet")
+    security = query.texts("securityopt")
+    isolation = query.text("isolation")
+    if isolation not in ("", "default"):
+        raise InvalidArgument(f'unsupported isolation: "{isolation}"')
+    return BuildOptions(
+        dockerfile=query.text("dockerfile") or "Dockerfile",
+        remote=query.text("remote"),
+        tags=[tag for tag in query.texts("t") if tag],
+        target=query.text("target"),
+        platform=query.text("platform"),
+        build_args=_json(request, "buildargs", dict[str, str | None], {}, "build args"),
+        labels=_json(request, "labels", dict[str, str], {}, "labels"),
+        no_cache=query.flag("nocache"),
+        cache_from=_json(request, "cachefrom", list[str], [], "cache-from"),
+        pull=query.flag("pull"),
+        remove=query.flag("forcerm") or not query.text("rm") or query.flag("rm"),
+        force_remove=query.flag("forcerm"),
+        quiet=query.flag("q"),
+        squash=query.flag("squash"),
+        network=query.text("networkmode"),
+        extra_hosts=[host for text in query.texts("extrahosts") for host in text.split(",") if host],
+        security=[] if security == ["null"] else security,
+        cgroup_parent=query.text("cgroupparent"),
+        shm_size=query.number("shmsize"),
+        memory=query.number("memory"),
+        memory_swap=query.number("memswap"),
+        cpu_shares=query.number("cpushares"),
+        cpu_period=query.number("cpuperiod"),
+        cpu_quota=query.number("cpuquota"),
+        cpuset_cpus=query.text("cpusetcpus"),
+        cpuset_mems=query.text("cpusetmems"),
+        ulimits=_ulimits(request),
+        credentials=decode.registry_config(request.headers.get("x-registry-config", "")),
+    )
+
+
+async def build(request: Request, services: Services) -> Response | None:
+    """POST /build: docker's JSON progress. Errors before the first line are HTTP's, later ones are lines; both have docker's words.
+
+    `lines` beside the message of a Dockerfile that cannot be read is ours: where in it.
+    """
+    progress = services.builds.build(options_of(request), aiter(request.body))
+    async with ended(progress):
+        try:
+            first = await anext(progress, None)
+            out = request.start_stream("application/json")
+            if first is None:
+                return None
+            await out.write(_lines(first))
+            async for batch in progress:
+                await out.write(_lines(batch))
+        except DockerfileError as error:
+            if request.stream is None and error.lines is not None:
+                return json_response({"message": error.message, "lines": [error.lines.first, error.lines.last]}, 400)
+            await _tell(request, error)
+        except EngineError as error:
+            await _tell(request, error)
+    return None
+
+
+async def _tell(request: Request, error: EngineError) -> None:
+    """In the stream, if it has begun."""
+    if request.stream is None:
+        raise error
+    await request.stream.write(_lines([_error(error)]))
+
+
+def _lines(batch: Sequence[Mapping[str, object]]) -> bytes:
+    return b"".join(encode.encode(line) + b"\r\n" for line in batch)
+
+
+def _error(error: EngineError) -> Mapping[str, object]:
+    code = {"code": error.code} if isinstance(error, StepFailed) else {}
+    return {"errorDetail": {**code, "message": error.message}, "error": error.message}
+
+
+async def prune(request: Request, services: Services) -> Response:
+    """POST /build/prune."""
+    query = request.query
+    keep = query.number("reserved-space") or query.number("keep-storage")
+    report = await services.builds.prune(everything=query.flag("all"), keep=keep, filters=query.filters())
+    return json_response(report)
+
+
+_TAG = "Image"
+ROUTES = (
+    Route("POST", "/build", build, _TAG, "partial", cancel=True, note="git contexts, outputs and BuildKit's protocol: 501"),
+    Route("POST", "/build/cancel", missing("cancelling a build by its ID"), _TAG, "missing"),
+    Route("POST", "/build/prune", prune, _TAG),
+)

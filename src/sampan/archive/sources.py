@@ -1,0 +1,252 @@
+"""What the sources of a COPY or ADD are in a tree (a context, a stage, an image), and their hashes, as docker's classic builder finds them.
+
+Source: moby builder/dockerfile/copy.go, builder/remotecontext. A worker looks in its current root; of a small context the engine has
+been told all that it takes to find them without one.
+"""
+
+import hashlib
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
+
+from sampan.archive.tarsum import of_file
+
+SOURCES_MAX: Final = 100_000
+"""What all wildcards of one instruction may find."""
+_LINKS_MAX: Final = 255
+_CHUNK: Final = 1 << 20
+
+
+class Names(Protocol):
+    """The names of a tree. Paths are from its root, without a leading slash; "" is the root itself."""
+
+    def kind(self, path: str) -> str:
+        """`d` a directory, `l` a symlink, `f` anything else, "" nothing. No part of the path before the last is a symlink."""
+
+    def link(self, path: str) -> str:
+        """Where a symlink leads."""
+
+    def children(self, path: str) -> list[str]:
+        """The names in a directory, sorted by their bytes."""
+
+    def hash(self, path: str, real: str) -> str:
+        """Of a file or directory by its path and its real path; of a directory what it is itself, not what is in it."""
+
+
+class SourceError(Exception):
+    """Docker's words for a source that cannot be had."""
+
+
+class Source(NamedTuple):
+    """One thing to be copied."""
+
+    path: str
+    """As found, from the root: its last part is the file's name at the destination."""
+    real: str
+    """Where it really is: symlinks followed, within the root."""
+    directory: bool
+    hash: str
+    """`file:…` or `dir:…`."""
+    pattern: str
+    """What it was asked for by."""
+
+
+class RootNames:
+    """The current root's. Files are hashed as they are, or (sums, of a context) as their archive's headers said."""
+
+    def __init__(self, sums: Mapping[bytes, str] | None = None) -> None:
+        self._sums = sums
+
+    def kind(self, path: str) -> str:
+        """See Names."""
+        try:
+            mode = os.lstat("/" + path).st_mode
+        except OSError:
+            return ""
+        return "d" if stat.S_ISDIR(mode) else "l" if stat.S_ISLNK(mode) else "f"
+
+    def link(self, path: str) -> str:
+        """See Names."""
+        return os.readlink("/" + path)
+
+    def children(self, path: str) -> list[str]:
+        """See Names."""
+        return sorted(os.listdir("/" + path), key=os.fsencode)
+
+    def hash(self, path: str, real: str) -> str:
+        """See Names. What was in no archive's header is hashed by its path, as docker does."""
+        return _hash_of_file(real) if self._sums is None else self._sums.get(os.fsencode(real), path)
+
+
+class ListedNames:
+    """Those of a small tree, as a worker has told them."""
+
+    def __init__(self, entries: Iterable[tuple[str, str, str, str]]) -> None:
+        """entries: (path, kind, hash or "", where a symlink leads), parents before children, by name."""
+        self._entries: dict[str, tuple[str, str, str]] = {"": ("d", "", "")}
+        self._children: dict[str, list[str]] = {}
+        for path, kind, digest, link in entries:
+            self._entries[path] = (kind, digest, link)
+            parent, _, name = path.rpartition("/")
+            self._children.setdefault(parent, []).append(name)
+
+    def kind(self, path: str) -> str:
+        """See Names."""
+        return self._entries.get(path, ("", "", ""))[0]
+
+    def link(self, path: str) -> str:
+        """See Names."""
+        return self._entries[path][2]
+
+    def children(self, path: str) -> list[str]:
+        """See Names."""
+        return self._children.get(path, [])
+
+    def hash(self, path: str, real: str) -> str:
+        """See Names."""
+        return self._entries.get(real, ("", "", ""))[1] or path
+
+
+def listed(names: Names, most: int, length: int) -> list[tuple[str, str, str, str]] | None:
+    """What ListedNames takes; None for more entries, or more bytes of names, than these."""
+    found: list[tuple[str, str, str, str]] = []
+    for path in walk(names, ""):
+        if not path:
+            continue
+        kind = names.kind(path)
+        digest = names.hash("", path) if kind != "l" else ""
+        link = names.link(path) if kind == "l" else ""
+        length -= 3 * len(path) + len(digest) + 3 * len(link) + 20
+        if len(found) >= most or length < 0:
+            return None
+        found.append((path, kind, digest, link))
+    return found
+
+
+def real_path(path: str, names: Names | None = None) -> str:
+    """A path without symlinks, as far as it is there; from the root, without a leading slash. Raises SourceError."""
+    names = names or RootNames()
+    done, todo, links = "", [part for part in path.split("/") if part not in ("", ".")], 0
+    todo.reverse()
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            done = posixpath.dirname(done)
+            continue
+        place = f"{done}/{part}" if done else part
+        if names.kind(place) != "l":
+            done = place
+            continue
+        target = names.link(place)
+        links += 1
+        if links > _LINKS_MAX:
+            raise SourceError(f"too many links in {path}")
+        done = "" if target.startswith("/") else done
+        todo += [piece for piece in reversed(target.split("/")) if piece not in ("", ".")]
+    return done
+
+
+def _hash_of_file(real: str) -> str:
+    path = "/" + real
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return real
+    capability = None
+    link = os.fsencode(os.readlink(path)) if stat.S_ISLNK(info.st_mode) else b""
+    if stat.S_ISREG(info.st_mode):
+        try:
+            capability = os.getxattr(path, "security.capability")
+        except OSError:
+            capability = None
+    digest = of_file(os.fsencode(real), info, link, capability)
+    if stat.S_ISREG(info.st_mode) and info.st_size:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            while piece := os.read(fd, _CHUNK):
+                digest.update(piece)
+        finally:
+            os.close(fd)
+    return digest.hexdigest()
+
+
+def walk(names: Names, top: str) -> Iterator[str]:
+    """A path and everything below, parents first, by name."""
+    stack = [top]
+    while stack:
+        path = stack.pop()
+        yield path
+        if names.kind(path) == "d":
+            stack.extend(f"{path}/{name}" if path else name for name in reversed(names.children(path)))
+
+
+def find(
+    patterns: Sequence[str], names: Names, match: Callable[[str, str], bool], *, of_context: bool, wildcards: bool = True
+) -> list[Source]:
+    """The sources in order. Raises SourceError when one is not there, or nothing was found at all."""
+    found: list[Source] = []
+    for pattern in patterns:
+        if posixpath.normpath(pattern.lstrip("/") or ".").startswith("../") and of_context:
+            raise SourceError(f"forbidden path outside the build context: {pattern} ()")
+        path = posixpath.normpath("/" + pattern).lstrip("/")
+        if wildcards and has_wildcards(pattern):
+            for candidate in walk(names, ""):
+                if candidate and match(path, candidate):
+                    found.append(_one(pattern, candidate, names, of_context=of_context))
+                    if len(found) > SOURCES_MAX:
+                        raise SourceError(f"more than {SOURCES_MAX} files match")
+        else:
+            found.append(_one(pattern, path, names, of_context=of_context))
+    if not found:
+        raise SourceError("no source files were specified")
+    return found
+
+
+def has_wildcards(pattern: str) -> bool:
+    """Whether it is more than a name; a backslash takes a sign its meaning."""
+    escaped = False
+    for letter in pattern:
+        if escaped:
+            escaped = False
+        elif letter == "\\":
+            escaped = True
+        elif letter in "*?[":
+            return True
+    return False
+
+
+def _one(pattern: str, path: str, names: Names, *, of_context: bool) -> Source:
+    real = real_path(path, names)
+    kind = names.kind(real)
+    if not kind:
+        text = f"stat {path}: file does not exist"
+        raise SourceError(f"file not found in build context or excluded by .dockerignore: {text}" if of_context else text)
+    if kind != "d":
+        return Source(path, real, False, "file:" + names.hash(path, real), pattern)
+    hashes: list[str] = []
+    for inner in walk(names, real):
+        with suppress(SourceError):  # a symlink that leads to itself counts by links_below alone
+            hashes += [names.hash(inner, real_path(inner, names))] if inner else []
+    return Source(path, real, True, "dir:" + _joined(sorted(hashes)), pattern)
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashlib.sha256(",".join(hashes).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def links_below(found: Sequence[Source], names: Names) -> str:
+    """A hash of where the symlinks in directories lead: docker's own hash has what is there instead, or nothing."""
+    digest = hashlib.sha256()
+    for source in found:
+        for inner in walk(names, source.real) if source.directory else ():
+            if names.kind(inner) == "l":
+                digest.update(os.fsencode(inner) + b"\0" + os.fsencode(names.link(inner)) + b"\0")
+    return digest.hexdigest()
+
+
+def hash_of_all(found: Sequence[Source]) -> str:
+    """What a history says of them all."""
+    return found[0].hash if len(found) == 1 else "multi:" + _joined([source.hash for source in found])

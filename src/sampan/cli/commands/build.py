@@ -1,0 +1,236 @@
+"""sampan build."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.cli.flags import Command, Flag, Parsed
+from sampan.cli.http import ApiError, CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, TextIO
+
+    from sampan.cli.contexts import BuildContext
+    from sampan.cli.main import Context
+
+SPEC = Command(
+    "[OPTIONS] PATH | URL | -",
+    "Build an image from a Dockerfile",
+    min_args=1,
+    max_args=1,
+    aliases=("image build", "build", "builder build"),
+    complete="files",
+    flags=(
+        Flag("add-host", "", "list:extra-host", (), 'Add a custom host-to-IP mapping ("host:ip")'),
+        Flag("build-arg", "", "list:env", (), "Set build-time variables"),
+        Flag("cache-from", "", "strings", (), "Images to consider as cache sources", complete="images"),
+        Flag("cgroup-parent", "", "string", "", 'Set the parent cgroup for the "RUN" instructions during build'),
+        Flag("compress", "", "bool", False, "Compress the build context using gzip"),
+        Flag("cpu-period", "", "int", 0, "Limit the CPU CFS (Completely Fair Scheduler) period"),
+        Flag("cpu-quota", "", "int", 0, "Limit the CPU CFS (Completely Fair Scheduler) quota"),
+        Flag("cpu-shares", "c", "int", 0, "CPU shares (relative weight)"),
+        Flag("cpuset-cpus", "", "string", "", "CPUs in which to allow execution (0-3, 0,1)"),
+        Flag("cpuset-mems", "", "string", "", "MEMs in which to allow execution (0-3, 0,1)"),
+        Flag("disable-content-trust", "", "bool", True, "Skip image verification"),
+        Flag("file", "f", "string", "", 'Name of the Dockerfile (Default is "PATH/Dockerfile")', complete="files"),
+        Flag("force-rm", "", "bool", False, "Always remove intermediate containers"),
+        Flag("iidfile", "", "string", "", "Write the image ID to the file", complete="files"),
+        Flag("isolation", "", "string", "", "Container isolation technology"),
+        Flag("label", "", "list:label", (), "Set metadata for an image"),
+        Flag("memory", "m", "bytes", 0, "Memory limit"),
+        Flag("memory-swap", "", "swap-bytes", 0, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
+        Flag("network", "", "string", "default", "Set the networking mode for the RUN instructions during build", complete="networks"),
+        Flag("no-cache", "", "bool", False, "Do not use cache when building the image"),
+        Flag(
+            "platform",
+            "",
+            "string",
+            os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),
+            "Set platform if server is multi-platform capable",
+            api="1.38",
+        ),
+        Flag("pull", "", "bool", False, "Always attempt to pull a newer version of the image"),
+        Flag("quiet", "q", "bool", False, "Suppress the build output and print image ID on success"),
+        Flag("rm", "", "bool", True, "Remove intermediate containers after a successful build"),
+        Flag("security-opt", "", "strings", (), "Security options"),
+        Flag("shm-size", "", "bytes", 0, 'Size of "/dev/shm"'),
+        Flag("squash", "", "bool", False, "Squash newly built layers into a single new layer", api="1.25"),
+        Flag("tag", "t", "list:tag", (), 'Name and optionally a tag in the "name:tag" format'),
+        Flag("target", "", "string", "", "Set the target build stage to build."),
+        Flag("ulimit", "", "ulimit", {}, "Ulimit options", shown="[]"),
+    ),
+)
+_SHOWN_EVERY_S = 0.1
+
+
+def run(ctx: Context, args: Parsed) -> int:
+    """Build an image; prints what the daemon does, or with -q its ID."""
+    from sampan.cli.contexts import prepare
+
+    query = _query(ctx, args)
+    iidfile = args.str("iidfile")
+    if iidfile:
+        _remove(iidfile)
+    out: TextIO = sys.stdout
+    told: TextIO = sys.stdout
+    quiet = args.bool("quiet")
+    if quiet:
+        import io
+
+        out, told = io.StringIO(), io.StringIO()
+    progress = _Progress(told)
+    context = prepare(args.args[0], args.str("file"), progress.counted)
+    try:
+        query["dockerfile"] = context.dockerfile or None
+        image = _build(ctx, context, query, out, progress, compress=args.bool("compress"))
+    except CliError as error:
+        if quiet:
+            sys.stderr.write(_held(told) + _held(out))
+            sys.stderr.flush()
+        raise _explained(error, context) from None
+    finally:
+        context.close()
+    if quiet:
+        image = _held(out)  # the ID and a newline, which docker writes to the file too
+        sys.stdout.write(image)
+        sys.stdout.flush()
+    if iidfile:
+        _write(iidfile, image)
+    return 0
+
+
+def _held(out: TextIO) -> str:
+    """What was written to the buffer that takes stdout's place."""
+    return str(out.getvalue())  # type: ignore[attr-defined]
+
+
+def _query(ctx: Context, args: Parsed) -> dict[str, object]:
+    from sampan.cli import fastjson
+    from sampan.cli.creating import build_arguments
+
+    def strings(name: str) -> str | None:
+        return fastjson.dumps(args.list(name)) if args.list(name) else None
+
+    def number(name: str) -> int | None:
+        return args.int(name) or None
+
+    def truth(name: str) -> bool | None:
+        return args.bool(name) or None
+
+    arguments = build_arguments(ctx, args.list("build-arg"))
+    labels = dict(text.partition("=")[::2] for text in args.list("label"))
+    ulimits = args.get("ulimit") or {}
+    network = args.str("network")
+    return {
+        "buildargs": fastjson.dumps({name: arguments[name] for name in sorted(arguments)}) if arguments else None,
+        "cachefrom": strings("cache-from"),
+        "cgroupparent": args.str("cgroup-parent") or None,
+        "cpuperiod": number("cpu-period"),
+        "cpuquota": number("cpu-quota"),
+        "cpusetcpus": args.str("cpuset-cpus") or None,
+        "cpusetmems": args.str("cpuset-mems") or None,
+        "cpushares": number("cpu-shares"),
+        "extrahosts": args.list("add-host") or None,
+        "forcerm": truth("force-rm"),
+        "isolation": args.str("isolation") if args.str("isolation") not in ("", "default") else None,
+        "labels": fastjson.dumps({name: labels[name] for name in sorted(labels)}) if labels else None,
+        "memory": number("memory"),
+        "memswap": number("memory-swap"),
+        "networkmode": network if network not in ("", "default") else None,
+        "nocache": truth("no-cache"),
+        "platform": args.str("platform") or None,
+        "pull": truth("pull"),
+        "q": truth("quiet"),
+        "rm": None if args.bool("rm") else False,
+        "securityopt": args.list("security-opt") or None,
+        "shmsize": number("shm-size"),
+        "squash": truth("squash"),
+        "t": args.list("tag") or None,
+        "target": args.str("target") or None,
+        "ulimits": fastjson.dumps([ulimits[name] for name in sorted(ulimits)]) if ulimits else None,
+        "version": "1",
+    }
+
+
+def _build(ctx: Context, context: BuildContext, query: dict[str, object], out: TextIO, progress: _Progress, *, compress: bool) -> str:
+    """The image's ID, as far as the daemon has told it."""
+    from sampan.cli.credentials import registry_config
+    from sampan.cli.progress import display
+
+    pieces = context.pieces
+    if compress:
+        from sampan.cli.contexttar import gzipped
+
+        pieces = gzipped(pieces)
+    headers = {"Content-Type": "application/x-tar", "X-Registry-Config": registry_config(ctx)}
+    pieces = progress.counted(pieces, "Sending build context to Docker daemon", 0)
+    response = ctx.client.request("POST", "/build", query, data=pieces, headers=headers)
+    images: list[str] = []
+
+    def aux(value: Any) -> None:
+        if isinstance(value, dict) and isinstance(value.get("ID"), str):
+            images.append(value["ID"])
+
+    display(response.lines(), out, width=progress.width, aux=aux)
+    return images[-1] if images else ""
+
+
+class _Progress:
+    """Counts what is sent or fetched, and tells of it: on a terminal meanwhile, else at the end."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.width = 0
+        if out is sys.stdout and sys.stdout.isatty():
+            self.width = os.get_terminal_size(1).columns
+
+    def counted(self, pieces: Iterator[bytes], what: str, total: int) -> Iterator[bytes]:
+        """The same pieces; of `total` bytes, if that is known."""
+        import time
+
+        from sampan.cli.progress import bar
+
+        size = 0
+        shown = time.monotonic()
+        for piece in pieces:
+            size += len(piece)
+            if self.width and time.monotonic() - shown >= _SHOWN_EVERY_S:
+                self._out.write(f"{what}{bar(size, total, self.width)}\r")
+                self._out.flush()
+                shown = time.monotonic()
+            yield piece
+        self._out.write(f"{what}{bar(size, total, self.width)}\r\r\n")
+        self._out.flush()
+
+
+def _explained(error: CliError, context: BuildContext) -> CliError:
+    """The error, and below it the place in the Dockerfile, if it is about one."""
+    from sampan.cli.excerpt import excerpt, lines_of
+
+    if context.text is None or not isinstance(error, ApiError):
+        return error
+    lines = lines_of(error.reason) or error.lines
+    drawn = excerpt(context.text, context.shown, lines, error.reason) if lines else ""
+    return CliError(f"{error.message}\n{drawn}", error.code) if drawn else error
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise CliError(f"Removing image ID file: remove {path}: {(error.strerror or '').lower()}") from None
+
+
+def _write(path: str, image: str) -> None:
+    if not image:
+        raise CliError(f"Server did not provide an image ID. Cannot write {path}")
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(image)
+    except OSError as error:
+        raise CliError(f"open {path}: {(error.strerror or '').lower()}") from None

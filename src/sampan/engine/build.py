@@ -1,0 +1,314 @@
+"""`POST /build`: a context and its Dockerfile become an image. docs/flows/build.md tells the whole of it.
+
+Stages that the target does not need are not built; those that do not need each other are built side by side, and told of in the file's
+order, each one's words together.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
+
+from sampan.build.arguments import Arguments, platform_arguments
+from sampan.build.graph import SCRATCH, ImageSource, PlannedStage, StageSource, declare_globals, from_source, plan
+from sampan.build.instructions import Dockerfile, StageInstruction
+from sampan.build.parse import label_options, parse, parse_trigger
+from sampan.clock import Clock
+from sampan.engine.background import Background
+from sampan.engine.buildbases import Bases
+from sampan.engine.buildcache import BuildCachePruning
+from sampan.engine.buildcopy import Copies
+from sampan.engine.buildmounts import CacheDirectories, RunMounts
+from sampan.engine.buildoptions import BuildOptions
+from sampan.engine.buildrun import Sandboxes
+from sampan.engine.buildspool import BuildSpool, Workspace
+from sampan.engine.buildstage import Output, Result, StageRun, Tools
+from sampan.engine.buildsteps import BuildSteps
+from sampan.engine.buildurls import Fetches, remote_context
+from sampan.engine.images import ImageService
+from sampan.engine.lines import Lines
+from sampan.engine.progress import Progress
+from sampan.engine.registries import Registries
+from sampan.engine.trees import Trees
+from sampan.errors import EngineError, InvalidArgument
+from sampan.filters import Filters
+from sampan.ids import short_id
+from sampan.image.archives import own_platform
+from sampan.image.store import Image
+from sampan.reference import Reference
+from sampan.reference import parse as parse_reference
+from sampan.spec.docker_api.image import BuildPruneReport
+from sampan.spec.oci_image import ContainerConfig
+from sampan.spec.oci_layout import Platform
+from sampan.state.buildcache import BuildCacheRepository
+
+_BOUND_EVERY = 10 * 60 * 10**9
+"""Between two looks at what the cache takes, ns."""
+_EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release."
+_QUIET_MAX = 10_000
+"""Lines kept of a quiet build, which are shown when it fails."""
+
+
+class BuildParts(NamedTuple):
+    """What builds work with; one for the engine."""
+
+    images: ImageService
+    spool: BuildSpool
+    bases: Bases
+    copies: Copies
+    sandboxes: Sandboxes
+    trees: Trees
+    caches: CacheDirectories
+    cached: BuildCacheRepository
+    registries: Registries
+    pruning: BuildCachePruning
+    clock: Clock
+    background: Background
+
+
+class BuildService:
+    """See api/services.py for the contract of each method."""
+
+    def __init__(self, parts: BuildParts) -> None:
+        self._parts = parts
+        self._bounded = parts.clock.now_ns()
+
+    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Progress]]:
+        """Build an image. Yields docker's progress, each time all there is. Raises StepFailed and other EngineErrors, in docker's words."""
+        targets = [_target(text) for text in options.tags]
+        platform = self._parts.bases.platform_of(options.platform)
+        async with self._parts.spool.workspace() as workspace:
+            if options.remote:
+                source = remote_context(self._parts.registries, options.remote, options.dockerfile)
+            data = await workspace.take_in(source, options.dockerfile)
+            dockerfile = await asyncio.to_thread(parse, data, options.dockerfile)
+            lines = Lines()
+            build = _Build(self._parts, options, workspace, dockerfile, platform, lines)
+            try:
+                async with aclosing(lines.batches(build.run(targets))) as shown:
+                    async for batch in _hushed(shown) if options.quiet else shown:
+                        yield batch
+            finally:
+                self._parts.images.clean_up()
+                self._bound()
+
+    def _bound(self) -> None:
+        """Now and then keep the cache small, while nobody waits for it."""
+        now = self._parts.clock.now_ns()
+        if now - self._bounded > _BOUND_EVERY:
+            self._bounded = now
+            self._parts.background.spawn(self._parts.pruning.bound())
+
+    async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
+        """Drop what of the cache nothing else uses."""
+        return await self._parts.pruning.prune(everything=everything, keep=keep, filters=filters)
+
+
+async def _hushed(batches: AsyncIterator[Sequence[Progress]]) -> AsyncIterator[Sequence[Progress]]:
+    """The image's ID alone; everything when the build fails."""
+    kept: list[Progress] = []
+    image = ""
+    try:
+        async for batch in batches:
+            for line in batch:
+                if "aux" in line:
+                    image = str(line["aux"]["ID"])  # type: ignore[index]
+                elif len(kept) < _QUIET_MAX:
+                    kept.append(line)
+    except EngineError:
+        yield kept
+        raise
+    yield [{"stream": f"{image}\n"}]
+
+
+class _Build:
+    """One build."""
+
+    def __init__(
+        self,
+        parts: BuildParts,
+        options: BuildOptions,
+        workspace: Workspace,
+        dockerfile: Dockerfile,
+        platform: Platform | None,
+        lines: Lines,
+    ) -> None:
+        self._parts, self._options, self._workspace, self._dockerfile, self._lines = parts, options, workspace, dockerfile, lines
+        self._platform = platform
+        target, own = platform or own_platform(), own_platform()
+        self._args = Arguments(options.build_args, platform_arguments(_text(target), _text(own), options.target))
+        declare_globals(dockerfile, self._args)
+        self._plan = plan(dockerfile, self._args, target=options.target)
+        self._labels = label_options(options.labels)
+        self._results: dict[int, asyncio.Future[Result]] = {}
+        self._running = asyncio.Semaphore(8)
+
+    async def run(self, targets: Sequence[Reference]) -> None:
+        """All of it. Raises EngineErrors."""
+        parts, options = self._parts, self._options
+        loop = asyncio.get_running_loop()
+        self._results = {stage.stage.index: loop.create_future() for stage in self._plan.stages}
+        cached_from = parts.bases.known(options.cache_from)
+        steps = BuildSteps(
+            parts.images, parts.cached, parts.clock, use_cache=not options.no_cache, epoch=options.epoch, platform=self._platform,
+            sources=cached_from,
+        )  # fmt: skip
+        with parts.images.holding() as hold:
+            tools = Tools(
+                images=parts.images, steps=steps, copies=parts.copies, sandboxes=parts.sandboxes, trees=parts.trees,
+                fetches=Fetches(parts.registries, self._workspace), mounts=RunMounts(self._workspace, parts.copies, parts.caches),
+                workspace=self._workspace, options=options, hold=hold,
+            )  # fmt: skip
+            await self._stages(tools)
+            steps.close()
+            last = self._results[self._plan.stages[-1].stage.index].result()
+            if last.image is None:
+                raise InvalidArgument("No image was generated. Is your Dockerfile empty?")
+            image = last.image
+            if options.squash:
+                layer = await parts.copies.squash(last.base, image, options.epoch)
+                image = steps.add_squashed(last.base, image, layer)
+            await self._finish(image, targets)
+
+    async def _finish(self, image: Image, targets: Sequence[Reference]) -> None:
+        left = [name for name in self._args.unused() if name != "SOURCE_DATE_EPOCH"]
+        if left:
+            self._lines.say({"stream": f"[Warning] One or more build-args [{' '.join(left)}] were not consumed\n"})
+        self._lines.say({"stream": f"Successfully built {short_id(image.id)}\n"})
+        for target in targets:
+            await self._parts.images.tag(image.id, target.name, target.tag or "latest")
+            self._lines.say({"stream": f"Successfully tagged {target.familiar}\n"})
+
+    # stages
+
+    async def _stages(self, tools: Tools) -> None:
+        """Build them, and show what they say in order. Raises the first error, once what came before it has been shown."""
+        outputs = [Output() for _ in self._plan.stages]
+        for warning in self._dockerfile.warnings:
+            self._lines.say({"stream": f"\x1b[91m[WARNING]: {warning.message}\n\x1b[0m"})
+        if self._dockerfile.warnings:
+            self._lines.say({"stream": f"\x1b[91m[WARNING]: {_EMPTY_CONTINUATION}\n\x1b[0m"})
+        number, total = 1, len(self._dockerfile.args) + sum(1 + len(self._instructions(stage)) for stage in self._plan.stages)
+        for arg in self._dockerfile.args:
+            self._lines.say({"stream": f"Step {number}/{total} : {arg.text}"})
+            self._lines.say({"stream": "\n"})
+            number += 1
+        showing = asyncio.ensure_future(self._show(outputs))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for stage, output in zip(self._plan.stages, outputs, strict=True):
+                    group.create_task(self._stage(stage, output, tools, number, total))
+                    number += 1 + len(self._instructions(stage))
+        except BaseExceptionGroup as failed:
+            await self._show_rest(showing, outputs)
+            raise _first(failed) from None
+        except BaseException:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+            raise
+        await showing
+
+    async def _show(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            async for batch in output.batches():
+                for line in batch:
+                    self._lines.say(line)
+                await self._lines.drained()
+
+    async def _show_rest(self, showing: "asyncio.Future[None]", outputs: Sequence[Output]) -> None:
+        """What was said until a stage failed."""
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+        for output in outputs:
+            for line in output.taken():
+                self._lines.say(line)
+
+    async def _stage(self, planned: PlannedStage, output: Output, tools: Tools, number: int, total: int) -> None:
+        stage = planned.stage
+        try:
+            for needed in sorted(planned.needs):
+                await asyncio.shield(self._results[needed])
+            async with self._running:
+                result = await self._run_stage(planned, output, tools, number, total)
+        finally:
+            output.close()
+        self._results[stage.index].set_result(result)
+
+    def _instructions(self, planned: PlannedStage) -> Sequence[StageInstruction]:
+        """A stage's own, and for the target `--label`."""
+        own = planned.stage.instructions
+        return (*own, *self._labels) if planned.stage.index == self._plan.target else own
+
+    async def _run_stage(self, planned: PlannedStage, output: Output, tools: Tools, number: int, total: int) -> Result:
+        stage = planned.stage
+
+        async def source(name: str) -> Image | None:
+            return await self._image_of(from_source(self._dockerfile, name, stage.index), name, output)
+
+        run = StageRun(tools, output, self._args.stage(), self._dockerfile.directives.escape, source)
+        _say_step(output, number, total, stage.text)
+        if planned.problem:
+            raise InvalidArgument(planned.problem)
+        image, config = await self._base(planned, output)
+        for trigger in self._begin(run, image, config, output):
+            await run.run(trigger)
+        run.say_image()
+        for place, instruction in enumerate(self._instructions(planned), number + 1):
+            _say_step(output, place, total, instruction.text)
+            await run.run(instruction)
+            run.say_image()
+        if run.image is not None:
+            output.put({"aux": {"ID": run.image.id}})
+        return run.result
+
+    def _begin(self, run: StageRun, image: Image | None, config: ContainerConfig | None, output: Output) -> Sequence[StageInstruction]:
+        triggers = run.begin(image, config)
+        if triggers:
+            output.say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
+        return [parse_trigger(text) for text in triggers]
+
+    async def _base(self, planned: PlannedStage, output: Output) -> tuple[Image | None, ContainerConfig | None]:
+        if isinstance(planned.base, StageSource):
+            result = self._results[planned.base.index].result()
+            return result.image, result.config
+        if planned.base is None:
+            return None, None
+        platform = self._parts.bases.platform_of(planned.platform) or self._platform
+        image = await self._parts.bases.get(planned.base.reference, platform, self._options, output.put)
+        return image, image.config.config
+
+    async def _image_of(self, source: StageSource | ImageSource, name: str, output: Output) -> Image | None:
+        """What `--from` means: a stage's image, or one by its name."""
+        if isinstance(source, StageSource):
+            if source.index not in self._results:  # named by a trigger of an image's
+                raise InvalidArgument(f"invalid from flag value {name}: the stage is not needed otherwise, and was not built")
+            return (await asyncio.shield(self._results[source.index])).image
+        if source.reference == SCRATCH:
+            return None
+        try:
+            image = await self._parts.bases.get(source.reference, self._platform, self._options, output.put)
+        except EngineError as error:
+            raise type(error)(f"invalid from flag value {name}: {error.message}") from None
+        return image
+
+
+def _target(text: str) -> Reference:
+    reference = parse_reference(text)
+    if reference.digest is not None:
+        raise InvalidArgument("build tag cannot contain a digest")
+    return reference.with_default_tag()
+
+
+def _say_step(output: Output, number: int, total: int, text: str) -> None:
+    output.say(f"Step {number}/{total} : {text}")
+    output.say("\n")
+
+
+def _first(failed: "BaseExceptionGroup[BaseException]") -> BaseException:
+    """The error to tell: the first, of groups within groups too."""
+    error = failed.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _text(platform: Platform) -> str:
+    return "/".join(word for word in (platform.os, platform.architecture, platform.variant) if word)

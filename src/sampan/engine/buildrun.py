@@ -1,0 +1,112 @@
+"""RUN: a container of the engine's own, as every other, that is removed when its step is over."""
+
+import codecs
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+
+from sampan.engine.attach import AttachService
+from sampan.engine.buildspool import Workspace
+from sampan.engine.containers import Base, ContainerService
+from sampan.engine.containerstore import Container
+from sampan.engine.control import Control
+from sampan.engine.runner import Runner
+from sampan.errors import Conflict, EngineError
+from sampan.ids import ContainerId, new_id
+from sampan.spec.docker_api.container import CreateRequest, HealthConfig, HostConfig
+from sampan.spec.oci_image import ContainerConfig
+
+log = logging.getLogger(__name__)
+
+_HEAD = 8
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"
+
+Say = Callable[[str], Awaitable[None]]
+"""Sends text to the client, waiting while it has enough to read."""
+
+
+class Sandboxes:
+    """Makes, runs and removes the containers of build steps."""
+
+    def __init__(self, service: ContainerService, runner: Runner, control: Control, attach: AttachService) -> None:
+        self._service = service
+        self._runner = runner
+        self._control = control
+        self._attach = attach
+
+    async def make(
+        self, workspace: Workspace, base: Base, config: ContainerConfig, command: Sequence[str], host: HostConfig
+    ) -> tuple[Container, list[str]]:
+        """A container of a step, not started, and warnings. config: of the stage, its environment complete.
+
+        Raises InvalidArgument, NotImplementedYet.
+        """
+        request = CreateRequest(
+            image=base.image_id,
+            user=config.user,
+            env=config.env,
+            cmd=list(command),
+            entrypoint=[],
+            working_dir=config.working_dir,
+            labels=config.labels,
+            exposed_ports=config.exposed_ports,
+            stop_signal=config.stop_signal,
+            shell=config.shell,
+            healthcheck=HealthConfig(test=["NONE"]),
+            host_config=host,
+        )
+        # volumes: what a step writes into them is dropped anyhow (engine/buildstage.py)
+        container_id = ContainerId(new_id())
+        workspace.note_sandbox(container_id)
+        return await self._service.create_on(base._replace(config=ContainerConfig()), "", request, container_id)
+
+    async def run(self, container: Container, say: Say) -> int:
+        """Run it to its end, telling its output. Its exit code. Raises StartFailure and other EngineErrors."""
+        async with self._attach.output(container) as chunks:
+            async with container.lock:
+                await self._runner.start(container)
+            await _tell(chunks, say)
+        await container.exited.wait()
+        return container.state.exit_code
+
+    async def remove(self, workspace: Workspace, container: Container) -> None:
+        """End and remove it; silent when somebody else has."""
+        container.removing = True
+        try:
+            if container.is_running:
+                await self._control.kill(container)
+            async with container.lock:
+                if container.removed.is_set():
+                    return
+                await container.settled.wait()
+                await self._runner.discard(container)
+        except EngineError as error:
+            container.removing = False
+            log.warning("a container of a build stays: %s", error.message)
+        workspace.forget_sandbox(container.id)
+
+    async def remove_left(self, container: Container) -> None:
+        """At start: one of a build that a kill has ended."""
+        with suppress(Conflict):
+            await self._service.remove(container.id, force=True, volumes=True, link=False)
+
+
+async def _tell(chunks: AsyncIterator[bytes], say: Say) -> None:
+    """Both streams as text, stderr in red, as docker's classic builder shows it."""
+    decoders = {1: codecs.getincrementaldecoder("utf-8")("replace"), 2: codecs.getincrementaldecoder("utf-8")("replace")}
+    async for chunk in chunks:
+        place = 0
+        while place < len(chunk):
+            stream, length = chunk[place], int.from_bytes(chunk[place + 4 : place + _HEAD], "big")
+            place += _HEAD
+            text = decoders[stream].decode(chunk[place : place + length])
+            place += length
+            if text:
+                await say(f"{_RED}{text}{_PLAIN}" if stream == 2 else text)
+
+
+def host_config(**given: object) -> HostConfig:
+    """Of a step's container: it keeps no log, for its output is the build's."""
+    return msgspec.convert({**given, "LogConfig": {"Type": "none", "Config": {}}}, HostConfig)

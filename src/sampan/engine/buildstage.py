@@ -1,0 +1,408 @@
+"""One stage of a build: its instructions one after the other, told in the words of docker's classic builder."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Final, NamedTuple
+
+import msgspec
+
+from sampan.build import metadata
+from sampan.build.arguments import StageArguments
+from sampan.build.commands import command_of
+from sampan.build.instructions import (
+    Add,
+    Arg,
+    Cmd,
+    Copy,
+    Maintainer,
+    Run,
+    StageInstruction,
+    WorkDir,
+)
+from sampan.build.resolve import resolved
+from sampan.digest import ChainId
+from sampan.engine.buildcopy import Copies, CopyRequest, Group, SourceImage, failed, hash_of
+from sampan.engine.buildmounts import Prepared, RunMounts
+from sampan.engine.buildoptions import BuildOptions, StepFailed
+from sampan.engine.buildrun import Sandboxes, host_config
+from sampan.engine.buildspool import Tree, Workspace
+from sampan.engine.buildsteps import BuildSteps, Layer
+from sampan.engine.buildurls import Fetches, is_git, is_url
+from sampan.engine.containers import Base
+from sampan.engine.containerstore import Container
+from sampan.engine.images import ImageService
+from sampan.engine.progress import Progress
+from sampan.engine.trees import Trees
+from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
+from sampan.ids import new_id, short_id
+from sampan.image.store import Image
+from sampan.spec.oci_image import ContainerConfig
+
+WAITING_MAX: Final = 256
+"""Lines of a stage that wait to be shown before its RUN waits too."""
+
+
+class Output:
+    """What a stage says, until it is its turn to be heard."""
+
+    def __init__(self) -> None:
+        self._lines: deque[Progress] = deque()
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def put(self, line: Progress) -> None:
+        """A line of docker's progress."""
+        self._lines.append(line)
+        self._changed.set()
+
+    def say(self, text: str) -> None:
+        """Text of the stream."""
+        self.put({"stream": text})
+
+    async def tell(self, text: str) -> None:
+        """say(), once there is room."""
+        while len(self._lines) >= WAITING_MAX:
+            self._changed.clear()
+            await self._changed.wait()
+        self.say(text)
+
+    def close(self) -> None:
+        """No more will come."""
+        self._closed = True
+        self._changed.set()
+
+    def taken(self) -> list[Progress]:
+        """What there is now."""
+        lines = list(self._lines)
+        self._lines.clear()
+        self._changed.set()
+        return lines
+
+    async def batches(self) -> AsyncIterator[list[Progress]]:
+        """All of it, as it comes."""
+        while True:
+            if self._lines:
+                yield self.taken()
+                continue
+            if self._closed:
+                return
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class Result(NamedTuple):
+    """What a stage came to."""
+
+    image: Image | None
+    config: ContainerConfig
+    base: Image | None
+    """What the stage began with: `--squash` keeps its layers."""
+
+
+class Tools(NamedTuple):
+    """What stages work with; one for a build."""
+
+    images: ImageService
+    steps: BuildSteps
+    copies: Copies
+    sandboxes: Sandboxes
+    trees: Trees
+    fetches: Fetches
+    mounts: RunMounts
+    workspace: Workspace
+    options: BuildOptions
+    hold: Callable[[Sequence[ChainId]], None]
+    """Keeps an image's layers until the build ends: `image prune` would take those that have no name."""
+
+
+METADATA_MAX: Final = 4 << 20
+"""Characters of a stage's ENVs, LABELs and the like, variables put in: each step's config and history has all of those before it."""
+
+
+class StageRun:
+    """Runs the instructions of one stage."""
+
+    def __init__(self, tools: Tools, output: Output, args: StageArguments, escape: str, source: SourceImage) -> None:
+        self._tools = tools
+        self._out = output
+        self._args = args
+        self._escape = escape
+        self._source = source
+        self.image: Image | None = None
+        self._base: Image | None = None
+        self.config = ContainerConfig()
+        self._author = ""
+        self._had_cmd = False
+        self._told = 0
+
+    def begin(self, base: Image | None, config: ContainerConfig | None) -> Sequence[str]:
+        """Stand on a base. Returns its triggers."""
+        self._base = base
+        self._stand_on(base)
+        self.config = metadata.first_config(config)
+        return (config.on_build if config is not None else None) or ()
+
+    def _stand_on(self, image: Image | None) -> None:
+        self.image = image
+        if image is not None:
+            self._tools.hold(image.chain)
+
+    @property
+    def result(self) -> Result:
+        """What it is now."""
+        return Result(self.image, self.config, self._base)
+
+    def say_image(self) -> None:
+        """The line after each step."""
+        self._out.say(f" ---> {short_id(self.image.id) if self.image is not None else ''}\n")
+
+    async def run(self, instruction: StageInstruction) -> None:
+        """One instruction. Raises StepFailed and other EngineErrors in docker's words."""
+        environment = self._environment()
+        instruction = resolved(instruction, environment, self._escape)
+        if isinstance(instruction, Run):
+            await self._run(instruction)
+        elif isinstance(instruction, (Copy, Add)):
+            await self._copy(instruction)
+        elif isinstance(instruction, WorkDir):
+            await self._work_dir(instruction)
+        else:
+            await self._metadata(instruction)
+
+    def _environment(self) -> Mapping[str, str]:
+        return self._args.environment(self.config.env or [])
+
+    # steps that run nothing
+
+    async def _metadata(self, instruction: StageInstruction) -> None:
+        if isinstance(instruction, Arg):
+            self._args.declare(instruction)
+        elif isinstance(instruction, Maintainer):
+            self._author = instruction.maintainer
+        elif isinstance(instruction, Cmd):
+            self._had_cmd = self._had_cmd or bool(instruction.command.words)
+        changed = metadata.apply(instruction, self.config, self._had_cmd)
+        self._told += len(changed.comment)
+        if self._told > METADATA_MAX:
+            raise InvalidArgument(f"the instructions of a stage come to more than {METADATA_MAX} characters of metadata")
+        if changed.note:
+            self._out.say(changed.note)
+        self.config = changed.config
+        await self._nop([metadata.NOP, changed.comment], None)
+
+    async def _nop(
+        self, words: Sequence[str], make: Callable[[], Awaitable[Layer]] | None, *, quiet: bool = False, more: Sequence[str] = ()
+    ) -> None:
+        """A step whose command is a comment. make: its layer, if there may be one. quiet: no container is told of."""
+        command = [*metadata.shell_of(self.config), *words]
+        created_by = " ".join(command)
+        key = self._tools.steps.key(self.image, command, self.config, more)
+        if self._from_cache(key, created_by):
+            return
+        layer = await make() if make is not None else None
+        container = None
+        container_id = new_id()
+        if not quiet:
+            if not self._tools.options.remove:
+                container, warnings = await self._sandbox(command, "")
+                container_id = container.id
+                self._warn(warnings)
+            self._out.say(f" ---> Running in {short_id(container_id)}\n")
+        self._stand_on(self._tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container_id))
+        if quiet:
+            return
+        if container is None:
+            self._out.say(f" ---> Removed intermediate container {short_id(container_id)}\n")
+        else:
+            self._tools.workspace.forget_sandbox(container.id)
+
+    def _from_cache(self, key: str, created_by: str) -> bool:
+        found = self._tools.steps.find(key, self.image, created_by)
+        if found is None:
+            return False
+        self._out.say(" ---> Using cache\n")
+        self._stand_on(found)
+        return True
+
+    async def _work_dir(self, instruction: WorkDir) -> None:
+        path = metadata.working_dir(self.config, instruction.path)
+        self.config = msgspec.structs.replace(self.config, working_dir=path)
+        tools = self._tools
+        await self._nop([f"{metadata.NOP}WORKDIR {path}"], lambda: tools.copies.make_directory(self.image, path, tools.steps.epoch))
+
+    # COPY and ADD
+
+    async def _copy(self, instruction: Copy | Add) -> None:
+        tools = self._tools
+        name = instruction.keyword
+        chown = instruction.chown or (None if isinstance(instruction, Copy) and instruction.from_ else "")
+        request = CopyRequest(
+            destination=_destination(instruction.destination, self.config),
+            chown=chown,
+            chmod=instruction.chmod,
+            exclude=instruction.exclude,
+            parents=isinstance(instruction, Copy) and instruction.parents,
+            link=instruction.link,
+            epoch=tools.steps.epoch,
+        )
+        context = tools.workspace.context
+        if isinstance(instruction, Copy) and instruction.from_:
+            context = Tree(image=await self._source(instruction.from_))
+        try:
+            groups = await self._groups(instruction, request.destination, context)
+        except EngineError as error:
+            raise failed(name, error) from None
+        if sum(len(group.found.sources) for group in groups) > 1 and not instruction.destination.endswith("/"):
+            raise InvalidArgument(f"When using {name} with more than one source file, the destination must be a directory and end with a /")
+        flags = f"--chown={instruction.chown} " if instruction.chown else ""
+        more = "".join(f"{flag} " for flag in _further_flags(instruction))
+        comment = f"{metadata.NOP}{name} {flags}{more}{hash_of(groups)} in {instruction.destination} "
+
+        async def make() -> Layer:
+            return await tools.copies.copy(tools.workspace, self.image, groups, request)
+
+        await self._nop([comment], make, quiet=True, more=[group.found.links for group in groups])
+
+    async def _groups(self, instruction: Copy | Add, destination: str, context: Tree) -> list[Group]:
+        """The sources in order. Those of URLs and here-documents are put into a place of the build's own first."""
+        tools = self._tools
+        groups: list[Group] = []
+        for fetched, sources in groupby(instruction.sources, lambda source: is_url(source) or is_git(source)):
+            if not fetched:
+                unpack = isinstance(instruction, Add) and instruction.unpack is not False
+                groups.append(Group(context, await tools.copies.find(context, list(sources)), unpack))
+                continue
+            for url in sources:
+                tree, names = await tools.fetches.fetch(instruction, url, destination, self._out.put)
+                unpack = isinstance(instruction, Add) and instruction.unpack is True
+                groups.append(Group(tree, await tools.copies.find(tree, names, wildcards=False), unpack))
+        if instruction.files:
+            tree, names = tools.fetches.written(instruction.files)
+            groups.append(Group(tree, await tools.copies.find(tree, names, wildcards=False), False))
+        return groups
+
+    # RUN
+
+    async def _run(self, instruction: Run) -> None:
+        tools = self._tools
+        if instruction.security == "insecure":
+            raise InvalidArgument("RUN --security=insecure is not allowed: build steps run as isolated as containers")
+        if instruction.devices:
+            raise NotImplementedYet("RUN --device: CDI devices are not implemented by Sampan yet")
+        own = self.config.env or []
+        if not instruction.command.words and not instruction.command.heredocs:
+            raise InvalidArgument("no command specified")
+        run = command_of(instruction.command, self.config.shell or ())
+        command = list(run.words)
+        noted = [*self._args.key_prefix(own), *command]
+        created_by = " ".join(noted)
+        volumes = sorted(self.config.volumes or ())
+        async with tools.mounts.of(
+            instruction, self._environment(), self.config.working_dir or "/", self._escape, self._source, self.image, volumes
+        ) as mounts:
+            more = [
+                *mounts.identity,
+                *([run.script.content] if run.script is not None else []),
+                *([f"network {instruction.network}"] if instruction.network != "default" else []),
+            ]
+            key = tools.steps.key(self.image, noted, self.config, more)
+            if self._from_cache(key, created_by):
+                return
+            await mounts.provide()
+            if run.script is not None:
+                mounts.add_script(run.script)
+            environment = [*own, *self._args.run_environment(own), *mounts.environment]
+            config = msgspec.structs.replace(self.config, env=environment)
+            container, warnings = await self._sandbox(command, instruction.network, config, mounts.binds)
+            self._warn(warnings)
+            self._out.say(f" ---> Running in {short_id(container.id)}\n")
+            layer = await self._perform(container, command, mounts)
+        self._stand_on(tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container.id))
+        await self._done(container)
+
+    async def _perform(self, container: Container, shown: Sequence[str], mounts: Prepared) -> Layer:
+        """Run it, and make a layer of what it changed."""
+        tools = self._tools
+        try:
+            code = await tools.sandboxes.run(container, self._out.tell)
+            if code:
+                raise StepFailed(f"The command '{' '.join(shown)}' returned a non-zero code: {code}", code)
+            return await self._changes(container, mounts)
+        except asyncio.CancelledError:
+            await tools.sandboxes.remove(tools.workspace, container)
+            raise
+        except EngineError:
+            if tools.options.force_remove:
+                await self._done(container)
+            else:
+                tools.workspace.forget_sandbox(container.id)
+            raise
+
+    async def _changes(self, container: Container, mounts: Prepared) -> Layer:
+        tools = self._tools
+        args = {"clamp": tools.steps.epoch, "without": mounts.left_out}
+
+        async def write(writer: int) -> None:
+            await tools.trees.run(container, "tree_diff", args, [writer])
+
+        with tools.images.pinned(() if self.image is None else self.image.chain):
+            return Layer(*await tools.images.unpack_from(write))
+
+    async def _done(self, container: Container) -> None:
+        """Remove a step's container, if it is to be removed."""
+        tools = self._tools
+        if tools.options.remove or tools.options.force_remove:
+            await tools.sandboxes.remove(tools.workspace, container)
+            self._out.say(f" ---> Removed intermediate container {short_id(container.id)}\n")
+        else:
+            tools.workspace.forget_sandbox(container.id)
+
+    async def _sandbox(
+        self, command: Sequence[str], network: str, config: ContainerConfig | None = None, mounts: Sequence[object] = ()
+    ) -> tuple[Container, list[str]]:
+        options = self._tools.options
+        image = self.image
+        base = Base("" if image is None else image.id, None if image is None else image.chain_id, ContainerConfig())
+        host = host_config(
+            NetworkMode=options.network if network in ("", "default") else network,
+            ExtraHosts=list(options.extra_hosts),
+            SecurityOpt=list(options.security),
+            CgroupParent=options.cgroup_parent,
+            ShmSize=options.shm_size,
+            Memory=options.memory,
+            MemorySwap=options.memory_swap,
+            CpuShares=options.cpu_shares,
+            CpuPeriod=options.cpu_period,
+            CpuQuota=options.cpu_quota,
+            CpusetCpus=options.cpuset_cpus,
+            CpusetMems=options.cpuset_mems,
+            Ulimits=msgspec.to_builtins(list(options.ulimits)),
+            Mounts=list(mounts),
+        )
+        return await self._tools.sandboxes.make(self._tools.workspace, base, config or self.config, command, host)
+
+    def _warn(self, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            self._out.say(f" ---> [Warning] {warning}\n")
+
+
+def _destination(path: str, config: ContainerConfig) -> str:
+    """Absolute, a trailing slash kept."""
+    if path.startswith("/"):
+        return path
+    joined = metadata.working_dir(config, path)
+    return joined + "/" if path.endswith("/") or path in (".", "") else joined
+
+
+def _further_flags(instruction: Copy | Add) -> list[str]:
+    """Flags that docker's classic builder has not, as far as they make a difference."""
+    found = [f"--chmod={instruction.chmod}"] if instruction.chmod else []
+    found += ["--link"] if instruction.link else []
+    found += [f"--exclude={pattern}" for pattern in instruction.exclude]
+    if isinstance(instruction, Copy) and instruction.parents:
+        found.append("--parents")
+    if isinstance(instruction, Add) and instruction.unpack is not None:
+        found.append(f"--unpack={str(instruction.unpack).lower()}")
+    return found

@@ -1,0 +1,53 @@
+"""The build cache: which image a step came to."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sampan.digest import ImageId
+from sampan.state.database import Database
+
+
+class CachedStep(NamedTuple):
+    """A step that has been built. Times in ns since the epoch."""
+
+    key: str
+    image_id: ImageId
+    description: str
+    created: int
+    last_used: int
+    uses: int
+
+
+class BuildCacheRepository:
+    """Reads and writes it. Each method is one transaction; the last ones may be lost with the machine: then a step is built again."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, key: str) -> ImageId | None:
+        """The image of a step, or None. It is there: its removal removes the row."""
+        row = self._database.read().execute("SELECT image_id FROM build_cache WHERE key = ?", (key,)).fetchone()
+        return None if row is None else ImageId(row[0])
+
+    def all(self) -> list[CachedStep]:
+        """Every step, those used longest ago first."""
+        columns = "key, image_id, description, created, last_used, uses"
+        return [CachedStep(*row) for row in self._database.read().execute(f"SELECT {columns} FROM build_cache ORDER BY last_used")]
+
+    def put(self, key: str, image: ImageId, description: str, now: int) -> None:
+        """Note what a step came to."""
+        with self._database.transaction(durable=False) as cx:
+            cx.execute(
+                "INSERT OR REPLACE INTO build_cache (key, image_id, description, created, last_used) VALUES (?, ?, ?, ?, ?)",
+                (key, image, description, now, now),
+            )
+
+    def touch(self, keys: Iterable[str], now: int) -> None:
+        """Steps were used."""
+        with self._database.transaction(durable=False) as cx:
+            cx.executemany("UPDATE build_cache SET last_used = ?, uses = uses + 1 WHERE key = ?", [(now, key) for key in keys])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Forget steps."""
+        with self._database.transaction(durable=False) as cx:
+            cx.executemany("DELETE FROM build_cache WHERE key = ?", [(key,) for key in keys])
