@@ -77,7 +77,7 @@ class ImageService:
         layer_size: what a layer counts for instead of the sizes of its files.
         """
         layer_size = layer_size or self._layer_size
-        wanted = image_filters.parse(filters, self._store, self._clock)
+        wanted = image_filters.ListFilter(filters, self._store, self._clock)
         counts = self._layer_counts() if shared_size else {}
         found: builtins.list[body.ImageSummary] = []
         for image in sorted(self._store.all(), key=bodies.created_ns, reverse=True):
@@ -147,12 +147,11 @@ class ImageService:
 
     async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[body.ImageDeleteItem]:
         """Take a name off, and delete what nothing else uses. Raises NotFound, Conflict in docker's words."""
-        done = image_removal.remove(name, self._store, self._in_use, force=force, prune=prune)
-        return self._finish_removal(done)
+        return self._finish_removal(image_removal.remove(name, self._store, self._in_use, force=force, prune=prune))
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> body.ImagesPruneReport:
         """Delete what no container uses; dangling=true (the default) keeps named images."""
-        wanted = image_filters.parse_prune(filters, self._clock)
+        wanted = image_filters.PruneFilter(filters, self._clock)
         deleted: builtins.list[body.ImageDeleteItem] = []
         before = sum(layer.size for layer in self._snapshots.layers())
         for image in self._store.all():
@@ -161,18 +160,17 @@ class ImageService:
                 continue
             with suppress(Conflict, NotFound):  # a child that stays keeps its parent
                 for name in [reference.familiar for reference in references] or [image.id]:
-                    done = image_removal.remove(name, self._store, self._in_use, force=False, prune=True)
-                    deleted += self._finish_removal(done)
+                    deleted += self._finish_removal(image_removal.remove(name, self._store, self._in_use, force=False, prune=True))
         reclaimed = before - sum(layer.size for layer in self._snapshots.layers()) + self.spare()
         if set(filters) <= {"dangling"} and not wanted.only_dangling:
             reclaimed += await self.spare_all()
         self._events.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return body.ImagesPruneReport(images_deleted=deleted or None, space_reclaimed=reclaimed)
 
-    def _finish_removal(self, done: image_removal.Removal) -> builtins.list[body.ImageDeleteItem]:
+    def _finish_removal(self, steps: Sequence[image_removal.Step]) -> builtins.list[body.ImageDeleteItem]:
         """Events and layers of what was taken out of the store."""
         items: builtins.list[body.ImageDeleteItem] = []
-        for step in done.steps:
+        for step in steps:
             if step.untagged:
                 items.append(body.ImageDeleteItem(untagged=step.untagged))
                 self._publish("untag", step.image, step.image.id)
