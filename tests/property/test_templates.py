@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sampan.cli.format import gofmt, gojson
 from sampan.cli.format.execute import Template, TemplateError
 from sampan.cli.format.lex import Lexer
-from sampan.cli.format.quoting import go_quote
 from sampan.cli.format.table import ellipsis, tabulate, width
+from sampan.quoting import go_quote
 
 DATA = {"Name": "/x", "Labels": {"a": "b"}, "List": ["p", 1, None, {"k": 1.5}], "Nil": None, "N": 3, "F": 1.5, "T": True}
 PIECES = st.sampled_from(

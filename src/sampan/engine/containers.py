@@ -102,12 +102,9 @@ class ContainerService:
         if not request.image:
             raise InvalidArgument("no image specified") if not request.cmd else NotFound("No such image: ")
         image = self._images.resolve(request.image)
-        if platform and not platforms.matches(platform, image.config.os, image.config.architecture):
-            has = f"{image.config.os}/{image.config.architecture}"
-            raise NotFound(
-                f"image with reference {request.image} was found but its platform ({has}) "
-                f"does not match the specified platform ({platform})"
-            )
+        problem = platforms.mismatch(request.image, image, platforms.wanted(platform) if platform else None)
+        if problem:
+            raise NotFound(problem)
         container_id = ContainerId(new_id())
         host_mode = (request.host_config or HostConfig()).network_mode == "host" or (request.host_config or HostConfig()).uts_mode == "host"
         config = merging.merge_config(

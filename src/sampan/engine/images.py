@@ -2,7 +2,6 @@
 
 import asyncio
 import builtins
-import json
 import logging
 import os
 from collections import Counter
@@ -16,10 +15,10 @@ from sampan.engine import image_filters, image_removal
 from sampan.engine.image_removal import InUse
 from sampan.engine.pipes import feed, through_pipe
 from sampan.engine.progress import Progress
-from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet, SystemFailure
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.events.bus import EventBus
 from sampan.findings import Finding
-from sampan.image import archives, bodies, busybox
+from sampan.image import bodies, busybox, platforms
 from sampan.image.changes import apply_changes
 from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import InvalidReference, Reference, parse
@@ -111,12 +110,9 @@ class ImageService:
 
     def _find(self, name: str, platform: Platform | None) -> Image:
         image = self._store.find(name)
-        actual = archives.platform_of(image)
-        if platform is not None and not archives.matches(platform, actual):
-            raise NotFound(
-                f"image with reference {name} was found but its platform ({archives.platform_text(actual)}) "
-                f"does not match the specified platform ({archives.platform_text(platform)})"
-            )
+        problem = platforms.mismatch(name, image, platform)
+        if problem:
+            raise NotFound(problem)
         return image
 
     def _layer_size(self, name: ChainId) -> int:
@@ -225,14 +221,16 @@ class ImageService:
         """Make an image of one tar, compressed or not. Yields docker's progress: the ID at the end."""
         target = parse_target(repo, tag)
         config = apply_changes(ContainerConfig(), changes)
-        architecture, variant = _platform(platform)
+        made_for = platforms.wanted(platform) if platform else platforms.own()
+        if made_for.os != "linux":
+            raise InvalidArgument("operating system is not supported")
         unpacked, key = await self.unpack_from(feed(source))
         created = rfc3339nano(self._clock.now_ns())
         comment = message or "Imported from -"
         document = ImageConfig(
-            architecture=architecture,
-            variant=variant,
-            os="linux",
+            architecture=made_for.architecture,
+            variant=made_for.variant,
+            os=made_for.os,
             created=created,
             config=config,
             rootfs=RootFS(diff_ids=[unpacked.diff_id]),
@@ -426,17 +424,3 @@ def parse_target(repo: str, tag: str) -> Reference | None:
     if reference.digest is not None:
         raise InvalidArgument("cannot import digest reference")
     return reference.with_tag(tag) if tag else reference.with_default_tag()
-
-
-def _platform(text: str) -> tuple[str, str]:
-    """(architecture, variant) of `os[/arch[/variant]]`; empty: this machine's. Raises InvalidArgument, NotImplementedYet."""
-    if not text:
-        return busybox.machine_platform()
-    words = text.lower().split("/")
-    if len(words) > 3 or not all(word.replace("_", "").replace(".", "").replace("-", "").isalnum() for word in words):
-        raise InvalidArgument(f"{json.dumps(text)}: invalid platform")
-    if len(words) == 1:
-        return busybox.machine_platform() if words[0] == "linux" else (words[0], "")
-    if words[0] != "linux":
-        raise NotImplementedYet(f"images for the operating system {words[0]} are not supported")
-    return words[1], words[2] if len(words) > 2 else ""

@@ -23,7 +23,7 @@ from sampan.engine.pipes import give_from, wide_pipe
 from sampan.engine.progress import Progress, layer_line
 from sampan.engine.registries import Registries, Slots
 from sampan.errors import EngineError, InvalidArgument, NotFound
-from sampan.image import archives, platforms
+from sampan.image import platforms
 from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import Reference
 from sampan.snapshot.api import Snapshots, Unpacked
@@ -118,7 +118,7 @@ class PullService:
             for name in names:
                 image, former = await self._pull_one(await self._find(known, transport, name, credentials), name, wanted, lines)
                 newer = newer or former != image.id
-                warning = warning or _mismatch(image, reference, wanted)
+                warning = warning or platforms.mismatch(reference.familiar, image, wanted)  # of a manifest that is no index
                 await lines.drained()
             fresh = "Downloaded newer image" if newer else "Image is up to date"
             lines.say({"status": f"Status: {fresh} for {reference.familiar}"})
@@ -136,13 +136,13 @@ class PullService:
 
     async def _image_manifest(self, source: _Source, wanted: Platform | None) -> Manifest:
         """The image's own manifest: of an index, the one for the platform. Raises NotFound, InvalidArgument."""
-        found, platform = source.manifest, wanted or archives.own_platform()
+        found, platform = source.manifest, wanted or platforms.own()
         for _ in range(INDEX_DEPTH_MAX):
             if found.media_type not in (oci_layout.INDEX, oci_layout.DOCKER_INDEX):
                 return found
-            chosen = archives.for_platform(_decoded(found.body, oci_layout.Index), platform)
+            chosen = platforms.entry_for(_decoded(found.body, oci_layout.Index), platform)
             if chosen is None:
-                raise NotFound(f"no matching manifest for {archives.platform_text(platform)} in the manifest list entries")
+                raise NotFound(f"no matching manifest for {platforms.shown(platform)} in the manifest list entries")
             if not is_sha256(chosen.digest):
                 raise InvalidArgument(f"unsupported digest algorithm: {chosen.digest}")
             found = await self._registries.any_of(source.repositories, partial(Repository.manifest, reference=chosen.digest))
@@ -303,16 +303,5 @@ def _checked(document: bytes, manifest: oci_layout.Manifest) -> Image:
     if any(layer.size < 0 for layer in layers):
         raise InvalidArgument("the manifest has a layer without a size")
     if image.config.os not in ("linux", ""):
-        raise InvalidArgument(f"operating system is not supported: an image for {archives.platform_text(archives.platform_of(image))}")
+        raise InvalidArgument(f"operating system is not supported: an image for {platforms.shown(platforms.of(image))}")
     return image
-
-
-def _mismatch(image: Image, reference: Reference, wanted: Platform | None) -> str:
-    """What docker warns of when a manifest that is no index has another platform than was asked for (moby daemon/images/image_pull.go)."""
-    actual = archives.platform_of(image)
-    if wanted is None or archives.matches(wanted, actual):
-        return ""
-    return (
-        f"image with reference {reference.familiar} was found but its platform ({archives.platform_text(actual)}) does not match "
-        f"the specified platform ({archives.platform_text(wanted)})"
-    )

@@ -25,7 +25,7 @@ from sampan.engine.pipes import through_pipe
 from sampan.engine.progress import Progress, layer_line
 from sampan.engine.registries import Registries, Slots
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
-from sampan.image import archives, pushing
+from sampan.image import platforms, pushing
 from sampan.image.store import Image, ImageStore
 from sampan.reference import Reference, parse
 from sampan.snapshot.api import Snapshots
@@ -117,13 +117,9 @@ class PushService:
             yield line
 
     def _check_platform(self, reference: Reference, platform: Platform) -> None:
-        image = self._store.find(reference.familiar)
-        actual = archives.platform_of(image)
-        if not archives.matches(platform, actual):
-            raise NotFound(
-                f"image with reference {reference.familiar} was found but its platform ({archives.platform_text(actual)}) does not match "
-                f"the specified platform ({archives.platform_text(platform)})"
-            )
+        problem = platforms.mismatch(reference.familiar, self._store.find(reference.familiar), platform)
+        if problem:
+            raise NotFound(problem)
 
     async def _push(self, reference: Reference, credentials: AuthConfig, lines: Lines) -> None:
         lines.say({"status": f"The push refers to repository [{reference.name}]"})

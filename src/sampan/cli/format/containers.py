@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from sampan.cli.format.quoting import go_quote
 from sampan.cli.format.table import ellipsis
 from sampan.cli.format.values import Methods, Ptr, Shown
+from sampan.quoting import go_quote
 from sampan.units import human_duration, human_size
 
 TYPE_CHECKING = False

@@ -6,7 +6,6 @@ from sampan.cli.format import gofmt
 from sampan.cli.format.functions import BUILTINS, DOCKER, Function
 from sampan.cli.format.lex import TemplateError
 from sampan.cli.format.parse import Parser, place
-from sampan.cli.format.quoting import go_quote
 from sampan.cli.format.values import (
     GoInt,
     GoMap,
@@ -23,6 +22,7 @@ from sampan.cli.format.values import (
     type_name,
     unwrap,
 )
+from sampan.quoting import go_quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.cli.format.quoting import go_quote
 from sampan.cli.format.values import GoDuration, GoList, GoMap, GoTime, Iface, Methods, Ptr, Shown, Struct, type_name
+from sampan.quoting import go_quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

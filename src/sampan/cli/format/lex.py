@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.cli.format.quoting import byte_len, go_quote
+from sampan.cli.format.quoting import byte_len
+from sampan.quoting import go_quote
 
 LEFT, RIGHT = "{{", "}}"
 _SPACE = " \t\r\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.format.quoting import go_quote
+from sampan.quoting import go_quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

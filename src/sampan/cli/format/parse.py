@@ -5,7 +5,8 @@ from __future__ import annotations
 from sampan.cli.format.lex import Lexer, TemplateError, Token
 from sampan.cli.format.literals import number, unquote
 from sampan.cli.format.nodes import Node
-from sampan.cli.format.quoting import byte_len, go_quote
+from sampan.cli.format.quoting import byte_len
+from sampan.quoting import go_quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
