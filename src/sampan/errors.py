@@ -13,12 +13,19 @@ EngineError
 """
 
 
+def printable(text: str, kept: str = "") -> str:
+    """Text for a terminal, whoever wrote it: nothing in it moves the cursor or turns the direction of writing. kept: let pass as well."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in kept else char.encode("unicode_escape").decode() for char in text)
+
+
 class EngineError(Exception):
-    """An error with a message meant for the user, in docker's words where docker has them."""
+    """An error with a message meant for the user, in docker's words where docker has them. What others wrote in it is made printable."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = printable(message, "\n\t")
+        super().__init__(self.message)
 
 
 class NotFound(EngineError):

@@ -1,6 +1,11 @@
 """Waiting, in a coroutine, until a descriptor can be read or written. One waiter a descriptor and direction."""
 
 import asyncio
+import os
+from typing import Final
+
+_VECTORS_MAX: Final = 1024
+"""Pieces of one writev(2): IOV_MAX."""
 
 
 def _set(waiting: "asyncio.Future[None]") -> None:
@@ -28,3 +33,23 @@ async def writable(fd: int) -> None:
         await waiting
     finally:
         loop.remove_writer(fd)
+
+
+async def write_all(fd: int, *pieces: bytes | memoryview) -> int:
+    """Write to a non-blocking descriptor, waiting while it is full; the number of bytes. Raises BrokenPipeError, OSError."""
+    views = [memoryview(piece) for piece in pieces if piece]
+    total = 0
+    first = 0
+    while first < len(views):
+        try:
+            written = os.writev(fd, views[first : first + _VECTORS_MAX])
+        except BlockingIOError:
+            await writable(fd)
+            continue
+        total += written
+        while written:
+            taken = min(written, len(views[first]))
+            views[first] = views[first][taken:]
+            written -= taken
+            first += not views[first]
+    return total

@@ -1,7 +1,8 @@
-"""The one shape of a two-way byte stream: a hijacked connection, or a pair in memory in tests."""
+"""The shapes of byte streams: both ways (a hijacked connection, or a pair in memory in tests), and what a client sends."""
 
+import os
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Duplex(Protocol):
@@ -36,6 +37,39 @@ class Duplex(Protocol):
         Raises ConnectionError when the peer is gone altogether.
         """
 
+
+@runtime_checkable
+class Pourable(Protocol):
+    """Bytes that arrive, once, and need not pass through this process."""
+
+    async def pour(self, pipe: int) -> None:
+        """Write all that comes into a pipe, which stays the caller's. Ends early when nobody reads it: the rest is left unread.
+
+        Raises ConnectionError when the sender is gone, and what else reading raises.
+        """
+
+
+class InPipe:
+    """Bytes that wait in a pipe: a piece of a stream, to be taken from there before the next piece is asked for."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        """fd: the pipe's read end, not blocking, which stays somebody else's; size: how many bytes of those that are in it, 1 at least."""
+        self.fd = fd
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        """Take them."""
+        data = os.read(self.fd, self._size)
+        while len(data) < self._size:
+            data += os.read(self.fd, self._size - len(data))
+        return data
+
+
+Piece = bytes | InPipe
+"""Of a stream that goes to a client."""
 
 OpenStream = Callable[[bool], Awaitable[Duplex]]
 """Takes over the client's connection: called with whether its output is multiplexed, once nothing can be refused any more."""

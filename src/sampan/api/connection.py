@@ -6,6 +6,7 @@ first raw bytes in the same packet as the request. Handlers that need no waiting
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -16,6 +17,8 @@ from sampan.api.errors import status_of
 from sampan.api.hijack import HangupWatcher, HijackedStream
 from sampan.api.http import BUFFER_LIMIT, BodyReader, HttpError, Output, ParsedHead, Request, Response, error_response, parse_head
 from sampan.errors import EngineError
+from sampan.readiness import writable, write_all
+from sampan.streams import InPipe, Piece
 from sampan.version import API_VERSION, ENGINE_VERSION
 
 if TYPE_CHECKING:
@@ -83,12 +86,16 @@ class ChunkedOutput:
         self._chunked = chunked
         self._silent = silent
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: Piece) -> None:
         """See http.Output."""
         if not data:
             return
-        if not self._silent:
-            await self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if self._silent:
+            bytes(data)
+            return
+        head, tail = (b"%x\r\n" % len(data), b"\r\n") if self._chunked else (b"", b"")
+        if isinstance(data, bytes) or not await self._connection.splice(head, data, tail):
+            await self._connection.write(b"%b%b%b" % (head, bytes(data), tail))
 
     def finish(self) -> None:
         """The end of the answer."""
@@ -290,7 +297,7 @@ class Connection(asyncio.Protocol):
         else:
             waiting = len(self._buffer) if self._request is not None else 0
             if self._request is not None:
-                waiting += self._request.body.buffered
+                waiting += BUFFER_LIMIT + 1 if self._request.body.raw else self._request.body.buffered
         if waiting > BUFFER_LIMIT and self._reading:
             self._reading = False
             self._transport.pause_reading()
@@ -303,6 +310,13 @@ class Connection(asyncio.Protocol):
         if self._continue_pending:
             self._continue_pending = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def duplicate(self) -> int:
+        """See http.Reading."""
+        raw = self._transport.get_extra_info("socket")
+        if raw is None or self._lost or self._transport.is_closing() or self._transport.get_extra_info("ssl_object") is not None:
+            return -1
+        return os.dup(raw.fileno())
 
     # writing
 
@@ -319,6 +333,23 @@ class Connection(asyncio.Protocol):
             await asyncio.shield(self._writable)
         if self._lost:
             raise BrokenPipeError("the client is gone")
+
+    async def splice(self, head: bytes, piece: InPipe, tail: bytes) -> bool:
+        """Send a piece from its pipe, and what goes around it; False, and nothing was done, where write() has to be used."""
+        if self._transport.get_write_buffer_size() or (socket := self.duplicate()) < 0:
+            return False
+        try:
+            await write_all(socket, head)
+            left = len(piece)
+            while left:
+                try:
+                    left -= os.splice(piece.fd, socket, left, flags=os.SPLICE_F_NONBLOCK)
+                except BlockingIOError:
+                    await writable(socket)
+            await write_all(socket, tail)
+        finally:
+            os.close(socket)
+        return True
 
     def _write_response(self, request: Request | None, response: Response) -> None:
         if self._lost or self._transport.is_closing():

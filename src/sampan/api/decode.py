@@ -201,7 +201,7 @@ def registry_auth(header: str) -> AuthConfig:
     """X-Registry-Auth: base64 of JSON, in either alphabet, padded or not. What cannot be read is nobody, as in dockerd."""
     try:
         return msgspec.json.decode(_unwrapped(header), type=AuthConfig)
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, msgspec.DecodeError, RecursionError):
         return AuthConfig()
 
 

@@ -173,10 +173,9 @@ class HijackedStream:
             return -1
         loop = asyncio.get_running_loop()
         if self._source < 0:
-            raw = self._transport.get_extra_info("socket")
-            if raw is None or self._transport.is_closing() or self._transport.get_extra_info("ssl_object") is not None:
+            self._source = self._connection.duplicate()
+            if self._source < 0:
                 return -1
-            self._source = os.dup(raw.fileno())
             self._connection.update_reading()
         source = self._source
         self._reader = loop.create_future()

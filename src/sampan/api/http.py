@@ -1,7 +1,10 @@
 """Requests and responses as the routes see them, and the parts of HTTP/1.1 framing that httptools leaves to us."""
 
 import asyncio
+import os
+import select
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import httptools
@@ -10,7 +13,8 @@ import msgspec
 from sampan.api import decode
 from sampan.api.encode import document
 from sampan.errors import InvalidArgument
-from sampan.streams import Duplex
+from sampan.readiness import writable, write_all
+from sampan.streams import Duplex, Piece
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,6 +27,10 @@ MAX_JSON_BODY = 16 * 1024 * 1024
 """A body that is held in memory whole. A create with a large seccomp profile is 30 KB."""
 BUFFER_LIMIT = 256 * 1024
 """Bytes read ahead for a slow consumer before the socket is left alone."""
+_WORTH_A_VIEW = 2048
+"""Bytes of a piece from which it is not copied out of what arrived."""
+_TURN = 1 << 20
+"""Bytes moved before other connections have their turn."""
 
 
 class HttpError(Exception):
@@ -130,13 +138,15 @@ class ChunkDecoder:
         self._state = "size"
         self.complete = False
 
-    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
-        """(payload pieces, what follows the body). Raises HttpError."""
-        pieces: list[bytes] = []
+    def feed(self, data: bytes) -> tuple[list[bytes | memoryview], bytes]:
+        """(payload pieces, long ones as parts of data, and what follows the body). Raises HttpError."""
+        pieces: list[bytes | memoryview] = []
         place = 0
+        whole = memoryview(data)
         while place < len(data) and not self.complete:
             if self._state == "data":
-                piece = data[place : place + self._left]
+                end = min(place + self._left, len(data))
+                piece = whole[place:end] if end - place >= _WORTH_A_VIEW else data[place:end]
                 pieces.append(piece)
                 place += len(piece)
                 self._left -= len(piece)
@@ -181,6 +191,9 @@ class Reading(Protocol):
     def send_continue(self) -> None:
         """The consumer wants the body: send 100 Continue if the client waits for it."""
 
+    def duplicate(self) -> int:
+        """Another descriptor of the socket, the caller's to close; -1 where it gives no plain bytes (TLS) or is closed."""
+
 
 class BodyReader:
     """A request's body as it arrives."""
@@ -189,19 +202,23 @@ class BodyReader:
         self._connection = connection
         self._chunked = ChunkDecoder() if length < 0 else None
         self._left = max(length, 0)
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes | memoryview] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
         self.buffered = 0
         self.complete = length == 0
+        self.raw = False
+        """Whether the socket is read by pour(), and by nobody else"""
 
     def feed(self, data: bytes) -> bytes:
         """Take what belongs to the body; the rest is returned. Raises HttpError."""
         if self._chunked is not None:
             pieces, rest = self._chunked.feed(data)
-            if piece := b"".join(pieces):
-                self._pieces.append(piece)
-            self.buffered += len(piece)
+            size = sum(map(len, pieces))
+            if size < len(pieces) * _WORTH_A_VIEW:
+                pieces = [b"".join(pieces)]
+            self._pieces += [piece for piece in pieces if piece]
+            self.buffered += size
             self.complete = self._chunked.complete
         else:
             piece, rest = data[: self._left], data[self._left :]
@@ -235,10 +252,71 @@ class BodyReader:
                 await self._waiter
             finally:
                 self._waiter = None
-        piece = self._pieces.popleft()
+        piece = bytes(self._pieces.popleft())
         self.buffered -= len(piece)
         self._connection.update_reading()
         return piece or await self.read()
+
+    async def pour(self, pipe: int) -> None:
+        """See streams.Pourable. What is long and not in chunks goes from socket to pipe in the kernel."""
+        os.set_blocking(pipe, False)
+        with suppress(BrokenPipeError):
+            while self._pieces or not self.complete:
+                source = self._connection.duplicate() if self._left > BUFFER_LIMIT and not self._pieces and not self._failure else -1
+                if source < 0:
+                    await write_all(pipe, await self.read(), *self._take())
+                    continue
+                self.raw = True
+                try:
+                    self._connection.send_continue()
+                    self._connection.update_reading()
+                    await self._splice(source, pipe)
+                finally:
+                    self.raw = False
+                    os.close(source)
+                    self._connection.update_reading()
+
+    def _take(self) -> list[bytes | memoryview]:
+        """All that is there."""
+        pieces = list(self._pieces)
+        self._pieces.clear()
+        self.buffered = 0
+        self._connection.update_reading()
+        return pieces
+
+    async def _splice(self, source: int, pipe: int) -> None:
+        """The rest of the body from a socket that nobody else reads. Raises ConnectionError when the client is gone, BrokenPipeError."""
+        arrived = select.poll()
+        arrived.register(source, select.POLLIN)
+        turn = 0
+        while self._left:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                moved = os.splice(source, pipe, min(self._left, _TURN), flags=os.SPLICE_F_NONBLOCK)
+            except BlockingIOError:
+                turn = 0
+                await (writable(pipe) if arrived.poll(0) else self._arrival(source))
+                continue
+            if not moved:
+                raise ConnectionResetError("the client is gone")
+            self._left -= moved
+            turn += moved
+            if turn >= _TURN:  # there are others
+                turn = 0
+                await asyncio.sleep(0)
+        self.complete = True
+
+    async def _arrival(self, source: int) -> None:
+        """Wait for bytes in a socket, or for fail()."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        loop.add_reader(source, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            loop.remove_reader(source)
 
     async def read_all(self, limit: int = MAX_JSON_BODY) -> bytes:
         """The whole body. Raises HttpError 413 beyond limit bytes."""
@@ -262,7 +340,7 @@ class BodyReader:
 class Output(Protocol):
     """A streamed answer; each write is sent at once."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: Piece) -> None:
         """Send a piece, waiting while the client is slow. Raises ConnectionError when it is gone."""
 
 

@@ -4,7 +4,7 @@ Names given as `ref` are what the client wrote; services resolve them by docker'
 prefix). Failures are sampan.errors kinds with docker's words. Every coroutine may be cancelled when the client goes away.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -40,7 +40,7 @@ from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import NetworkInspect
 from sampan.spec.docker_api.system import CheckReport, DiskUsage, EventMessage, PingInfo, SystemInfo, SystemVersion
 from sampan.spec.oci_layout import Platform
-from sampan.streams import OpenStream
+from sampan.streams import OpenStream, Piece
 
 """`await open_stream(multiplexed)`: call once the request is known to be valid. Sends the 101 (or 200) head and returns the raw connection.
 
@@ -150,7 +150,7 @@ class ImageService(Protocol):
         """Layers, newest first."""
 
     def import_(
-        self, source: AsyncIterator[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+        self, source: AsyncIterable[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
     ) -> AsyncIterator[Mapping[str, object]]:
         """Make an image of one tar. Yields docker's progress objects; a failure before the first becomes an HTTP error."""
 
@@ -167,10 +167,10 @@ class ImageService(Protocol):
 class ImageArchives(Protocol):
     """Images as archives."""
 
-    def load(self, source: AsyncIterator[bytes], *, quiet: bool, platform: Platform | None) -> AsyncIterator[Mapping[str, object]]:
+    def load(self, source: AsyncIterable[bytes], *, quiet: bool, platform: Platform | None) -> AsyncIterator[Mapping[str, object]]:
         """Load the images of an archive. Yields docker's progress objects and what was loaded."""
 
-    def save(self, names: Sequence[str], platform: Platform | None) -> AsyncIterator[bytes]:
+    def save(self, names: Sequence[str], platform: Platform | None) -> AsyncIterator[Piece]:
         """The archive of some images. NotFound at once; an error in the middle means that the archive is not whole."""
 
 
@@ -180,10 +180,10 @@ class FileService(Protocol):
     async def stat_path(self, ref: str, path: str) -> PathStat:
         """What is at a path in a container, a symlink not followed. NotFound: `Could not find the file x in container c`."""
 
-    async def archive(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+    async def archive(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[Piece]]:
         """What is at a path, and all of it as a tar stream."""
 
-    async def extract(self, ref: str, path: str, source: AsyncIterator[bytes], *, replace: bool, as_user: bool) -> None:
+    async def extract(self, ref: str, path: str, source: AsyncIterable[bytes], *, replace: bool, as_user: bool) -> None:
         """Extract a tar stream into a directory. replace=False: no directory becomes anything else, or the reverse; as_user: all of it
         is to belong to the container's user. InvalidArgument: a bad archive, a read-only target.
         """
@@ -191,7 +191,7 @@ class FileService(Protocol):
     async def changes(self, ref: str) -> Sequence[PathChange]:
         """How the container's files differ from its image's, by path."""
 
-    async def export(self, ref: str) -> AsyncIterator[bytes]:
+    async def export(self, ref: str) -> AsyncIterator[Piece]:
         """The container's root file system as a tar stream, mounts left out."""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import ClassVar, Final, Protocol
 
+from sampan import errors
 from sampan.archive.latelinks import ROUNDS_MAX, Waiting, in_order
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
 from sampan.archive.recipe import RecipeWriter
@@ -39,6 +40,7 @@ _ARCHIVES: Final = frozenset(
 )  # fmt: skip
 """Errors that an archive can cause: by names, links, attributes, sizes."""
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODE_TYPE = {CHAR: stat.S_IFCHR, BLOCKDEV: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
 
@@ -66,8 +68,7 @@ def clean(name: bytes) -> bytes:
 
 def printable(name: bytes) -> str:
     """A name for an error message, which may be read on a terminal: nothing in it moves the cursor or turns the direction of writing."""
-    text = name.decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return errors.printable(name.decode("utf-8", "backslashreplace"))
 
 
 class Reader(Protocol):
@@ -78,6 +79,9 @@ class Reader(Protocol):
 
     def data(self) -> Iterator[memoryview]:
         """The current one's stored bytes."""
+
+    def moved(self, file: int, limit: int) -> int:
+        """See reader.TarReader."""
 
 
 def check_owner(entry: Entry) -> None:
@@ -139,6 +143,8 @@ class LayerApplier:
         recipe: told which bytes of the tar became which file; its raw() is to be the source's tee.
         """
         self._room = room
+        self._ours = os.geteuid(), os.getegid()
+        """The owner of what is made here"""
         self._root = root_fd
         self._recipe = recipe
         self._parent_name: bytes | None = None
@@ -196,11 +202,11 @@ class LayerApplier:
         if self.whiteouts and base.startswith(WHITEOUT):
             self._whiteout(entry, parent, base)
             return
-        if not self._make_room(entry, parent, base):
-            os.mkdir(base, 0o700, dir_fd=parent)
         if entry.type == REGULAR:
             self._regular(entry, parent, base, reader)
             return
+        if not self._make_room(entry, parent, base):
+            os.mkdir(base, 0o700, dir_fd=parent)
         if entry.type == SYMLINK:
             os.symlink(entry.link, base, dir_fd=parent)
             self._symlinks = True
@@ -330,7 +336,9 @@ class LayerApplier:
                 os.close(fd)
 
     def _regular(self, entry: Entry, parent: int, base: bytes, reader: Reader) -> None:
-        fd = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+        owner = self._owner_of(entry)
+        ours = owner in (self._ours, (-1, -1))
+        fd = self._create(entry, parent, base, entry.mode & 0o777 if ours else 0o600)
         try:
             if self._recipe is not None:
                 name = clean(entry.name)
@@ -341,14 +349,25 @@ class LayerApplier:
             else:
                 os.ftruncate(fd, entry.size)
                 _write_fragments(fd, entry.sparse, reader)
-            os.fchown(fd, *self._owner_of(entry))
+            made = os.fstat(fd)  # most files are as they should be, and changing an attribute costs the file system a transaction
+            if owner not in ((made.st_uid, made.st_gid), (-1, -1)):
+                os.fchown(fd, *owner)
             for key, value in entry.xattrs.items():
                 _set_xattr(fd, key, value)
-            os.fchmod(fd, entry.mode)
+            if entry.xattrs or stat.S_IMODE(made.st_mode) != entry.mode:
+                os.fchmod(fd, entry.mode)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(fd)
         self.result.size += entry.size
+
+    def _create(self, entry: Entry, parent: int, base: bytes, mode: int) -> int:
+        """A new file; what is in the way is removed."""
+        try:
+            return os.open(base, _NEW_FILE, mode, dir_fd=parent)
+        except FileExistsError:
+            self._make_room(entry, parent, base)
+        return os.open(base, _NEW_FILE, mode, dir_fd=parent)
 
     def _fill(self, fd: int, entry: Entry, reader: Reader) -> None:
         """Write an ordinary file's content."""

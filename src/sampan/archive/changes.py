@@ -13,7 +13,7 @@ from typing import Final
 
 from sampan.archive import writer
 from sampan.archive.apply import OPAQUE, OPAQUE_XATTR, WHITEOUT
-from sampan.archive.pack import Packer
+from sampan.archive.pack import Outlet, Packer
 from sampan.archive.reader import REGULAR
 
 CHANGED: Final = 0
@@ -168,12 +168,12 @@ def _capability(directory: int, name: bytes) -> bytes:
         os.close(fd)
 
 
-def layer(upper: int, clamp: int | None, own: Collection[bytes] = ()) -> Iterator[bytes]:
+def layer(upper: int, clamp: int | None, own: Collection[bytes] = (), outlet: Outlet | None = None) -> Iterator[bytes]:
     """An upper directory as a layer's archive, without its end: sorted, whiteouts as image-spec layer.md has them.
 
-    clamp: as for Packer. own: names of the engine's mount points; empty files of these names are left out.
+    clamp, outlet: as for Packer. own: names of the engine's mount points; empty files of these names are left out.
     """
-    packer = Packer(clamp)
+    packer = Packer(clamp, outlet)
     stack = [_Place(os.dup(upper), -1, b"", recorded=True)]
     try:
         while stack:

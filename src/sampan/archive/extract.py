@@ -17,6 +17,8 @@ from sampan.linux.permissions import Permissions
 _CAPABILITY = b"security.capability"
 _HOLE_MIN = 4096
 """Bytes of zeros in one piece that are left out rather than written."""
+_UNSEEN = 1 << 20
+"""Bytes that follow others than zeros, and are moved without a look at them."""
 
 
 class TreeExtractor(LayerApplier):
@@ -81,6 +83,7 @@ class TreeExtractor(LayerApplier):
                 hole = True
             else:
                 write_all(fd, piece)
+                reader.moved(fd, _UNSEEN)  # what follows data is data, as a rule
         if hole:
             os.ftruncate(fd, entry.size)
 

@@ -14,6 +14,8 @@ from sampan.archive import writer
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK
 
 CHUNK: Final = 1 << 20
+_MOVED_MIN: Final = 1 << 17
+"""Bytes of a file worth a system call of its own."""
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFREG: REGULAR,
@@ -27,11 +29,52 @@ _XATTRS = (b"security.capability", b"system.posix_acl_access", b"system.posix_ac
 _NO_XATTR = (errno.ENOTSUP, errno.ENODATA, errno.ENOENT, errno.EPERM)
 
 
-class Packer:
-    """Makes the entries of one archive. `clamp`: no entry is newer than this (seconds; SOURCE_DATE_EPOCH's meaning)."""
+class Outlet:
+    """A pipe that an archive goes into: small pieces together, the content of large files past this process."""
 
-    def __init__(self, clamp: int | None = None) -> None:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._held: list[bytes] = []
+        self._length = 0
+
+    def write(self, piece: bytes) -> None:
+        """The next piece. Raises BrokenPipeError, OSError."""
+        self._held.append(piece)
+        self._length += len(piece)
+        if self._length >= CHUNK:
+            self.flush()
+
+    def flush(self) -> None:
+        """Give out what is held."""
+        view = memoryview(b"".join(self._held))
+        self._held.clear()
+        self._length = 0
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def move(self, file: int, size: int) -> int:
+        """Give out bytes of a file from where it stands; how many: fewer than size when it ends before, or has to be read."""
+        self.flush()
+        left = size
+        try:
+            while left and (count := os.sendfile(self._fd, file, None, left)):
+                left -= count
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        return size - left
+
+
+class Packer:
+    """Makes the entries of one archive."""
+
+    def __init__(self, clamp: int | None = None, outlet: Outlet | None = None) -> None:
+        """clamp: no entry is newer than this (seconds; SOURCE_DATE_EPOCH's meaning).
+
+        outlet: where whoever asks for the pieces writes each of them before the next; what it can move is not among them.
+        """
         self._clamp = clamp
+        self._outlet = outlet
         self._links: dict[tuple[int, int], bytes] = {}
         """(device, inode) of files with several names -> the name the archive has them under"""
 
@@ -123,7 +166,10 @@ class Packer:
         try:
             head = self._header(archived, REGULAR, info, size=info.st_size, xattrs=_xattrs(fd) if os.listxattr(fd) else None)
             left = info.st_size
-            if left <= CHUNK:  # most files: one piece
+            if self._outlet is not None and left >= _MOVED_MIN:
+                yield head
+                left -= self._outlet.move(fd, left)
+            elif left <= CHUNK:  # most files: one piece
                 content = os.read(fd, left) if left else b""
                 if len(content) == left:
                     yield b"".join((head, content, writer.padding(left)))

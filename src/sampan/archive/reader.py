@@ -6,9 +6,10 @@ Sources: POSIX.1-2017 pax "ustar Interchange Format"; GNU tar manual, "Basic Tar
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
-from sampan.archive.source import Source
+from sampan.archive.source import Source, TruncatedArchive
 
 BLOCK: Final = 512
 SPECIAL_MAX: Final = 1 << 20
@@ -64,7 +65,11 @@ def _text(header: bytes, start: int, length: int) -> bytes:
 
 def _number(header: bytes, start: int, length: int, *, signed: bool = False) -> int:
     """An octal or base-256 field. Raises InvalidArchive."""
-    field = header[start : start + length]
+    return _parsed(header[start : start + length], signed)
+
+
+@lru_cache(maxsize=256)  # modes, owners and times repeat
+def _parsed(field: bytes, signed: bool) -> int:
     digits = field[:-1]
     if digits.isdigit() and field[-1] in (0, 32):  # nearly always
         try:
@@ -238,11 +243,20 @@ class TarReader:
         """The current entry's stored bytes in pieces (for a sparse file: its fragments, one after the other). The source's tee is off."""
         tee, self._source.tee = self._source.tee, None
         try:
-            for piece in self._source.pieces(self._left):
+            while self._left:
+                piece = self._source.some(self._left)
+                if not piece:
+                    raise TruncatedArchive("unexpected EOF")
                 self._left -= len(piece)
                 yield piece
         finally:
             self._source.tee = tee
+
+    def moved(self, file: int, limit: int) -> int:
+        """Move up to limit bytes of what data() would give next, as Source.moved() does."""
+        count = self._source.moved(file, min(limit, self._left))
+        self._left -= count
+        return count
 
     @staticmethod
     def _apply_pax(entry: Entry, pax: dict[bytes, bytes]) -> None:

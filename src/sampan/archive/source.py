@@ -1,9 +1,15 @@
 """A byte source for the tar reader: exact reads from something that gives pieces, every byte hashed on its way if that is wanted."""
 
+import errno
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 
 CHUNK = 1 << 20
+_MOVED_MIN = 1 << 16
+"""Bytes that are worth a system call of their own."""
+_SAMPLE = 4096
+"""Bytes read after bytes were moved unseen; four times as many with each further read."""
 
 
 TRAILING_MAX = 4 << 20
@@ -76,6 +82,11 @@ class Source:
         for _ in self.pieces(size):
             pass
 
+    def moved(self, file: int, limit: int) -> int:
+        """Move bytes to where a file stands without reading them. Returns how many: 0 where some() has to be used, but for limit too."""
+        del file, limit
+        return 0
+
     def drain(self) -> None:
         """Read (and hash) to the end of the stream."""
         while self.some(CHUNK):
@@ -93,3 +104,37 @@ class Source:
     def hexdigest(self) -> str:
         """sha256 of all bytes the stream has given."""
         return self._hash.hexdigest()
+
+
+class PipeSource(Source):
+    """What a pipe gives, not hashed; the kernel moves what nobody has to look at."""
+
+    def __init__(self, pipe: int, read: Callable[[int], bytes], passed: Callable[[int], object]) -> None:
+        """read: as for Source; it may hold bytes of the pipe's beginning, a tar's first block at most. passed: told what is moved."""
+        super().__init__(read, hashed=False)
+        self._pipe = pipe
+        self._passed = passed
+        self._size = CHUNK
+        self._splices = True
+
+    def _fill(self) -> bool:
+        self._buffer = memoryview(self._read(self._size))
+        self._size = min(self._size * 4, CHUNK)
+        return bool(self._buffer)
+
+    def moved(self, file: int, limit: int) -> int:
+        """See Source.moved. All of limit, unless that is little or the stream ends before. Raises OSError."""
+        if limit < _MOVED_MIN or self._buffer or not self.consumed or not self._splices:
+            return 0
+        left = limit
+        try:
+            while left and (count := os.splice(self._pipe, file, left)):
+                left -= count
+                self._passed(count)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._splices = False  # a file system without splice
+        self.consumed += limit - left
+        self._size = _SAMPLE
+        return limit - left

@@ -174,7 +174,7 @@ class _Renamed:
 
     def __init__(self, reader: TarReader | _Wanted, old: bytes, new: bytes) -> None:
         self._reader, self._old, self._new = reader, old, new
-        self.data = reader.data
+        self.data, self.moved = reader.data, reader.moved
 
     def _name(self, name: bytes) -> bytes:
         if self._old == b"/":
@@ -196,7 +196,7 @@ class _Wanted:
 
     def __init__(self, reader: TarReader, name: bytes) -> None:
         self._reader, self._wanted = reader, name
-        self.data = reader.data
+        self.data, self.moved = reader.data, reader.moved
 
     def __iter__(self) -> Iterator[Entry]:
         from sampan.archive.apply import clean, printable

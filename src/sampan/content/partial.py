@@ -41,6 +41,8 @@ class PartialBlob:
         """Bytes that are there and hashed."""
         self.spoilt = 0
         """How often what followers were given turned out to be wrong"""
+        self.last_chance = False
+        """Whether nothing is fetched in place of this, should it turn out not to be the blob"""
         self._path = path
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._room = Room(self.fd)
@@ -92,15 +94,11 @@ class PartialBlob:
             self._keep = False
             raise SystemFailure(str(error)) from error
 
-    def restart(self) -> None:
-        """Begin again, because what came cannot be continued. The same bytes will come."""
+    def spoil(self) -> None:
+        """Begin again, because what came was not the blob, or cannot be continued: followers are told to do so too."""
         os.ftruncate(self.fd, 0)
         self._hash = hashlib.sha256()
         self.size = 0
-
-    def spoil(self) -> None:
-        """Begin again, because what came was not the blob: followers are told to do so too."""
-        self.restart()
         self.spoilt += 1
         self._wake()
 
@@ -119,11 +117,11 @@ class PartialBlob:
         """Wait until all is there."""
         await self._completed.wait()
 
-    async def judged(self) -> None:
-        """Wait until what has come so far is known to be the blob, or to be wrong (`spoilt` changes)."""
-        spoilt = self.spoilt
+    async def judged(self, spoilt: int) -> bool:
+        """Wait until what came since `spoilt` had this value is known to be the blob (True), or to be wrong."""
         while not self.complete and self.spoilt == spoilt:
             await self._grown.wait()
+        return self.spoilt == spoilt
 
     async def follow(self, give: Callable[[int, int], Awaitable[int]]) -> None:
         """Give out the bytes as they come, by calls of give(offset, count) → how many it took (0: enough).

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -18,10 +19,12 @@ from sampan.distribution.transport import (
 )
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.spec.docker_api.auth import AuthConfig
+from sampan.spec.oci_documents import decode
 
 CLIENT_ID = "docker"
 TOKEN_SECONDS = 60
 """How long a token lives whose server does not say (token.md, expires_in)."""
+TOKEN_SECONDS_MAX = 86400
 MARGIN_SECONDS = 10
 DOCUMENT_MAX = 1 << 20
 
@@ -153,9 +156,18 @@ class Authorizer:
             patience, connect = MIRROR_READ_SECONDS, MIRROR_CONNECT_SECONDS
         if self._credentials.identitytoken:
             form = {"grant_type": "refresh_token", "client_id": CLIENT_ID, "refresh_token": self._credentials.identitytoken}
-            data = urlencode({**form, "service": service, **({"scope": scope} if scope else {})}).encode()
+            data = _query([*form.items(), ("service", service), *([("scope", scope)] if scope else [])]).encode()
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            request = self._transport.request("POST", realm, data=data, headers=kind, insecure=insecure, patience=patience, connect=connect)
+            request = self._transport.request(
+                "POST",
+                realm,
+                data=data,
+                headers=kind,
+                insecure=insecure,
+                redirects=False,
+                patience=patience,
+                connect=connect,
+            )
         else:
             fields = [("service", service), *(("scope", item) for item in scope.split())]
             if self._offline:
@@ -163,7 +175,7 @@ class Authorizer:
             if self._credentials.username:
                 fields.insert(0, ("account", self._credentials.username))
             headers = {"Authorization": self._basic()} if self._credentials.username else {}
-            url = realm + ("&" if "?" in realm else "?") + urlencode(fields)
+            url = realm + ("&" if "?" in realm else "?") + _query(fields)
             request = self._transport.request("GET", url, headers=headers, insecure=insecure, patience=patience, connect=connect)
         async with request as answer:
             body = await answer.read(DOCUMENT_MAX)
@@ -175,17 +187,23 @@ class Authorizer:
                 kind_of = Unreachable if answer.status >= 500 else SystemFailure
                 raise kind_of(f'Get "{answer.url}": unexpected status from token server: {answer.status}')
         try:
-            token = msgspec.json.decode(body, type=_Token)
-        except msgspec.DecodeError as error:
-            raise SystemFailure(f"the token server's answer cannot be read: {error}") from error
+            token = decode(body, _Token, "the token server's answer cannot be read")
+        except InvalidArgument as error:
+            raise SystemFailure(error.message) from error
         text = token.token or token.access_token
         if not text:
             raise SystemFailure("authorization server did not include a token in the response")
         if not _is_token(text):
             raise SystemFailure("the token server's token has characters that no token can have")
         self.refresh_token = token.refresh_token
-        self._tokens[scope] = (text, time.monotonic() + max(token.expires_in, TOKEN_SECONDS) - MARGIN_SECONDS)
+        seconds = min(max(token.expires_in, TOKEN_SECONDS), TOKEN_SECONDS_MAX)
+        self._tokens[scope] = (text, time.monotonic() + seconds - MARGIN_SECONDS)
         return text
+
+
+def _query(fields: Sequence[tuple[str, str]]) -> str:
+    """A query or a form. What the registry's header says goes back as the bytes it was."""
+    return urlencode(fields, errors="surrogateescape")
 
 
 def _is_token(text: str) -> bool:

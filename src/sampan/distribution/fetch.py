@@ -26,13 +26,17 @@ async def fetch(
 
     progress is called with `Downloading` when there is more, and with docker's line before a pause. attempts: in a row without a byte;
     a mirror with another place behind it has MIRROR_ATTEMPTS. failing: told of each endpoint that is given up.
+    Bytes that an earlier fetch or another repository left are gone on with, and never held against who gives the rest.
     Raises what the last attempt at the last repository raised; InvalidArgument when what came from there is not the blob.
     """
     await blob.load()
+    others = blob.size > 0
+    """Whether there are bytes of somebody else"""
     failed = 0
     at = 0
     while True:
         before = blob.size
+        blob.last_chance = not others and at + 1 == len(repositories)
         try:
             if blob.size < blob.length or not blob.length:
                 await _attempt(repositories[at], blob, progress)
@@ -45,13 +49,16 @@ async def fetch(
             final = isinstance(error, Refused) and (elsewhere or error.status not in RETRY_STATUSES)
             if final or failed >= (min(attempts, MIRROR_ATTEMPTS) if elsewhere else attempts):
                 failing(endpoint, error)
-                at, failed = at + 1, 0
+                at, failed, others = at + 1, 0, blob.size > 0
                 if at == len(repositories):
                     raise
                 continue
             await pause(failed, error, progress)
         except InvalidArgument:  # what came is wrong: the same again would be no better
             blob.spoil()
+            if others:
+                others = False
+                continue
             at, failed = at + 1, 0
             if at == len(repositories):
                 raise
@@ -59,8 +66,8 @@ async def fetch(
 
 async def _attempt(repository: Repository, blob: PartialBlob, progress: Callable[[str], None]) -> None:
     async with repository.blob(blob.digest, blob.size) as answer:
-        if answer.status != 206:
-            blob.restart()
+        if answer.status != 206 and blob.size:
+            blob.spoil()
         async for piece in answer.pieces():
             blob.append(piece)
             progress("Downloading")

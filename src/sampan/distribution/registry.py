@@ -1,7 +1,7 @@
 """One repository at one endpoint, as the OCI distribution spec has it: manifests and blobs. Errors are docker's."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
@@ -21,14 +21,17 @@ from sampan.distribution.transport import (
     Transport,
     Unreachable,
 )
-from sampan.errors import InvalidArgument, SystemFailure
+from sampan.errors import InvalidArgument, SystemFailure, printable
 from sampan.reference import is_tag
 from sampan.spec import oci_layout
+from sampan.spec.oci_documents import decode
 
 MANIFEST_TYPES = (oci_layout.DOCKER_MANIFEST, oci_layout.DOCKER_INDEX, oci_layout.MANIFEST, oci_layout.INDEX)
 SCHEMA1_TYPES = ("application/vnd.docker.distribution.manifest.v1+json", "application/vnd.docker.distribution.manifest.v1+prettyjws")
 MANIFEST_MAX = 4 << 20
 ERROR_MAX = 64 * 1024
+ERROR_SHOWN = 1000
+"""Characters of a registry's own words that we pass on."""
 TAGS_MAX = 100_000
 _ATTEMPTS = 3
 """Unknown yet what is wanted; with a token that has just run out; with a fresh one."""
@@ -49,6 +52,13 @@ class _Detail(msgspec.Struct):
 
 class _Errors(msgspec.Struct):
     errors: list[_Detail] = []
+
+
+class _Kind(msgspec.Struct, rename="camel"):
+    media_type: str = ""
+    config: msgspec.Raw = msgspec.Raw()
+    layers: msgspec.Raw = msgspec.Raw()
+    manifests: msgspec.Raw = msgspec.Raw()
 
 
 class _Tags(msgspec.Struct):
@@ -118,7 +128,7 @@ class Repository:
                 f'not implemented: media type "{media_type}" is no longer supported: the image is in the format of before 2017, and '
                 "must be pushed anew by a newer docker"
             )
-        return Manifest(digest, media_type, body)
+        return Manifest(digest, _kind(body, media_type), body)
 
     async def document(self, descriptor: oci_layout.Descriptor, limit: int) -> bytes:
         """A small blob, verified. Raises as manifest does."""
@@ -179,12 +189,9 @@ class Repository:
         if answer.status == 401 and self._authorizer.wants_login:
             raise NoCredentials(answer)
         code, message = "", ""
-        try:
-            body = await answer.read(ERROR_MAX)
-            for item in msgspec.json.decode(body, type=_Errors).errors[:1]:
-                code, message = item.code.lower().replace("_", " "), item.message
-        except (msgspec.DecodeError, Unreachable):
-            pass
+        with suppress(InvalidArgument, SystemFailure):  # no JSON, or broken off, or long: the status says enough
+            for item in decode(await answer.read(ERROR_MAX), _Errors, "").errors[:1]:
+                code, message = (printable(text[:ERROR_SHOWN]) for text in (item.code.lower().replace("_", " "), item.message))
         asked = answer.headers.get("Retry-After", "")
         raise Refused(
             answer.status,
@@ -201,12 +208,9 @@ class Repository:
             async with self.request("GET", path) as answer:
                 body = await self.body(answer)
                 link, base = answer.headers.get("Link", ""), answer.url
-            try:
-                page = msgspec.json.decode(body, type=_Tags).tags or []
-            except msgspec.DecodeError as error:
-                raise SystemFailure(f"the registry's list of tags cannot be read: {error}") from error
+            page = decode(body, _Tags, "the registry's list of tags cannot be read").tags or []
             before = len(found)
-            found.update(dict.fromkeys(tag for tag in page if is_tag(tag)))
+            found.update(dict.fromkeys(tag for tag in page[: TAGS_MAX + 1] if is_tag(tag)))
             if len(found) > TAGS_MAX:
                 raise InvalidArgument(f"the repository {self.path} has more than {TAGS_MAX} tags: pull those that you want by name")
             target, _, relation = link.partition(">")
@@ -217,6 +221,28 @@ class Repository:
             except ValueError as error:
                 raise SystemFailure(f"the registry's list of tags goes on at {target[1:]!r}: {error}") from error
             path = urlsplit(self.endpoint.url)._replace(path=following.path, query=following.query).geturl()
+
+
+def _kind(body: bytes, said: str) -> str:
+    """The media type of a manifest or index: what the registry says, where it says one.
+
+    A digest pins bytes, not the header beside them: what could be read as the one or the other is refused (CVE-2021-41190).
+    Raises InvalidArgument, in the words of github.com/distribution/distribution manifest/.
+    """
+    found = decode(body, _Kind, "the registry's manifest cannot be read")
+    kind = said if said in MANIFEST_TYPES else found.media_type or said
+    if found.media_type and found.media_type != kind:
+        raise InvalidArgument(f"mediaType in manifest should be '{kind}' not '{found.media_type}'")
+    if kind in (oci_layout.INDEX, oci_layout.DOCKER_INDEX):
+        if _given(found.config) or _given(found.layers):
+            raise InvalidArgument("expected index but found manifest")
+    elif _given(found.manifests):
+        raise InvalidArgument("expected manifest but found index")
+    return kind
+
+
+def _given(value: msgspec.Raw) -> bool:
+    return bytes(value) not in (b"", b"null")
 
 
 def _origin(url: str) -> tuple[str, str | None, int]:

@@ -30,6 +30,9 @@ MIRROR_READ_SECONDS = 15.0
 COMMIT_SECONDS = 300.0
 """How long a registry may think about what it was sent: some copy a whole blob to another place then."""
 CHUNK = 256 * 1024
+SMALL_CHUNK = 100
+"""Bytes; of HTTP's chunks below that there may be SMALL_CHUNKS_MAX."""
+SMALL_CHUNKS_MAX = 2000
 CERTS_DIRS = (Path("/etc/sampan/certs.d"), Path("/etc/docker/certs.d"))
 """HOST[:PORT]/{*.crt, NAME.cert + NAME.key}, as docker has them (docs/reference/commandline/dockerd, certificates)."""
 Body = bytes | Callable[[], AsyncIterator[bytes]]
@@ -64,10 +67,32 @@ class Answer:
         import aiohttp
 
         try:
-            async for piece in self._response.content.iter_chunked(CHUNK):
+            chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
+            async for piece in self._chunks() if chunked else self._response.content.iter_chunked(CHUNK):
                 yield piece
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(f'{self.method.title()} "{self.url}": {_reason(error, self.url)}') from error
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        """A body in HTTP's chunks, put together. Raises Unreachable for ones so small that nobody else would get a turn."""
+        import aiohttp
+
+        held, chunks, size = bytearray(), 0, 0
+        try:
+            async for piece, ended in self._response.content.iter_chunks():
+                chunks, size = chunks + ended, size + len(piece)
+                if chunks > SMALL_CHUNKS_MAX + size // SMALL_CHUNK:
+                    raise Unreachable(f'{self.method.title()} "{self.url}": the answer comes in chunks of {size // chunks} bytes')
+                held += piece
+                if len(held) >= CHUNK:
+                    yield bytes(held)
+                    held.clear()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            if held:
+                yield bytes(held)
+            raise
+        if held:
+            yield bytes(held)
 
 
 class Transport:
@@ -88,7 +113,8 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            headers={"User-Agent": self._user_agent},
+            # bytes as they are named by their digests: nothing here undoes a compression of the way
+            headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
         )
         return self
 
@@ -106,8 +132,11 @@ class Transport:
         insecure: bool = False,
         patience: float = READ_SECONDS,
         connect: float = CONNECT_SECONDS,
+        redirects: bool = True,
     ) -> AsyncIterator[Answer]:
         """Send a request. Redirects are followed; credentials do not go to another host. insecure: any certificate will do.
+
+        redirects: False where data is a secret, which would go along.
 
         patience: seconds until the answer's head, counted anew with each piece of data that is taken. connect: seconds until there is
         a connection.
@@ -126,7 +155,8 @@ class Transport:
 
                 go_on()
                 response = await self._session.request(
-                    method, url, headers=headers, data=_watched(data, go_on), ssl=context, proxy=self._proxies.proxy_for(url),
+                    method, url, headers=headers, data=_watched(data, go_on), allow_redirects=redirects,
+                    ssl=context, proxy=self._proxies.proxy_for(url),
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=patience),
                 )  # fmt: skip
         except aiohttp.InvalidURL as error:

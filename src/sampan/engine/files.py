@@ -3,7 +3,7 @@
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from sampan.clock import rfc3339nano
@@ -13,6 +13,7 @@ from sampan.engine.pipes import WorkerStream, feed, through_pipe
 from sampan.engine.trees import Trees
 from sampan.errors import NotFound
 from sampan.spec.docker_api.container import PathChange, PathStat
+from sampan.streams import Piece
 
 _GO_TYPES = {stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFBLK: 1 << 26, stat.S_IFIFO: 1 << 25, stat.S_IFSOCK: 1 << 24,
              stat.S_IFCHR: 1 << 26 | 1 << 21}  # fmt: skip
@@ -60,7 +61,7 @@ class FileService:
         except NotFound:
             raise NotFound(f"Could not find the file {path} in container {ref}") from None
 
-    async def archive(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+    async def archive(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[Piece]]:
         """A path as a tar stream, and what is at it. Raises NotFound."""
         container = self._containers.find(ref)
         told: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -85,7 +86,7 @@ class FileService:
         self._publish(container, "archive-path")
         return found, stream.pieces()
 
-    async def extract(self, ref: str, path: str, source: AsyncIterator[bytes], *, replace: bool, as_user: bool) -> None:
+    async def extract(self, ref: str, path: str, source: AsyncIterable[bytes], *, replace: bool, as_user: bool) -> None:
         """Extract a tar stream (compressed or not) into a directory. Raises NotFound, InvalidArgument."""
         container = self._containers.find(ref)
         host = container.host_config
@@ -121,7 +122,7 @@ class FileService:
         await self._trees.run(container, "tree_changes", {}, [], tell)
         return sorted(found, key=lambda change: change.path)
 
-    async def export(self, ref: str) -> AsyncIterator[bytes]:
+    async def export(self, ref: str) -> AsyncIterator[Piece]:
         """The container's whole root file system as a tar stream."""
         container = self._containers.find(ref)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -7,7 +7,7 @@ unpacked and have the digests its config wants; then layers and image appear at 
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from sampan.image.store import Image, ImageStore
 from sampan.reference import Reference, parse
 from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.oci_layout import Platform
+from sampan.streams import Piece
 from sampan.worker.client import WorkerPool
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class _Load:
         self._slots = asyncio.Semaphore(workers.parallel)
         self._known = {layer.diff_id.removeprefix("sha256:") for layer in snapshots.layers()}
 
-    async def take_in(self, source: AsyncIterator[bytes]) -> Archive:
+    async def take_in(self, source: AsyncIterable[bytes]) -> Archive:
         """Read the archive to its end. Raises InvalidArgument, SystemFailure, and what source raises."""
 
         async def take(archive: int) -> None:
@@ -170,7 +171,7 @@ class ImageArchives:
 
     # load
 
-    async def load(self, source: AsyncIterator[bytes], *, quiet: bool, platform: Platform | None) -> AsyncIterator[Progress]:
+    async def load(self, source: AsyncIterable[bytes], *, quiet: bool, platform: Platform | None) -> AsyncIterator[Progress]:
         """Load an archive's images, one after the other. Yields docker's progress and `Loaded image: ...` lines.
 
         Raises InvalidArgument for a bad archive, SystemFailure; images loaded before the error stay.
@@ -260,7 +261,7 @@ class ImageArchives:
 
     # save
 
-    def save(self, names: Sequence[str], platform: Platform | None) -> AsyncIterator[bytes]:
+    def save(self, names: Sequence[str], platform: Platform | None) -> AsyncIterator[Piece]:
         """The archive of some images, as docker 28 writes it. Raises NotFound, InvalidArgument before the first piece."""
         return self._save(self._chosen(names, platform))
 
@@ -294,7 +295,7 @@ class ImageArchives:
             return [(self._store.find(text).id, None)]
         return [(image.id, name) for name in tagged if (image := self._store.named(name)) is not None]
 
-    async def _save(self, images: list[saving.SavedImage]) -> AsyncIterator[bytes]:
+    async def _save(self, images: list[saving.SavedImage]) -> AsyncIterator[Piece]:
         chains = {name for item in images for name in item.image.chain}
         with self._images.pinned(chains):
             found = await asyncio.gather(*(self._snapshots.archive_size(name) for name in chains))
@@ -334,7 +335,7 @@ class _Ahead:
         for stream in self._streams.values():
             await stream.close()
 
-    async def pieces(self, name: ChainId) -> AsyncIterator[bytes]:
+    async def pieces(self, name: ChainId) -> AsyncIterator[Piece]:
         """The tar of the next layer, which is `name`."""
         for wanted in self._names[:2]:
             if wanted not in self._streams:

@@ -5,7 +5,7 @@ import builtins
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -216,7 +216,7 @@ class ImageService:
     # new images
 
     async def import_(
-        self, source: AsyncIterator[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+        self, source: AsyncIterable[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
     ) -> AsyncIterator[Progress]:
         """Make an image of one tar, compressed or not. Yields docker's progress: the ID at the end."""
         target = parse_target(repo, tag)

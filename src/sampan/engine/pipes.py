@@ -3,12 +3,15 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import termios
+from array import array
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from sampan.errors import EngineError
-from sampan.readiness import readable, writable
+from sampan.readiness import readable, writable, write_all
+from sampan.streams import InPipe, Piece, Pourable
 
 T = TypeVar("T")
 PIPE_BYTES = 1 << 20
@@ -30,13 +33,13 @@ async def through_pipe(write: Callable[[int], Awaitable[object]], read: Callable
     """
     reader, writer = wide_pipe()
 
-    async def write_all() -> None:
+    async def write_and_close() -> None:
         try:
             await write(writer)
         finally:
             os.close(writer)
 
-    writing = asyncio.ensure_future(write_all())
+    writing = asyncio.ensure_future(write_and_close())
     try:
         result = await read(reader)
     except BaseException:
@@ -50,20 +53,19 @@ async def through_pipe(write: Callable[[int], Awaitable[object]], read: Callable
     return result
 
 
-def feed(source: AsyncIterator[bytes]) -> Callable[[int], Awaitable[None]]:
+def feed(source: AsyncIterable[bytes]) -> Callable[[int], Awaitable[None]]:
     """For through_pipe: write all of source. Ends early when nobody reads any more; the rest is left unread."""
 
     async def write(writer: int) -> None:
         os.set_blocking(writer, False)
+        if isinstance(source, Pourable):
+            await source.pour(writer)
+            return
         async for piece in source:
-            view = memoryview(piece)
-            while view:
-                try:
-                    view = view[os.write(writer, view) :]
-                except BlockingIOError:
-                    await writable(writer)
-                except BrokenPipeError:
-                    return
+            try:
+                await write_all(writer, piece)
+            except BrokenPipeError:
+                return
 
     return write
 
@@ -96,18 +98,15 @@ class WorkerStream:
 
         self.task = asyncio.get_running_loop().create_task(work())
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """All it writes. Raises what the job raises, after what it wrote."""
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """All it writes, left in the pipe for whoever takes it. Raises what the job raises, after what it wrote."""
         try:
-            while True:
-                try:
-                    piece = os.read(self._reader, PIPE_BYTES)
-                except BlockingIOError:
-                    await readable(self._reader)
-                    continue
-                if not piece:
-                    break
-                yield piece
+            size = array("i", [1])
+            while size[0]:
+                await readable(self._reader)
+                fcntl.ioctl(self._reader, termios.FIONREAD, size)
+                if size[0]:  # else it is readable because it has ended
+                    yield InPipe(self._reader, size[0])
             await self.task
         finally:
             await self.close()

@@ -7,7 +7,7 @@ Nothing is visible before every digest and diffID is right; then layers, image a
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -160,24 +160,37 @@ class PullService:
         former = self._store.named(reference._replace(tag=None) if reference.digest else reference)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._images.pinned(image.chain))
-            for digest in sorted({layer.digest for layer in manifest.layers}):  # one order for all: two pulls never wait for each other
+            missing = {blob.digest for name, blob in zip(image.chain, manifest.layers, strict=True) if not self._snapshots.is_whole(name)}
+            for digest in sorted(missing):  # one order for all: two pulls never wait for each other
                 await stack.enter_async_context(self._registries.partials.lock(digest))
-            await self._layers(source, manifest, image, reference, stack, lines)
-        self._remember(image, own, manifest, reference)
+            fetched = await self._layers(source, manifest, image, reference, stack, lines)
+        self._remember(image, own, manifest, reference, fetched)
         lines.say({"status": f"Digest: {source.manifest.digest}"})
         return image, None if former is None else former.id
 
-    def _remember(self, image: Image, own: Manifest, manifest: oci_layout.Manifest, reference: Reference) -> None:
-        """Note by which manifest and blobs the image came: pushed again it keeps its digests."""
-        pairs = zip(image.config.rootfs.diff_ids or (), manifest.layers, strict=True)
-        sources = [BlobSource(DiffId(diff_id), blob.digest, blob.media_type, blob.size, reference.name) for diff_id, blob in pairs]
+    def _remember(self, image: Image, own: Manifest, manifest: oci_layout.Manifest, reference: Reference, fetched: Container[int]) -> None:
+        """Note by which manifest and blobs the image came: pushed again it keeps its digests.
+
+        fetched: the layers that came just now. That a blob is one that was here already the registry merely says: whoever believed it
+        would push somebody else's blob. So it counts only where the same blob has been unpacked to that layer before.
+        """
+        sources = []
+        for index, (diff_id, blob) in enumerate(zip(image.config.rootfs.diff_ids or (), manifest.layers, strict=True)):
+            source = BlobSource(DiffId(diff_id), blob.digest, blob.media_type, blob.size, reference.name)
+            known = self._registries.sources.of(source.diff_id)
+            if index in fetched or any(source._replace(repository=other.repository) == other for other in known):
+                sources.append(source)
         self._registries.note(sources)
-        self._registries.sources.keep_manifest(image.id, ManifestRow(own.media_type, own.body))
+        if len(sources) == len(manifest.layers):
+            self._registries.sources.keep_manifest(image.id, ManifestRow(own.media_type, own.body))
 
     async def _layers(
         self, source: _Source, manifest: oci_layout.Manifest, image: Image, reference: Reference, stack: AsyncExitStack, lines: Lines
-    ) -> None:
-        """Fetch and unpack what is missing, then add the image. What fails leaves the partial blobs, and nothing else."""
+    ) -> Container[int]:
+        """Fetch and unpack what is missing, then add the image. What fails leaves the partial blobs, and nothing else.
+
+        Returns the indexes of the layers that were fetched.
+        """
         work: list[_LayerPull] = []
         here = self._store.get(image.id) is not None  # then docker does not speak of its layers
         for index, descriptor in enumerate(manifest.layers):
@@ -206,18 +219,18 @@ class PullService:
             self._images.clean_up()
         for blob in blobs.values():
             blob.remove()
+        return {layer.index for layer in work}
 
     async def _unpack_all(
         self, source: _Source, work: Sequence[_LayerPull], blobs: Mapping[str, PartialBlob], image: Image
     ) -> dict[ChainId, str]:
         """The keys of the unpacked layers by the ChainIDs they are to have. Raises the first error, the others' work ended."""
         first = {layer.descriptor.digest: layer for layer in reversed(work)}
-        others = len(source.repositories) > 1
         try:
             async with asyncio.TaskGroup() as group:
                 for digest, blob in blobs.items():
                     group.create_task(self._fetch(source, first[digest], blob))
-                tasks = [group.create_task(self._unpack(layer, blobs[layer.descriptor.digest], others=others)) for layer in work]
+                tasks = [group.create_task(self._unpack(layer, blobs[layer.descriptor.digest])) for layer in work]
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         diff_ids = image.config.rootfs.diff_ids or []
@@ -240,28 +253,28 @@ class PullService:
         layer.say("Verifying Checksum")
         layer.say("Download complete")
 
-    async def _unpack(self, layer: _LayerPull, blob: PartialBlob, *, others: bool) -> Unpacked:
-        """Unpack a layer while it arrives if a worker can be spared for that, else when it is there.
-
-        others: there are other registries that may have it, should what comes not be the blob.
-        """
+    async def _unpack(self, layer: _LayerPull, blob: PartialBlob) -> Unpacked:
+        """Unpack a layer while it arrives if a worker can be spared for that, else when it is there."""
         if self._early.locked():
             await blob.completed()
-            return await self._unpack_from(layer, blob, others=others)
+            return await self._unpack_from(layer, blob)
         async with self._early:
-            return await self._unpack_from(layer, blob, others=others)
+            return await self._unpack_from(layer, blob)
 
-    async def _unpack_from(self, layer: _LayerPull, blob: PartialBlob, *, others: bool) -> Unpacked:
-        """Again from the beginning if what came was not the blob, and another registry has it."""
+    async def _unpack_from(self, layer: _LayerPull, blob: PartialBlob) -> Unpacked:
+        """Again from the beginning if what came was not the blob, and is fetched anew."""
         while True:
             spoilt = blob.spoilt
             try:
-                return await self._unpack_once(layer, blob)
+                unpacked = await self._unpack_once(layer, blob)
             except EngineError as error:
-                if others and blob.spoilt == spoilt and isinstance(error, InvalidArgument):
-                    await blob.judged()
-                if blob.spoilt == spoilt:
+                if blob.spoilt == spoilt and (blob.last_chance or not isinstance(error, InvalidArgument) or await blob.judged(spoilt)):
                     raise
+            else:
+                if await blob.judged(spoilt):  # a tar may end before what comes does
+                    layer.say("Pull complete")
+                    return unpacked
+                self._snapshots.remove(layer.key)
 
     async def _unpack_once(self, layer: _LayerPull, blob: PartialBlob) -> Unpacked:
         reader, writer = wide_pipe()
@@ -286,7 +299,6 @@ class PullService:
             giving.cancel()
             await asyncio.gather(giving, return_exceptions=True)
         layer.say("Extracting", blob.length)
-        layer.say("Pull complete")
         return unpacked
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from sampan.content.partial import PartialBlob
 from sampan.digest import ChainId, DiffId, is_sha256, sha256_of
 from sampan.distribution import upload
 from sampan.distribution.fetch import fetch
@@ -255,24 +256,35 @@ class PushService:
         source = next((source for source in sources if source.repository not in ("", target.reference.name)), None)
         if source is None:
             return None
+        origin = await self._origin(target, source.repository)
+        if not origin:
+            return None
         async with self._registries.partials.lock(source.digest):
-            origin = await self._origin(target, source.repository)
-            if not origin:
-                return None
-            try:
-                blob = self._registries.partials.open(source.digest, source.size)
-            except (EngineError, OSError):
-                return None
-            try:
-                try:
-                    await fetch(origin, blob, attempts=REFETCH_ATTEMPTS, progress=lambda _text: None)
-                except (EngineError, OSError):
-                    return None
-                await self._send(target, layer, BlobFile(blob.fd, source.digest, source.size), begun)
-                blob.remove()
-            finally:
-                blob.close()
+            blob = await self._fetched(origin, source)
+        if blob is None:
+            return None
+        try:  # however slow the registry is: who pulls this blob does not wait for it
+            await self._send(target, layer, BlobFile(blob.fd, source.digest, source.size), begun)
+        finally:
+            blob.close()
         return _descriptor(source)
+
+    async def _fetched(self, origin: Sequence[Repository], source: BlobSource) -> PartialBlob | None:
+        """A whole blob without a name, the caller's to close; its lock is held. None: it cannot be had."""
+        try:
+            blob = self._registries.partials.open(source.digest, source.size)
+        except (EngineError, OSError):
+            return None
+        try:
+            await fetch(origin, blob, attempts=REFETCH_ATTEMPTS, progress=lambda _text: None)
+            blob.remove()
+        except (EngineError, OSError):
+            blob.close()
+            return None
+        except BaseException:
+            blob.close()
+            raise
+        return blob
 
     async def _origin(self, target: _Target, name: str) -> Sequence[Repository]:
         """The endpoints from the first that answers on, of a repository that had a layer; asked once for each push."""

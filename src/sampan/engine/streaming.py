@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from sampan.errors import InvalidArgument
-from sampan.readiness import readable, writable
+from sampan.readiness import readable, writable, write_all
 from sampan.streams import Duplex
 
 DEFAULT_DETACH = b"\x10\x11"
@@ -57,17 +57,6 @@ class DetachScanner:
                     continue
             out.append(byte)
         return bytes(out), False
-
-
-async def write_all(fd: int, data: bytes) -> int:
-    """Write to a non-blocking descriptor, waiting while it is full; the number of bytes. Raises BrokenPipeError, OSError."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            await writable(fd)
-    return len(data)
 
 
 async def splice_some(source: int, pipe: int) -> int:
@@ -118,6 +107,10 @@ async def _into(fd: Callable[[], int | None], write: Callable[[int], Awaitable[i
         return None
 
 
+def _write(data: bytes, fd: int) -> Awaitable[int]:
+    return write_all(fd, data)
+
+
 async def pump_input(
     stream: Duplex, fd: Callable[[], int | None], scanner: DetachScanner | None, on_eof: Callable[[], Awaitable[None]]
 ) -> bool:
@@ -137,7 +130,7 @@ async def pump_input(
         detached = False
         if scanner is not None:
             data, detached = scanner.feed(data)
-        if data and await _into(fd, partial(write_all, data=data)) is None:
+        if data and await _into(fd, partial(_write, data)) is None:
             return detached
         if detached:
             return True

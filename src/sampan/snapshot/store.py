@@ -13,8 +13,10 @@ The driver decides which format new layers get; those of the other one stay usab
 Layer directories have short names: mount(2) takes at most one page of options.
 """
 
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -29,6 +31,8 @@ from sampan.snapshot.formats import INIT_DIRECTORIES, INIT_FILES, DirectoryLayer
 from sampan.state.database import Database
 from sampan.state.layers import LayerRepository, LayerRow
 from sampan.worker.client import WorkerPool
+
+log = logging.getLogger(__name__)
 
 _NO_PARENT = "none"
 _OVERLAY = "overlay2"
@@ -70,7 +74,11 @@ class LayeredSnapshots:
         self._formats = {item.driver: item for item in every}
         self._format = self._formats.get(driver, every[0])
         self._layers: dict[ChainId, LayerRow] = {row.chain_id: row for row in self._rows.all()}
+        self._children = Counter(row.parent for row in self._layers.values())
+        """How many layers stand on each"""
         self._stacks: dict[ChainId | None, tuple[LayerRow, ...]] = {None: ()}
+        self._stuck = ""
+        """What was last said of trees that cannot be removed"""
         self._parents: dict[str, ChainId | None] = {}
         """Parents of active snapshots, as far as they were asked for"""
         self._distrusted: set[ChainId] = set()
@@ -125,6 +133,7 @@ class LayeredSnapshots:
         else:
             self._rows.insert(row)
             self._layers[name] = row
+            self._children[parent] += 1
         del self._unpacked[key]
         self._format.committed(self._stack(name))
         return _layer_of(row)
@@ -174,12 +183,14 @@ class LayeredSnapshots:
         row = self._layers.get(name)
         if row is None:
             return
-        if any(other.parent == name for other in self._layers.values()):
+        if self._children[name]:
             raise Conflict(f"layer {name} has layers on it")
         if any(self._parent_of(key) == name for key in self._active()):
             raise Conflict(f"layer {name} is in use")
         self._rows.delete(name)
         del self._layers[name]
+        del self._children[name]
+        self._children[row.parent] -= 1
         self._stacks.pop(name, None)
         self._distrusted.discard(name)
         self._measured.pop(row.directory, None)
@@ -463,10 +474,12 @@ class LayeredSnapshots:
         """See Snapshots.empty_trash."""
         fd = os.open(self._root / "trash", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if os.listdir(fd):
-                await self._workers.run("empty", {}, [fd])
+            stuck = (await self._workers.run("empty", {}, [fd]))["stuck"] if os.listdir(fd) else ""
         finally:
             os.close(fd)
+        if stuck and stuck != self._stuck:
+            log.warning("%s", stuck)
+        self._stuck = stuck
 
     async def close(self) -> None:
         """See Snapshots.close."""

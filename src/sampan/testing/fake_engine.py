@@ -4,7 +4,7 @@ Attach and exec echo stdin to stdout until stdin ends; then the process exits wi
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -341,7 +341,7 @@ class FakeFiles:
     async def _pieces(data: bytes) -> AsyncIterator[bytes]:
         yield data
 
-    async def extract(self, ref: str, path: str, source: AsyncIterator[bytes], *, replace: bool, as_user: bool) -> None:
+    async def extract(self, ref: str, path: str, source: AsyncIterable[bytes], *, replace: bool, as_user: bool) -> None:
         """See the Protocol."""
         del replace, as_user
         self._containers.find(ref)

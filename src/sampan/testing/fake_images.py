@@ -1,6 +1,6 @@
 """The part of the engine in memory that has to do with images: there is one, busybox."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 
 from sampan.errors import InvalidArgument, NotFound, SystemFailure, Unauthorized
 from sampan.filters import Filters
@@ -45,7 +45,7 @@ class FakeImages:
         return []
 
     async def import_(
-        self, source: AsyncIterator[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+        self, source: AsyncIterable[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
     ) -> AsyncIterator[Mapping[str, object]]:
         """See the Protocol: counts the bytes."""
         del repo, tag, message, changes, platform
@@ -77,7 +77,7 @@ class FakeArchives:
     def __init__(self) -> None:
         self.archive = b""
 
-    async def load(self, source: AsyncIterator[bytes], *, quiet: bool, platform: Platform | None) -> AsyncIterator[Mapping[str, object]]:
+    async def load(self, source: AsyncIterable[bytes], *, quiet: bool, platform: Platform | None) -> AsyncIterator[Mapping[str, object]]:
         """See the Protocol: an empty archive is a bad one."""
         del platform
         self.archive = b"".join([piece async for piece in source])

@@ -41,13 +41,17 @@ class Budget:
             self._steps = total // STEP
             self._allow()
 
+    def more(self, size: int) -> None:
+        """Say how many bytes more have been read."""
+        self._total += size
+        self.passed(self._total)
+
     def metered(self, read: Read) -> Read:
         """A stream whose bytes count."""
 
         def metered(limit: int) -> bytes:
             piece = read(limit)
-            self._total += len(piece)
-            self.passed(self._total)
+            self.more(len(piece))
             return piece
 
         return metered

@@ -6,7 +6,6 @@ import gc
 import hashlib
 import os
 import resource
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -154,7 +153,7 @@ def usage(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 
 
 def empty(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """fds: a trash directory. Remove all that is in it. -> removed, left (counts). A line on stderr says what is left, and why."""
+    """fds: a trash directory. Remove all that is in it. -> removed, left (counts), stuck (what is left, and why; or "")."""
     confine.into_root(fds[0], confine.REMOVE)
     names = os.listdir(fds[0])
     left: list[OSError] = []
@@ -163,9 +162,8 @@ def empty(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
             _remove(fds[0], name)
         except OSError as error:  # a mount, a flag that we may not take off: no reason to keep the others
             left.append(error)
-    if left:
-        print(f"worker: {len(left)} of {len(names)} trees stay in the trash: {left[0]}", file=sys.stderr, flush=True)
-    return {"removed": len(names) - len(left), "left": len(left)}
+    stuck = f"{len(left)} trees stay in the trash: {left[0]}" if left else ""
+    return {"removed": len(names) - len(left), "left": len(left), "stuck": stuck}
 
 
 def _remove(directory: int, name: str) -> None:

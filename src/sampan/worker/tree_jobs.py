@@ -5,15 +5,15 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from sampan.archive import changes, compression, writer
-from sampan.archive.apply import write_all
 from sampan.archive.extract import TreeExtractor
-from sampan.archive.pack import Packer, blocks
+from sampan.archive.pack import Outlet, Packer
 from sampan.archive.reader import TarReader
 from sampan.archive.room import Room
-from sampan.archive.source import Source
+from sampan.archive.source import PipeSource
 from sampan.linux import users
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.linux.permissions import Permissions
@@ -112,14 +112,15 @@ def path_read(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     root, path = _root(), absolute(args["path"])
     send({"stat": _stat_of(root, path)})
     name = os.fsencode(_base(path))
-    packer = Packer()
+    outlet = Outlet(fds[0])
+    packer = Packer(outlet=outlet)
     if name in (b".", b"/") or path.endswith("/"):
         directory = openat2(root, os.fsencode(path), _DIRECTORY_FLAGS, resolve=_RESOLVE)
         pieces = _directory_pieces(packer, directory, name)
     else:
         parent = openat2(root, os.fsencode(posixpath.dirname(path)), _DIRECTORY_FLAGS, resolve=_RESOLVE)
         pieces = packer.tree(parent, name, name)
-    _pour(pieces, fds[0])
+    _pour(pieces, outlet)
     return {}
 
 
@@ -128,14 +129,13 @@ def _directory_pieces(packer: Packer, directory: int, name: bytes) -> Iterator[b
     yield from packer.below(directory, name)
 
 
-def _pour(pieces: Iterator[bytes], output: int) -> None:
+def _pour(pieces: Iterator[bytes], outlet: Outlet) -> None:
     """Write an archive and its end. Nobody reading any more is no error: who asked has left."""
-    try:
-        for block in blocks(pieces):
-            write_all(output, memoryview(block))
-        write_all(output, memoryview(writer.END))
-    except BrokenPipeError:
-        pass
+    with suppress(BrokenPipeError):
+        for piece in pieces:
+            outlet.write(piece)
+        outlet.write(writer.END)
+        outlet.flush()
 
 
 def path_write(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
@@ -157,7 +157,11 @@ def path_write(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, An
         except users.LookupFailure as error:
             raise Refused(Kind.INVALID, error.message) from None
         owner = identity.uid, identity.gid
-    source = Source(Budget().metered(read if child is None else reader_of(child.output)), hashed=False)
+    budget = Budget()
+    if child is None:
+        source = PipeSource(archive, budget.metered(read), budget.more)
+    else:
+        source = PipeSource(child.output, budget.metered(reader_of(child.output)), budget.more)
     with checked(child):
         with TreeExtractor(target, Room(target), owner=owner, replace=args["replace"], place=place, permissions=permissions) as extractor:
             extractor.apply(TarReader(source))
@@ -196,7 +200,8 @@ def tree_export(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, A
     """fds: where the archive goes. args: view. The whole root file system, mounts not included."""
     confine.limit(confine.READ, view.enter(args["view"], fds, binds=False))
     send({"started": True})
-    _pour(Packer().below(_root(), b""), fds[0])
+    outlet = Outlet(fds[0])
+    _pour(Packer(outlet=outlet).below(_root(), b""), outlet)
     return {}
 
 
@@ -231,7 +236,8 @@ def tree_diff(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     view.without_devices()
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
     confine.into_root(upper, confine.COMPARE)
-    _pour(changes.layer(upper, args["clamp"], _own(args)), fds[0])
+    outlet = Outlet(fds[0])
+    _pour(changes.layer(upper, args["clamp"], _own(args), outlet), outlet)
     return {}
 
 
@@ -257,7 +263,8 @@ def tree_pack(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
                 if stat.S_ISDIR(info.st_mode):
                     stack.append(os.open(entry.name, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=here))
         os.close(here)
-    _pour(Packer(epoch).below(root, b""), output)
+    outlet = Outlet(output)
+    _pour(Packer(epoch, outlet).below(root, b""), outlet)
     return {"epoch": epoch}
 
 

@@ -46,7 +46,7 @@ class Images:
 
     async def save(self, *names: str, platform: Platform | None = None) -> bytes:
         """docker save."""
-        return b"".join([piece async for piece in self.archives.save(names, platform)])
+        return b"".join([bytes(piece) async for piece in self.archives.save(names, platform)])
 
     async def load(self, archive: bytes, repo: str = "", tag: str = "", *changes: str) -> str:
         """Import; returns the ID."""

@@ -295,11 +295,11 @@ def test_an_image_removed_while_it_is_saved_is_saved_whole(root: Path) -> None:
         await images.load_archive(packed(docker_files(document, [LOW, big], ["busybox:g"])))
         expected = await images.save("busybox:g")
         saving = images.archives.save(["busybox:g"], None)
-        got = [await anext(saving)]
+        got = [bytes(await anext(saving))]
         await images.service.remove("busybox:g", force=False, prune=True)
         with pytest.raises(NotFound):
             images.store.find("busybox:g")
-        got += [piece async for piece in saving]
+        got += [bytes(piece) async for piece in saving]
         assert b"".join(got) == expected
         assert images.snapshots.layers() == []
         await images.service.settle()

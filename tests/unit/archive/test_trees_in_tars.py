@@ -5,15 +5,17 @@ import os
 import stat
 import subprocess
 import tarfile
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from sampan.archive import changes, writer
 from sampan.archive.extract import TreeExtractor
-from sampan.archive.pack import Packer, blocks
+from sampan.archive.pack import Outlet, Packer, blocks
 from sampan.archive.reader import InvalidArchive, TarReader
-from sampan.archive.source import Source
+from sampan.archive.source import PipeSource, Source, TruncatedArchive
 from tests.support.tars import joined, tar
 
 
@@ -244,3 +246,69 @@ def test_a_first_name_that_vanishes_is_no_links_target(tmp_path: Path, monkeypat
     pieces = joined(Packer().below(real(tmp_path / "t", os.O_RDONLY), b"")) + writer.END
     with tarfile.open(fileobj=io.BytesIO(pieces)) as archive:
         assert [(member.name, member.linkname) for member in archive] == [("q", ""), ("r", "q")]
+
+
+def from_pipe(archive: bytes, path: Path) -> int:
+    """Extract what a pipe gives, as a worker does. How many bytes were moved unseen."""
+    reader, writer = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), os.fdopen(writer, "wb") as file:
+            file.write(archive)
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    moved: list[int] = []
+    owner = None if os.geteuid() == 0 else (-1, -1)
+    try:
+        with TreeExtractor(opened(path), None, owner=owner) as extractor:
+            extractor.apply(TarReader(PipeSource(reader, lambda limit: os.read(reader, limit), moved.append)))
+    finally:
+        os.close(reader)
+        feeding.join()
+    return sum(moved)
+
+
+def test_large_files_are_moved_and_holes_stay(tmp_path: Path) -> None:
+    data = os.urandom(5 << 20)
+    files = {"data": data, "small": b"x" * 3000, "holes": bytes(4 << 20) + data[: 1 << 20] + bytes(8 << 20) + b"end", "last": data[::-1]}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    moved = from_pipe(buffer.getvalue(), tmp_path)
+    for name, content in files.items():
+        assert (tmp_path / name).read_bytes() == content
+    assert (tmp_path / "holes").stat().st_blocks * 512 < 3 << 20
+    assert moved > 6 << 20
+
+
+def test_a_pipe_that_ends_within_a_file_is_a_truncated_archive(tmp_path: Path) -> None:
+    archive = tar(("f", "f", "x" * (3 << 20)))
+    for size in (1 << 20, (2 << 20) + 7, 513):
+        with pytest.raises(TruncatedArchive):
+            from_pipe(archive[:size], tmp_path)
+
+
+def test_what_goes_through_an_outlet_is_the_same_archive(tree: Path) -> None:
+    reader, writer_fd = os.pipe()
+    got: list[bytes] = []
+
+    def read() -> None:
+        with os.fdopen(reader, "rb") as file:
+            got.append(file.read())
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    outlet = Outlet(writer_fd)
+    pieces = 0
+    for piece in Packer(outlet=outlet).tree(opened(tree), b"tree", b"t"):
+        outlet.write(piece)
+        pieces += len(piece)
+    outlet.flush()
+    os.close(writer_fd)
+    reading.join()
+    assert got[0] + writer.END == packed(tree, b"tree", b"t")
+    assert pieces < len(got[0]) - (2 << 20)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sampan.distribution.transport import Transport
+from sampan.distribution.transport import Transport, Unreachable
 from sampan.proxies import Proxies
 
 
@@ -26,3 +26,42 @@ def test_cookies_are_not_kept() -> None:
     asyncio.run(scenario())
     assert len(heads) == 2
     assert all(b"cookie" not in head.lower() for head in heads)
+
+
+def chunked(body: bytes) -> tuple[bytes, str]:
+    """What comes of a body in HTTP's chunks, and the error at its end."""
+    got, failure = bytearray(), ""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+        writer.close()
+
+    async def scenario() -> None:
+        nonlocal failure
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with server, Transport("test", Proxies()) as transport, transport.request("GET", url) as found:
+            try:
+                async for piece in found.pieces():
+                    got.extend(piece)
+            except Unreachable as error:
+                failure = str(error)
+
+    asyncio.run(scenario())
+    return bytes(got), failure
+
+
+def test_a_body_in_chunks() -> None:
+    block = b"x" * 100_000
+    whole = b"%x\r\n%b\r\n" % (len(block), block) * 5 + b"1\r\na\r\n" * 1000
+    assert chunked(whole + b"0\r\n\r\n") == (block * 5 + b"a" * 1000, "")
+    got, failure = chunked(whole)
+    assert got == block * 5 + b"a" * 1000
+    assert failure.endswith("unexpected EOF")
+
+
+def test_tiny_chunks_are_not_read_for_ever() -> None:
+    got, failure = chunked(b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n")
+    assert failure.endswith("the answer comes in chunks of 1 bytes")
+    assert len(got) < 20_000

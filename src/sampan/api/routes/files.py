@@ -45,7 +45,7 @@ async def put_archive(request: Request, services: Services) -> Response:
     await services.files.extract(
         request.variables["id"],
         _path(request),
-        aiter(request.body),
+        request.body,
         replace=not query.flag("noOverwriteDirNonDir"),
         as_user=query.flag("copyUIDGID"),
     )

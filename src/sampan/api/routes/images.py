@@ -72,7 +72,7 @@ async def create(request: Request, services: Services) -> None:
             raise InvalidArgument("fromImage or fromSrc must be given")
         missing("importing from a URL")(request, services)
     progress = services.images.import_(
-        aiter(request.body),
+        request.body,
         repo=query.text("repo"),
         tag=query.text("tag"),
         message=query.text("message"),
@@ -141,7 +141,7 @@ async def commit(request: Request, services: Services) -> Response:
 async def load(request: Request, services: Services) -> None:
     """POST /images/load. Docker tells every error in the stream."""
     platform = decode.platform(request.query) if request.version >= (1, 48) else None
-    progress = services.archives.load(aiter(request.body), quiet=request.query.flag("quiet", True), platform=platform)
+    progress = services.archives.load(request.body, quiet=request.query.flag("quiet", True), platform=platform)
     await stream_progress(request, progress, always=True)
 
 

@@ -1,0 +1,154 @@
+"""Registries and mirrors that lie: of blobs that nobody fetched, with bytes that poison others' pulls, by manifests with two meanings."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.engine import Engine
+from tests.support.faultyregistry import INDEX, MANIFEST, FaultyRegistry, digest_of
+from tests.support.imagetars import config
+from tests.support.registries import Docker, big, partials, zipped
+from tests.support.tars import tar
+
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("no_images_left")]
+
+TOP = tar(("f", "pulled", "as it should be"))
+EVIL = tar(("f", "pulled", "by somebody else"))
+
+
+def test_what_was_not_fetched_is_not_believed(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    good = registry.add("team/app", "1", config(TOP), [zipped(TOP)])
+    assert docker("pull", f"{registry.host}/team/app:1").returncode == 0
+    registry.add("evil/app", "1", config(TOP), [zipped(EVIL)])
+    docker("pull", f"{registry.host}/evil/app:1")
+    assert docker("tag", f"{registry.host}/team/app:1", f"{registry.host}/mine/app:1").returncode == 0
+    pushed = docker("push", f"{registry.host}/mine/app:1")
+    assert pushed.returncode == 0, pushed.stderr
+    manifest = json.loads(registry.manifests["mine/app:1"][1])
+    assert manifest["layers"][0]["digest"] == digest_of(zipped(TOP))
+    assert good in pushed.stdout
+
+
+def test_a_pull_waits_for_nobody_whose_layers_it_has(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    slow = big(2)
+    registry.add("base", "1", config(TOP), [zipped(TOP)])
+    registry.add("slow", "1", config(TOP, slow), [zipped(TOP), slow])
+    assert docker("pull", f"{registry.host}/base:1").returncode == 0
+    registry.delay = 1.0
+    pull = subprocess.Popen(["docker", "pull", f"{registry.host}/slow:1"], env=engine.environment(), stdout=subprocess.PIPE)
+    try:
+        assert pull.stdout is not None
+        while b"Pulling fs layer" not in pull.stdout.readline():
+            pass
+        began = time.monotonic()
+        assert "up to date" in docker("pull", f"{registry.host}/base:1").stdout
+        assert time.monotonic() - began < 3
+    finally:
+        pull.kill()
+        pull.wait()
+        pull.stdout.close()
+
+
+def test_a_pull_does_not_wait_for_a_slow_push(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    layer = big(2)
+    registry.add("app", "1", config(layer), [layer])
+    registry.add("other", "1", config(TOP, layer), [TOP, layer])
+    assert docker("pull", f"{registry.host}/app:1").returncode == 0
+    slow = FaultyRegistry()
+    slow.delay = 1.0
+    assert docker("tag", f"{registry.host}/app:1", f"{slow.host}/app:1").returncode == 0
+    push = subprocess.Popen(["docker", "push", f"{slow.host}/app:1"], env=engine.environment(), stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while not any(request.startswith("PATCH") for request in slow.requests):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert docker("pull", f"{registry.host}/other:1", timeout=10).returncode == 0
+        assert push.poll() is None
+    finally:
+        push.kill()
+        push.wait()
+        slow.close()
+
+
+def test_what_an_earlier_pull_left_may_be_anything(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    layer = big(1)
+    registry.add("app", "1", config(layer), [layer])
+    (engine.data_root / "content/partial" / digest_of(layer).removeprefix("sha256:")).write_bytes(bytes(len(layer) // 2))
+    done = docker("pull", f"{registry.host}/app:1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert partials(engine) == []
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_mirror_that_gives_half_of_something_else(
+    make_engine: Callable[..., Engine], docker_path: str, registry: FaultyRegistry, *, ranges: bool
+) -> None:
+    layer = big(2)
+    mirror = FaultyRegistry()
+    try:
+        for one in (mirror, registry):
+            one.add("app", "1", config(layer), [layer])
+        mirror.change = lambda digest, data: bytes(len(data) // 2) if digest == digest_of(layer) else data
+        registry.ranges = ranges
+        engine = make_engine("--bridge=none")
+        (engine.root / "daemon.json").write_text(
+            json.dumps({"mirrors": {"registry.invalid": [f"http://{one.host}" for one in (mirror, registry)]}})
+        )
+        engine.start()
+        done = engine.run_client([docker_path], "pull", "registry.invalid/app:1")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert mirror.total_served
+        assert partials(engine) == []
+    finally:
+        mirror.close()
+
+
+def test_bytes_that_are_manifest_and_index_at_once(docker: Docker, registry: FaultyRegistry) -> None:
+    registry.add("app", "good", config(TOP), [TOP])
+    evil = registry.add("app", "evil", config(EVIL), [EVIL])
+    document = json.loads(registry.manifests["app:good"][1])
+    platform = {"os": "linux", "architecture": docker("version", "-f", "{{.Server.Arch}}").stdout.strip()}
+    size = len(registry.manifests["app:evil"][1])
+    document["manifests"] = [{"mediaType": MANIFEST, "digest": evil, "size": size, "platform": platform}]
+    body = json.dumps(document).encode()
+    digest = registry.add_manifest("app", "1", body, INDEX)
+    done = docker("pull", f"{registry.host}/app@{digest}")
+    assert done.returncode == 1
+    registry.add_manifest("app", "1", body, MANIFEST)
+    assert docker("pull", f"{registry.host}/app@{digest}").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"errors":[{"code":"\xff"}]}', b'{"x":' + b"[" * 60_000, b"x" * 100_000],
+    ids=["no UTF-8", "deep", "long"],
+)
+def test_a_mirror_whose_errors_cannot_be_read_is_passed_over(
+    make_engine: Callable[..., Engine], docker_path: str, registry: FaultyRegistry, body: bytes
+) -> None:
+    mirror = FaultyRegistry()
+    try:
+        mirror.refuse = (503, {}, body)
+        registry.add("app", "1", config(TOP), [TOP])
+        engine = make_engine("--bridge=none")
+        (engine.root / "daemon.json").write_text(json.dumps({"mirrors": {registry.host: [f"http://{mirror.host}"]}}))
+        engine.start()
+        done = engine.run_client([docker_path], "pull", f"{registry.host}/app:1")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "503" in "".join(engine.request("GET", "/info")[1]["Warnings"])
+    finally:
+        mirror.close()
+
+
+def test_a_refusal_moves_no_cursor(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    message = "\x1b]0;title\x07\x1b[2Jgone\nSuccess\u202e" + "x" * 5000
+    registry.refuse = (404, {}, json.dumps({"errors": [{"code": "A\x1b[31m", "message": message}]}).encode())
+    done = docker("pull", f"{registry.host}/app:1")
+    assert done.returncode == 1
+    assert "gone" in done.stderr
+    assert done.stderr.rstrip("\n").isprintable()
+    assert len(done.stderr) < 2000

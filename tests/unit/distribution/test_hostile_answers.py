@@ -1,0 +1,131 @@
+"""Answers that no registry would give: each ends in an error of ours, so that the next endpoint is asked."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from sampan.distribution.auth import Authorizer
+from sampan.distribution.endpoints import Endpoint
+from sampan.distribution.registry import ERROR_SHOWN, Refused, Repository
+from sampan.distribution.transport import Transport
+from sampan.errors import EngineError, InvalidArgument, SystemFailure
+from sampan.proxies import Proxies
+from sampan.spec import oci_layout
+from sampan.spec.docker_api.auth import AuthConfig
+
+DEEP = b'{"x":' + b"[" * 60_000
+NOBODY = AuthConfig()
+
+
+def ask(answers: list[bytes], question: Callable[[Repository], Awaitable[object]], credentials: AuthConfig = NOBODY) -> list[bytes]:
+    """Have a question answered on loopback; what was sent. In an answer HERE is the server's HOST:PORT."""
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+        seen.append(head + await reader.readexactly(length))
+        head, _, body = answers[len(seen) - 1].partition(b"\n\n")
+        here = "{}:{}".format(*writer.get_extra_info("sockname")).encode()
+        head = head.replace(b"HERE", here).replace(b"\n", b"\r\n")
+        writer.write(b"HTTP/1.1 " + head + b"\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, Transport("test", Proxies()) as transport:
+            endpoint = Endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", insecure=True)
+            await question(Repository(transport, endpoint, "a/b", Authorizer(transport, credentials, endpoint)))
+
+    asyncio.run(scenario())
+    return seen
+
+
+def manifest(repository: Repository) -> Awaitable[object]:
+    return repository.manifest("1")
+
+
+def tags(repository: Repository) -> Awaitable[object]:
+    return repository.tags()
+
+
+CHALLENGE = b'401 No\nWWW-Authenticate: Bearer realm="http://HERE/token",service="x"'
+
+
+@pytest.mark.parametrize(
+    ("answers", "question", "words"),
+    [
+        ([b'500 No\n\n{"errors":[{"code":"\xff"}]}'], manifest, "received unexpected HTTP status: 500"),
+        ([b"503 No\n\n" + DEEP], manifest, "received unexpected HTTP status: 503"),
+        ([b"503 No\n\n" + b"x" * 100_000], manifest, "received unexpected HTTP status: 503"),
+        ([b"200 OK\n\n" + DEEP], tags, "more than 100 deep"),
+        ([b'200 OK\n\n{"tags":["\xff"]}'], tags, "cannot be read"),
+        ([b'200 OK\n\n{"tags":[' + b'"a",' * 250_000 + b'"a"]}'], tags, "more than 200000 values"),
+        ([CHALLENGE, b"200 OK\n\n" + DEEP], manifest, "the token server's answer cannot be read"),
+        ([CHALLENGE, b'200 OK\n\n{"token":"\xff"}'], manifest, "the token server's answer cannot be read"),
+        ([CHALLENGE.replace(b"/token", b"/\x1b[2J\xff"), b"404 No\n"], manifest, "unexpected status from token server"),
+    ],
+)
+def test_what_cannot_be_read(answers: list[bytes], question: Callable[[Repository], Awaitable[object]], words: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        ask(answers, question)
+    assert isinstance(caught.value, (SystemFailure, InvalidArgument))
+    assert words in caught.value.message
+    assert caught.value.message.isprintable()
+
+
+def test_a_refusals_words_move_no_cursor_and_are_few() -> None:
+    with pytest.raises(Refused) as caught:
+        ask([b'404 No\n\n{"errors":[{"code":"A\\u001b[31m","message":"\\u001b[2J\\nfine\\u202e' + b"x" * 9000 + b'"}]}'], manifest)
+    assert caught.value.message.startswith(r"a\x1b[31m: \x1b[2J\nfine\u202exx")
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 2 * ERROR_SHOWN
+
+
+def test_a_service_of_any_bytes_and_a_token_for_ever() -> None:
+    body = b"{}"
+    answers = [
+        CHALLENGE.replace(b'"x"', b'"\xff"'),
+        b'200 OK\n\n{"token":"t","expires_in":1' + b"0" * 400 + b"}",
+        b"200 OK\nContent-Type: " + oci_layout.MANIFEST.encode() + b"\n\n" + body,
+    ]
+    seen = ask(answers, manifest)
+    assert b"/token?service=%FF&" in seen[1]
+    assert b"Authorization: Bearer t\r\n" in seen[2]
+
+
+def test_nothing_is_to_be_compressed_on_the_way() -> None:
+    (seen,) = ask([b"200 OK\n\n{}"], manifest)
+    assert b"Accept-Encoding: identity\r\n" in seen
+
+
+def test_a_refresh_token_goes_to_nobody_by_a_redirect() -> None:
+    with pytest.raises(SystemFailure, match="unexpected status from token server: 307"):
+        ask([CHALLENGE, b"307 No\nLocation: http://localhost:1/"], manifest, AuthConfig(identitytoken="secret"))
+
+
+BOTH = b'{"config":{},"layers":[],"manifests":[]}'
+
+
+@pytest.mark.parametrize(
+    ("said", "body", "words"),
+    [
+        (oci_layout.INDEX, BOTH, "expected index but found manifest"),
+        (oci_layout.DOCKER_INDEX, BOTH, "expected index but found manifest"),
+        (oci_layout.MANIFEST, BOTH, "expected manifest but found index"),
+        ("", BOTH, "expected manifest but found index"),
+        (oci_layout.MANIFEST, b'{"mediaType":"%s"}' % oci_layout.INDEX.encode(), "mediaType in manifest should be"),
+    ],
+)
+def test_bytes_with_two_meanings(said: str, body: bytes, words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
+        ask([b"200 OK\nContent-Type: " + said.encode() + b"\n\n" + body], manifest)
+
+
+def test_a_type_that_the_registry_does_not_say() -> None:
+    async def question(repository: Repository) -> None:
+        assert (await repository.manifest("1")).media_type == oci_layout.INDEX
+
+    ask([b'200 OK\nContent-Type: application/octet-stream\n\n{"mediaType":"%s","manifests":[]}' % oci_layout.INDEX.encode()], question)
