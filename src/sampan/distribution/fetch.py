@@ -1,16 +1,14 @@
 """One blob from a registry into a file, however often the connection breaks: by Range from where it ended, elsewhere if need be."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from sampan.content.partial import PartialBlob
 from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.registry import Refused, Repository
+from sampan.distribution.retrying import pause
 from sampan.distribution.transport import Unreachable
 from sampan.errors import EngineError, InvalidArgument
 
-RETRY_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
-RETRY_AFTER_MAX = 60
 MIRROR_ATTEMPTS = 2
 
 
@@ -46,7 +44,7 @@ async def fetch(
             failed = 1 if blob.size > before else failed + 1
             endpoint, more = repositories[at].endpoint, at + 1 < len(repositories)
             elsewhere = endpoint.mirror and more
-            final = isinstance(error, Refused) and (elsewhere or error.status not in RETRY_STATUSES)
+            final = isinstance(error, Refused) and (elsewhere or not error.passing)
             if final or failed >= (min(attempts, MIRROR_ATTEMPTS) if elsewhere else attempts):
                 failing(endpoint, error)
                 at, failed, others = at + 1, 0, blob.size > 0
@@ -73,12 +71,3 @@ async def _attempt(repository: Repository, blob: PartialBlob, progress: Callable
             progress("Downloading")
     if blob.size < blob.length:
         raise Unreachable(f'Get "{answer.url}": unexpected EOF')
-
-
-async def pause(failed: int, error: EngineError, progress: Callable[[str], None]) -> None:
-    """Wait before another attempt: longer every time; as long as the registry asks for, within reason. progress: told docker's lines."""
-    asked = error.retry_after if isinstance(error, Refused) else 0
-    seconds = min(RETRY_AFTER_MAX, max(asked, 2 ** (failed - 1)))
-    for left in range(seconds, 0, -1):
-        progress(f"Retrying in {left} second{'s' if left != 1 else ''}")
-        await asyncio.sleep(1)
