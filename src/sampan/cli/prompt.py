@@ -19,6 +19,13 @@ def confirm(message: str) -> bool:
     return answer.lower() == "y"
 
 
+def deleted(one: str | dict[str, str]) -> str:
+    """A line about one thing that was removed: its name, or what became of an image."""
+    if isinstance(one, str):
+        return one
+    return f"untagged: {one['Untagged']}" if one.get("Untagged") else f"deleted: {one.get('Deleted', '')}"
+
+
 def report(title: str, lines: Sequence[str], reclaimed: int) -> None:
     """Print what was removed and how much space that freed."""
     out = "\n".join([f"{title}:", *lines, "", ""]) if lines else ""
