@@ -174,10 +174,11 @@ class PullService:
         Returns the indexes of the layers that were fetched.
         """
         work: list[_LayerPull] = []
-        here = self._store.get(image.id) is not None  # then docker does not speak of its layers
+        whole = [self._snapshots.is_whole(name) for name in image.chain]
+        here = self._store.get(image.id) is not None and all(whole)  # then docker does not speak of its layers
         for index, descriptor in enumerate(manifest.layers):
             layer = _LayerPull(index, descriptor, lines)
-            if self._snapshots.is_whole(image.chain[index]):
+            if whole[index]:
                 if not here:
                     layer.say("Already exists")
             else:
