@@ -1,4 +1,4 @@
-"""What pull, push and login have in common: the registries of a name, how they are reached, their refusals in docker's words."""
+"""What pull, push, login and search have in common: the endpoints of a name, in their order, and what refusals mean, in docker's words."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
