@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from sampan.errors import InvalidArgument
 from sampan.units import NANOSECONDS, parse_duration
 
+D = TypeVar("D", bool, None)
 Filters = Mapping[str, Sequence[str]]
 """Values by key: those of one key OR together, keys AND together."""
 _UNIX = re.compile(r"(\d{1,12})(?:\.(\d{1,9}))?")
@@ -19,6 +21,27 @@ def labels_match(labels: Mapping[str, str], wanted: Iterable[str]) -> bool:
         if key not in labels or (separator and labels[key] != value):
             return False
     return True
+
+
+def boolean(filters: Filters, key: str, *, default: D) -> bool | D:
+    """A filter that is true (`1`, `true`) or false (`0`, `false`); default where it is not given. Raises InvalidArgument.
+
+    moby api/types/filters GetBoolOrDefault: what is neither counts for nothing beside one that is.
+    """
+    if key not in filters:
+        return default
+    values = filters[key]
+    is_true, is_false = not {"1", "true"}.isdisjoint(values), not {"0", "false"}.isdisjoint(values)
+    if is_true == is_false:
+        raise InvalidArgument(f"invalid filter '{key}=[{' '.join(values)}]'" if values else f"invalid filter '{key}'")
+    return is_true
+
+
+def check_keys(filters: Filters, known: Iterable[str]) -> None:
+    """Raises InvalidArgument for a filter that there is none of."""
+    for key in filters:
+        if key not in known:
+            raise InvalidArgument(f"invalid filter '{key}'")
 
 
 def moment_ns(text: str, now_ns: int) -> int:

@@ -1,14 +1,31 @@
 """What is wrong in a data root or on the host, as those who own the thing say it: for `system check` and for the repair at start."""
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
+
+Kind: TypeAlias = Literal[
+    "bridge",
+    "cgroup",
+    "check",
+    "container",
+    "database",
+    "driver",
+    "file",
+    "image",
+    "interface",
+    "layer",
+    "mount",
+    "network",
+    "reference",
+    "tree",
+]
+"""What a finding is about; `check`: the check itself."""
 
 
 class Finding(NamedTuple):
     """One thing that is not as it should be."""
 
-    kind: str
-    """`layer`, `image`, `container`, `cgroup`, `mount`, `file`, `database`"""
+    kind: Kind
     subject: str
     """Its ID, name or path."""
     problem: str

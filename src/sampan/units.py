@@ -160,16 +160,18 @@ def _digits(text: str) -> tuple[str, str]:
     return text[:end], text[end:]
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """A sort key that puts `net2` before `net10`, as docker sorts names of networks and volumes."""
-    parts: list[tuple[int, int, str]] = []
+def natural_key(text: str) -> list[tuple[int, int, str, int]]:
+    """A sort key that puts `net2` before `net10`, as docker sorts names, ports and filters (fvbommel/sortorder NaturalLess).
+
+    Digits come before everything else; numbers count by their value, then by their leading zeros.
+    """
+    parts: list[tuple[int, int, str, int]] = []
     at = 0
     while at < len(text):
         end = at
-        digits = "0" <= text[at] <= "9"
-        while end < len(text) and ("0" <= text[end] <= "9") == digits:
+        while end < len(text) and "0" <= text[end] <= "9":
             end += 1
-        piece = text[at:end]
-        parts.append((ord("0"), int(piece[:4000]), piece) if digits else (ord(piece[0]), 0, piece))
-        at = end
+        digits = text[at:end].lstrip("0")
+        parts.append((0, len(digits), digits, end - at) if end > at else (1, ord(text[at]), "", 0))
+        at = max(end, at + 1)
     return parts

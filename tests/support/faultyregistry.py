@@ -9,9 +9,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support.serving import Serving
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -27,7 +29,7 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-class FaultyRegistry:
+class FaultyRegistry(Serving):
     """Serves on loopback. `cut_after`: bytes of a blob after which each connection breaks, None for never; `delay`: seconds a block."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> None:
@@ -94,21 +96,13 @@ class FaultyRegistry:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer((address, 0), Handler)
-        self.server.daemon_threads = True
         self.scheme = "http" if tls is None else "https"
-        if tls is not None:
-            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
-        self.host = f"{address}:{self.server.server_address[1]}"
-        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
+        super().__init__(Handler, address, tls)
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving, and all that stalls."""
         self.released.set()
-        self.server.shutdown()
-        self.server.server_close()
-        self._thread.join(10)
+        super().close()
 
     def add(self, path: str, tag: str, document: bytes, layers: list[bytes], *, compress: Callable[[bytes], bytes] = bytes) -> str:
         """An image; layers are tars. Returns the manifest's digest."""

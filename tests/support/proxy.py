@@ -2,13 +2,14 @@
 
 import select
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.request import urlopen
 
+from tests.support.serving import Serving
 
-class Proxy:
+
+class Proxy(Serving):
     """Passes GET of http://registry.example on to `target`, and CONNECT to where it is asked for or `hosts` says."""
 
     def __init__(self) -> None:
@@ -52,13 +53,5 @@ class Proxy:
         self.passwords: set[str] = set()
         self.hosts: dict[str, str] = {}
         """Name → address and port"""
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self.server.shutdown()
-        self.server.server_close()
-        self._thread.join(10)
+        super().__init__(Handler)
+        self.url = f"http://{self.host}"

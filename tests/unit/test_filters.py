@@ -8,6 +8,7 @@ import pytest
 from sampan.engine.image_filters import pattern_matches
 from sampan.engine.listing import select
 from sampan.errors import InvalidArgument
+from sampan.filters import boolean
 from sampan.reference import parse
 
 
@@ -60,3 +61,21 @@ def test_names_by_regular_expression() -> None:
 def test_a_name_pattern_without_end_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="takes too long"):
         named("(a|a)*$b")
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"), [(["1"], True), (["true"], True), (["0", "false"], False), (["1", "true"], True), (["T", "true"], True)]
+)
+def test_booleans(values: list[str], wanted: bool) -> None:
+    assert boolean({"dangling": values}, "dangling", default=None) is wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"), [(["t"], "dangling=[t]"), (["True"], "dangling=[True]"), (["1", "false"], "dangling=[1 false]"), ([], "dangling")]
+)
+def test_what_is_no_boolean(values: list[str], shown: str) -> None:
+    """Words of dockerd 28.5."""
+    with pytest.raises(InvalidArgument) as refused:
+        boolean({"dangling": values}, "dangling", default=None)
+    assert refused.value.message == f"invalid filter '{shown}'"
+    assert boolean({}, "dangling", default=True)

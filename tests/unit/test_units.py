@@ -100,4 +100,12 @@ def test_bad_durations(text: str, message: str) -> None:
 
 
 def test_natural_order() -> None:
-    assert sorted(["net10", "net9", "b", "net1a"], key=natural_key) == ["b", "net1a", "net9", "net10"]
+    """As sortorder.NaturalLess has it."""
+    for line in (
+        ["b", "net1a", "net9", "net10"],
+        ["1a", "-a"],
+        ["a", "a2", "a02", "a-", "ab1"],
+        ["80/tcp", "443/tcp", "443/udp"],
+        ["9" * 5000, "1" * 5001],
+    ):
+        assert sorted(reversed(line), key=natural_key) == line

@@ -219,8 +219,8 @@ def _unwrapped(header: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def pulled(name: str, tag: str) -> Reference:
-    """What fromImage and tag (a digest too) name; neither tag nor digest: every tag. Raises InvalidReference, InvalidArgument."""
+def registry_reference(name: str, tag: str) -> Reference:
+    """What a name and a tag (a digest too) mean at a registry; with neither, every tag. Raises InvalidReference, InvalidArgument."""
     reference = parse(name)
     if not tag:
         return reference

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sampan.reference import Reference
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
-_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm/v6"}
 
 
 def with_help(message: str, command: str) -> str:
@@ -99,7 +98,7 @@ def _create(ctx: Context, args: Parsed, body: dict[str, Any]) -> dict[str, Any]:
     if args.bool("use-api-socket"):
         _mount_api_socket(ctx, body)
     platform = args.str("platform") if ctx.client.at_least("1.41") else ""
-    query = {"name": args.str("name") or None, "platform": normal_platform(platform) or None}
+    query = {"name": args.str("name") or None, "platform": _normal_platform(platform) or None}
     if args.str("pull") == "always":
         pull_image(ctx, args, parse_reference(image).with_default_tag(), sys.stderr)
     body["HostConfig"]["ConsoleSize"] = [0, 0] if platform and not ctx.client.at_least("1.42") else list(terminal_size())
@@ -115,6 +114,14 @@ def _create(ctx: Context, args: Parsed, body: dict[str, Any]) -> dict[str, Any]:
         pull_image(ctx, args, parse_reference(image).with_default_tag(), sys.stderr)
         answer = ctx.client.request("POST", "/containers/create", query, body).json()
         return answer
+
+
+def _normal_platform(text: str) -> str:
+    if not text:
+        return ""
+    from sampan.cli.platforms import as_text
+
+    return as_text(text, "error parsing specified platform: ")
 
 
 def _parse(image: str) -> str:
@@ -161,25 +168,6 @@ def registry_auth(ctx: Context, domain: str) -> str:
 
     auth = credentials.load(ctx, credentials.server_of(domain))
     return base64.urlsafe_b64encode(json.dumps(auth, separators=(",", ":")).encode()).decode()
-
-
-def normal_platform(text: str) -> str:
-    """`linux/x86_64` as `linux/amd64`: containerd's normal form. Raises CliError for what is no platform."""
-    if not text:
-        return ""
-    parts = text.lower().split("/")
-    if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").replace(".", "").isalnum() for part in parts):
-        raise CliError(f'error parsing specified platform: "{text}": cannot parse platform specifier: invalid argument')
-    if len(parts) == 1:
-        parts = ["linux", parts[0]] if parts[0] != "linux" else ["linux", os.uname().machine]
-    system = "darwin" if parts[0] == "macos" else parts[0]
-    architecture, _, variant = _ARCHITECTURES.get(parts[1], parts[1]).partition("/")
-    variant = parts[2] if len(parts) > 2 else variant
-    if architecture == "arm":
-        variant = {"7": "v7", "6": "v6", "5": "v5", "8": "v8"}.get(variant, variant)
-    elif (architecture, variant) in (("arm64", "8"), ("arm64", "v8"), ("amd64", "v1")):
-        variant = ""
-    return "/".join(part for part in (system, architecture, variant) if part)
 
 
 def _mount_api_socket(ctx: Context, body: dict[str, Any]) -> None:

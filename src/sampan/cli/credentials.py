@@ -229,27 +229,11 @@ def _read(path: str) -> dict[str, Any]:
 def _write(path: str, value: dict[str, Any]) -> None:
     """Replace the file in one step, in docker's form; nobody else may read it. Raises CliError."""
     import json
-    import tempfile
 
-    target = os.path.realpath(path)  # a link stays one
-    directory = os.path.dirname(target)
+    from sampan.cli.replacing import replace_text
+
     try:
-        os.makedirs(directory, 0o700, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(prefix=os.path.basename(target), dir=directory)
-        try:
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                file.write(json.dumps(value, indent="\t", ensure_ascii=False))
-                file.flush()
-                os.fsync(file.fileno())
-                try:  # by the descriptor: the directory may be another user's, who could put a link there
-                    old = os.stat(target)
-                    os.fchmod(file.fileno(), old.st_mode & 0o777)
-                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
-                except (FileNotFoundError, PermissionError):
-                    pass
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        os.makedirs(os.path.dirname(os.path.realpath(path)), 0o700, exist_ok=True)
+        replace_text(path, json.dumps(value, indent="\t", ensure_ascii=False), 0o600)
     except OSError as error:
         raise CliError(f"Error saving credentials: open {path}: {(error.strerror or '').lower()}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan.cli.http import CliError
+from sampan.cli.replacing import replace_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,28 +117,9 @@ def write(path: str, document: dict[str, Any], former: str) -> None:
     """
     import json
 
-    target = os.path.realpath(path)  # a link stays one
-    temporary = f"{target}.{os.getpid()}.new"
     try:
-        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            with open(fd, "w", encoding="utf-8") as file:
-                if os.path.exists(target):
-                    status = os.stat(target)
-                    os.fchown(fd, status.st_uid, status.st_gid)
-                    os.fchmod(fd, status.st_mode & 0o7777)
-                file.write(json.dumps(document, indent=_indent(former), ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(fd)
-            os.rename(temporary, target)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
-        directory = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fsync(directory)
-        os.close(directory)
+        os.makedirs(os.path.dirname(os.path.realpath(path)), 0o755, exist_ok=True)
+        replace_text(path, json.dumps(document, indent=_indent(former), ensure_ascii=False) + "\n", 0o644)
     except OSError as error:
         raise CliError(f"cannot write {path}: {_words(error)}") from None
 

@@ -5,7 +5,6 @@ The engine itself is not asked: a mirror can be tried before it is named, and wh
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import ssl
@@ -17,18 +16,16 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from sampan.errors import printable
+from sampan.errors import EngineError, printable
 from sampan.proxies import Proxies
 from sampan.reference import DEFAULT_DOMAIN
+from sampan.registryhosts import is_insecure, tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
 SECONDS = 5.0
 """For a connection, and for each silence."""
-HUB = "https://registry-1.docker.io/"
-CERTS_DIRS = ("/etc/sampan/certs.d", "/etc/docker/certs.d")
 ACCEPT = ", ".join((
     "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json",
@@ -82,6 +79,8 @@ class Probe:
             return _words(error.reason)
         except (OSError, ValueError, HTTPException) as error:
             return _words(error)
+        except EngineError as error:
+            return error.message
         return time.monotonic() - began
 
     def _ask(self, method: str, url: str, token: str) -> bytes:
@@ -107,19 +106,9 @@ class Probe:
 
 
 def _opener(url: str, keys: dict[str, Any]) -> urllib.request.OpenerDirector:
-    """What speaks to a host with the engine's proxies and certificates. Raises OSError, ValueError for files that are no certificates."""
+    """What speaks to a host with the engine's proxies and certificates. Raises SystemFailure for files that are no certificates."""
     parts = urlsplit(url)
-    context = ssl.create_default_context()
-    if _insecure(parts.hostname or "", parts.netloc, keys.get("insecure-registries") or ()):
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    for directory in CERTS_DIRS:
-        place = os.path.join(directory, parts.netloc)
-        for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
-            path = os.path.join(place, name)
-            if name.endswith(".crt"):
-                context.load_verify_locations(path)
-            elif name.endswith(".cert"):
-                context.load_cert_chain(path, path.removesuffix(".cert") + ".key")
+    context = tls_context(parts.netloc, insecure=is_insecure(parts.netloc, keys.get("insecure-registries") or ()))
     proxies = _ByProxy(Proxies.of(os.environ, keys.get("proxies") or keys))
     return urllib.request.build_opener(urllib.request.ProxyHandler({}), proxies, urllib.request.HTTPSHandler(context=context))
 
@@ -145,27 +134,6 @@ class _ByProxy(urllib.request.BaseHandler):
         request.set_proxy(host, parts.scheme)
 
     https_open = http_open
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _insecure(host: str, netloc: str, listed: Sequence[str]) -> bool:
-    """As sampan.distribution.endpoints has it."""
-    names = [item.partition("://")[2] or item for item in listed]
-    if _loopback(host) or host in names or netloc in names:
-        return True
-    for name in names:
-        try:
-            if ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False):
-                return True
-        except ValueError:
-            continue
-    return False
 
 
 def _words(reason: object) -> str:

@@ -1,4 +1,4 @@
-"""Output files of `export` and the like: there only once they are whole (moby/sys/atomicwriter, with its words)."""
+"""Output files of `export` and the like: where they may be, with the words of moby/sys/atomicwriter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import stat
 
 from sampan.cli.http import CliError
+from sampan.cli.replacing import replaced, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,20 +40,10 @@ def check(path: str) -> None:
 
 
 def write(path: str, pieces: Iterable[bytes]) -> None:
-    """Write a file of mode 0600: a temporary one beside it, then renamed. Raises CliError, leaving nothing."""
-    path = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(path), f".tmp-{os.path.basename(path)}{os.urandom(5).hex()}")
+    """Write a file of mode 0600, whatever was there. Raises CliError, leaving nothing."""
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb", buffering=0) as file:
-                for piece in pieces:
-                    view = memoryview(piece)
-                    while view:
-                        view = view[file.write(view) :]
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replaced(path, 0o600) as file:
+            for piece in pieces:
+                write_all(file, piece)
     except OSError as error:
-        raise CliError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
+        raise CliError(f"open {os.path.realpath(path)}: {(error.strerror or str(error)).lower()}") from None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from sampan.cli import fastjson
 from sampan.cli.http import CliError
+from sampan.units import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, TextIO
-
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def display(lines: Iterable[bytes], out: TextIO, *, width: int = 0, aux: Callable[[Any], object] | None = None) -> None:
@@ -73,12 +72,3 @@ def bar(current: int, total: int, width: int) -> str:
     part = min(50, int(current / total * 100) // 2)
     cells = f"[{'=' * part}>{' ' * (50 - part)}] " if width > 110 else ""
     return f" {cells}{human_size(current):>8}/{human_size(total)}"
-
-
-def human_size(size: float) -> str:
-    """`1.234MB`: decimal units, four significant digits, as Go's %.4g."""
-    at = 0
-    while size >= 1000 and at < len(_UNITS) - 1:
-        size /= 1000
-        at += 1
-    return f"{size:.4g}{_UNITS[at]}"

@@ -29,6 +29,13 @@ def _yes() -> bool:
     return sys.stdin.buffer.readline().decode("utf-8", "replace").strip().lower() == "y"
 
 
+def deleted(one: str | dict[str, str]) -> str:
+    """A line about one thing that was removed: its name, or what became of an image."""
+    if isinstance(one, str):
+        return one
+    return f"untagged: {one['Untagged']}" if one.get("Untagged") else f"deleted: {one.get('Deleted', '')}"
+
+
 def report(title: str, lines: Sequence[str], reclaimed: int) -> None:
     """Print what was removed and how much space that freed."""
     out = "\n".join([f"{title}:", *lines, "", ""]) if lines else ""

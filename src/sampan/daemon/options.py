@@ -5,21 +5,25 @@ docker names them differently where a flag is given several times (`--dns`, key 
 The key `mirrors` is Sampan's own.
 """
 
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 DEFAULT_CONFIG_FILE: Final = "/etc/sampan/daemon.json"
 DEFAULT_DATA_ROOT: Final = "/var/lib/sampan"
 DEFAULT_EXEC_ROOT: Final = "/run/sampan"
 DEFAULT_BRIDGE: Final = "sampan0"
 DEFAULT_GROUP: Final = "docker"
+Kind: TypeAlias = Literal[
+    "bool", "int", "string", "list", "ip", "ips", "bytes", "bools", "map", "lists", "mapmap", "ulimits", "runtimes", "pools", "json"
+]
+"""How a value is written and read (daemon/convert.py)."""
 
 
 class Option(NamedTuple):
-    """One option. `kind`: bool int string list ip ips bytes map lists mapmap ulimits runtimes pools json; `flag` "" = file only."""
+    """One option. `flag` "" = file only."""
 
     key: str
     flag: str
-    kind: str
+    kind: Kind
     help: str = ""
     short: str = ""
     default: str = ""

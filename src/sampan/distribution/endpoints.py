@@ -1,13 +1,11 @@
 """Where an image may be fetched from: the mirrors of its registry in their order, then the registry (moby registry/service_v2.go)."""
 
-import ipaddress
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from sampan.reference import DEFAULT_DOMAIN
-
-HUB = "registry-1.docker.io"
+from sampan.registryhosts import HUB, is_insecure
 
 
 class Endpoint(NamedTuple):
@@ -39,31 +37,3 @@ def endpoints_of(
     if insecure:
         found.append(Endpoint(f"http://{domain}", insecure))
     return found
-
-
-def without_scheme(listed: str) -> str:
-    """An insecure registry as daemon.json names it, without the http:// that dockerd lets pass (moby registry/config.go)."""
-    scheme, separator, rest = listed.partition("://")
-    return rest if separator and scheme.lower() in ("http", "https") else listed
-
-
-def is_insecure(host: str, insecure_registries: Sequence[str]) -> bool:
-    """Whether a registry (HOST[:PORT]) may be spoken to without TLS: loopback, or listed as it is written, or by network (CIDR)."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-    name = name.strip("[]")
-    listed = [without_scheme(item) for item in insecure_registries]
-    if host in listed or name == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    if address.is_loopback:
-        return True
-    for item in listed:
-        try:
-            if "/" in item and address in ipaddress.ip_network(item, strict=False):
-                return True
-        except ValueError:
-            continue
-    return False

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from sampan.content.partial import PartialBlob
 from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.registry import Refused, Repository
+from sampan.distribution.retrying import pause
 from sampan.distribution.transport import Unreachable
 from sampan.errors import EngineError, InvalidArgument
 
-RETRY_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
-RETRY_AFTER_MAX = 60
 MIRROR_ATTEMPTS = 2
 """Of an endpoint with another one behind it"""
 PROGRESS_MIN = 1 << 16
@@ -51,7 +50,7 @@ async def fetch(
         except (Unreachable, Refused) as error:
             endpoint, more = repositories[at].endpoint, at + 1 < len(repositories)
             failed = 1 if blob.size - before >= (PROGRESS_MIN if more else 1) else failed + 1
-            final = isinstance(error, Refused) and ((endpoint.mirror and more) or error.status not in RETRY_STATUSES)
+            final = isinstance(error, Refused) and ((endpoint.mirror and more) or not error.passing)
             if final or failed >= (min(attempts, MIRROR_ATTEMPTS) if more else attempts):
                 failing(endpoint, error)
                 at, failed, others = at + 1, 0, blob.size > 0
@@ -85,12 +84,3 @@ async def _attempt(repository: Repository, blob: PartialBlob, progress: Callable
                 since, had = clock(), blob.size
     if blob.size < blob.length:
         raise Unreachable(f'Get "{answer.url}": unexpected EOF')
-
-
-async def pause(failed: int, error: EngineError, progress: Callable[[str], None]) -> None:
-    """Wait before another attempt: longer every time; as long as the registry asks for, within reason. progress: told docker's lines."""
-    asked = error.retry_after if isinstance(error, Refused) else 0
-    seconds = min(RETRY_AFTER_MAX, max(asked, 2 ** (failed - 1)))
-    for left in range(seconds, 0, -1):
-        progress(f"Retrying in {left} second{'s' if left != 1 else ''}")
-        await asyncio.sleep(1)

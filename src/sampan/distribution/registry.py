@@ -24,6 +24,7 @@ from sampan.distribution.transport import (
 from sampan.errors import InvalidArgument, SystemFailure, printable
 from sampan.reference import is_tag
 from sampan.spec import oci_layout
+from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.oci_documents import decode
 
 MANIFEST_TYPES = (oci_layout.DOCKER_MANIFEST, oci_layout.DOCKER_INDEX, oci_layout.MANIFEST, oci_layout.INDEX)
@@ -33,6 +34,8 @@ ERROR_MAX = 64 * 1024
 ERROR_SHOWN = 1000
 """Characters of a registry's own words that we pass on."""
 TAGS_MAX = 100_000
+CONFIG_MAX = 8 << 20
+_PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 _ATTEMPTS = 3
 """Unknown yet what is wanted; with a token that has just run out; with a fresh one."""
 
@@ -72,6 +75,11 @@ class Refused(SystemFailure):
         """retry_after: seconds that the registry asks us to wait."""
         super().__init__(f"{code}: {message}" if message else code)
         self.status, self.code, self.retry_after = status, code, retry_after
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same may be granted later."""
+        return self.status in _PASSING
 
 
 class NoRegistry(SystemFailure):
@@ -195,7 +203,7 @@ class Repository:
         asked = answer.headers.get("Retry-After", "")
         raise Refused(
             answer.status,
-            code or f"received unexpected HTTP status: {status_text(answer.status)}",
+            code or f"received unexpected HTTP status: {_status_text(answer.status)}",
             message,
             int(asked[:6]) if asked.isdecimal() else 0,
         )
@@ -245,6 +253,18 @@ def _given(value: msgspec.Raw) -> bool:
     return bytes(value) not in (b"", b"null")
 
 
+async def log_in(transport: Transport, endpoint: Endpoint, credentials: AuthConfig) -> str:
+    """Whether a registry takes somebody's credentials. Returns the identity token it gives for them, or "".
+
+    Raises WrongCredentials, SystemFailure.
+    """
+    authorizer = Authorizer(transport, credentials, endpoint, offline=True)
+    async with Repository(transport, endpoint, "", authorizer).request("GET", "/v2/", scope="") as answer:
+        if answer.status != 200:
+            raise SystemFailure(f"login attempt to {endpoint.url}/v2/ failed with status: {_status_text(answer.status)}")
+    return authorizer.refresh_token
+
+
 def _origin(url: str) -> tuple[str, str | None, int]:
     """Scheme, host and port. Raises SystemFailure for what is no URL."""
     try:
@@ -261,7 +281,7 @@ def _for_namespace(url: str, namespace: str) -> str:
     return parts._replace(query="&".join((*others, "ns=" + quote(namespace, safe=":[]")))).geturl()
 
 
-def status_text(status: int) -> str:
+def _status_text(status: int) -> str:
     """`502 Bad Gateway`"""
     try:
         return f"{status} {HTTPStatus(status).phrase}"

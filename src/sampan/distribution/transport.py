@@ -9,13 +9,13 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from sampan.errors import SystemFailure
 from sampan.proxies import Proxies
+from sampan.registryhosts import certificates_of, tls_context
 
 if TYPE_CHECKING:
     import aiohttp
@@ -33,8 +33,6 @@ CHUNK = 256 * 1024
 SMALL_CHUNK = 100
 """Bytes; of HTTP's chunks below that there may be SMALL_CHUNKS_MAX."""
 SMALL_CHUNKS_MAX = 2000
-CERTS_DIRS = (Path("/etc/sampan/certs.d"), Path("/etc/docker/certs.d"))
-"""HOST[:PORT]/{*.crt, NAME.cert + NAME.key}, as docker has them (docs/reference/commandline/dockerd, certificates)."""
 Body = bytes | Callable[[], AsyncIterator[bytes]]
 """What is sent: bytes, or a function that gives it anew for each try."""
 
@@ -169,7 +167,7 @@ class Transport:
             yield Answer(response, method)
 
     def _context(self, host: str, *, insecure: bool) -> ssl.SSLContext:
-        key = (host if _certificates_of(host) else "", insecure)
+        key = (host if certificates_of(host) else "", insecure)
         if key not in self._contexts:
             self._contexts[key] = tls_context(host, insecure=insecure)
         return self._contexts[key]
@@ -188,38 +186,6 @@ def _watched(data: Body | None, go_on: Callable[[], None]) -> bytes | AsyncItera
         go_on()
 
     return pieces()
-
-
-def _certificates_of(host: str) -> list[Path]:
-    """The directories there are for a host; a registry may name any."""
-    return [parent / host for parent in CERTS_DIRS if host.strip(".") and (parent / host).is_dir()]
-
-
-def tls_context(host: str, *, insecure: bool) -> ssl.SSLContext:
-    """What is trusted of a registry, and the client certificates for it. Raises SystemFailure for files that are no certificates."""
-    if insecure:  # without the system's CAs, which take some 50 ms to read
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        context = ssl.create_default_context()
-    for directory in _certificates_of(host):
-        for file in sorted(directory.iterdir()):
-            key = file.with_suffix(".key")
-            if file.suffix == ".cert" and not key.exists():
-                raise SystemFailure(
-                    f"missing key {key.name} for client certificate {file.name}. CA certificates must use the extension .crt"
-                )
-            if file.suffix == ".key" and not file.with_suffix(".cert").exists():
-                raise SystemFailure(f"missing client certificate {file.with_suffix('.cert').name} for key {file.name}")
-            try:
-                if file.suffix == ".crt":
-                    context.load_verify_locations(file)
-                elif file.suffix == ".cert":
-                    context.load_cert_chain(file, key)
-            except (ssl.SSLError, OSError) as error:
-                raise SystemFailure(f"{file}: {getattr(error, 'reason', None) or error}") from error
-    return context
 
 
 def _reason(error: BaseException, url: str) -> str:

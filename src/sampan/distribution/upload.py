@@ -7,8 +7,8 @@ from typing import NamedTuple
 from urllib.parse import quote, urljoin
 
 from sampan.digest import sha256_of
-from sampan.distribution.fetch import RETRY_STATUSES, pause
 from sampan.distribution.registry import Refused, Repository
+from sampan.distribution.retrying import pause
 from sampan.distribution.transport import COMMIT_SECONDS, Unreachable
 from sampan.errors import SystemFailure
 
@@ -67,7 +67,7 @@ async def send(
             return
         except (Unreachable, Refused) as error:
             failed = 1 if upload.offset > best else failed + 1
-            if isinstance(error, Refused) and error.status not in RETRY_STATUSES and not upload.lost(error):
+            if isinstance(error, Refused) and not error.passing and not upload.lost(error):
                 raise
             if failed >= attempts:
                 raise
@@ -178,6 +178,6 @@ async def put_manifest(repository: Repository, tag: str, media_type: str, body: 
                 await repository.body(answer, 201, 202)
             return
         except (Unreachable, Refused) as error:
-            if attempt == attempts or (isinstance(error, Refused) and error.status not in RETRY_STATUSES):
+            if attempt == attempts or (isinstance(error, Refused) and not error.passing):
                 raise
             await pause(attempt, error, lambda _text: None)

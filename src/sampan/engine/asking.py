@@ -7,8 +7,7 @@ from typing import Self, TypeVar
 
 from sampan.clock import Clock
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.fetch import RETRY_STATUSES
-from sampan.distribution.registry import Refused, Repository
+from sampan.distribution.registry import Refused, Repository, is_outage
 from sampan.distribution.transport import Unreachable
 from sampan.errors import SystemFailure
 from sampan.reference import DEFAULT_DOMAIN, Reference
@@ -147,8 +146,8 @@ async def patient(ask: Callable[[], Awaitable[T]]) -> T:
         try:
             return await ask()
         except Refused as error:
-            wait = float(error.retry_after) or (pause if error.status >= 500 else BUSY_SECONDS)
-            if error.status not in RETRY_STATUSES or loop.time() + wait >= until:
+            wait = float(error.retry_after) or (pause if is_outage(error) else BUSY_SECONDS)
+            if not error.passing or loop.time() + wait >= until:
                 raise
         await asyncio.sleep(wait)
         pause *= 2

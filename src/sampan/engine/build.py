@@ -33,7 +33,7 @@ from sampan.engine.trees import Trees
 from sampan.errors import EngineError, InvalidArgument
 from sampan.filters import Filters
 from sampan.ids import short_id
-from sampan.image.archives import own_platform
+from sampan.image import platforms
 from sampan.image.store import Image
 from sampan.reference import Reference
 from sampan.reference import parse as parse_reference
@@ -135,8 +135,8 @@ class _Build:
     ) -> None:
         self._parts, self._options, self._workspace, self._dockerfile, self._lines = parts, options, workspace, dockerfile, lines
         self._platform = platform
-        target, own = platform or own_platform(), own_platform()
-        self._args = Arguments(options.build_args, platform_arguments(_text(target), _text(own), options.target))
+        target, own = platform or platforms.own(), platforms.own()
+        self._args = Arguments(options.build_args, platform_arguments(platforms.shown(target), platforms.shown(own), options.target))
         declare_globals(dockerfile, self._args)
         self._plan = plan(dockerfile, self._args, target=options.target)
         self._labels = label_options(options.labels)
@@ -308,7 +308,3 @@ def _first(failed: "BaseExceptionGroup[BaseException]") -> BaseException:
     """The error to tell: the first, of groups within groups too."""
     error = failed.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _text(platform: Platform) -> str:
-    return "/".join(word for word in (platform.os, platform.architecture, platform.variant) if word)

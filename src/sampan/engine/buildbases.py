@@ -8,7 +8,7 @@ from sampan.engine.images import ImageService
 from sampan.engine.progress import Progress
 from sampan.engine.pull import PullService
 from sampan.errors import EngineError, InvalidArgument, NotFound
-from sampan.image import archives
+from sampan.image import platforms
 from sampan.image.store import Image
 from sampan.reference import DEFAULT_DOMAIN, Reference, parse
 from sampan.spec.docker_api.auth import AuthConfig
@@ -29,15 +29,10 @@ class Bases:
         """`os[/arch[/variant]]`; None for an empty text. Raises InvalidArgument."""
         if not text:
             return None
-        words = text.lower().split("/")
-        if len(words) > 3 or not all(words):
-            raise InvalidArgument(f'"{text}": cannot parse platform specifier: invalid argument')
-        own = archives.own_platform()
-        if len(words) == 1:
-            return own if words[0] == "linux" else Platform(os="linux", architecture=words[0])
-        if words[0] != "linux":
-            raise InvalidArgument(f"operating system is not supported: {words[0]}")
-        return Platform(os=words[0], architecture=words[1], variant=words[2] if len(words) > 2 else "")
+        found = platforms.wanted(text)
+        if found.os != "linux":
+            raise InvalidArgument(f"operating system is not supported: {found.os}")
+        return found
 
     def known(self, names: Sequence[str]) -> list[Image]:
         """Those that are here, of `--cache-from`."""
@@ -55,9 +50,9 @@ class Bases:
         if not options.pull:
             with suppress(NotFound):
                 image = self._images.resolve(name)
-                if platform is None or archives.matches(platform, archives.platform_of(image)):
+                if not platforms.mismatch(name, image, platform):
                     return image
-        text = "" if platform is None else "/".join(word for word in (platform.os, platform.architecture, platform.variant) if word)
+        text = "" if platform is None else platforms.shown(platform)
         async for line in self._pulls.pull(reference, platform=text, credentials=_credentials(reference, options)):
             put(line)
         return self._images.resolve(name)

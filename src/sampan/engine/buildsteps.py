@@ -8,7 +8,7 @@ from sampan.build import cache
 from sampan.clock import Clock, rfc3339nano
 from sampan.engine.commit import check_depth
 from sampan.engine.images import ImageService
-from sampan.image.busybox import machine_platform
+from sampan.image import platforms
 from sampan.image.store import Image
 from sampan.snapshot.api import Unpacked
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS
@@ -45,8 +45,7 @@ class BuildSteps:
         self._use_cache = use_cache
         self._sources = sources
         self.epoch = epoch
-        own, variant = machine_platform()
-        self._platform = platform or Platform(os="linux", architecture=own, variant=variant)
+        self._platform = platform or platforms.own()
         self._used: list[str] = []
 
     def key(self, parent: Image | None, command: Sequence[str], config: ContainerConfig, more: Sequence[str] = ()) -> str:

@@ -13,8 +13,8 @@ from sampan.engine.control import Control
 from sampan.engine.images import ImageService, parse_target
 from sampan.engine.trees import Trees
 from sampan.errors import Conflict, InvalidArgument
-from sampan.image.busybox import machine_platform
 from sampan.image.store import Image
+from sampan.platforms import machine
 from sampan.reference import Reference
 from sampan.snapshot.api import Unpacked
 from sampan.spec.docker_api.container import Config
@@ -160,8 +160,8 @@ def child_config(
     layers = list((base.rootfs.diff_ids if base is not None else None) or ())
     former = list((base.history if base is not None else None) or ()) or [History() for _ in layers]  # it may be left out
     return ImageConfig(
-        architecture=base.architecture if base is not None else machine_platform()[0],
-        variant=base.variant if base is not None else machine_platform()[1],
+        architecture=base.architecture if base is not None else machine()[0],
+        variant=base.variant if base is not None else machine()[1],
         os="linux",
         created=created,
         author=options.author,

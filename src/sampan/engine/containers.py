@@ -119,12 +119,9 @@ class ContainerService:
         if not request.image:
             raise InvalidArgument("no image specified") if not request.cmd else NotFound("No such image: ")
         image = self._images.resolve(request.image)
-        if platform and not platforms.matches(platform, image.config.os, image.config.architecture):
-            has = f"{image.config.os}/{image.config.architecture}"
-            raise NotFound(
-                f"image with reference {request.image} was found but its platform ({has}) "
-                f"does not match the specified platform ({platform})"
-            )
+        problem = platforms.mismatch(request.image, image, platforms.wanted(platform) if platform else None)
+        if problem:
+            raise NotFound(problem)
         base = Base(image.id, image.chain_id, image.config.config or ContainerConfig())
         container, warnings = await self.create_on(base, name, request)
         return CreateResponse(id=container.id, warnings=warnings)

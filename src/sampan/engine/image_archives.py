@@ -20,7 +20,7 @@ from sampan.engine.nameless import nameless_file
 from sampan.engine.pipes import WorkerStream, feed, through_pipe
 from sampan.engine.progress import Progress, layer_line
 from sampan.errors import InvalidArgument, NotFound, SystemFailure
-from sampan.image import archives, legacy, saving
+from sampan.image import archives, legacy, platforms, saving
 from sampan.image.archives import Archive, PlannedImage
 from sampan.image.store import Image, ImageStore
 from sampan.reference import Reference, parse
@@ -190,7 +190,7 @@ class ImageArchives:
                     return
                 ids: list[str] = []
                 named = False
-                for planned in await _aside(lambda: list(archives.plan(archive, platform, archives.own_platform()))):
+                for planned in await _aside(lambda: list(archives.plan(archive, platform, platforms.own()))):
                     async for line in self._load_image(load, planned, quiet=quiet):
                         yield line
                     ids.append(f"Loaded image ID: {planned.image.id}\n")
@@ -275,8 +275,8 @@ class ImageArchives:
         found: list[saving.SavedImage] = []
         for image_id, references in chosen.items():
             image = self._store.find(image_id)
-            if platform is not None and not archives.matches(platform, archives.platform_of(image)):
-                raise SystemFailure(f"no suitable export target found for platform {archives.platform_text(platform)}")
+            if platform is not None and not platforms.matches(platform, platforms.of(image)):
+                raise SystemFailure(f"no suitable export target found for platform {platforms.shown(platform)}")
             found.append(saving.SavedImage(image, tuple(references)))
         return found
 

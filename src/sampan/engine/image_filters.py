@@ -1,34 +1,16 @@
 """Filters of `docker images` and `docker image prune` (moby daemon/images/images.go, image_prune.go)."""
 
 import re
-from collections.abc import Sequence
 
 from sampan.clock import Clock
 from sampan.errors import InvalidArgument
-from sampan.filters import Filters, labels_match, moment_ns
+from sampan.filters import Filters, boolean, check_keys, labels_match, moment_ns
 from sampan.image.bodies import created_ns
 from sampan.image.store import Image, ImageStore
 from sampan.reference import Reference
 
 _LIST_KEYS = frozenset(("dangling", "label", "before", "since", "reference", "until"))
 _PRUNE_KEYS = frozenset(("dangling", "label", "label!", "until"))
-_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
-
-
-def _boolean(name: str, values: Sequence[str]) -> bool | None:
-    """docker's GetBoolOrDefault: None when absent."""
-    if not values:
-        return None
-    wanted = {value.lower() for value in values}
-    if len(wanted) != 1 or not wanted <= {*_TRUE, *_FALSE}:
-        raise InvalidArgument(f"invalid filter '{name}=[{' '.join(values)}]'")
-    return wanted.pop() in _TRUE
-
-
-def _check_keys(filters: Filters, known: frozenset[str]) -> None:
-    for key in filters:
-        if key not in known:
-            raise InvalidArgument(f"invalid filter '{key}'")
 
 
 def _has_label(image: Image, wanted: str) -> bool:
@@ -77,8 +59,9 @@ class ListFilter:
     """Checked filters of a list."""
 
     def __init__(self, filters: Filters, store: ImageStore, clock: Clock) -> None:
-        _check_keys(filters, _LIST_KEYS)
-        self.dangling = _boolean("dangling", filters.get("dangling", ()))
+        """Raises InvalidArgument; NotFound for the images of `before` and `since`."""
+        check_keys(filters, _LIST_KEYS)
+        self.dangling = boolean(filters, "dangling", default=None)
         self.labels = filters.get("label", ())
         self.patterns = filters.get("reference", ())
         before = [created_ns(store.find(name)) for name in filters.get("before", ())]
@@ -107,9 +90,9 @@ class PruneFilter:
     """Checked filters of a prune."""
 
     def __init__(self, filters: Filters, clock: Clock) -> None:
-        _check_keys(filters, _PRUNE_KEYS)
-        dangling = _boolean("dangling", filters.get("dangling", ()))
-        self.only_dangling = dangling if dangling is not None else True
+        """Raises InvalidArgument."""
+        check_keys(filters, _PRUNE_KEYS)
+        self.only_dangling = boolean(filters, "dangling", default=True)
         self.labels, self.not_labels = filters.get("label", ()), filters.get("label!", ())
         until = filters.get("until", ())
         if len(until) > 1:
@@ -121,13 +104,3 @@ class PruneFilter:
         if (self.only_dangling and references) or (self.until is not None and created_ns(image) >= self.until):
             return False
         return all(_has_label(image, wanted) for wanted in self.labels) and not any(_has_label(image, label) for label in self.not_labels)
-
-
-def parse(filters: Filters, store: ImageStore, clock: Clock) -> ListFilter:
-    """Check a list's filters. Raises InvalidArgument, NotFound (before, since)."""
-    return ListFilter(filters, store, clock)
-
-
-def parse_prune(filters: Filters, clock: Clock) -> PruneFilter:
-    """Check a prune's filters. Raises InvalidArgument."""
-    return PruneFilter(filters, clock)

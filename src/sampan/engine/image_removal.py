@@ -27,12 +27,6 @@ class Step(NamedTuple):
     untagged: str = ""
 
 
-class Removal(NamedTuple):
-    """All that was done, in order."""
-
-    steps: list[Step]
-
-
 def _is_single(references: list[Reference]) -> bool:
     """Whether all names are one tag and digests of the same repository."""
     if len(references) <= 1:
@@ -91,8 +85,11 @@ def _delete(image: Image, store: ImageStore, in_use: InUse, steps: list[Step], *
         image = parent
 
 
-def remove(text: str, store: ImageStore, in_use: InUse, *, force: bool, prune: bool) -> Removal:
-    """`docker rmi text`. Raises NotFound, or Conflict in docker's words; then nothing was changed but, perhaps, the name given."""
+def remove(text: str, store: ImageStore, in_use: InUse, *, force: bool, prune: bool) -> list[Step]:
+    """`docker rmi text`. Returns all that was done, in order.
+
+    Raises NotFound, or Conflict in docker's words; then nothing was changed but, perhaps, the name given.
+    """
     image = store.find(text)
     steps: list[Step] = []
     if not store.is_id_of(image, text):
@@ -106,17 +103,17 @@ def remove(text: str, store: ImageStore, in_use: InUse, *, force: bool, prune: b
         if reference.digest is not None:
             reference = reference._replace(tag=None)
         if _untag(reference, image, store, steps):
-            return Removal(steps)
+            return steps
         try:
             _check(image, store, in_use, force=force, named=False)
         except Conflict:
             # the name is off; docker keeps the image, dangling, without an error, as long as something uses it
             if any(user.running for user in in_use(image.id)) or store.children(image.id):
-                return Removal(steps)
+                return steps
             raise
         _delete(image, store, in_use, steps, force=force, prune=prune)
-        return Removal(steps)
+        return steps
     references = store.references(image.id)
     _check(image, store, in_use, force=force, named=not _is_single(references))
     _delete(image, store, in_use, steps, force=force, prune=prune)
-    return Removal(steps)
+    return steps

@@ -2,7 +2,6 @@
 
 import asyncio
 import builtins
-import json
 import logging
 import os
 from collections import Counter
@@ -19,10 +18,10 @@ from sampan.engine import image_filters, image_removal
 from sampan.engine.image_removal import InUse
 from sampan.engine.pipes import feed, through_pipe
 from sampan.engine.progress import Progress
-from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet, SystemFailure
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.events.bus import EventBus
 from sampan.findings import Finding
-from sampan.image import archives, bodies, busybox
+from sampan.image import bodies, busybox, platforms
 from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import InvalidReference, Reference, parse
 from sampan.snapshot.api import Snapshots, Unpacked
@@ -79,7 +78,7 @@ class ImageService:
         layer_size: what a layer counts for instead of the sizes of its files.
         """
         layer_size = layer_size or self._layer_size
-        wanted = image_filters.parse(filters, self._store, self._clock)
+        wanted = image_filters.ListFilter(filters, self._store, self._clock)
         counts = self._layer_counts() if shared_size else {}
         found: builtins.list[body.ImageSummary] = []
         named, parents = self._store.named_ids(), self._store.parents()
@@ -114,12 +113,9 @@ class ImageService:
 
     def _find(self, name: str, platform: Platform | None) -> Image:
         image = self._store.find(name)
-        actual = archives.platform_of(image)
-        if platform is not None and not archives.matches(platform, actual):
-            raise NotFound(
-                f"image with reference {name} was found but its platform ({archives.platform_text(actual)}) "
-                f"does not match the specified platform ({archives.platform_text(platform)})"
-            )
+        problem = platforms.mismatch(name, image, platform)
+        if problem:
+            raise NotFound(problem)
         return image
 
     def _layer_size(self, name: ChainId) -> int:
@@ -150,12 +146,11 @@ class ImageService:
 
     async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[body.ImageDeleteItem]:
         """Take a name off, and delete what nothing else uses. Raises NotFound, Conflict in docker's words."""
-        done = image_removal.remove(name, self._store, self._in_use, force=force, prune=prune)
-        return self._finish_removal(done)
+        return self._finish_removal(image_removal.remove(name, self._store, self._in_use, force=force, prune=prune))
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> body.ImagesPruneReport:
         """Delete what no container uses; dangling=true (the default) keeps named images."""
-        wanted = image_filters.parse_prune(filters, self._clock)
+        wanted = image_filters.PruneFilter(filters, self._clock)
         deleted: builtins.list[body.ImageDeleteItem] = []
         before = sum(layer.size for layer in self._snapshots.layers())
         for image in self._store.all():
@@ -164,18 +159,17 @@ class ImageService:
                 continue
             with suppress(Conflict, NotFound):  # a child that stays keeps its parent
                 for name in [reference.familiar for reference in references] or [image.id]:
-                    done = image_removal.remove(name, self._store, self._in_use, force=False, prune=True)
-                    deleted += self._finish_removal(done)
+                    deleted += self._finish_removal(image_removal.remove(name, self._store, self._in_use, force=False, prune=True))
         reclaimed = before - sum(layer.size for layer in self._snapshots.layers()) + self.spare()
         if set(filters) <= {"dangling"} and not wanted.only_dangling:
             reclaimed += await self.spare_all()
         self._events.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return body.ImagesPruneReport(images_deleted=deleted or None, space_reclaimed=reclaimed)
 
-    def _finish_removal(self, done: image_removal.Removal) -> builtins.list[body.ImageDeleteItem]:
+    def _finish_removal(self, steps: Sequence[image_removal.Step]) -> builtins.list[body.ImageDeleteItem]:
         """Events and layers of what was taken out of the store."""
         items: builtins.list[body.ImageDeleteItem] = []
-        for step in done.steps:
+        for step in steps:
             if step.untagged:
                 items.append(body.ImageDeleteItem(untagged=step.untagged))
                 self._publish("untag", step.image, step.image.id)
@@ -230,14 +224,16 @@ class ImageService:
         """Make an image of one tar, compressed or not. Yields docker's progress: the ID at the end."""
         target = parse_target(repo, tag)
         config = apply_changes(ContainerConfig(), changes)
-        architecture, variant = _platform(platform)
+        made_for = platforms.wanted(platform) if platform else platforms.own()
+        if made_for.os != "linux":
+            raise InvalidArgument("operating system is not supported")
         unpacked, key = await self.unpack_from(feed(source))
         created = rfc3339nano(self._clock.now_ns())
         comment = message or "Imported from -"
         document = ImageConfig(
-            architecture=architecture,
-            variant=variant,
-            os="linux",
+            architecture=made_for.architecture,
+            variant=made_for.variant,
+            os=made_for.os,
             created=created,
             config=config,
             rootfs=RootFS(diff_ids=[unpacked.diff_id]),
@@ -488,17 +484,3 @@ def parse_target(repo: str, tag: str) -> Reference | None:
     if reference.digest is not None:
         raise InvalidArgument("cannot import digest reference")
     return reference.with_tag(tag) if tag else reference.with_default_tag()
-
-
-def _platform(text: str) -> tuple[str, str]:
-    """(architecture, variant) of `os[/arch[/variant]]`; empty: this machine's. Raises InvalidArgument, NotImplementedYet."""
-    if not text:
-        return busybox.machine_platform()
-    words = text.lower().split("/")
-    if len(words) > 3 or not all(word.replace("_", "").replace(".", "").replace("-", "").isalnum() for word in words):
-        raise InvalidArgument(f"{json.dumps(text)}: invalid platform")
-    if len(words) == 1:
-        return busybox.machine_platform() if words[0] == "linux" else (words[0], "")
-    if words[0] != "linux":
-        raise NotImplementedYet(f"images for the operating system {words[0]} are not supported")
-    return words[1], words[2] if len(words) > 2 else ""

@@ -1,16 +1,19 @@
 """Progress from a task to whoever reads it. The task never waits for its reader, and what the reader does not take stays bounded."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from sampan.engine.progress import Progress
+from sampan.engine.progress import Progress, layer_line
 from sampan.errors import SystemFailure
 
 WAITING_MAX = 256
 """Lines that may wait before those that can be missed are left out."""
+TICK_SECONDS = 0.1
+"""Between two lines with a bar about the same layer."""
 
 
 class Lines:
@@ -63,3 +66,25 @@ class Lines:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+class LayerLines:
+    """What is said of one layer."""
+
+    def __init__(self, lines: Lines, digest: str) -> None:
+        """digest: whose first twelve digits stand before it."""
+        self._lines = lines
+        self._name = digest.partition(":")[2][:12]
+        self._last = 0.0
+
+    def say(self, status: str, current: int | None = None, total: int = 0) -> None:
+        """A line of docker's progress; with a number of bytes it has a bar, and comes ten times a second at the most, or not at all.
+
+        But a bar's end always comes, unless the reader is far behind.
+        """
+        if current is not None:
+            now = time.monotonic()
+            if now - self._last < TICK_SECONDS and current < total:
+                return
+            self._last = now
+        self._lines.say(layer_line(status, self._name, current, total), once=current is None and not status.startswith("Retrying"))

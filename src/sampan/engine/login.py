@@ -2,8 +2,8 @@
 
 from urllib.parse import urlsplit
 
-from sampan.distribution.auth import Authorizer, WrongCredentials
-from sampan.distribution.registry import Repository, status_text
+from sampan.distribution.auth import WrongCredentials
+from sampan.distribution.registry import log_in
 from sampan.engine.registries import Registries
 from sampan.errors import EngineError, InvalidArgument, SystemFailure, Unauthorized
 from sampan.reference import DEFAULT_DOMAIN
@@ -26,13 +26,8 @@ class LoginService:
         failure: EngineError = SystemFailure("no registry to log in to")
         async with self._registries.transport() as transport:
             for endpoint in self._registries.endpoints(_domain(credentials.serveraddress)):
-                authorizer = Authorizer(transport, credentials, endpoint, offline=True)
-                repository = Repository(transport, endpoint, "", authorizer)
                 try:
-                    async with repository.request("GET", "/v2/", scope="") as answer:
-                        if answer.status == 200:
-                            return LoginStatus(identity_token=authorizer.refresh_token, status="Login Succeeded")
-                        failure = SystemFailure(f"login attempt to {endpoint.url}/v2/ failed with status: {status_text(answer.status)}")
+                    return LoginStatus(identity_token=await log_in(transport, endpoint, credentials), status="Login Succeeded")
                 except WrongCredentials as error:
                     raise Unauthorized(error.message) from error
                 except SystemFailure as error:

@@ -6,7 +6,6 @@ Nothing is visible before every digest and diffID is right; then layers, image a
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -15,15 +14,16 @@ from typing import NamedTuple, TypeVar
 from sampan.content.partial import PartialBlob
 from sampan.digest import ChainId, DiffId, ImageId, is_sha256
 from sampan.distribution.fetch import fetch
-from sampan.distribution.registry import Manifest, Repository
+from sampan.distribution.registry import CONFIG_MAX, Manifest, Repository
 from sampan.distribution.transport import Transport
 from sampan.engine.images import ImageService
-from sampan.engine.lines import Lines
-from sampan.engine.pipes import give_from, wide_pipe
-from sampan.engine.progress import Progress, layer_line
-from sampan.engine.registries import Registries, Slots
+from sampan.engine.lines import LayerLines, Lines
+from sampan.engine.pipes import give_from, through_pipe
+from sampan.engine.progress import Progress
+from sampan.engine.registries import Registries
+from sampan.engine.slots import Slots
 from sampan.errors import EngineError, InvalidArgument, NotFound
-from sampan.image import archives, platforms
+from sampan.image import platforms
 from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import Reference
 from sampan.snapshot.api import Snapshots, Unpacked
@@ -35,11 +35,7 @@ from sampan.state.blobs import BlobSource, ManifestRow
 
 T = TypeVar("T")
 
-CONFIG_MAX = 8 << 20
 INDEX_DEPTH_MAX = 4
-LAYERS_MAX = 1000
-TICK_SECONDS = 0.1
-"""Between two lines about the same layer."""
 
 
 class _Source(NamedTuple):
@@ -49,28 +45,13 @@ class _Source(NamedTuple):
     manifest: Manifest
 
 
-class _LayerPull:
+class _LayerPull(LayerLines):
     """One layer on its way: what it is, and what there is to say about it."""
 
     def __init__(self, index: int, descriptor: Descriptor, lines: Lines) -> None:
+        super().__init__(lines, descriptor.digest)
         self.index, self.descriptor = index, descriptor
         self.key = "pull-" + os.urandom(8).hex()
-        self._lines = lines
-        self._last = 0.0
-
-    def say(self, status: str, current: int | None = None) -> None:
-        """A line of docker's progress; those with a number are sent ten times a second at the most, and may be left out.
-
-        But the last one of each bar is always sent.
-        """
-        if current is not None:
-            now = time.monotonic()
-            if now - self._last < TICK_SECONDS and current < self.descriptor.size:
-                return
-            self._last = now
-        name = self.descriptor.digest.partition(":")[2][:12]
-        once = current is None and not status.startswith("Retrying")
-        self._lines.say(layer_line(status, name, current, self.descriptor.size), once=once)
 
 
 class PullService:
@@ -118,7 +99,7 @@ class PullService:
             for name in names:
                 image, former = await self._pull_one(await self._find(known, transport, name, credentials), name, wanted, lines)
                 newer = newer or former != image.id
-                warning = warning or _mismatch(image, reference, wanted)
+                warning = warning or platforms.mismatch(reference.familiar, image, wanted)  # of a manifest that is no index
                 await lines.drained()
             fresh = "Downloaded newer image" if newer else "Image is up to date"
             lines.say({"status": f"Status: {fresh} for {reference.familiar}"})
@@ -128,21 +109,22 @@ class PullService:
     # where from
 
     async def _tags(self, known: Registries, transport: Transport, reference: Reference, credentials: AuthConfig) -> list[str]:
-        return await known.first(transport, reference, credentials, lambda repository: repository.tags(), lambda _, found: found)
+        _, tags = await known.first(transport, reference, credentials, Repository.tags)
+        return tags
 
     async def _find(self, known: Registries, transport: Transport, reference: Reference, credentials: AuthConfig) -> _Source:
         name = reference.digest or reference.tag or ""
-        return await known.first(transport, reference, credentials, lambda repository: repository.manifest(name), _Source)
+        return _Source(*await known.first(transport, reference, credentials, partial(Repository.manifest, reference=name)))
 
     async def _image_manifest(self, source: _Source, wanted: Platform | None) -> Manifest:
         """The image's own manifest: of an index, the one for the platform. Raises NotFound, InvalidArgument."""
-        found, platform = source.manifest, wanted or archives.own_platform()
+        found, platform = source.manifest, wanted or platforms.own()
         for _ in range(INDEX_DEPTH_MAX):
             if found.media_type not in (oci_layout.INDEX, oci_layout.DOCKER_INDEX):
                 return found
-            chosen = archives.for_platform(_decoded(found.body, oci_layout.Index), platform)
+            chosen = platforms.entry_for(_decoded(found.body, oci_layout.Index), platform)
             if chosen is None:
-                raise NotFound(f"no matching manifest for {archives.platform_text(platform)} in the manifest list entries")
+                raise NotFound(f"no matching manifest for {platforms.shown(platform)} in the manifest list entries")
             if not is_sha256(chosen.digest):
                 raise InvalidArgument(f"unsupported digest algorithm: {chosen.digest}")
             found = await self._registries.any_of(source.repositories, partial(Repository.manifest, reference=chosen.digest))
@@ -192,10 +174,11 @@ class PullService:
         Returns the indexes of the layers that were fetched.
         """
         work: list[_LayerPull] = []
-        here = self._store.get(image.id) is not None  # then docker does not speak of its layers
+        whole = [self._snapshots.is_whole(name) for name in image.chain]
+        here = self._store.get(image.id) is not None and all(whole)  # then docker does not speak of its layers
         for index, descriptor in enumerate(manifest.layers):
             layer = _LayerPull(index, descriptor, lines)
-            if self._snapshots.is_whole(image.chain[index]):
+            if whole[index]:
                 if not here:
                     layer.say("Already exists")
             else:
@@ -248,7 +231,7 @@ class PullService:
             await fetch(
                 self._registries.usable(source.repositories), blob,
                 attempts=self._registries.settings.max_download_attempts, failing=self._registries.note_failure,
-                progress=lambda text: layer.say(text, blob.size if text == "Downloading" else None),
+                progress=lambda text: layer.say(text, blob.size if text == "Downloading" else None, blob.length),
             )  # fmt: skip
         layer.say("Verifying Checksum")
         layer.say("Download complete")
@@ -277,28 +260,17 @@ class PullService:
                 self._snapshots.remove(layer.key)
 
     async def _unpack_once(self, layer: _LayerPull, blob: PartialBlob) -> Unpacked:
-        reader, writer = wide_pipe()
+        async def write(writer: int) -> None:
+            async def give(offset: int, count: int) -> int:
+                taken = await give_from(blob.fd, offset, count, writer)
+                if blob.complete and offset + taken < blob.length:
+                    layer.say("Extracting", offset + taken, blob.length)
+                return taken
 
-        async def give(offset: int, count: int) -> int:
-            taken = await give_from(blob.fd, offset, count, writer)
-            if blob.complete and offset + taken < blob.length:
-                layer.say("Extracting", offset + taken)
-            return taken
+            await blob.follow(give)
 
-        async def give_all() -> None:
-            try:
-                await blob.follow(give)
-            finally:
-                os.close(writer)
-
-        giving = asyncio.ensure_future(give_all())
-        try:
-            unpacked = await self._snapshots.unpack(layer.key, reader)
-        finally:
-            os.close(reader)
-            giving.cancel()
-            await asyncio.gather(giving, return_exceptions=True)
-        layer.say("Extracting", blob.length)
+        unpacked = await through_pipe(write, lambda reader: self._snapshots.unpack(layer.key, reader))
+        layer.say("Extracting", blob.length, blob.length)
         return unpacked
 
 
@@ -310,21 +282,10 @@ def _checked(document: bytes, manifest: oci_layout.Manifest) -> Image:
     """The image of a config, if it fits its manifest and this machine. Raises InvalidArgument."""
     image = image_of(document)
     layers = manifest.layers
-    if len(layers) != len(image.chain) or len(layers) > LAYERS_MAX:
+    if len(layers) != len(image.chain):
         raise InvalidArgument(f"the manifest has {len(layers)} layers, the image's config {len(image.chain)}")
     if any(layer.size < 0 for layer in layers):
         raise InvalidArgument("the manifest has a layer without a size")
     if image.config.os not in ("linux", ""):
-        raise InvalidArgument(f"operating system is not supported: an image for {archives.platform_text(archives.platform_of(image))}")
+        raise InvalidArgument(f"operating system is not supported: an image for {platforms.shown(platforms.of(image))}")
     return image
-
-
-def _mismatch(image: Image, reference: Reference, wanted: Platform | None) -> str:
-    """What docker warns of when a manifest that is no index has another platform than was asked for (moby daemon/images/image_pull.go)."""
-    actual = archives.platform_of(image)
-    if wanted is None or archives.matches(wanted, actual):
-        return ""
-    return (
-        f"image with reference {reference.familiar} was found but its platform ({archives.platform_text(actual)}) does not match "
-        f"the specified platform ({archives.platform_text(wanted)})"
-    )

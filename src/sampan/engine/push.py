@@ -7,7 +7,6 @@ then the manifest: the one by which the image came if the layers have kept their
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,17 +19,17 @@ from sampan.distribution.registry import NoCredentials, Repository
 from sampan.distribution.transport import Transport, Unreachable
 from sampan.distribution.upload import BlobFile, Started
 from sampan.engine.images import ImageService
-from sampan.engine.lines import Lines
+from sampan.engine.lines import LayerLines, Lines
 from sampan.engine.nameless import nameless_file
 from sampan.engine.pipes import through_pipe
-from sampan.engine.progress import Progress, layer_line
-from sampan.engine.registries import Registries, Slots
+from sampan.engine.progress import Progress
+from sampan.engine.registries import Registries
+from sampan.engine.slots import Slots
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
-from sampan.image import archives, pushing
+from sampan.image import platforms, pushing
 from sampan.image.store import Image, ImageStore
 from sampan.reference import Reference, parse
 from sampan.snapshot.api import Snapshots
-from sampan.spec import oci_layout
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.oci_layout import Descriptor, Platform
 from sampan.state.blobs import BlobSource
@@ -43,27 +42,14 @@ MOUNTS_MAX = 3
 ATTEMPTS = 5
 """moby distribution/xfer/upload.go maxUploadAttempts"""
 REFETCH_ATTEMPTS = 2
-TICK_SECONDS = 0.1
-_GZIPPED = oci_layout.DOCKER_LAYER + ".gzip"
 
 
-class _LayerPush:
+class _LayerPush(LayerLines):
     """One layer on its way: what it is, how it came here, and what there is to say about it."""
 
     def __init__(self, chain_id: ChainId, diff_id: DiffId, former: Descriptor | None, lines: Lines) -> None:
+        super().__init__(lines, diff_id)
         self.chain_id, self.diff_id, self.former = chain_id, diff_id, former
-        self._lines = lines
-        self._last = 0.0
-
-    def say(self, status: str, current: int | None = None, total: int = 0) -> None:
-        """A line of docker's progress; those with a number come ten times a second at the most, and may be left out."""
-        if current is not None:
-            now = time.monotonic()
-            if now - self._last < TICK_SECONDS:
-                return
-            self._last = now
-        once = current is None and not status.startswith("Retrying")
-        self._lines.say(layer_line(status, self.diff_id.partition(":")[2][:12], current, total), once=once)
 
 
 class _Target:
@@ -118,13 +104,9 @@ class PushService:
             yield line
 
     def _check_platform(self, reference: Reference, platform: Platform) -> None:
-        image = self._store.find(reference.familiar)
-        actual = archives.platform_of(image)
-        if not archives.matches(platform, actual):
-            raise NotFound(
-                f"image with reference {reference.familiar} was found but its platform ({archives.platform_text(actual)}) does not match "
-                f"the specified platform ({archives.platform_text(platform)})"
-            )
+        problem = platforms.mismatch(reference.familiar, self._store.find(reference.familiar), platform)
+        if problem:
+            raise NotFound(problem)
 
     async def _push(self, reference: Reference, credentials: AuthConfig, lines: Lines) -> None:
         lines.say({"status": f"The push refers to repository [{reference.name}]"})
@@ -328,7 +310,7 @@ class PushService:
             )
         finally:
             os.close(empty)
-        return Descriptor(_GZIPPED, made["digest"], made["size"])
+        return Descriptor(pushing.GZIPPED, made["digest"], made["size"])
 
     async def _send(self, target: _Target, layer: _LayerPush, blob: BlobFile, begun: Started | None) -> None:
         def progress(text: str, sent: int) -> None:

@@ -1,6 +1,5 @@
-"""What pull, push and login have in common: the registries of a name, how they are reached, their refusals in docker's words."""
+"""What pull, push, login and search have in common: the endpoints of a name, in their order, and what refusals mean, in docker's words."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -21,7 +20,6 @@ from sampan.state.blobs import BlobSource, BlobSourceRepository
 from sampan.version import ENGINE_VERSION
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 class RegistrySettings(msgspec.Struct, frozen=True):
@@ -46,34 +44,6 @@ class RegistrySettings(msgspec.Struct, frozen=True):
     def endpoints_of(self, domain: str) -> list[Endpoint]:
         """A registry's mirrors, then itself."""
         return endpoints_of(domain, self.mirrors, self.insecure_registries, self.mirrors_by_registry.get(domain, ()))
-
-
-class Slots:
-    """So many at a time, by a number that may change; 0: no limit (moby distribution/xfer/transfer.go). Use with `async with`."""
-
-    def __init__(self, number: Callable[[], int]) -> None:
-        self._number = number
-        self._taken = 0
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    def locked(self) -> bool:
-        """Whether the next one has to wait."""
-        return 0 < self._number() <= self._taken
-
-    async def __aenter__(self) -> None:
-        while self.locked():
-            self._waiting.add(waiter := asyncio.get_running_loop().create_future())
-            try:
-                await waiter
-            finally:
-                self._waiting.discard(waiter)
-        self._taken += 1
-
-    async def __aexit__(self, *_: object) -> None:
-        self._taken -= 1
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
 
 
 class Registries:
@@ -143,9 +113,8 @@ class Registries:
         reference: Reference,
         credentials: AuthConfig,
         ask: Callable[[Repository], Awaitable[T]],
-        made: Callable[[Sequence[Repository], T], R],
-    ) -> R:
-        """What the first endpoint says that has it, made of it and those behind it. Raises what the last, or the registry itself, says."""
+    ) -> tuple[Sequence[Repository], T]:
+        """The first endpoint that has it with those behind it, and what it says. Raises what the last, or the registry itself, says."""
         tried: list[tuple[Endpoint, Exception]] = []
         found = self.readable(transport, reference, credentials)
         async with Answers(found, reference.domain) as answers:
@@ -155,7 +124,7 @@ class Registries:
                     await answers.of(at)
                     done = await answers.what(at, ask(repository) if endpoint.mirror else patient(lambda: ask(repository)))  # noqa: B023
                     self.aside.forget(endpoint.url)
-                    return made(found[at:], done)
+                    return found[at:], done
                 except (SystemFailure, InvalidArgument) as error:
                     self.note_failure(endpoint, error)
                     failure = translated(error, reference) if isinstance(error, Refused) else error

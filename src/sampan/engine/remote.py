@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sampan.distribution.registry import Manifest, Repository
+from sampan.distribution.registry import CONFIG_MAX, Manifest, Repository
 from sampan.engine.registries import Registries
 from sampan.engine.search import search
 from sampan.filters import Filters
@@ -12,8 +12,6 @@ from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.docker_api.image import DistributionInspect, SearchResult
 from sampan.spec.oci_documents import decode
 from sampan.spec.oci_layout import Descriptor, Platform
-
-CONFIG_MAX = 8 << 20
 
 
 class RemoteService:
@@ -31,7 +29,8 @@ class RemoteService:
             return DistributionInspect(descriptor=descriptor, platforms=await _platforms(repository, found))
 
         async with self._registries.transport() as transport:
-            return await self._registries.first(transport, reference, credentials, ask, lambda _, found: found)
+            _, found = await self._registries.first(transport, reference, credentials, ask)
+        return found
 
     async def search(self, term: str, *, limit: int, filters: Filters, credentials: AuthConfig) -> Sequence[SearchResult]:
         """Images by a word. See engine.search."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from sampan.clock import rfc3339nano
-from sampan.distribution.endpoints import is_insecure, without_scheme
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
@@ -22,6 +21,7 @@ from sampan.ids import new_id
 from sampan.linux import apparmor
 from sampan.mirrors import normalised
 from sampan.reference import DEFAULT_DOMAIN
+from sampan.registryhosts import is_insecure, without_scheme
 from sampan.runtime.cgroups import host_layout
 from sampan.snapshot.api import Snapshots
 from sampan.spec.docker_api.system import (

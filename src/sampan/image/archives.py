@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 from sampan.archive.spool import Member
 from sampan.digest import DiffId, is_sha256, sha256_of
 from sampan.errors import InvalidArgument
-from sampan.image.busybox import machine_platform
+from sampan.image import platforms
 from sampan.image.store import Image, image_of
 from sampan.reference import InvalidReference, Reference, parse
 from sampan.spec.oci_documents import decode, elements
@@ -182,7 +182,7 @@ def plan(archive: Archive, platform: Platform | None, own: Platform) -> Iterator
         empty = False
         yield planned
     if platform is not None and empty:
-        raise InvalidArgument(f"no image for the platform {platform_text(platform)} in the archive")
+        raise InvalidArgument(f"no image for the platform {platforms.shown(platform)} in the archive")
 
 
 # docker's manifest.json
@@ -199,7 +199,7 @@ def _from_docker(archive: Archive, platform: Platform | None) -> Iterator[Planne
     planned: list[PlannedImage] = []
     for item in items:
         image = archive.image(item.config)
-        if platform is not None and not matches(platform, platform_of(image)):
+        if platform is not None and not platforms.matches(platform, platforms.of(image)):
             continue
         names = item.layers or []
         diff_ids = image.config.rootfs.diff_ids or []
@@ -256,11 +256,11 @@ def _from_oci(archive: Archive, platform: Platform | None, own: Platform) -> Ite
     for descriptor in index.manifests or ():
         if (descriptor.annotations or {}).get(REFERENCE_TYPE):
             continue
-        if descriptor.platform is not None and platform is not None and not matches(platform, descriptor.platform):
+        if descriptor.platform is not None and platform is not None and not platforms.matches(platform, descriptor.platform):
             continue
         manifest = manifests.find(descriptor, 0)
         image = None if manifest is None else archive.image(archive.proved(manifest.config))
-        if manifest is None or image is None or (platform is not None and not matches(platform, platform_of(image))):
+        if manifest is None or image is None or (platform is not None and not platforms.matches(platform, platforms.of(image))):
             continue
         if image.id not in found:
             found[image.id] = _oci_image(archive, manifest, image)
@@ -269,7 +269,7 @@ def _from_oci(archive: Archive, platform: Platform | None, own: Platform) -> Ite
         if len(found) > IMAGES_MAX:
             raise InvalidArgument(f"invalid archive: index.json names more than {IMAGES_MAX} images")
     if not found and index.manifests and platform is None:
-        raise InvalidArgument(f"no image for the platform {platform_text(own)} in the archive")
+        raise InvalidArgument(f"no image for the platform {platforms.shown(own)} in the archive")
     yield from (planned._replace(names=tuple(names.get(planned.image.id, ()))) for planned in found.values())
 
 
@@ -291,7 +291,7 @@ class _Manifests:
                 raise InvalidArgument(f"invalid archive: {descriptor.digest} is no image: media type {descriptor.media_type!r}")
             return self._archive.decode(self._archive.proved(descriptor), Manifest)
         if descriptor.digest not in self._known:
-            chosen = for_platform(self._archive.decode(self._archive.proved(descriptor), Index), self._platform)
+            chosen = platforms.entry_for(self._archive.decode(self._archive.proved(descriptor), Index), self._platform)
             self._known[descriptor.digest] = None if chosen is None else self.find(chosen, depth + 1)
         return self._known[descriptor.digest]
 
@@ -318,40 +318,9 @@ def _name_of(annotations: Mapping[str, str]) -> Reference | None:
 # both
 
 
-def own_platform() -> Platform:
-    """This machine's."""
-    architecture, variant = machine_platform()
-    return Platform(architecture, "linux", variant)
-
-
-def platform_text(platform: Platform) -> str:
-    """`linux/arm64/v8`."""
-    return "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)
-
-
 def loadable(document: bytes) -> Image:
     """The image of a config document. Raises InvalidArgument for one that cannot run here, too."""
     image = image_of(document)
     if image.config.os not in ("linux", ""):
         raise InvalidArgument(f"cannot load {image.config.os} image on linux")
     return image
-
-
-def platform_of(image: Image) -> Platform:
-    """What an image runs on."""
-    return Platform(image.config.architecture, image.config.os, image.config.variant)
-
-
-def for_platform(index: Index, platform: Platform) -> Descriptor | None:
-    """The first of an index's manifests that is an image's and for that platform, or says nothing of platforms."""
-    entries = [entry for entry in index.manifests or () if not (entry.annotations or {}).get(REFERENCE_TYPE)]
-    return next((entry for entry in entries if entry.platform is None or matches(platform, entry.platform)), None)
-
-
-def matches(wanted: Platform, offered: Platform) -> bool:
-    """Whether an image for `offered` is one for `wanted`; a variant left out is any."""
-    return (
-        wanted.os == offered.os
-        and wanted.architecture in ("", offered.architecture)
-        and (not wanted.variant or not offered.variant or wanted.variant == offered.variant)
-    )

@@ -13,6 +13,7 @@ from sampan.archive import writer
 from sampan.archive.reader import DIRECTORY, HARDLINK, REGULAR, SYMLINK
 from sampan.clock import rfc3339nano
 from sampan.errors import SystemFailure
+from sampan.platforms import machine
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -20,8 +21,6 @@ _PACKAGE = "busybox-static"
 _BINARIES = ("/usr/bin/busybox", "/bin/busybox")
 _TIMEOUT_S = 20
 _PT_INTERP = 3
-_ARCHITECTURES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", "v8"), "armv7l": ("arm", "v7"), "riscv64": ("riscv64", ""),
-                  "ppc64le": ("ppc64le", ""), "s390x": ("s390x", ""), "i686": ("386", "")}  # fmt: skip
 
 _PASSWD = b"""root:x:0:0:root:/root:/bin/sh
 daemon:x:1:1:daemon:/usr/sbin:/bin/false
@@ -142,16 +141,10 @@ def rootfs_tar(package: Package) -> Iterator[bytes]:
     yield writer.END
 
 
-def machine_platform() -> tuple[str, str]:
-    """This machine's (architecture, variant) in OCI's words."""
-    machine = os.uname().machine
-    return _ARCHITECTURES.get(machine, (machine, ""))
-
-
 def image_config(package: Package, diff_id: str) -> ImageConfig:
     """The config document for that layer."""
     created = rfc3339nano(package.time * 1_000_000_000)
-    architecture, variant = machine_platform()
+    architecture, variant = machine()
     labels = {
         "org.opencontainers.image.title": "busybox",
         "org.opencontainers.image.version": package.version,

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from sampan.clock import rfc3339nano
 from sampan.errors import InvalidArgument
-from sampan.image.busybox import PATH, machine_platform
+from sampan.image.busybox import PATH
+from sampan.platforms import machine
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS
 
 RELEASES = {
@@ -130,7 +131,7 @@ def proxies(apt_config: str) -> list[str]:
 def image_config(base: Base, diff_id: str, packages: Sequence[str], epoch: int) -> ImageConfig:
     """The config document; `packages` are name=version, and become a label: the image's bill of materials."""
     created = rfc3339nano(epoch * 10**9)
-    architecture, variant = machine_platform()
+    architecture, variant = machine()
     labels = {
         "org.opencontainers.image.title": base.vendor,
         "org.opencontainers.image.version": base.tag,

@@ -1,42 +1,54 @@
-"""`os[/arch[/variant]]` of a create request against an image's own platform (containerd platforms.Parse)."""
+"""Where an image runs, and whether that is what somebody asks for."""
 
-import os
-import re
-
-from sampan.errors import InvalidArgument
-from sampan.spec.oci_layout import Platform
-
-_SYSTEMS = frozenset(("darwin", "freebsd", "linux", "windows"))
-_ARCHITECTURES = frozenset(("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"))
-_OTHER_NAMES = {
-    "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "armel": "arm", "i386": "386", "macos": "darwin",
-}  # fmt: skip
-_PART = re.compile(r"[A-Za-z0-9_.()-]+")
+from sampan.image.store import Image
+from sampan.platforms import machine, parse, text_of
+from sampan.spec.oci_layout import REFERENCE_TYPE, Descriptor, Index, Platform
 
 
-def parse(text: str) -> tuple[str, str]:
-    """(os, architecture) of a specifier; what it leaves out is this host's. Raises InvalidArgument in docker's words."""
-    parts = [_OTHER_NAMES.get(part.lower(), part.lower()) for part in text.split("/")]
-    if not 1 <= len(parts) <= 3 or not all(map(_PART.fullmatch, parts)):
-        raise InvalidArgument(f'"{text}": cannot parse platform specifier: invalid argument')
-    machine = os.uname().machine
-    if len(parts) == 1:
-        if parts[0] in _ARCHITECTURES:
-            return "linux", parts[0]
-        if parts[0] not in _SYSTEMS:
-            raise InvalidArgument(f'"{text}": unknown operating system or architecture: invalid argument')
-        return parts[0], _OTHER_NAMES.get(machine, machine)
-    return parts[0], parts[1]
+def own() -> Platform:
+    """This machine's."""
+    architecture, variant = machine()
+    return Platform(architecture, "linux", variant)
 
 
 def wanted(text: str) -> Platform:
-    """What `os[/arch[/variant]]` asks a registry for. Raises InvalidArgument in docker's words."""
-    system, architecture = parse(text)
-    parts = text.split("/")
-    return Platform(architecture, system, parts[2] if len(parts) == 3 else "")
+    """What `os[/arch[/variant]]` asks for. Raises InvalidArgument in containerd's words."""
+    found = parse(text)
+    return Platform(found.architecture, found.os, found.variant)
 
 
-def matches(text: str, system: str, architecture: str) -> bool:
-    """Whether an image of system/architecture is what the specifier asks for. Raises InvalidArgument. A variant is not compared:
-    docker runs an image without one under any."""
-    return parse(text) == (system, architecture)
+def of(image: Image) -> Platform:
+    """What an image runs on."""
+    return Platform(image.config.architecture, image.config.os, image.config.variant)
+
+
+def shown(platform: Platform) -> str:
+    """`linux/arm64/v8`."""
+    return text_of(platform.os, platform.architecture, platform.variant)
+
+
+def matches(wanted: Platform, offered: Platform) -> bool:
+    """Whether an image for `offered` is one for `wanted`; a variant left out is any, and 32 bit ARM runs what is for older ones."""
+    if wanted.os != offered.os or wanted.architecture not in ("", offered.architecture):
+        return False
+    older = offered.architecture == "arm" and offered.variant < wanted.variant
+    return not wanted.variant or not offered.variant or wanted.variant == offered.variant or older
+
+
+def mismatch(name: str, image: Image, wanted: Platform | None) -> str:
+    """Why an image by a name is not the one for a platform, in docker's words; "": it is (moby daemon/images/image.go)."""
+    if wanted is None or matches(wanted, of(image)):
+        return ""
+    return (
+        f"image with reference {name} was found but its platform ({shown(of(image))}) does not match "
+        f"the specified platform ({shown(wanted)})"
+    )
+
+
+def entry_for(index: Index, platform: Platform) -> Descriptor | None:
+    """The first of an index's manifests that is an image's and for that platform, or says nothing of platforms; with its very variant,
+    if there is one.
+    """
+    entries = [entry for entry in index.manifests or () if not (entry.annotations or {}).get(REFERENCE_TYPE)]
+    fit = [entry for entry in entries if entry.platform is None or matches(platform, entry.platform)]
+    return min(fit, key=lambda entry: entry.platform is not None and entry.platform.variant != platform.variant, default=None)

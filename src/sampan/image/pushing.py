@@ -12,6 +12,7 @@ from sampan.state.blobs import ManifestRow
 
 _COMPRESSIONS = {"gzip": ("+gzip", ".gzip"), "zstd": ("+zstd", ".zstd"), "": ("", "")}
 """How OCI and docker write a layer's compression at the end of its media type"""
+GZIPPED = oci_layout.DOCKER_LAYER + ".gzip"
 
 
 def compression_of(media_type: str) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 from sampan.engine.image_removal import ImageUser
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.ids import short_id
-from sampan.image import archives
+from sampan.image import platforms
 from sampan.spec.oci_layout import Platform
 from tests.integration.images.support import Images, run
 from tests.support.tars import tar
@@ -298,7 +298,7 @@ def test_refusals_in_dockers_words(root: Path) -> None:
                 await images.service.tag("x:1", name, "abc")
         await images.service.tag("x:1", "y/sha256", "abc")
         assert (await images.service.inspect("y/sha256:abc")).id == images.service.resolve("x:1").id
-        ours = archives.own_platform()
+        ours = platforms.own()
         other = Platform(architecture="riscv64", os="linux")
         words = (
             rf"image with reference x:1 was found but its platform \(linux/{ours.architecture}.*\) "

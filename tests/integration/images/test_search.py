@@ -25,6 +25,7 @@ FOUND = [
         (["--no-trunc"], ["team/few", "many"]),
         (["--filter", "stars=10"], ["many"]),
         (["--filter", "is-official=false"], ["team/few"]),
+        (["--filter", "is-automated=1"], []),
         (["--format", "json"], None),
         (["--format", "{{.Name}} {{.IsOfficial}}"], ["team/few", "many"]),
         (["--limit", "7"], ["team/few", "many"]),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.cli import mirrorprobe
+from sampan import registryhosts
 from sampan.cli.mirrorprobe import Probe
 from tests.support.certificates import Authority
 from tests.support.faultyregistry import FaultyRegistry
@@ -42,7 +42,7 @@ def test_a_client_certificate_of_the_host(tmp_path: Path, monkeypatch: pytest.Mo
     authority = Authority(tmp_path / "ca")
     registry = FaultyRegistry(authority.server("127.0.0.1", clients=True))
     try:
-        monkeypatch.setattr(mirrorprobe, "CERTS_DIRS", (str(tmp_path / "certs.d"),))
+        monkeypatch.setattr(registryhosts, "CERTS_DIRS", (tmp_path / "certs.d",))
         directory = tmp_path / "certs.d" / registry.host
         directory.mkdir(parents=True)
         url = f"https://{registry.host}/"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sampan.distribution.endpoints import HUB, Endpoint, endpoints_of, is_insecure
+from sampan.distribution.endpoints import Endpoint, endpoints_of
+from sampan.registryhosts import HUB, is_insecure
 
 MIRROR = "https://m.example/"
 HTTPS_HUB = Endpoint(f"https://{HUB}")

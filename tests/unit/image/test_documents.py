@@ -10,7 +10,7 @@ import pytest
 
 from sampan.archive.spool import Member
 from sampan.errors import InvalidArgument
-from sampan.image import archives, legacy
+from sampan.image import archives, legacy, platforms
 from sampan.image.archives import Archive, PlannedImage
 from sampan.image.store import HISTORY_MAX, LAYERS_MAX, image_of
 from sampan.spec.oci_documents import ELEMENTS_MAX, NESTING_MAX, decode
@@ -42,7 +42,7 @@ class Files:
         """Its images, in time."""
         begun = time.process_time()
         try:
-            return list(archives.plan(self.archive, None, archives.own_platform()))
+            return list(archives.plan(self.archive, None, platforms.own()))
         finally:
             assert time.process_time() - begun < DEADLINE
 

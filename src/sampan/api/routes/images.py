@@ -57,7 +57,7 @@ async def create(request: Request, services: Services) -> None:
     """POST /images/create: import (fromSrc) or pull (fromImage). fromSrc=bootstrap is ours: makes a base image."""
     query = request.query
     if query.text("fromImage"):
-        reference = decode.pulled(query.text("fromImage"), query.text("tag"))
+        reference = decode.registry_reference(query.text("fromImage"), query.text("tag"))
         credentials = decode.registry_auth(request.headers.get("x-registry-auth", ""))
         verify = query.flag("tlsVerify", True)  # ours; podman's API has it too
         progress = services.pulls.pull(reference, platform=query.text("platform"), credentials=credentials, verify=verify)
@@ -84,7 +84,7 @@ async def create(request: Request, services: Services) -> None:
 
 async def push(request: Request, services: Services) -> None:
     """POST /images/{name}/push: a tag, or without one every tag of the repository."""
-    reference = decode.pulled(request.variables["name"], request.query.text("tag"))
+    reference = decode.registry_reference(request.variables["name"], request.query.text("tag"))
     platform = decode.platform(request.query) if request.version >= (1, 46) else None
     credentials = decode.registry_auth(request.headers.get("x-registry-auth", ""))
     await stream_progress(request, services.pushes.push(reference, platform=platform, credentials=credentials))
@@ -159,7 +159,7 @@ async def save(request: Request, services: Services) -> None:
 
 async def distribution(request: Request, services: Services) -> Response:
     """GET /distribution/{name}/json: what a registry has by a name."""
-    reference = decode.pulled(request.variables["name"], "").with_default_tag()
+    reference = decode.registry_reference(request.variables["name"], "").with_default_tag()
     credentials = decode.registry_auth(request.headers.get("x-registry-auth", ""))
     return json_response(await services.remotes.inspect(reference, credentials))
 

@@ -9,6 +9,7 @@ from sampan.cli import copying
 from sampan.cli.copying import Place
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.http import CliError
+from sampan.units import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ SPEC = Command(
 )
 _CHUNK = 1 << 18
 _EVERY_S = 0.075
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _GO_SYMLINK, _GO_DIR, _GO_DEVICE = 1 << 27, 1 << 31, 1 << 26
 
 
@@ -72,15 +72,6 @@ def run(ctx: Context, args: Parsed) -> int:
     return 0
 
 
-def human_size(size: float) -> str:
-    """`2.05kB`: three significant digits, decimal units (go-units HumanSizeWithPrecision)."""
-    at = 0
-    while size >= 1000 and at < len(_UNITS) - 1:
-        size /= 1000
-        at += 1
-    return f"{size:.3g}{_UNITS[at]}"
-
-
 class Progress:
     """Counts the bytes of the archive, and shows them on a terminal's stderr as docker does."""
 
@@ -101,7 +92,7 @@ class Progress:
         for piece in pieces:
             self.total += len(piece)
             if self._shows and time.monotonic() - shown >= _EVERY_S:
-                sys.stderr.write(f"\x1b[{len(self._header) + 1}G\x1b[0K{human_size(self.total)}")
+                sys.stderr.write(f"\x1b[{len(self._header) + 1}G\x1b[0K{human_size(self.total, 3)}")
                 sys.stderr.flush()
                 shown = time.monotonic()
             yield piece
@@ -111,7 +102,7 @@ class Progress:
         if self._shows:
             sys.stderr.write("\x1b8\x1b[2K\x1b[?25h")
         if success and not self.quiet:
-            sys.stderr.write(f"Successfully copied {human_size(self.total)} to {destination}\n")
+            sys.stderr.write(f"Successfully copied {human_size(self.total, 3)} to {destination}\n")
         sys.stderr.flush()
 
 

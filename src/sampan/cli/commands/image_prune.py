@@ -23,7 +23,7 @@ SPEC = Command(
 def run(ctx: Context, args: Parsed) -> int:
     """Remove images that nothing uses, after asking."""
     from sampan.cli.filters import encode, prune_filters
-    from sampan.cli.prompt import confirm, report
+    from sampan.cli.prompt import confirm, deleted, report
 
     every = args.bool("all")
     filters = {key: list(values) for key, values in (args.get("filter") or {}).items()}
@@ -33,7 +33,5 @@ def run(ctx: Context, args: Parsed) -> int:
     if not args.bool("force") and not confirm(f"WARNING! This will remove all {what}."):
         return 0
     answer = ctx.client.request("POST", "/images/prune", {"filters": encode(filters)}).json()
-    deleted = answer.get("ImagesDeleted") or []
-    lines = [f"untagged: {one['Untagged']}" if one.get("Untagged") else f"deleted: {one.get('Deleted', '')}" for one in deleted]
-    report("Deleted Images", lines, answer.get("SpaceReclaimed") or 0)
+    report("Deleted Images", [deleted(one) for one in answer.get("ImagesDeleted") or ()], answer.get("SpaceReclaimed") or 0)
     return 0

@@ -34,7 +34,8 @@ def run(ctx: Context, args: Parsed) -> int:
     """A table, the registry itself last. Fails if no mirror works."""
     from threading import Thread
 
-    from sampan.cli.mirrorprobe import HUB, Probe
+    from sampan.cli.mirrorprobe import Probe
+    from sampan.registryhosts import HUB
 
     daemon = daemonfile.find(ctx, args.str("config-file"))
     keys, _ = daemonfile.read(daemon.path)
@@ -52,7 +53,7 @@ def run(ctx: Context, args: Parsed) -> int:
     probes: list[Probe] = []
     for name, urls in wanted.items():
         probes += [Probe(name, normalised(url), keys) for url in urls]
-        probes += [Probe(name, HUB if name == DEFAULT_DOMAIN else f"https://{name}/", keys, mirror=False)] if urls else []
+        probes += [Probe(name, f"https://{HUB if name == DEFAULT_DOMAIN else name}/", keys, mirror=False)] if urls else []
     threads = []
     for probe in probes:
         asked = image if image and image.domain == probe.registry else _image("busybox") if probe.registry == DEFAULT_DOMAIN else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.flags import Command, Parsed
 from sampan.cli.http import CliError
+from sampan.units import natural_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,27 +38,10 @@ def run(ctx: Context, args: Parsed) -> int:
     else:
         lines = [f"{port} -> {_join(binding)}" for port, bindings in ports.items() for binding in bindings or ()]
     if lines:
-        ctx.print("\n".join(sorted(lines, key=_natural)))
+        ctx.print("\n".join(sorted(lines, key=natural_key)))
     return 0
 
 
 def _join(binding: dict[str, str]) -> str:
     host = binding["HostIp"]
     return f"[{host}]:{binding['HostPort']}" if ":" in host else f"{host}:{binding['HostPort']}"
-
-
-def _natural(text: str) -> list[tuple[int, int, str]]:
-    """A sort key in which runs of digits count as numbers."""
-    key: list[tuple[int, int, str]] = []
-    at = 0
-    while at < len(text):
-        end = at
-        if text[at].isdigit():
-            while end < len(text) and text[end].isdigit():
-                end += 1
-            key.append((0, int(text[at:end]), ""))
-        else:
-            end = at + 1
-            key.append((1, 0, text[at]))
-        at = end
-    return key

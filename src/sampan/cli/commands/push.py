@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.cli.creating import normal_platform, parse_reference, registry_auth
+from sampan.cli.creating import parse_reference, registry_auth
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.http import CliError
 from sampan.cli.stream import terminal_size
@@ -37,12 +37,23 @@ SPEC = Command(
         Flag("quiet", "q", "bool", False, "Suppress verbose output"),
     ),
 )
+_NOTE = """
+ Info -> Using --platform pushes only the specified platform manifest of a multi-platform image index.
+         Other components, like attestations, will not be included.
+         To push the complete multi-platform image, remove the --platform flag.
+         """
 
 
 def run(ctx: Context, args: Parsed) -> int:
     """Push an image, or all tags of a repository."""
     from sampan.cli.progress import display
 
+    platform = None
+    if args.str("platform"):
+        from sampan.cli.platforms import as_json
+
+        platform = as_json(args.str("platform"), f"Invalid platform {args.str('platform')}")
+        print(_NOTE, flush=True)
     reference = parse_reference(args.args[0])
     quiet = args.bool("quiet")
     if args.bool("all-tags") and (reference.tag or reference.digest):
@@ -53,7 +64,7 @@ def run(ctx: Context, args: Parsed) -> int:
             print(f"Using default tag: {reference.tag}", flush=True)
     if reference.digest:
         raise CliError("cannot push a digest reference")
-    query = {"tag": reference.tag, "platform": _platform(args.str("platform"))}
+    query = {"tag": reference.tag, "platform": platform}
     headers = {"X-Registry-Auth": registry_auth(ctx, reference.domain)}
     response = ctx.client.request("POST", f"/images/{reference.familiar_name}/push", query, headers=headers)
     if quiet:
@@ -63,13 +74,3 @@ def run(ctx: Context, args: Parsed) -> int:
     else:
         display(response.lines(), sys.stdout, width=terminal_size(1)[1] if sys.stdout.isatty() else 0, aux=lambda _: None)
     return 0
-
-
-def _platform(text: str) -> str | None:
-    """As the API has it: JSON of an OCI platform."""
-    import json
-
-    if not text:
-        return None
-    names = ("os", "architecture", "variant")
-    return json.dumps(dict(zip(names, normal_platform(text).split("/"), strict=False)), separators=(",", ":"))

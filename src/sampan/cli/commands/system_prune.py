@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.http import CliError
+from sampan.units import natural_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ SPEC = Command(
 def run(ctx: Context, args: Parsed) -> int:
     """Remove what nothing uses, after asking: containers first, for they use the rest."""
     from sampan.cli.filters import encode, prune_filters
-    from sampan.cli.prompt import confirm
+    from sampan.cli.prompt import confirm, deleted
     from sampan.units import human_size
 
     every, volumes = args.bool("all"), args.bool("volumes")
@@ -52,18 +52,12 @@ def run(ctx: Context, args: Parsed) -> int:
     for kind, title, key, query in steps:
         answer = ctx.client.request("POST", f"/{kind}/prune", query).json()
         reclaimed += answer.get("SpaceReclaimed") or 0
-        lines = [_line(one) for one in answer.get(key) or ()]
+        lines = [deleted(one) for one in answer.get(key) or ()]
         if lines:
             sys.stdout.write("\n".join([f"{title}:", *lines, "", ""]))
             sys.stdout.flush()
     sys.stdout.write(f"Total reclaimed space: {human_size(reclaimed)}\n")
     return 0
-
-
-def _line(one: Any) -> str:
-    if isinstance(one, str):
-        return one
-    return f"untagged: {one['Untagged']}" if one.get("Untagged") else f"deleted: {one.get('Deleted', '')}"
 
 
 def question(filters: dict[str, list[str]], *, all: bool, volumes: bool) -> str:
@@ -76,12 +70,7 @@ def question(filters: dict[str, list[str]], *, all: bool, volumes: bool) -> str:
         "all build cache" if all else "unused build cache",
     ]
     lines = ["WARNING! This will remove:", *(f"  - {item}" for item in what)]
-    shown = sorted((f"{key}={value}" for key in ("label", "label!", "until") for value in filters.get(key, ())), key=_natural)
+    shown = sorted((f"{key}={value}" for key in ("label", "label!", "until") for value in filters.get(key, ())), key=natural_key)
     if shown:
         lines += ["", "  Items to be pruned will be filtered with:", *(f"  - {item}" for item in shown)]
     return "\n".join([*lines, ""])
-
-
-def _natural(text: str) -> list[tuple[int, int, str]]:
-    """A key for the order in which numbers within texts count as numbers."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
