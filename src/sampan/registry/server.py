@@ -1,0 +1,140 @@
+"""The registry's HTTP by aiohttp's server, the only module that knows it (docs/adr/0015): listeners, bodies, sendfile(2)."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+from sampan.registry.errors import RegistryError
+from sampan.registry.http import Answer, Part, Request
+
+READ_AHEAD = 256 * 1024
+"""Of a body, bytes, before the client is made to wait."""
+FIRST_PIECE = 64 * 1024
+"""Goes out with the head; what is longer follows by sendfile(2)."""
+KEEP_ALIVE_SECONDS = 75.0
+LINE_MAX = 32 * 1024
+"""Of a request's line or header: tokens of others can be long."""
+BACKLOG = 1024
+
+AnswerTo = Callable[[Request], Awaitable[Answer]]
+
+
+class _Body:
+    """See http.Body."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See http.Body."""
+        try:
+            while piece := await self._request.content.readany():
+                yield piece
+        except (web.RequestPayloadError, ConnectionError, asyncio.IncompleteReadError) as error:
+            raise ConnectionResetError("the client is gone") from error
+
+    async def read(self, limit: int) -> bytes:
+        """See http.Body."""
+        whole = bytearray()
+        async for piece in self.pieces():
+            whole += piece
+            if limit and len(whole) > limit:
+                raise RegistryError("TOOLARGE", f"a manifest may have {limit} bytes")
+        return bytes(whole)
+
+
+def _request(request: web.BaseRequest) -> Request:
+    return Request(
+        request.method,
+        request.path,
+        parse_qs(request.query_string, keep_blank_values=True, max_num_fields=1000, errors="replace"),
+        request.headers,
+        _Body(request),
+        request.remote or "",
+        request.host,
+        request.secure,
+    )
+
+
+async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    """Send an answer, and close what it is made of."""
+    body = answer.body
+    if isinstance(body, bytes):
+        if request.method != "HEAD" and answer.status not in (204, 304):
+            return web.Response(status=answer.status, headers=answer.headers, body=body)
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        if body and request.method == "HEAD":
+            response.content_length = len(body)
+        elif answer.status not in (204, 304) and "Content-Length" not in answer.headers:
+            response.content_length = 0
+        await response.prepare(request)
+        await response.write_eof()
+        return response
+    try:
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        if isinstance(body, Part):
+            response.content_length = body.length
+        await response.prepare(request)
+        if request.method != "HEAD":
+            if isinstance(body, Part):
+                await _send_part(request, response, body)
+            else:
+                async for piece in body:
+                    await response.write(piece)
+        await response.write_eof()
+        return response
+    finally:
+        if isinstance(body, Part):
+            body.content.close()
+        elif hasattr(body, "aclose"):
+            await body.aclose()
+
+
+async def _send_part(request: web.BaseRequest, response: web.StreamResponse, part: Part) -> None:
+    fd = part.content.file()
+    if fd is None:
+        async for piece in part.content.pieces(part.start, part.length):
+            await response.write(piece)
+        return
+    first = min(part.length, FIRST_PIECE)
+    async for piece in part.content.pieces(part.start, first):
+        await response.write(piece)
+    if part.length > first:
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        with open(fd, "rb", closefd=False) as file:
+            await asyncio.get_running_loop().sendfile(transport, file, part.start + first, part.length - first)
+
+
+class Server:
+    """The listeners of one registry. grace: seconds that what is under way has when it stops."""
+
+    def __init__(self, answer_to: AnswerTo, *, grace: float = 30.0) -> None:
+        self._answer_to = answer_to
+        server = web.Server(
+            self._handle, access_log=None, read_bufsize=READ_AHEAD, auto_decompress=False, keepalive_timeout=KEEP_ALIVE_SECONDS,
+            max_line_size=LINE_MAX, max_field_size=LINE_MAX,
+        )  # fmt: skip
+        self._runner = web.ServerRunner(server, shutdown_timeout=grace)
+        self._ready = False
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await _send(request, await self._answer_to(_request(request)))
+
+    async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accept on a bound socket, which is the server's then."""
+        if not self._ready:
+            await self._runner.setup()
+            self._ready = True
+        await web.SockSite(self._runner, listener, ssl_context=tls, backlog=BACKLOG).start()
+
+    async def stop(self) -> None:
+        """Accept nothing more, let what is under way end, then cut."""
+        with contextlib.suppress(TimeoutError):
+            await self._runner.cleanup()
