@@ -147,4 +147,3 @@ def test_a_kill_at_each_step(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[0]) > 60
-
