@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from sampan.registry.access.access import Access
+from sampan.registry.access.rules import Rule, Rules
+from sampan.registry.access.tokens import Tokens
 from sampan.registry.app import App
 from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
+from sampan.registry.metrics import Metrics
 from sampan.registry.parts import Limits, Parts
 from sampan.registry.server import Server
 from sampan.registry.storage import Storage
@@ -23,6 +27,7 @@ from sampan.registry.uploads import Uploads
 from sampan.spec.oci_layout import CONFIG, LAYER, MANIFEST
 
 EMPTY = b"{}"
+EVERYTHING = Rule(users=("anonymous",), actions=("pull", "push", "delete", "catalogue"))
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 
 
@@ -64,7 +69,8 @@ class RegistryThread:
         self.loop = asyncio.get_running_loop()
         self._end = asyncio.Event()
         self.parts = self._make()
-        server = Server(App(self.parts).answer, grace=2)
+        self.app = App(self.parts, Access(Rules([EVERYTHING]), None, Tokens(bytes(32), 300), bearer=False), Metrics())
+        server = Server(self.app.answer, grace=2)
         await server.listen(self._listener)
         self._ready.set()
         await self._end.wait()

@@ -113,6 +113,8 @@ COMMANDS: dict[str, str] = {
     "mirror test": "mirror_test",
     "network inspect": "network_inspect",
     "network ls": "network_ls",
+    "registry passwd": "registry_passwd",
+    "registry serve": "registry_serve",
     "system df": "system_df",
     "system events": "events",
     "system info": "info",
@@ -135,6 +137,7 @@ GROUPS: dict[str, str] = {
     "image": "Manage images",
     "mirror": "Manage mirrors of registries",
     "network": "Manage networks",
+    "registry": "Run a registry",
     "system": "Manage Docker",
     "volume": "Manage volumes",
 }

@@ -3,39 +3,82 @@
 import logging
 
 from sampan.registry import routes
+from sampan.registry.access.access import TOKEN_PATH, Access
 from sampan.registry.errors import RegistryError
 from sampan.registry.http import Answer, Request
+from sampan.registry.metrics import CONTENT_TYPE, Metrics
 from sampan.registry.parts import Parts
 
 log = logging.getLogger("sampan.registry")
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "X-Content-Type-Options": "nosniff"}
+_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+
+
+def failure(error: RegistryError) -> Answer:
+    """The answer to an error."""
+    return Answer.json(error.document(), error.status, error.headers)
 
 
 class App:
-    """One registry's API."""
+    """One registry's API. ready: whether it takes requests, or is about to stop."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, access: Access, metrics: Metrics) -> None:
         self._parts = parts
+        self._access = access
+        self._metrics = metrics
+        self.ready = True
+        metrics.describe("sampan_registry_requests_total", "Requests by route, method and status.")
+        metrics.gauge("sampan_registry_uploads", "Uploads that have begun and not ended.", lambda: len(parts.uploads))
+        metrics.gauge("sampan_registry_failed_logins", "Wrong passwords.", lambda: access.logins.failures if access.logins else 0)
 
     async def answer(self, request: Request) -> Answer:
         """Never raises but for a client that is gone (ConnectionError)."""
         try:
             answer = await self._answer(request)
         except RegistryError as error:
-            answer = Answer.json(error.document(), error.status, error.headers)
+            answer = failure(error)
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            failure = RegistryError("UNKNOWN")
-            answer = Answer.json(failure.document(), failure.status)
+            answer = failure(RegistryError("UNKNOWN"))
         for name, value in COMMON.items():
             answer.headers.setdefault(name, value)
         return answer
 
     async def _answer(self, request: Request) -> Answer:
+        if (own := self.operations(request)) is not None:
+            return own
+        if request.path == TOKEN_PATH and request.method in ("GET", "POST"):
+            request.route = "token"
+            return await self._access.token(request)
         found = routes.find(request.method, request.path)
         if found is None:
-            return Answer(404, b"404 page not found\n", {"Content-Type": "text/plain; charset=utf-8"})
+            return Answer(404, b"404 page not found\n", dict(_TEXT))
+        request.route = found.route.name
         request.variables = found.variables
+        await self._access.admit(request, found.operation.action, found.variables.get("name", ""))
         return await found.operation.handler(self._parts, request)
+
+    def operations(self, request: Request) -> Answer | None:
+        """`/healthz`: the process answers. `/readyz`: it takes requests. Nobody need log in for these; None: something else."""
+        if request.method not in ("GET", "HEAD") or request.path not in ("/healthz", "/readyz"):
+            return None
+        request.route = "health"
+        if request.path == "/readyz" and not self.ready:
+            return Answer(503, b"stopping\n", dict(_TEXT))
+        return Answer(200, b"ok\n", dict(_TEXT))
+
+    async def metrics_answer(self, request: Request) -> Answer:
+        """What the address for metrics has."""
+        if (own := self.operations(request)) is not None:
+            return own
+        if request.path == "/metrics" and request.method in ("GET", "HEAD"):
+            return Answer(200, self._metrics.text().encode(), {"Content-Type": CONTENT_TYPE})
+        return Answer(404, b"404 page not found\n", dict(_TEXT))
+
+    def done(self, request: Request, status: int, seconds: float) -> None:
+        """Count a request that has been answered."""
+        method = request.method if request.method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE") else "other"
+        self._metrics.add("sampan_registry_requests_total", route=request.route, method=method, status=str(status))
+        self._metrics.took(request.route, seconds)

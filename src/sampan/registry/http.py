@@ -15,6 +15,9 @@ class Body(Protocol):
     def pieces(self) -> AsyncIterator[bytes]:
         """Raises ConnectionError when the client is gone."""
 
+    received: int
+    """Bytes, so far."""
+
     async def read(self, limit: int) -> bytes:
         """All of it. Raises RegistryError TOOLARGE."""
 
@@ -42,6 +45,8 @@ class Request:
     variables: Mapping[str, str] = field(default_factory=dict)
     """The path's parts by name."""
     user: User = field(default_factory=User)
+    route: str = "none"
+    """The name of the path's kind, for metrics."""
     may: Callable[[str, str], bool] = lambda _action, _name: True
     """Whether the user may do an action (access.py) in a repository other than the path's."""
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import parse_qs
 
@@ -20,8 +22,14 @@ KEEP_ALIVE_SECONDS = 75.0
 LINE_MAX = 32 * 1024
 """Of a request's line or header: tokens of others can be long."""
 BACKLOG = 1024
+CUT_SECONDS = 0.5
 
+log = logging.getLogger("sampan.registry")
 AnswerTo = Callable[[Request], Awaitable[Answer]]
+Done = Callable[[Request, int, int, float], None]
+"""Told of each request: status (499: the client was gone before the end), bytes sent, seconds."""
+CLIENT_GONE = 499
+"""nginx's number for it."""
 
 
 class _Body:
@@ -29,11 +37,16 @@ class _Body:
 
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
+        self.received = 0
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """See http.Body."""
+        if self._request.headers.get("Expect", "").lower() == "100-continue" and self._request.version >= (1, 1) and not self.received:
+            await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # only now: who is refused need not send it
+            self._request.writer.output_size = 0
         try:
             while piece := await self._request.content.readany():
+                self.received += len(piece)
                 yield piece
         except (web.RequestPayloadError, ConnectionError, asyncio.IncompleteReadError) as error:
             raise ConnectionResetError("the client is gone") from error
@@ -59,6 +72,12 @@ def _request(request: web.BaseRequest) -> Request:
         request.host,
         request.secure,
     )
+
+
+def _length(answer: Answer) -> int:
+    if isinstance(answer.body, bytes):
+        return len(answer.body)
+    return answer.body.length if isinstance(answer.body, Part) else int(answer.headers.get("Content-Length", 0))
 
 
 async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
@@ -115,26 +134,57 @@ async def _send_part(request: web.BaseRequest, response: web.StreamResponse, par
 class Server:
     """The listeners of one registry. grace: seconds that what is under way has when it stops."""
 
-    def __init__(self, answer_to: AnswerTo, *, grace: float = 30.0) -> None:
+    def __init__(self, answer_to: AnswerTo, done: Done = lambda *_: None, *, grace: float = 30.0) -> None:
         self._answer_to = answer_to
+        self._done = done
         server = web.Server(
             self._handle, access_log=None, read_bufsize=READ_AHEAD, auto_decompress=False, keepalive_timeout=KEEP_ALIVE_SECONDS,
             max_line_size=LINE_MAX, max_field_size=LINE_MAX,
         )  # fmt: skip
-        self._runner = web.ServerRunner(server, shutdown_timeout=grace)
+        self._grace = grace
+        self._runner = web.ServerRunner(server, shutdown_timeout=CUT_SECONDS)
         self._ready = False
+        self._sites: list[web.SockSite] = []
+        self._under_way = 0
+        self._stopping = False
+        self._idle = asyncio.Event()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await _send(request, await self._answer_to(_request(request)))
+        began = time.monotonic()
+        asked = _request(request)
+        status, sent = CLIENT_GONE, 0
+        self._under_way += 1
+        try:
+            answer = await self._answer_to(asked)
+            if self._stopping:
+                answer.headers["Connection"] = "close"
+            response = await _send(request, answer)
+            status, sent = answer.status, _length(answer) if request.method != "HEAD" else 0
+            return response
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+            self._done(asked, status, sent, time.monotonic() - began)
 
     async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accept on a bound socket, which is the server's then."""
         if not self._ready:
             await self._runner.setup()
             self._ready = True
-        await web.SockSite(self._runner, listener, ssl_context=tls, backlog=BACKLOG).start()
+        site = web.SockSite(self._runner, listener, ssl_context=tls, backlog=BACKLOG)
+        await site.start()
+        self._sites.append(site)
 
     async def stop(self) -> None:
         """Accept nothing more, let what is under way end, then cut."""
+        self._stopping = True
+        for site in self._sites:
+            await site.stop()
+        # Before the runner's own end, which drops what of a body is still to come.
         with contextlib.suppress(TimeoutError):
-            await self._runner.cleanup()
+            async with asyncio.timeout(self._grace):
+                while self._under_way:
+                    self._idle.clear()
+                    await self._idle.wait()
+        await self._runner.cleanup()
