@@ -46,6 +46,11 @@ class PartialBlob:
         self._hash = hashlib.sha256()
         self._grown, self._completed = asyncio.Event(), asyncio.Event()
 
+    @property
+    def path(self) -> Path:
+        """The file: whoever has completed it may move it elsewhere before close()."""
+        return self._path
+
     async def load(self) -> None:
         """Hash what an earlier fetch left. More than there can be is dropped."""
         while self.size < self.length:
@@ -98,6 +103,11 @@ class PartialBlob:
     def spoil(self) -> None:
         """Begin again, because what came was not the blob: followers are told to do so too."""
         self.restart()
+        self.spoilt += 1
+        self._wake()
+
+    def abandon(self) -> None:
+        """No more will come: followers are told (`spoilt` changes), what is there stays for the next fetch."""
         self.spoilt += 1
         self._wake()
 

@@ -5,8 +5,10 @@ import logging
 from sampan.registry import routes
 from sampan.registry.access.access import TOKEN_PATH, Access
 from sampan.registry.errors import RegistryError
+from sampan.registry.handlers import mirrored
 from sampan.registry.http import Answer, Request
 from sampan.registry.metrics import CONTENT_TYPE, Metrics
+from sampan.registry.mirror.mirrors import Mirrors, Place
 from sampan.registry.parts import Parts
 
 log = logging.getLogger("sampan.registry")
@@ -22,14 +24,23 @@ def failure(error: RegistryError) -> Answer:
 class App:
     """One registry's API. ready: whether it takes requests, or is about to stop."""
 
-    def __init__(self, parts: Parts, access: Access, metrics: Metrics) -> None:
+    def __init__(self, parts: Parts, access: Access, metrics: Metrics, mirrors: Mirrors | None = None) -> None:
         self._parts = parts
+        self._mirrors = mirrors
         self._access = access
         self._metrics = metrics
         self.ready = True
         metrics.describe("sampan_registry_requests_total", "Requests by route, method and status.")
         metrics.gauge("sampan_registry_uploads", "Uploads that have begun and not ended.", lambda: len(parts.uploads))
         metrics.gauge("sampan_registry_failed_logins", "Wrong passwords.", lambda: access.logins.failures if access.logins else 0)
+        if mirrors is not None:
+            counts, cache = mirrors.mirror.counts, mirrors.mirror.cache
+            metrics.gauge("sampan_registry_mirror_hits", "Asked of a mirrored registry and here already.", lambda: counts.hits)
+            metrics.gauge("sampan_registry_mirror_misses", "Asked of a mirrored registry and fetched.", lambda: counts.misses)
+            metrics.gauge("sampan_registry_mirror_stale", "Given out although the upstream could not be asked.", lambda: counts.stale)
+            metrics.gauge("sampan_registry_mirror_fetched_bytes", "From mirrored registries.", lambda: counts.fetched_bytes)
+            metrics.gauge("sampan_registry_mirror_bytes", "What of mirrored registries is kept.", lambda: cache.total)
+            metrics.gauge("sampan_registry_mirror_evicted", "Blobs that went for others.", lambda: cache.evicted)
 
     async def answer(self, request: Request) -> Answer:
         """Never raises but for a client that is gone (ConnectionError)."""
@@ -57,8 +68,21 @@ class App:
             return Answer(404, b"404 page not found\n", dict(_TEXT))
         request.route = found.route.name
         request.variables = found.variables
-        await self._access.admit(request, found.operation.action, found.variables.get("name", ""))
-        return await found.operation.handler(self._parts, request)
+        name = found.variables.get("name", "")
+        await self._access.admit(request, found.operation.action, name)
+        place = await self._mirrored(name, request) if self._mirrors is not None and name else None
+        if place is None or self._mirrors is None:
+            return await found.operation.handler(self._parts, request)
+        self._access.admit_to_mirror(request, found.operation.action, place.name)
+        return await mirrored.answer(self._mirrors.mirror, place, found.route.name, request)
+
+    async def _mirrored(self, name: str, request: Request) -> Place | None:
+        """The upstream that a request is for; None: it is for us."""
+        assert self._mirrors is not None
+        place = self._mirrors.find(name, request.one("ns"))
+        if place is None and request.method in ("GET", "HEAD") and not await self._parts.manifests.exists(name):
+            return self._mirrors.fallback(name)
+        return place
 
     def operations(self, request: Request) -> Answer | None:
         """`/healthz`: the process answers. `/readyz`: it takes requests. Nobody need log in for these; None: something else."""

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from sampan.errors import InvalidArgument
+from sampan.mirrors import problem_of_mirror
+from sampan.reference import is_repository_path
 from sampan.registry.access.rules import ANONYMOUS, ANY_USER, Rule
 from sampan.registry.parts import MANIFEST_MAX
 
@@ -47,6 +49,22 @@ class AuthConfig(_Part, frozen=True):
         return [*given, *([Rule(users=(ANONYMOUS,))] if self.anonymous_pull else [])]
 
 
+class MirrorConfig(_Part, frozen=True):
+    """A registry that is mirrored, by the name that images have it: `docker.io`. url: "" is https:// and that name."""
+
+    url: str = ""
+    prefix: str = ""
+    """Below which its repositories are pulled without `?ns=`: `docker.io/library/busybox`. "": its name, where that can be one."""
+    default: bool = False
+    """It is asked for what is not here, without prefix and `?ns=`: dockerd's `registry-mirrors`."""
+    username: str = ""
+    password_file: str = ""
+    insecure: bool = False
+    """Any certificate will do."""
+    fresh_seconds: int = 60
+    """How long a tag is taken for what it was."""
+
+
 class LimitsConfig(_Part, frozen=True):
     """0: no limit."""
 
@@ -67,6 +85,9 @@ class Config(_Part, frozen=True):
     tls: TlsConfig | None = None
     auth: AuthConfig = AuthConfig()
     limits: LimitsConfig = LimitsConfig()
+    mirrors: dict[str, MirrorConfig] = {}
+    cache_bytes: int = 20 << 30
+    """What of all mirrored registries is kept; 0: everything."""
     delete: bool = True
     access_log: str = "json"
     log_level: str = "info"
@@ -158,6 +179,16 @@ def _check(config: Config) -> None:
     for rule in config.auth.rules or ():
         if problem := rule.problem():
             raise InvalidArgument(f"auth.rules: {problem}")
+    for name, mirror in config.mirrors.items():
+        prefix = mirror.prefix or name
+        if mirror.url and (problem := problem_of_mirror(mirror.url)):
+            raise InvalidArgument(f"mirrors: {name}: {problem}")
+        if mirror.prefix and not is_repository_path(mirror.prefix):
+            raise InvalidArgument(f"mirrors: {name}: prefix {prefix!r} is no beginning of a repository's name")
+        if bool(mirror.username) != bool(mirror.password_file):
+            raise InvalidArgument(f"mirrors: {name}: username and password-file belong together")
+    if sum(mirror.default for mirror in config.mirrors.values()) > 1:
+        raise InvalidArgument("mirrors: only one can be the default")
     if config.access_log not in ("json", "text", "off"):
         raise InvalidArgument("access-log: json, text or off")
     if config.log_level not in ("debug", "info", "warning", "error"):

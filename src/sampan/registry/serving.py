@@ -24,6 +24,7 @@ from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
 from sampan.registry.http import Request
 from sampan.registry.metrics import Metrics
+from sampan.registry.mirror.mirrors import Mirrors
 from sampan.registry.parts import Limits, Parts
 from sampan.registry.server import Server
 from sampan.registry.store import Blobs, Manifests
@@ -97,6 +98,7 @@ class Registry:
         self._tasks: list[asyncio.Task[None]] = []
         self._servers: list[Server] = []
         self._lock = -1
+        self._stack = contextlib.AsyncExitStack()
         self.addresses: list[tuple[str, int]] = []
         """Where it listens."""
 
@@ -114,7 +116,10 @@ class Registry:
             Blobs(storage, gate), Manifests(storage, gate), uploads, Limits(limits.manifest_bytes, limits.blob_bytes), config.delete
         )
         metrics, access_log = Metrics(), AccessLog(config.access_log)
-        self.app = App(parts, access, metrics)
+        mirrors = None
+        if config.mirrors:
+            mirrors = await Mirrors.open(config.mirrors, root, config.cache_bytes, self._stack)
+        self.app = App(parts, access, metrics, mirrors)
 
         def done(request: Request, status: int, sent: int, seconds: float) -> None:
             self.app.done(request, status, seconds)
@@ -154,6 +159,7 @@ class Registry:
             task.cancel()
         for server in self._servers:
             await server.stop()
+        await self._stack.aclose()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

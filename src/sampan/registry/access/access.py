@@ -115,6 +115,14 @@ class Access:
             raise RegistryError("UNAUTHORIZED", self._detail(action, name), headers=self._challenge(request, action, name))
         raise RegistryError("DENIED", self._detail(action, name))
 
+    def admit_to_mirror(self, request: Request, action: str, name: str) -> None:
+        """Once more, for the name that a mirrored repository has here: `?ns=` and the default are not in the path.
+
+        Raises RegistryError DENIED.
+        """
+        if not self._rules.allows(request.user.name, action, name):
+            raise RegistryError("DENIED", self._detail(action, name))
+
     @staticmethod
     def _detail(action: str, name: str) -> object:
         return [{"Type": "repository", "Name": name, "Action": action}] if name else None

@@ -1,0 +1,84 @@
+"""Which requests are for a mirrored registry: by `?ns=`, by the prefix of the name, or because it is not here."""
+
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from sampan.content.partial import PartialBlobs
+from sampan.distribution.proxies import Proxies
+from sampan.distribution.transport import Transport
+from sampan.errors import SystemFailure
+from sampan.registry.config import MirrorConfig
+from sampan.registry.errors import RegistryError
+from sampan.registry.filesystem import FileSystem
+from sampan.registry.gate import Gate
+from sampan.registry.mirror.cache import Cache
+from sampan.registry.mirror.mirror import Mirror
+from sampan.registry.mirror.upstream import Upstream
+from sampan.registry.store import Blobs, Manifests
+from sampan.version import ENGINE_VERSION
+
+PASSWORD_MAX = 4096
+
+
+class Place(NamedTuple):
+    """A repository of an upstream. namespace: what `?ns=` said."""
+
+    upstream: Upstream
+    path: str
+    namespace: str
+
+    @property
+    def name(self) -> str:
+        """What access rules call it."""
+        return f"{self.upstream.stored_under}/{self.path}"
+
+
+class Mirrors:
+    """All upstreams. Made by open()."""
+
+    def __init__(self, mirror: Mirror, upstreams: Mapping[str, Upstream], default: Upstream | None) -> None:
+        self.mirror = mirror
+        self._upstreams = upstreams
+        self._default = default
+
+    @classmethod
+    async def open(cls, config: Mapping[str, MirrorConfig], root: Path, cache_bytes: int, stack: AsyncExitStack) -> "Mirrors":
+        """root: of the registry; what is mirrored lies below it. stack: what has to be closed. Raises SystemFailure, OSError."""
+        directory = root / "sampan/mirror"
+        directory.mkdir(parents=True, exist_ok=True)
+        storage, gate = FileSystem(directory), Gate()
+        transport = await stack.enter_async_context(Transport(f"docker/{ENGINE_VERSION} sampan-registry", Proxies.of(os.environ, {})))
+        upstreams = {name: Upstream(name, one, transport, _password(one)) for name, one in config.items()}
+        cache = Cache(storage, cache_bytes)
+        await cache.load()
+        mirror = Mirror(storage, Blobs(storage, gate), Manifests(storage, gate), PartialBlobs(directory), cache)
+        stack.push_async_callback(mirror.close)
+        return cls(mirror, upstreams, next((upstreams[name] for name, one in config.items() if one.default), None))
+
+    def find(self, name: str, namespace: str) -> Place | None:
+        """None: it is for us. Raises RegistryError NAME_UNKNOWN: `?ns=` names what is not mirrored."""
+        if namespace:
+            upstream = self._upstreams.get(namespace)
+            if upstream is None:
+                raise RegistryError("NAME_UNKNOWN", {"ns": namespace[:255]}, message="that registry is not mirrored here")
+            return Place(upstream, upstream.path_of(name), namespace)
+        for upstream in self._upstreams.values():
+            if upstream.prefix and name.startswith(upstream.prefix + "/"):
+                return Place(upstream, upstream.path_of(name.removeprefix(upstream.prefix + "/")), "")
+        return None
+
+    def fallback(self, name: str) -> Place | None:
+        """Where a repository may be that is not here."""
+        return Place(self._default, self._default.path_of(name), "") if self._default is not None else None
+
+
+def _password(config: MirrorConfig) -> str:
+    if not config.password_file:
+        return ""
+    try:
+        return Path(config.password_file).read_text()[:PASSWORD_MAX].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemFailure(f"{config.password_file}: {error}") from None
