@@ -113,6 +113,7 @@ COMMANDS: dict[str, str] = {
     "mirror test": "mirror_test",
     "network inspect": "network_inspect",
     "network ls": "network_ls",
+    "registry gc": "registry_gc",
     "registry passwd": "registry_passwd",
     "registry serve": "registry_serve",
     "system df": "system_df",

@@ -12,6 +12,7 @@ from sampan.mirrors import problem_of_mirror
 from sampan.reference import is_repository_path
 from sampan.registry.access.rules import ANONYMOUS, ANY_USER, Rule
 from sampan.registry.parts import MANIFEST_MAX
+from sampan.registry.retention import Policy
 
 DEFAULT_FILE = Path("/etc/sampan/registry.json")
 DEFAULT_ROOT = "/var/lib/sampan-registry"
@@ -74,6 +75,13 @@ class LimitsConfig(_Part, frozen=True):
     upload_idle_seconds: int = 86400
 
 
+class GcConfig(_Part, frozen=True):
+    """interval: 0 is never, but for `sampan registry gc`."""
+
+    interval_seconds: float = 86400
+    grace_seconds: float = 86400
+
+
 class Config(_Part, frozen=True):
     """Everything."""
 
@@ -88,6 +96,8 @@ class Config(_Part, frozen=True):
     mirrors: dict[str, MirrorConfig] = {}
     cache_bytes: int = 20 << 30
     """What of all mirrored registries is kept; 0: everything."""
+    gc: GcConfig = GcConfig()
+    retention: tuple[Policy, ...] = ()
     delete: bool = True
     access_log: str = "json"
     log_level: str = "info"
@@ -179,6 +189,9 @@ def _check(config: Config) -> None:
     for rule in config.auth.rules or ():
         if problem := rule.problem():
             raise InvalidArgument(f"auth.rules: {problem}")
+    for policy in config.retention:
+        if problem := policy.problem():
+            raise InvalidArgument(f"retention: {problem}")
     for name, mirror in config.mirrors.items():
         prefix = mirror.prefix or name
         if mirror.url and (problem := problem_of_mirror(mirror.url)):

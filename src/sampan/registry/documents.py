@@ -47,6 +47,8 @@ class Contents(msgspec.Struct, frozen=True):
     media_type: str
     blobs: tuple[tuple[Digest, int], ...]
     """(digest, size) of what must be in the repository as blobs: config and layers, but those that lie elsewhere."""
+    named: frozenset[Digest]
+    """All blobs it names, wherever they are said to lie: what must not be collected."""
     manifests: tuple[Digest, ...]
     """What an index names."""
     subject: Digest | None
@@ -92,6 +94,7 @@ def read(body: bytes, sent_as: str = "") -> Contents:
     return Contents(
         media_type,
         tuple((Digest(item.digest), item.size) for item in blobs),
+        frozenset(Digest(item.digest) for item in (*blobs, *(document.layers or ()))),
         tuple(Digest(item.digest) for item in document.manifests or ()),
         Digest(document.subject.digest) if document.subject is not None else None,
         artifact_type,

@@ -1,4 +1,4 @@
-"""The registry's program: `serve` and `passwd`, started by `sampan registry` with a JSON document of arguments."""
+"""The registry's program: `serve`, `gc` and `passwd`, started by `sampan registry` with a JSON document of arguments."""
 
 import asyncio
 import getpass
@@ -8,10 +8,13 @@ import os
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.errors import EngineError, InvalidArgument
-from sampan.registry.config import load
+from sampan.registry.config import Config, load
+
+if TYPE_CHECKING:
+    from sampan.registry.gc import Report
 
 PASSWORD_MAX = 72
 """bcrypt looks at no more bytes."""
@@ -26,6 +29,41 @@ def _serve(arguments: dict[str, Any]) -> None:
     from sampan.registry.serving import serve
 
     asyncio.run(serve(config))
+
+
+def _gc(arguments: dict[str, Any]) -> None:
+    import msgspec
+
+    from sampan.registry.control import ask_for_collection
+    from sampan.registry.gc import Report
+
+    config = load(Path(arguments["config"]) if arguments["config"] else None, os.environ, arguments["settings"])
+    root, dry_run = Path(config.root), bool(arguments["dry_run"])
+    if not root.is_dir():
+        raise InvalidArgument(f"{root}: no such directory")
+    body = ask_for_collection(root, dry_run=dry_run)
+    report = msgspec.json.decode(body, type=Report) if body is not None else asyncio.run(_collect_alone(config, dry_run=dry_run))
+    if arguments["json"]:
+        print(msgspec.json.encode(report).decode())
+        return
+    print("\n".join(report.lines()))
+
+
+async def _collect_alone(config: Config, *, dry_run: bool) -> "Report":
+    """On a directory whose registry does not run."""
+    from sampan.registry.filesystem import FileSystem
+    from sampan.registry.gate import Gate
+    from sampan.registry.gc import Collector
+    from sampan.registry.serving import own
+    from sampan.registry.store import Manifests
+
+    lock = own(Path(config.root))
+    try:
+        storage, gate = FileSystem(Path(config.root)), Gate()
+        collector = Collector(storage, gate, Manifests(storage, gate), policies=config.retention, grace=config.gc.grace_seconds)
+        return await collector.collect(dry_run=dry_run)
+    finally:
+        os.close(lock)
 
 
 def _passwd(arguments: dict[str, Any]) -> None:
@@ -44,7 +82,7 @@ def entry() -> None:
     """`ROLE JSON`"""
     role, arguments = sys.argv[1], json.loads(sys.argv[2])
     try:
-        {"serve": _serve, "passwd": _passwd}[role](arguments)
+        {"serve": _serve, "gc": _gc, "passwd": _passwd}[role](arguments)
     except EngineError as error:
         print(f"sampan registry {role}: {error.message}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -20,8 +20,11 @@ from sampan.registry.access.tokens import Tokens, key_in
 from sampan.registry.accesslog import AccessLog
 from sampan.registry.app import App
 from sampan.registry.config import AuthConfig, Config, address
+from sampan.registry.control import Control
+from sampan.registry.control import listener as control_listener
 from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
+from sampan.registry.gc import Collector
 from sampan.registry.http import Request
 from sampan.registry.metrics import Metrics
 from sampan.registry.mirror.mirrors import Mirrors
@@ -131,6 +134,12 @@ class Registry:
             made = listener(config.metrics_listen)
             await metrics_server.listen(made)
             log.info("metrics at http://%s:%d/metrics", *made.getsockname()[:2])
+        self.collector = Collector(storage, gate, parts.manifests, policies=config.retention, grace=config.gc.grace_seconds)
+        metrics.gauge("sampan_registry_gc_runs", "Collections.", lambda: self.collector.runs)
+        metrics.gauge("sampan_registry_gc_freed_bytes", "Freed by them.", lambda: self.collector.freed_bytes)
+        control = Server(Control(self.collector, uploads).answer, grace=1)
+        self._servers.append(control)
+        await control.listen(control_listener(root))
         main = Server(self.app.answer, done, grace=config.drain_seconds)
         self._servers.append(main)
         for text in config.listen:
@@ -142,9 +151,17 @@ class Registry:
                 log.warning("%s is open to everybody who can reach it: set htpasswd, or listen on 127.0.0.1", text)
         start = asyncio.get_running_loop().create_task
         self._tasks.append(start(every(EXPIRE_SECONDS, uploads.expire)))
+        if config.gc.interval_seconds > 0:
+            self._tasks.append(start(every(config.gc.interval_seconds, self._collect)))
         if self._tls is not None:
             self._tasks.append(start(every(LOOK_SECONDS, self._tls.refresh)))
         log.info("registry listens on %s, data in %s", ", ".join(f"{host}:{port}" for host, port in self.addresses), root)
+
+    async def _collect(self) -> None:
+        report = await self.collector.collect()
+        log.info("collected %d blobs, %d bytes, in %.1f s", report.content, report.bytes, report.seconds)
+        for damaged in report.damaged:
+            log.error("%s cannot be read: the blobs of its repository are kept", damaged)
 
     def reload(self) -> None:
         """Look at the certificate now."""

@@ -74,7 +74,8 @@ class Blobs:
         async with self._gate.shared():
             try:
                 await self._promise(source, digest)
-            except RegistryError:
+                await self._storage.touch(paths.blob(digest))  # its new link comes after the collector may have looked (gc.py)
+            except (RegistryError, Missing):
                 return False
             await self._storage.write(paths.layer(name, digest), digest.encode())
         return True

@@ -174,3 +174,24 @@ def test_the_log_as_text(tmp_path: Path) -> None:
     assert words.startswith('127.0.0.1 - "GET /v2/" 200 0 2 ')
     with pytest.raises(json.JSONDecodeError):
         json.loads(words)
+
+
+def test_gc_beside_the_running_registry_and_without_it(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path, settings={"gc": {"grace-seconds": 0}, "retention": [{"keep-last": 1}]})
+
+    def collect(*flags: str) -> str:
+        command = [SAMPAN, "registry", "gc", "--config", str(tmp_path / "registry.json"), *flags]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+
+    client = Client(program.host)
+    for tag in ("1", "2", "3"):
+        client.push_image("team/app", tag)
+    gone = client("GET", "team/app/manifests/3").headers["Docker-Content-Digest"]
+    lines = collect("--dry-run").splitlines()
+    assert lines == ["team/app: tag 1", "team/app: tag 2", "Would remove 0 blobs, 0 bytes"]
+    assert collect().splitlines() == ["team/app: tag 1", "team/app: tag 2", "Removed 0 blobs, 0 bytes"]
+    assert client("GET", "team/app/tags/list").json["tags"] == ["3"]
+    assert client("DELETE", f"team/app/manifests/{gone}").status == 202
+    client.close()
+    assert program.end() == 0
+    assert json.loads(collect("--json", "--dry-run"))["dry_run"]
