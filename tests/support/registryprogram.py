@@ -14,10 +14,15 @@ SAMPAN = str(Path(sys.executable).with_name("sampan"))
 
 
 class RegistryProgram:
-    """Running. settings: of its configuration file."""
+    """Running. settings: of its configuration file. namespace: of the network, by its name."""
 
     def __init__(
-        self, directory: Path, *flags: str, settings: dict[str, Any] | None = None, environment: dict[str, str] | None = None
+        self,
+        directory: Path,
+        *flags: str,
+        settings: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
+        namespace: str = "",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.root = directory / "data"
@@ -25,8 +30,9 @@ class RegistryProgram:
         config.write_text(json.dumps({"listen": ["127.0.0.1:0"], "root": str(self.root), **(settings or {})}))
         self.access_log = directory / "access.log"
         with self.access_log.open("wb") as log:
+            inside = ["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []
             self.process = subprocess.Popen(
-                [SAMPAN, "registry", "serve", "--config", str(config), *flags],
+                [*inside, SAMPAN, "registry", "serve", "--config", str(config), *flags],
                 stdout=log, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})},
             )  # fmt: skip
         self.said: list[str] = []
