@@ -79,8 +79,9 @@ class App:
     async def _mirrored(self, name: str, request: Request) -> Place | None:
         """The upstream that a request is for; None: it is for us."""
         assert self._mirrors is not None
-        place = self._mirrors.find(name, request.one("ns"))
-        if place is None and request.method in ("GET", "HEAD") and not await self._parts.manifests.exists(name):
+        namespace = request.one("ns")
+        place = self._mirrors.find(name, namespace)
+        if place is None and not namespace and request.method in ("GET", "HEAD") and not await self._parts.manifests.exists(name):
             return self._mirrors.fallback(name)
         return place
 

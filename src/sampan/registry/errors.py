@@ -40,7 +40,7 @@ TABLE: dict[str, Kind] = {
     "UNKNOWN": Kind(500, "unknown error", "The registry failed; its log says how."),
 }
 # The spec has no code for these; clients read the status.
-_SENT_AS = {
+SENT_AS = {
     "RANGE_INVALID": "BLOB_UPLOAD_INVALID",
     "TOOLARGE": "SIZE_INVALID",
     "PAGINATION_NUMBER_INVALID": "UNSUPPORTED",
@@ -62,7 +62,7 @@ class RegistryError(Exception):
 
     def document(self) -> bytes:
         """The body: `{"errors":[{"code","message","detail"}]}`."""
-        item: dict[str, object] = {"code": _SENT_AS.get(self.code, self.code), "message": self.message}
+        item: dict[str, object] = {"code": SENT_AS.get(self.code, self.code), "message": self.message}
         if self.detail is not None:
             item["detail"] = self.detail
         return msgspec.json.encode({"errors": [item]}) + b"\n"

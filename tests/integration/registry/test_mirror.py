@@ -81,7 +81,9 @@ def test_a_registry_that_wants_a_password(world: World, client: Client) -> None:
 
 
 def test_registries_that_are_not_mirrored(client: Client) -> None:
-    assert client("GET", "team/app/manifests/1", ns="elsewhere.example").code == "NAME_UNKNOWN"
+    assert client("GET", "elsewhere/app/manifests/1", ns="elsewhere.example").code == "NAME_UNKNOWN"
+    pushed = client.push_image("elsewhere/app", "1")  # by hand, where nothing can be fetched
+    assert client("GET", "elsewhere/app/manifests/1", ns="elsewhere.example").body == pushed
 
 
 def test_local_repositories_come_first_and_mirrored_ones_cannot_be_pushed_to(world: World, client: Client) -> None:

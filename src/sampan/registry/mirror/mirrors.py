@@ -11,7 +11,6 @@ from sampan.distribution.proxies import Proxies
 from sampan.distribution.transport import Transport
 from sampan.errors import SystemFailure
 from sampan.registry.config import MirrorConfig
-from sampan.registry.errors import RegistryError
 from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
 from sampan.registry.mirror.cache import Cache
@@ -59,12 +58,10 @@ class Mirrors:
         return cls(mirror, upstreams, next((upstreams[name] for name, one in config.items() if one.default), None))
 
     def find(self, name: str, namespace: str) -> Place | None:
-        """None: it is for us. Raises RegistryError NAME_UNKNOWN: `?ns=` names what is not mirrored."""
+        """None: it is for us, as is what `?ns=` says of a registry that is not mirrored: somebody may have pushed its images here."""
         if namespace:
             upstream = self._upstreams.get(namespace)
-            if upstream is None:
-                raise RegistryError("NAME_UNKNOWN", {"ns": namespace[:255]}, message="that registry is not mirrored here")
-            return Place(upstream, upstream.path_of(name), namespace)
+            return Place(upstream, upstream.path_of(name), namespace) if upstream is not None else None
         for upstream in self._upstreams.values():
             if upstream.prefix and name.startswith(upstream.prefix + "/"):
                 return Place(upstream, upstream.path_of(name.removeprefix(upstream.prefix + "/")), "")
