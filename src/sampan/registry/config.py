@@ -75,6 +75,17 @@ class LimitsConfig(_Part, frozen=True):
     upload_idle_seconds: int = 86400
 
 
+class S3Config(_Part, frozen=True):
+    """A bucket for the content, in place of root. What is empty comes from the environment (AWS_REGION, AWS_ACCESS_KEY_ID, ...)."""
+
+    bucket: str
+    prefix: str = ""
+    region: str = ""
+    endpoint: str = ""
+    access_key_id: str = ""
+    secret_access_key_file: str = ""
+
+
 class GcConfig(_Part, frozen=True):
     """interval: 0 is never, but for `sampan registry gc`."""
 
@@ -96,6 +107,7 @@ class Config(_Part, frozen=True):
     mirrors: dict[str, MirrorConfig] = {}
     cache_bytes: int = 20 << 30
     """What of all mirrored registries is kept; 0: everything."""
+    s3: S3Config | None = None
     gc: GcConfig = GcConfig()
     retention: tuple[Policy, ...] = ()
     delete: bool = True

@@ -51,15 +51,15 @@ def _gc(arguments: dict[str, Any]) -> None:
 
 async def _collect_alone(config: Config, *, dry_run: bool) -> "Report":
     """On a directory whose registry does not run."""
-    from sampan.registry.filesystem import FileSystem
     from sampan.registry.gate import Gate
     from sampan.registry.gc import Collector
+    from sampan.registry.places import open_storage
     from sampan.registry.serving import own
     from sampan.registry.store import Manifests
 
     lock = own(Path(config.root))
     try:
-        storage, gate = FileSystem(Path(config.root)), Gate()
+        storage, gate = open_storage(config), Gate()
         collector = Collector(storage, gate, Manifests(storage, gate), policies=config.retention, grace=config.gc.grace_seconds)
         return await collector.collect(dry_run=dry_run)
     finally:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sampan.errors import SystemFailure
+from sampan.registry import paths
 from sampan.registry.access.access import Access, Logins
 from sampan.registry.access.brake import Brake
 from sampan.registry.access.htpasswd import Htpasswd
@@ -22,13 +23,13 @@ from sampan.registry.app import App
 from sampan.registry.config import AuthConfig, Config, address
 from sampan.registry.control import Control
 from sampan.registry.control import listener as control_listener
-from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
 from sampan.registry.gc import Collector
 from sampan.registry.http import Request
 from sampan.registry.metrics import Metrics
 from sampan.registry.mirror.mirrors import Mirrors
 from sampan.registry.parts import Limits, Parts
+from sampan.registry.places import open_storage
 from sampan.registry.server import Server
 from sampan.registry.store import Blobs, Manifests
 from sampan.registry.tls import ServerTls
@@ -112,9 +113,9 @@ class Registry:
         self._lock = own(root)
         self._tls = ServerTls(config.tls) if config.tls is not None else None
         access = access_of(config.auth, root, config.url)
-        storage, gate = await asyncio.to_thread(FileSystem, root), Gate()
+        storage, gate = await asyncio.to_thread(open_storage, config), Gate()
         limits = config.limits
-        uploads = Uploads(storage.uploads, lifetime=limits.upload_idle_seconds, at_once=limits.uploads)
+        uploads = Uploads(root / paths.UPLOADS, lifetime=limits.upload_idle_seconds, at_once=limits.uploads)
         parts = Parts(
             Blobs(storage, gate), Manifests(storage, gate), uploads, Limits(limits.manifest_bytes, limits.blob_bytes), config.delete
         )

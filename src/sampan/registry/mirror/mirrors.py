@@ -9,17 +9,15 @@ from typing import NamedTuple
 from sampan.content.partial import PartialBlobs
 from sampan.distribution.proxies import Proxies
 from sampan.distribution.transport import Transport
-from sampan.errors import SystemFailure
 from sampan.registry.config import MirrorConfig
 from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
 from sampan.registry.mirror.cache import Cache
 from sampan.registry.mirror.mirror import Mirror
 from sampan.registry.mirror.upstream import Upstream
+from sampan.registry.places import secret_of
 from sampan.registry.store import Blobs, Manifests
 from sampan.version import ENGINE_VERSION
-
-PASSWORD_MAX = 4096
 
 
 class Place(NamedTuple):
@@ -50,7 +48,8 @@ class Mirrors:
         directory.mkdir(parents=True, exist_ok=True)
         storage, gate = FileSystem(directory), Gate()
         transport = await stack.enter_async_context(Transport(f"docker/{ENGINE_VERSION} sampan-registry", Proxies.of(os.environ, {})))
-        upstreams = {name: Upstream(name, one, transport, _password(one)) for name, one in config.items()}
+        passwords = {name: secret_of(one.password_file) if one.password_file else "" for name, one in config.items()}
+        upstreams = {name: Upstream(name, one, transport, passwords[name]) for name, one in config.items()}
         cache = Cache(storage, cache_bytes)
         await cache.load()
         mirror = Mirror(storage, Blobs(storage, gate), Manifests(storage, gate), PartialBlobs(directory), cache)
@@ -70,12 +69,3 @@ class Mirrors:
     def fallback(self, name: str) -> Place | None:
         """Where a repository may be that is not here."""
         return Place(self._default, self._default.path_of(name), "") if self._default is not None else None
-
-
-def _password(config: MirrorConfig) -> str:
-    if not config.password_file:
-        return ""
-    try:
-        return Path(config.password_file).read_text()[:PASSWORD_MAX].strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SystemFailure(f"{config.password_file}: {error}") from None
