@@ -104,6 +104,7 @@ class Client:
 
     def __init__(self, host: str) -> None:
         self._connection = http.client.HTTPConnection(host, timeout=20)
+        self.port = self._connection.port
 
     def close(self) -> None:
         self._connection.close()

@@ -24,7 +24,8 @@ def failure(error: RegistryError) -> Answer:
 class App:
     """One registry's API. ready: whether it takes requests, or is about to stop."""
 
-    def __init__(self, parts: Parts, access: Access, metrics: Metrics, mirrors: Mirrors | None = None) -> None:
+    def __init__(self, parts: Parts, access: Access, metrics: Metrics, mirrors: Mirrors | None = None, *, pages: bool = True) -> None:
+        self._pages = pages
         self._parts = parts
         self._mirrors = mirrors
         self._access = access
@@ -64,7 +65,7 @@ class App:
             request.route = "token"
             return await self._access.token(request)
         found = routes.find(request.method, request.path)
-        if found is None:
+        if found is None or (found.route.name == "pages" and not self._pages):
             return Answer(404, b"404 page not found\n", dict(_TEXT))
         request.route = found.route.name
         request.variables = found.variables

@@ -111,6 +111,8 @@ class Config(_Part, frozen=True):
     gc: GcConfig = GcConfig()
     retention: tuple[Policy, ...] = ()
     delete: bool = True
+    web: bool = True
+    """The pages to look at."""
     access_log: str = "json"
     log_level: str = "info"
     drain_seconds: float = 30.0

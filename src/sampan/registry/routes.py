@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from sampan.registry.errors import RegistryError
-from sampan.registry.handlers import blobs, listing, manifests, uploads
+from sampan.registry.handlers import blobs, listing, manifests, pages, uploads
 from sampan.registry.http import Answer, Request
 from sampan.registry.names import checked_name
 from sampan.registry.parts import Parts
@@ -59,6 +59,9 @@ ROUTES = (
         PUT=Operation(manifests.put, "push"),
         DELETE=Operation(manifests.delete, "delete"),
     ),
+    _route("pages", r"/", GET=Operation(pages.repositories, "catalogue")),
+    _route("pages", r"/repositories/(?P<name>[^:@]+)", GET=Operation(pages.repository, "pull")),
+    _route("pages", r"/repositories/(?P<name>[^:@]+)[:@](?P<reference>[^/]+)", GET=Operation(pages.image, "pull")),
     _route("referrers", r"/v2/(?P<name>.+)/referrers/(?P<digest>[^/]+)", GET=Operation(listing.referrers, "pull")),
 )
 

@@ -123,7 +123,7 @@ class Registry:
         mirrors = None
         if config.mirrors:
             mirrors = await Mirrors.open(config.mirrors, root, config.cache_bytes, self._stack)
-        self.app = App(parts, access, metrics, mirrors)
+        self.app = App(parts, access, metrics, mirrors, pages=config.web)
 
         def done(request: Request, status: int, sent: int, seconds: float) -> None:
             self.app.done(request, status, seconds)

@@ -147,7 +147,7 @@ class Access:
         request.may = lambda action, name: (name, action) in granted if action != "catalogue" else self._rules.allows(claims.sub, action)
 
     def _challenge(self, request: Request, action: str, name: str) -> dict[str, str]:
-        if not self._bearer:
+        if not self._bearer or not request.path.startswith("/v2"):  # what browsers understand
             return {"WWW-Authenticate": f'Basic realm="{self._service or "sampan"}"'}
         base = self._url or f"http{'s' if request.secure else ''}://{_quotable(request.host)}"
         text = f'Bearer realm="{base}{TOKEN_PATH}",service="{self._service or _quotable(request.host)}"'
