@@ -17,6 +17,7 @@ from sampan.registry.retention import Policy
 DEFAULT_FILE = Path("/etc/sampan/registry.json")
 DEFAULT_ROOT = "/var/lib/sampan-registry"
 FILE_MAX = 1 << 20
+EMBEDDED_DRAIN_SECONDS = 5.0
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.%]+)\]|([^:\[\]]*)):(\d{1,5})")
 
 
@@ -187,10 +188,22 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
             raise InvalidArgument(f"{path}: {error}") from None
     for name, value in {**from_environment(environment), **flags}.items():
         _place(document, SETTINGS[name], value)
+    return _converted(document, str(path) if document else "settings")
+
+
+def embedded(document: Mapping[str, Any], data_root: str) -> Config:
+    """What daemon.json's `registry` says of a registry within sampand. Raises InvalidArgument."""
+    defaults = {"root": f"{data_root}/registry", "access-log": "off", "drain-seconds": EMBEDDED_DRAIN_SECONDS}
+    return _converted({**defaults, **document}, "registry")
+
+
+def _converted(document: dict[str, Any], where: str) -> Config:
+    if isinstance(document.get("listen"), str):  # one address is the usual case
+        document = {**document, "listen": [document["listen"]]}
     try:
         config = msgspec.convert(document, Config, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"{path if document else 'settings'}: {error}") from None
+        raise InvalidArgument(f"{where}: {error}") from None
     _check(config)
     return config
 

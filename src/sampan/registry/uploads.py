@@ -108,9 +108,10 @@ class Upload:
             finally:
                 if under_way is not None:
                     await asyncio.shield(under_way)
-                if not limit or self.size + count <= limit:
+                fits = not limit or self.size + count <= limit
+                if fits:
                     await asyncio.shield(asyncio.to_thread(self._append, fd, waiting))
-            if limit and self.size + count > limit:
+            if not fits:
                 raise RegistryError("TOOLARGE", f"blobs may have {limit} bytes")
 
     def _append(self, fd: int, pieces: list[bytes]) -> None:
