@@ -102,6 +102,8 @@ class Config(_Part, frozen=True):
     root: str = DEFAULT_ROOT
     url: str = ""
     """How clients reach us, when a proxy stands before us: `https://registry.example`."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses whose X-Forwarded-For and X-Forwarded-Proto count."""
     tls: TlsConfig | None = None
     auth: AuthConfig = AuthConfig()
     limits: LimitsConfig = LimitsConfig()

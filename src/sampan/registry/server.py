@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from urllib.parse import parse_qs
 
 from aiohttp import web
@@ -23,6 +23,8 @@ KEEP_ALIVE_SECONDS = 75.0
 LINE_MAX = 32 * 1024
 """Of a request's line or header: tokens of others can be long."""
 BACKLOG = 1024
+SILENCE_SECONDS = 120.0
+"""Of a client in the middle of a body: longer, and it is taken for gone."""
 CUT_SECONDS = 0.5
 
 log = logging.getLogger("sampan.registry")
@@ -46,11 +48,15 @@ class _Body:
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # only now: who is refused need not send it
             self._request.writer.output_size = 0
         try:
-            while piece := await self._request.content.readany():
+            while piece := await self._read():
                 self.received += len(piece)
                 yield piece
-        except (web.RequestPayloadError, ConnectionError, asyncio.IncompleteReadError) as error:
+        except (web.RequestPayloadError, ConnectionError, TimeoutError) as error:
             raise ConnectionResetError("the client is gone") from error
+
+    async def _read(self) -> bytes:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            return await self._request.content.readany()
 
     async def read(self, limit: int) -> bytes:
         """See http.Body."""
@@ -62,16 +68,20 @@ class _Body:
         return bytes(whole)
 
 
-def _request(request: web.BaseRequest) -> Request:
+def _request(request: web.BaseRequest, proxies: frozenset[str]) -> Request:
+    remote, secure = request.remote or "", request.secure
+    if remote in proxies:  # the last address is the one that the proxy itself has seen
+        remote = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:64] or remote
+        secure = request.headers.get("X-Forwarded-Proto", "").lower() == "https"
     return Request(
         request.method,
         request.path,
         parse_qs(request.query_string, keep_blank_values=True, max_num_fields=1000, errors="replace"),
         request.headers,
         _Body(request),
-        request.remote or "",
+        remote,
         request.host,
-        request.secure,
+        secure,
     )
 
 
@@ -132,10 +142,14 @@ async def _send_part(request: web.BaseRequest, response: web.StreamResponse, par
 
 
 class Server:
-    """The listeners of one registry. grace: seconds that what is under way has when it stops."""
+    """The listeners of one registry.
 
-    def __init__(self, answer_to: AnswerTo, done: Done = lambda *_: None, *, grace: float = 30.0) -> None:
+    grace: seconds that what is under way has when it stops. proxies: addresses whose word is taken for whom they speak for.
+    """
+
+    def __init__(self, answer_to: AnswerTo, done: Done = lambda *_: None, *, grace: float = 30.0, proxies: Iterable[str] = ()) -> None:
         self._answer_to = answer_to
+        self._proxies = frozenset(proxies)
         self._done = done
         server = web.Server(
             self._handle, access_log=None, read_bufsize=READ_AHEAD, auto_decompress=False, keepalive_timeout=KEEP_ALIVE_SECONDS,
@@ -151,7 +165,7 @@ class Server:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         began = time.monotonic()
-        asked = _request(request)
+        asked = _request(request, self._proxies)
         status, sent = CLIENT_GONE, 0
         self._under_way += 1
         try:

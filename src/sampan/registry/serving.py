@@ -141,7 +141,7 @@ class Registry:
         control = Server(Control(self.collector, uploads).answer, grace=1)
         self._servers.append(control)
         await control.listen(control_listener(root))
-        main = Server(self.app.answer, done, grace=config.drain_seconds)
+        main = Server(self.app.answer, done, grace=config.drain_seconds, proxies=config.trusted_proxies)
         self._servers.append(main)
         for text in config.listen:
             made = listener(text)

@@ -164,6 +164,22 @@ def test_settings_that_are_wrong() -> None:
         assert message in done.stderr
 
 
+def test_whom_a_proxy_speaks_for(tmp_path: Path, running: RegistryProgram) -> None:
+    headers = {"X-Forwarded-For": "192.0.2.9, 198.51.100.7", "X-Forwarded-Proto": "https"}
+    (tmp_path / "htpasswd").touch()
+    settings = {"auth": {"htpasswd": str(tmp_path / "htpasswd"), "token": True}}
+    trusting = RegistryProgram(tmp_path, settings={**settings, "trusted-proxies": ["127.0.0.1"]})
+    for program, remote, scheme in ((trusting, "198.51.100.7", "https"), (running, "127.0.0.1", "http")):
+        client = Client(program.host)
+        challenge = client("GET", "/v2/", None, {**headers, "User-Agent": "proxied"}).headers["WWW-Authenticate"]
+        assert f'realm="{scheme}://{program.host}/token"' in challenge
+        client.close()
+        while not (seen := [entry["remote"] for entry in program.accesses() if entry["agent"] == "proxied"]):
+            pass
+        assert seen == [remote]
+    assert trusting.end() == 0
+
+
 def test_the_log_as_text(tmp_path: Path) -> None:
     program = RegistryProgram(tmp_path, environment={"SAMPAN_REGISTRY_ACCESS_LOG": "text"})
     client = Client(program.host)
