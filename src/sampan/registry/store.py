@@ -133,9 +133,9 @@ class Manifests:
                 await self._storage.touch(paths.blob(digest))
             except Missing:
                 await self._storage.write(paths.blob(digest), body)
+            await self._storage.write(paths.revision(name, digest), digest.encode())
             if contents.subject is not None:
                 await self._storage.write(paths.referrer(name, contents.subject, digest), digest.encode())
-            await self._storage.write(paths.revision(name, digest), digest.encode())
             for tag in tags:
                 await self._storage.write(paths.tag(name, tag), digest.encode())
 
@@ -158,7 +158,7 @@ class Manifests:
         """A manifest and the tags that mean it, which are returned. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
         manifest = await self.get(name, digest)
         subject = documents.read(manifest.body).subject
-        async with self._gate.shared():
+        async with self._gate.exclusive():  # a tag that is pushed now would mean what goes
             gone = [tag for tag, meant in (await self.tags_with_digests(name)).items() if meant == digest]
             for tag in gone:
                 await self._storage.remove_all(paths.tag_directory(name, tag))

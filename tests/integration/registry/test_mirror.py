@@ -131,6 +131,14 @@ def test_many_clients_are_one_fetch_and_get_it_while_it_comes(world: World) -> N
     assert world.hub.served[digest] == len(data)
 
 
+def test_head_fetches_nothing(world: World, client: Client) -> None:
+    data = blob_of(world.hub, "library/head")
+    reply = client("HEAD", f"library/head/blobs/{digest_of(data)}")
+    assert (reply.status, reply.headers["Content-Length"]) == (200, "1000")
+    assert digest_of(data) not in world.hub.served
+    assert client("HEAD", f"library/head/blobs/{digest_of(b'nothing')}").status == 404
+
+
 def test_a_part_of_what_is_on_its_way(world: World, client: Client) -> None:
     data = blob_of(world.hub, "library/part", 300_000)
     reply = client("GET", f"library/part/blobs/{digest_of(data)}", None, {"Range": "bytes=200000-200099"})

@@ -22,6 +22,9 @@ async def _manifest(mirror: Mirror, place: Place, request: Request) -> Answer:
 
 async def _blob(mirror: Mirror, place: Place, request: Request) -> Answer:
     digest = checked_digest(request.variables["digest"])
+    if request.method == "HEAD":
+        size = await mirror.blob_size(place.upstream, place.path, digest)
+        return Answer(200, headers={**blobs.headers_of(digest), "Content-Length": str(size)})
     return blobs.answer_with(request, digest, await mirror.blob(place.upstream, place.path, digest))
 
 

@@ -210,12 +210,7 @@ class Mirror:
         if arriving is not None and name in arriving.names:
             return await self._follow(arriving, name, digest)
         # Asked for each repository: one may read what another may not.
-        try:
-            size = (await upstream.head(path, f"blobs/{digest}")).size
-        except Outage as error:
-            raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)}) from None
-        except RegistryError as error:
-            raise (RegistryError("BLOB_UNKNOWN", {"digest": digest}) if error.code == "MANIFEST_UNKNOWN" else error) from None
+        size = await self._size_there(upstream, path, digest)
         arriving = self._arriving.get(digest)
         if arriving is None:
             stored = await self._of_another(name, digest)
@@ -232,6 +227,24 @@ class Mirror:
             self.counts.hits += 1
             arriving.names.add(name)
         return await self._follow(arriving, name, digest)
+
+    async def blob_size(self, upstream: Upstream, path: str, digest: Digest) -> int:
+        """Of what is here, or there; nothing is fetched. Raises RegistryError."""
+        try:
+            found = await self._blobs.open(self._stored(upstream, path), digest)
+        except RegistryError:
+            return await self._size_there(upstream, path, digest)
+        found.close()
+        return found.size
+
+    @staticmethod
+    async def _size_there(upstream: Upstream, path: str, digest: Digest) -> int:
+        try:
+            return (await upstream.head(path, f"blobs/{digest}")).size
+        except Outage as error:
+            raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)}) from None
+        except RegistryError as error:
+            raise (RegistryError("BLOB_UNKNOWN", {"digest": digest}) if error.code == "MANIFEST_UNKNOWN" else error) from None
 
     async def _follow(self, arriving: Arriving, name: str, digest: Digest) -> Stored:
         blob = await asyncio.shield(arriving.begun)
