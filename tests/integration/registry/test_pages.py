@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -126,3 +128,26 @@ def test_the_style_is_all_there_is(tmp_path: Path) -> None:
     from sampan.registry.handlers import pages
 
     assert not re.search(r"url\(|@import|http", pages._STYLE)
+
+
+@pytest.mark.slow
+def test_in_a_browser(registry: RegistryThread, client: Client, tmp_path: Path) -> None:
+    """Headless Chromium shows the pages, and complains of nothing (the content security policy would refuse what is not ours)."""
+    browser = shutil.which("chromium") or pytest.skip("apt install chromium")
+    manifest = client.push_image("team/browsed", "1", size=12_345)
+
+    def shown(path: str) -> str:
+        done = subprocess.run(
+            [
+                browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path}",
+                "--dump-dom", f"http://{registry.host}{path}",
+            ],
+            capture_output=True, text=True, timeout=100, check=True,
+        )  # fmt: skip
+        assert "CONSOLE" not in done.stderr, done.stderr
+        return Page(done.stdout).text
+
+    assert "team/browsed" in shown("/")
+    text = shown("/repositories/team/browsed:1")
+    assert digest_of(manifest) in text
+    assert "12.3 kB" in text
