@@ -41,7 +41,7 @@ class NoBody:
 def request(authorization: str = "", *, method: str = "GET", form: bytes = b"", **query: str) -> Request:
     headers = {"Authorization": authorization} if authorization else {}
     return Request(
-        method, "/", {name: [value] for name, value in query.items()}, headers, NoBody(form), "192.0.2.1", "registry.example:5000"
+        method, "/v2/", {name: [value] for name, value in query.items()}, headers, NoBody(form), "192.0.2.1", "registry.example:5000"
     )
 
 
@@ -190,6 +190,9 @@ def test_who_may_not_is_denied_who_has_not_logged_in_is_asked_to(htpasswd: Path)
     realm = 'Bearer realm="http://registry.example:5000/token",service="registry.example:5000"'
     assert made.admit(request(), "push") == f'UNAUTHORIZED {realm},scope="repository:team/app:pull,push"'
     assert made.admit(request(), "", "") == f"UNAUTHORIZED {realm}"
+    page = request()
+    page.path = "/repositories/team/app"
+    assert made.admit(page, "push") == 'UNAUTHORIZED Basic realm="sampan"'  # what browsers ask a password for
 
 
 def test_tokens(htpasswd: Path) -> None:

@@ -18,6 +18,7 @@ def test_everything_of_a_manifest() -> None:
     assert documents.read(body, MANIFEST) == documents.Contents(
         MANIFEST,
         tuple((digest_of(blob), len(blob)) for blob in (b"config", b"one", b"two")),  # type: ignore[misc]
+        frozenset(digest_of(blob) for blob in (b"config", b"one", b"two")),  # type: ignore[arg-type]
         (),
         digest_of(b"subject"),  # type: ignore[arg-type]
         CONFIG,

@@ -26,7 +26,7 @@ HEADERS = {
 }
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #ddd;vertical-align:top}
-td.n,th.n{text-align:right}code{font-size:.9em;overflow-wrap:anywhere}a{color:#06c;text-decoration:none}a:hover{text-decoration:underline}
+td.n,th.n{text-align:right;white-space:nowrap}code{font-size:.9em;overflow-wrap:anywhere}a{color:#06c;text-decoration:none}a:hover{text-decoration:underline}
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}a{color:#6af}th,td{border-color:#444}}"""
 
 
