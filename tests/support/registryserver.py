@@ -112,7 +112,7 @@ class Client:
     def __call__(
         self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, headers: Mapping[str, str] | None = None, **query: str
     ) -> Reply:
-        parts = urlsplit(path if path.startswith("/") else "/v2/" + path)
+        parts = urlsplit(path if path.startswith(("/", "http://")) else "/v2/" + path)
         pairs = [part for part in (parts.query, "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())) if part]
         target = parts.path + ("?" + "&".join(pairs) if pairs else "")
         self._connection.request(method, target, body, dict(headers or {}), encode_chunked=not isinstance(body, (bytes, type(None))))
