@@ -17,6 +17,7 @@ _DOMAIN = rf"(?:{_DOMAIN_COMPONENT}(?:\.{_DOMAIN_COMPONENT})*|\[(?:[a-fA-F0-9:]+
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
 _REFERENCE = re.compile(rf"((?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*)(?::({_TAG}))?(?:@({_DIGEST}))?", re.ASCII)
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _SPLIT = re.compile(rf"(?:({_DOMAIN})/)?(.+)", re.ASCII)
 _HEX64 = re.compile(r"[a-f0-9]{64}")
 _DIGEST_SIZES = {"sha256": 64, "sha384": 96, "sha512": 128}
@@ -78,6 +79,11 @@ class Reference(NamedTuple):
     def repository(self) -> "Reference":
         """Without tag and digest."""
         return Reference(self.domain, self.path)
+
+
+def is_repository_path(text: str) -> bool:
+    """Whether text may be a repository's path at its registry: `library/busybox`."""
+    return _PATH.fullmatch(text) is not None
 
 
 def is_tag(text: str) -> bool:

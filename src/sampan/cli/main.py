@@ -118,6 +118,9 @@ COMMANDS: dict[str, str] = {
     "mirror test": "mirror_test",
     "network inspect": "network_inspect",
     "network ls": "network_ls",
+    "registry gc": "registry_gc",
+    "registry passwd": "registry_passwd",
+    "registry serve": "registry_serve",
     "system check": "system_check",
     "system df": "system_df",
     "system events": "events",
@@ -148,6 +151,7 @@ GROUPS: dict[str, str] = {
     "image": "Manage images",
     "mirror": "Manage mirrors of registries",
     "network": "Manage networks",
+    "registry": "Run a registry",
     "system": "Manage Docker",
     "volume": "Manage volumes",
 }

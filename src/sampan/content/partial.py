@@ -51,6 +51,11 @@ class PartialBlob:
         self._hash = hashlib.sha256()
         self._grown, self._completed = asyncio.Event(), asyncio.Event()
 
+    @property
+    def path(self) -> Path:
+        """The file: whoever has completed it may move it elsewhere before close()."""
+        return self._path
+
     async def load(self) -> None:
         """Hash what an earlier fetch left. More than there can be is dropped."""
         while self.size < self.length:
@@ -99,6 +104,11 @@ class PartialBlob:
         os.ftruncate(self.fd, 0)
         self._hash = hashlib.sha256()
         self.size = 0
+        self.spoilt += 1
+        self._wake()
+
+    def abandon(self) -> None:
+        """No more will come: followers are told (`spoilt` changes), what is there stays for the next fetch."""
         self.spoilt += 1
         self._wake()
 

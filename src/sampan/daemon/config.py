@@ -40,7 +40,7 @@ class ConfigError(Exception):
 
 
 class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
-    """All keys of docker's daemon.json (v28) and `mirrors`, with Sampan's defaults. Sizes in bytes, times in seconds."""
+    """All keys of docker's daemon.json (v28), `mirrors` and `registry`, with Sampan's defaults. Sizes in bytes, times in seconds."""
 
     allow_direct_routing: bool = False
     authorization_plugins: tuple[str, ...] = ()
@@ -116,6 +116,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     pidfile: str = ""
     """Never empty after parse_command_line: <exec-root>/sampand.pid unless told otherwise."""
     raw_logs: bool = False
+    registry: Mapping[str, Any] = {}
+    """Sampan's own: a registry within sampand, by the settings of `sampan registry serve`. Empty: none."""
     registry_mirrors: tuple[str, ...] = ()
     resolv_conf: str = ""
     rootless: bool = False
@@ -392,6 +394,17 @@ def check_mirrors(config: DaemonConfig) -> None:
             raise KeyProblem("mirrors", problem)
 
 
+def check_registry(config: DaemonConfig) -> None:
+    """Refuse what `sampan registry serve` would."""
+    if config.registry:
+        from sampan.registry.config import embedded  # only where there is one
+
+        try:
+            embedded(config.registry, config.data_root)
+        except EngineError as error:
+            raise KeyProblem("registry", error.message) from None
+
+
 def check_values(config: DaemonConfig) -> None:
     """Numbers, addresses and labels, in docker's words (config.Validate)."""
     for label in config.labels:
@@ -401,6 +414,7 @@ def check_values(config: DaemonConfig) -> None:
         if len(domain) > 255 or not DOMAIN.match(domain):
             raise KeyProblem("dns-search", f"{domain} is not a valid domain")
     check_mirrors(config)
+    check_registry(config)
     if config.mtu < 0:
         raise KeyProblem("mtu", f"invalid default MTU: {config.mtu}")
     for key, what in (("downloads", "max concurrent downloads"), ("uploads", "max concurrent uploads")):

@@ -2,7 +2,7 @@
 
 The table follows dockerd 28 (its --help and its daemon/config.Config). `key` is the name in daemon.json, `flag` the long flag:
 docker names them differently where a flag is given several times (`--dns`, key `dns`; `--label`, key `labels`).
-The key `mirrors` is Sampan's own.
+The keys `mirrors` and `registry` are Sampan's own.
 """
 
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -109,6 +109,7 @@ OPTIONS: Final = (
     Option("node-generic-resources", "node-generic-resource", "list", "Advertise user-defined resource"),
     Option("pidfile", "pidfile", "string", "Path to use for daemon PID file", "p", '"/run/sampan/sampand.pid"'),
     Option("raw-logs", "raw-logs", "bool", "Full timestamps without ANSI coloring (always so)"),
+    Option("registry", "", "json"),
     Option("registry-mirrors", "registry-mirror", "list", "Preferred Docker registry mirror"),
     Option("resolv-conf", "", "string"),
     Option("rootless", "rootless", "bool", "Enable rootless mode; typically used with RootlessKit"),

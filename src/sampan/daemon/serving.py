@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -53,6 +54,16 @@ async def _listen(config: DaemonConfig, parts: EngineParts) -> None:
             raise SystemFailure(f"unsupported address {host}: use unix:// or tcp://")
 
 
+async def _start_registry(config: DaemonConfig, stack: AsyncExitStack) -> None:
+    """The registry within sampand (docs/registry.md). Raises SystemFailure, OSError."""
+    from sampan.registry.config import embedded
+
+    serving = await asyncio.to_thread(importlib.import_module, "sampan.registry.serving")  # it is a quarter of a second
+    registry = serving.Registry(embedded(config.registry, config.data_root))
+    stack.push_async_callback(registry.stop)
+    await registry.start()
+
+
 async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None, read: Callable[[], DaemonConfig]) -> None:
     """Run the engine until a signal asks for its end. keeper_process: see wire. read: see Reloader.
 
@@ -67,6 +78,8 @@ async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None, read:
         stack.callback(orphans.cancel)
         loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: the engine is still starting")
         parts = await wire(config, stack, keeper_process)
+        if config.registry:
+            await _start_registry(config, stack)
         await _listen(config, parts)
         reloader = Reloader(config, read, parts.take_over, parts.publish_reload)
         loop.add_signal_handler(signal.SIGHUP, reloader.reload)

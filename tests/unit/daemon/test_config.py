@@ -118,6 +118,10 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_place(refused, text, mes
             'invalid mirror: unsupported scheme "ftp" in "ftp://m" (mirrors: line 1, column 2)',
         ),
         (
+            '{"registry": {"lisen": ":1"}}',
+            "registry: Object contains unknown field `lisen` (registry: line 1, column 2)",
+        ),
+        (
             '{"mirrors": {"https://ghcr.io": []}}',
             'invalid registry "https://ghcr.io": it is HOST[:PORT], as in ghcr.io (mirrors: line 1, column 2)',
         ),

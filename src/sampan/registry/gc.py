@@ -1,0 +1,288 @@
+"""The collector: what nothing refers to any more goes, while others push.
+
+It looks first, without stopping anybody (a dry run ends here), and then takes away in small steps, alone behind the gate, each of which
+looks again at what may have changed:
+
+    tags        by the retention policies; not one that was pushed anew meanwhile
+    manifests   untagged for long enough; not one that a tag or an index has come to mean
+    links       of blobs that no manifest of the repository names; not one that a client was told of within the grace
+    content     that no repository has a link to; not what was touched since the plan began to look
+
+Why that is safe: whoever adds a link touches the content, or holds a link that was touched, inside the gate (store.py). The plan notes the
+times of all content before it looks at the first link; so content that gets a link later has another time than the plan knows.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from sampan.registry import documents, paths
+from sampan.registry.errors import RegistryError
+from sampan.registry.gate import Gate
+from sampan.registry.retention import DAY, Policy, policy_of, tags_to_go
+from sampan.registry.storage import Missing, Stat, Storage
+from sampan.registry.store import Manifests
+
+if TYPE_CHECKING:
+    from sampan.digest import Digest
+    from sampan.registry.documents import Contents
+
+T = TypeVar("T")
+log = logging.getLogger("sampan.registry")
+STEP = 32
+"""Things taken away while others wait."""
+LEAST_GRACE = 1.0
+"""Seconds; clocks of file systems tick slowly."""
+
+
+class RepositoryReport(msgspec.Struct, omit_defaults=True):
+    """What goes, or went, of one repository."""
+
+    tags: list[str] = []
+    manifests: list[str] = []
+    blobs: list[str] = []
+    removed: bool = False
+
+
+class Report(msgspec.Struct):
+    """bytes: of content."""
+
+    dry_run: bool
+    repositories: dict[str, RepositoryReport] = {}
+    content: int = 0
+    bytes: int = 0
+    uploads: int = 0
+    repaired_referrers: int = 0
+    damaged: list[str] = []
+    """Manifests that cannot be read; their repository's blobs stay."""
+    seconds: float = 0.0
+
+    def lines(self) -> list[str]:
+        """For people."""
+        found = []
+        for name, entry in sorted(self.repositories.items()):
+            found += [f"{name}: tag {tag}" for tag in entry.tags]
+            found += [f"{name}: manifest {digest}" for digest in entry.manifests]
+            found += [f"{name}: blob {digest}" for digest in entry.blobs]
+            found += [f"{name}: repository"] if entry.removed else []
+        found += [f"{name} is damaged: the blobs of its repository are kept" for name in self.damaged]
+        done = "Would remove" if self.dry_run else "Removed"
+        return [*found, f"{done} {self.content} blobs, {self.bytes} bytes"]
+
+
+class _RepositoryPlan:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.contents: dict[str, Contents] = {}
+        """Of the manifests, read."""
+        self.tags: dict[str, float] = {}
+        """Those to go, and when they were pushed."""
+        self.manifests: list[str] = []
+        self.links: dict[str, float] = {}
+        """Those to go, and their times."""
+        self.referrers: list[tuple[Digest, str]] = []
+        """(subject, digest) whose links are missing."""
+        self.damaged: list[str] = []
+
+
+class Collector:
+    """Of one store. grace: seconds for which what nothing refers to yet is taken for a push under way."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        gate: Gate,
+        manifests: Manifests,
+        *,
+        policies: Sequence[Policy] = (),
+        grace: float = DAY,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._storage = storage
+        self._gate = gate
+        self._manifests = manifests
+        self._policies = policies
+        self._grace = max(grace, LEAST_GRACE)
+        self._now = now
+        self._one = asyncio.Lock()
+        self.runs = self.freed_bytes = 0
+
+    async def collect(self, *, dry_run: bool = False) -> Report:
+        """Raises OSError."""
+        async with self._one:
+            began = time.monotonic()
+            report = Report(dry_run)
+            content = dict(await self._storage.blobs())
+            linked: set[str] = set()
+            plans = []
+            for name in await self._storage.repositories():
+                plan = await self._look(name, linked)
+                plans.append(plan)
+                report.damaged += [f"{name}@{digest}" for digest in plan.damaged]
+            spared: set[str] = set()
+            for plan in plans:
+                entry = await self._plan_report(plan) if dry_run else await self._take_away(plan, spared)
+                report.repaired_referrers += len(plan.referrers)
+                if entry.tags or entry.manifests or entry.blobs or entry.removed:
+                    report.repositories[plan.name] = entry
+            old = {digest: stat for digest, stat in content.items() if digest not in linked and self._is_old(stat.modified)}
+            await self._take_away_content(old, spared, report)
+            report.seconds = round(time.monotonic() - began, 3)
+            if not dry_run:
+                self.runs += 1
+                self.freed_bytes += report.bytes
+            return report
+
+    def _is_old(self, modified: float) -> bool:
+        return self._now() - modified > self._grace
+
+    # looking
+
+    async def _read(self, plan: _RepositoryPlan, digests: Sequence[str]) -> None:
+        """What manifests name; one that is damaged is noted."""
+        unread = [digest for digest in digests if digest not in plan.contents and digest not in plan.damaged]
+        for digest, body in zip(unread, await self._storage.read_all(map(paths.blob, unread)), strict=True):
+            try:
+                plan.contents[digest] = documents.read(body or b"")
+            except RegistryError:
+                plan.damaged.append(digest)
+
+    async def _look(self, name: str, linked: set[str]) -> _RepositoryPlan:
+        """Plan for one repository; what stays is added to linked."""
+        plan = _RepositoryPlan(name)
+        policy = policy_of(self._policies, name)
+        tags = await self._manifests.tags_with_digests(name)
+        if policy is not None:
+            pushed = {tag: stat.modified for tag in tags if (stat := await self._stat(paths.tag(name, tag)))}
+            plan.tags = {tag: pushed[tag] for tag in tags_to_go(policy, pushed, self._now())}
+        revisions = await self._manifests.revisions(name)
+        await self._read(plan, revisions)
+        if policy is not None and policy.untagged_days is not None:
+            roots = {digest for tag, digest in tags.items() if tag not in plan.tags}
+            kept = self._reachable(plan, roots)
+            for digest in revisions:
+                stat = await self._stat(paths.revision(name, digest))
+                if digest not in kept and stat is not None and self._now() - stat.modified > policy.untagged_days * DAY:
+                    plan.manifests.append(digest)
+        staying = [digest for digest in revisions if digest not in plan.manifests]
+        live = self._named(plan, staying)
+        for digest in await self._storage.links(paths.layers(name)):
+            stat = await self._stat(paths.layer(name, digest))
+            if stat is not None and not plan.damaged and digest not in live and self._is_old(stat.modified):
+                plan.links[digest] = stat.modified
+            else:
+                linked.add(digest)
+        linked.update(staying)
+        for digest in staying:
+            subject = plan.contents[digest].subject if digest in plan.contents else None
+            if subject is not None and await self._stat(paths.referrer(name, subject, digest)) is None:
+                plan.referrers.append((subject, digest))  # docker-registry has none
+        return plan
+
+    async def _stat(self, key: str) -> Stat | None:
+        with suppress(Missing):
+            return await self._storage.stat(key)
+        return None
+
+    @staticmethod
+    def _reachable(plan: _RepositoryPlan, roots: set[str]) -> set[str]:
+        """Roots, what their indexes name, and what refers to any of these."""
+        referring: dict[str, list[str]] = {}
+        for digest, contents in plan.contents.items():
+            if contents.subject is not None:
+                referring.setdefault(contents.subject, []).append(digest)
+        found: set[str] = set()
+        waiting = list(roots)
+        while waiting:
+            digest = waiting.pop()
+            if digest not in found:
+                found.add(digest)
+                waiting += referring.get(digest, [])
+                if digest in plan.contents:
+                    waiting += plan.contents[digest].manifests
+        return found
+
+    @staticmethod
+    def _named(plan: _RepositoryPlan, digests: Sequence[str]) -> set[str]:
+        """The blobs that manifests name."""
+        return {blob for digest in digests if digest in plan.contents for blob in plan.contents[digest].named}
+
+    async def _plan_report(self, plan: _RepositoryPlan) -> RepositoryReport:
+        entry = RepositoryReport(list(plan.tags), list(plan.manifests), list(plan.links))
+        staying = set(await self._manifests.revisions(plan.name)) - set(plan.manifests)
+        entry.removed = not staying and not set(await self._storage.links(paths.layers(plan.name))) - set(plan.links)
+        return entry
+
+    # taking away
+
+    async def _take_away(self, plan: _RepositoryPlan, spared: set[str]) -> RepositoryReport:
+        """spared: gets what stays after all."""
+        entry = RepositoryReport()
+        for step in _steps(list(plan.tags.items())):
+            async with self._gate.exclusive():
+                for tag, pushed in step:
+                    stat = await self._stat(paths.tag(plan.name, tag))
+                    if stat is not None and stat.modified == pushed:
+                        await self._storage.remove_all(paths.tag_directory(plan.name, tag))
+                        entry.tags.append(tag)
+        for digests in _steps(plan.manifests):
+            async with self._gate.exclusive():
+                await self._take_manifests(plan, digests, entry)
+        for links in _steps(list(plan.links.items())):
+            async with self._gate.exclusive():
+                now_there = await self._manifests.revisions(plan.name)
+                await self._read(plan, now_there)
+                live = self._named(plan, now_there)
+                for digest, modified in links:
+                    stat = await self._stat(paths.layer(plan.name, digest))
+                    if plan.damaged or digest in live or (stat is not None and stat.modified != modified):
+                        spared.add(digest)
+                    elif stat is not None:
+                        await self._storage.remove(paths.layer(plan.name, digest))
+                        entry.blobs.append(digest)
+        spared.update(set(plan.manifests) - set(entry.manifests))
+        async with self._gate.exclusive():
+            for subject, digest in plan.referrers:
+                if await self._stat(paths.revision(plan.name, digest)) is not None:
+                    await self._storage.write(paths.referrer(plan.name, subject, digest), digest.encode())
+            if not await self._manifests.exists(plan.name):
+                for mark in paths.MARKS:
+                    await self._storage.remove_all(f"{paths.repository(plan.name)}/{mark}")
+                entry.removed = True
+        return entry
+
+    async def _take_manifests(self, plan: _RepositoryPlan, digests: Sequence[str], entry: RepositoryReport) -> None:
+        """Those that are still untagged, and that nothing new refers to."""
+        now_there = await self._manifests.revisions(plan.name)
+        await self._read(plan, now_there)
+        tags = await self._manifests.tags_with_digests(plan.name)
+        kept = self._reachable(plan, set(tags.values()) | (set(now_there) - set(plan.manifests)))
+        for digest in digests:
+            if digest in kept or digest not in now_there:
+                continue
+            subject = plan.contents[digest].subject if digest in plan.contents else None
+            if subject is not None:
+                await self._storage.remove(paths.referrer(plan.name, subject, digest))
+            await self._storage.remove(paths.revision(plan.name, digest))
+            entry.manifests.append(digest)
+
+    async def _take_away_content(self, old: dict[str, Stat], spared: set[str], report: Report) -> None:
+        for step in _steps(list(old.items())):
+            async with self._gate.exclusive():
+                for digest, stat in step:
+                    if not report.dry_run:
+                        now_there = await self._stat(paths.blob(digest))
+                        if digest in spared or now_there is None or now_there.modified != stat.modified:
+                            continue
+                        await self._storage.remove(paths.blob(digest))
+                    report.content += 1
+                    report.bytes += stat.size
+
+
+def _steps(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[start : start + STEP] for start in range(0, len(items), STEP)]

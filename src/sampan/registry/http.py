@@ -1,0 +1,85 @@
+"""Requests and answers as the handlers see them: no HTTP library in here. server.py makes the ones and sends the others."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from sampan.registry.storage import Stored
+
+JSON = "application/json"
+
+
+class Body(Protocol):
+    """A request's body as it arrives."""
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Raises ConnectionError when the client is gone."""
+
+    received: int
+    """Bytes, so far."""
+
+    async def read(self, limit: int) -> bytes:
+        """All of it. Raises RegistryError TOOLARGE."""
+
+
+class User(NamedTuple):
+    """Whom a request comes from."""
+
+    name: str = ""
+    """Empty: nobody has logged in."""
+
+
+@dataclass
+class Request:
+    """One request."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    """Names in any case."""
+    body: Body
+    remote: str = ""
+    host: str = ""
+    secure: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """The path's parts by name."""
+    user: User = field(default_factory=User)
+    route: str = "none"
+    """The name of the path's kind, for metrics."""
+    may: Callable[[str, str], bool] = lambda _action, _name: True
+    """Whether the user may do an action (access.py) in a repository other than the path's."""
+
+    def one(self, name: str, default: str = "") -> str:
+        """A value of the query, the first."""
+        return self.query.get(name, [default])[0]
+
+    @property
+    def name(self) -> str:
+        """The repository's."""
+        return self.variables["name"]
+
+
+class Part(NamedTuple):
+    """A range of something stored."""
+
+    content: Stored
+    start: int
+    length: int
+
+
+@dataclass
+class Answer:
+    """What is sent. body: bytes, a part of something stored, or pieces (headers has a Content-Length then, if it is known)."""
+
+    status: int = 200
+    body: bytes | Part | AsyncIterator[bytes] = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def json(cls, content: bytes, status: int = 200, headers: Mapping[str, str] | None = None, kind: str = JSON) -> "Answer":
+        """A JSON document."""
+        return cls(status, content, {"Content-Type": kind, **(headers or {})})
+
+
+Handler = Callable[[Request], Awaitable[Answer]]

@@ -1,0 +1,314 @@
+"""Pulling through: what is asked for is fetched once, kept, and given out while it comes. What cannot be asked again is given out stale."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple, TypeVar
+
+from sampan.content.partial import PartialBlob, PartialBlobs
+from sampan.digest import Digest
+from sampan.distribution.fetch import fetch
+from sampan.errors import EngineError
+from sampan.registry import documents, paths
+from sampan.registry.documents import Referrer
+from sampan.registry.errors import RegistryError
+from sampan.registry.mirror.cache import Cache
+from sampan.registry.mirror.upstream import Outage, Upstream
+from sampan.registry.names import is_digest
+from sampan.registry.storage import Missing, Storage, Stored
+from sampan.registry.store import Blobs, Manifest, Manifests
+
+log = logging.getLogger("sampan.registry")
+ATTEMPTS = 3
+PIECE = 256 * 1024
+STALE = {"Warning": '110 - "response is stale"'}
+T = TypeVar("T")
+
+
+class Counts:
+    """For metrics."""
+
+    def __init__(self) -> None:
+        self.hits = self.misses = self.stale = self.fetched_bytes = 0
+
+
+class Arriving:
+    """A blob under way. begun: its file, once there is one. names: repositories that are known to have it."""
+
+    def __init__(self, name: str) -> None:
+        self.names = {name}
+        self.begun: asyncio.Future[PartialBlob] = asyncio.get_running_loop().create_future()
+
+
+class Following:
+    """What one client reads of a blob under way. See storage.Stored."""
+
+    def __init__(self, blob: PartialBlob) -> None:
+        self._blob = blob
+        self._fd = os.dup(blob.fd)
+        self.size = blob.length
+
+    def file(self) -> int | None:
+        """See storage.Stored: the file is not whole yet."""
+        return None
+
+    def close(self) -> None:
+        """See storage.Stored."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    async def pieces(self, start: int, length: int) -> AsyncIterator[bytes]:
+        """The bytes as they come; the last one only when all are known to be the blob. Raises ConnectionError when they are not."""
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(4)
+        given, end, spoilt = start, start + length, self._blob.spoilt
+
+        async def give(offset: int, count: int) -> int:
+            skipped = max(0, start - offset)
+            if skipped >= count or offset >= end:
+                return count if skipped >= count else 0
+            taken = min(count - skipped, PIECE, end - offset - skipped)
+            if offset + skipped + taken == self.size and not self._blob.complete:
+                if taken > 1:
+                    taken -= 1
+                elif not await self._blob.judged(spoilt):
+                    return 0
+            await queue.put(await asyncio.to_thread(os.pread, self._fd, taken, offset + skipped))
+            return skipped + taken
+
+        async def follow() -> None:
+            try:
+                await self._blob.follow(give)
+            finally:
+                await queue.put(None)
+
+        following = asyncio.create_task(follow())
+        try:
+            while given < end and (piece := await queue.get()):
+                given += len(piece)
+                yield piece
+            if given < end:
+                raise ConnectionResetError("the upstream broke off")
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+
+
+class Found(NamedTuple):
+    """A manifest; stale: it could not be asked for again."""
+
+    manifest: Manifest
+    stale: bool
+
+
+class Mirror:
+    """All mirrored registries: one store of their own, in which a repository is below its upstream's name."""
+
+    def __init__(self, storage: Storage, blobs: Blobs, manifests: Manifests, partials: PartialBlobs, cache: Cache) -> None:
+        self._storage = storage
+        self._blobs = blobs
+        self._manifests = manifests
+        self._partials = partials
+        self.cache = cache
+        self.counts = Counts()
+        self._arriving: dict[str, Arriving] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[Found]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    def _stored(upstream: Upstream, path: str) -> str:
+        return f"{upstream.stored_under}/{path}"
+
+    # manifests
+
+    async def manifest(self, upstream: Upstream, path: str, reference: str) -> Found:
+        """Raises RegistryError."""
+        name = self._stored(upstream, path)
+        known = await self._known(name, reference)
+        if known is not None and (is_digest(reference) or await self._age(name, reference) < upstream.fresh_seconds):
+            self.counts.hits += 1
+            return Found(known, False)
+        return await self._once((name, reference), lambda: self._ask(upstream, path, reference, known))
+
+    async def _known(self, name: str, reference: str) -> Manifest | None:
+        try:
+            found = await self._manifests.get(name, reference)
+        except RegistryError:
+            return None
+        await self.cache.used(found.digest)
+        return found
+
+    async def _age(self, name: str, tag: str) -> float:
+        try:
+            return time.time() - (await self._storage.stat(paths.tag(name, tag))).modified
+        except Missing:
+            return float("inf")
+
+    async def _once(self, key: tuple[str, str], ask: Callable[[], Awaitable[Found]]) -> Found:
+        """However many want it: one question."""
+        task = self._asking.get(key)
+        if task is None:
+
+            async def run() -> Found:
+                try:
+                    return await ask()
+                finally:
+                    del self._asking[key]
+
+            task = self._asking[key] = asyncio.create_task(run())
+        return await asyncio.shield(task)
+
+    async def _ask(self, upstream: Upstream, path: str, reference: str, known: Manifest | None) -> Found:
+        name = self._stored(upstream, path)
+        try:
+            if known is not None and (await upstream.head(path, f"manifests/{reference}")).digest == known.digest:
+                await self._storage.touch(paths.tag(name, reference))
+                self.counts.hits += 1
+                return Found(known, False)
+            async with upstream.asked():
+                fetched = await upstream.repository(path).manifest(reference)
+        except Outage as error:
+            if known is None:
+                raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)}) from None
+            log.warning("%s:%s is given out stale: %s", name, reference, error)
+            self.counts.stale += 1
+            return Found(known, True)
+        except RegistryError as error:
+            if error.code == "MANIFEST_UNKNOWN" and known is not None and not is_digest(reference):
+                await self._storage.remove_all(paths.tag_directory(name, reference))
+            raise
+        self.counts.misses += 1
+        self.counts.fetched_bytes += len(fetched.body)
+        manifest = Manifest(fetched.digest, fetched.media_type, fetched.body)
+        try:
+            contents = documents.read(fetched.body, fetched.media_type)
+        except RegistryError:  # of a kind that we do not keep: passed on
+            return Found(manifest, False)
+        tags = () if is_digest(reference) else (reference,)
+        await self._manifests.put(name, fetched.digest, tags, fetched.body, contents, complete=False)
+        await self.cache.added(fetched.digest, len(fetched.body))
+        return Found(manifest, False)
+
+    # blobs
+
+    async def blob(self, upstream: Upstream, path: str, digest: Digest) -> Stored:
+        """What is here, or what is on its way. Raises RegistryError."""
+        name = self._stored(upstream, path)
+        try:
+            found = await self._blobs.open(name, digest)
+        except RegistryError:
+            pass
+        else:
+            self.counts.hits += 1
+            await self.cache.used(digest)
+            return found
+        arriving = self._arriving.get(digest)
+        if arriving is not None and name in arriving.names:
+            return await self._follow(arriving, name, digest)
+        # Asked for each repository: one may read what another may not.
+        size = await self._size_there(upstream, path, digest)
+        arriving = self._arriving.get(digest)
+        if arriving is None:
+            stored = await self._of_another(name, digest)
+            if stored is not None:
+                return stored
+            arriving = self._arriving.get(digest)  # whoever came in between
+        if arriving is None:
+            self.counts.misses += 1
+            arriving = self._arriving[digest] = Arriving(name)
+            task = asyncio.create_task(self._fetch(upstream, path, digest, size, arriving))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self.counts.hits += 1
+            arriving.names.add(name)
+        return await self._follow(arriving, name, digest)
+
+    async def blob_size(self, upstream: Upstream, path: str, digest: Digest) -> int:
+        """Of what is here, or there; nothing is fetched. Raises RegistryError."""
+        try:
+            found = await self._blobs.open(self._stored(upstream, path), digest)
+        except RegistryError:
+            return await self._size_there(upstream, path, digest)
+        found.close()
+        return found.size
+
+    @staticmethod
+    async def _size_there(upstream: Upstream, path: str, digest: Digest) -> int:
+        try:
+            return (await upstream.head(path, f"blobs/{digest}")).size
+        except Outage as error:
+            raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)}) from None
+        except RegistryError as error:
+            raise (RegistryError("BLOB_UNKNOWN", {"digest": digest}) if error.code == "MANIFEST_UNKNOWN" else error) from None
+
+    async def _follow(self, arriving: Arriving, name: str, digest: Digest) -> Stored:
+        blob = await asyncio.shield(arriving.begun)
+        return await self._blobs.open(name, digest) if blob.fd < 0 else Following(blob)
+
+    async def _of_another(self, name: str, digest: Digest) -> Stored | None:
+        """A blob that another repository has."""
+        try:
+            stored = await self._storage.open(paths.blob(digest))
+        except Missing:
+            return None
+        await self._storage.write(paths.layer(name, digest), digest.encode())
+        await self.cache.used(digest)
+        self.counts.hits += 1
+        return stored
+
+    async def _fetch(self, upstream: Upstream, path: str, digest: Digest, size: int, arriving: Arriving) -> None:
+        name = self._stored(upstream, path)
+        try:
+            async with self._partials.lock(digest), upstream.fetching:
+                blob = self._partials.open(digest, size)
+                arriving.begun.set_result(blob)
+                try:
+                    await fetch([upstream.repository(path)], blob, attempts=ATTEMPTS, progress=lambda _: None)
+                    await self._blobs.add(name, digest, blob.path)
+                    for other in arriving.names - {name}:
+                        await self._storage.write(paths.layer(other, digest), digest.encode())
+                    self.counts.fetched_bytes += size
+                    await self.cache.added(digest, size)
+                finally:
+                    if not blob.complete:
+                        blob.abandon()
+                    blob.close()
+        except (EngineError, OSError) as error:
+            log.warning("%s@%s cannot be fetched: %s", name, digest, getattr(error, "message", error))
+        finally:
+            if not arriving.begun.done():
+                arriving.begun.set_exception(RegistryError("UNAVAILABLE", {"upstream": upstream.name, "digest": digest}))
+                arriving.begun.exception()  # perhaps nobody waits any more
+            del self._arriving[digest]
+
+    # lists
+
+    async def tags(self, upstream: Upstream, path: str) -> tuple[list[str], bool]:
+        """(sorted tags, whether they are only those we have seen). Raises RegistryError."""
+        try:
+            async with upstream.asked():
+                return sorted(await upstream.repository(path).tags()), False
+        except Outage as error:
+            try:
+                return await self._manifests.tags(self._stored(upstream, path)), True
+            except RegistryError:
+                raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)}) from None
+        except RegistryError as error:
+            raise (RegistryError("NAME_UNKNOWN", error.detail) if error.code == "MANIFEST_UNKNOWN" else error) from None
+
+    async def referrers(self, upstream: Upstream, path: str, digest: Digest) -> tuple[list[Referrer], bool]:
+        """(entries, whether they are only those we have seen). Raises RegistryError."""
+        try:
+            return await upstream.referrers(path, digest), False
+        except Outage:
+            return await self._manifests.referrers(self._stored(upstream, path), digest), True
+
+    async def close(self) -> None:
+        """Give up what is under way; what has come of it stays for the next start."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))

@@ -1,0 +1,71 @@
+"""Which requests are for a mirrored registry: by `?ns=`, by the prefix of the name, or because it is not here."""
+
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from sampan.content.partial import PartialBlobs
+from sampan.distribution.transport import Transport
+from sampan.proxies import Proxies
+from sampan.registry.config import MirrorConfig
+from sampan.registry.filesystem import FileSystem
+from sampan.registry.gate import Gate
+from sampan.registry.mirror.cache import Cache
+from sampan.registry.mirror.mirror import Mirror
+from sampan.registry.mirror.upstream import Upstream
+from sampan.registry.places import secret_of
+from sampan.registry.store import Blobs, Manifests
+from sampan.version import ENGINE_VERSION
+
+
+class Place(NamedTuple):
+    """A repository of an upstream. namespace: what `?ns=` said."""
+
+    upstream: Upstream
+    path: str
+    namespace: str
+
+    @property
+    def name(self) -> str:
+        """What access rules call it."""
+        return f"{self.upstream.stored_under}/{self.path}"
+
+
+class Mirrors:
+    """All upstreams. Made by open()."""
+
+    def __init__(self, mirror: Mirror, upstreams: Mapping[str, Upstream], default: Upstream | None) -> None:
+        self.mirror = mirror
+        self._upstreams = upstreams
+        self._default = default
+
+    @classmethod
+    async def open(cls, config: Mapping[str, MirrorConfig], root: Path, cache_bytes: int, stack: AsyncExitStack) -> "Mirrors":
+        """root: of the registry; what is mirrored lies below it. stack: what has to be closed. Raises SystemFailure, OSError."""
+        directory = root / "sampan/mirror"
+        directory.mkdir(parents=True, exist_ok=True)
+        storage, gate = FileSystem(directory), Gate()
+        transport = await stack.enter_async_context(Transport(f"docker/{ENGINE_VERSION} sampan-registry", Proxies.of(os.environ, {})))
+        passwords = {name: secret_of(one.password_file) if one.password_file else "" for name, one in config.items()}
+        upstreams = {name: Upstream(name, one, transport, passwords[name]) for name, one in config.items()}
+        cache = Cache(storage, cache_bytes)
+        await cache.load()
+        mirror = Mirror(storage, Blobs(storage, gate), Manifests(storage, gate), PartialBlobs(directory), cache)
+        stack.push_async_callback(mirror.close)
+        return cls(mirror, upstreams, next((upstreams[name] for name, one in config.items() if one.default), None))
+
+    def find(self, name: str, namespace: str) -> Place | None:
+        """None: it is for us, as is what `?ns=` says of a registry that is not mirrored: somebody may have pushed its images here."""
+        if namespace:
+            upstream = self._upstreams.get(namespace)
+            return Place(upstream, upstream.path_of(name), namespace) if upstream is not None else None
+        for upstream in self._upstreams.values():
+            if upstream.prefix and name.startswith(upstream.prefix + "/"):
+                return Place(upstream, upstream.path_of(name.removeprefix(upstream.prefix + "/")), "")
+        return None
+
+    def fallback(self, name: str) -> Place | None:
+        """Where a repository may be that is not here."""
+        return Place(self._default, self._default.path_of(name), "") if self._default is not None else None

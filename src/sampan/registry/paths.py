@@ -1,0 +1,89 @@
+"""Where everything lies: the one place that knows the layout. It is docker-registry's, so that a registry changes hands by its directory.
+
+    docker/registry/v2/
+      blobs/ALGORITHM/XX/HEX/data                            content: layers, configs, manifests
+      repositories/NAME/
+        _layers/ALGORITHM/HEX/link                           this repository has the blob
+        _manifests/revisions/ALGORITHM/HEX/link              this repository has the manifest
+        _manifests/tags/TAG/current/link                     the manifest's digest
+        _manifests/referrers/ALGORITHM/HEX/ALGORITHM/HEX/link    ours: manifests (last) whose subject is (first)
+    sampan/uploads/ID/{data,upload.json}                     ours: on their way in
+    sampan/tmp/                                              ours: half-written files
+
+A link's content is a digest. Keys have "/" between their parts, and no part comes from a request without the check of `names.py`.
+"""
+
+from sampan.registry.names import ALGORITHMS, parts_of
+
+V2 = "docker/registry/v2"
+BLOBS = f"{V2}/blobs"
+REPOSITORIES = f"{V2}/repositories"
+UPLOADS = "sampan/uploads"
+TEMPORARY = "sampan/tmp"
+MARKS = ("_layers", "_manifests", "_uploads")
+"""What makes a directory a repository; no part of a name begins with `_`."""
+
+
+def blob(digest: str) -> str:
+    """Content."""
+    algorithm, encoded = parts_of(digest)
+    return f"{BLOBS}/{algorithm}/{encoded[:2]}/{encoded}/data"
+
+
+def repository(name: str) -> str:
+    """The directory of a repository, and of those below its name."""
+    return f"{REPOSITORIES}/{name}"
+
+
+def layers(name: str) -> str:
+    """The directory of a repository's links to blobs."""
+    return f"{REPOSITORIES}/{name}/_layers"
+
+
+def layer(name: str, digest: str) -> str:
+    """The link of one blob."""
+    algorithm, encoded = parts_of(digest)
+    return f"{layers(name)}/{algorithm}/{encoded}/link"
+
+
+def revisions(name: str) -> str:
+    """The directory of a repository's links to manifests."""
+    return f"{REPOSITORIES}/{name}/_manifests/revisions"
+
+
+def revision(name: str, digest: str) -> str:
+    """The link of one manifest."""
+    algorithm, encoded = parts_of(digest)
+    return f"{revisions(name)}/{algorithm}/{encoded}/link"
+
+
+def tags(name: str) -> str:
+    """The directory of a repository's tags."""
+    return f"{REPOSITORIES}/{name}/_manifests/tags"
+
+
+def tag(name: str, text: str) -> str:
+    """The link of one tag."""
+    return f"{tags(name)}/{text}/current/link"
+
+
+def tag_directory(name: str, text: str) -> str:
+    """All of one tag; docker-registry has its history there, too."""
+    return f"{tags(name)}/{text}"
+
+
+def referrers(name: str, subject: str) -> str:
+    """The directory of the links to manifests with this subject."""
+    algorithm, encoded = parts_of(subject)
+    return f"{REPOSITORIES}/{name}/_manifests/referrers/{algorithm}/{encoded}"
+
+
+def referrer(name: str, subject: str, digest: str) -> str:
+    """The link of one of them."""
+    algorithm, encoded = parts_of(digest)
+    return f"{referrers(name, subject)}/{algorithm}/{encoded}/link"
+
+
+def algorithms() -> tuple[str, ...]:
+    """The names of the directories between `_layers`, `revisions`, a subject and the hex digits."""
+    return tuple(ALGORITHMS)

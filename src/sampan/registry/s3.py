@@ -1,0 +1,215 @@
+"""Storage in a bucket of S3 or what speaks its API, by obstore (an optional dependency: `pip install 'sampan[s3]'`).
+
+The keys are docker-registry's, below a prefix. Uploads and the lock are in the local directory: one bucket has one registry. What S3 lacks:
+
+- touch: an object's time cannot be changed. A small object beside it, KEY.touched, has the later time; it comes and goes with its object.
+- a directory: lists are by prefix, and what is empty is not there.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import SystemFailure
+from sampan.registry import paths
+from sampan.registry.names import ALGORITHMS, is_digest
+from sampan.registry.storage import Missing, Stat
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+PIECE = 1 << 20
+AT_ONCE = 32
+"""Requests under way for one list of things."""
+TOUCHED = ".touched"
+
+
+class StoredObject:
+    """See storage.Stored."""
+
+    def __init__(self, store: "S3Store", key: str, size: int) -> None:
+        self._store, self._key, self.size = store, key, size
+
+    def file(self) -> int | None:
+        """See storage.Stored: there is none."""
+        return None
+
+    async def pieces(self, start: int, length: int) -> AsyncIterator[bytes]:
+        """See storage.Stored. Raises OSError when the object ends early."""
+        import obstore
+        from obstore.exceptions import BaseError
+
+        if not length:
+            return
+        left = length
+        try:
+            answer = await obstore.get_async(self._store, self._key, options={"range": (start, start + length)})
+            async for piece in answer.stream(min_chunk_size=PIECE):
+                left -= len(piece)
+                yield bytes(piece)
+        except (BaseError, FileNotFoundError) as error:
+            raise OSError(f"{self._key}: {error}") from error
+        if left:
+            raise OSError(f"{self._key} ended early")
+
+    def close(self) -> None:
+        """See storage.Stored."""
+
+
+class S3:
+    """See storage.Storage. store: obstore's; prefix: of all keys, without a slash at its end."""
+
+    def __init__(self, store: "S3Store", prefix: str = "") -> None:
+        self._store = store
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    @classmethod
+    def connect(cls, bucket: str, *, prefix: str, settings: Mapping[str, str]) -> "S3":
+        """settings: region, endpoint, access_key_id and others of obstore's S3Store. Raises SystemFailure: obstore is not installed."""
+        try:
+            from obstore.store import S3Store
+        except ImportError:
+            raise SystemFailure("s3: the library obstore is not installed: pip install 'sampan[s3]'") from None
+        options: dict[str, Any] = dict(settings)
+        options["client_options"] = {"allow_http": settings.get("endpoint", "").startswith("http://")}
+        return cls(S3Store(bucket, **options), prefix.strip("/"))
+
+    async def _ask(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Raises Missing, OSError."""
+        from obstore.exceptions import BaseError
+
+        async with self._slots:
+            try:
+                return await call(self._store, *arguments, **options)
+            except FileNotFoundError as error:  # obstore.exceptions.NotFoundError is one, too
+                raise Missing(str(arguments[0])) from error
+            except BaseError as error:
+                raise OSError(f"S3: {error}") from error
+
+    async def read(self, key: str) -> bytes:
+        """See storage.Storage."""
+        import obstore
+
+        answer = await self._ask(obstore.get_async, self._prefix + key)
+        return bytes(await answer.bytes_async())
+
+    async def read_all(self, keys: Iterable[str]) -> list[bytes | None]:
+        """See storage.Storage."""
+
+        async def one(key: str) -> bytes | None:
+            try:
+                return await self.read(key)
+            except Missing:
+                return None
+
+        return list(await asyncio.gather(*map(one, keys)))
+
+    async def write(self, key: str, content: bytes) -> None:
+        """See storage.Storage."""
+        import obstore
+
+        await self._ask(obstore.put_async, self._prefix + key, content)
+
+    async def ingest(self, file: Path, key: str) -> None:
+        """See storage.Storage. In parts, when it is large; nothing is seen of it before the last one."""
+        import obstore
+
+        await self._ask(obstore.put_async, self._prefix + key, file)
+        await asyncio.to_thread(file.unlink)
+
+    async def _own_stat(self, key: str) -> Stat:
+        import obstore
+
+        meta = await self._ask(obstore.head_async, self._prefix + key)
+        return Stat(meta["size"], meta["last_modified"].timestamp())
+
+    async def stat(self, key: str) -> Stat:
+        """See storage.Storage."""
+        found = await self._own_stat(key)
+        try:
+            return Stat(found.size, max(found.modified, float(await self.read(key + TOUCHED))))
+        except (Missing, ValueError):
+            return found
+
+    async def touch(self, key: str) -> None:
+        """See storage.Storage. The time is written in it: S3's own has whole seconds, and the collector must see a second touch."""
+        await self._own_stat(key)
+        await self.write(key + TOUCHED, str(time.time()).encode())
+
+    async def open(self, key: str) -> StoredObject:
+        """See storage.Storage."""
+        return StoredObject(self._store, self._prefix + key, (await self._own_stat(key)).size)
+
+    async def remove(self, key: str) -> None:
+        """See storage.Storage."""
+        import obstore
+
+        await self._ask(obstore.delete_async, [self._prefix + key, self._prefix + key + TOUCHED])
+
+    async def _below(self, key: str) -> list[tuple[str, Stat]]:
+        """(key, state) of every object below a directory."""
+        import obstore
+        from obstore.exceptions import BaseError
+
+        found = []
+        async with self._slots:
+            try:
+                async for chunk in obstore.list(self._store, prefix=f"{self._prefix}{key}/"):
+                    found += [
+                        (meta["path"].removeprefix(self._prefix), Stat(meta["size"], meta["last_modified"].timestamp())) for meta in chunk
+                    ]
+            except BaseError as error:
+                raise OSError(f"S3: {error}") from error
+        return found
+
+    async def remove_all(self, key: str) -> None:
+        """See storage.Storage. Links go first: they are what is looked at."""
+        import obstore
+
+        found = [self._prefix + below for below, _ in await self._below(key)]
+        for start in range(0, len(found), 1000):
+            await self._ask(obstore.delete_async, found[start : start + 1000])
+
+    async def names(self, key: str) -> list[str]:
+        """See storage.Storage."""
+        import obstore
+
+        answer = await self._ask(obstore.list_with_delimiter_async, f"{self._prefix}{key}/")
+        found = [*answer["common_prefixes"], *(meta["path"] for meta in answer["objects"])]
+        return sorted({os.path.basename(path.rstrip("/")) for path in found if not path.endswith(TOUCHED)})
+
+    async def links(self, key: str) -> list[str]:
+        """See storage.Storage."""
+        found = [f"{algorithm}:{name}" for algorithm in ALGORITHMS for name in await self.names(f"{key}/{algorithm}")]
+        return [digest for digest in found if is_digest(digest)]
+
+    async def repositories(self) -> list[str]:
+        """See storage.Storage."""
+        found = set()
+        for key, _ in await self._below(paths.REPOSITORIES):
+            parts = key.removeprefix(paths.REPOSITORIES + "/").split("/")
+            name = parts[: next((at for at, part in enumerate(parts) if part.startswith("_")), 0)]
+            if name:
+                found.add("/".join(name))
+        return sorted(found)
+
+    async def blobs(self) -> list[tuple[str, Stat]]:
+        """See storage.Storage."""
+        found: dict[str, Stat] = {}
+        touched = []
+        for key, stat in await self._below(paths.BLOBS):
+            parts = key.split("/")
+            digest = f"{parts[-4]}:{parts[-2]}" if len(parts) > 4 else ""
+            if is_digest(digest):
+                if key.endswith(TOUCHED):
+                    touched.append(digest)
+                else:
+                    found[digest] = stat
+        for digest in touched:
+            if digest in found:
+                found[digest] = await self.stat(paths.blob(digest))
+        return list(found.items())

@@ -1,0 +1,204 @@
+"""The registry's HTTP by aiohttp's server, the only module that knows it (docs/adr/0016): listeners, bodies, sendfile(2)."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+from sampan.registry.errors import RegistryError
+from sampan.registry.http import Answer, Part, Request
+
+READ_AHEAD = 256 * 1024
+"""Of a body, bytes, before the client is made to wait."""
+FIRST_PIECE = 64 * 1024
+"""Goes out with the head; what is longer follows by sendfile(2)."""
+KEEP_ALIVE_SECONDS = 75.0
+LINE_MAX = 32 * 1024
+"""Of a request's line or header: tokens of others can be long."""
+BACKLOG = 1024
+SILENCE_SECONDS = 120.0
+"""Of a client in the middle of a body: longer, and it is taken for gone."""
+CUT_SECONDS = 0.5
+
+log = logging.getLogger("sampan.registry")
+AnswerTo = Callable[[Request], Awaitable[Answer]]
+Done = Callable[[Request, int, int, float], None]
+"""Told of each request: status (499: the client was gone before the end), bytes sent, seconds."""
+CLIENT_GONE = 499
+"""nginx's number for it."""
+
+
+class _Body:
+    """See http.Body."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self.received = 0
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See http.Body."""
+        if self._request.headers.get("Expect", "").lower() == "100-continue" and self._request.version >= (1, 1) and not self.received:
+            await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # only now: who is refused need not send it
+            self._request.writer.output_size = 0
+        try:
+            while piece := await self._read():
+                self.received += len(piece)
+                yield piece
+        except (web.RequestPayloadError, ConnectionError, TimeoutError) as error:
+            raise ConnectionResetError("the client is gone") from error
+
+    async def _read(self) -> bytes:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            return await self._request.content.readany()
+
+    async def read(self, limit: int) -> bytes:
+        """See http.Body."""
+        whole = bytearray()
+        async for piece in self.pieces():
+            whole += piece
+            if limit and len(whole) > limit:
+                raise RegistryError("TOOLARGE", f"a manifest may have {limit} bytes")
+        return bytes(whole)
+
+
+def _request(request: web.BaseRequest, proxies: frozenset[str]) -> Request:
+    remote, secure = request.remote or "", request.secure
+    if remote in proxies:  # the last address is the one that the proxy itself has seen
+        remote = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:64] or remote
+        secure = request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+    return Request(
+        request.method,
+        request.path,
+        parse_qs(request.query_string, keep_blank_values=True, max_num_fields=1000, errors="replace"),
+        request.headers,
+        _Body(request),
+        remote,
+        request.host,
+        secure,
+    )
+
+
+def _length(answer: Answer) -> int:
+    if isinstance(answer.body, bytes):
+        return len(answer.body)
+    return answer.body.length if isinstance(answer.body, Part) else int(answer.headers.get("Content-Length", 0))
+
+
+async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    """Send an answer, and close what it is made of."""
+    body = answer.body
+    if isinstance(body, bytes):
+        if request.method != "HEAD" and answer.status not in (204, 304):
+            return web.Response(status=answer.status, headers=answer.headers, body=body)
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        if body and request.method == "HEAD":
+            response.content_length = len(body)
+        elif answer.status not in (204, 304) and "Content-Length" not in answer.headers:
+            response.content_length = 0
+        await response.prepare(request)
+        await response.write_eof()
+        return response
+    try:
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        if isinstance(body, Part):
+            response.content_length = body.length
+        await response.prepare(request)
+        if request.method != "HEAD":
+            if isinstance(body, Part):
+                await _send_part(request, response, body)
+            else:
+                async for piece in body:
+                    await response.write(piece)
+        await response.write_eof()
+        return response
+    finally:
+        if isinstance(body, Part):
+            body.content.close()
+        elif hasattr(body, "aclose"):
+            await body.aclose()
+
+
+async def _send_part(request: web.BaseRequest, response: web.StreamResponse, part: Part) -> None:
+    fd = part.content.file()
+    if fd is None:
+        async for piece in part.content.pieces(part.start, part.length):
+            await response.write(piece)
+        return
+    first = min(part.length, FIRST_PIECE)
+    await response.write(os.pread(fd, first, part.start))  # in the page cache, or worth waiting for: what follows needs it, too
+    if part.length > first:
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        with open(fd, "rb", closefd=False) as file:
+            await asyncio.get_running_loop().sendfile(transport, file, part.start + first, part.length - first)
+
+
+class Server:
+    """The listeners of one registry.
+
+    grace: seconds that what is under way has when it stops. proxies: addresses whose word is taken for whom they speak for.
+    """
+
+    def __init__(self, answer_to: AnswerTo, done: Done = lambda *_: None, *, grace: float = 30.0, proxies: Iterable[str] = ()) -> None:
+        self._answer_to = answer_to
+        self._proxies = frozenset(proxies)
+        self._done = done
+        server = web.Server(
+            self._handle, access_log=None, read_bufsize=READ_AHEAD, auto_decompress=False, keepalive_timeout=KEEP_ALIVE_SECONDS,
+            max_line_size=LINE_MAX, max_field_size=LINE_MAX,
+        )  # fmt: skip
+        self._grace = grace
+        self._runner = web.ServerRunner(server, shutdown_timeout=CUT_SECONDS)
+        self._ready = False
+        self._sites: list[web.SockSite] = []
+        self._under_way = 0
+        self._stopping = False
+        self._idle = asyncio.Event()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        began = time.monotonic()
+        asked = _request(request, self._proxies)
+        status, sent = CLIENT_GONE, 0
+        self._under_way += 1
+        try:
+            answer = await self._answer_to(asked)
+            if self._stopping:
+                answer.headers["Connection"] = "close"
+            response = await _send(request, answer)
+            status, sent = answer.status, _length(answer) if request.method != "HEAD" else 0
+            return response
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+            self._done(asked, status, sent, time.monotonic() - began)
+
+    async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accept on a bound socket, which is the server's then."""
+        if not self._ready:
+            await self._runner.setup()
+            self._ready = True
+        site = web.SockSite(self._runner, listener, ssl_context=tls, backlog=BACKLOG)
+        await site.start()
+        self._sites.append(site)
+
+    async def stop(self) -> None:
+        """Accept nothing more, let what is under way end, then cut."""
+        self._stopping = True
+        for site in self._sites:
+            await site.stop()
+        # Before the runner's own end, which drops what of a body is still to come.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                while self._under_way:
+                    self._idle.clear()
+                    await self._idle.wait()
+        await self._runner.cleanup()

@@ -1,0 +1,214 @@
+"""One registry's life: made of its configuration, serving until a signal, drained at the end."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sampan.errors import SystemFailure
+from sampan.registry import paths
+from sampan.registry.access.access import Access, Logins
+from sampan.registry.access.brake import Brake
+from sampan.registry.access.htpasswd import Htpasswd
+from sampan.registry.access.rules import Rules
+from sampan.registry.access.tokens import Tokens, key_in
+from sampan.registry.accesslog import AccessLog
+from sampan.registry.app import App
+from sampan.registry.config import AuthConfig, Config, address
+from sampan.registry.control import Control
+from sampan.registry.control import listener as control_listener
+from sampan.registry.gate import Gate
+from sampan.registry.gc import Collector
+from sampan.registry.http import Request
+from sampan.registry.metrics import Metrics
+from sampan.registry.mirror.mirrors import Mirrors
+from sampan.registry.parts import Limits, Parts
+from sampan.registry.places import open_storage
+from sampan.registry.server import Server
+from sampan.registry.store import Blobs, Manifests
+from sampan.registry.tls import ServerTls
+from sampan.registry.uploads import Uploads
+
+log = logging.getLogger("sampan.registry")
+THREADS = 32
+"""For the disk and for hashing: most of the time they wait."""
+LOOK_SECONDS = 5.0
+EXPIRE_SECONDS = 60.0
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+def listener(text: str) -> socket.socket:
+    """A bound socket. Raises SystemFailure."""
+    host, port = address(text)
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # All addresses of both families by one socket, where there are both.
+        family, _, _, _, where = min(found, key=lambda item: item[0] != socket.AF_INET6) if not host else found[0]
+        made = socket.create_server(where[:2], family=family, dualstack_ipv6=not host and family == socket.AF_INET6, backlog=1024)
+    except OSError as error:
+        raise SystemFailure(f"listen {text}: {error.strerror or error}") from None
+    made.setblocking(False)
+    return made
+
+
+def own(root: Path) -> int:
+    """A lock on the directory, until the process ends: uploads and the collector count on being the only ones. Raises SystemFailure."""
+    try:
+        (root / "sampan").mkdir(parents=True, exist_ok=True)
+        fd = os.open(root / "sampan/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemFailure(f"{root} belongs to another registry that is running") from None
+    except OSError as error:
+        raise SystemFailure(f"{root}: {error.strerror}") from None
+    return fd
+
+
+def access_of(config: AuthConfig, root: Path, url: str = "") -> Access:
+    """Raises SystemFailure."""
+    rules = Rules(config.all_rules())
+    try:
+        tokens = Tokens(key_in(root / "sampan/token.key"), config.token_seconds)
+        logins = Logins(Htpasswd(Path(config.htpasswd)), Brake()) if config.htpasswd else None
+    except OSError as error:
+        raise SystemFailure(f"{error.filename or 'htpasswd'}: {error.strerror}") from None
+    bearer = config.token if config.token is not None else logins is not None and rules.anonymous
+    return Access(rules, logins, tokens, bearer=bearer, url=url, service=config.service)
+
+
+async def every(seconds: float, action: Callable[[], object]) -> None:
+    """Call it again and again; what it raises is logged."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            result = action()
+            if asyncio.iscoroutine(result):
+                await result
+        except Exception:
+            log.exception("a periodic task failed")
+
+
+class Registry:
+    """A registry that is not tied to a process: sampand has one inside it, too. start() and stop() once each."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._tasks: list[asyncio.Task[None]] = []
+        self._servers: list[Server] = []
+        self._lock = -1
+        self._stack = contextlib.AsyncExitStack()
+        self.addresses: list[tuple[str, int]] = []
+        """Where it listens."""
+
+    async def start(self) -> None:
+        """Raises SystemFailure, OSError."""
+        config = self._config
+        root = Path(config.root)
+        self._lock = own(root)
+        self._tls = ServerTls(config.tls) if config.tls is not None else None
+        access = access_of(config.auth, root, config.url)
+        storage, gate = await asyncio.to_thread(open_storage, config), Gate()
+        limits = config.limits
+        uploads = Uploads(root / paths.UPLOADS, lifetime=limits.upload_idle_seconds, at_once=limits.uploads)
+        parts = Parts(
+            Blobs(storage, gate), Manifests(storage, gate), uploads, Limits(limits.manifest_bytes, limits.blob_bytes), config.delete
+        )
+        metrics, access_log = Metrics(), AccessLog(config.access_log)
+        mirrors = None
+        if config.mirrors:
+            mirrors = await Mirrors.open(config.mirrors, root, config.cache_bytes, self._stack)
+        self.app = App(parts, access, metrics, mirrors, pages=config.web)
+
+        def done(request: Request, status: int, sent: int, seconds: float) -> None:
+            self.app.done(request, status, seconds)
+            access_log.write(request, status, request.body.received, sent, seconds)
+
+        if config.metrics_listen:
+            metrics_server = Server(self.app.metrics_answer, grace=1)
+            self._servers.append(metrics_server)
+            made = listener(config.metrics_listen)
+            await metrics_server.listen(made)
+            log.info("metrics at http://%s:%d/metrics", *made.getsockname()[:2])
+        self.collector = Collector(storage, gate, parts.manifests, policies=config.retention, grace=config.gc.grace_seconds)
+        metrics.gauge("sampan_registry_gc_runs", "Collections.", lambda: self.collector.runs)
+        metrics.gauge("sampan_registry_gc_freed_bytes", "Freed by them.", lambda: self.collector.freed_bytes)
+        control = Server(Control(self.collector, uploads).answer, grace=1)
+        self._servers.append(control)
+        await control.listen(control_listener(root))
+        main = Server(self.app.answer, done, grace=config.drain_seconds, proxies=config.trusted_proxies)
+        self._servers.append(main)
+        for text in config.listen:
+            made = listener(text)
+            self.addresses.append(made.getsockname()[:2])
+            await main.listen(made, self._tls.context if self._tls is not None else None)
+            host = address(text)[0]
+            if access.logins is None and not host.startswith(LOOPBACK):
+                log.warning("%s is open to everybody who can reach it: set htpasswd, or listen on 127.0.0.1", text)
+        start = asyncio.get_running_loop().create_task
+        self._tasks.append(start(every(EXPIRE_SECONDS, uploads.expire)))
+        if config.gc.interval_seconds > 0:
+            self._tasks.append(start(every(config.gc.interval_seconds, self._collect)))
+        if self._tls is not None:
+            self._tasks.append(start(every(LOOK_SECONDS, self._tls.refresh)))
+        log.info("registry listens on %s, data in %s", ", ".join(f"{host}:{port}" for host, port in self.addresses), root)
+
+    async def _collect(self) -> None:
+        report = await self.collector.collect()
+        log.info("collected %d blobs, %d bytes, in %.1f s", report.content, report.bytes, report.seconds)
+        for damaged in report.damaged:
+            log.error("%s cannot be read: the blobs of its repository are kept", damaged)
+
+    def reload(self) -> None:
+        """Look at the certificate now."""
+        if self._tls is not None:
+            self._tls.refresh()
+
+    async def stop(self) -> None:
+        """Drain: nothing new is accepted, what is under way ends within the configured time."""
+        if hasattr(self, "app"):
+            self.app.ready = False
+        for task in self._tasks:
+            task.cancel()
+        for server in self._servers:
+            await server.stop()
+        await self._stack.aclose()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+async def serve(config: Config) -> None:
+    """Until SIGTERM or SIGINT; a second one ends it at once. Raises SystemFailure, OSError."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, "disk"))
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(130)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    registry = Registry(config)
+    loop.add_signal_handler(signal.SIGHUP, registry.reload)
+    try:
+        await registry.start()
+        with contextlib.suppress(OSError, KeyError):
+            notify(os.environ["NOTIFY_SOCKET"], "READY=1")
+        await stopping.wait()
+        log.info("draining")
+    finally:
+        await registry.stop()
+
+
+def notify(path: str, text: str) -> None:
+    """Tell systemd (sd_notify(3)). Raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)

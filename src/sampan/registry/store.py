@@ -1,0 +1,215 @@
+"""Repositories: which blobs, manifests and tags each has, over a Storage. Order of writing is what makes a crash harmless:
+content first, then the link that shows it; what is taken away loses its link first, and the collector (gc.py) removes the content.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from sampan.digest import Digest
+from sampan.registry import documents, paths
+from sampan.registry.documents import Contents, Referrer
+from sampan.registry.errors import RegistryError
+from sampan.registry.gate import Gate
+from sampan.registry.names import is_digest, parts_of
+from sampan.registry.storage import Missing, Storage, Stored
+
+
+class Manifest(NamedTuple):
+    """As it was pushed, byte for byte."""
+
+    digest: Digest
+    media_type: str
+    body: bytes
+
+
+def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
+    """ALGORITHM:HEX of body."""
+    return Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
+
+
+class Blobs:
+    """Blobs of repositories. A repository has those that were pushed to it or mounted, whatever others have."""
+
+    def __init__(self, storage: Storage, gate: Gate) -> None:
+        self._storage = storage
+        self._gate = gate
+
+    async def open(self, name: str, digest: Digest) -> Stored:
+        """Close what is returned. Raises RegistryError BLOB_UNKNOWN."""
+        try:
+            await self._storage.stat(paths.layer(name, digest))
+            return await self._storage.open(paths.blob(digest))
+        except Missing:
+            raise RegistryError("BLOB_UNKNOWN", {"digest": digest}) from None
+
+    async def promise(self, name: str, digest: Digest) -> int:
+        """The blob's size. Whoever is told that it is there may push a manifest that names it: it is kept as a new one is.
+
+        Raises RegistryError BLOB_UNKNOWN.
+        """
+        async with self._gate.shared():
+            return await self._promise(name, digest)
+
+    async def _promise(self, name: str, digest: Digest) -> int:
+        try:
+            await self._storage.touch(paths.layer(name, digest))
+            return (await self._storage.stat(paths.blob(digest))).size
+        except Missing:
+            raise RegistryError("BLOB_UNKNOWN", {"digest": digest}) from None
+
+    async def add(self, name: str, digest: Digest, file: Path) -> None:
+        """Take over a local file with this digest."""
+        async with self._gate.shared():
+            try:
+                await self._storage.touch(paths.blob(digest))
+            except Missing:
+                await self._storage.ingest(file, paths.blob(digest))
+            else:
+                file.unlink()
+            await self._storage.write(paths.layer(name, digest), digest.encode())
+
+    async def mount(self, name: str, digest: Digest, source: str) -> bool:
+        """Have a blob that another repository has; False: it has not."""
+        async with self._gate.shared():
+            try:
+                await self._promise(source, digest)
+                await self._storage.touch(paths.blob(digest))  # its new link comes after the collector may have looked (gc.py)
+            except (RegistryError, Missing):
+                return False
+            await self._storage.write(paths.layer(name, digest), digest.encode())
+        return True
+
+    async def delete(self, name: str, digest: Digest) -> None:
+        """Raises RegistryError BLOB_UNKNOWN."""
+        key = paths.layer(name, digest)
+        try:
+            await self._storage.stat(key)
+        except Missing:
+            raise RegistryError("BLOB_UNKNOWN", {"digest": digest}) from None
+        await self._storage.remove(key)
+
+
+class Manifests:
+    """Manifests, tags and referrers of repositories."""
+
+    def __init__(self, storage: Storage, gate: Gate) -> None:
+        self._storage = storage
+        self._gate = gate
+
+    async def resolve(self, name: str, reference: str) -> Digest:
+        """A tag's digest, or a digest that the repository has. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
+        try:
+            if is_digest(reference):
+                digest = Digest(reference)
+            else:
+                digest = Digest((await self._storage.read(paths.tag(name, reference))).decode("ascii", "replace").strip())
+            await self._storage.stat(paths.revision(name, digest))
+        except Missing:
+            detail = {"name": name, "reference": reference}
+            raise RegistryError("MANIFEST_UNKNOWN" if await self.exists(name) else "NAME_UNKNOWN", detail) from None
+        return digest
+
+    async def get(self, name: str, reference: str) -> Manifest:
+        """By tag or digest. Raises RegistryError."""
+        digest = await self.resolve(name, reference)
+        try:
+            body = await self._storage.read(paths.blob(digest))
+        except Missing:
+            raise RegistryError("MANIFEST_UNKNOWN", {"name": name, "reference": reference}) from None
+        return Manifest(digest, documents.media_type(body), body)
+
+    async def put(
+        self, name: str, digest: Digest, tags: tuple[str, ...], body: bytes, contents: Contents, *, complete: bool = True
+    ) -> None:
+        """Have a manifest, and tags that mean it. complete=False: what it names need not be there, as in a mirror.
+
+        Raises RegistryError MANIFEST_BLOB_UNKNOWN.
+        """
+        async with self._gate.shared():
+            if complete:
+                await self._check(name, contents)
+            try:
+                await self._storage.touch(paths.blob(digest))
+            except Missing:
+                await self._storage.write(paths.blob(digest), body)
+            await self._storage.write(paths.revision(name, digest), digest.encode())
+            if contents.subject is not None:
+                await self._storage.write(paths.referrer(name, contents.subject, digest), digest.encode())
+            for tag in tags:
+                await self._storage.write(paths.tag(name, tag), digest.encode())
+
+    async def _check(self, name: str, contents: Contents) -> None:
+        for digest, size in contents.blobs:
+            try:
+                await self._storage.stat(paths.layer(name, digest))
+                found = (await self._storage.stat(paths.blob(digest))).size
+            except Missing:
+                raise RegistryError("MANIFEST_BLOB_UNKNOWN", {"digest": digest}, message="blob unknown to registry") from None
+            if found != size:
+                raise RegistryError("MANIFEST_INVALID", f"{digest} has {found} bytes, not {size}")
+        for digest in contents.manifests:
+            try:
+                await self._storage.stat(paths.revision(name, digest))
+            except Missing:
+                raise RegistryError("MANIFEST_BLOB_UNKNOWN", {"digest": digest}) from None
+
+    async def delete(self, name: str, digest: Digest) -> list[str]:
+        """A manifest and the tags that mean it, which are returned. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
+        manifest = await self.get(name, digest)
+        subject = documents.read(manifest.body).subject
+        async with self._gate.exclusive():  # a tag that is pushed now would mean what goes
+            gone = [tag for tag, meant in (await self.tags_with_digests(name)).items() if meant == digest]
+            for tag in gone:
+                await self._storage.remove_all(paths.tag_directory(name, tag))
+            if subject is not None:
+                await self._storage.remove(paths.referrer(name, subject, digest))
+            await self._storage.remove(paths.revision(name, digest))
+        return gone
+
+    async def delete_tag(self, name: str, tag: str) -> Digest:
+        """The manifest stays; its digest is returned. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
+        digest = await self.resolve(name, tag)
+        await self._storage.remove_all(paths.tag_directory(name, tag))
+        return digest
+
+    async def exists(self, name: str) -> bool:
+        """Whether there is such a repository: one with a manifest or a blob."""
+        for directory in (paths.revisions(name), paths.layers(name)):
+            if await self._storage.links(directory):
+                return True
+        return False
+
+    async def tags(self, name: str) -> list[str]:
+        """In order of their bytes. Raises RegistryError NAME_UNKNOWN."""
+        found = await self._storage.names(paths.tags(name))
+        if not found and not await self.exists(name):
+            raise RegistryError("NAME_UNKNOWN", {"name": name})
+        return found
+
+    async def tags_with_digests(self, name: str) -> dict[str, str]:
+        """Every tag and what it means."""
+        names = await self._storage.names(paths.tags(name))
+        links = await self._storage.read_all(paths.tag(name, tag) for tag in names)
+        return {tag: link.decode("ascii", "replace").strip() for tag, link in zip(names, links, strict=True) if link is not None}
+
+    async def revisions(self, name: str) -> list[str]:
+        """The digests of all manifests."""
+        return await self._storage.links(paths.revisions(name))
+
+    async def referrers(self, name: str, subject: Digest, artifact_type: str = "") -> list[Referrer]:
+        """Manifests with this subject; artifact_type: only those of it."""
+        parts_of(subject)
+        digests = await self._storage.links(paths.referrers(name, subject))
+        bodies = await self._storage.read_all(paths.blob(digest) for digest in digests)
+        found = []
+        for digest, body in zip(digests, bodies, strict=True):
+            if body is not None:
+                entry = documents.read(body).referrer(digest, len(body))
+                if artifact_type in ("", entry.artifact_type):
+                    found.append(entry)
+        return found
+
+    async def repositories(self) -> list[str]:
+        """The names of those that have a manifest."""
+        return [name for name in await self._storage.repositories() if await self._storage.links(paths.revisions(name))]

@@ -1,0 +1,213 @@
+"""`sampan registry serve` as a program: TLS, logins, logs, metrics, and its end."""
+
+import base64
+import http.client
+import json
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificates import Authority
+from tests.support.registryprogram import SAMPAN, RegistryProgram
+from tests.support.registryserver import Client, digest_of
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProgram]:
+    """With a user, whose password is `secret`, and everybody may pull."""
+    directory = tmp_path_factory.mktemp("program")
+    line = subprocess.run([SAMPAN, "registry", "passwd", "alice"], input="secret\n", capture_output=True, text=True, check=True, timeout=20)
+    (directory / "htpasswd").write_text(line.stdout)
+    settings = {"auth": {"htpasswd": str(directory / "htpasswd"), "anonymous-pull": True}, "metrics-listen": "127.0.0.1:0"}
+    program = RegistryProgram(directory, settings=settings)
+    yield program
+    program.close()
+
+
+def credentials(name: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+
+
+def test_a_login_with_a_token_and_what_the_log_says(running: RegistryProgram) -> None:
+    client = Client(running.host)
+    challenge = client("GET", "/v2/")
+    assert challenge.status == 401
+    assert challenge.headers["WWW-Authenticate"] == f'Bearer realm="http://{running.host}/token",service="{running.host}"'
+    assert client("POST", "team/app/blobs/uploads/").status == 401
+    assert client("POST", "team/app/blobs/uploads/", None, credentials("alice", "wr0ng")).status == 401
+    token = client("GET", "/token", None, credentials("alice", "secret"), scope="repository:team/app:pull,push").json["token"]
+    bearer = {"Authorization": f"Bearer {token}"}
+    assert client("GET", "/v2/", None, bearer).status == 200
+    location = client("POST", "team/app/blobs/uploads/", None, bearer).headers["Location"]
+    assert client("PUT", location, b"{}", bearer, digest=digest_of(b"{}")).status == 201
+    assert client("GET", f"team/app/blobs/{digest_of(b'{}')}").body == b"{}"  # anonymous
+    client.close()
+    while (last := running.accesses()[-1])["status"] != 200 or last["method"] != "GET" or "/blobs/" not in last["path"]:
+        pass  # a line is written after its answer
+    assert (last["method"], last["status"], last["sent"], last["remote"]) == ("GET", 200, 2, "127.0.0.1")
+    assert {entry["user"] for entry in running.accesses()} == {"", "alice"}
+    everything = running.access_log.read_text() + "".join(running.said)
+    for secret in ("secret", "wr0ng", token, base64.b64encode(b"alice:secret").decode()):
+        assert secret not in everything
+
+
+def test_metrics_and_health(running: RegistryProgram) -> None:
+    client = Client(running.metrics_host)
+    text = client("GET", "/metrics").body.decode()
+    assert "# TYPE sampan_registry_request_seconds histogram\n" in text
+    assert client("GET", "/healthz").body == b"ok\n"
+    assert client("GET", "/v2/").status == 404  # the registry itself is elsewhere
+    client.close()
+    client = Client(running.host)
+    assert (client("GET", "/readyz").status, client("GET", "/metrics").status) == (200, 404)
+    client.close()
+
+
+def test_a_directory_has_one_registry(running: RegistryProgram) -> None:
+    flags = ["--root", str(running.root), "--listen", "127.0.0.1:0"]
+    second = subprocess.run([SAMPAN, "registry", "serve", *flags], capture_output=True, text=True, timeout=20, check=False)
+    assert second.returncode == 1
+    assert second.stderr == f"sampan registry serve: {running.root} belongs to another registry that is running\n"
+
+
+def test_what_is_under_way_ends_before_it_stops(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path)
+    client = Client(program.host)
+    location = client.begin("team/app")
+    idle = Client(program.host)
+    assert idle("GET", "/v2/").status == 200
+    connection = http.client.HTTPConnection(program.host, timeout=20)
+    connection.putrequest("PUT", f"{location}?digest={digest_of(b'0123456789')}")
+    connection.putheader("Content-Length", "10")
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    assert connection.sock.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.send(b"01234")
+    client.close()
+    program.process.terminate()
+    program.wait_for("draining")
+    connection.send(b"56789")
+    reply = connection.getresponse()
+    assert (reply.status, reply.read()) == (201, b"")
+    connection.close()
+    assert program.wait() == 0
+    idle.close()
+    again = RegistryProgram(tmp_path)
+    client = Client(again.host)
+    assert client("GET", f"team/app/blobs/{digest_of(b'0123456789')}").body == b"0123456789"
+    client.close()
+    assert again.end() == 0
+
+
+def test_an_upload_goes_on_after_kill_9(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path)
+    client = Client(program.host)
+    location = client("PATCH", client.begin("team/app"), b"01234").headers["Location"]
+    program.close()
+    client.close()
+    program = RegistryProgram(tmp_path)
+    client = Client(program.host)
+    assert client("GET", location).headers["Range"] == "0-4"
+    assert client("PATCH", location, b"56789", {"Content-Range": "5-9"}).status == 202
+    assert client("PUT", location, digest=digest_of(b"0123456789")).status == 201
+    client.close()
+    assert program.end() == 0
+
+
+def test_tls_and_a_renewed_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.issue("first", "127.0.0.1")
+    used = (tmp_path / "cert.pem", tmp_path / "key.pem")
+    for source, target in zip((certificate, key), used, strict=True):
+        target.write_bytes(source.read_bytes())
+    program = RegistryProgram(tmp_path / "r", "--tls-certificate", str(used[0]), "--tls-key", str(used[1]))
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+
+    def name() -> str:
+        connection = http.client.HTTPSConnection(program.host, timeout=20, context=context)
+        connection.request("GET", "/v2/")
+        found = connection.sock.getpeercert()
+        assert connection.getresponse().read() == b"{}"
+        connection.close()
+        return str(dict(part[0] for part in found["subject"])["commonName"])
+
+    try:
+        assert name() == "first"
+        for source, target in zip(authority.issue("second", "127.0.0.1"), used, strict=True):
+            target.write_bytes(source.read_bytes())
+        program.process.send_signal(1)  # SIGHUP; without it, a few seconds later
+        program.wait_for("the certificate has been read again")
+        assert name() == "second"
+        used[1].write_text("no key")
+        program.process.send_signal(1)
+        program.wait_for("the certificate stays the old one")
+        assert name() == "second"
+        big = bytes(range(256)) * 4000
+        connection = http.client.HTTPSConnection(program.host, timeout=20, context=context)
+        connection.request("POST", f"/v2/a/blobs/uploads/?digest={digest_of(big)}", big)
+        reply = connection.getresponse()
+        assert (reply.status, reply.read()) == (201, b"")
+        connection.request("GET", f"/v2/a/blobs/{digest_of(big)}")
+        assert connection.getresponse().read() == big
+        connection.close()
+    finally:
+        program.close()
+
+
+def test_settings_that_are_wrong() -> None:
+    for flags, message in ((["--listen", "x"], "invalid address"), (["--tls-key", "x"], "missing required field `certificate`")):
+        done = subprocess.run([SAMPAN, "registry", "serve", *flags], capture_output=True, text=True, timeout=20, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert message in done.stderr
+
+
+def test_whom_a_proxy_speaks_for(tmp_path: Path, running: RegistryProgram) -> None:
+    headers = {"X-Forwarded-For": "192.0.2.9, 198.51.100.7", "X-Forwarded-Proto": "https"}
+    (tmp_path / "htpasswd").touch()
+    settings = {"auth": {"htpasswd": str(tmp_path / "htpasswd"), "token": True}}
+    trusting = RegistryProgram(tmp_path, settings={**settings, "trusted-proxies": ["127.0.0.1"]})
+    for program, remote, scheme in ((trusting, "198.51.100.7", "https"), (running, "127.0.0.1", "http")):
+        client = Client(program.host)
+        challenge = client("GET", "/v2/", None, {**headers, "User-Agent": "proxied"}).headers["WWW-Authenticate"]
+        assert f'realm="{scheme}://{program.host}/token"' in challenge
+        client.close()
+        while not (seen := [entry["remote"] for entry in program.accesses() if entry["agent"] == "proxied"]):
+            pass
+        assert seen == [remote]
+    assert trusting.end() == 0
+
+
+def test_the_log_as_text(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path, environment={"SAMPAN_REGISTRY_ACCESS_LOG": "text"})
+    client = Client(program.host)
+    client("GET", "/v2/", None, {"User-Agent": 'x"\ny'.replace("\n", "\t")})
+    client.close()
+    assert program.end() == 0
+    words = program.access_log.read_text().split(" ", 1)[1]
+    assert words.startswith('127.0.0.1 - "GET /v2/" 200 0 2 ')
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(words)
+
+
+def test_gc_beside_the_running_registry_and_without_it(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path, settings={"gc": {"grace-seconds": 0}, "retention": [{"keep-last": 1}]})
+
+    def collect(*flags: str) -> str:
+        command = [SAMPAN, "registry", "gc", "--config", str(tmp_path / "registry.json"), *flags]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+
+    client = Client(program.host)
+    for tag in ("1", "2", "3"):
+        client.push_image("team/app", tag)
+    gone = client("GET", "team/app/manifests/3").headers["Docker-Content-Digest"]
+    lines = collect("--dry-run").splitlines()
+    assert lines == ["team/app: tag 1", "team/app: tag 2", "Would remove 0 blobs, 0 bytes"]
+    assert collect().splitlines() == ["team/app: tag 1", "team/app: tag 2", "Removed 0 blobs, 0 bytes"]
+    assert client("GET", "team/app/tags/list").json["tags"] == ["3"]
+    assert client("DELETE", f"team/app/manifests/{gone}").status == 202
+    client.close()
+    assert program.end() == 0
+    assert json.loads(collect("--json", "--dry-run"))["dry_run"]

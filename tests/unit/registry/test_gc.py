@@ -1,0 +1,273 @@
+"""The collector: what goes and what stays, and that nothing goes while it is being pushed."""
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from sampan.digest import Digest
+from sampan.registry import documents, paths
+from sampan.registry.errors import RegistryError
+from sampan.registry.filesystem import FileSystem
+from sampan.registry.gate import Gate
+from sampan.registry.gc import Collector, Report, RepositoryReport
+from sampan.registry.retention import Policy
+from sampan.registry.store import Blobs, Manifests, digest_of
+from sampan.registry.uploads import Uploads
+from sampan.spec.oci_layout import INDEX, MANIFEST
+from tests.support.registryserver import descriptor, manifest_of
+
+DAY = 86400.0
+
+
+class Store:
+    """A store and its collector. Pushes are of now; `later` is how far the collector's clock is ahead."""
+
+    def __init__(self, root: Path, *policies: Policy, grace: float = DAY) -> None:
+        self.storage, self.gate = FileSystem(root), Gate()
+        self.blobs, self.manifests = Blobs(self.storage, self.gate), Manifests(self.storage, self.gate)
+        self.uploads = Uploads(self.storage.uploads, lifetime=60)
+        self.later = 0.0
+        self.collector = Collector(self.storage, self.gate, self.manifests, policies=policies, grace=grace, now=self.now)
+
+    def now(self) -> float:
+        return time.time() + self.later
+
+    async def push_blob(self, name: str, content: bytes) -> Digest:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield content
+
+        upload = await self.uploads.begin(name)
+        await upload.write(pieces(), 0)
+        digest = digest_of(content)
+        await self.blobs.add(name, digest, await self.uploads.finish(upload, digest))
+        await self.uploads.forget(upload)
+        return digest
+
+    async def put(self, name: str, body: bytes, *tags: str) -> Digest:
+        await self.manifests.put(name, digest_of(body), tags, body, documents.read(body))
+        return digest_of(body)
+
+    async def push(self, name: str, layer: bytes, *tags: str, **more: object) -> Digest:
+        for content in (b"{}", layer):
+            await self.push_blob(name, content)
+        return await self.put(name, manifest_of(b"{}", layer, **more), *tags)
+
+    async def contents(self) -> set[str]:
+        return {digest for digest, _ in await self.storage.blobs()}
+
+    async def collect(self, *, dry_run: bool = False) -> Report:
+        return await self.collector.collect(dry_run=dry_run)
+
+
+def test_what_a_deleted_manifest_leaves_behind(tmp_path: Path) -> None:
+    async def whole() -> None:
+        store = Store(tmp_path)
+        kept = await store.push("team/app", b"kept layer", "kept")
+        gone = await store.push("team/app", b"a layer that goes", "gone")
+        await store.push("team/other", b"kept layer", "1")
+        await store.manifests.delete("team/app", gone)
+        assert (await store.collect()).bytes == 0  # within the grace
+        store.later = 2 * DAY
+        lost = len(b"a layer that goes") + len(manifest_of(b"{}", b"a layer that goes"))
+        plan = await store.collect(dry_run=True)
+        assert (plan.content, plan.bytes, plan.dry_run) == (2, lost, True)
+        assert plan.repositories["team/app"].blobs == [digest_of(b"a layer that goes")]
+        assert digest_of(b"a layer that goes") in await store.contents()
+        report = await store.collect()
+        assert (report.content, report.bytes) == (2, lost)
+        assert await store.contents() == {kept, digest_of(b"{}"), digest_of(b"kept layer")}
+        assert (await store.collect()).content == 0
+
+    asyncio.run(whole())
+
+
+def test_retention_untagged_and_empty_repositories(tmp_path: Path) -> None:
+    async def whole() -> None:
+        store = Store(tmp_path, Policy(("ci/*",), keep=("latest",), max_age_days=7, untagged_days=1))
+        moved = await store.push("ci/app", b"one", "latest")
+        latest = await store.push("ci/app", b"two", "latest")
+        await store.push("ci/app", b"three", "build-3")
+        signature = await store.push("ci/app", b"signature", subject=descriptor(manifest_of(b"{}", b"two"), MANIFEST))
+        index = json.dumps(
+            {"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(manifest_of(b"{}", b"two"), MANIFEST)]}
+        ).encode()
+        await store.put("ci/app", index, "latest")
+        await store.push("ci/old", b"four", "1")
+        await store.push("prod/app", b"three", "build-3")
+        store.later = 8 * DAY
+        report = await store.collect()
+        entry = report.repositories["ci/app"]
+        assert entry.tags == ["build-3"]
+        assert set(entry.manifests) == {moved, digest_of(manifest_of(b"{}", b"three"))}
+        assert report.repositories["ci/old"].removed
+        assert await store.storage.repositories() == ["ci/app", "prod/app"]
+        assert not (tmp_path / paths.repository("ci/old")).exists()
+        assert set(await store.manifests.revisions("ci/app")) == {latest, signature, digest_of(index)}
+        assert digest_of(b"three") in await store.contents()
+        assert digest_of(b"one") not in await store.contents()
+
+    asyncio.run(whole())
+
+
+def test_a_repository_of_docker_registry(tmp_path: Path) -> None:
+    """It has no list of referrers, perhaps manifests of schema 1, and old uploads."""
+
+    async def whole() -> None:
+        store = Store(tmp_path)
+        subject = await store.push("team/app", b"layer", "1")
+        sbom = await store.push("team/app", b"sbom", subject=descriptor(manifest_of(b"{}", b"layer"), MANIFEST))
+        await store.storage.remove_all(f"{paths.repository('team/app')}/_manifests/referrers")
+        old = b'{"schemaVersion":1,"fsLayers":[]}'
+        await store.storage.write(paths.blob(digest_of(old)), old)
+        await store.storage.write(paths.revision("team/legacy", digest_of(old)), digest_of(old).encode())
+        await store.push_blob("team/legacy", b"layer of schema 1")
+        os.makedirs(tmp_path / paths.repository("team/empty") / "_uploads/one")
+        store.later = 2 * DAY
+        report = await store.collect()
+        assert report.repaired_referrers == 1
+        assert [entry.digest for entry in await store.manifests.referrers("team/app", subject)] == [sbom]
+        assert report.damaged == [f"team/legacy@{digest_of(old)}"]
+        assert digest_of(b"layer of schema 1") in await store.contents()
+        assert await store.storage.repositories() == ["team/app", "team/legacy"]
+
+    asyncio.run(whole())
+
+
+def test_pushes_mounts_deletes_and_collections_at_once(tmp_path: Path) -> None:
+    """The grace is nothing, the collector never rests: every manifest has all it names at every moment, and what is pushed is there."""
+
+    async def whole() -> None:
+        store = Store(tmp_path, Policy(("*",), untagged_days=0))
+        store.collector._grace = -1.0  # shorter than can be set
+        chance = random.Random(7)
+        layers = [f"layer {number}".encode() for number in range(6)]
+        pushed = collected = retried = 0
+        running = True
+
+        async def whole_of(name: str, digest: str) -> None:
+            for blob, size in documents.read((await store.manifests.get(name, digest)).body).blobs:
+                stored = await store.blobs.open(name, blob)
+                assert stored.size == size
+                assert b"".join([piece async for piece in stored.pieces(0, size)]) in (*layers, b"{}")
+                stored.close()
+
+        async def push_once(name: str, tag: str) -> None:
+            nonlocal retried
+            layer = chance.choice(layers)
+            body = manifest_of(b"{}", layer)
+            while True:
+                for content in (b"{}", layer):
+                    try:
+                        if chance.random() < 0.3:
+                            raise RegistryError("BLOB_UNKNOWN")
+                        await store.blobs.promise(name, digest_of(content))
+                    except RegistryError:
+                        if not await store.blobs.mount(name, digest_of(content), chance.choice(["r0", "r1", "r2"])):
+                            await store.push_blob(name, content)
+                try:
+                    await store.put(name, body, tag)
+                except RegistryError as error:
+                    if error.code != "MANIFEST_BLOB_UNKNOWN":
+                        raise
+                    retried += 1  # no grace: a client begins again
+                    continue
+                break
+            assert await store.manifests.resolve(name, tag) == digest_of(body)
+            await whole_of(name, digest_of(body))
+
+        async def pusher(number: int) -> None:
+            nonlocal pushed, running
+            for _ in range(15):
+                name = f"r{number % 3}"
+                tag = f"t{number}"
+                await push_once(name, tag)
+                pushed += 1
+                if chance.random() < 0.5:
+                    await store.manifests.delete_tag(name, tag)
+
+        async def collector() -> None:
+            nonlocal collected
+            while running:
+                collected += (await store.collect()).content
+                await asyncio.sleep(0)
+
+        collecting = asyncio.create_task(collector())
+        await asyncio.gather(*(pusher(number) for number in range(6)))
+        running = False
+        await collecting
+        await store.collect()
+        assert (pushed, collected > 0) == (90, True)
+        live = set()
+        for name in await store.storage.repositories():
+            for digest in await store.manifests.revisions(name):
+                await whole_of(name, digest)
+                live |= {digest, *documents.read((await store.manifests.get(name, digest)).body).named}
+        assert await store.contents() == live
+
+    asyncio.run(asyncio.wait_for(whole(), 60))
+
+
+def test_with_a_grace_nobody_has_to_begin_again(tmp_path: Path) -> None:
+    async def whole() -> None:
+        store = Store(tmp_path)
+        store.collector._grace = 5.0
+        running = True
+
+        async def collector() -> None:
+            while running:
+                await store.collect()
+                await asyncio.sleep(0)
+
+        collecting = asyncio.create_task(collector())
+        for round in range(20):
+            digest = await store.push("team/app", f"layer {round % 3}".encode(), "latest")
+            await store.manifests.delete("team/app", digest)
+        running = False
+        await collecting
+
+    asyncio.run(asyncio.wait_for(whole(), 60))
+
+
+def test_content_that_is_pushed_again_after_the_look(tmp_path: Path) -> None:
+    async def whole() -> None:
+        store = Store(tmp_path)
+        store.later = 2 * DAY
+
+        class Interrupted(Collector):
+            async def _take_away_content(self, *arguments: Any) -> None:
+                await store.push("team/app", b"layer", "again")
+                await super()._take_away_content(*arguments)
+
+        gone = await store.push("team/app", b"layer", "1")
+        await store.manifests.delete("team/app", gone)
+        await Interrupted(store.storage, store.gate, store.manifests, now=store.now).collect()
+        assert (await store.manifests.get("team/app", "again")).digest == gone
+        assert await store.contents() == {gone, digest_of(b"layer"), digest_of(b"{}")}
+
+    asyncio.run(whole())
+
+
+def test_what_a_client_was_told_of_after_the_look(tmp_path: Path) -> None:
+    async def whole() -> None:
+        store = Store(tmp_path)
+        store.later = 2 * DAY
+
+        class Interrupted(Collector):
+            async def _take_away(self, *arguments: Any) -> RepositoryReport:
+                await store.blobs.promise("team/app", digest_of(b"layer"))
+                assert await store.blobs.mount("team/second", digest_of(b"{}"), "team/app")
+                return await super()._take_away(*arguments)
+
+        for content in (b"layer", b"{}", b"never asked for"):
+            await store.push_blob("team/app", content)
+        report = await Interrupted(store.storage, store.gate, store.manifests, now=store.now).collect()
+        assert report.repositories["team/app"].blobs == [digest_of(b"never asked for")]
+        await store.put("team/second", manifest_of(b"{}"), "1")
+        await store.put("team/app", manifest_of(b"{}", b"layer"), "1")
+
+    asyncio.run(whole())

@@ -1,0 +1,39 @@
+"""Repositories: changes that meet each other."""
+
+import asyncio
+from pathlib import Path
+
+from sampan.registry import documents, paths
+from sampan.registry.errors import RegistryError
+from sampan.registry.filesystem import FileSystem
+from sampan.registry.gate import Gate
+from sampan.registry.store import Manifests, digest_of
+from tests.support.registryserver import EMPTY, manifest_of
+
+NAME = "team/app"
+BODY = manifest_of(EMPTY)
+DIGEST = digest_of(BODY)
+
+
+def test_a_tag_never_means_a_manifest_that_is_deleted_at_the_same_time(tmp_path: Path) -> None:
+    async def whole() -> None:
+        storage = FileSystem(tmp_path)
+        manifests = Manifests(storage, Gate())
+
+        async def delete() -> None:
+            try:
+                await manifests.delete(NAME, DIGEST)
+            except RegistryError as error:
+                if error.code not in ("MANIFEST_UNKNOWN", "NAME_UNKNOWN"):
+                    raise
+
+        async def push(tag: str) -> None:
+            await manifests.put(NAME, DIGEST, (tag,), BODY, documents.read(BODY), complete=False)
+
+        for round in range(20):
+            await push("first")
+            await asyncio.gather(delete(), push("a"), push("b"), push(f"t{round}"))
+            for tag in await storage.names(paths.tags(NAME)):
+                assert await manifests.resolve(NAME, tag) == DIGEST
+
+    asyncio.run(asyncio.wait_for(whole(), 30))

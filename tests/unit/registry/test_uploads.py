@@ -1,0 +1,122 @@
+"""Uploads: how many there may be, when they end, what a restart finds."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sampan.registry.errors import RegistryError
+from sampan.registry.store import digest_of
+from sampan.registry.uploads import Upload, Uploads
+
+
+async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
+    for content in contents:
+        yield content
+
+
+def code_of(caught: pytest.ExceptionInfo[RegistryError]) -> str:
+    return caught.value.code
+
+
+def test_not_more_than_so_many_at_once(tmp_path: Path) -> None:
+    async def whole() -> None:
+        uploads = Uploads(tmp_path, lifetime=60, at_once=2)
+        first = await uploads.begin("a")
+        await uploads.begin("a")
+        with pytest.raises(RegistryError) as caught:
+            await uploads.begin("a")
+        assert (code_of(caught), caught.value.headers) == ("TOOMANYREQUESTS", {"Retry-After": "60"})
+        await uploads.forget(first)
+        await uploads.begin("a")
+
+    asyncio.run(whole())
+
+
+def test_the_idle_ones_expire(tmp_path: Path) -> None:
+    async def whole() -> None:
+        uploads = Uploads(tmp_path, lifetime=60)
+        idle, used = await uploads.begin("a"), await uploads.begin("a")
+        idle.used -= 61
+        assert await uploads.expire() == 1
+        assert [entry.name for entry in tmp_path.iterdir()] == [used.id]
+        with pytest.raises(RegistryError) as caught:
+            uploads.find("a", idle.id)
+        assert code_of(caught) == "BLOB_UPLOAD_UNKNOWN"
+
+    asyncio.run(whole())
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    async def whole() -> None:
+        uploads = Uploads(tmp_path, lifetime=0)
+        upload = await uploads.begin("a")
+        arrived, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"first "
+            arrived.set()
+            await go_on.wait()
+            yield b"second"
+
+        writing = asyncio.create_task(upload.write(slow(), 0))
+        await arrived.wait()
+        with pytest.raises(RegistryError) as caught:
+            await upload.write(pieces(b"other"), 0)
+        assert code_of(caught) == "BLOB_UPLOAD_INVALID"
+        with pytest.raises(RegistryError):
+            await uploads.finish(upload, digest_of(b"first "))
+        upload.used -= 1
+        assert await uploads.expire() == 0  # not while it is written
+        go_on.set()
+        await writing
+        assert (await uploads.finish(upload, digest_of(b"first second"))).read_bytes() == b"first second"
+
+    asyncio.run(whole())
+
+
+def test_large_bodies_in_many_pieces(tmp_path: Path) -> None:
+    content = [bytes([number]) * 100_000 for number in range(50)]
+
+    async def whole() -> None:
+        uploads = Uploads(tmp_path, lifetime=60)
+        upload = await uploads.begin("a", "sha512")
+        await upload.write(pieces(*content), 0)
+        assert upload.size == 5_000_000
+        whole = b"".join(content)
+        assert await upload.digest("sha512") == digest_of(whole, "sha512")
+        assert await upload.digest("sha256") == digest_of(whole)
+
+    asyncio.run(whole())
+
+
+def test_a_restart_goes_on_and_drops_what_is_broken(tmp_path: Path) -> None:
+    async def before() -> Upload:
+        uploads = Uploads(tmp_path, lifetime=60)
+        upload = await uploads.begin("team/app")
+        await upload.write(pieces(b"01234"), 0)
+        (await uploads.begin("team/app")).file.unlink()
+        return upload
+
+    async def after(id: str) -> None:
+        uploads = Uploads(tmp_path, lifetime=60)
+        assert len(uploads) == 1
+        upload = uploads.find("team/app", id)
+        assert upload.size == 5
+        await upload.write(pieces(b"56789"), 0)
+        await uploads.finish(upload, digest_of(b"0123456789"))
+
+    asyncio.run(after(asyncio.run(before()).id))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_limit_of_a_blob(tmp_path: Path) -> None:
+    async def whole() -> None:
+        upload = await Uploads(tmp_path, lifetime=60).begin("a")
+        await upload.write(pieces(b"x" * 10), 10)
+        with pytest.raises(RegistryError) as caught:
+            await upload.write(pieces(b"y"), 10)
+        assert (code_of(caught), upload.file.stat().st_size) == ("TOOLARGE", 10)
+
+    asyncio.run(whole())
