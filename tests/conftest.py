@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,8 @@ def _own_number(locks: ExitStack) -> int:
     raise AssertionError("no free subnet for a test engine")
 
 
-@pytest.fixture(scope="session")
-def make_engine() -> Iterator[Callable[..., Engine]]:
-    """A function that makes engines (not started; any number, extra flags of sampand as arguments); torn down and checked at the end.
-
-    place: the directory for the engine's own one.
-    """
+@contextmanager
+def _engines() -> Iterator[Callable[..., Engine]]:
     made: list[Engine] = []
     locks = ExitStack()
 
@@ -89,16 +85,32 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
     assert not leaks, f"left on the machine: {leaks}"
 
 
+@pytest.fixture(scope="module")
+def make_engine() -> Iterator[Callable[..., Engine]]:
+    """A function that makes engines (not started; any number, extra flags of sampand as arguments); torn down and checked at the end.
+
+    place: the directory for the engine's own one.
+    """
+    with _engines() as make:
+        yield make
+
+
 @pytest.fixture(scope="session")
-def live_engine(make_engine: Callable[..., Engine]) -> Iterator[Engine]:
+def _session_engines() -> Iterator[Callable[..., Engine]]:
+    with _engines() as make:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def live_engine(_session_engines: Callable[..., Engine]) -> Iterator[Engine]:
     """The session's engine: started, with the busybox image."""
-    yield from _of_the_session(make_engine())
+    yield from _of_the_session(_session_engines())
 
 
 @pytest.fixture(scope="session")
-def overlay_engine(make_engine: Callable[..., Engine]) -> Iterator[Engine]:
+def overlay_engine(_session_engines: Callable[..., Engine]) -> Iterator[Engine]:
     """As live_engine, with the storage driver that kernels without file-backed EROFS get."""
-    yield from _of_the_session(make_engine("--storage-driver=overlay2"))
+    yield from _of_the_session(_session_engines("--storage-driver=overlay2"))
 
 
 def _of_the_session(engine: Engine) -> Iterator[Engine]:

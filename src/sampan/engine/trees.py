@@ -134,12 +134,17 @@ class Trees:
             fds.append(os.dup(live.pidfd))
             stack.callback(os.close, fds[0])
             view |= {"pid": container.state.pid, "pidfd": first_fd}
-        if needs is Needs.LAYERS or (needs.is_tree and not running):
-            layers = stack.enter_context(await self._snapshots.mounts(container.id))
-            view |= {"work": layers.work, "lowers": []}
-            for lower in layers.lowers:
-                view["lowers"].append(lower if isinstance(lower, str) else first_fd + len(fds))
-                fds += [lower] if isinstance(lower, int) else []
+        if needs in (Needs.LAYERS, Needs.UPPER) or (needs.is_tree and not running):
+            try:
+                layers = stack.enter_context(await self._snapshots.mounts(container.id))
+            except SystemFailure:
+                if needs is not Needs.UPPER:
+                    raise
+            else:
+                view |= {"work": layers.work, "lowers": []}
+                for lower in layers.lowers:
+                    view["lowers"].append(lower if isinstance(lower, str) else first_fd + len(fds))
+                    fds += [lower] if isinstance(lower, int) else []
         if needs is Needs.MOUNTS and not running:
             binds, more = await self._mounts.lend(container, first_fd + len(fds), stack)
             fds += more

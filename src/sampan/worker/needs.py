@@ -7,8 +7,10 @@ from typing import Final
 class Needs(Enum):
     """From little to all."""
 
+    UPPER = auto()
+    """What the container has written, as it lies there; and what lies below, if this kernel can mount it"""
     LAYERS = auto()
-    """What the container has written, as it lies there, and what lies below"""
+    """Both"""
     TREE = auto()
     """Its root file system"""
     MOUNTS = auto()
@@ -26,7 +28,7 @@ NEEDS: Final = {
     "path_write": Needs.MOUNTS,
     "tree_export": Needs.TREE,
     "tree_changes": Needs.LAYERS,
-    "tree_diff": Needs.LAYERS,
+    "tree_diff": Needs.UPPER,
     "volume_fill": Needs.TREE,
     "tree_chown": Needs.TREE,
 }

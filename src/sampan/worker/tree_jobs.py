@@ -215,7 +215,7 @@ def _own(args: dict[str, Any]) -> frozenset[bytes]:
 def tree_changes(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
     """args: view. Sends what differs from the image, some at a time: [kind (0 changed, 1 added, 2 deleted), path] -> count"""
     view.without_devices()
-    lower = view.lower_of(args["view"], fds)
+    lower = view.lower_of(args["view"], fds) if "lowers" in args["view"] else -1
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
     confine.into_root(upper, confine.COMPARE)
     count = 0
@@ -237,7 +237,7 @@ def tree_diff(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
     """fds: where the archive goes. args: view, clamp (seconds or None), without (paths that are left out as long as they are
     empty; may be missing). The layer that makes the image what the tree is now."""
     view.without_devices()
-    lower = view.lower_of(args["view"], fds)
+    lower = view.lower_of(args["view"], fds) if "lowers" in args["view"] else -1
     upper = os.open(args["view"]["upper"], _DIRECTORY_FLAGS)
     confine.into_root(upper, confine.COMPARE)
     without = frozenset(map(os.fsencode, args.get("without", ())))
