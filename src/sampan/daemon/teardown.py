@@ -28,7 +28,7 @@ from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, par
 from sampan.linux import libc
 from sampan.linux.netlink import Netlink
 from sampan.linux.nftables import NftablesError
-from sampan.network.firewall import Firewall, close_forwarding
+from sampan.network.firewall import Firewall, close_forwarding, table_of
 from sampan.runtime.cgroups import directories, host_layout
 
 VERBS: Final = ("containers", "host-shutdown", "stop", "purge")
@@ -256,7 +256,7 @@ def remove_network(config: DaemonConfig) -> None:
     if config.bridge in ("", "none"):
         return
     with contextlib.suppress(NftablesError):  # no libnftables: no table either
-        Firewall(config.bridge).remove()
+        Firewall(table_of(config.bridge)).remove()
     close_forwarding(config.bridge)
     if Path(f"/sys/class/net/{config.bridge}/bridge").is_dir():
         with Netlink() as netlink:

@@ -13,7 +13,7 @@ import msgspec
 from sampan.api.app import App
 from sampan.api.server import ApiServer
 from sampan.api.services import Services
-from sampan.clock import SystemClock
+from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
 from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level
 from sampan.daemon.processevents import ProcessEvents, close_all
@@ -38,19 +38,25 @@ from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.login import LoginService
-from sampan.engine.networks import DnsDefaults, NetworkService
+from sampan.engine.networkfiles import DnsDefaults
+from sampan.engine.networks import NetworkService, open_networks
+from sampan.engine.networkstore import NetworkStore
 from sampan.engine.paths import Paths
 from sampan.engine.pull import PullService
 from sampan.engine.push import PushService
 from sampan.engine.registries import Registries, RegistrySettings
 from sampan.engine.remote import RemoteService
 from sampan.engine.runner import RunHooks, Runner
+from sampan.engine.sandboxes import Sandboxes
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
 from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
-from sampan.network.bridge import BridgeNetwork, BridgeSettings
+from sampan.network import bridge, firewall
+from sampan.network.exposure import Exposure
+from sampan.network.proxy import UserlandProxy, ipv6_is_usable
+from sampan.network.rules import Rules
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient
 from sampan.runtime.protocol import Message
 from sampan.runtime.spawning import spawn_keeper
@@ -61,6 +67,7 @@ from sampan.snapshot.store import LayeredSnapshots
 from sampan.state.blobs import BlobSourceRepository
 from sampan.state.containers import ContainerRepository, MetaRepository
 from sampan.state.database import Database
+from sampan.state.networks import NetworkRepository
 from sampan.worker.client import WorkerPool
 
 log = logging.getLogger(__name__)
@@ -76,24 +83,52 @@ class EngineParts(msgspec.Struct, frozen=True):
     publish_reload: Callable[[Mapping[str, str]], None]
 
 
-async def _bridge(config: DaemonConfig, stack: AsyncExitStack) -> BridgeNetwork | None:
+class _Network(msgspec.Struct, frozen=True):
+    """What makes networks out of the host's kernel."""
+
+    store: NetworkStore
+    rules: Rules
+    places: Sandboxes
+
+
+async def _network(config: DaemonConfig, stack: AsyncExitStack, database: Database, containers: Containers, clock: Clock) -> _Network:
+    """All networks up, with the rules before them, and the running containers' places taken again."""
+    rules = Rules(firewall.table_of(config.bridge if config.bridge != "none" else config.exec_root))
+    proxy = UserlandProxy(config.exec_root) if config.userland_proxy and ipv6_is_usable() else None
+    exposure = Exposure(rules, proxy)
+    store = NetworkStore(NetworkRepository(database), MetaRepository(database))
+    dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts)
+    places = Sandboxes(containers, store, exposure, dns)
+    if config.ip_forward:
+        bridge.sysctl("net/ipv4/ip_forward", "1")
+    if config.iptables:
+        await rules.start()
+    stack.push_async_callback(rules.stop, remove=False)
+    stack.push_async_callback(exposure.stop)
+    stack.push_async_callback(places.stop)
+    for text in await open_networks(store, rules, await _default_bridge(config, rules), clock.now_ns()):
+        log.warning("%s", text)
+    await places.reconcile()
+    return _Network(store, rules, places)
+
+
+async def _default_bridge(config: DaemonConfig, rules: Rules) -> bridge.Bridge | None:
     """The default bridge network, started; None when it is switched off or this host cannot have it."""
     if config.bridge == "none":
         return None
-    bridge = BridgeNetwork(
-        BridgeSettings(
+    found = bridge.Bridge(
+        bridge.BridgeSettings(
             bridge=config.bridge, bip=config.bip, fixed_cidr=config.fixed_cidr, mtu=config.mtu, icc=config.icc, ip_masq=config.ip_masq,
-            ip_forward=config.ip_forward, iptables=config.iptables, ip=config.ip, userland_proxy=config.userland_proxy,
-            owner=config.exec_root,
-        )
+            ip=config.ip,
+        ),
+        rules,
     )  # fmt: skip
     try:
-        await bridge.start()
+        await found.start()
     except EngineError as error:
         log.warning("containers can use the networks host and none only: %s", error.message)
         return None
-    stack.push_async_callback(bridge.stop, remove=False)
-    return bridge
+    return found
 
 
 def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: WorkerPool) -> LayeredSnapshots:
@@ -253,13 +288,13 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     stack.push_async_callback(workers.stop)
     parts = _image_parts(config, stack, paths, database, workers, containers, events)
     images, snapshots = parts.images, parts.snapshots
-    dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts)
-    network = NetworkService(containers, meta, await _bridge(config, stack), dns)
-    await network.reconcile()
+    published = ContainerEvents(events)
+    kernel = await _network(config, stack, database, containers, clock)
+    network = NetworkService(kernel.store, kernel.places, containers, kernel.rules, published, paths, clock)
     lean = _LeanProcesses(config, keeper_process)
     keeper, supervisor = lean.keeper, lean.supervisor
-    background, logs, published = Background(), ContainerLogs(paths), ContainerEvents(events)
-    runner = Runner(containers, snapshots, supervisor, keeper, network, published, background, logs, clock, paths)
+    background, logs = Background(), ContainerLogs(paths)
+    runner = Runner(containers, snapshots, supervisor, keeper, kernel.places, published, background, logs, clock, paths)
     control = Control(containers, published, runner.layout, paths)
     execs = ExecService(containers, supervisor, published, background, paths)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)

@@ -123,6 +123,9 @@ class ContainerService:
             init=self._defaults.init or None,
             no_new_privileges=self._defaults.no_new_privileges,
         )
+        if host.network_mode.startswith("container:"):
+            other = self._containers.find(host.network_mode.removeprefix("container:"))
+            host = msgspec.structs.replace(host, network_mode=f"container:{other.id}")
         mounting.mounts_of(host)
         launching.SecurityOptions(host.security_opt or [])
         launching.check_capabilities(host, host_facts().capabilities)

@@ -190,6 +190,11 @@ class Containers:
         self._repository.set_state(container.id, state)
         container.state = state
 
+    def set_networking(self, container: Container, state: ContainerState | None = None) -> None:
+        """Store what container.networking is now, and take over a new state with it: one transaction."""
+        self._repository.set_networking(container.id, _encode(container.networking), state or container.state)
+        container.state = state or container.state
+
     def remove(self, container: Container) -> None:
         """Forget a container: its row is deleted."""
         self._repository.delete(container.id)

@@ -39,10 +39,15 @@ DRAIN_SECONDS = 30.0
 
 
 class Sandbox(msgspec.Struct, frozen=True):
-    """A container's place on its network. netns is -1 for the host's, None for one the child makes itself."""
+    """A container's place on its networks. netns is -1 for the host's, None for one the child makes itself; else it is the caller's."""
 
     netns: int | None
-    endpoint: EndpointState
+    endpoints: tuple[EndpointState, ...]
+
+    @property
+    def has_netns(self) -> bool:
+        """Whether there is a descriptor of a netns."""
+        return self.netns is not None and self.netns >= 0
 
 
 class NetworkPort(Protocol):
@@ -54,7 +59,7 @@ class NetworkPort(Protocol):
     async def detach(self, container: Container) -> None:
         """Take them back. Never raises."""
 
-    def write_files(self, container: Container, endpoint: EndpointState, directory: str) -> None:
+    def write_files(self, container: Container, endpoints: Sequence[EndpointState], directory: str) -> None:
         """Write hostname, hosts and resolv.conf."""
 
 
@@ -120,7 +125,7 @@ class Runner:
         self._early[key] = []
         try:
             async with contextlib.AsyncExitStack() as undo:
-                launched, held, endpoint = await self._launch(container, key, undo)
+                launched, held, endpoints = await self._launch(container, key, undo)
                 live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
                     container.state,
@@ -134,7 +139,7 @@ class Runner:
                     started_at=launched.started_at,
                     finished_at=0,
                     manually_stopped=False,
-                    endpoint=endpoint,
+                    endpoints=endpoints,
                     boot_id=self.supervisor.link.boot_id,
                     pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
                 )
@@ -153,15 +158,15 @@ class Runner:
             self.containers.set_state(container, state)
             raise
         await self.hooks.started(container)
-        self.events.publish_network(container, "connect")
+        self.events.publish_networks(container, "connect")
         self.events.publish(container, "start")
         for again in self._early.pop(key, ()):
             again()
 
     async def _launch(
         self, container: Container, key: str, undo: contextlib.AsyncExitStack
-    ) -> tuple[Launched, dict[str, int], EndpointState]:
-        """The process, our ends of its stdio by name, and its place on the network."""
+    ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
+        """The process, our ends of its stdio by name, and its places on networks."""
         mounts = mounting.mounts_of(container.host_config)
         try:
             mounting.make_sources(mounts)
@@ -172,8 +177,23 @@ class Runner:
         await self.hooks.quiesce(container)
         sandbox = await self.network.attach(container)
         undo.push_async_callback(self.network.detach, container)
+        try:
+            return await self._launch_on(container, key, sandbox, mounts, undo)
+        finally:
+            if sandbox.has_netns and sandbox.netns is not None:
+                os.close(sandbox.netns)
+
+    async def _launch_on(
+        self,
+        container: Container,
+        key: str,
+        sandbox: Sandbox,
+        mounts: list[mounting.BindMount | mounting.TmpfsMount],
+        undo: contextlib.AsyncExitStack,
+    ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         directory = self.paths.container(container.id)
-        self.network.write_files(container, sandbox.endpoint, directory)
+        if not container.host_config.network_mode.startswith("container:"):
+            self.network.write_files(container, sandbox.endpoints, directory)
         layers = await self.snapshots.mounts(container.id)
         undo.callback(layers.close)
         sent = {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
@@ -192,22 +212,21 @@ class Runner:
             rootfs,
             [*own, *mounting.plan_mounts(mounts)],
             cgroup=self.paths.cgroup(container.id),
-            netns=sandbox.netns is not None and sandbox.netns >= 0,
+            netns=sandbox.has_netns,
         )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
         self._make_stdio(container, fds, undo)
+        netns = {"netns": sandbox.netns} if sandbox.has_netns and sandbox.netns is not None else {}
         self._inodes[key] = recovery.Inodes(
             **{name: recovery.inode(fds[f"custody:{name}"]) for name in ("stdin", "stdout", "stderr") if f"custody:{name}" in fds}
         )
-        if sandbox.netns is not None and sandbox.netns >= 0:
-            fds["netns"] = sandbox.netns
         record: dict[str, Any] = {"log": self.logs.settings(container), "tty": container.config.tty}
         ours = {name.removeprefix("custody:"): fd for name, fd in fds.items() if name.startswith("custody:")}
         undo.push_async_callback(self._forget_stream, key)
         await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
         try:
-            launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent}, record)
+            launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent, **netns}, record)
         except LaunchError as error:
             sources = {mount.destination: mount.source for mount in spec.mounts if mount.type == "bind"}
             raise start_failure(error, launching.command_of(container.config), sources) from error
@@ -221,7 +240,7 @@ class Runner:
             if name in fds:
                 os.close(fds.pop(name))
         undo.push_async_callback(self._end_lost, container, key)
-        return launched, ours, sandbox.endpoint
+        return launched, ours, sandbox.endpoints
 
     async def _end_lost(self, container: Container, key: str) -> None:
         """Nobody will read the reply to a launch: whatever came of it is in the container's cgroup, and must not run on unknown."""
@@ -253,8 +272,10 @@ class Runner:
             await asyncio.sleep(0.02)
 
     def own_mounts(self, container: Container) -> list[plan.Mount]:
-        """The files that the engine itself mounts into a container."""
-        directory = self.paths.container(container.id)
+        """The files that the engine itself mounts into a container; of one in another's netns they are the other's."""
+        directory = self.paths.container(container.host_config.network_mode.removeprefix("container:"))
+        if not container.host_config.network_mode.startswith("container:"):
+            directory = self.paths.container(container.id)
         names = ("resolv.conf", "hostname", "hosts")
         readonly = container.host_config.readonly_rootfs
         return [plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly) for name in names]
@@ -264,10 +285,9 @@ class Runner:
         """Pipes for a container without a tty: its ends by name, ours as `custody:<name>`."""
 
         def close_all() -> None:
-            for name, fd in fds.items():
-                if name != "netns":
-                    with contextlib.suppress(OSError):
-                        os.close(fd)
+            for fd in fds.values():
+                with contextlib.suppress(OSError):
+                    os.close(fd)
 
         undo.callback(close_all)
         if container.config.tty:
@@ -366,7 +386,7 @@ class Runner:
             # Without a PID namespace of its own the end of its first process ends no other (runc signalAllProcesses).
             await self.end_cgroup(container.id)
         await self.network.detach(container)
-        self.events.publish_network(container, "disconnect")
+        self.events.publish_networks(container, "disconnect")
         if live is not None:
             await self._drain(live)
         container.live = None

@@ -5,8 +5,9 @@ import time
 import msgspec
 
 from sampan.clock import rfc3339nano
-from sampan.engine import launching, mounting
+from sampan.engine import launching, mounting, sandboxes
 from sampan.engine.containerstore import Container
+from sampan.engine.networkstore import PREDEFINED
 from sampan.engine.paths import Paths
 from sampan.runtime.defaults import MASKED_PATHS, READONLY_PATHS
 from sampan.snapshot.api import Snapshots, Usage
@@ -41,41 +42,42 @@ def status_text(container: Container, now_ns: int) -> str:
 
 
 def _endpoints(container: Container) -> dict[str, EndpointSettings]:
-    endpoint = container.state.endpoint
-    mode = container.host_config.network_mode
-    asked = (container.networking.endpoints_config or {}).get(mode) or EndpointSettings()
-    if endpoint is None:
-        return {mode: msgspec.structs.replace(asked, network_id="", endpoint_id="")}
     running = container.is_running
-    return {
-        endpoint.network_name: msgspec.structs.replace(
-            asked,
-            mac_address=endpoint.mac if running else "",
-            network_id=endpoint.network_id,
-            endpoint_id=endpoint.endpoint_id if running else "",
-            gateway=endpoint.gateway if running else "",
-            ip_address=endpoint.ip if running else "",
-            ip_prefix_len=endpoint.prefix_len if running else 0,
-        )
-    }
+    places = {state.network_name: state for state in container.state.endpoints}
+    shown = {}
+    for name, asked in sandboxes.configured(container).items():
+        state = places.get(name)
+        if container.host_config.network_mode.startswith("container:"):
+            return {}
+        known = msgspec.structs.replace(asked, network_id=state.network_id if state else "", endpoint_id="", mac_address="")
+        if name not in PREDEFINED:
+            known = msgspec.structs.replace(known, dns_names=sandboxes.dns_names(container, name))
+        if state is not None and running:
+            known = msgspec.structs.replace(
+                known, mac_address=state.mac, endpoint_id=state.endpoint_id, gateway=state.gateway, ip_address=state.ip,
+                ip_prefix_len=state.prefix_len,
+            )  # fmt: skip
+        shown[name] = known
+    return shown
 
 
 def _network_settings(container: Container) -> NetworkSettings:
     networks = _endpoints(container)
-    endpoint = container.state.endpoint if container.is_running else None
+    places = container.state.endpoints if container.is_running else ()
     ports: dict[str, list[PortBindingShown] | None] = {}
-    if endpoint is not None:
-        published: dict[str, list[PortBindingShown]] = {}
-        for binding in endpoint.ports:
+    if any(state.ip for state in places):
+        ports.update(dict.fromkeys(container.config.exposed_ports or ()))
+    published: dict[str, list[PortBindingShown]] = {}
+    for state in places:
+        for binding in state.ports:
             shown = PortBindingShown(host_ip=binding.host_ip, host_port=str(binding.host_port))
             published.setdefault(binding.port, []).append(shown)
-        exposed = dict.fromkeys(container.config.exposed_ports or ()) if endpoint.ip else {}
-        ports = {**exposed, **published}
-    default = networks.get("bridge") if container.is_running else None
+    ports.update(published)
+    default = networks.get("bridge") if places else None
     pid = container.state.pid
     return NetworkSettings(
-        sandbox_id=endpoint.endpoint_id if endpoint else "",
-        sandbox_key=f"/proc/{pid}/ns/net" if endpoint and pid else "",
+        sandbox_id=places[0].endpoint_id if places else "",
+        sandbox_key=f"/proc/{pid}/ns/net" if places and pid else "",
         ports=ports,
         endpoint_id=default.endpoint_id if default else "",
         gateway=default.gateway if default else "",
@@ -150,14 +152,13 @@ def ports_of(container: Container) -> list[Port]:
     """The PORTS column's data."""
     if not container.is_running:
         return []
-    endpoint = container.state.endpoint
-    published = list(endpoint.ports) if endpoint is not None else []
+    published = [binding for state in container.state.endpoints for binding in state.ports]
     found = [
         Port(ip=item.host_ip, private_port=int(item.port.partition("/")[0]), public_port=item.host_port, type=item.port.partition("/")[2])
         for item in published
     ]
     taken = {item.port for item in published}
-    for port in container.config.exposed_ports or {} if endpoint is not None and endpoint.ip else {}:
+    for port in container.config.exposed_ports or {} if any(state.ip for state in container.state.endpoints) else {}:
         number, _, protocol = port.partition("/")
         if port not in taken and number.isascii() and number.isdecimal() and len(number) < 6:  # else nothing that could be listened at
             found.append(Port(private_port=int(number), type=protocol or "tcp"))

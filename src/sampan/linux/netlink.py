@@ -1,5 +1,6 @@
 """Links, addresses and routes by rtnetlink (linux/rtnetlink.h, linux/if_link.h). A Netlink acts in the netns of the thread that made it."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -12,8 +13,8 @@ _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETROUTE = 16, 17, 18, 20, 22, 24, 26
-_REQUEST, _ACK, _DUMP, _CREATE, _EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 16, 17, 18, 20, 22, 24, 25, 26
+_REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 _DONE, _ERROR = 3, 2
 _IFLA_ADDRESS, _IFLA_NAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
 _IFF_UP = 1
@@ -158,7 +159,11 @@ class Netlink:
         body = _ADDRESS.pack(socket.AF_INET, prefix, 0, 0, index) + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
         self._ask(RTM_NEWADDR, _ACK | _CREATE | _EXCL, body + _attribute(_IFA_BROADCAST, socket.inet_aton(broadcast)))
 
-    def add_default_route(self, gateway: str) -> None:
-        """The IPv4 default route."""
-        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 254, 3, 0, 1, 0) + _attribute(5, socket.inet_aton(gateway))
-        self._ask(RTM_NEWROUTE, _ACK | _CREATE | _EXCL, body)
+    def set_default_route(self, gateway: str) -> None:
+        """The IPv4 default route, instead of the one there is; "" for none."""
+        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 254, 3, 0, 1, 0)
+        if gateway:
+            self._ask(RTM_NEWROUTE, _ACK | _CREATE | _REPLACE, body + _attribute(5, socket.inet_aton(gateway)))
+            return
+        with contextlib.suppress(ProcessLookupError):  # ESRCH: there is none
+            self._ask(RTM_DELROUTE, _ACK, _ROUTE.pack(socket.AF_INET, 0, 0, 0, 254, 0, 255, 0, 0))

@@ -91,7 +91,7 @@ def answer(packet: bytes, view: View, *, stream: bool) -> bytes | None:
         records = [dnslib.RR(asked.qname, asked.qtype, ttl=TTL, rdata=dnslib.PTR(known))]
     elif view.resolve(name) is None:
         return None
-    reply = dnslib.DNSRecord(dnslib.DNSHeader(id=header.id, qr=1, aa=1, rd=header.rd, ra=1), q=asked)
+    reply = dnslib.DNSRecord(dnslib.DNSHeader(id=header.id, qr=1, rd=header.rd, ra=1), q=asked)
     reply.add_answer(*records)
     packed = bytes(reply.pack())
     if not stream and len(packed) > PLAIN_UDP and len(packed) > _room(packet):

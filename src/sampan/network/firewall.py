@@ -1,6 +1,7 @@
-"""The bridge's own nftables table, and the way through a host firewall that drops forwarded packets.
+"""The engine's own nftables table, and the way through a host firewall that drops forwarded packets.
 
-The ruleset is made once; a published port is one element of a map. All of it goes with the table.
+The ruleset is made once: a network is some elements of sets, a published port one element of a map, so that neither a packet nor a start
+costs more where there are many networks. All of it goes with the table.
 """
 
 import ipaddress
@@ -10,35 +11,66 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from sampan.linux.nftables import Nftables
 from sampan.network.ports import Published
 
 log = logging.getLogger(__name__)
 
 
-class Firewall:
-    """Rules of one bridge. Methods raise NftablesError; they block."""
+class Zone(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rules know of one bridge network."""
 
-    def __init__(self, bridge: str) -> None:
+    bridge: str
+    """Its interface."""
+    subnets: tuple[ipaddress.IPv4Network, ...] = ()
+    icc: bool = True
+    """Whether its containers may talk to each other."""
+    masquerade: bool = True
+    """Whether what leaves for elsewhere gets the host's address."""
+    internal: bool = False
+    """Whether nothing is forwarded to or from elsewhere."""
+
+    def elements(self) -> list[str]:
+        """Its elements of the table's sets, as `set { element }`."""
+        name = f'"{self.bridge}"'
+        found = [f"bridges {{ {name} }}", f"same {{ {name} . {name} }}"]
+        found += [f"own {{ {name} . {subnet} }}" for subnet in self.subnets]
+        if not self.icc:
+            found.append(f"silent {{ {name} . {name} }}")
+        if self.internal:
+            found.append(f"internal {{ {name} }}")
+        elif self.masquerade:
+            found += [f"masqueraded {{ {subnet} }}" for subnet in self.subnets]
+        return found
+
+
+class Firewall:
+    """One engine's rules, for all its bridges. Methods raise NftablesError; they block."""
+
+    def __init__(self, table: str) -> None:
         """Raises NftablesError when libnftables is missing."""
         self._nft = Nftables()
-        self.table = "sampan_" + "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in bridge)
-        self._bridge = bridge
+        self.table = table
 
-    def create(self, subnet: ipaddress.IPv4Network, *, icc: bool, masquerade: bool) -> None:
-        """Make the table anew, in one transaction; there are no published ports then."""
-        bridge = f'"{self._bridge}"'
-        masquerades = f"ip saddr {subnet} oifname != {bridge} masquerade" if masquerade else ""
-        between = f"iifname {bridge} oifname {bridge} ct status & dnat == 0 drop" if not icc else ""
+    def create(self, zones: Iterable[Zone] = ()) -> None:
+        """Make the table anew with these networks, in one transaction; there are no published ports then."""
         self._nft.run(f"""
 add table ip {self.table}
 delete table ip {self.table}
 table ip {self.table} {{
   map on_any {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
   map on_address {{ type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }}
+  set bridges {{ type ifname; }}
+  set internal {{ type ifname; }}
+  set same {{ type ifname . ifname; }}
+  set silent {{ type ifname . ifname; }}
+  set own {{ type ifname . ipv4_addr; flags interval; }}
+  set masqueraded {{ type ipv4_addr; flags interval; }}
   chain guard {{
     type filter hook prerouting priority -300; policy accept;
-    iifname {bridge} ip daddr 127.0.0.0/8 drop
+    iifname @bridges ip daddr 127.0.0.0/8 drop
   }}
   chain publish {{
     dnat ip to meta l4proto . ip daddr . th dport map @on_address
@@ -55,28 +87,42 @@ table ip {self.table} {{
   }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
-    {masquerades}
-    ip saddr 127.0.0.0/8 oifname {bridge} masquerade
-    ip saddr {subnet} oifname {bridge} ct status & dnat != 0 masquerade comment "not iifname: br_netfilter gives none here"
+    ip saddr @masqueraded oifname != @bridges masquerade
+    ip saddr 127.0.0.0/8 oifname @bridges masquerade
+    oifname . ip saddr @own ct status & dnat != 0 masquerade comment "not iifname: br_netfilter gives none here"
   }}
   chain forwarding {{
     type filter hook forward priority 0; policy accept;
-    {between}
-    iifname {bridge} accept
-    oifname {bridge} ct state established,related accept
-    oifname {bridge} ct status & dnat != 0 accept
-    oifname {bridge} drop
+    iifname . oifname @silent ct status & dnat == 0 drop
+    iifname . oifname @same accept
+    iifname @internal drop
+    oifname @internal drop
+    oifname @bridges ct state established,related accept
+    oifname @bridges ct status & dnat != 0 accept
+    oifname @bridges drop
   }}
 }}
+{self._each("add", (element for zone in zones for element in zone.elements()))}
 """)
+
+    def add(self, zone: Zone) -> None:
+        """Have a network under the rules, before its bridge forwards anything."""
+        self._nft.run(self._each("add", zone.elements()))
+
+    def drop(self, zone: Zone) -> None:
+        """Forget a network; its bridge is gone."""
+        self._nft.run(self._each("delete", zone.elements()))
 
     def publish(self, address: str, ports: Iterable[Published]) -> None:
         """Send published ports to a container, all in one transaction."""
-        self._nft.run("\n".join(f"add element ip {self.table} {self._key(port)} : {address} . {port.port} }}" for port in ports))
+        self._nft.run(self._each("add", (f"{self._key(port)} : {address} . {port.port} }}" for port in ports)))
 
     def withdraw(self, ports: Iterable[Published]) -> None:
         """Take elements out again."""
-        self._nft.run("\n".join(f"delete element ip {self.table} {self._key(port)} }}" for port in ports))
+        self._nft.run(self._each("delete", (f"{self._key(port)} }}" for port in ports)))
+
+    def _each(self, verb: str, elements: Iterable[str]) -> str:
+        return "\n".join(f"{verb} element ip {self.table} {element}" for element in elements)
 
     @staticmethod
     def _key(port: Published) -> str:
@@ -87,6 +133,11 @@ table ip {self.table} {{
     def remove(self) -> None:
         """Delete the table."""
         self._nft.run(f"add table ip {self.table}\ndelete table ip {self.table}")
+
+
+def table_of(bridge: str) -> str:
+    """The name of an engine's table, made of its default bridge's name, which no other engine on the host has."""
+    return "sampan_" + "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in bridge)
 
 
 def _run(program: str, *arguments: str, text: str | None = None) -> tuple[int, str]:

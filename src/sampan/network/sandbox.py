@@ -1,15 +1,36 @@
-"""A container's network namespace: made by a short-lived thread, so the daemon's other threads stay in the host's."""
+"""A container's network namespace and the interfaces in it.
+
+What happens inside one is done by a short-lived thread, so that the daemon's other threads stay in the host's.
+"""
 
 import contextlib
 import ipaddress
 import os
 import socket
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from sampan.linux import libc
 from sampan.linux.namespaces import CLONE_NEWNET
 from sampan.linux.netlink import Netlink
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """One interface of a container, and its other end on a bridge of the host."""
+
+    name: str
+    """Inside: eth0."""
+    veth: str
+    """On the host."""
+    bridge: str
+    address: ipaddress.IPv4Interface
+    mac: bytes
+    mtu: int
+    gateway: str = ""
+    """Of the default route, for the one interface that has it."""
 
 
 def mac_of(address: str) -> bytes:
@@ -33,36 +54,101 @@ def _allow_hairpin(veth: str) -> None:
             Path(f"/sys/class/net/{veth}/brport/hairpin_mode").write_text("1")
 
 
-def make(veth: str, bridge: str, address: ipaddress.IPv4Interface, mac: bytes, gateway: str, mtu: int) -> int:
-    """A file descriptor of a new netns with lo and eth0 up, joined to the bridge. Raises OSError, leaving nothing. Blocks for some ms."""
-    found: list[int] = []
+def _in_thread(work: Callable[[], None]) -> None:
+    """Do work in a thread that may change its namespaces. Raises its OSError."""
     failed: list[OSError] = []
+
+    def body() -> None:
+        try:
+            work()
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=body, name="netns")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def _set_up(inside: Netlink, interface: Interface) -> None:
+    """Address, state and route of an interface that is there; the thread is in its netns."""
+    index = socket.if_nametoindex(interface.name)
+    network = interface.address.network
+    inside.add_address(index, str(interface.address.ip), network.prefixlen, str(network.broadcast_address))
+    # IPv4 only, as docker has it on such a network; it also spares the wait for a tentative address.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/sys/net/ipv6/conf/{interface.name}/disable_ipv6").write_text("1")
+    inside.set_link(index, up=True)
+    if interface.gateway:
+        inside.set_default_route(interface.gateway)
+
+
+def _add(host: Netlink, netns: int, interface: Interface, master: int) -> None:
+    host.add_veth(interface.veth, master, interface.name, interface.mac, netns, interface.mtu)
+    _allow_hairpin(interface.veth)
+
+
+def make(interfaces: Sequence[Interface]) -> int:
+    """A file descriptor of a new netns with lo and these up, on their bridges. Raises OSError, leaving nothing. Blocks for some ms."""
+    found: list[int] = []
+    masters = [socket.if_nametoindex(interface.bridge) for interface in interfaces]
     with Netlink() as host:  # made here: it acts in this thread's netns for good
-        master = socket.if_nametoindex(bridge)
 
         def work() -> None:
-            try:
-                libc.unshare(CLONE_NEWNET)
-                found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-                host.add_veth(veth, master, "eth0", mac, found[0], mtu)
-                _allow_hairpin(veth)
-                with Netlink() as inside:
-                    index = socket.if_nametoindex("eth0")
-                    inside.add_address(index, str(address.ip), address.network.prefixlen, str(address.network.broadcast_address))
-                    # IPv4 only, as docker has it on such a network; it also spares the wait for a tentative address.
-                    with contextlib.suppress(OSError):
-                        Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text("1")
-                    inside.set_link(socket.if_nametoindex("lo"), up=True)
-                    inside.set_link(index, up=True)
-                    inside.add_default_route(gateway)
-            except OSError as error:
-                failed.append(error)
+            libc.unshare(CLONE_NEWNET)
+            found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+            for interface, master in zip(interfaces, masters, strict=True):
+                _add(host, found[0], interface, master)
+            with Netlink() as inside:
+                inside.set_link(socket.if_nametoindex("lo"), up=True)
+                for interface in interfaces:
+                    _set_up(inside, interface)
 
-        thread = threading.Thread(target=work, name="netns")
-        thread.start()
-        thread.join()
-    if failed:
-        for fd in found:
-            os.close(fd)
-        raise failed[0]
+        try:
+            _in_thread(work)
+        except OSError:
+            for fd in found:
+                os.close(fd)
+            raise
     return found[0]
+
+
+def join(netns: int, interface: Interface) -> None:
+    """Add an interface to the netns of a running container. Raises OSError, leaving nothing. Blocks for some ms."""
+    with Netlink() as host:
+
+        def work() -> None:
+            libc.setns(netns, CLONE_NEWNET)
+            with Netlink() as inside:
+                _set_up(inside, interface)
+
+        _add(host, netns, interface, socket.if_nametoindex(interface.bridge))
+        try:
+            _in_thread(work)
+        except OSError:
+            delete_link(interface.veth)
+            raise
+
+
+def route(netns: int, gateway: str) -> None:
+    """Have the default route of a netns by a gateway; "" for none. Raises OSError."""
+
+    def work() -> None:
+        libc.setns(netns, CLONE_NEWNET)
+        with Netlink() as inside:
+            inside.set_default_route(gateway)
+
+    _in_thread(work)
+
+
+def take_down(veth: str) -> None:
+    """Nothing answers at the interface's address any more. Never raises; delete_link() takes some 20 ms, and nobody waits for it."""
+    with contextlib.suppress(OSError), Netlink() as netlink:
+        netlink.set_link(socket.if_nametoindex(veth), up=False)
+
+
+def delete_link(name: str) -> None:
+    """Remove an interface of the host, with its other end. Never raises."""
+    with contextlib.suppress(OSError), Netlink() as netlink:
+        netlink.delete_link(name)

@@ -32,6 +32,8 @@ class EndpointState(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: tuple[PublishedBinding, ...] = ()
     veth: str = ""
     """The name of its interface's end on the host."""
+    interface: str = ""
+    """The interface's name inside."""
 
 
 class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,7 +55,8 @@ class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     manually_stopped: bool = False
     """`docker stop` or `kill` asked for the end: restart policies leave it alone."""
     paused: bool = False
-    endpoint: EndpointState | None = None
+    endpoints: tuple[EndpointState, ...] = ()
+    """Its networks, in the order of their interfaces; of the last run where none goes on."""
     pipes: tuple[int, ...] = ()
     """Inode numbers of stdin, stdout, stderr (0: none): how the pipes are found again when keeper and supervisor died at once."""
     console_size: tuple[int, int] = (0, 0)
@@ -111,6 +114,11 @@ class ContainerRepository:
         """Replace the state."""
         with self._database.transaction(durable=False) as cx:
             cx.execute("UPDATE containers SET state = ? WHERE id = ?", (_encode(state), container))
+
+    def set_networking(self, container: ContainerId, networking: bytes, state: ContainerState) -> None:
+        """Replace what it asks for of networks, and the state with it."""
+        with self._database.transaction(durable=False) as cx:
+            cx.execute("UPDATE containers SET networking = ?, state = ? WHERE id = ?", (networking, _encode(state), container))
 
     def set_name(self, container: ContainerId, name: str) -> None:
         """Rename. Raises sqlite3.IntegrityError when the name is taken."""
