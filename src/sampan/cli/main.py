@@ -111,8 +111,13 @@ COMMANDS: dict[str, str] = {
     "mirror ls": "mirror_ls",
     "mirror rm": "mirror_rm",
     "mirror test": "mirror_test",
+    "network connect": "network_connect",
+    "network create": "network_create",
+    "network disconnect": "network_disconnect",
     "network inspect": "network_inspect",
     "network ls": "network_ls",
+    "network prune": "network_prune",
+    "network rm": "network_rm",
     "system df": "system_df",
     "system events": "events",
     "system info": "info",
@@ -128,6 +133,7 @@ ALIASES: dict[str, str] = {
     "mirror list": "mirror ls",
     "mirror remove": "mirror rm",
     "network list": "network ls",
+    "network remove": "network rm",
     "volume list": "volume ls",
 }
 GROUPS: dict[str, str] = {

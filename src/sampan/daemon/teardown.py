@@ -28,6 +28,7 @@ from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, par
 from sampan.linux import libc
 from sampan.linux.netlink import Netlink
 from sampan.linux.nftables import NftablesError
+from sampan.network.bridge import owned
 from sampan.network.firewall import Firewall, close_forwarding, table_of
 from sampan.runtime.cgroups import directories, host_layout
 
@@ -252,15 +253,15 @@ def run_quietly(*words: str) -> subprocess.CompletedProcess[str] | None:
 
 
 def remove_network(config: DaemonConfig) -> None:
-    """The bridge, its nft table, and the ACCEPT rules put into the host's firewall."""
-    if config.bridge in ("", "none"):
-        return
+    """The bridges, the nft table, and the ACCEPT rules put into the host's firewall."""
     with contextlib.suppress(NftablesError):  # no libnftables: no table either
-        Firewall(table_of(config.bridge)).remove()
-    close_forwarding(config.bridge)
-    if Path(f"/sys/class/net/{config.bridge}/bridge").is_dir():
-        with Netlink() as netlink:
-            netlink.delete_link(config.bridge)
+        Firewall(table_of(config.bridge, config.exec_root)).remove()
+    bridges = set(owned(config.exec_root)) | ({config.bridge} - {"", "none"})
+    for bridge in sorted(bridges):
+        close_forwarding(bridge)
+        if Path(f"/sys/class/net/{bridge}/bridge").is_dir():
+            with Netlink() as netlink:
+                netlink.delete_link(bridge)
 
 
 def going_down() -> bool:

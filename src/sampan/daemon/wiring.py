@@ -93,7 +93,7 @@ class _Network(msgspec.Struct, frozen=True):
 
 async def _network(config: DaemonConfig, stack: AsyncExitStack, database: Database, containers: Containers, clock: Clock) -> _Network:
     """All networks up, with the rules before them, and the running containers' places taken again."""
-    rules = Rules(firewall.table_of(config.bridge if config.bridge != "none" else config.exec_root))
+    rules = Rules(firewall.table_of(config.bridge, config.exec_root))
     proxy = UserlandProxy(config.exec_root) if config.userland_proxy and ipv6_is_usable() else None
     exposure = Exposure(rules, proxy)
     store = NetworkStore(NetworkRepository(database), MetaRepository(database))
@@ -106,7 +106,7 @@ async def _network(config: DaemonConfig, stack: AsyncExitStack, database: Databa
     stack.push_async_callback(rules.stop, remove=False)
     stack.push_async_callback(exposure.stop)
     stack.push_async_callback(places.stop)
-    for text in await open_networks(store, rules, await _default_bridge(config, rules), clock.now_ns()):
+    for text in await open_networks(store, rules, await _default_bridge(config, rules), config.exec_root, clock.now_ns()):
         log.warning("%s", text)
     await places.reconcile()
     return _Network(store, rules, places)
@@ -120,6 +120,7 @@ async def _default_bridge(config: DaemonConfig, rules: Rules) -> bridge.Bridge |
         bridge.BridgeSettings(
             bridge=config.bridge, bip=config.bip, fixed_cidr=config.fixed_cidr, mtu=config.mtu, icc=config.icc, ip_masq=config.ip_masq,
             ip=config.ip,
+            owner=config.exec_root,
         ),
         rules,
     )  # fmt: skip
@@ -313,6 +314,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
     shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
     await restorer.restore(None if config.live_restore else shutdown.stop_all)
+    await kernel.places.resume()
     for line in images.repair([container.id for container in containers]):
         log.warning("%s", line)
     system = SystemService(

@@ -39,7 +39,7 @@ class Live:
         """Write end of the stdin pipe; None without one, or once closed."""
         self.pty = pty
         self.outputs = dict(outputs or {})
-        """Read ends of the pipes `stdout` and `stderr`: never read here, held so that they outlive keeper and supervisor."""
+        """Read ends of the pipes `stdout` and `stderr`, never read here, and what else outlives keeper and supervisor by that."""
         self.drained = asyncio.Event()
         """Set once the keeper has all output in the log."""
         self.followers: set[Follower] = set()

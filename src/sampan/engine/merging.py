@@ -66,7 +66,7 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
     missing: Mapping[str, object] = {
         "health checks": health is not None and health.test and health.test != ["NONE"],
         "volumes-from": host.volumes_from,
-        "links": host.links,
+        "links on the default bridge network": host.links and host.network_mode in ("", "default", "bridge"),
         "device requests (GPUs)": host.device_requests,
         "user namespaces": host.userns_mode not in ("", "host"),
         "storage options": host.storage_opt,

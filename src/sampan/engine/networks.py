@@ -83,19 +83,20 @@ class NetworkService:
             with Netlink() as netlink:
                 routes = ipam.routed(netlink.routes())
             row = networkspec.row_of(body, network_id, self._clock.now_ns(), taken, routes)
-            settings = networkspec.bridge_settings(row)
+            settings = networkspec.bridge_settings(row, str(self._paths.exec_root))
             for network in self._store:
                 if network.bridge is not None and network.bridge.settings.bridge == settings.bridge:
                     raise Forbidden(
                         f"cannot create network {network_id} ({settings.bridge}): conflicts with network "
                         f"{network.id} ({settings.bridge}): networks have same bridge name"
                     )
-            bridge = Bridge(settings, self._rules)
+            # Stored first: what a kill leaves half made is made at the next start.
+            network = self._store.add(row, Bridge(settings, self._rules))
             try:
-                await bridge.start()
-                network = self._store.add(row, bridge)
+                await self._bridge_of(network).start()
             except BaseException:
-                await bridge.remove()
+                await self._bridge_of(network).remove()
+                self._store.remove(network)
                 raise
         self._events.publish_of_network(network.row, "create")
         return NetworkCreated(id=network_id)
@@ -108,10 +109,15 @@ class NetworkService:
         users = [f'name:"{container.name}" id:"{state.endpoint_id[:12]}"' for container, state in self._joined(network)]
         if users:
             raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({', '.join(users)})")
+        await self._bridge_of(network).remove()
         self._store.remove(network)
-        if network.bridge is not None:
-            await network.bridge.remove()
         self._events.publish_of_network(network.row, "destroy")
+
+    @staticmethod
+    def _bridge_of(network: Network) -> Bridge:
+        """That of a network of the user's own."""
+        assert network.bridge is not None
+        return network.bridge
 
     async def prune(self, filters: Filters) -> NetworksPruned:
         """Remove all of the users' own networks that no container uses, stopped ones included, as docker does."""
@@ -259,15 +265,15 @@ class NetworkService:
         )
 
 
-async def open_networks(store: NetworkStore, rules: Rules, default: Bridge | None, now_ns: int) -> list[str]:
-    """Have every network's bridge up, at the start; what cannot be is said and left out."""
+async def open_networks(store: NetworkStore, rules: Rules, default: Bridge | None, owner: str, now_ns: int) -> list[str]:
+    """Have every network's bridge up, at the start of the engine with exec-root owner; what cannot be is said."""
     failed = []
     if default is not None:
         store.add_predefined("bridge", now_ns, default)
     for name in ("host", "none"):
         store.add_predefined(name, now_ns)
     for row in store.stored():
-        bridge = Bridge(networkspec.bridge_settings(row), rules)
+        bridge = Bridge(networkspec.bridge_settings(row, owner), rules)
         try:
             await bridge.start()
         except EngineError as error:

@@ -136,8 +136,8 @@ def _first_free(network: ipaddress.IPv4Network, ip_range: str, taken: object) ->
     raise SystemFailure("no available IPv4 addresses on this network's address pools")
 
 
-def bridge_settings(row: NetworkRow) -> BridgeSettings:
-    """The bridge of a stored network. Raises InvalidArgument for an option's value that means nothing."""
+def bridge_settings(row: NetworkRow, owner: str = "") -> BridgeSettings:
+    """The bridge of a stored network of the engine with this exec-root. Raises InvalidArgument for an option's value that means nothing."""
     subnet = row.subnets[0]
     options = row.options
     mode = options.get(f"{BRIDGE}gateway_mode_ipv4", "nat")
@@ -153,7 +153,7 @@ def bridge_settings(row: NetworkRow) -> BridgeSettings:
         raise InvalidArgument(f"invalid bridge name: {name}")
     return BridgeSettings(
         bridge=name, name=row.name, bip=f"{subnet.gateway}/{subnet.subnet.partition('/')[2]}", fixed_cidr=subnet.ip_range,
-        reserved=tuple(subnet.auxiliary.values()), mtu=int(mtu) or 1500, internal=row.internal,
+        owner=owner, reserved=tuple(subnet.auxiliary.values()), mtu=int(mtu) or 1500, internal=row.internal,
         icc=_boolean(options, "enable_icc", True), ip_masq=_boolean(options, "enable_ip_masquerade", True),
         ip=options.get(f"{BRIDGE}host_binding_ipv4") or "0.0.0.0",
     )  # fmt: skip

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -43,6 +43,8 @@ class Sandbox(msgspec.Struct, frozen=True):
 
     netns: int | None
     endpoints: tuple[EndpointState, ...]
+    custody: Mapping[str, int] = {}
+    """More descriptors, by name, that are to live as long as the container, whoever dies; they stay the network's own."""
 
     @property
     def has_netns(self) -> bool:
@@ -217,6 +219,7 @@ class Runner:
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
         self._make_stdio(container, fds, undo)
+        fds.update({f"custody:{name}": os.dup(fd) for name, fd in sandbox.custody.items()})
         netns = {"netns": sandbox.netns} if sandbox.has_netns and sandbox.netns is not None else {}
         self._inodes[key] = recovery.Inodes(
             **{name: recovery.inode(fds[f"custody:{name}"]) for name in ("stdin", "stdout", "stderr") if f"custody:{name}" in fds}

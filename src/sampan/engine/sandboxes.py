@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from sampan.engine import networkfiles, networkspec
 from sampan.engine.containerstore import Container, Containers
+from sampan.engine.nameservice import NameService
 from sampan.engine.networkstore import Network, NetworkStore
 from sampan.engine.runner import Sandbox
 from sampan.errors import Conflict, EngineError, NotFound, SystemFailure
@@ -34,12 +35,14 @@ class Sandboxes:
         self._networks = networks
         self._exposure = exposure
         self._files = networkfiles.NetworkFiles(networks, dns)
+        self._dns = NameService(self._files)
         self._places: dict[str, dict[str, Place]] = {}
         """Container ID → network name → what it has there."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
-        """Wait for what is being deleted."""
+        """Wait for what is being deleted. Containers' sockets of the name service stay in custody."""
+        await self._dns.close()
         if self._tasks:
             await asyncio.gather(*self._tasks)
 
@@ -69,9 +72,12 @@ class Sandboxes:
                 if network.bridge is not None
             ]
             netns = await asyncio.to_thread(sandbox.make, interfaces)
+            custody: Mapping[str, int] = {}
             try:
                 if ports:
                     await self._exposure.open(container.id)
+                if _has_names(chosen):
+                    custody = await self._dns.start(container, netns, chosen)
             except BaseException:
                 os.close(netns)
                 raise
@@ -85,7 +91,7 @@ class Sandboxes:
             for number, (network, _) in enumerate(chosen)
         )
         self._announce(container, states)
-        return Sandbox(netns, states)
+        return Sandbox(netns, states, custody)
 
     def _find(self, ref: str) -> Network:
         try:
@@ -131,6 +137,7 @@ class Sandboxes:
 
     async def detach(self, container: Container) -> None:
         """Take addresses and ports back. Never raises."""
+        await self._dns.stop(container.id)
         await self._exposure.close(container.id)
         for name, place in self._places.pop(container.id, {}).items():
             await self._leave(container, name, place)
@@ -160,12 +167,14 @@ class Sandboxes:
         assert network.bridge is not None
         place = self._take(container, network, settings)
         name = _free_name([state.interface for state in container.state.endpoints])
+        chosen = self._chosen(container)
         try:
             netns = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                default_route = gateway_network(self._chosen(container)) is network
-                interface = network.bridge.interface(place, name, default_route=default_route)
+                interface = network.bridge.interface(place, name, default_route=gateway_network(chosen) is network)
                 await asyncio.to_thread(sandbox.join, netns, interface)
+                if _has_names(chosen) and not self._dns.serves(container):
+                    await self._dns.start(container, netns, chosen)
             finally:
                 os.close(netns)
         except BaseException as error:
@@ -176,6 +185,7 @@ class Sandboxes:
         self._places.setdefault(container.id, {})[network.name] = place
         state = _state(network, place, name, ())
         self._announce(container, [state])
+        self._dns.changed(container, chosen)
         return state
 
     async def disconnect(self, container: Container, network: Network) -> None:
@@ -188,6 +198,7 @@ class Sandboxes:
             await self._exposure.close(container.id)
         await self._leave(container, network.name, place)
         left_over = [(item, settings) for item, settings in self._chosen(container) if item is not network and item.bridge is not None]
+        self._dns.changed(container, left_over)
         following = gateway_network(left_over)
         gateway = str(following.bridge.gateway.ip) if following is not None and following.bridge is not None else ""
         with contextlib.suppress(OSError):
@@ -221,6 +232,27 @@ class Sandboxes:
                 if state.ports:
                     await self._exposure.reopen(container.id, state.ip, [_published(binding) for binding in state.ports])
             self._announce(container, container.state.endpoints)
+        await self._remove_strays()
+
+    async def resume(self) -> None:
+        """Have the name servers of running containers answer again, once what others held for them has come."""
+        for container in self._containers:
+            live = container.live
+            if not container.is_running or live is None or container.host_config.network_mode.startswith("container:"):
+                continue
+            try:
+                chosen = self._chosen(container)
+                if not _has_names(chosen) or self._dns.resume(container, live.held(), chosen):
+                    continue
+                netns = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    await self._dns.start(container, netns, chosen)
+                finally:
+                    os.close(netns)
+            except (EngineError, OSError) as error:
+                log.warning("container %s has no name service: %s", container.id, error)
+
+    async def _remove_strays(self) -> None:
         kept = {place.veth for places in self._places.values() for place in places.values()}
         for network in self._networks:
             if network.bridge is not None:
@@ -231,6 +263,11 @@ def configured(container: Container) -> dict[str, EndpointSettings]:
     """What a container asks for of its networks, by their names: that of its mode, unless something else is said."""
     asked = container.networking.endpoints_config or {container.host_config.network_mode: None}
     return {name: settings or EndpointSettings() for name, settings in asked.items()}
+
+
+def _has_names(chosen: Sequence[tuple[Network, EndpointSettings]]) -> bool:
+    """Whether one of the networks is of the user's own making: those have a name service."""
+    return any(not network.is_predefined for network, _ in chosen)
 
 
 def gateway_network(chosen: Sequence[tuple[Network, EndpointSettings]]) -> Network | None:

@@ -16,7 +16,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 16, 17, 18, 20, 22, 24, 25, 26
 _REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 _DONE, _ERROR = 3, 2
-_IFLA_ADDRESS, _IFLA_NAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
+_IFLA_ADDRESS, _IFLA_NAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 20, 28
 _IFF_UP = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 
@@ -136,9 +136,16 @@ class Netlink:
         self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body)
 
     def set_link(
-        self, index: int, *, up: bool | None = None, master: int | None = None, mac: bytes | None = None, name: str | None = None
+        self,
+        index: int,
+        *,
+        up: bool | None = None,
+        master: int | None = None,
+        mac: bytes | None = None,
+        name: str | None = None,
+        alias: str | None = None,
     ) -> None:
-        """Change what is given."""
+        """Change what is given. alias: free text that goes with the interface, 255 bytes at the most."""
         flags, change = (0, 0) if up is None else (_IFF_UP if up else 0, _IFF_UP)
         body = _LINK.pack(0, 0, index, flags, change)
         if master is not None:
@@ -147,6 +154,8 @@ class Netlink:
             body += _attribute(_IFLA_ADDRESS, mac)
         if name is not None:
             body += _attribute(_IFLA_NAME, name.encode() + b"\0")
+        if alias is not None:
+            body += _attribute(_IFLA_IFALIAS, alias.encode())
         self._ask(RTM_NEWLINK, _ACK, body)
 
     def delete_link(self, name: str) -> None:

@@ -39,6 +39,8 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     icc: bool = True
     ip_masq: bool = True
     internal: bool = False
+    owner: str = ""
+    """The engine's exec-root: bridges that were made for it are marked by it, and only those are removed."""
     ip: str = "0.0.0.0"
     """Where its containers' ports are published when nothing else is asked for."""
 
@@ -100,8 +102,10 @@ class Bridge:
             if gateway is None:
                 gateway = ipam.gateway_of(bip, self.settings.fixed_cidr, netlink.routes())
                 if index is None:
-                    netlink.add_bridge(self.settings.bridge, sandbox.mac_of(str(gateway.ip)), self.settings.mtu)
+                    mac = sandbox.mac_of(str(gateway.ip))
+                    netlink.add_bridge(self.settings.bridge, mac, self.settings.mtu)
                     index = socket.if_nametoindex(self.settings.bridge)
+                    netlink.set_link(index, alias=mark_of(self.settings.owner))
                 netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen, str(gateway.network.broadcast_address))
             elif bip and ipaddress.IPv4Interface(bip) != gateway:
                 words = f"bridge {self.settings.bridge} has the address {gateway} already; bip {bip} is not used"
@@ -117,7 +121,8 @@ class Bridge:
 
     async def remove(self) -> None:
         """Take the bridge and its rules away: no container is on it. Never raises."""
-        await asyncio.to_thread(sandbox.delete_link, self.settings.bridge)
+        if self.settings.bridge in owned(self.settings.owner):
+            await asyncio.to_thread(sandbox.delete_link, self.settings.bridge)
         await self._rules.drop(self.settings.bridge)
 
     # containers
@@ -157,6 +162,21 @@ class Bridge:
             for link in netlink.links():
                 if link.master == master and link.name.startswith(VETH_PREFIX) and link.name not in kept:
                     netlink.delete_link(link.name)
+
+
+def mark_of(owner: str) -> str:
+    """The alias of bridges made for an engine; "" for nobody's."""
+    return f"sampan {owner}"[:255] if owner else ""
+
+
+def owned(owner: str) -> list[str]:
+    """The names of the bridges that were made for an engine, whatever it knows of them."""
+    found = []
+    for path in Path("/sys/class/net").iterdir():
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if mark_of(owner) and (path / "ifalias").read_text().rstrip("\n") == mark_of(owner):
+                found.append(path.name)
+    return found
 
 
 def sysctl(name: str, value: str) -> None:

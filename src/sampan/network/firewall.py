@@ -135,9 +135,11 @@ table ip {self.table} {{
         self._nft.run(f"add table ip {self.table}\ndelete table ip {self.table}")
 
 
-def table_of(bridge: str) -> str:
-    """The name of an engine's table, made of its default bridge's name, which no other engine on the host has."""
-    return "sampan_" + "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in bridge)
+def table_of(bridge: str, exec_root: str = "") -> str:
+    """The name of an engine's table, made of its default bridge's name, or else of its exec-root: no other on the host has these."""
+    return "sampan_" + "".join(
+        letter if letter.isascii() and letter.isalnum() else "_" for letter in (exec_root if bridge == "none" else bridge)
+    )
 
 
 def _run(program: str, *arguments: str, text: str | None = None) -> tuple[int, str]:

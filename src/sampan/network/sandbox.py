@@ -16,6 +16,8 @@ import msgspec
 from sampan.linux import libc
 from sampan.linux.namespaces import CLONE_NEWNET
 from sampan.linux.netlink import Netlink
+from sampan.linux.nftables import Nftables, NftablesError
+from sampan.network.resolvconf import EMBEDDED
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +142,49 @@ def route(netns: int, gateway: str) -> None:
             inside.set_default_route(gateway)
 
     _in_thread(work)
+
+
+def name_service(netns: int) -> tuple[socket.socket, socket.socket]:
+    """Sockets (UDP, listening TCP) in a netns to which its queries to the embedded name server come. Raises OSError, NftablesError. Blocks.
+
+    They are on ports of the kernel's choice: a container's own server on port 53 of all addresses would be in their way.
+    """
+    with contextlib.ExitStack() as undo:
+        found = []
+        failed: list[NftablesError] = []
+
+        def work() -> None:
+            libc.setns(netns, CLONE_NEWNET)
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                made = undo.enter_context(socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
+                made.bind((EMBEDDED, 0))
+                found.append(made)
+            found[1].listen(64)
+            ports = [made.getsockname()[1] for made in found]
+            try:
+                with Nftables() as rules:
+                    rules.run(_REDIRECT.format(address=EMBEDDED, udp=ports[0], tcp=ports[1]))
+            except NftablesError as error:
+                failed.append(error)
+
+        _in_thread(work)
+        if failed:
+            raise failed[0]
+        undo.pop_all()
+        return found[0], found[1]
+
+
+_REDIRECT = """
+add table ip sampan_dns
+delete table ip sampan_dns
+table ip sampan_dns {{
+  chain output {{
+    type nat hook output priority -100; policy accept;
+    ip daddr {address} udp dport 53 dnat to {address}:{udp}
+    ip daddr {address} tcp dport 53 dnat to {address}:{tcp}
+  }}
+}}
+"""
 
 
 def take_down(veth: str) -> None:

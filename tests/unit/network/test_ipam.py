@@ -4,8 +4,8 @@ import ipaddress
 
 import pytest
 
-from sampan.errors import SystemFailure
-from sampan.network.ipam import Addresses, free_pool, gateway_of
+from sampan.errors import Forbidden, InvalidArgument, SystemFailure
+from sampan.network.ipam import Addresses, free_pool, gateway_of, routed
 
 
 def test_lowest_free_address_is_given_and_given_again() -> None:
@@ -23,8 +23,22 @@ def test_lowest_free_address_is_given_and_given_again() -> None:
 
 
 def test_free_pool_overlaps_no_route() -> None:
-    assert str(free_pool([("0.0.0.0", 0)])) == "172.17.0.1/16"
-    assert str(free_pool([("172.17.3.0", 24), ("172.18.0.0", 16)])) == "172.19.0.1/16"
+    assert str(free_pool(routed([("0.0.0.0", 0)]))) == "172.17.0.1/16"
+    assert str(free_pool(routed([("172.17.3.0", 24), ("172.18.0.0", 16)]))) == "172.19.0.1/16"
+
+
+def test_an_address_that_was_asked_for() -> None:
+    addresses = Addresses(ipaddress.IPv4Interface("10.0.0.1/24"), reserved=["10.0.0.2"])
+    assert addresses.take("10.0.0.9") == "10.0.0.9"
+    assert addresses.take() == "10.0.0.3"
+    for taken in ("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.9", "10.0.0.0", "10.0.0.255"):
+        with pytest.raises(Forbidden, match=r"^Address already in use$"):
+            addresses.take(taken)
+    with pytest.raises(InvalidArgument, match="no configured subnet"):
+        addresses.take("10.0.1.1")
+    addresses.release("10.0.0.2")
+    with pytest.raises(Forbidden):
+        addresses.take("10.0.0.2")
 
 
 def test_fixed_cidr_limits_what_is_given() -> None:
