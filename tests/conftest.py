@@ -90,21 +90,23 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
 
 
 @pytest.fixture(scope="session")
-def live_engine(make_engine: Callable[..., Engine]) -> Engine:
+def live_engine(make_engine: Callable[..., Engine]) -> Iterator[Engine]:
     """The session's engine: started, with the busybox image."""
-    engine = make_engine()
-    engine.start()
-    engine.bootstrap()
-    return engine
+    yield from _of_the_session(make_engine())
 
 
 @pytest.fixture(scope="session")
-def overlay_engine(make_engine: Callable[..., Engine]) -> Engine:
+def overlay_engine(make_engine: Callable[..., Engine]) -> Iterator[Engine]:
     """As live_engine, with the storage driver that kernels without file-backed EROFS get."""
-    engine = make_engine("--storage-driver=overlay2")
+    yield from _of_the_session(make_engine("--storage-driver=overlay2"))
+
+
+def _of_the_session(engine: Engine) -> Iterator[Engine]:
     engine.start()
     engine.bootstrap()
-    return engine
+    yield engine
+    if engine.process is not None and engine.process.poll() is None:
+        assert engine.findings() == [], "what tests did with this engine does not fit together"
 
 
 def _lent(engine: Engine) -> Iterator[Engine]:

@@ -136,6 +136,12 @@ class Engine:
 
     # -- leaks
 
+    def findings(self) -> list[str]:
+        """What `system check` finds."""
+        status, report = self.request("GET", "/system/check", timeout=120)
+        assert status == 200, report
+        return [f"{one['Kind']} {one['Subject']} {one['Problem']}" for one in report["Findings"]]
+
     def cgroups(self) -> list[str]:
         """This engine's cgroup directories."""
         config = parse_command_line(self.flags)

@@ -133,6 +133,7 @@ def strays(engine: Engine) -> dict[str, Any]:
         "nft elements": elements(engine) if not running else [],
         "network namespaces": net_namespaces(engine) if not running else [],
         "zombies": zombies(engine),
+        "system check": engine.findings(),
     }
     return {kind: what for kind, what in found.items() if what}
 

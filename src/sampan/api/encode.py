@@ -8,7 +8,7 @@ import msgspec
 from sampan.api.versions import Version
 from sampan.spec.docker_api.image import ImageInspect, ImageSummary
 from sampan.spec.docker_api.inspect import ContainerInspect
-from sampan.spec.docker_api.system import SystemInfo
+from sampan.spec.docker_api.system import DiskUsage, SystemInfo
 
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
@@ -66,6 +66,16 @@ def image_inspect(image: ImageInspect, version: Version) -> bytes:
     if version < (1, 45):
         value["ContainerConfig"] = config
     return document(value)
+
+
+def disk_usage(usage: DiskUsage, version: Version) -> bytes:
+    """Before 1.44 VirtualSize. Here, other than in the list, an image without names has null for them."""
+    images = usage.images
+    if images is not None:
+        images = [msgspec.structs.replace(one, repo_tags=one.repo_tags or None, repo_digests=one.repo_digests or None) for one in images]
+        if version < (1, 44):
+            images = [msgspec.structs.replace(image, virtual_size=image.size) for image in images]
+    return document(msgspec.structs.replace(usage, images=images))
 
 
 def container_inspect(container: ContainerInspect, version: Version) -> bytes:

@@ -4,7 +4,7 @@ Names given as `ref` are what the client wrote; services resolve them by docker'
 prefix). Failures are sampan.errors kinds with docker's words. Every coroutine may be cancelled when the client goes away.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -37,7 +37,7 @@ from sampan.spec.docker_api.image import (
 )
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import EndpointSettings, NetworkCreate, NetworkCreated, NetworkInspect, NetworksPruned
-from sampan.spec.docker_api.system import EventMessage, PingInfo, SystemInfo, SystemVersion
+from sampan.spec.docker_api.system import CheckReport, DiskUsage, EventMessage, PingInfo, SystemInfo, SystemVersion
 from sampan.spec.oci_layout import Platform
 from sampan.streams import OpenStream
 
@@ -142,10 +142,10 @@ class ImageService(Protocol):
     async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> Sequence[ImageSummary]:
         """Images, newest first."""
 
-    async def inspect(self, name: str) -> ImageInspect:
-        """One image by reference, ID or ID prefix. NotFound: `No such image: name`."""
+    async def inspect(self, name: str, platform: Platform | None) -> ImageInspect:
+        """One image by reference, ID or ID prefix. NotFound: `No such image: name`, or it is of another platform."""
 
-    async def history(self, name: str) -> Sequence[ImageHistoryItem]:
+    async def history(self, name: str, platform: Platform | None) -> Sequence[ImageHistoryItem]:
         """Layers, newest first."""
 
     def import_(
@@ -295,6 +295,20 @@ class SystemService(Protocol):
         first waits."""
 
 
+class DiskUsageService(Protocol):
+    """What takes space on the disk."""
+
+    async def usage(self, kinds: Collection[str]) -> DiskUsage:
+        """Bytes on disk, of some of image, container, volume and build-cache."""
+
+
+class CheckService(Protocol):
+    """Whether what the engine has on the host fits together."""
+
+    async def check(self, *, repair: bool, deep: bool) -> CheckReport:
+        """What is wrong. repair: mend what is certain; deep: read every layer to its end as well."""
+
+
 class Services(msgspec.Struct, frozen=True):
     """Everything the routes need."""
 
@@ -313,3 +327,5 @@ class Services(msgspec.Struct, frozen=True):
     archives: ImageArchives
     networks: NetworkService
     system: SystemService
+    disk_usage: DiskUsageService
+    checks: CheckService

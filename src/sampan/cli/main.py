@@ -118,9 +118,11 @@ COMMANDS: dict[str, str] = {
     "network ls": "network_ls",
     "network prune": "network_prune",
     "network rm": "network_rm",
+    "system check": "system_check",
     "system df": "system_df",
     "system events": "events",
     "system info": "info",
+    "system prune": "system_prune",
     "volume inspect": "volume_inspect",
     "volume ls": "volume_ls",
 }

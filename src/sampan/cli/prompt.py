@@ -22,4 +22,4 @@ def confirm(message: str) -> bool:
 def report(title: str, lines: Sequence[str], reclaimed: int) -> None:
     """Print what was removed and how much space that freed."""
     out = "\n".join([f"{title}:", *lines, "", ""]) if lines else ""
-    sys.stdout.write(f"{out}Total reclaimed space: {human_size(reclaimed if lines else 0)}\n")
+    sys.stdout.write(f"{out}Total reclaimed space: {human_size(reclaimed)}\n")

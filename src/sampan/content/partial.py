@@ -7,15 +7,18 @@ free space is looked at again while the bytes come (archive.room keeps the same 
 import asyncio
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from sampan.archive.room import NoRoom, Room
 from sampan.digest import Digest, is_sha256, verify
 from sampan.errors import InvalidArgument, SystemFailure
+from sampan.findings import Finding
 
 KEEP_SECONDS = 7 * 86400
 KEEP_PART = 8
@@ -168,9 +171,31 @@ class PartialBlobs:
         self._open: list[PartialBlob] = []
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By digest, for as long as somebody holds or awaits one."""
-        for file in self._directory.iterdir():
+        self._drop_old()
+
+    def _idle(self) -> list[Path]:
+        """What nobody fetches now."""
+        busy = {self._path(blob.digest) for blob in self._open}
+        return [file for file in self._directory.iterdir() if file not in busy]
+
+    def look(self) -> list[Finding]:
+        """What is no blob on its way in, or has been on it for too long."""
+        found: list[Finding] = []
+        for file in self._idle():
+            if not is_sha256(f"sha256:{file.name}"):
+                found.append(Finding("file", str(file), "is no partial blob", "remove it", partial(_remove, file)))
+            elif time.time() - file.stat().st_mtime > KEEP_SECONDS:
+                found.append(Finding("file", str(file), "is part of a blob that nobody fetches any more", "remove it", self._drop_old))
+        return found
+
+    def _drop_old(self) -> None:
+        for file in self._idle():
             if time.time() - file.stat().st_mtime > KEEP_SECONDS:
                 file.unlink()
+
+    def disk_usage(self) -> int:
+        """Bytes on disk of all that has come."""
+        return sum(file.lstat().st_blocks * 512 for file in self._directory.iterdir())
 
     def lock(self, digest: str) -> asyncio.Lock:
         """Held by the one who fetches a blob: whoever wants the same one waits for it. Take several in the order of their digests."""
@@ -217,10 +242,7 @@ class PartialBlobs:
 
     def _drop_idle(self, kept: int) -> int:
         """Remove the oldest of what nobody fetches, until it has no more than kept bytes. Returns the bytes that this freed."""
-        busy = {self._path(blob.digest) for blob in self._open}
-        idle = sorted(
-            (stat.st_mtime, stat.st_size, file) for file in self._directory.iterdir() if file not in busy for stat in [file.stat()]
-        )
+        idle = sorted((stat.st_mtime, stat.st_size, file) for file in self._idle() for stat in [file.stat()])
         total, freed = sum(size for _, size, _ in idle), 0
         for _, size, file in idle:
             if total - freed <= kept:
@@ -228,3 +250,11 @@ class PartialBlobs:
             file.unlink()
             freed += size
         return freed
+
+
+def _remove(file: Path) -> None:
+    """A file or a directory that somebody else has put there."""
+    if file.is_dir() and not file.is_symlink():
+        shutil.rmtree(file, ignore_errors=True)
+    else:
+        file.unlink(missing_ok=True)

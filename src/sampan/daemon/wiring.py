@@ -25,12 +25,15 @@ from sampan.distribution.proxies import Proxies
 from sampan.engine.attach import AttachService
 from sampan.engine.background import Background
 from sampan.engine.bootstrap import BootstrapService
+from sampan.engine.check import CheckService, LayerCheck, database_look, plain_look
 from sampan.engine.commit import CommitService
+from sampan.engine.container_check import ContainerCheck
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containers import ContainerDefaults, ContainerService
 from sampan.engine.containerstore import Containers
 from sampan.engine.control import Control
+from sampan.engine.disk_usage import DiskUsageService
 from sampan.engine.exec import ExecService
 from sampan.engine.files import FileService
 from sampan.engine.image_archives import ImageArchives
@@ -52,6 +55,7 @@ from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
 from sampan.errors import EngineError
 from sampan.events.bus import EventBus
+from sampan.findings import Finding
 from sampan.image.store import ImageStore
 from sampan.network import bridge, firewall
 from sampan.network.exposure import Exposure
@@ -190,6 +194,7 @@ class _ImageParts(msgspec.Struct, frozen=True):
     snapshots: LayeredSnapshots
     images: ImageService
     archives: ImageArchives
+    store: ImageStore
     registries: Registries
     pulls: PullService
     pushes: PushService
@@ -222,12 +227,14 @@ def _image_parts(
     images.spare = registries.partials.drop_idle
     bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
     bootstraps.repair()
+    images.spare_all = bootstraps.drop_cache
     mounts = ImageMounts(images, snapshots, paths.data_root)
     mounts.restore()
     return _ImageParts(
         snapshots=snapshots,
         images=images,
         archives=ImageArchives(images, store, snapshots, workers, paths.data_root / "tmp"),
+        store=store,
         registries=registries,
         pulls=PullService(images, store, snapshots, registries, unpackers=workers.parallel),
         pushes=PushService(images, store, snapshots, workers, registries, paths.data_root / "tmp"),
@@ -270,6 +277,17 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         debug=config.debug,
         live_restore=config.live_restore,
     )
+
+
+def _checks(parts: _ImageParts, database: Database, containers: Containers, runner: Runner) -> CheckService:
+    layers = LayerCheck(parts.images, parts.store, parts.snapshots, containers)
+
+    def of_images() -> list[Finding]:
+        parts.mounts.restore()  # what was unmounted by others keeps layers until then
+        return [*parts.registries.partials.look(), *parts.bootstraps.look()]
+
+    looks = [plain_look(of_images), layers.look, ContainerCheck(containers, runner).look, database_look(database)]
+    return CheckService(looks, layers)
 
 
 async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Popen[bytes] | None = None) -> EngineParts:
@@ -336,6 +354,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         archives=parts.archives,
         networks=network,
         system=system,
+        disk_usage=DiskUsageService(images, service, snapshots, paths, [parts.registries.partials.disk_usage, parts.bootstraps.disk_usage]),
+        checks=_checks(parts, database, containers, runner),
     )
 
     def take_over(wanted: DaemonConfig) -> None:

@@ -10,9 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sampan.archive.trees import measure_tree
 from sampan.engine.images import ImageService
 from sampan.engine.progress import Progress
 from sampan.errors import SystemFailure
+from sampan.findings import Finding
 from sampan.image import debian
 from sampan.reference import parse
 from sampan.snapshot.api import Unpacked
@@ -36,8 +38,40 @@ class BootstrapService:
 
     def repair(self) -> None:
         """At start: remove trees that were never finished. Nothing runs in them: it ended with the engine that had begun it."""
-        for path in self._root.glob("tree-*"):
+        for path in self._trees():
             shutil.rmtree(path, ignore_errors=True)
+
+    def look(self) -> list[Finding]:
+        """Trees that were never finished."""
+        trees = [] if self._busy.locked() else self._trees()
+        return [Finding("file", str(tree), "is a base image that was never finished", "remove it", self._repair_aside) for tree in trees]
+
+    def _trees(self) -> list[Path]:
+        return list(self._root.glob("tree-*"))
+
+    async def _repair_aside(self) -> None:
+        async with self._busy:
+            await asyncio.to_thread(self.repair)
+
+    def disk_usage(self) -> int:
+        """Bytes on disk of packages that were fetched, and of what is being made. Any thread."""
+        try:
+            fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 0
+        try:
+            return measure_tree(fd)[2]
+        finally:
+            os.close(fd)
+
+    async def drop_cache(self) -> int:
+        """Remove the packages that were fetched, unless they are in use. Returns the bytes that this freed."""
+        if self._busy.locked():
+            return 0
+        async with self._busy:
+            before = await asyncio.to_thread(self.disk_usage)
+            await asyncio.to_thread(shutil.rmtree, self._root / "cache", True)
+            return before - await asyncio.to_thread(self.disk_usage)
 
     async def bootstrap(self, name: str, include: Sequence[str]) -> AsyncIterator[Progress]:
         """Make a base image. Yields progress, the ID last. Raises InvalidArgument, SystemFailure."""

@@ -1,7 +1,7 @@
 """ContainerService: docker's calls on containers, each a use case over the registry and the runner."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -23,7 +23,7 @@ from sampan.ids import ContainerId, new_id, short_id
 from sampan.image import platforms
 from sampan.linux import pty
 from sampan.runtime.plan import host_facts, left_out
-from sampan.snapshot.api import Snapshots
+from sampan.snapshot.api import Layer, Snapshots
 from sampan.spec.docker_api.container import CreateRequest, CreateResponse, HostConfig, PruneReport, TopResponse, WaitResponse
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import NetworkingConfig
@@ -202,13 +202,17 @@ class ContainerService:
         return None
 
     def _image_size(self, container: Container) -> int:
-        total, name = 0, self._chain(container)
-        while name is not None:
-            layer = self._snapshots.layer(name)
-            if layer is None:
-                break
-            total, name = total + layer.size, layer.parent
-        return total
+        return sum(layer.size for layer in self._layers(container))
+
+    def _layers(self, container: Container) -> Iterator[Layer]:
+        name = self._chain(container)
+        while name is not None and (layer := self._snapshots.layer(name)) is not None:
+            yield layer
+            name = layer.parent
+
+    def chain(self, ref: str) -> Sequence[ChainId]:
+        """The layers that a container stands on, top first. Raises NotFound."""
+        return [layer.name for layer in self._layers(self._containers.find(ref))]
 
     def inspect(self, ref: str) -> ContainerInspect:
         """Everything about one container but its sizes."""

@@ -5,11 +5,14 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
 from sampan.errors import Conflict, InvalidArgument, NotFound
+from sampan.findings import Finding
+from sampan.ids import ContainerId
 from sampan.spec.docker_api.container import Config, HostConfig
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.state.containers import ContainerRepository, ContainerRow, ContainerState
@@ -150,23 +153,25 @@ class Containers:
     def add(self, container: Container) -> None:
         """Store a new container. Raises Conflict when its name is taken."""
         self.check_name(container.name)
-        row = ContainerRow(
-            id=container.id,
-            name=container.name,
-            created=container.created,
-            image_id=container.image_id,
-            image_name=container.image_name,
-            chain_id=container.chain_id,
-            config=_encode(container.config),
-            host_config=_encode(container.host_config),
-            networking=_encode(container.networking),
-            state=container.state,
-        )
         try:
-            self._repository.insert(row)
+            self._repository.insert(_row_of(container))
         except sqlite3.IntegrityError as error:
             raise Conflict(f"container {container.id}: {error}") from error
         self._by_id[container.id] = self._by_name[container.name] = container
+
+    def look(self) -> Iterator[Finding]:
+        """Where the database is not what is in use here."""
+        stored = self._repository.ids()
+        for key in stored - self._by_id.keys():
+            forget = partial(self._repository.delete, ContainerId(key))
+            yield Finding("database", key, "is a container that the engine does not know", "forget it", forget)
+        for key in self._by_id.keys() - stored:
+            yield Finding("container", key, "is not stored any more", "store it", partial(self._store_again, key))
+
+    def _store_again(self, key: str) -> None:
+        container = self._by_id.get(key)
+        if container is not None and key not in self._repository.ids():
+            self._repository.insert(_row_of(container))
 
     def check_name(self, name: str) -> None:
         """Raise Conflict in docker's words when a name is taken."""
@@ -200,3 +205,18 @@ class Containers:
         self._repository.delete(container.id)
         self._by_id.pop(container.id, None)
         self._by_name.pop(container.name, None)
+
+
+def _row_of(container: Container) -> ContainerRow:
+    return ContainerRow(
+        id=container.id,
+        name=container.name,
+        created=container.created,
+        image_id=container.image_id,
+        image_name=container.image_name,
+        chain_id=container.chain_id,
+        config=_encode(container.config),
+        host_config=_encode(container.host_config),
+        networking=_encode(container.networking),
+        state=container.state,
+    )

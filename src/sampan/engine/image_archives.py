@@ -204,7 +204,7 @@ class ImageArchives:
     async def _load_image(self, load: _Load, planned: PlannedImage, *, quiet: bool) -> AsyncIterator[Progress]:
         chain = planned.image.chain
         with self._images.pinned(chain):
-            missing = [index for index, name in enumerate(chain) if self._snapshots.layer(name) is None]
+            missing = [index for index, name in enumerate(chain) if not self._snapshots.is_whole(name)]
             works = {index: load.layer(planned.layers[index].member) for index in missing}
             for index, work in works.items():
                 diff_id = planned.layers[index].diff_id

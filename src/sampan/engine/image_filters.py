@@ -10,7 +10,7 @@ from sampan.image.bodies import created_ns
 from sampan.image.store import Image, ImageStore
 from sampan.reference import Reference
 
-_LIST_KEYS = frozenset(("dangling", "label", "label!", "before", "since", "reference", "until"))
+_LIST_KEYS = frozenset(("dangling", "label", "before", "since", "reference", "until"))
 _PRUNE_KEYS = frozenset(("dangling", "label", "label!", "until"))
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 
@@ -21,7 +21,7 @@ def _boolean(name: str, values: Sequence[str]) -> bool | None:
         return None
     wanted = {value.lower() for value in values}
     if len(wanted) != 1 or not wanted <= {*_TRUE, *_FALSE}:
-        raise InvalidArgument(f"invalid filter '{name}={list(values)}'")
+        raise InvalidArgument(f"invalid filter '{name}=[{' '.join(values)}]'")
     return wanted.pop() in _TRUE
 
 
@@ -79,7 +79,7 @@ class ListFilter:
     def __init__(self, filters: Filters, store: ImageStore, clock: Clock) -> None:
         _check_keys(filters, _LIST_KEYS)
         self.dangling = _boolean("dangling", filters.get("dangling", ()))
-        self.labels, self.not_labels = filters.get("label", ()), filters.get("label!", ())
+        self.labels = filters.get("label", ())
         self.patterns = filters.get("reference", ())
         before = [created_ns(store.find(name)) for name in filters.get("before", ())]
         before += [moment_ns(text, clock.now_ns()) for text in filters.get("until", ())]
@@ -93,7 +93,7 @@ class ListFilter:
         created = created_ns(image)
         if (self.before is not None and created >= self.before) or (self.since is not None and created <= self.since):
             return None
-        if not all(_has_label(image, wanted) for wanted in self.labels) or any(_has_label(image, label) for label in self.not_labels):
+        if not all(_has_label(image, wanted) for wanted in self.labels):
             return None
         if self.dangling is not None and self.dangling == bool(references):
             return None

@@ -9,24 +9,18 @@ from sampan.digest import ChainId
 from sampan.engine.images import ImageService
 from sampan.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from sampan.linux import mounts, overlay
+from sampan.linux.mountinfo import mount_points
 from sampan.snapshot.api import Snapshots
 
 MARK = "sampan-image"
 
 
-def _unescaped(field: bytes) -> str:
-    """A field of mountinfo, in which blanks and the like are octal (proc_pid_mountinfo(5))."""
-    return os.fsdecode(field.decode("unicode_escape").encode("latin-1"))
-
-
 def mounted(data_root: str) -> Iterator[tuple[str, str]]:
     """(mount point, the top layer's ChainID) of every image of this data root that is mounted in this namespace."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        for line in file:
-            before, _, after = line.partition(b" - ")
-            source = _unescaped(after.split()[1]).split(":", 2)
-            if source[0] == MARK and source[2:] == [data_root]:
-                yield _unescaped(before.split()[4]), f"sha256:{source[1]}"
+    for point in mount_points():
+        source = point.source.split(":", 2)
+        if source[0] == MARK and source[2:] == [data_root]:
+            yield point.path, f"sha256:{source[1]}"
 
 
 class ImageMounts:

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from sampan.clock import Clock, rfc3339nano
 from sampan.digest import ChainId, DiffId, ImageId, chain_id
@@ -17,7 +18,8 @@ from sampan.engine.pipes import feed, through_pipe
 from sampan.engine.progress import Progress
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotImplementedYet, SystemFailure
 from sampan.events.bus import EventBus
-from sampan.image import bodies, busybox
+from sampan.findings import Finding
+from sampan.image import archives, bodies, busybox
 from sampan.image.changes import apply_changes
 from sampan.image.store import Image, ImageStore, image_of
 from sampan.reference import InvalidReference, Reference, parse
@@ -25,6 +27,7 @@ from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.docker_api import image as body
 from sampan.spec.docker_api.inspect import GraphDriverData
 from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS, encode_config
+from sampan.spec.oci_layout import Platform
 from sampan.version import ENGINE_VERSION
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,8 @@ class ImageService:
         self._in_use = in_use
         self.spare: Callable[[], int] = lambda: 0
         """Drops what may be dropped besides images, for `image prune`: what cut off pulls left. Returns the bytes that it freed."""
+        self.spare_all: Callable[[], Awaitable[int]] = _nothing
+        """Drops what can be had again besides images, for `image prune -a`. Returns the bytes that it freed."""
         self._cleaning: asyncio.Task[None] | None = None
         self._more_to_clean = False
         self._trash_error = ""
@@ -64,8 +69,14 @@ class ImageService:
         """By full ID."""
         return self._store.get(image)
 
-    async def list(self, *, all: bool, filters: Mapping[str, Sequence[str]], shared_size: bool) -> Sequence[body.ImageSummary]:
-        """Images, newest first; intermediate ones only with all. Raises InvalidArgument for a bad filter."""
+    async def list(
+        self, *, all: bool, filters: Mapping[str, Sequence[str]], shared_size: bool, layer_size: bodies.LayerSize | None = None
+    ) -> Sequence[body.ImageSummary]:
+        """Images, newest first; intermediate ones only with all. Raises InvalidArgument for a bad filter.
+
+        layer_size: what a layer counts for instead of the sizes of its files.
+        """
+        layer_size = layer_size or self._layer_size
         wanted = image_filters.parse(filters, self._store, self._clock)
         counts = self._layer_counts() if shared_size else {}
         found: builtins.list[body.ImageSummary] = []
@@ -76,15 +87,15 @@ class ImageService:
             shown = wanted.matching(image, references)
             if shown is None:
                 continue
-            shared = sum(self._layer_size(name) for name in image.chain if counts[name] > 1) if shared_size else -1
+            shared = sum(layer_size(name) for name in image.chain if counts[name] > 1) if shared_size else -1
             containers = len(self._in_use(image.id))
-            size = bodies.total_size(image, self._layer_size)
+            size = bodies.total_size(image, layer_size)
             found.append(bodies.summary(image, shown, size, containers=containers, shared_size=shared))
         return found
 
-    async def inspect(self, name: str) -> body.ImageInspect:
-        """One image. Raises NotFound."""
-        image = self._store.find(name)
+    async def inspect(self, name: str, platform: Platform | None = None) -> body.ImageInspect:
+        """One image. Raises NotFound, for one of another platform too."""
+        image = self._find(name, platform)
         driver = GraphDriverData(name=self._snapshots.driver)
         with suppress(NotFound):
             if image.chain_id is not None:
@@ -93,10 +104,20 @@ class ImageService:
         size = bodies.total_size(image, self._layer_size)
         return bodies.inspect(image, self._store.references(image.id), size, driver)
 
-    async def history(self, name: str) -> Sequence[body.ImageHistoryItem]:
-        """Its layers, newest first. Raises NotFound."""
-        image = self._store.find(name)
+    async def history(self, name: str, platform: Platform | None = None) -> Sequence[body.ImageHistoryItem]:
+        """Its layers, newest first. Raises NotFound, for one of another platform too."""
+        image = self._find(name, platform)
         return bodies.history(image, self._store.references(image.id), self._layer_size)
+
+    def _find(self, name: str, platform: Platform | None) -> Image:
+        image = self._store.find(name)
+        actual = archives.platform_of(image)
+        if platform is not None and not archives.matches(platform, actual):
+            raise NotFound(
+                f"image with reference {name} was found but its platform ({archives.platform_text(actual)}) "
+                f"does not match the specified platform ({archives.platform_text(platform)})"
+            )
+        return image
 
     def _layer_size(self, name: ChainId) -> int:
         layer = self._snapshots.layer(name)
@@ -143,6 +164,8 @@ class ImageService:
                     done = image_removal.remove(name, self._store, self._in_use, force=False, prune=True)
                     deleted += self._finish_removal(done)
         reclaimed = before - sum(layer.size for layer in self._snapshots.layers()) + self.spare()
+        if set(filters) <= {"dangling"} and not wanted.only_dangling:
+            reclaimed += await self.spare_all()
         self._events.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return body.ImagesPruneReport(images_deleted=deleted or None, space_reclaimed=reclaimed)
 
@@ -350,22 +373,51 @@ class ImageService:
         self._orphans &= {layer.name for layer in self._snapshots.layers() if layer.name not in needed}
         self.clean_up()
 
-    # after a crash
+    # what is wrong
+
+    def look(self) -> builtins.list[Finding]:
+        """Layers that no image needs, images whose layers are not there, names and rows that lead nowhere, and trash that stays."""
+        found = self._store.look()
+        needed, under_containers = self._needed(), self._snapshots.parents()
+        layers = [layer.name for layer in self._snapshots.layers()]
+        for layer in reversed(layers):
+            if layer not in needed and layer not in under_containers:
+                found.append(Finding("layer", layer, "is of no image", "remove it", partial(self._drop_unused, layer)))
+        there = set(layers)
+        for image in self._store.all():
+            for name in image.chain:
+                if name not in there and name not in self._pins:
+                    found.append(Finding("image", image.id, f"lacks layer {name}", "pull or load it again"))
+        if (self._cleaning is None or self._cleaning.done()) and (left := self._snapshots.trash()):
+            found.append(Finding("file", "overlay/trash", f"holds {len(left)} removed trees", "empty it", self._clean_up_now))
+        return found
+
+    def _drop_unused(self, name: ChainId) -> None:
+        if name not in self._needed():
+            with suppress(Conflict):
+                self._snapshots.remove_layer(name)
+                self.clean_up()
+
+    async def _clean_up_now(self) -> None:
+        self.clean_up()
+        await self.settle()
 
     def repair(self, live_containers: Iterable[str]) -> builtins.list[str]:
         """At start: drop layers no image needs and trees no container owns; begin to empty the trash. Returns lines for the log."""
         found = self._snapshots.repair(live_containers)
-        needed = self._needed()
+        needed, under_containers = self._needed(), self._snapshots.parents()
+        self._orphans = {name for name in under_containers if name not in needed}
         for layer in reversed(self._snapshots.layers()):
-            if layer.name not in needed:
-                try:
-                    self._snapshots.remove_layer(layer.name)
-                except Conflict:
-                    self._orphans.add(layer.name)
-                else:
-                    found.append(f"removed layer {layer.name}, which no image uses")
+            if layer.name not in needed and layer.name not in under_containers:
+                self._snapshots.remove_layer(layer.name)
+                found.append(f"layer {layer.name} is of no image: repaired")
+        found += [f"{finding.text}: {finding.remedy}" for finding in self._store.look()]
         self.clean_up()
         return found
+
+
+async def _nothing() -> int:
+    return 0
 
 
 def parse_target(repo: str, tag: str) -> Reference | None:

@@ -170,7 +170,7 @@ class PullService:
         work: list[_LayerPull] = []
         for index, descriptor in enumerate(manifest.layers):
             layer = _LayerPull(index, descriptor, lines)
-            if self._snapshots.layer(image.chain[index]) is not None:
+            if self._snapshots.is_whole(image.chain[index]):
                 layer.say("Already exists")
             else:
                 layer.say("Pulling fs layer")

@@ -1,16 +1,19 @@
 """Images by ID and by name: all in memory, each change written to the state database first."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 from sampan.digest import ChainId, DiffId, ImageId, chain_id, is_sha256, sha256_of
 from sampan.errors import InvalidArgument, NotFound
+from sampan.findings import Finding
 from sampan.ids import is_full_id
 from sampan.reference import Reference, parse
 from sampan.spec.oci_documents import decode
 from sampan.spec.oci_image import ImageConfig
 from sampan.state.database import Database
-from sampan.state.images import ImageRepository, ImageRow
+from sampan.state.images import ImageRepository, ImageRow, NameRow
 
 LAYERS_MAX: Final = 500
 """Of one image: what overlayfs stacks (OVL_MAX_STACK); docker's limit is 127."""
@@ -70,13 +73,73 @@ class ImageStore:
 
     def __init__(self, database: Database) -> None:
         self._rows = ImageRepository(database)
-        self._images = {row.id: image_of(row.config, row.parent, row.last_tagged) for row in self._rows.all()}
+        self._images: dict[ImageId, Image] = {}
+        for row in self._rows.all():
+            with suppress(InvalidArgument):  # look() tells of what cannot be read
+                image = image_of(row.config, row.parent, row.last_tagged)
+                if image.id == row.id:
+                    self._images[row.id] = image
         self._names: dict[Reference, ImageId] = {}
         """Canonical references: with a tag or with a digest, never both."""
-        for name in self._rows.tags():
-            self._names[parse(f"{name.repository}:{name.value}")] = name.image_id
-        for name in self._rows.digests():
-            self._names[parse(f"{name.repository}@{name.value}")] = name.image_id
+        for reference, name in self._stored_names():
+            if reference is not None and name.image_id in self._images:
+                self._names[reference] = name.image_id
+
+    def _stored_names(self) -> Iterator[tuple[Reference | None, NameRow]]:
+        """Every name in the database; None for what is none."""
+        for mark, rows in ((":", self._rows.tags()), ("@", self._rows.digests())):
+            for row in rows:
+                try:
+                    yield parse(f"{row.repository}{mark}{row.value}"), row
+                except InvalidArgument:
+                    yield None, row
+
+    def look(self) -> list[Finding]:
+        """Where the database is not what is in use here: names of images that are not there, images lost or never known."""
+        return [*self._look_at_names(), *self._look_at_images()]
+
+    def _look_at_names(self) -> Iterator[Finding]:
+        # By text: to parse thousands of names would keep everybody waiting.
+        known = {(name.name, name.tag or name.digest): name for name in self._names}
+        stored: dict[Reference, ImageId] = {}
+        for row in (*self._rows.tags(), *self._rows.digests()):
+            name = known.get((row.repository, row.value))
+            if name is not None:
+                stored[name] = row.image_id
+                continue
+            problem = f"points at image {row.image_id}, which is not there" if row.image_id not in self._images else "is in no use"
+            yield Finding("reference", f"{row.repository} {row.value}", problem, "remove it", partial(self._rows.remove_name_row, row))
+        for name, image_id in self._names.items():
+            if stored.get(name) != image_id:
+                problem = f"means image {image_id}, but is stored otherwise"
+                yield Finding("reference", name.familiar, problem, "store it", partial(self._store_again, name))
+
+    def _look_at_images(self) -> Iterator[Finding]:
+        ids = self._rows.ids()
+        for key in ids - self._images.keys():
+            yield Finding("image", key, "is stored, and is no image that can be read", "remove it", partial(self._rows.delete, key))
+        for key in self._images.keys() - ids:
+            yield Finding("image", key, "is not stored any more", "store it", partial(self.store_document, key))
+        for manifest in self._rows.stray_manifests():
+            yield Finding(
+                "database", manifest, "has a manifest, and is not there", "remove it", partial(self._rows.drop_manifest, manifest)
+            )
+
+    def spoilt(self) -> list[ImageId]:
+        """Images whose documents are stored otherwise than they are in use. Any thread."""
+        return self._rows.spoilt()
+
+    def store_document(self, image_id: ImageId) -> None:
+        """Store an image's document again."""
+        if image_id in self._images:
+            self._rows.insert(_row_of(self._images[image_id], 0))
+
+    def _store_again(self, reference: Reference) -> None:
+        image = self._images.get(self._names.get(reference, ImageId("")))
+        if image is not None and reference.digest is None:
+            self._rows.tag(image.id, reference.name, _tag_of(reference), image.last_tagged)
+        elif image is not None:
+            self._rows.insert(_row_of(image, 0), digest=(reference.name, _digest_of(reference)))
 
     def all(self) -> list[Image]:
         """Every image."""
@@ -141,7 +204,7 @@ class ImageStore:
         """
         named = bool(names) or repo_digest is not None
         image = image._replace(parent=parent, last_tagged=now if named else 0)
-        row = ImageRow(image.id, image.document, parent, now, image.last_tagged)
+        row = _row_of(image, now)
         digest = None if repo_digest is None else (repo_digest.name, _digest_of(repo_digest))
         self._rows.insert(row, tags=[(name.name, _tag_of(name)) for name in names], digest=digest)
         known = self._images.get(image.id)
@@ -160,8 +223,7 @@ class ImageStore:
 
     def add_digest(self, image: Image, reference: Reference) -> None:
         """Point a name (with a digest) at an image: a registry has it there. It does not count as tagged."""
-        row = ImageRow(image.id, image.document, image.parent, 0, image.last_tagged)
-        self._rows.insert(row, digest=(reference.name, _digest_of(reference)))
+        self._rows.insert(_row_of(image, 0), digest=(reference.name, _digest_of(reference)))
         self._names[reference] = image.id
 
     def remove_references(self, references: list[Reference]) -> None:
@@ -180,9 +242,15 @@ class ImageStore:
             self._images[child.id] = child._replace(parent="")
 
 
+def _row_of(image: Image, added: int) -> ImageRow:
+    return ImageRow(image.id, image.document, image.parent, added, image.last_tagged)
+
+
 def _tag_of(reference: Reference) -> str:
     if reference.tag is None or reference.digest is not None:
         raise InvalidArgument("refusing to create a tag with a digest reference")
+    if reference.familiar_name == "sha256":  # it would read like an ID
+        raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
     return reference.tag
 
 

@@ -8,7 +8,7 @@ Terms
 Life of a layer (import, pull, load):
     unpacked = await snapshots.unpack(key, archive)     # files on disk, invisible; several at once, in any order
     snapshots.commit(key, name, parent)                 # durable and visible; in order, parent first
-  A failed unpack leaves nothing. An unpacked layer never committed is removed by remove(key), or by repair() after a crash.
+  A failed unpack leaves nothing. An unpacked layer never committed is removed by remove(key), or as look() finds it after a crash.
 
 Life of a container's tree:
     snapshots.prepare(container_id, top_chain_id)       # create
@@ -22,10 +22,11 @@ A driver is used from the event loop's thread only.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple, Protocol
 
 from sampan.digest import ChainId, DiffId
+from sampan.findings import Finding
 
 
 class Mounts:
@@ -90,6 +91,17 @@ class LayerDetails(NamedTuple):
     it is mounted only under containers."""
 
 
+class Files(NamedTuple):
+    """What lies in the directories of a data root."""
+
+    trees: list[str]
+    """Keys"""
+    layers: list[tuple[str, str]]
+    """(driver, name), committed or not"""
+    missing: list[ChainId]
+    """Committed layers whose files were not found."""
+
+
 class Snapshots(Protocol):
     """A snapshot driver."""
 
@@ -110,7 +122,8 @@ class Snapshots(Protocol):
     def commit(self, key: str, name: ChainId, parent: ChainId | None) -> Layer:
         """Make an unpacked layer durable and visible as name.
 
-        If name exists already, the new copy is dropped and the old one returned. Raises NotFound for an unknown key or parent.
+        If name exists already, the new copy is dropped and the old one returned; it replaces one that is not whole. Raises NotFound for
+        an unknown key or parent, Conflict when active snapshots stand on files that are to be replaced.
         """
 
     def layer(self, name: ChainId) -> Layer | None:
@@ -118,6 +131,12 @@ class Snapshots(Protocol):
 
     def layers(self) -> list[Layer]:
         """All committed layers, parents before children."""
+
+    def is_whole(self, name: ChainId) -> bool:
+        """Whether a committed layer is there with its files, and not distrusted: another copy of it is not wanted."""
+
+    def distrust(self, name: ChainId) -> None:
+        """A layer's files are not what was unpacked, as archive() has found: the next copy of it that is committed replaces them."""
 
     def prepare(self, key: str, parent: ChainId | None) -> None:
         """A new writable tree on parent. Raises Conflict when key exists, NotFound when parent does not. Nothing is mounted."""
@@ -152,11 +171,21 @@ class Snapshots(Protocol):
     def layer_details(self, name: ChainId) -> LayerDetails:
         """docker inspect's GraphDriver for an image with this top layer. Raises NotFound."""
 
-    def repair(self, live_keys: Iterable[str]) -> list[str]:
-        """At start: drop every active snapshot not in live_keys, every unpacked layer, every stray directory.
+    def files(self) -> Files:
+        """What is on the disk, for look(); reads directories only, and may be called in another thread."""
 
-        Returns a line for each thing found, for the log.
+    def look(self, files: Files, live_keys: Collection[str]) -> list[Finding]:
+        """What is not as it should be: trees not in live_keys and those of them that are missing, layers that nobody knows and those
+        that are missing, rows that are not what is in memory.
+
+        files may be older than that: all that it leads to is looked at again.
         """
+
+    def repair(self, live_keys: Iterable[str]) -> list[str]:
+        """At start: mend what look() finds. Returns a line for each thing, for the log."""
+
+    def parents(self) -> set[ChainId]:
+        """The layers that active snapshots stand on, those below them included."""
 
     async def archive(self, name: ChainId, output: int) -> int:
         """Write a committed layer's tar to descriptor output, byte for byte as it was unpacked. Returns its length.
@@ -169,6 +198,15 @@ class Snapshots(Protocol):
 
     async def disk_usage(self, name: ChainId) -> int:
         """Bytes a committed layer takes on disk. Raises NotFound."""
+
+    async def tree_disk_usage(self, key: str) -> int:
+        """Bytes an active snapshot takes on disk. Raises NotFound."""
+
+    async def rest_disk_usage(self) -> int:
+        """Bytes on disk of layers that are not committed yet, and of what was removed and is not deleted yet."""
+
+    def trash(self) -> list[str]:
+        """The names of what was removed and is not deleted yet."""
 
     async def empty_trash(self) -> None:
         """Delete what was removed. Safe to interrupt at any time."""

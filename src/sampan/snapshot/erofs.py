@@ -194,6 +194,10 @@ class ErofsLayers:
         """See LayerFormat.names."""
         return list({*os.listdir(self._root / "l"), *(name.partition(".")[0] for name in os.listdir(self._root / "f"))})
 
+    def exists(self, name: str) -> bool:
+        """See LayerFormat.exists."""
+        return os.path.lexists(self.path(name)) or bool(self._indexes(name))
+
     def discard(self, name: str) -> None:
         """See LayerFormat.discard."""
         for file in (*self._indexes(name), self.path(name)):

@@ -47,6 +47,9 @@ class LayerFormat(Protocol):
     def names(self) -> list[str]:
         """All that are on disk, committed or not."""
 
+    def exists(self, name: str) -> bool:
+        """Whether anything of one is on disk."""
+
     def discard(self, name: str) -> None:
         """Remove one; silent when it does not exist."""
 
@@ -123,6 +126,10 @@ class DirectoryLayers:
         """See LayerFormat.names."""
         return list({*os.listdir(self._root / "l"), *os.listdir(self._root / "r")})
 
+    def exists(self, name: str) -> bool:
+        """See LayerFormat.exists."""
+        return os.path.lexists(self._root / "l" / name) or os.path.lexists(self._root / "r" / name)
+
     def discard(self, name: str) -> None:
         """See LayerFormat.discard."""
         discard_tree(self._root / "l" / name, self._root / "trash")
@@ -133,8 +140,8 @@ class DirectoryLayers:
         try:
             with ExitStack() as stack:
                 fd = opened(stack, self._root / "l" / name, os.O_RDONLY | os.O_DIRECTORY)
-                recipe = (self._root / "r" / name).stat().st_blocks * 512
-                return recipe + int((await self._workers.run("usage", {}, [fd]))["disk"])
+                own = (os.fstat(fd).st_blocks + (self._root / "r" / name).stat().st_blocks) * 512
+                return own + int((await self._workers.run("usage", {}, [fd]))["disk"])
         except FileNotFoundError:
             raise NotFound(f"layer {name}: not found") from None
 

@@ -15,14 +15,16 @@ Layer directories have short names: mount(2) takes at most one page of options.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from sampan.digest import ChainId, DiffId
 from sampan.errors import Conflict, NotFound, SystemFailure
-from sampan.snapshot.api import Layer, LayerDetails, Mounts, Unpacked, Usage
+from sampan.findings import Finding
+from sampan.snapshot.api import Files, Layer, LayerDetails, Mounts, Unpacked, Usage
 from sampan.snapshot.formats import INIT_DIRECTORIES, INIT_FILES, DirectoryLayers, LayerFormat, discard_tree
 from sampan.state.database import Database
 from sampan.state.layers import LayerRepository, LayerRow
@@ -71,6 +73,9 @@ class LayeredSnapshots:
         self._stacks: dict[ChainId | None, tuple[LayerRow, ...]] = {None: ()}
         self._parents: dict[str, ChainId | None] = {}
         """Parents of active snapshots, as far as they were asked for"""
+        self._distrusted: set[ChainId] = set()
+        self._measured: dict[str, int] = {}
+        """Bytes on disk of committed directories, by name: they do not change"""
 
     def _make_init(self) -> None:
         init = self._root / "init"
@@ -111,15 +116,49 @@ class LayeredSnapshots:
         if parent is not None and parent not in self._layers:
             raise NotFound(f"layer {parent}: not found")
         directory, unpacked = self._unpacked[key]
-        if name in self._layers:
+        if name in self._layers and self.is_whole(name):
             self.remove(key)
+            return _layer_of(self._layers[name])
+        row = LayerRow(name, parent, unpacked.diff_id, directory, unpacked.size, unpacked.entries, self._format.driver)
+        if name in self._layers:
+            self._replace(row)
         else:
-            row = LayerRow(name, parent, unpacked.diff_id, directory, unpacked.size, unpacked.entries, self._format.driver)
             self._rows.insert(row)
             self._layers[name] = row
-            del self._unpacked[key]
-            self._format.committed(self._stack(name))
-        return _layer_of(self._layers[name])
+        del self._unpacked[key]
+        self._format.committed(self._stack(name))
+        return _layer_of(row)
+
+    def _replace(self, row: LayerRow) -> None:
+        """Have other files for a layer that is not whole. What lies under a mounted overlay must not change."""
+        former = self._layers[row.chain_id]
+        if os.path.lexists(self._format_of(former).path(former.directory)) and row.chain_id in self.parents():
+            raise Conflict(f"layer {row.chain_id} is damaged, and containers stand on it: remove them, then pull or load the image again")
+        self._rows.replace(row)
+        self._layers[row.chain_id] = row
+        self._stacks = {None: ()}
+        self._distrusted.discard(row.chain_id)
+        self._measured.pop(former.directory, None)
+        self._format_of(former).discard(former.directory)
+
+    def is_whole(self, name: ChainId) -> bool:
+        """See Snapshots.is_whole."""
+        row = self._layers.get(name)
+        return row is not None and name not in self._distrusted and not self._is_missing(row)
+
+    def _is_missing(self, row: LayerRow) -> bool:
+        return row.driver in self._formats and not os.path.lexists(self._formats[row.driver].path(row.directory))
+
+    def _check_files(self, row: LayerRow) -> None:
+        """Raise SystemFailure when a layer's files are gone: the one error for it, whatever the layer is wanted for."""
+        if self._is_missing(row):
+            path = self._format_of(row).path(row.directory)
+            raise SystemFailure(f"the files of layer {row.chain_id} are missing ({path}): pull or load the image again")
+
+    def distrust(self, name: ChainId) -> None:
+        """See Snapshots.distrust."""
+        if name in self._layers:
+            self._distrusted.add(name)
 
     def layer(self, name: ChainId) -> Layer | None:
         """See Snapshots.layer."""
@@ -142,22 +181,37 @@ class LayeredSnapshots:
         self._rows.delete(name)
         del self._layers[name]
         self._stacks.pop(name, None)
+        self._distrusted.discard(name)
+        self._measured.pop(row.directory, None)
         self._format_of(row).discard(row.directory)
 
     async def archive(self, name: ChainId, output: int) -> int:
         """See Snapshots.archive."""
         row = self._row(name)
-        return await self._format_of(row).archive(row, output)
+        self._check_files(row)
+        try:
+            return await self._format_of(row).archive(row, output)
+        except OSError as error:
+            raise SystemFailure(f"cannot read layer {name}: {error}") from error
 
     async def archive_size(self, name: ChainId) -> int:
         """See Snapshots.archive_size."""
         row = self._row(name)
-        return await self._format_of(row).archive_size(row)
+        self._check_files(row)
+        try:
+            return await self._format_of(row).archive_size(row)
+        except OSError as error:
+            raise SystemFailure(f"cannot read layer {name}: {error}") from error
 
     async def disk_usage(self, name: ChainId) -> int:
         """See Snapshots.disk_usage."""
         row = self._row(name)
-        return await self._format_of(row).disk_usage(row.directory)
+        known = self._measured.get(row.directory)
+        if known is None:
+            known = await self._format_of(row).disk_usage(row.directory)
+            if row.driver == DirectoryLayers.driver:
+                self._measured[row.directory] = known
+        return known
 
     def _row(self, name: ChainId) -> LayerRow:
         row = self._layers.get(name)
@@ -187,6 +241,8 @@ class LayeredSnapshots:
     async def _lowers(self, name: ChainId | None) -> Mounts:
         """The layers as overlayfs wants them, in a Mounts that owns their descriptors."""
         found = Mounts(())
+        for row in self._stack(name):
+            self._check_files(row)
         try:
             for _, rows in groupby(self._stack(name), key=lambda row: row.driver):
                 run = list(rows)
@@ -267,6 +323,27 @@ class LayeredSnapshots:
             os.close(fd)
         return Usage(result["size"], result["inodes"])
 
+    async def tree_disk_usage(self, key: str) -> int:
+        """See Snapshots.tree_disk_usage."""
+        self._parent_of(key)
+        return await self._disk_usage(self._path(key))
+
+    async def rest_disk_usage(self) -> int:
+        """See Snapshots.rest_disk_usage."""
+        total = await self._disk_usage(f"{self._root}/trash") if self.trash() else 0
+        for directory, _ in list(self._unpacked.values()):
+            with suppress(NotFound):
+                total += await self._format.disk_usage(directory)
+        return total
+
+    async def _disk_usage(self, path: str) -> int:
+        """Bytes on disk of a directory with all that is in it."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return os.fstat(fd).st_blocks * 512 + int((await self._workers.run("usage", {}, [fd]))["disk"])
+        finally:
+            os.close(fd)
+
     def details(self, key: str) -> dict[str, str]:
         """See Snapshots.details."""
         lowers = [*self._paths(self._parent_of(key)), f"{self._root}/init"]
@@ -303,30 +380,84 @@ class LayeredSnapshots:
     def _discard(self, path: Path) -> None:
         discard_tree(path, self._root / "trash")
 
-    def repair(self, live_keys: Iterable[str]) -> list[str]:
-        """See Snapshots.repair."""
-        found: list[str] = []
+    def files(self) -> Files:
+        """See Snapshots.files."""
+        layers = [(item.driver, name) for item in list(self._formats.values()) for name in item.names()]
+        return Files(self._active(), layers, [row.chain_id for row in list(self._layers.values()) if self._is_missing(row)])
+
+    def look(self, files: Files, live_keys: Collection[str]) -> list[Finding]:
+        """See Snapshots.look."""
         live = set(live_keys)
-        for key in self._active():
-            if key not in live or not os.path.islink(f"{self._root}/c/{key}/parent"):
-                found.append(f"removed the writable tree of {key}, which no container owns")
-                self._discard(self._root / "c" / key)
+        return [*self._look_at_trees(files, live), *self._look_at_layers(files), *self._look_at_rows()]
+
+    def _look_at_trees(self, files: Files, live: set[str]) -> Iterator[Finding]:
+        for key in files.trees:
+            if self._is_stray_tree(key, live):
+                yield Finding("tree", key, "is of no container", "remove it", partial(self.remove, key))
+        for key in live.difference(files.trees):
+            if not os.path.islink(f"{self._root}/c/{key}/parent"):
+                yield Finding("container", key, "has lost its files", "remove the container")
+
+    def _is_stray_tree(self, key: str, live: set[str]) -> bool:
+        path = f"{self._root}/c/{key}"
+        return os.path.lexists(path) and (key not in live or not os.path.islink(f"{path}/parent"))
+
+    def _look_at_layers(self, files: Files) -> Iterator[Finding]:
         busy = {directory for directory, _ in self._unpacked.values()} | {row.directory for row in self._layers.values()}
-        for item in self._formats.values():
-            for name in item.names():
-                if name not in busy:
-                    found.append(f"removed {name}, a layer that was never finished")
-                    item.discard(name)
+        for driver, name in files.layers:
+            item = self._formats[driver]
+            if name not in busy and item.exists(name):
+                yield Finding("file", item.path(name), "is a layer that was never finished", "remove it", partial(item.discard, name))
+        for chain_id in files.missing:
+            row = self._layers.get(chain_id)
+            if row is not None and self._is_missing(row):
+                problem = f"has lost its files ({self._format_of(row).path(row.directory)}): images with it cannot run"
+                yield Finding("layer", chain_id, problem, "pull or load an image with it again")
+        for chain_id in self._distrusted:
+            yield Finding("layer", chain_id, "is not what was unpacked", "pull or load an image with it again")
         for row in self._layers.values():
             if row.driver not in self._formats:
-                found.append(f"layer {row.chain_id} was made by the storage driver {row.driver}: images with it cannot run")
-            elif not os.path.exists(self._format_of(row).path(row.directory)):
-                found.append(f"the files of layer {row.chain_id} are missing ({row.directory}): images with it cannot run")
+                problem = f"was made by the storage driver {row.driver}: images with it cannot run"
+                yield Finding("layer", row.chain_id, problem, "save its images where that driver works, and load them here")
         for item in self._formats.values():
             count = sum(row.driver == item.driver for row in self._layers.values())
             if item.missing and count:
-                found.append(f"images cannot run that have one of {count} layers made by the storage driver {item.driver}: {item.missing}")
+                yield Finding("driver", item.driver, f"made {count} layers, and images with them cannot run", item.missing)
+
+    def _look_at_rows(self) -> Iterator[Finding]:
+        rows, stored = self._rows, {row.chain_id: row for row in self._rows.all()}
+        for name in stored.keys() - self._layers.keys():
+            yield Finding("database", name, "is a layer that the engine does not know", "forget it", partial(rows.delete, name))
+        for name, row in self._layers.items():
+            if name not in stored:
+                yield Finding("layer", name, "is not stored any more", "store it", partial(rows.insert, row))
+            elif stored[name] != row:
+                yield Finding("layer", name, "is stored otherwise than it is in use", "store it", partial(rows.replace, row))
+            if row.parent is not None and row.parent not in self._layers:
+                yield Finding("layer", name, f"stands on layer {row.parent}, which is not there", "pull or load an image with it again")
+
+    def repair(self, live_keys: Iterable[str]) -> list[str]:
+        """At start: mend what look() finds. Returns a line for each thing, for the log."""
+        found = self.look(self.files(), list(live_keys))
+        for finding in found:
+            if finding.mend is not None:
+                finding.mend()
+        return [f"{finding.text}: {'repaired' if finding.mend else finding.remedy}" for finding in found]
+
+    def parents(self) -> set[ChainId]:
+        """See Snapshots.parents."""
+        found: set[ChainId] = set()
+        for key in self._active():
+            with suppress(NotFound):
+                name = self._parent_of(key)
+                while name is not None and name not in found and name in self._layers:
+                    found.add(name)
+                    name = self._layers[name].parent
         return found
+
+    def trash(self) -> list[str]:
+        """See Snapshots.trash."""
+        return os.listdir(self._root / "trash")
 
     async def empty_trash(self) -> None:
         """See Snapshots.empty_trash."""

@@ -93,6 +93,10 @@ class ContainerRepository:
         cursor = self._database.read().execute(f"SELECT {_COLUMNS} FROM containers ORDER BY created, id")
         return [ContainerRow(*columns, _decode_state(state)) for *columns, state in cursor]  # type: ignore[call-arg]
 
+    def ids(self) -> set[str]:
+        """The ID of every container."""
+        return {row[0] for row in self._database.read().execute("SELECT id FROM containers")}
+
     def insert(self, row: ContainerRow) -> None:
         """Add a container. Raises sqlite3.IntegrityError when the id or the name is taken."""
         values = (

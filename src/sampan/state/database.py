@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from sampan.errors import SystemFailure
@@ -36,6 +36,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         """Open path. Raises DatabaseLocked when another process holds it, SystemFailure when it is of a newer schema."""
+        self._path = path.absolute()
         path.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
         self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -89,6 +90,17 @@ class Database:
     def read(self) -> sqlite3.Connection:
         """A connection for queries outside a transaction."""
         return self._fast
+
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own that only reads: for what takes long, in a thread."""
+        with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
+            yield connection
+
+    def damage(self) -> list[str]:
+        """What SQLite finds wrong in the file, a line each. Any thread. Raises sqlite3.DatabaseError when it cannot be read at all."""
+        with self.reader() as connection:
+            return [str(row[0]) for row in connection.execute("PRAGMA quick_check") if row[0] != "ok"]
 
     def close(self) -> None:
         """Close both connections and free the data root's lock. May be called twice."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sampan.digest import ImageId
+from sampan.digest import ImageId, sha256_of
 from sampan.state.database import Database
 
 
@@ -48,10 +48,33 @@ class ImageRepository:
         """Every repository digest."""
         return [NameRow(*row) for row in self._database.read().execute("SELECT repository, digest, image_id FROM image_digests")]
 
+    def ids(self) -> set[ImageId]:
+        """The ID of every image."""
+        return {ImageId(row[0]) for row in self._database.read().execute("SELECT id FROM images")}
+
+    def spoilt(self) -> list[ImageId]:
+        """Images whose documents have not the digests that they are known by. Any thread."""
+        with self._database.reader() as connection:
+            return [ImageId(key) for key, config in connection.execute("SELECT id, config FROM images") if sha256_of(config) != key]
+
+    def stray_manifests(self) -> list[ImageId]:
+        """Of which images there are manifests, but no image."""
+        rows = self._database.read().execute("SELECT image_id FROM image_manifests WHERE image_id NOT IN (SELECT id FROM images)")
+        return [ImageId(row[0]) for row in rows]
+
+    def drop_manifest(self, image: ImageId) -> None:
+        """Forget an image's manifest."""
+        with self._database.transaction() as cx:
+            cx.execute("DELETE FROM image_manifests WHERE image_id = ?", (image,))
+
     def insert(self, row: ImageRow, tags: Sequence[tuple[str, str]] = (), digest: tuple[str, str] | None = None) -> None:
         """Add an image (kept if it is there), (repository, tag)s and perhaps a (repository, digest), all or nothing."""
         with self._database.transaction() as cx:
-            cx.execute("INSERT OR IGNORE INTO images (id, config, parent, added, last_tagged) VALUES (?, ?, ?, ?, ?)", row)
+            cx.execute(
+                "INSERT INTO images (id, config, parent, added, last_tagged) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE SET config = excluded.config WHERE config != excluded.config",  # a disk has spoilt it
+                row,
+            )
             for tag in tags:
                 cx.execute("INSERT OR REPLACE INTO image_tags (repository, tag, image_id) VALUES (?, ?, ?)", (*tag, row.id))
             if tags:
@@ -73,6 +96,13 @@ class ImageRepository:
                     cx.execute("DELETE FROM image_tags WHERE repository = ? AND tag = ?", (repository, tag))
                 else:
                     cx.execute("DELETE FROM image_digests WHERE repository = ? AND digest = ?", (repository, digest))
+
+    def remove_name_row(self, row: NameRow) -> None:
+        """Take off a name, whatever it is and whichever image it means."""
+        with self._database.transaction() as cx:
+            key = (row.repository, row.value, row.image_id)
+            cx.execute("DELETE FROM image_tags WHERE repository = ? AND tag = ? AND image_id = ?", key)
+            cx.execute("DELETE FROM image_digests WHERE repository = ? AND digest = ? AND image_id = ?", key)
 
     def delete(self, image: ImageId) -> None:
         """Drop an image and all its names."""

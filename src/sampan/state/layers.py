@@ -45,3 +45,11 @@ class LayerRepository:
         """Drop a layer, durably. Raises sqlite3.IntegrityError when another stands on it."""
         with self._database.transaction() as cx:
             cx.execute("DELETE FROM layers WHERE chain_id = ?", (chain_id,))
+
+    def replace(self, row: LayerRow) -> None:
+        """Store a layer anew, durably: it has other files. Those that stand on it go on standing on it."""
+        with self._database.transaction() as cx:
+            cx.execute(
+                "UPDATE layers SET parent = ?, diff_id = ?, directory = ?, size = ?, entries = ?, driver = ? WHERE chain_id = ?",
+                (*row[1:], row.chain_id),
+            )

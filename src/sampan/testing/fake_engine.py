@@ -4,7 +4,8 @@ Attach and exec echo stdin to stdout until stdin ends; then the process exits wi
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any
 
 import msgspec
 
@@ -30,7 +31,10 @@ from sampan.spec.docker_api.container import (
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerStateShown, ContainerSummary
 from sampan.spec.docker_api.network import EndpointSettings, NetworkCreate, NetworkCreated, NetworkInspect, NetworkSettings, NetworksPruned
 from sampan.spec.docker_api.system import (
+    CheckFinding,
+    CheckReport,
     ComponentVersion,
+    DiskUsage,
     EventActor,
     EventMessage,
     PingInfo,
@@ -412,6 +416,36 @@ class FakeNetworks:
         await self.inspect(ref)
 
 
+class FakeDiskUsage:
+    """services.DiskUsageService: nothing takes space."""
+
+    async def usage(self, kinds: Collection[str]) -> DiskUsage:
+        """See the Protocol."""
+
+        def shown(kind: str) -> list[Any] | None:
+            return [] if kind in kinds else None
+
+        return DiskUsage(
+            images=shown("image"), containers=shown("container"), volumes=shown("volume"), build_cache=shown("build-cache")
+        )  # fmt: skip
+
+
+class FakeChecks:
+    """services.CheckService: a stray directory until it is repaired."""
+
+    def __init__(self) -> None:
+        self.repaired = False
+
+    async def check(self, *, repair: bool, deep: bool) -> CheckReport:
+        """See the Protocol."""
+        found = CheckFinding(
+            kind="file", subject="/x", problem="is of no container", remedy="remove it", repairable=True, repaired=repair
+        )  # fmt: skip
+        findings = [] if self.repaired else [found]
+        self.repaired = self.repaired or repair
+        return CheckReport(findings=findings, layers_read=int(deep))
+
+
 class FakeSystem:
     """services.SystemService. publish() feeds the events' readers."""
 
@@ -482,6 +516,8 @@ def fake_engine() -> FakeEngine:
         remotes=FakeRemotes(), image_mounts=FakeImageMounts(),
         images=FakeImages(),
         archives=FakeArchives(), networks=FakeNetworks(),
+        disk_usage=FakeDiskUsage(),
+        checks=FakeChecks(),
         system=system,
     )  # fmt: skip
     return FakeEngine(containers=containers, system=system, services=services)

@@ -33,12 +33,12 @@ class FakeImages:
         del all, filters, shared_size
         return [ImageSummary(id=IMAGE_ID, repo_tags=["busybox:latest"], repo_digests=[], size=1234567, created=CREATED_SECONDS)]
 
-    async def inspect(self, name: str) -> ImageInspect:
+    async def inspect(self, name: str, platform: Platform | None = None) -> ImageInspect:
         """See the Protocol."""
         self._check(name)
         return ImageInspect(id=IMAGE_ID, repo_tags=["busybox:latest"], repo_digests=[], created=CREATED, size=1234567)
 
-    async def history(self, name: str) -> Sequence[ImageHistoryItem]:
+    async def history(self, name: str, platform: Platform | None = None) -> Sequence[ImageHistoryItem]:
         """See the Protocol."""
         self._check(name)
         return []

@@ -27,11 +27,16 @@ class Gone(SystemFailure):
     """The container that a job was to look into has just ended: nothing was done."""
 
 
+class Damaged(SystemFailure):
+    """What is stored of a layer is not what was unpacked."""
+
+
 _KINDS: dict[wire.Kind, type[EngineError]] = {
     wire.Kind.INVALID: InvalidArgument,
     wire.Kind.MISSING: NotFound,
     wire.Kind.GONE: Gone,
     wire.Kind.SYSTEM: SystemFailure,
+    wire.Kind.DAMAGED: Damaged,
 }
 
 

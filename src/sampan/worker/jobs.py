@@ -13,7 +13,7 @@ from typing import Any
 
 from sampan.archive import compression, gzipping, layerfile, recipe
 from sampan.archive.apply import LayerApplier
-from sampan.archive.reader import TarReader
+from sampan.archive.reader import InvalidArchive, TarReader
 from sampan.archive.recipe import RecipeWriter
 from sampan.archive.room import Room
 from sampan.archive.source import Source
@@ -25,6 +25,8 @@ from sampan.worker.budget import Budget
 _PIPE_SIZE = 1 << 20
 _F_SETPIPE_SZ = 1031
 _RACES = 1000
+_LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
+"""How reading a file of a layer fails when the file is not what it was."""
 _MACHINE, _ARCHIVE = b"m", b"a"
 """Whose fault a decompressor's error is."""
 
@@ -32,6 +34,10 @@ _MACHINE, _ARCHIVE = b"m", b"a"
 def reader_of(fd: int) -> compression.Read:
     """What compression and Source read from."""
     return lambda limit: os.read(fd, limit)
+
+
+class Damaged(Exception):
+    """What is stored of a layer is not what was unpacked."""
 
 
 class Decompressor:
@@ -179,14 +185,14 @@ def archive(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: a layer's directory, its recipe, where to write. args: diff_id. -> size. The tar is exactly what was unpacked."""
     root_fd, recipe_fd, output = fds
     confine.into_root(root_fd, confine.READ)
-    return _copy_out(recipe.assemble(recipe_fd, root_fd), output, args["diff_id"])
+    return _copy_out(_stored(recipe.assemble(recipe_fd, root_fd)), output, args["diff_id"])
 
 
 def archive_file(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: a layer file, where to write, an empty directory. args: diff_id. -> size. The tar in it."""
     layer, output, root_fd = fds
     confine.into_nothing(root_fd, writes=True)
-    return _copy_out(layerfile.tar_of(layer), output, args["diff_id"])
+    return _copy_out(_stored(layerfile.tar_of(layer)), output, args["diff_id"])
 
 
 def fold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -205,6 +211,19 @@ def fold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     return {"entries": layerfile.fold(layers, output, Room(output), bytes.fromhex(args["uuid"]), kept)}
 
 
+def _stored(pieces: Iterator[memoryview | bytes]) -> Iterator[memoryview | bytes]:
+    """Of what we once wrote ourselves: whatever is wrong with it has happened since. Raises Damaged, other OSErrors."""
+    try:
+        yield from pieces
+    except InvalidArchive as error:
+        raise Damaged(str(error)) from error
+    except OSError as error:
+        if error.errno not in _LOST:
+            raise
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+        raise Damaged(f"{name}: {os.strerror(error.errno or 0).lower()}") from error
+
+
 def _copy_out(pieces: Iterator[memoryview | bytes], output: int, diff_id: str) -> dict[str, Any]:
     digest = hashlib.sha256()
     size = 0
@@ -215,7 +234,7 @@ def _copy_out(pieces: Iterator[memoryview | bytes], output: int, diff_id: str) -
         while view:
             view = view[os.write(output, view) :]
     if "sha256:" + digest.hexdigest() != diff_id:
-        raise OSError("the layer's files are not what was unpacked: its archive cannot be made again")
+        raise Damaged("the layer's files are not what was unpacked: its archive cannot be made again")
     return {"size": size}
 
 

@@ -22,7 +22,7 @@ from sampan.archive.source import TrailingData, TruncatedArchive
 from sampan.linux import libc
 from sampan.worker import confine, wire
 from sampan.worker.budget import TooMuchWork
-from sampan.worker.jobs import JOBS
+from sampan.worker.jobs import JOBS, Damaged
 from sampan.worker.spool_jobs import JOBS as SPOOL_JOBS
 from sampan.worker.tree_jobs import JOBS as TREE_JOBS
 from sampan.worker.tree_jobs import Refused
@@ -55,6 +55,8 @@ def _outcome(message: dict[str, Any], fds: list[int], reply: socket.socket) -> d
         kind, text = error.kind, error.message
     except Gone as error:
         kind, text = wire.Kind.GONE, str(error)
+    except Damaged as error:
+        kind, text = wire.Kind.DAMAGED, str(error)
     except _HOSTILE as error:
         kind, text = wire.Kind.INVALID, str(error)
     except OSError as error:

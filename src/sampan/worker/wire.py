@@ -36,6 +36,8 @@ class Kind(StrEnum):
     """Nobody's: the container has just ended"""
     SYSTEM = "system"
     """The machine's"""
+    DAMAGED = "damaged"
+    """The disk's: what is stored is not what was stored"""
 
 
 class BadMessage(ValueError):

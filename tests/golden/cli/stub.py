@@ -13,6 +13,9 @@ ANSWERS: dict[str, Any] = json.loads(Path(__file__).with_name("api.json").read_t
 
 CHANGES = {
     "/containers/prune": '{"ContainersDeleted":["aaaa","bbbb"],"SpaceReclaimed":1234567}',
+    "/networks/prune": '{"NetworksDeleted":["net1"]}',
+    "/volumes/prune": '{"VolumesDeleted":["vol1"],"SpaceReclaimed":1000}',
+    "/build/prune": '{"CachesDeleted":["c1","c2"],"SpaceReclaimed":2000}',
     "/images/prune": '{"ImagesDeleted":[{"Untagged":"x:1"},{"Deleted":"sha256:ab"}],"SpaceReclaimed":42}',
     "/images/busybox/tag": "",
     "/images/load": '{"stream":"Loaded image: busybox:latest\\n"}\n{"errorDetail":{"message":"unexpected EOF"},"error":"unexpected EOF"}\n',

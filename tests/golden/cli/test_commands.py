@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from sampan.cli import main as program
+from sampan.cli.format import imagetree
 from tests.golden.cli.stub import Stub
 
 RESULTS = json.loads(Path(__file__).with_name("results.json").read_text())
+TREES = json.loads(Path(__file__).with_name("tree_terminal.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +56,9 @@ def test_same_as_docker(case: dict[str, Any], stub: Stub, monkeypatch: pytest.Mo
     assert (code, out.getvalue()) == (case["exit"], case["stdout"])
     messages = err.getvalue().replace(str(tmp_path), "FOLDER").replace("sampan", "docker")
     assert messages == case["stderr"].replace("/root/.docker", "FOLDER")
+
+
+@pytest.mark.parametrize("columns", TREES)
+def test_a_tree_on_a_terminal(columns: str) -> None:
+    images = json.loads(Path(__file__).with_name("api.json").read_text())["/images/json"]
+    assert imagetree.render(images, all=True, columns=int(columns), is_terminal=True) == TREES[columns]

@@ -28,6 +28,7 @@ KINDS = {
     "ID": r"[0-9a-f]{12}",
     "LONGID": r"[0-9a-f]{64}",
     "PID": r" *\d+",
+    "N": r"\d+",
     "SIZE": r"[0-9.]+[kMG]?B",
     "AGO": r"(?:Less than a second|About an? (?:minute|hour)|\d+ (?:second|minute|hour|day|week|month|year)s?) ago",
     "TIME": r"(?:Less than a second|About a minute|\d+ (?:second|minute)s?)",

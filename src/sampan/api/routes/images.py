@@ -43,12 +43,14 @@ async def list_images(request: Request, services: Services) -> Response:
 
 async def inspect(request: Request, services: Services) -> Response:
     """GET /images/{name}/json."""
-    return Response(body=encode.image_inspect(await services.images.inspect(request.variables["name"]), request.version))
+    platform = decode.platform(request.query) if request.version >= (1, 49) else None
+    return Response(body=encode.image_inspect(await services.images.inspect(request.variables["name"], platform), request.version))
 
 
 async def history(request: Request, services: Services) -> Response:
     """GET /images/{name}/history."""
-    return json_response(await services.images.history(request.variables["name"]))
+    platform = decode.platform(request.query) if request.version >= (1, 48) else None
+    return json_response(await services.images.history(request.variables["name"], platform))
 
 
 async def create(request: Request, services: Services) -> None:

@@ -4,7 +4,7 @@ from sampan.api import encode
 from sampan.api.decode import timestamp_ns
 from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
-from sampan.api.routes.common import ended, missing
+from sampan.api.routes.common import ended
 from sampan.api.services import Services
 from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.spec.docker_api.auth import AuthConfig
@@ -61,6 +61,20 @@ async def events(request: Request, services: Services) -> None:
                 await out.write(encode.document(message))
 
 
+async def disk_usage(request: Request, services: Services) -> Response:
+    """GET /system/df: all kinds, or since 1.42 those of `type`."""
+    kinds = request.query.texts("type") if request.version >= (1, 42) else []
+    for kind in kinds:
+        if kind not in _USAGE_KINDS:
+            raise InvalidArgument(f"unknown object type: {kind}")
+    return Response(body=encode.disk_usage(await services.disk_usage.usage(kinds or _USAGE_KINDS), request.version))
+
+
+async def check(request: Request, services: Services) -> Response:
+    """GET /system/check and POST /system/check, which are ours: what does not fit together; POST mends what is certain."""
+    return json_response(await services.checks.check(repair=request.method == "POST", deep=request.query.flag("deep")))
+
+
 async def auth(request: Request, services: Services) -> Response:
     """POST /auth: whether a registry takes these credentials."""
     return json_response(await services.logins.login(await request.json(AuthConfig)))
@@ -74,6 +88,7 @@ def session(request: Request, services: Services) -> Response:
     raise NotImplementedYet("BuildKit (session and gRPC) is not implemented in Sampan")
 
 
+_USAGE_KINDS = ("container", "image", "volume", "build-cache")
 ROUTES = (
     Route("GET", "/_ping", ping, "System"),
     Route("HEAD", "/_ping", ping_head, "System"),
@@ -81,7 +96,9 @@ ROUTES = (
     Route("GET", "/info", info, "System"),
     Route("GET", "/events", events, "System", cancel=True),
     Route("POST", "/auth", auth, "System", cancel=True),
-    Route("GET", "/system/df", missing("disk usage (docker system df)"), "System", "missing"),
+    Route("GET", "/system/df", disk_usage, "System", cancel=True, note="bytes on the disk, as du counts"),
+    Route("GET", "/system/check", check, "System", cancel=True, note="Sampan's own"),
+    Route("POST", "/system/check", check, "System", note="Sampan's own: repairs"),
     Route("POST", "/session", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
     Route("POST", "/grpc", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.flags import Command, Flag, Parsed
+from sampan.cli.http import CliError
 from sampan.cli.inspecting import FORMAT_HELP, getter, inspect
 
 TYPE_CHECKING = False
@@ -37,4 +38,11 @@ def run(ctx: Context, args: Parsed) -> int:
         from sampan.cli.platforms import as_json
 
         query = {"platform": as_json(args.str("platform"))}
-    return inspect(args.args, args.str("format"), getter(ctx, "image.InspectResponse", "/images/{}/json", query))
+    get = getter(ctx, "image.InspectResponse", "/images/{}/json", query)
+
+    def named(name: str) -> tuple[str, bytes]:
+        if not name:
+            raise CliError("Error: No such image: ")
+        return get(name)
+
+    return inspect(args.args, args.str("format"), named)

@@ -28,7 +28,7 @@ SPEC = Command(
         Flag("format", "", "string", "", FORMAT_HELP),
         Flag("no-trunc", "", "bool", False, "Don't truncate output"),
         Flag("quiet", "q", "bool", False, "Only show image IDs"),
-        Flag("tree", "", "bool", False, "List multi-platform images as a tree (EXPERIMENTAL)", api="1.47", hidden=True),
+        Flag("tree", "", "bool", False, "List multi-platform images as a tree (EXPERIMENTAL)", api="1.47"),
     ),
 )
 _COMMANDS = ("build", "history", "import", "inspect", "list", "load", "ls", "prune", "pull", "push", "rm", "save", "tag")
@@ -40,11 +40,12 @@ def run(ctx: Context, args: Parsed) -> int:
         for name, shown in (("quiet", "quiet"), ("no-trunc", "no-trunc"), ("digests", "show-digest"), ("format", "format")):
             if args.get(name):
                 raise CliError(f"--{shown} is not yet supported with --tree")
-        raise CliError("--tree is not supported yet")
     filters = {key: list(values) for key, values in (args.get("filter") or {}).items()}
     match = args.args[0] if args.args else ""
     if match:
         filters.setdefault("reference", []).append(match)
+    if args.bool("tree"):
+        return _tree(ctx, filters, all=args.bool("all"))
     quiet, digests, trunc = args.bool("quiet"), args.bool("digests"), not args.bool("no-trunc")
     images = ctx.client.request("GET", "/images/json", {"all": True if args.bool("all") else None, "filters": encode(filters)}).json() or []
     source = args.str("format") or ("" if quiet else str(ctx.config.get("imagesFormat") or "")) or "table"
@@ -52,6 +53,19 @@ def run(ctx: Context, args: Parsed) -> int:
     sys.stdout.write(render(template, rows(images, template, trunc=trunc, digests=digests), Image, HEADER))
     if match in _COMMANDS and not images and args.path == "images":
         ctx.error(f'\nNo images found matching "{match}": did you mean "{_program()} image {match}"?')
+    return 0
+
+
+def _tree(ctx: Context, filters: dict[str, list[str]], *, all: bool) -> int:
+    import os
+
+    from sampan.cli.format import imagetree
+
+    query = {"all": True if all else None, "filters": encode(filters), "manifests": True}
+    images = ctx.client.request("GET", "/images/json", query).json() or []
+    is_terminal = sys.stdout.isatty()
+    columns = os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else 0
+    sys.stdout.write(imagetree.render(images, all=all, columns=columns, is_terminal=is_terminal))
     return 0
 
 

@@ -35,6 +35,14 @@ VOLUME_HEADER = {
     "Size": "SIZE",
     "Status": "STATUS",
 }
+CHECK_HEADER = {
+    "Kind": "KIND",
+    "Subject": "SUBJECT",
+    "Problem": "PROBLEM",
+    "Remedy": "REMEDY",
+    "Repairable": "REPAIRABLE",
+    "Repaired": "REPAIRED",
+}
 DF_HEADER = {"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE"}
 CACHE_HEADER = {
     "ID": "CACHE ID",
@@ -206,6 +214,34 @@ class Cache(Methods):
 
     def Description(self) -> str:
         return self.r.get("Description") or ""
+
+
+class Finding(Methods):
+    """One row of system check."""
+
+    go_type = "*formatter.checkContext"
+    METHODS = tuple(CHECK_HEADER)
+
+    def __init__(self, finding: dict[str, Any]) -> None:
+        self.f = finding
+
+    def Kind(self) -> str:
+        return self.f.get("Kind") or ""
+
+    def Subject(self) -> str:
+        return self.f.get("Subject") or ""
+
+    def Problem(self) -> str:
+        return self.f.get("Problem") or ""
+
+    def Remedy(self) -> str:
+        return self.f.get("Remedy") or ""
+
+    def Repairable(self) -> str:
+        return _bool(self.f.get("Repairable"))
+
+    def Repaired(self) -> str:
+        return _bool(self.f.get("Repaired"))
 
 
 class Usage(Methods):

@@ -5,6 +5,8 @@ from typing import Any
 import msgspec
 
 from sampan.spec.docker_api.base import Body, always
+from sampan.spec.docker_api.image import ImageSummary
+from sampan.spec.docker_api.inspect import ContainerSummary
 
 
 class PlatformName(Body, frozen=True, kw_only=True):
@@ -249,3 +251,32 @@ class PingInfo(msgspec.Struct, frozen=True):
 
     swarm: str = "inactive"
     builder_version: str = "1"
+
+
+class CheckFinding(Body, frozen=True, kw_only=True):
+    """One thing that is wrong; Sampan's own."""
+
+    kind: str
+    subject: str
+    problem: str
+    remedy: str
+    repairable: bool = always(False)
+    repaired: bool = always(False)
+
+
+class CheckReport(Body, frozen=True, kw_only=True):
+    """GET and POST /system/check, which are Sampan's own."""
+
+    findings: list[CheckFinding] = msgspec.field(default_factory=lambda: [])
+    layers_read: int = always(0)
+    """With deep."""
+
+
+class DiskUsage(Body, frozen=True, kw_only=True):
+    """GET /system/df; None: not asked for. Bytes on the disk."""
+
+    layers_size: int = always(0)
+    images: list[ImageSummary] | None = always(None)
+    containers: list[ContainerSummary] | None = always(None)
+    volumes: list[Any] | None = always(None)
+    build_cache: list[Any] | None = always(None)

@@ -1,0 +1,91 @@
+"""`system df`: what images and containers take on the disk, as du(1) would count it; layers that several images share, once."""
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from sampan.archive.trees import measure_tree
+from sampan.digest import ChainId
+from sampan.engine.containers import ContainerService
+from sampan.engine.images import ImageService
+from sampan.engine.paths import Paths
+from sampan.errors import EngineError, NotFound
+from sampan.snapshot.api import Snapshots
+from sampan.spec.docker_api.image import ImageSummary
+from sampan.spec.docker_api.inspect import ContainerSummary
+from sampan.spec.docker_api.system import DiskUsage
+
+_AT_ONCE = 8
+KINDS = frozenset(("image", "container", "volume", "build-cache"))
+
+
+class DiskUsageService:
+    """See api/services.py for the contract."""
+
+    def __init__(
+        self, images: ImageService, containers: ContainerService, snapshots: Snapshots, paths: Paths, more: Sequence[Callable[[], int]]
+    ) -> None:
+        """more: bytes on disk of what else belongs to images (partial blobs, fetched packages); called in a thread."""
+        self._images = images
+        self._containers = containers
+        self._snapshots = snapshots
+        self._paths = paths
+        self._more = more
+        self._busy = asyncio.Lock()
+
+    async def usage(self, kinds: Collection[str]) -> DiskUsage:
+        """Bytes on disk of each kind in kinds, a subset of KINDS. One at a time: it reads whole trees."""
+        async with self._busy:
+            layers = await self._layers() if {"image", "container"} & set(kinds) else {}
+            images, total = (await self._of_images(layers)) if "image" in kinds else (None, 0)
+            return DiskUsage(
+                layers_size=total,
+                images=None if images is None else [*images],
+                containers=await self._of_containers(layers) if "container" in kinds else None,
+                volumes=[] if "volume" in kinds else None,
+                build_cache=[] if "build-cache" in kinds else None,
+            )
+
+    async def _layers(self) -> dict[ChainId, int]:
+        """Of each layer, those that only a container needs included."""
+
+        turns = asyncio.Semaphore(_AT_ONCE)  # each holds descriptors
+
+        async def measured(name: ChainId) -> int:
+            async with turns:
+                try:
+                    return await self._snapshots.disk_usage(name)
+                except (EngineError, OSError):  # removed meanwhile, or its files are lost
+                    return 0
+
+        names = [layer.name for layer in self._snapshots.layers()]
+        return dict(zip(names, await asyncio.gather(*map(measured, names)), strict=True))
+
+    async def _of_images(self, layers: dict[ChainId, int]) -> tuple[Sequence[ImageSummary], int]:
+        """(Images with sizes on disk, all that is of images: what is on its way in and what is being deleted as well.)"""
+        images = await self._images.list(all=False, filters={}, shared_size=True, layer_size=lambda name: layers.get(name, 0))
+        more = await asyncio.to_thread(lambda: sum(measure() for measure in self._more))
+        return images, sum(layers.values()) + await self._snapshots.rest_disk_usage() + more
+
+    async def _of_containers(self, layers: dict[ChainId, int]) -> list[ContainerSummary]:
+        found: list[ContainerSummary] = []
+        for summary in await self._containers.list(all=True, limit=0, size=False, filters={}):
+            try:
+                written = await self._snapshots.tree_disk_usage(summary.id)
+                written += await asyncio.to_thread(_on_disk, self._paths.container(summary.id))
+            except (NotFound, FileNotFoundError):  # removed meanwhile
+                continue
+            below = sum(layers.get(name, 0) for name in self._containers.chain(summary.id))
+            found.append(msgspec.structs.replace(summary, size_rw=written, size_root_fs=written + below))
+        return found
+
+
+def _on_disk(directory: str) -> int:
+    """Bytes of a directory of ours with all below. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return os.fstat(fd).st_blocks * 512 + measure_tree(fd)[2]
+    finally:
+        os.close(fd)
