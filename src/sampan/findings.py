@@ -8,7 +8,7 @@ class Finding(NamedTuple):
     """One thing that is not as it should be."""
 
     kind: str
-    """`layer`, `image`, `container`, `cgroup`, `mount`, `file`, `database`"""
+    """`layer`, `image`, `container`, `cgroup`, `mount`, `file`, `database`, `network`, `bridge`, `interface`"""
     subject: str
     """Its ID, name or path."""
     problem: str

@@ -41,6 +41,7 @@ from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.login import LoginService
+from sampan.engine.network_check import NetworkCheck
 from sampan.engine.networkfiles import DnsDefaults
 from sampan.engine.networks import NetworkService, open_networks
 from sampan.engine.networkstore import NetworkStore
@@ -279,14 +280,14 @@ def _facts(config: DaemonConfig) -> SystemFacts:
     )
 
 
-def _checks(parts: _ImageParts, database: Database, containers: Containers, runner: Runner) -> CheckService:
+def _checks(parts: _ImageParts, database: Database, containers: Containers, runner: Runner, networks: NetworkCheck) -> CheckService:
     layers = LayerCheck(parts.images, parts.store, parts.snapshots, containers)
 
     def of_images() -> list[Finding]:
         parts.mounts.restore()  # what was unmounted by others keeps layers until then
         return [*parts.registries.partials.look(), *parts.bootstraps.look()]
 
-    looks = [plain_look(of_images), layers.look, ContainerCheck(containers, runner).look, database_look(database)]
+    looks = [plain_look(of_images), layers.look, ContainerCheck(containers, runner).look, networks.look, database_look(database)]
     return CheckService(looks, layers)
 
 
@@ -309,7 +310,6 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     images, snapshots = parts.images, parts.snapshots
     published = ContainerEvents(events)
     kernel = await _network(config, stack, database, containers, clock)
-    network = NetworkService(kernel.store, kernel.places, containers, kernel.rules, published, paths, clock)
     lean = _LeanProcesses(config, keeper_process)
     keeper, supervisor = lean.keeper, lean.supervisor
     background, logs = Background(), ContainerLogs(paths)
@@ -328,6 +328,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     )
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
     readopter = Readopter(containers, keeper, supervisor, logs, execs)
+    network = NetworkService(kernel.store, kernel.places, containers, kernel.rules, published, paths, clock, readopter.hold)
     restorer = Restorer(containers, runner, control, background, process_events, readopter)
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
     shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
@@ -355,7 +356,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         networks=network,
         system=system,
         disk_usage=DiskUsageService(images, service, snapshots, paths, [parts.registries.partials.disk_usage, parts.bootstraps.disk_usage]),
-        checks=_checks(parts, database, containers, runner),
+        checks=_checks(parts, database, containers, runner, NetworkCheck(kernel.store, kernel.places, containers, config.exec_root)),
     )
 
     def take_over(wanted: DaemonConfig) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -35,7 +35,11 @@ from sampan.state.containers import EndpointState
 _SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
 _HOST = "cannot connect container to host network - container must be created in host network mode"
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
-_Joined = list[tuple[Container, EndpointState]]
+_LEAVING = "is marked for removal and cannot be connected or disconnected to the network"
+_NOWHERE = "container cannot be disconnected from host network or connected to host network"
+
+
+Hold = Callable[[Container, Mapping[str, int]], Awaitable[None]]
 
 
 class NetworkService:
@@ -50,7 +54,9 @@ class NetworkService:
         events: ContainerEvents,
         paths: Paths,
         clock: Clock,
+        hold: Hold,
     ) -> None:
+        """hold: gives descriptors of a running container to those who keep them when sampand dies."""
         self._store = store
         self._places = places
         self._containers = containers
@@ -58,8 +64,9 @@ class NetworkService:
         self._events = events
         self._paths = paths
         self._clock = clock
+        self._hold = hold
         self._making = asyncio.Lock()
-        """One network after the other is made: what one takes the next must see."""
+        """One network after the other is made or removed: what one takes the next must see."""
 
     @property
     def warnings(self) -> list[str]:
@@ -79,7 +86,7 @@ class NetworkService:
         async with self._making:
             self._store.check_name(body.name)
             network_id = new_id()
-            taken = [subnet for network in self._store if network.bridge is not None for subnet in [network.bridge.gateway.network]]
+            taken = [network.bridge.subnet for network in self._store if network.bridge is not None]
             with Netlink() as netlink:
                 routes = ipam.routed(netlink.routes())
             row = networkspec.row_of(body, network_id, self._clock.now_ns(), taken, routes)
@@ -106,11 +113,15 @@ class NetworkService:
         network = self._store.find(ref)
         if network.is_predefined:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
-        users = [f'name:"{container.name}" id:"{state.endpoint_id[:12]}"' for container, state in self._joined(network)]
-        if users:
-            raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({', '.join(users)})")
-        await self._bridge_of(network).remove()
-        self._store.remove(network)
+        async with self._making:
+            if self._store.get(network.name) is not network:
+                raise NotFound(f"network {ref} not found")
+            users = [f'name:"{container.name}" id:"{place.endpoint_id[:12]}"' for container, place in self._places.on(network)]
+            if users:
+                raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({', '.join(users)})")
+            network.removing = True
+            await self._bridge_of(network).remove()
+            self._store.remove(network)
         self._events.publish_of_network(network.row, "destroy")
 
     @staticmethod
@@ -145,6 +156,7 @@ class NetworkService:
         network, container = self._store.find(ref), self._containers.find(container_ref)
         networkspec.check_endpoint(network.row, settings)
         async with container.lock:
+            self._check_present(container)
             mode = container.host_config.network_mode
             if network.name == "host" or mode == "host":
                 raise Conflict(_SHARED if mode == "host" else _HOST)
@@ -157,15 +169,23 @@ class NetworkService:
             before = container.networking
             sandboxes.with_settings(container, network.name, settings)
             try:
-                if container.is_running:
-                    state = await self._places.connect(container, network, settings)
-                    self._changed(container, sandboxes.replaced(container.state.endpoints, network.name, state))
-                else:
+                joined = await self._places.connect(container, network, settings) if container.is_running else None
+                if joined is None:
                     self._containers.set_networking(container)
+                else:
+                    self._changed(container, sandboxes.replaced(container.state.endpoints, network.name, joined.state))
+                    if joined.custody:
+                        await self._hold(container, joined.custody)
             except BaseException:
                 container.networking = before
                 raise
-        self._events.publish_network(container, "connect", network.row)
+        if joined is not None:
+            self._events.publish_network(container, "connect", network.row)
+
+    def _check_present(self, container: Container) -> None:
+        """The caller holds its lock, and may have waited for that."""
+        if container.removing or self._containers.get(container.id) is not container:
+            raise Conflict(f"container {container.id} {_LEAVING}")
 
     def _changed(self, container: Container, endpoints: Sequence[EndpointState]) -> None:
         """Note a running container's new places, and tell its files."""
@@ -174,27 +194,40 @@ class NetworkService:
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
         """Take a container off a network. force: one that is not there is no error. Raises EngineError."""
-        network = self._store.find(ref)
         try:
             container = self._containers.find(container_ref)
         except NotFound:
             if force:
-                return
+                raise NotFound(f"endpoint {container_ref} not found") from None
             raise
         async with container.lock:
-            if container.host_config.network_mode == "host" or network.name == "host":
-                raise Conflict("container cannot be disconnected from host network or connected to host network")
-            if network.name not in sandboxes.configured(container):
-                raise Conflict(f"container {container.id} is not connected to network {network.name}")
-            if container.is_running:
+            self._check_present(container)
+            network = self._known(ref, container)
+            name = network.name if network is not None else ref
+            if name == "host" and container.host_config.network_mode == "host":
+                raise Conflict(_NOWHERE)
+            if name not in sandboxes.configured(container) or container.host_config.network_mode.startswith("container:"):
+                article = "" if container.is_running else "the "
+                raise Conflict(f"container {container.id} is not connected to {article}network {name}")
+            if container.is_running and network is not None:
                 await self._places.disconnect(container, network)
-            sandboxes.with_settings(container, network.name, None)
-            endpoints = sandboxes.replaced(container.state.endpoints, network.name, None)
+            sandboxes.with_settings(container, name, None)
+            endpoints = sandboxes.replaced(container.state.endpoints, name, None)
             if container.is_running:
                 self._changed(container, endpoints)
             else:
                 self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=endpoints))
-        self._events.publish_network(container, "disconnect", network.row)
+        if network is not None:
+            self._events.publish_network(container, "disconnect", network.row)
+
+    def _known(self, ref: str, container: Container) -> Network | None:
+        """The network; None for one that is gone, which a stopped container may still be said to be on."""
+        try:
+            return self._store.find(ref)
+        except NotFound:
+            if container.is_running:
+                raise
+            return None
 
     # look
 
@@ -224,24 +257,24 @@ class NetworkService:
     async def inspect(self, ref: str) -> NetworkInspect:
         """One network by ID, name or ID prefix, with its running containers. Raises NotFound."""
         network = self._store.find(ref)
-        joined = {
-            container.id: EndpointResource(
-                name=container.name, endpoint_id=state.endpoint_id, mac_address=state.mac,
-                ipv4_address=f"{state.ip}/{state.prefix_len}" if state.ip else "",
-            )
-            for container, state in self._joined(network)
-        }  # fmt: skip
-        return msgspec.structs.replace(self._show(network), containers=joined)
+        return msgspec.structs.replace(self._show(network), containers=self._joined(network))
 
-    def _joined(self, network: Network) -> _Joined:
-        """The running containers on it."""
-        return [
-            (container, state)
-            for container in self._containers
-            if container.is_running
-            for state in container.state.endpoints
-            if state.network_name == network.name
-        ]
+    def _joined(self, network: Network) -> dict[str, EndpointResource]:
+        """The containers with a place on it; on host and none, which have no places, those that run."""
+        if network.bridge is None:
+            return {
+                container.id: EndpointResource(name=container.name, endpoint_id=state.endpoint_id)
+                for container in self._containers
+                if container.is_running
+                for state in container.state.endpoints
+                if state.network_name == network.name
+            }
+        return {
+            container.id: EndpointResource(
+                name=container.name, endpoint_id=place.endpoint_id, mac_address=place.mac, ipv4_address=f"{place.ip}/{place.prefix_len}"
+            )
+            for container, place in self._places.on(network)
+        }
 
     def _show(self, network: Network) -> NetworkInspect:
         row = network.row

@@ -2,8 +2,10 @@
 
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 
 from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound
+from sampan.findings import Finding
 from sampan.ids import new_id
 from sampan.network.bridge import Bridge
 from sampan.network.names import NetworkNames
@@ -22,6 +24,8 @@ class Network:
         """bridge: None for host and none."""
         self.row = row
         self.bridge = bridge
+        self.removing = False
+        """Nobody may join it any more."""
         self.names = NetworkNames(row.name)
         """What the containers on it are called; empty for the predefined ones, which have no name service."""
 
@@ -90,6 +94,19 @@ class NetworkStore:
         """Forget a network."""
         self._repository.delete(network.id)
         self._by_name.pop(network.name, None)
+
+    def look(self) -> Iterator[Finding]:
+        """Where the database is not what is in use here."""
+        stored = {row.id for row in self._repository.all()}
+        known = {network.id: network for network in self._by_name.values() if not network.is_predefined}
+        for key in stored - known.keys():
+            yield Finding("database", key, "is a network that the engine does not know", "forget it", partial(self._repository.delete, key))
+        for key in known.keys() - stored:
+            yield Finding("network", known[key].name, "is not stored any more", "store it", partial(self._store_again, known[key]))
+
+    def _store_again(self, network: Network) -> None:
+        if self._by_name.get(network.name) is network and network.id not in {row.id for row in self._repository.all()}:
+            self._repository.insert(network.row)
 
     def __iter__(self) -> Iterator[Network]:
         return iter(list(self._by_name.values()))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from sampan.engine.networkstore import Network, NetworkStore
 from sampan.engine.runner import Sandbox
 from sampan.errors import Conflict, EngineError, NotFound, SystemFailure
 from sampan.ids import new_id
+from sampan.linux import pidfd
 from sampan.network import sandbox
 from sampan.network.bridge import Place
 from sampan.network.exposure import Exposure
@@ -25,6 +27,14 @@ from sampan.state.containers import EndpointState, PublishedBinding
 log = logging.getLogger(__name__)
 
 JOINING = "failed to set up container networking: "
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """A running container's new place."""
+
+    state: EndpointState
+    custody: Mapping[str, int]
+    """Descriptors that are to live as long as the container, whoever dies; they stay ours."""
 
 
 class Sandboxes:
@@ -52,7 +62,7 @@ class Sandboxes:
         """A place on each of its networks, the netns and the published ports. Raises EngineError, leaving nothing."""
         mode = container.host_config.network_mode
         if mode.startswith("container:"):
-            return await asyncio.to_thread(self._shared, self._containers.find(mode.removeprefix("container:")))
+            return self._shared(self._containers.find(mode.removeprefix("container:")))
         chosen = self._chosen(container)
         if chosen[0][0].bridge is None or container.config.network_disabled:
             only = chosen[0][0] if chosen[0][0].bridge is None else self._find("none")
@@ -60,6 +70,9 @@ class Sandboxes:
         await self.detach(container)
         places = self._places[container.id] = {}
         try:
+            for network, _ in chosen:
+                if network.bridge is not None:
+                    await network.bridge.ensure()
             for network, settings in chosen:
                 places[network.name] = self._take(container, network, settings)
             gateway = gateway_network(chosen)
@@ -104,7 +117,7 @@ class Sandboxes:
         if not other.is_running or not other.state.pid:
             raise Conflict(f"cannot join network of a non running container: {other.id}")
         try:
-            return Sandbox(os.open(f"/proc/{other.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC), ())
+            return Sandbox(netns_of(other), ())
         except OSError as error:
             raise SystemFailure(f"{JOINING}{error}") from error
 
@@ -122,6 +135,8 @@ class Sandboxes:
     @staticmethod
     def _take(container: Container, network: Network, settings: EndpointSettings) -> Place:
         assert network.bridge is not None
+        if network.removing:
+            raise NotFound(f"{JOINING}network {network.id} not found")
         asked = settings.ipam_config.ipv4_address if settings.ipam_config else ""
         try:
             return network.bridge.take(asked, settings.mac_address or container.config.mac_address)
@@ -162,39 +177,55 @@ class Sandboxes:
 
     # while it runs
 
-    async def connect(self, container: Container, network: Network, settings: EndpointSettings) -> EndpointState:
-        """Put a running container on one more network. Raises EngineError, leaving it as it was."""
+    async def connect(self, container: Container, network: Network, settings: EndpointSettings) -> Joined | None:
+        """Put a running container on one more network; None when it ended meanwhile. Raises EngineError, leaving it as it was."""
         assert network.bridge is not None
+        await network.bridge.ensure()
         place = self._take(container, network, settings)
+        self._places.setdefault(container.id, {})[network.name] = place
         name = _free_name([state.interface for state in container.state.endpoints])
         chosen = self._chosen(container)
+        custody: Mapping[str, int] = {}
         try:
-            netns = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            netns = netns_of(container)
             try:
                 interface = network.bridge.interface(place, name, default_route=gateway_network(chosen) is network)
                 await asyncio.to_thread(sandbox.join, netns, interface)
                 if _has_names(chosen) and not self._dns.serves(container):
-                    await self._dns.start(container, netns, chosen)
+                    custody = await self._dns.start(container, netns, chosen)
             finally:
                 os.close(netns)
         except BaseException as error:
-            await network.bridge.release(place)
+            if self._forget(container, network, place):
+                await self._leave(container, network.name, place)
+            if isinstance(error, ProcessLookupError):
+                return None
             if isinstance(error, OSError):
                 raise SystemFailure(f"{JOINING}{error}") from error
             raise
-        self._places.setdefault(container.id, {})[network.name] = place
+        if self._places.get(container.id, {}).get(network.name) is not place:  # its end has given it back already
+            await self._dns.stop(container.id)
+            await asyncio.to_thread(sandbox.delete_link, place.veth)
+            return None
         state = _state(network, place, name, ())
         self._announce(container, [state])
         self._dns.changed(container, chosen)
-        return state
+        return Joined(state, custody)
+
+    def _forget(self, container: Container, network: Network, place: Place) -> bool:
+        """Whether a place was still noted as the container's."""
+        places = self._places.get(container.id, {})
+        if places.get(network.name) is not place:
+            return False
+        del places[network.name]
+        return True
 
     async def disconnect(self, container: Container, network: Network) -> None:
         """Take a running container off a network; its default route goes by one of the others. Raises SystemFailure."""
         place = self._places.get(container.id, {}).pop(network.name, None)
         if place is None:
             return
-        left = next(state for state in container.state.endpoints if state.network_name == network.name)
-        if left.ports:
+        if any(state.ports for state in container.state.endpoints if state.network_name == network.name):
             await self._exposure.close(container.id)
         await self._leave(container, network.name, place)
         left_over = [(item, settings) for item, settings in self._chosen(container) if item is not network and item.bridge is not None]
@@ -202,7 +233,7 @@ class Sandboxes:
         following = gateway_network(left_over)
         gateway = str(following.bridge.gateway.ip) if following is not None and following.bridge is not None else ""
         with contextlib.suppress(OSError):
-            netns = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            netns = netns_of(container)
             try:
                 await asyncio.to_thread(sandbox.route, netns, gateway)
             finally:
@@ -227,8 +258,9 @@ class Sandboxes:
                 if not network.bridge.take_again(state.ip):
                     log.warning("address %s of container %s is not free", state.ip, container.id)
                 places[network.name] = Place(
-                    ip=state.ip, veth=state.veth, prefix_len=state.prefix_len, gateway=state.gateway, mac=state.mac
-                )
+                    ip=state.ip, veth=state.veth, prefix_len=state.prefix_len, gateway=state.gateway, mac=state.mac,
+                    endpoint_id=state.endpoint_id,
+                )  # fmt: skip
                 if state.ports:
                     await self._exposure.reopen(container.id, state.ip, [_published(binding) for binding in state.ports])
             self._announce(container, container.state.endpoints)
@@ -244,7 +276,7 @@ class Sandboxes:
                 chosen = self._chosen(container)
                 if not _has_names(chosen) or self._dns.resume(container, live.held(), chosen):
                     continue
-                netns = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                netns = netns_of(container)
                 try:
                     await self._dns.start(container, netns, chosen)
                 finally:
@@ -253,10 +285,33 @@ class Sandboxes:
                 log.warning("container %s has no name service: %s", container.id, error)
 
     async def _remove_strays(self) -> None:
-        kept = {place.veth for places in self._places.values() for place in places.values()}
+        kept = self.veths()
         for network in self._networks:
             if network.bridge is not None:
                 await asyncio.to_thread(network.bridge.remove_strays, kept)
+
+    # look
+
+    def on(self, network: Network) -> list[tuple[Container, Place]]:
+        """Who has a place on a network: containers that run, start or end."""
+        found = [(self._containers.get(key), places.get(network.name)) for key, places in self._places.items()]
+        return [(container, place) for container, place in found if container is not None and place is not None]
+
+    def veths(self) -> set[str]:
+        """The names of all interfaces on the host that are some container's."""
+        return {place.veth for places in self._places.values() for place in places.values()}
+
+
+def netns_of(container: Container) -> int:
+    """A descriptor of a running container's netns; the caller closes it. Raises OSError: ProcessLookupError when it has ended."""
+    try:
+        netns = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+    if container.live is None or container.live.pidfd < 0 or pidfd.has_ended(container.live.pidfd):  # then its number may be another's
+        os.close(netns)
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+    return netns
 
 
 def configured(container: Container) -> dict[str, EndpointSettings]:
@@ -290,7 +345,7 @@ def _free_name(taken: Sequence[str]) -> str:
 def _state(network: Network, place: Place, interface: str, ports: Sequence[Published]) -> EndpointState:
     published = tuple(PublishedBinding(f"{item.port}/{item.protocol}", item.host_ip, item.host_port) for item in ports)
     return EndpointState(
-        network.id, network.name, endpoint_id=new_id(), ip=place.ip, prefix_len=place.prefix_len,
+        network.id, network.name, endpoint_id=place.endpoint_id, ip=place.ip, prefix_len=place.prefix_len,
         gateway="" if network.row.internal else place.gateway, mac=place.mac, ports=published, veth=place.veth, interface=interface,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import secrets
@@ -11,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from sampan.errors import SystemFailure
-from sampan.linux.netlink import Netlink
+from sampan.ids import new_id
+from sampan.linux.netlink import Link, Netlink
 from sampan.network import ipam, sandbox
 from sampan.network.firewall import Zone
 from sampan.network.rules import Rules
@@ -54,6 +56,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     prefix_len: int
     gateway: str
     mac: str
+    endpoint_id: str = ""
 
 
 class Bridge:
@@ -64,6 +67,7 @@ class Bridge:
         self.default_ip = settings.ip or "0.0.0.0"
         self._rules = rules
         self._addresses: ipam.Addresses | None = None
+        self._starting = asyncio.Lock()
         self.warnings: list[str] = []
         """What does not work on this host, for the log and `docker info`."""
 
@@ -73,16 +77,37 @@ class Bridge:
         return self._own.gateway
 
     @property
+    def subnet(self) -> ipaddress.IPv4Network:
+        """What no other network may overlap, whether the bridge could be made or not."""
+        return ipaddress.IPv4Interface(self.settings.bip).network if self._addresses is None else self.gateway.network
+
+    @property
     def _own(self) -> ipam.Addresses:
         if self._addresses is None:
             raise SystemFailure(f"the network {self.settings.name} is not available")
         return self._addresses
 
+    @property
+    def is_up(self) -> bool:
+        """Whether start() has been through."""
+        return self._addresses is not None
+
     async def start(self) -> None:
-        """Make or adopt the bridge, and its rules before anything goes over it. Raises SystemFailure."""
+        """Make or adopt the bridge, and its rules before anything goes over it; can be repeated when it was lost. Raises SystemFailure."""
+        async with self._starting:
+            await self._start()
+
+    async def ensure(self) -> None:
+        """Make the bridge if that failed at the start of the engine. Raises SystemFailure."""
+        async with self._starting:
+            if self._addresses is None:
+                await self._start()
+
+    async def _start(self) -> None:
         try:
             gateway = await asyncio.to_thread(self._make)
-            self._addresses = ipam.Addresses(gateway, self.settings.fixed_cidr, self.settings.reserved, self.settings.name)
+            if self._addresses is None:
+                self._addresses = ipam.Addresses(gateway, self.settings.fixed_cidr, self.settings.reserved, self.settings.name)
             zone = Zone(
                 bridge=self.settings.bridge, subnets=(gateway.network,), icc=self.settings.icc, masquerade=self.settings.ip_masq,
                 internal=self.settings.internal,
@@ -96,6 +121,8 @@ class Bridge:
     def _make(self) -> ipaddress.IPv4Interface:
         with Netlink() as netlink:
             index = next((link.index for link in netlink.links() if link.name == self.settings.bridge), None)
+            if index is not None and not Path("/sys/class/net", self.settings.bridge, "bridge").is_dir():
+                raise FileExistsError(errno.EEXIST, "there is an interface of this name that is no bridge")
             found = netlink.addresses(index) if index is not None else []
             gateway = ipaddress.IPv4Interface(found[0]) if found else None
             bip = self.settings.bip
@@ -136,11 +163,13 @@ class Bridge:
         gateway = self.gateway
         hardware = mac or sandbox.mac_text(sandbox.mac_of(ip))
         veth = VETH_PREFIX + secrets.token_hex(5)
-        return Place(ip=ip, veth=veth, prefix_len=gateway.network.prefixlen, gateway=str(gateway.ip), mac=hardware)
+        return Place(
+            ip=ip, veth=veth, prefix_len=gateway.network.prefixlen, gateway=str(gateway.ip), mac=hardware, endpoint_id=new_id()
+        )  # fmt: skip
 
     def take_again(self, ip: str) -> bool:
         """The address of a container that ran before sampand's restart; False when it is not free."""
-        return self._own.take_this(ip)
+        return self._addresses is not None and self._addresses.take_this(ip)
 
     def interface(self, place: Place, name: str, *, default_route: bool) -> sandbox.Interface:
         """What is to be made in the container's netns."""
@@ -153,7 +182,8 @@ class Bridge:
     async def release(self, place: Place) -> None:
         """Take an address back; its veth is down then, and still to be deleted. Never raises."""
         await asyncio.to_thread(sandbox.take_down, place.veth)
-        self._own.release(place.ip)  # nothing answers at it
+        if self._addresses is not None:
+            self._addresses.release(place.ip)  # nothing answers at it
 
     def remove_strays(self, kept: set[str]) -> None:
         """Remove veths of no container. Blocks. Never raises."""
@@ -177,6 +207,18 @@ def owned(owner: str) -> list[str]:
             if mark_of(owner) and (path / "ifalias").read_text().rstrip("\n") == mark_of(owner):
                 found.append(path.name)
     return found
+
+
+def links() -> list[Link]:
+    """All interfaces of the host. Raises OSError. Blocks."""
+    with Netlink() as netlink:
+        return netlink.links()
+
+
+def put_on(veth: str, bridge: str) -> None:
+    """Have a container's interface on a bridge again. Raises OSError. Blocks."""
+    with Netlink() as netlink:
+        netlink.set_link(socket.if_nametoindex(veth), up=True, master=socket.if_nametoindex(bridge))
 
 
 def sysctl(name: str, value: str) -> None:
