@@ -9,7 +9,7 @@ import msgspec
 from sampan.errors import SystemFailure
 from sampan.network import firewall, sandbox
 from sampan.network.bridge import Bridge, BridgeSettings, Place
-from sampan.network.exposure import Exposure
+from sampan.network.exposure import Exposure, Target
 from sampan.network.ports import PortRequest, Published
 from sampan.network.proxy import UserlandProxy, ipv6_is_usable
 from sampan.network.rules import Rules
@@ -56,8 +56,8 @@ class BridgeNetwork:
         """A container with an address and published ports. Raises SystemFailure, leaving nothing."""
         place = self.bridge.take()
         try:
-            held = await self.exposure.hold(container_id, name, place.ip, ports, self.bridge.default_ip)
-            netns = await asyncio.to_thread(sandbox.make, [self.bridge.interface(place, "eth0", default_route=True)])
+            held = await self.exposure.hold(container_id, name, Target(place.ip, place.ip6), ports, self.bridge.default_ip)
+            netns = await asyncio.to_thread(sandbox.make, [self.bridge.interface(place, "eth0", default_routes=(4,))])
         except SystemFailure:
             await self.bridge.release(place)
             raise
@@ -77,6 +77,6 @@ class BridgeNetwork:
     async def reconcile(self, live: Mapping[str, Endpoint]) -> None:
         """What a restart of sampand does."""
         for container_id, endpoint in live.items():
-            self.bridge.take_again(endpoint.ip)
-            await self.exposure.reopen(container_id, endpoint.ip, endpoint.ports)
+            self.bridge.take_again(endpoint.place)
+            await self.exposure.reopen(container_id, Target(endpoint.ip), endpoint.ports)
         await asyncio.to_thread(self.bridge.remove_strays, {endpoint.place.veth for endpoint in live.values()})

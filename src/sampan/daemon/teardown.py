@@ -29,7 +29,7 @@ from sampan.linux import libc
 from sampan.linux.netlink import Netlink
 from sampan.linux.nftables import NftablesError
 from sampan.network.bridge import owned
-from sampan.network.firewall import Firewall, close_forwarding, table_of
+from sampan.network.firewall import Firewall, close_forwarding, has_ipv6, table_of
 from sampan.runtime.cgroups import directories, host_layout
 
 VERBS: Final = ("containers", "host-shutdown", "stop", "purge")
@@ -255,7 +255,7 @@ def run_quietly(*words: str) -> subprocess.CompletedProcess[str] | None:
 def remove_network(config: DaemonConfig) -> None:
     """The bridges, the nft table, and the ACCEPT rules put into the host's firewall."""
     with contextlib.suppress(NftablesError):  # no libnftables: no table either
-        Firewall(table_of(config.bridge, config.exec_root)).remove()
+        Firewall(table_of(config.bridge, config.exec_root), ipv6=has_ipv6()).remove()
     bridges = set(owned(config.exec_root)) | ({config.bridge} - {"", "none"})
     for bridge in sorted(bridges):
         close_forwarding(bridge)

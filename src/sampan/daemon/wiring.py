@@ -15,7 +15,7 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
-from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level
+from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level, pool_sizes
 from sampan.daemon.processevents import ProcessEvents, close_all
 from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
@@ -43,7 +43,7 @@ from sampan.engine.images import ImageService
 from sampan.engine.login import LoginService
 from sampan.engine.network_check import NetworkCheck
 from sampan.engine.networkfiles import DnsDefaults
-from sampan.engine.networks import NetworkService, open_networks
+from sampan.engine.networks import NetworkDefaults, NetworkService, open_networks
 from sampan.engine.networkstore import NetworkStore
 from sampan.engine.paths import Paths
 from sampan.engine.pull import PullService
@@ -58,7 +58,7 @@ from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.findings import Finding
 from sampan.image.store import ImageStore
-from sampan.network import bridge, firewall
+from sampan.network import bridge, firewall, ipam
 from sampan.network.exposure import Exposure
 from sampan.network.proxy import UserlandProxy, ipv6_is_usable
 from sampan.network.rules import Rules
@@ -94,40 +94,44 @@ class _Network(msgspec.Struct, frozen=True):
     store: NetworkStore
     rules: Rules
     places: Sandboxes
+    defaults: NetworkDefaults
 
 
-async def _network(config: DaemonConfig, stack: AsyncExitStack, database: Database, containers: Containers, clock: Clock) -> _Network:
+async def _network(
+    config: DaemonConfig, stack: AsyncExitStack, database: Database, containers: Containers, clock: Clock, paths: Paths
+) -> _Network:
     """All networks up, with the rules before them, and the running containers' places taken again."""
-    rules = Rules(firewall.table_of(config.bridge, config.exec_root))
+    rules = Rules(firewall.table_of(config.bridge, config.exec_root), forward=config.ip_forward)
     proxy = UserlandProxy(config.exec_root) if config.userland_proxy and ipv6_is_usable() else None
     exposure = Exposure(rules, proxy)
     store = NetworkStore(NetworkRepository(database), MetaRepository(database))
     dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts)
-    places = Sandboxes(containers, store, exposure, dns)
+    places = Sandboxes(containers, store, exposure, dns, paths)
     if config.ip_forward:
         bridge.sysctl("net/ipv4/ip_forward", "1")
+    pools = ipam.Pools(pool_sizes(config), seed=store.predefined_id("none"))
     if config.iptables:
         await rules.start()
     stack.push_async_callback(rules.stop, remove=False)
     stack.push_async_callback(exposure.stop)
     stack.push_async_callback(places.stop)
-    for text in await open_networks(store, rules, await _default_bridge(config, rules), config.exec_root, clock.now_ns()):
+    for text in await open_networks(store, rules, await _default_bridge(config, rules, pools), config.exec_root, clock.now_ns()):
         log.warning("%s", text)
     await places.reconcile()
-    return _Network(store, rules, places)
+    return _Network(store, rules, places, NetworkDefaults(pools, config.default_network_opts))
 
 
-async def _default_bridge(config: DaemonConfig, rules: Rules) -> bridge.Bridge | None:
+async def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> bridge.Bridge | None:
     """The default bridge network, started; None when it is switched off or this host cannot have it."""
     if config.bridge == "none":
         return None
     found = bridge.Bridge(
         bridge.BridgeSettings(
             bridge=config.bridge, bip=config.bip, fixed_cidr=config.fixed_cidr, mtu=config.mtu, icc=config.icc, ip_masq=config.ip_masq,
-            ip=config.ip,
-            owner=config.exec_root,
+            ip=config.ip, ipv6=config.ipv6, bip6=config.bip6, fixed_cidr6=config.fixed_cidr_v6, owner=config.exec_root,
         ),
         rules,
+        pools,
     )  # fmt: skip
     try:
         await found.start()
@@ -309,7 +313,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     parts = _image_parts(config, stack, paths, database, workers, containers, events)
     images, snapshots = parts.images, parts.snapshots
     published = ContainerEvents(events)
-    kernel = await _network(config, stack, database, containers, clock)
+    kernel = await _network(config, stack, database, containers, clock, paths)
     lean = _LeanProcesses(config, keeper_process)
     keeper, supervisor = lean.keeper, lean.supervisor
     background, logs = Background(), ContainerLogs(paths)
@@ -328,7 +332,9 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     )
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
     readopter = Readopter(containers, keeper, supervisor, logs, execs)
-    network = NetworkService(kernel.store, kernel.places, containers, kernel.rules, published, paths, clock, readopter.hold)
+    network = NetworkService(
+        kernel.store, kernel.places, containers, kernel.rules, published, paths, clock, readopter.hold, kernel.defaults
+    )  # fmt: skip
     restorer = Restorer(containers, runner, control, background, process_events, readopter)
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
     shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)

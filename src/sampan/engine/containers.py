@@ -8,7 +8,7 @@ import msgspec
 
 from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine import launching, listing, merging, mounting, names, processes, showing
+from sampan.engine import launching, links, listing, merging, mounting, names, processes, showing
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containerstore import Container, Containers
@@ -26,7 +26,6 @@ from sampan.runtime.plan import host_facts, left_out
 from sampan.snapshot.api import Layer, Snapshots
 from sampan.spec.docker_api.container import CreateRequest, CreateResponse, HostConfig, PruneReport, TopResponse, WaitResponse
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
-from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 from sampan.state.containers import ContainerRow
 
@@ -144,8 +143,9 @@ class ContainerService:
             networking=b"",
             state=new_state(host.console_size),
         )
-        container = Container(row, config, host, request.networking_config or NetworkingConfig())
+        container = Container(row, config, links.resolved(host, self._containers), merging.merge_networking(request.networking_config))
         self._logs.check(container)
+        self._runner.network.check(container)
         self._make(container)
         self._events.publish(container, "create")
         return CreateResponse(id=container.id, warnings=warnings)
@@ -217,7 +217,8 @@ class ContainerService:
     def inspect(self, ref: str) -> ContainerInspect:
         """Everything about one container but its sizes."""
         container = self._containers.find(ref)
-        return showing.inspect(container, self._runner.paths, self._snapshots, self._logs.path(container))
+        shown = links.shown(container, self._containers)
+        return showing.inspect(container, self._runner.paths, self._snapshots, self._logs.path(container), shown)
 
     async def inspect_with_sizes(self, ref: str) -> ContainerInspect:
         """Everything about one container."""

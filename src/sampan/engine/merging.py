@@ -66,7 +66,6 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
     missing: Mapping[str, object] = {
         "health checks": health is not None and health.test and health.test != ["NONE"],
         "volumes-from": host.volumes_from,
-        "links on the default bridge network": host.links and host.network_mode in ("", "default", "bridge"),
         "device requests (GPUs)": host.device_requests,
         "user namespaces": host.userns_mode not in ("", "host"),
         "storage options": host.storage_opt,
@@ -101,6 +100,11 @@ def _check_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> N
                 "* user specified IP address is supported on user defined networks only\n"
                 "* user specified IP address is supported only when connecting to networks with user configured subnets"
             )
+
+
+def merge_networking(networking: NetworkingConfig | None) -> NetworkingConfig:
+    """What is asked for on networks; nothing of any is that of the network mode."""
+    return networking if networking is not None and networking.endpoints_config else NetworkingConfig()
 
 
 def _check_modes(config: Config, host: HostConfig) -> None:

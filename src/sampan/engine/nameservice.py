@@ -1,12 +1,14 @@
 """The embedded name servers of containers on networks of users' own: one for each, which answers as long as the container runs."""
 
 import asyncio
+import ipaddress
 import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
 
 from sampan.engine.containerstore import Container
+from sampan.engine.endpoints import names_by_link
 from sampan.engine.networkfiles import NetworkFiles
 from sampan.engine.networkstore import Network
 from sampan.errors import SystemFailure
@@ -88,19 +90,10 @@ class _Served:
         self.server: DnsServer | None = None
 
     def set(self, joined: Sequence[tuple[Network, EndpointSettings]]) -> None:
-        named = [(network.names, _aliases(settings)) for network, settings in joined if not network.is_predefined]
+        named = [(network.names, names_by_link(settings.links or ())) for network, settings in joined if not network.is_predefined]
         own = NetworkNames("")
-        gateway = next((network.bridge.gateway.ip for network, _ in joined if network.bridge is not None), None)
-        if gateway is not None:
-            own.add("", [HOST_NAME], [gateway])
+        gateway = next((network.bridge.gateway for network, _ in joined if network.bridge is not None and network.bridge.gateway), "")
+        if gateway:
+            own.add("", [HOST_NAME], [ipaddress.ip_address(gateway)])
         self.view = View([*named, (own, {})])
         self.internal = all(network.row.internal for network, _ in joined)
-
-
-def _aliases(settings: EndpointSettings) -> dict[str, str]:
-    """Links, `container` or `container:alias`, as alias → container."""
-    found = {}
-    for link in settings.links or ():
-        name, _, alias = link.partition(":")
-        found[alias or name] = name
-    return found

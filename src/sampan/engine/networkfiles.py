@@ -1,6 +1,5 @@
 """A container's /etc/hosts, /etc/hostname and /etc/resolv.conf: what network/resolvconf.py makes of its networks and options."""
 
-import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,14 +28,16 @@ class NetworkFiles:
         self._networks = networks
         self._dns = dns
 
-    def write(self, container: Container, endpoints: Sequence[EndpointState], directory: str) -> None:
-        """All three, for these places on networks. Raises InvalidArgument."""
+    def write(
+        self, container: Container, endpoints: Sequence[EndpointState], directory: str, linked: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """All three, for these places on networks. linked: (address, names) of others. Raises InvalidArgument."""
         hostname = container.config.hostname
         own = f"{hostname}.{container.config.domainname}" if container.config.domainname else hostname
         own = f"{own} {own.partition('.')[0]}" if "." in own else own
         extra = [self._extra_host(item, endpoints) for item in container.host_config.extra_hosts or ()]
-        addresses = [(state.ip, own) for state in endpoints if state.ip]
-        _write(Path(directory, "hosts"), resolvconf.hosts(extra, addresses))
+        addresses = [(address, own) for state in endpoints for address in (state.ip, state.ip6) if address]
+        _write(Path(directory, "hosts"), resolvconf.hosts([*extra, *linked], addresses))
         _write(Path(directory, "hostname"), hostname + "\n")
         _write(Path(directory, "resolv.conf"), self._resolv_conf(container, endpoints))
 
@@ -52,7 +53,7 @@ class NetworkFiles:
         network = self._networks.get("bridge")
         if network is None or network.bridge is None:
             raise InvalidArgument("unable to derive the IP value for host-gateway")
-        return str(network.bridge.gateway.ip)
+        return network.bridge.gateway
 
     def upstream(self, container: Container) -> Sequence[str]:
         """The name servers that a container's embedded one asks."""
@@ -78,11 +79,6 @@ def has_name_service(networks: NetworkStore, endpoints: Sequence[EndpointState])
     """Whether one of the networks is of the user's own making: then the container's name server is the embedded one."""
     found = (networks.get(state.network_name) for state in endpoints)
     return any(network is not None and not network.is_predefined for network in found)
-
-
-def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Of an end-point."""
-    return ipaddress.ip_address(text)
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import ipaddress
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
 from sampan.clock import Clock, rfc3339nano
-from sampan.engine import listing, networkspec, sandboxes
+from sampan.engine import endpoints, listing, networkoptions, networkspec, sandboxes
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.networkstore import Network, NetworkStore
@@ -18,10 +20,12 @@ from sampan.filters import Filters, labels_match
 from sampan.ids import new_id
 from sampan.linux.netlink import Netlink
 from sampan.network import ipam
-from sampan.network.bridge import Bridge
+from sampan.network.bridge import Bridge, BridgeSettings
 from sampan.network.rules import Rules
+from sampan.network.sublinks import Sublinks
 from sampan.spec.docker_api.network import (
     IPAM,
+    ConfigReference,
     EndpointResource,
     EndpointSettings,
     IPAMConfig,
@@ -31,12 +35,21 @@ from sampan.spec.docker_api.network import (
     NetworksPruned,
 )
 from sampan.state.containers import EndpointState
+from sampan.state.networks import NetworkRow, Subnet
 
-_SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
 _HOST = "cannot connect container to host network - container must be created in host network mode"
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 _LEAVING = "is marked for removal and cannot be connected or disconnected to the network"
+_NAMES_MAX = 5
 _NOWHERE = "container cannot be disconnected from host network or connected to host network"
+
+
+class NetworkDefaults(msgspec.Struct, frozen=True):
+    """What daemon.json says of networks that users make."""
+
+    pools: ipam.Pools
+    options: Mapping[str, Mapping[str, str]] = {}
+    """By driver."""
 
 
 Hold = Callable[[Container, Mapping[str, int]], Awaitable[None]]
@@ -55,6 +68,7 @@ class NetworkService:
         paths: Paths,
         clock: Clock,
         hold: Hold,
+        defaults: NetworkDefaults,
     ) -> None:
         """hold: gives descriptors of a running container to those who keep them when sampand dies."""
         self._store = store
@@ -65,6 +79,7 @@ class NetworkService:
         self._paths = paths
         self._clock = clock
         self._hold = hold
+        self._defaults = defaults
         self._making = asyncio.Lock()
         """One network after the other is made or removed: what one takes the next must see."""
 
@@ -76,7 +91,20 @@ class NetworkService:
             found.append("the default bridge network is not available: containers can use networks of their own, host and none")
         for network in self._store:
             found += network.bridge.warnings if network.bridge is not None else []
-        return [f"WARNING: {text}" for text in found]
+        return [f"WARNING: {text}" for text in (*found, *self._exposed())]
+
+    def _exposed(self) -> list[str]:
+        """What of the containers the host's neighbours reach: docker publishes on all addresses unless told otherwise, and few know."""
+        names = [
+            container.name
+            for container in self._containers
+            if container.is_running
+            and any(not ipaddress.ip_address(port.host_ip).is_loopback for state in container.state.endpoints for port in state.ports)
+        ]
+        if not names:
+            return []
+        shown = ", ".join(sorted(names)[:_NAMES_MAX]) + (f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else "")
+        return [f"published ports of {shown} can be reached from other hosts, whatever ufw or firewalld say (see docs/networking.md)"]
 
     # make and remove
 
@@ -85,28 +113,41 @@ class NetworkService:
         networkspec.check(body)
         async with self._making:
             self._store.check_name(body.name)
-            network_id = new_id()
-            taken = [network.bridge.subnet for network in self._store if network.bridge is not None]
-            with Netlink() as netlink:
-                routes = ipam.routed(netlink.routes())
-            row = networkspec.row_of(body, network_id, self._clock.now_ns(), taken, routes)
-            settings = networkspec.bridge_settings(row, str(self._paths.exec_root))
-            for network in self._store:
-                if network.bridge is not None and network.bridge.settings.bridge == settings.bridge:
-                    raise Forbidden(
-                        f"cannot create network {network_id} ({settings.bridge}): conflicts with network "
-                        f"{network.id} ({settings.bridge}): networks have same bridge name"
-                    )
+            row = self._row_of(body)
+            bridge = None if row.config_only else segment(row, self._rules, str(self._paths.exec_root))
+            if bridge is not None:
+                self._check_interface(row, bridge.settings)
             # Stored first: what a kill leaves half made is made at the next start.
-            network = self._store.add(row, Bridge(settings, self._rules))
+            network = self._store.add(row, bridge)
             try:
-                await self._bridge_of(network).start()
+                if bridge is not None:
+                    await bridge.start()
             except BaseException:
-                await self._bridge_of(network).remove()
+                if bridge is not None:
+                    await bridge.remove()
                 self._store.remove(network)
                 raise
         self._events.publish_of_network(network.row, "create")
-        return NetworkCreated(id=network_id)
+        return NetworkCreated(id=row.id)
+
+    def _row_of(self, body: NetworkCreate) -> NetworkRow:
+        """Raises EngineError."""
+        source = self._store.get(body.config_from.network) if body.config_from is not None else None
+        body = networkspec.from_configuration(body, source.row if source is not None else None)
+        taken = [subnet for network in self._store if network.bridge is not None for subnet in network.bridge.subnets]
+        with Netlink() as netlink:
+            routes = ipam.routed([*netlink.routes(), *(netlink.routes(socket.AF_INET6) if body.enable_ipv6 else ())])
+        defaults = dict(self._defaults.options.get(body.driver or "bridge", {}))
+        return networkspec.row_of(body, new_id(), self._clock.now_ns(), taken, routes, self._defaults.pools, defaults)
+
+    def _check_interface(self, row: NetworkRow, settings: BridgeSettings) -> None:
+        """No two networks on one bridge; a parent of macvlans has any number of them. Raises Forbidden."""
+        for network in self._store:
+            if network.bridge is not None and network.bridge.settings.bridge == settings.bridge and row.driver == "bridge":
+                raise Forbidden(
+                    f"cannot create network {row.id} ({settings.bridge}): conflicts with network "
+                    f"{network.id} ({settings.bridge}): networks have same bridge name"
+                )
 
     async def remove(self, ref: str) -> None:
         """Remove a network that no running container is on. Raises NotFound, Forbidden."""
@@ -119,16 +160,13 @@ class NetworkService:
             users = [f'name:"{container.name}" id:"{place.endpoint_id[:12]}"' for container, place in self._places.on(network)]
             if users:
                 raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({', '.join(users)})")
+            if network.row.config_only and any(other.row.config_from == network.name for other in self._store):
+                raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
             network.removing = True
-            await self._bridge_of(network).remove()
+            if network.bridge is not None:
+                await network.bridge.remove()
             self._store.remove(network)
         self._events.publish_of_network(network.row, "destroy")
-
-    @staticmethod
-    def _bridge_of(network: Network) -> Bridge:
-        """That of a network of the user's own."""
-        assert network.bridge is not None
-        return network.bridge
 
     async def prune(self, filters: Filters) -> NetworksPruned:
         """Remove all of the users' own networks that no container uses, stopped ones included, as docker does."""
@@ -159,21 +197,21 @@ class NetworkService:
             self._check_present(container)
             mode = container.host_config.network_mode
             if network.name == "host" or mode == "host":
-                raise Conflict(_SHARED if mode == "host" else _HOST)
+                raise Conflict(sandboxes.SHARED if mode == "host" else _HOST)
             if mode.startswith("container:"):
-                raise Conflict(_SHARED)
-            if network.name in sandboxes.configured(container):
+                raise Conflict(sandboxes.SHARED)
+            if network.name in endpoints.configured(container):
                 raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
-            if "none" in (mode, network.name) and (network.name == "none" or mode == "none"):
-                raise Forbidden("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+            if "none" in (mode, network.name):
+                raise Forbidden(sandboxes.NONE_AND_MORE)
             before = container.networking
-            sandboxes.with_settings(container, network.name, settings)
+            endpoints.with_settings(container, network.name, settings)
             try:
                 joined = await self._places.connect(container, network, settings) if container.is_running else None
                 if joined is None:
                     self._containers.set_networking(container)
                 else:
-                    self._changed(container, sandboxes.replaced(container.state.endpoints, network.name, joined.state))
+                    self._changed(container, joined.endpoints)
                     if joined.custody:
                         await self._hold(container, joined.custody)
             except BaseException:
@@ -187,10 +225,10 @@ class NetworkService:
         if container.removing or self._containers.get(container.id) is not container:
             raise Conflict(f"container {container.id} {_LEAVING}")
 
-    def _changed(self, container: Container, endpoints: Sequence[EndpointState]) -> None:
+    def _changed(self, container: Container, states: Sequence[EndpointState]) -> None:
         """Note a running container's new places, and tell its files."""
-        self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=tuple(endpoints)))
-        self._places.write_files(container, endpoints, self._paths.container(container.id))
+        self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=tuple(states)))
+        self._places.write_files(container, states, self._paths.container(container.id))
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
         """Take a container off a network. force: one that is not there is no error. Raises EngineError."""
@@ -206,17 +244,22 @@ class NetworkService:
             name = network.name if network is not None else ref
             if name == "host" and container.host_config.network_mode == "host":
                 raise Conflict(_NOWHERE)
-            if name not in sandboxes.configured(container) or container.host_config.network_mode.startswith("container:"):
+            if name not in endpoints.configured(container) or container.host_config.network_mode.startswith("container:"):
                 article = "" if container.is_running else "the "
                 raise Conflict(f"container {container.id} is not connected to {article}network {name}")
-            if container.is_running and network is not None:
-                await self._places.disconnect(container, network)
-            sandboxes.with_settings(container, name, None)
-            endpoints = sandboxes.replaced(container.state.endpoints, name, None)
+            before = container.networking
+            endpoints.with_settings(container, name, None)
+            try:
+                states = endpoints.without(container.state.endpoints, name)
+                if container.is_running and network is not None:
+                    states = await self._places.disconnect(container, network)
+            except BaseException:
+                container.networking = before
+                raise
             if container.is_running:
-                self._changed(container, endpoints)
+                self._changed(container, states)
             else:
-                self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=endpoints))
+                self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=states))
         if network is not None:
             self._events.publish_network(container, "disconnect", network.row)
 
@@ -271,31 +314,49 @@ class NetworkService:
             }
         return {
             container.id: EndpointResource(
-                name=container.name, endpoint_id=place.endpoint_id, mac_address=place.mac, ipv4_address=f"{place.ip}/{place.prefix_len}"
+                name=container.name, endpoint_id=place.endpoint_id, mac_address=place.mac,
+                ipv4_address=f"{place.ip}/{place.prefix_len}" if place.ip else "",
+                ipv6_address=f"{place.ip6}/{place.prefix_len6}" if place.ip6 else "",
             )
             for container, place in self._places.on(network)
-        }
+        }  # fmt: skip
 
     def _show(self, network: Network) -> NetworkInspect:
         row = network.row
         shown = NetworkInspect(
-            name=row.name, id=row.id, created=rfc3339nano(row.created), driver=row.driver, enable_ipv6=row.enable_ipv6,
-            internal=row.internal, attachable=row.attachable, options=row.options, labels=row.labels,
+            name=row.name, id=row.id, created=rfc3339nano(row.created), driver=row.driver, enable_ipv4=row.enable_ipv4,
+            enable_ipv6=row.enable_ipv6, internal=row.internal, attachable=row.attachable, options=row.options, labels=row.labels,
+            config_only=row.config_only, config_from=ConfigReference(network=row.config_from),
             ipam=IPAM(
                 driver="default", options=row.ipam_options,
                 config=[
-                    IPAMConfig(subnet=item.subnet, gateway=item.gateway, ip_range=item.ip_range, auxiliary_addresses=item.auxiliary or None)
+                    IPAMConfig(
+                        subnet=item.subnet, gateway=_shown_gateway(row, item), ip_range=item.ip_range,
+                        auxiliary_addresses=item.auxiliary or None,
+                    )
                     for item in row.subnets
                 ],
             ),
         )  # fmt: skip
         if not network.is_predefined or network.bridge is None:
             return shown
-        gateway = network.bridge.gateway
-        config = [IPAMConfig(subnet=str(gateway.network), gateway=str(gateway.ip))]
+        config = [IPAMConfig(subnet=str(gateway.network), gateway=str(gateway.ip)) for gateway in network.bridge.gateways]
         return msgspec.structs.replace(
-            shown, ipam=IPAM(driver="default", config=config), options=networkspec.default_options(network.bridge.settings)
-        )
+            shown, ipam=IPAM(driver="default", config=config), options=networkoptions.default_options(network.bridge.settings),
+            enable_ipv6=network.bridge.settings.ipv6,
+        )  # fmt: skip
+
+
+def _shown_gateway(row: NetworkRow, subnet: Subnet) -> str:
+    """As docker: only where it was asked for, or the subnet was found with it; none where the bridge has no address."""
+    mode = row.options.get(f"{networkoptions.BRIDGE}gateway_mode_ipv{subnet.version}")
+    return "" if subnet.implied or mode == "isolated" else subnet.gateway
+
+
+def segment(row: NetworkRow, rules: Rules, owner: str) -> Bridge:
+    """What a stored network is made by. Raises InvalidArgument."""
+    settings = networkoptions.settings_of(row, owner)
+    return Bridge(settings, rules) if row.driver == "bridge" else Sublinks(settings, rules, row.driver)
 
 
 async def open_networks(store: NetworkStore, rules: Rules, default: Bridge | None, owner: str, now_ns: int) -> list[str]:
@@ -306,7 +367,10 @@ async def open_networks(store: NetworkStore, rules: Rules, default: Bridge | Non
     for name in ("host", "none"):
         store.add_predefined(name, now_ns)
     for row in store.stored():
-        bridge = Bridge(networkspec.bridge_settings(row, owner), rules)
+        if row.config_only:
+            store.load(row, None)
+            continue
+        bridge = segment(row, rules, owner)
         try:
             await bridge.start()
         except EngineError as error:

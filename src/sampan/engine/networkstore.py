@@ -59,12 +59,17 @@ class NetworkStore:
 
     def add_predefined(self, name: str, created: int, bridge: Bridge | None = None) -> None:
         """bridge, host or none; its ID is kept for as long as the data root."""
+        network_id = self.predefined_id(name)
+        self._by_name[name] = Network(NetworkRow(id=network_id, name=name, created=created, driver=PREDEFINED[name]), bridge)
+
+    def predefined_id(self, name: str) -> str:
+        """The ID of bridge, host or none, the same for as long as there is the data root."""
         key = f"network-{name}"
         network_id = self._meta.get(key)
         if network_id is None:
             network_id = new_id()
             self._meta.put(key, network_id)
-        self._by_name[name] = Network(NetworkRow(id=network_id, name=name, created=created, driver=PREDEFINED[name]), bridge)
+        return network_id
 
     def load(self, row: NetworkRow, bridge: Bridge | None) -> None:
         """Take over a network that is stored already."""

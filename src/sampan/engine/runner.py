@@ -45,6 +45,8 @@ class Sandbox(msgspec.Struct, frozen=True):
     endpoints: tuple[EndpointState, ...]
     custody: Mapping[str, int] = {}
     """More descriptors, by name, that are to live as long as the container, whoever dies; they stay the network's own."""
+    environment: tuple[str, ...] = ()
+    """Variables that tell of what it is linked to."""
 
     @property
     def has_netns(self) -> bool:
@@ -53,7 +55,13 @@ class Sandbox(msgspec.Struct, frozen=True):
 
 
 class NetworkPort(Protocol):
-    """What the runner needs of networks; engine/networks.py joins the drivers."""
+    """What the runner needs of networks; see engine/sandboxes.py."""
+
+    def check(self, container: Container) -> None:
+        """Refuse what a container about to be created cannot have. Raises InvalidArgument."""
+
+    def started(self, container: Container) -> None:
+        """Its process runs, and its state says so."""
 
     async def attach(self, container: Container) -> Sandbox:
         """Addresses, netns and published ports for a container about to start. Raises EngineError."""
@@ -160,6 +168,7 @@ class Runner:
             self.containers.set_state(container, state)
             raise
         await self.hooks.started(container)
+        self.network.started(container)
         self.events.publish_networks(container, "connect")
         self.events.publish(container, "start")
         for again in self._early.pop(key, ()):
@@ -209,7 +218,7 @@ class Runner:
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
             container.id,
-            container.config,
+            msgspec.structs.replace(container.config, env=[*sandbox.environment, *(container.config.env or ())]),
             container.host_config,
             rootfs,
             [*own, *mounting.plan_mounts(mounts)],

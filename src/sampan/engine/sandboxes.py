@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from sampan.engine import networkfiles, networkspec
+from sampan.engine import endpoints, links, networkspec
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.nameservice import NameService
+from sampan.engine.networkfiles import DnsDefaults, NetworkFiles
 from sampan.engine.networkstore import Network, NetworkStore
+from sampan.engine.paths import Paths
 from sampan.engine.runner import Sandbox
-from sampan.errors import Conflict, EngineError, NotFound, SystemFailure
+from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound, SystemFailure
 from sampan.ids import new_id
 from sampan.linux import pidfd
 from sampan.network import sandbox
@@ -22,17 +25,19 @@ from sampan.network.bridge import Place
 from sampan.network.exposure import Exposure
 from sampan.network.ports import Published, port_requests
 from sampan.spec.docker_api.network import EndpointSettings
-from sampan.state.containers import EndpointState, PublishedBinding
+from sampan.state.containers import EndpointState
 
 log = logging.getLogger(__name__)
 
 JOINING = "failed to set up container networking: "
+NONE_AND_MORE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
 
 
 class Joined(msgspec.Struct, frozen=True):
-    """A running container's new place."""
+    """A running container's places after one was added."""
 
-    state: EndpointState
+    endpoints: tuple[EndpointState, ...]
     custody: Mapping[str, int]
     """Descriptors that are to live as long as the container, whoever dies; they stay ours."""
 
@@ -40,11 +45,12 @@ class Joined(msgspec.Struct, frozen=True):
 class Sandboxes:
     """One for an engine. Every method is for the event loop's thread; what blocks runs in a worker."""
 
-    def __init__(self, containers: Containers, networks: NetworkStore, exposure: Exposure, dns: networkfiles.DnsDefaults) -> None:
+    def __init__(self, containers: Containers, networks: NetworkStore, exposure: Exposure, dns: DnsDefaults, paths: Paths) -> None:
         self._containers = containers
         self._networks = networks
         self._exposure = exposure
-        self._files = networkfiles.NetworkFiles(networks, dns)
+        self._files = NetworkFiles(networks, dns)
+        self._paths = paths
         self._dns = NameService(self._files)
         self._places: dict[str, dict[str, Place]] = {}
         """Container ID → network name → what it has there."""
@@ -56,6 +62,16 @@ class Sandboxes:
         if self._tasks:
             await asyncio.gather(*self._tasks)
 
+    def check(self, container: Container) -> None:
+        """At create: what it asks for of networks that are there. Raises InvalidArgument."""
+        for name, settings in endpoints.configured(container).items():
+            network = self._networks.get(name)
+            if network is not None:
+                try:
+                    networkspec.check_endpoint(network.row, settings)
+                except InvalidArgument as error:
+                    raise InvalidArgument(f"invalid config for network {name}: {error.message}") from None
+
     # a start and an end
 
     async def attach(self, container: Container) -> Sandbox:
@@ -64,32 +80,31 @@ class Sandboxes:
         if mode.startswith("container:"):
             return self._shared(self._containers.find(mode.removeprefix("container:")))
         chosen = self._chosen(container)
-        if chosen[0][0].bridge is None or container.config.network_disabled:
-            only = chosen[0][0] if chosen[0][0].bridge is None else self._find("none")
+        if not chosen or chosen[0][0].bridge is None or container.config.network_disabled:
+            only = chosen[0][0] if chosen and chosen[0][0].bridge is None else self._find("none")
             return Sandbox(-1 if only.name == "host" else None, (EndpointState(only.id, only.name, endpoint_id=new_id()),))
+        links.check(container, self._containers)
         await self.detach(container)
         places = self._places[container.id] = {}
+        gateways = endpoints.gateways(chosen)
+        names = endpoints.interface_names(chosen)
         try:
             for network, _ in chosen:
                 if network.bridge is not None:
                     await network.bridge.ensure()
             for network, settings in chosen:
                 places[network.name] = self._take(container, network, settings)
-            gateway = gateway_network(chosen)
-            ports: tuple[Published, ...] = ()
-            if gateway is not None:
-                ports = await self._hold_ports(container, gateway, places[gateway.name])
+            ports = await self._hold_ports(container, gateways.published)
             interfaces = [
-                network.bridge.interface(places[network.name], f"eth{number}", default_route=network is gateway)
-                for number, (network, _) in enumerate(chosen)
+                network.bridge.interface(places[network.name], name, default_routes=gateways.versions_of(network))
+                for name, (network, _) in zip(names, chosen, strict=True)
                 if network.bridge is not None
             ]
             netns = await asyncio.to_thread(sandbox.make, interfaces)
             custody: Mapping[str, int] = {}
             try:
-                if ports:
-                    await self._exposure.open(container.id)
-                if _has_names(chosen):
+                await self._open_ports(container)
+                if endpoints.has_names(chosen):
                     custody = await self._dns.start(container, netns, chosen)
             except BaseException:
                 os.close(netns)
@@ -97,20 +112,18 @@ class Sandboxes:
         except BaseException as error:
             await self.detach(container)
             if isinstance(error, OSError):
-                raise SystemFailure(f"{JOINING}{error}") from error
+                raise SystemFailure(f"{JOINING}{(error.strerror or str(error)).lower()}") from error
             raise
-        states = tuple(
-            _state(network, places[network.name], f"eth{number}", ports if network is gateway else ())
-            for number, (network, _) in enumerate(chosen)
-        )
+        states = [endpoints.state_of(network, places[network.name], name) for name, (network, _) in zip(names, chosen, strict=True)]
         self._announce(container, states)
-        return Sandbox(netns, states, custody)
+        variables = tuple(links.environment(container, self._containers))
+        return Sandbox(netns, endpoints.with_ports(states, gateways.published, ports), custody, variables)
 
-    def _find(self, ref: str) -> Network:
-        try:
-            return self._networks.find(ref)
-        except NotFound as error:
-            raise NotFound(JOINING + error.message) from error
+    def _find(self, ref: str, network_id: str = "") -> Network:
+        network = self._networks.get(ref)
+        if network is None:
+            raise NotFound(f"{JOINING}network {network_id or ref} not found")
+        return network
 
     @staticmethod
     def _shared(other: Container) -> Sandbox:
@@ -122,33 +135,37 @@ class Sandboxes:
             raise SystemFailure(f"{JOINING}{error}") from error
 
     def _chosen(self, container: Container) -> list[tuple[Network, EndpointSettings]]:
-        """Its networks in the order of their interfaces: that of its mode, then the others by name."""
+        """Its networks in the order of their interfaces: that of its mode, then the others by name. Raises EngineError."""
         mode = container.host_config.network_mode
-        asked = configured(container)
-        found = [(self._find(name), settings) for name, settings in sorted(asked.items(), key=lambda item: (item[0] != mode, item[0]))]
+        known = {state.network_name: state.network_id for state in container.state.endpoints}
+        asked = sorted(endpoints.configured(container).items(), key=lambda item: (item[0] != mode, item[0]))
+        found = [(self._networks.get(name) or self._by_ref(name, known.get(name, "")), settings) for name, settings in asked]
         for network, settings in found:
             networkspec.check_endpoint(network.row, settings)
+            if network.row.config_only:
+                raise Forbidden(f"{JOINING}cannot create endpoint on configuration-only network")
             if network.bridge is None and len(found) > 1:
-                raise Conflict(f"{JOINING}container cannot be connected to multiple networks, one of which is {network.name}")
+                raise Conflict(JOINING + (SHARED if network.name == "host" else NONE_AND_MORE))
         return found
+
+    def _by_ref(self, ref: str, network_id: str) -> Network:
+        """By an ID, as some clients say it."""
+        try:
+            return self._networks.find(ref)
+        except NotFound:
+            raise NotFound(f"{JOINING}network {network_id or ref} not found") from None
 
     @staticmethod
     def _take(container: Container, network: Network, settings: EndpointSettings) -> Place:
         assert network.bridge is not None
         if network.removing:
             raise NotFound(f"{JOINING}network {network.id} not found")
-        asked = settings.ipam_config.ipv4_address if settings.ipam_config else ""
+        asked = settings.ipam_config
+        mac = settings.mac_address or (container.config.mac_address if network.name == container.host_config.network_mode else "")
         try:
-            return network.bridge.take(asked, settings.mac_address or container.config.mac_address)
+            return network.bridge.take(asked.ipv4_address if asked else "", mac, asked.ipv6_address if asked else "")
         except EngineError as error:
             raise type(error)(JOINING + error.message) from error
-
-    async def _hold_ports(self, container: Container, network: Network, place: Place) -> tuple[Published, ...]:
-        host = container.host_config
-        asked = port_requests(container.config.exposed_ports, host.port_bindings, host.publish_all_ports)
-        if not asked or network.bridge is None or network.row.internal:
-            return ()
-        return await self._exposure.hold(container.id, container.name, place.ip, asked, network.bridge.default_ip)
 
     async def detach(self, container: Container) -> None:
         """Take addresses and ports back. Never raises."""
@@ -164,84 +181,142 @@ class Sandboxes:
         network.names.remove(container.id)
         if network.bridge is not None:
             await network.bridge.release(place)
-        task = asyncio.get_running_loop().create_task(asyncio.to_thread(sandbox.delete_link, place.veth))  # some 20 ms: nobody waits
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if place.veth:
+            task = asyncio.get_running_loop().create_task(asyncio.to_thread(sandbox.delete_link, place.veth))  # some 20 ms: nobody waits
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _announce(self, container: Container, states: Sequence[EndpointState]) -> None:
         """Have its names known on the networks that have a name service."""
         for state in states:
             network = self._networks.get(state.network_name)
-            if network is not None and not network.is_predefined and state.ip:
-                network.names.add(container.id, dns_names(container, network.name), [networkfiles.address(state.ip)])
+            if network is not None and not network.is_predefined:
+                addresses = [ipaddress.ip_address(address) for address in (state.ip, state.ip6) if address]
+                network.names.add(container.id, endpoints.dns_names(container, network.name), addresses)
+
+    def started(self, container: Container) -> None:
+        """It runs: those that are linked to it learn its address."""
+        for other in self._containers:
+            is_linked = any(linked.container is container for linked in links.of(other, self._containers))
+            if other.is_running and is_linked:
+                self.write_files(other, other.state.endpoints, self._paths.container(other.id))
+
+    # published ports
+
+    async def _hold_ports(self, container: Container, gateway: Network | None) -> tuple[Published, ...]:
+        """Take them on the host for the container's place on the gateway's network. Raises SystemFailure."""
+        host = container.host_config
+        asked = port_requests(container.config.exposed_ports, host.port_bindings, host.publish_all_ports)
+        if not asked or gateway is None or gateway.bridge is None or not gateway.bridge.publishes:
+            return ()
+        target = endpoints.target_of(self._places[container.id][gateway.name])
+        bridge = gateway.bridge
+        return await self._exposure.hold(container.id, container.name, target, asked, bridge.default_ip, routed=bridge.routed)
+
+    async def _open_ports(self, container: Container) -> None:
+        if self._exposure.holds(container.id):
+            await self._exposure.open(container.id)
+
+    async def _ports_at(self, container: Container, gateway: Network | None) -> tuple[Published, ...]:
+        """A running container's ports where they belong now. Raises SystemFailure."""
+        had = endpoints.published([binding for state in container.state.endpoints for binding in state.ports])
+        if gateway is None or gateway.bridge is None or not gateway.bridge.publishes:
+            await self._exposure.close(container.id)
+            return ()
+        if self._exposure.holds(container.id):
+            await self._exposure.move(container.id, endpoints.target_of(self._places[container.id][gateway.name]))
+            return tuple(had)
+        ports = await self._hold_ports(container, gateway)
+        await self._open_ports(container)
+        return ports
 
     # while it runs
 
     async def connect(self, container: Container, network: Network, settings: EndpointSettings) -> Joined | None:
         """Put a running container on one more network; None when it ended meanwhile. Raises EngineError, leaving it as it was."""
-        assert network.bridge is not None
+        if network.bridge is None:
+            raise Forbidden(f"{JOINING}cannot create endpoint on configuration-only network")
         await network.bridge.ensure()
         place = self._take(container, network, settings)
         self._places.setdefault(container.id, {})[network.name] = place
-        name = _free_name([state.interface for state in container.state.endpoints])
-        chosen = self._chosen(container)
+        before = container.state.endpoints
+        name = endpoints.free_name(network.bridge.settings.prefix, [state.interface for state in before])
         custody: Mapping[str, int] = {}
         try:
+            chosen = self._chosen(container)
+            gateways = endpoints.gateways(chosen)
             netns = netns_of(container)
             try:
-                interface = network.bridge.interface(place, name, default_route=gateway_network(chosen) is network)
+                interface = network.bridge.interface(place, name, default_routes=gateways.versions_of(network))
                 await asyncio.to_thread(sandbox.join, netns, interface)
-                if _has_names(chosen) and not self._dns.serves(container):
+                if endpoints.has_names(chosen) and not self._dns.serves(container):
                     custody = await self._dns.start(container, netns, chosen)
             finally:
                 os.close(netns)
+            state = endpoints.state_of(network, place, name)
+            states = (*before, state)
+            if gateways.published is network and self._is_at(container, network, place):
+                states = endpoints.with_ports(states, network, await self._ports_at(container, network))
         except BaseException as error:
-            if self._forget(container, network, place):
+            is_ours = self._is_at(container, network, place)
+            if is_ours:
+                del self._places[container.id][network.name]
                 await self._leave(container, network.name, place)
-            if isinstance(error, ProcessLookupError):
+            if isinstance(error, ProcessLookupError) or (isinstance(error, OSError) and not is_ours):
                 return None
             if isinstance(error, OSError):
-                raise SystemFailure(f"{JOINING}{error}") from error
+                raise SystemFailure(f"{JOINING}{(error.strerror or str(error)).lower()}") from error
             raise
-        if self._places.get(container.id, {}).get(network.name) is not place:  # its end has given it back already
+        if not self._is_at(container, network, place):  # its end has given all back already
             await self._dns.stop(container.id)
+            await self._exposure.close(container.id)
             await asyncio.to_thread(sandbox.delete_link, place.veth)
             return None
-        state = _state(network, place, name, ())
         self._announce(container, [state])
         self._dns.changed(container, chosen)
-        return Joined(state, custody)
+        return Joined(states, custody)
 
-    def _forget(self, container: Container, network: Network, place: Place) -> bool:
-        """Whether a place was still noted as the container's."""
-        places = self._places.get(container.id, {})
-        if places.get(network.name) is not place:
-            return False
-        del places[network.name]
-        return True
+    def _is_at(self, container: Container, network: Network, place: Place) -> bool:
+        """Whether a place is still the container's."""
+        return self._places.get(container.id, {}).get(network.name) is place
 
-    async def disconnect(self, container: Container, network: Network) -> None:
-        """Take a running container off a network; its default route goes by one of the others. Raises SystemFailure."""
+    async def disconnect(self, container: Container, network: Network) -> tuple[EndpointState, ...]:
+        """Take a running container off a network; its default route and its ports go by one of the others. Its places then.
+
+        Raises SystemFailure.
+        """
+        states = endpoints.without(container.state.endpoints, network.name)
         place = self._places.get(container.id, {}).pop(network.name, None)
         if place is None:
-            return
-        if any(state.ports for state in container.state.endpoints if state.network_name == network.name):
-            await self._exposure.close(container.id)
-        await self._leave(container, network.name, place)
-        left_over = [(item, settings) for item, settings in self._chosen(container) if item is not network and item.bridge is not None]
-        self._dns.changed(container, left_over)
-        following = gateway_network(left_over)
-        gateway = str(following.bridge.gateway.ip) if following is not None and following.bridge is not None else ""
+            return states
+        left = next((state for state in container.state.endpoints if state.network_name == network.name), None)
         with contextlib.suppress(OSError):
-            netns = netns_of(container)
-            try:
-                await asyncio.to_thread(sandbox.route, netns, gateway)
-            finally:
-                os.close(netns)
+            if left is not None and not place.veth:
+                await self._inside(container, lambda netns: sandbox.leave(netns, left.interface))
+        await self._leave(container, network.name, place)
+        others = [(item, settings) for item, settings in self._chosen(container) if item is not network and item.bridge is not None]
+        self._dns.changed(container, others)
+        following = endpoints.gateways(others)
+        if left is not None and left.ports:
+            states = endpoints.with_ports(states, following.published, await self._ports_at(container, following.published))
+        places = self._places.get(container.id, {})
+        by4, by6 = (places.get(item.name) if item is not None else None for item in following)
+        with contextlib.suppress(OSError):
+            gateway, gateway6 = by4.gateway if by4 is not None else "", by6.gateway6 if by6 is not None else ""
+            await self._inside(container, lambda netns: sandbox.route(netns, gateway, gateway6))
+        return states
 
-    def write_files(self, container: Container, endpoints: Sequence[EndpointState], directory: str) -> None:
+    @staticmethod
+    async def _inside(container: Container, work: Callable[[int], None]) -> None:
+        netns = netns_of(container)
+        try:
+            await asyncio.to_thread(work, netns)
+        finally:
+            os.close(netns)
+
+    def write_files(self, container: Container, states: Sequence[EndpointState], directory: str) -> None:
         """hostname, hosts and resolv.conf of a container about to start, or whose networks changed. Raises InvalidArgument."""
-        self._files.write(container, endpoints, directory)
+        self._files.write(container, states, directory, links.hosts(container, self._containers))
 
     # after a restart of sampand
 
@@ -253,16 +328,13 @@ class Sandboxes:
             places = self._places[container.id] = {}
             for state in container.state.endpoints:
                 network = self._networks.get(state.network_name)
-                if network is None or network.bridge is None or not state.veth:
+                if network is None or network.bridge is None or not (state.ip or state.ip6):
                     continue
-                if not network.bridge.take_again(state.ip):
-                    log.warning("address %s of container %s is not free", state.ip, container.id)
-                places[network.name] = Place(
-                    ip=state.ip, veth=state.veth, prefix_len=state.prefix_len, gateway=state.gateway, mac=state.mac,
-                    endpoint_id=state.endpoint_id,
-                )  # fmt: skip
+                places[network.name] = endpoints.place_of(state)
+                if not network.bridge.take_again(places[network.name]):
+                    log.warning("the addresses of container %s on network %s are not free", container.id, network.name)
                 if state.ports:
-                    await self._exposure.reopen(container.id, state.ip, [_published(binding) for binding in state.ports])
+                    await self._exposure.reopen(container.id, endpoints.target_of(state), endpoints.published(state.ports))
             self._announce(container, container.state.endpoints)
         await self._remove_strays()
 
@@ -274,7 +346,7 @@ class Sandboxes:
                 continue
             try:
                 chosen = self._chosen(container)
-                if not _has_names(chosen) or self._dns.resume(container, live.held(), chosen):
+                if not endpoints.has_names(chosen) or self._dns.resume(container, live.held(), chosen):
                     continue
                 netns = netns_of(container)
                 try:
@@ -299,7 +371,7 @@ class Sandboxes:
 
     def veths(self) -> set[str]:
         """The names of all interfaces on the host that are some container's."""
-        return {place.veth for places in self._places.values() for place in places.values()}
+        return {place.veth for places in self._places.values() for place in places.values() if place.veth}
 
 
 def netns_of(container: Container) -> int:
@@ -308,64 +380,8 @@ def netns_of(container: Container) -> int:
         netns = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
-    if container.live is None or container.live.pidfd < 0 or pidfd.has_ended(container.live.pidfd):  # then its number may be another's
+    live = container.live
+    if live is None or live.pidfd < 0 or pidfd.has_ended(live.pidfd):  # then its number may be another's
         os.close(netns)
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
     return netns
-
-
-def configured(container: Container) -> dict[str, EndpointSettings]:
-    """What a container asks for of its networks, by their names: that of its mode, unless something else is said."""
-    asked = container.networking.endpoints_config or {container.host_config.network_mode: None}
-    return {name: settings or EndpointSettings() for name, settings in asked.items()}
-
-
-def _has_names(chosen: Sequence[tuple[Network, EndpointSettings]]) -> bool:
-    """Whether one of the networks is of the user's own making: those have a name service."""
-    return any(not network.is_predefined for network, _ in chosen)
-
-
-def gateway_network(chosen: Sequence[tuple[Network, EndpointSettings]]) -> Network | None:
-    """The one that has the default route: the highest GwPriority, then the first by name; None where all are internal."""
-    candidates = [(network, settings) for network, settings in chosen if not network.row.internal]
-    return min(candidates, key=lambda item: (-item[1].gw_priority, item[0].name))[0] if candidates else None
-
-
-def dns_names(container: Container, network: str) -> list[str]:
-    """What a container is called on a network of the user's own; the first one is its reverse name."""
-    settings = configured(container).get(network) or EndpointSettings()
-    names = [container.name, *(settings.aliases or ()), container.id[:12], container.config.hostname]
-    return list(dict.fromkeys(name for name in names if name))
-
-
-def _free_name(taken: Sequence[str]) -> str:
-    return next(name for name in (f"eth{number}" for number in range(len(taken) + 1)) if name not in taken)
-
-
-def _state(network: Network, place: Place, interface: str, ports: Sequence[Published]) -> EndpointState:
-    published = tuple(PublishedBinding(f"{item.port}/{item.protocol}", item.host_ip, item.host_port) for item in ports)
-    return EndpointState(
-        network.id, network.name, endpoint_id=place.endpoint_id, ip=place.ip, prefix_len=place.prefix_len,
-        gateway="" if network.row.internal else place.gateway, mac=place.mac, ports=published, veth=place.veth, interface=interface,
-    )  # fmt: skip
-
-
-def _published(binding: PublishedBinding) -> Published:
-    number, _, protocol = binding.port.partition("/")
-    return Published(int(number), protocol, binding.host_ip, binding.host_port)
-
-
-def replaced(endpoints: Sequence[EndpointState], network: str, new: EndpointState | None) -> tuple[EndpointState, ...]:
-    """The end-points with one network's put in, exchanged or taken out."""
-    kept = tuple(state for state in endpoints if state.network_name != network)
-    return (*kept, new) if new is not None else kept
-
-
-def with_settings(container: Container, network: str, settings: EndpointSettings | None) -> None:
-    """What a container asks for on a network, noted in its networking; None: it asks no more."""
-    asked: dict[str, EndpointSettings | None] = dict(configured(container))
-    if settings is None:
-        asked.pop(network, None)
-    else:
-        asked[network] = settings
-    container.networking = msgspec.structs.replace(container.networking, endpoints_config=asked)

@@ -5,7 +5,7 @@ import time
 import msgspec
 
 from sampan.clock import rfc3339nano
-from sampan.engine import launching, mounting, sandboxes
+from sampan.engine import endpoints, launching, mounting
 from sampan.engine.containerstore import Container
 from sampan.engine.networkstore import PREDEFINED
 from sampan.engine.paths import Paths
@@ -45,17 +45,23 @@ def _endpoints(container: Container) -> dict[str, EndpointSettings]:
     running = container.is_running
     places = {state.network_name: state for state in container.state.endpoints}
     shown = {}
-    for name, asked in sandboxes.configured(container).items():
+    for name, asked in endpoints.configured(container).items():
         state = places.get(name)
         if container.host_config.network_mode.startswith("container:"):
             return {}
-        known = msgspec.structs.replace(asked, network_id=state.network_id if state else "", endpoint_id="", mac_address="")
-        if name not in PREDEFINED:
-            known = msgspec.structs.replace(known, dns_names=sandboxes.dns_names(container, name))
+        known = msgspec.structs.replace(
+            asked,
+            network_id=state.network_id if state else "",
+            endpoint_id="",
+            mac_address="" if container.state.run else asked.mac_address,
+        )
+        if name not in PREDEFINED and container.state.run:
+            known = msgspec.structs.replace(known, dns_names=endpoints.dns_names(container, name))
         if state is not None and running:
             known = msgspec.structs.replace(
                 known, mac_address=state.mac, endpoint_id=state.endpoint_id, gateway=state.gateway, ip_address=state.ip,
-                ip_prefix_len=state.prefix_len,
+                ip_prefix_len=state.prefix_len, ipv6_gateway=state.gateway6, global_ipv6_address=state.ip6,
+                global_ipv6_prefix_len=state.prefix_len6,
             )  # fmt: skip
         shown[name] = known
     return shown
@@ -65,12 +71,12 @@ def _network_settings(container: Container) -> NetworkSettings:
     networks = _endpoints(container)
     places = container.state.endpoints if container.is_running else ()
     ports: dict[str, list[PortBindingShown] | None] = {}
-    if any(state.ip for state in places):
+    if any(state.ip or state.ip6 for state in places):
         ports.update(dict.fromkeys(container.config.exposed_ports or ()))
     published: dict[str, list[PortBindingShown]] = {}
     for state in places:
         for binding in state.ports:
-            shown = PortBindingShown(host_ip=binding.host_ip, host_port=str(binding.host_port))
+            shown = PortBindingShown(host_ip=binding.host_ip, host_port=str(binding.host_port) if binding.host_port else "")
             published.setdefault(binding.port, []).append(shown)
     ports.update(published)
     default = networks.get("bridge") if places else None
@@ -83,6 +89,9 @@ def _network_settings(container: Container) -> NetworkSettings:
         gateway=default.gateway if default else "",
         ip_address=default.ip_address if default else "",
         ip_prefix_len=default.ip_prefix_len if default else 0,
+        ipv6_gateway=default.ipv6_gateway if default else "",
+        global_ipv6_address=default.global_ipv6_address if default else "",
+        global_ipv6_prefix_len=default.global_ipv6_prefix_len if default else 0,
         mac_address=default.mac_address if default else "",
         networks=networks,
     )
@@ -107,8 +116,8 @@ def _graph_data(container: Container, snapshots: Snapshots) -> dict[str, str]:
     return {**data, "MergedDir": f"/proc/{container.state.pid}/root"} if container.is_running and container.state.pid else data
 
 
-def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: str) -> ContainerInspect:
-    """GET /containers/{id}/json without sizes."""
+def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: str, links: list[str] | None) -> ContainerInspect:
+    """GET /containers/{id}/json without sizes. links: as docker shows them."""
     state = container.state
     command = launching.command_of(container.config)
     directory = paths.container(container.id)
@@ -140,7 +149,7 @@ def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: 
         restart_count=state.restart_count,
         driver=snapshots.driver,
         exec_ids=sorted(container.exec_ids) or None,
-        host_config=_host_config(container.host_config),
+        host_config=msgspec.structs.replace(_host_config(container.host_config), links=links),
         graph_driver=GraphDriverData(data=_graph_data(container, snapshots), name=snapshots.driver),
         mounts=mounting.mount_points(mounting.mounts_of_stored(container.host_config)),
         config=container.config,
@@ -158,7 +167,7 @@ def ports_of(container: Container) -> list[Port]:
         for item in published
     ]
     taken = {item.port for item in published}
-    for port in container.config.exposed_ports or {} if any(state.ip for state in container.state.endpoints) else {}:
+    for port in container.config.exposed_ports or {} if any(state.ip or state.ip6 for state in container.state.endpoints) else {}:
         number, _, protocol = port.partition("/")
         if port not in taken and number.isascii() and number.isdecimal() and len(number) < 6:  # else nothing that could be listened at
             found.append(Port(private_port=int(number), type=protocol or "tcp"))

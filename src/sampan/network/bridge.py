@@ -7,11 +7,12 @@ import ipaddress
 import logging
 import secrets
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
-from sampan.errors import SystemFailure
+from sampan.errors import EngineError, SystemFailure
 from sampan.ids import new_id
 from sampan.linux.netlink import Link, Netlink
 from sampan.network import ipam, sandbox
@@ -28,19 +29,31 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a network is to be; for the default one daemon.json says it, in docker's keys of the same names."""
 
     bridge: str
-    """The interface's name."""
+    """The interface's name; of a macvlan that of the parent."""
     name: str = "bridge"
     """The network's."""
     bip: str = ""
     """The bridge's own address, with the subnet's prefix length; "" for one of a free pool."""
     fixed_cidr: str = ""
     """The part of the subnet that containers get addresses of."""
+    ipv4: bool = True
+    ipv6: bool = False
+    bip6: str = ""
+    """As bip and fixed_cidr, for IPv6."""
+    fixed_cidr6: str = ""
     reserved: tuple[str, ...] = ()
-    """Addresses of the subnet that others have."""
+    """Addresses of the subnets that others have."""
     mtu: int = 1500
     icc: bool = True
     ip_masq: bool = True
     internal: bool = False
+    mode: str = "nat"
+    """How containers' IPv4 addresses are reached: nat, nat-unprotected, routed, isolated (docker's gateway_mode_ipv4)."""
+    mode6: str = "nat"
+    inhibit: bool = False
+    """Whether the bridge is to have no IPv4 address: somebody else has the gateway's."""
+    prefix: str = "eth"
+    """What the names of its interfaces in containers begin with."""
     owner: str = ""
     """The engine's exec-root: bridges that were made for it are marked by it, and only those are removed."""
     ip: str = "0.0.0.0"
@@ -50,47 +63,65 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What a container has on the bridge, for as long as it runs."""
 
-    ip: str
     veth: str
-    """Its interface's end on the host."""
-    prefix_len: int
-    gateway: str
+    """Its interface's end on the host; "" for a macvlan."""
     mac: str
+    ip: str = ""
+    """ "" where the network has no IPv4."""
+    prefix_len: int = 0
+    gateway: str = ""
+    ip6: str = ""
+    prefix_len6: int = 0
+    gateway6: str = ""
     endpoint_id: str = ""
 
 
 class Bridge:
     """Every method is for the event loop's thread; what blocks runs in a worker."""
 
-    def __init__(self, settings: BridgeSettings, rules: Rules) -> None:
+    def __init__(self, settings: BridgeSettings, rules: Rules, pools: ipam.Pools | None = None) -> None:
+        """pools: where a subnet comes from that the settings do not name."""
         self.settings = settings
         self.default_ip = settings.ip or "0.0.0.0"
         self._rules = rules
+        self._pools = pools or ipam.Pools()
         self._addresses: ipam.Addresses | None = None
+        self._addresses6: ipam.Addresses | None = None
+        self._is_up = False
         self._starting = asyncio.Lock()
         self.warnings: list[str] = []
         """What does not work on this host, for the log and `docker info`."""
 
     @property
-    def gateway(self) -> ipaddress.IPv4Interface:
-        """The bridge's address. Raises SystemFailure before start()."""
-        return self._own.gateway
+    def gateways(self) -> list[ipam.Interface]:
+        """The bridge's addresses, IPv4 first; what its settings say, before they are had."""
+        had = [addresses.gateway for addresses in (self._addresses, self._addresses6) if addresses is not None]
+        return had if self._is_up else [ipaddress.ip_interface(text) for text in (self.settings.bip, self.settings.bip6) if text]
 
     @property
-    def subnet(self) -> ipaddress.IPv4Network:
+    def gateway(self) -> str:
+        """The IPv4 address that is the host to its containers; "" for none."""
+        return next((str(found.ip) for found in self.gateways if found.version == 4), "") if self.settings.mode != "isolated" else ""
+
+    @property
+    def subnets(self) -> list[ipam.Network]:
         """What no other network may overlap, whether the bridge could be made or not."""
-        return ipaddress.IPv4Interface(self.settings.bip).network if self._addresses is None else self.gateway.network
+        return [found.network for found in self.gateways]
 
     @property
-    def _own(self) -> ipam.Addresses:
-        if self._addresses is None:
-            raise SystemFailure(f"the network {self.settings.name} is not available")
-        return self._addresses
+    def versions(self) -> frozenset[int]:
+        """The IP versions that it has."""
+        return frozenset(version for version, has in ((4, self.settings.ipv4), (6, self.settings.ipv6)) if has)
 
     @property
-    def is_up(self) -> bool:
-        """Whether start() has been through."""
-        return self._addresses is not None
+    def publishes(self) -> bool:
+        """Whether ports of its containers can be published."""
+        return not self.settings.internal
+
+    @property
+    def routed(self) -> frozenset[int]:
+        """The IP versions in which ports are not mapped to the host's: whoever has a route reaches those that are published."""
+        return frozenset(version for version, mode in ((4, self.settings.mode), (6, self.settings.mode6)) if mode == "routed")
 
     async def start(self) -> None:
         """Make or adopt the bridge, and its rules before anything goes over it; can be repeated when it was lost. Raises SystemFailure."""
@@ -100,45 +131,73 @@ class Bridge:
     async def ensure(self) -> None:
         """Make the bridge if that failed at the start of the engine. Raises SystemFailure."""
         async with self._starting:
-            if self._addresses is None:
+            if not self._is_up:
                 await self._start()
 
     async def _start(self) -> None:
         try:
-            gateway = await asyncio.to_thread(self._make)
-            if self._addresses is None:
-                self._addresses = ipam.Addresses(gateway, self.settings.fixed_cidr, self.settings.reserved, self.settings.name)
-            zone = Zone(
-                bridge=self.settings.bridge, subnets=(gateway.network,), icc=self.settings.icc, masquerade=self.settings.ip_masq,
-                internal=self.settings.internal,
-            )  # fmt: skip
-            await self._rules.add(zone)
+            gateway, gateway6 = await asyncio.to_thread(self._make)
+            settings = self.settings
+            if gateway is not None and self._addresses is None:
+                self._addresses = ipam.Addresses(gateway, settings.fixed_cidr, settings.reserved, settings.name)
+            if gateway6 is not None and self._addresses6 is None:
+                self._addresses6 = ipam.Addresses(gateway6, settings.fixed_cidr6, settings.reserved, settings.name)
+            await self._rules.add(self._zone())
             await asyncio.to_thread(self._bring_up)
+            self._is_up = True
         except (OSError, ValueError) as error:
             shown = "default bridge" if self.settings.name == "bridge" else self.settings.name
             raise SystemFailure(f"failed to create the {shown} network {self.settings.bridge}: {error}") from error
 
-    def _make(self) -> ipaddress.IPv4Interface:
+    def _zone(self) -> Zone:
+        settings = self.settings
+        both = ((self._addresses, settings.mode), (self._addresses6, settings.mode6))
+        had = [(addresses.gateway.network, mode) for addresses, mode in both if addresses is not None]
+        return Zone(
+            bridge=settings.bridge, subnets=tuple(subnet for subnet, _ in had), icc=settings.icc, internal=settings.internal,
+            masqueraded=tuple(subnet for subnet, mode in had if settings.ip_masq and mode.startswith("nat") and not settings.internal),
+            unprotected=tuple(subnet.version for subnet, mode in had if mode == "nat-unprotected"),
+        )  # fmt: skip
+
+    def _make(self) -> tuple[ipam.Interface | None, ipam.Interface | None]:
         with Netlink() as netlink:
             index = next((link.index for link in netlink.links() if link.name == self.settings.bridge), None)
             if index is not None and not Path("/sys/class/net", self.settings.bridge, "bridge").is_dir():
                 raise FileExistsError(errno.EEXIST, "there is an interface of this name that is no bridge")
-            found = netlink.addresses(index) if index is not None else []
-            gateway = ipaddress.IPv4Interface(found[0]) if found else None
-            bip = self.settings.bip
-            if gateway is None:
-                gateway = ipam.gateway_of(bip, self.settings.fixed_cidr, netlink.routes())
-                if index is None:
-                    mac = sandbox.mac_of(str(gateway.ip))
-                    netlink.add_bridge(self.settings.bridge, mac, self.settings.mtu)
-                    index = socket.if_nametoindex(self.settings.bridge)
-                    netlink.set_link(index, alias=mark_of(self.settings.owner))
-                netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen, str(gateway.network.broadcast_address))
-            elif bip and ipaddress.IPv4Interface(bip) != gateway:
-                words = f"bridge {self.settings.bridge} has the address {gateway} already; bip {bip} is not used"
+            settings = self.settings
+            has = netlink.addresses(index) if index is not None and settings.ipv4 else []
+            gateway: ipam.Interface | None = ipaddress.IPv4Interface(has[0]) if has else None
+            if gateway is None and settings.ipv4:
+                gateway = ipam.gateway_of(settings.bip, settings.fixed_cidr, 4, self._pools, netlink.routes())
+            elif gateway is not None and settings.bip and ipaddress.ip_interface(settings.bip) != gateway:
+                words = f"bridge {settings.bridge} has the address {gateway} already; bip {settings.bip} is not used"
                 self.warnings.append(words)
                 log.warning("%s", words)
-            return gateway
+            if index is None:
+                mac = sandbox.mac_of(str(gateway.ip)) if gateway is not None else b"\x02" + secrets.token_bytes(5)
+                netlink.add_bridge(settings.bridge, mac, settings.mtu)
+                index = socket.if_nametoindex(settings.bridge)
+                netlink.set_link(index, alias=mark_of(settings.owner))
+            if gateway is not None and not has and not settings.inhibit and settings.mode != "isolated":
+                netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen, str(gateway.network.broadcast_address))
+            return gateway, self._make6(netlink, index) if settings.ipv6 else None
+
+    def _make6(self, netlink: Netlink, index: int) -> ipam.Interface:
+        """The bridge's IPv6 address, which it has then."""
+        settings = self.settings
+        directory = Path("/proc/sys/net/ipv6/conf", settings.bridge)
+        if not directory.exists():
+            raise OSError(errno.EAFNOSUPPORT, "this host has no IPv6")
+        (directory / "disable_ipv6").write_text("0")
+        (directory / "accept_ra").write_text("0")  # what a container announces is not for the host
+        if self._rules.forward:
+            sysctl("net/ipv6/conf/all/forwarding", "1")
+        has = [ipaddress.ip_interface(found) for found in netlink.addresses(index, socket.AF_INET6)]
+        wanted = settings.bip6 or next((str(found) for found in has), "")
+        gateway = ipam.gateway_of(wanted, settings.fixed_cidr6, 6, self._pools, netlink.routes(socket.AF_INET6))
+        if gateway not in has and settings.mode6 != "isolated":
+            netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen)
+        return gateway
 
     def _bring_up(self) -> None:
         with Netlink() as netlink:
@@ -154,36 +213,56 @@ class Bridge:
 
     # containers
 
-    def take(self, asked: str = "", mac: str = "") -> Place:
-        """An address, or the one asked for, and the name of a veth. mac: in colon form, "" for one made of the address.
+    def take(self, asked: str = "", mac: str = "", asked6: str = "") -> Place:
+        """Addresses, or those asked for, and the name of a veth. mac: in colon form, "" for one made of the address.
 
         Raises SystemFailure, InvalidArgument, Forbidden.
         """
-        ip = self._own.take(asked)
-        gateway = self.gateway
-        hardware = mac or sandbox.mac_text(sandbox.mac_of(ip))
-        veth = VETH_PREFIX + secrets.token_hex(5)
+        if not self._is_up:
+            raise SystemFailure(f"the network {self.settings.name} is not available")
+        v4, v6 = self._addresses, self._addresses6
+        ip = v4.take(asked) if v4 is not None else ""
+        try:
+            ip6 = v6.take(asked6) if v6 is not None else ""
+        except EngineError:
+            if v4 is not None:
+                v4.release(ip)
+            raise
+        hardware = sandbox.mac_of(ip) if ip else b"\x02" + secrets.token_bytes(5)
         return Place(
-            ip=ip, veth=veth, prefix_len=gateway.network.prefixlen, gateway=str(gateway.ip), mac=hardware, endpoint_id=new_id()
+            veth=self._new_veth(), mac=mac or sandbox.mac_text(hardware), endpoint_id=new_id(),
+            ip=ip, prefix_len=v4.gateway.network.prefixlen if v4 is not None else 0, gateway=self._way_out(v4, self.settings.mode),
+            ip6=ip6, prefix_len6=v6.gateway.network.prefixlen if v6 is not None else 0, gateway6=self._way_out(v6, self.settings.mode6),
         )  # fmt: skip
 
-    def take_again(self, ip: str) -> bool:
-        """The address of a container that ran before sampand's restart; False when it is not free."""
-        return self._addresses is not None and self._addresses.take_this(ip)
+    def _way_out(self, addresses: ipam.Addresses | None, mode: str) -> str:
+        return str(addresses.gateway.ip) if addresses is not None and mode != "isolated" and not self.settings.internal else ""
 
-    def interface(self, place: Place, name: str, *, default_route: bool) -> sandbox.Interface:
-        """What is to be made in the container's netns."""
+    def _new_veth(self) -> str:
+        return VETH_PREFIX + secrets.token_hex(5)
+
+    def take_again(self, place: Place) -> bool:
+        """The addresses of a container that ran before sampand's restart; False when they are not free."""
+        both = ((self._addresses, place.ip), (self._addresses6, place.ip6))
+        return all([addresses is not None and addresses.take_this(ip) for addresses, ip in both if ip])
+
+    def interface(self, place: Place, name: str, *, default_routes: Collection[int] = ()) -> sandbox.Interface:
+        """What is to be made in the container's netns. default_routes: the IP versions whose default route goes by it."""
         return sandbox.Interface(
             name=name, veth=place.veth, bridge=self.settings.bridge, mac=bytes.fromhex(place.mac.replace(":", "")),
-            address=ipaddress.IPv4Interface((place.ip, place.prefix_len)), mtu=self.settings.mtu,
-            gateway=place.gateway if default_route and not self.settings.internal else "",
+            address=ipaddress.IPv4Interface((place.ip, place.prefix_len)) if place.ip else None,
+            address6=ipaddress.IPv6Interface((place.ip6, place.prefix_len6)) if place.ip6 else None,
+            mtu=self.settings.mtu, gateway=place.gateway if 4 in default_routes else "",
+            gateway6=place.gateway6 if 6 in default_routes else "",
         )  # fmt: skip
 
     async def release(self, place: Place) -> None:
-        """Take an address back; its veth is down then, and still to be deleted. Never raises."""
-        await asyncio.to_thread(sandbox.take_down, place.veth)
-        if self._addresses is not None:
-            self._addresses.release(place.ip)  # nothing answers at it
+        """Take addresses back; the veth is down then, and still to be deleted. Never raises."""
+        if place.veth:
+            await asyncio.to_thread(sandbox.take_down, place.veth)
+        for addresses, ip in ((self._addresses, place.ip), (self._addresses6, place.ip6)):
+            if addresses is not None and ip:
+                addresses.release(ip)  # nothing answers at it
 
     def remove_strays(self, kept: set[str]) -> None:
         """Remove veths of no container. Blocks. Never raises."""
@@ -201,12 +280,7 @@ def mark_of(owner: str) -> str:
 
 def owned(owner: str) -> list[str]:
     """The names of the bridges that were made for an engine, whatever it knows of them."""
-    found = []
-    for path in Path("/sys/class/net").iterdir():
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if mark_of(owner) and (path / "ifalias").read_text().rstrip("\n") == mark_of(owner):
-                found.append(path.name)
-    return found
+    return [link.name for link in links() if mark_of(owner) and link.alias == mark_of(owner)]
 
 
 def links() -> list[Link]:

@@ -17,12 +17,15 @@ log = logging.getLogger(__name__)
 class Rules:
     """One for an engine. Every method is for the event loop's thread; what blocks runs in a worker."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, *, forward: bool = True) -> None:
+        """forward: whether the host is made to forward packets (daemon.json's ip-forward)."""
+        self.forward = forward
         self._table = table
         self._firewall: firewall.Firewall | None = None
         self._watch: RulesetWatch | None = None
         self._zones: dict[str, Zone] = {}
         self._published: dict[Published, str] = {}
+        self._opened: dict[str, Sequence[Published]] = {}
         self.warning = ""
         """Why there are no rules on this host, for the log and `docker info`."""
 
@@ -42,7 +45,7 @@ class Rules:
             log.warning("%s", self.warning)
 
     def _make(self) -> firewall.Firewall:
-        made = firewall.Firewall(self._table)
+        made = firewall.Firewall(self._table, ipv6=firewall.has_ipv6())
         made.create(self._zones.values())
         return made
 
@@ -70,7 +73,7 @@ class Rules:
             raise SystemFailure(f"failed to set up the rules of {zone.bridge}: {error}") from error
         self._zones[zone.bridge] = zone
         if not zone.internal:
-            await asyncio.to_thread(firewall.open_forwarding, zone.bridge)
+            await asyncio.to_thread(firewall.open_forwarding, zone.bridge, ipv6=zone.has_ipv6)
 
     async def drop(self, bridge: str) -> None:
         """Forget a network. Never raises."""
@@ -89,6 +92,23 @@ class Rules:
             return
         await asyncio.to_thread(self._firewall.publish, address, ports)
         self._published.update(dict.fromkeys(ports, address))
+
+    async def open(self, address: str, ports: Sequence[Published]) -> None:
+        """Let hosts with a route reach ports of a container on a routed network. Raises NftablesError."""
+        if self._firewall is None or not ports:
+            return
+        await asyncio.to_thread(self._firewall.open, address, ports)
+        self._opened[address] = ports
+
+    async def shut(self, address: str) -> None:
+        """Take that back. Never raises."""
+        ports = self._opened.pop(address, None)
+        if self._firewall is None or not ports:
+            return
+        try:
+            await asyncio.to_thread(self._firewall.open, address, ports, verb="delete")
+        except NftablesError as error:
+            log.debug("ports of %s: %s", address, error)
 
     async def withdraw(self, ports: Sequence[Published]) -> None:
         """Take them back. Never raises."""
@@ -115,7 +135,7 @@ class Rules:
             return
         if not ours:
             for zone in [zone for zone in self._zones.values() if not zone.internal]:
-                await asyncio.to_thread(firewall.open_forwarding, zone.bridge)
+                await asyncio.to_thread(firewall.open_forwarding, zone.bridge, ipv6=zone.has_ipv6)
             return
         log.warning("somebody removed rules of table %s: making it anew", rules.table)
         try:
@@ -126,5 +146,7 @@ class Rules:
                 by_address.setdefault(address, []).append(port)
             for address, ports in by_address.items():
                 rules.publish(address, ports)
+            for address, opened in self._opened.items():
+                rules.open(address, opened)
         except NftablesError as error:
             log.warning("table %s: %s", rules.table, error)

@@ -26,13 +26,20 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """Inside: eth0."""
     veth: str
-    """On the host."""
+    """On the host; "" for a macvlan, which has no end there."""
     bridge: str
-    address: ipaddress.IPv4Interface
+    """Where that is; of a macvlan the parent interface."""
     mac: bytes
     mtu: int
+    address: ipaddress.IPv4Interface | None = None
+    address6: ipaddress.IPv6Interface | None = None
     gateway: str = ""
     """Of the default route, for the one interface that has it."""
+    gateway6: str = ""
+    kind: str = "veth"
+    """Or macvlan, or ipvlan."""
+    mode: str = ""
+    """Of a macvlan or ipvlan."""
 
 
 def mac_of(address: str) -> bytes:
@@ -76,17 +83,25 @@ def _in_thread(work: Callable[[], None]) -> None:
 def _set_up(inside: Netlink, interface: Interface) -> None:
     """Address, state and route of an interface that is there; the thread is in its netns."""
     index = socket.if_nametoindex(interface.name)
-    network = interface.address.network
-    inside.add_address(index, str(interface.address.ip), network.prefixlen, str(network.broadcast_address))
-    # IPv4 only, as docker has it on such a network; it also spares the wait for a tentative address.
-    with contextlib.suppress(OSError):
-        Path(f"/proc/sys/net/ipv6/conf/{interface.name}/disable_ipv6").write_text("1")
+    if interface.address is not None:
+        network = interface.address.network
+        inside.add_address(index, str(interface.address.ip), network.prefixlen, str(network.broadcast_address))
+    # Without IPv6 on the network there is none on the interface, as docker has it; it also spares the wait for a tentative address.
+    with contextlib.suppress(FileNotFoundError):
+        Path(f"/proc/sys/net/ipv6/conf/{interface.name}/disable_ipv6").write_text("1" if interface.address6 is None else "0")
+    if interface.address6 is not None:
+        inside.add_address(index, str(interface.address6.ip), interface.address6.network.prefixlen)
     inside.set_link(index, up=True)
     if interface.gateway:
         inside.set_default_route(interface.gateway)
+    if interface.gateway6:
+        inside.set_default_route(interface.gateway6, socket.AF_INET6)
 
 
 def _add(host: Netlink, netns: int, interface: Interface, master: int) -> None:
+    if interface.kind != "veth":
+        host.add_sub(interface.name, master, interface.kind, interface.mode, interface.mac, netns)
+        return
     host.add_veth(interface.veth, master, interface.name, interface.mac, netns, interface.mtu)
     _allow_hairpin(interface.veth)
 
@@ -129,17 +144,34 @@ def join(netns: int, interface: Interface) -> None:
         try:
             _in_thread(work)
         except OSError:
-            delete_link(interface.veth)
+            if interface.veth:
+                delete_link(interface.veth)
+            else:
+                leave(netns, interface.name)
             raise
 
 
-def route(netns: int, gateway: str) -> None:
-    """Have the default route of a netns by a gateway; "" for none. Raises OSError."""
+def leave(netns: int, name: str) -> None:
+    """Remove an interface from the netns of a running container. Never raises. Blocks."""
+
+    def work() -> None:
+        libc.setns(netns, CLONE_NEWNET)
+        with Netlink() as inside:
+            inside.delete_link(name)
+
+    with contextlib.suppress(OSError):
+        _in_thread(work)
+
+
+def route(netns: int, gateway: str, gateway6: str = "") -> None:
+    """Have the default routes of a netns by these gateways; "" for none. Raises OSError."""
 
     def work() -> None:
         libc.setns(netns, CLONE_NEWNET)
         with Netlink() as inside:
             inside.set_default_route(gateway)
+            if gateway6 or Path("/proc/sys/net/ipv6").exists():
+                inside.set_default_route(gateway6, socket.AF_INET6)
 
     _in_thread(work)
 

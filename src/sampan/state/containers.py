@@ -34,6 +34,9 @@ class EndpointState(msgspec.Struct, frozen=True, omit_defaults=True):
     """The name of its interface's end on the host."""
     interface: str = ""
     """The interface's name inside."""
+    ip6: str = ""
+    prefix_len6: int = 0
+    gateway6: str = ""
 
 
 class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):

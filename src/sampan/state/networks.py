@@ -15,6 +15,13 @@ class Subnet(msgspec.Struct, frozen=True, omit_defaults=True):
     """Names and addresses that are not given to containers."""
     asked: bool = True
     """Whether the user chose it; else it was a free one of the pools."""
+    implied: bool = False
+    """Whether the gateway was not the user's choice, though the subnet was: docker does not show it then."""
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 6 if ":" in self.subnet else 4
 
 
 class NetworkRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,10 +35,21 @@ class NetworkRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subnets: tuple[Subnet, ...] = ()
     internal: bool = False
     attachable: bool = False
+    enable_ipv4: bool = True
     enable_ipv6: bool = False
+    config_only: bool = False
+    """Nothing but a configuration for others to be made from."""
+    config_from: str = ""
+    """The name of the network whose configuration it has."""
     options: dict[str, str] = {}
     ipam_options: dict[str, str] | None = None
     labels: dict[str, str] = {}
+
+    def subnet(self, version: int) -> Subnet | None:
+        """The one of a family that its containers get addresses of."""
+        if not (self.enable_ipv4 if version == 4 else self.enable_ipv6):
+            return None
+        return next((subnet for subnet in self.subnets if subnet.version == version), None)
 
 
 _encode = msgspec.json.Encoder().encode

@@ -141,7 +141,7 @@ def test_a_port_is_published_on_ipv6_too() -> None:
 
 
 def test_without_nftables_containers_have_a_network_but_publish_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_bridge: str) -> None:
+    def missing(_table: str, *, ipv6: bool) -> None:
         raise NftablesError("libnftables.so.1 cannot be loaded")
 
     monkeypatch.setattr(firewall, "Firewall", missing)

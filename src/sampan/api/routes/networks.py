@@ -53,7 +53,13 @@ _TAG = "Network"
 ROUTES = (
     Route("GET", "/networks", list_networks, _TAG),
     Route("GET", "/networks/", list_networks, _TAG),
-    Route("POST", "/networks/create", create, _TAG, note="driver bridge; others and IPv6 are refused by name"),
+    Route(
+        "POST",
+        "/networks/create",
+        create,
+        _TAG,
+        note="bridge, macvlan; ipvlan and routed modes ran only as plans: the kernel refused one, nobody routed to the other",
+    ),
     Route("POST", "/networks/prune", prune, _TAG),
     Route("GET", "/networks/{id:.*}", inspect, _TAG),
     Route("DELETE", "/networks/{id:.*}", remove, _TAG),

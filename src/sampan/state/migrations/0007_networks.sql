@@ -11,3 +11,8 @@ UPDATE containers
                                          '$.endpoints', json_array(json_extract(CAST(state AS TEXT), '$.endpoint'))),
                                 '$.endpoint') AS BLOB)
  WHERE json_extract(CAST(state AS TEXT), '$.endpoint') IS NOT NULL;
+
+-- {} meant "that of the mode" until containers could leave their last network.
+UPDATE containers
+   SET networking = CAST(json_remove(CAST(networking AS TEXT), '$.EndpointsConfig') AS BLOB)
+ WHERE json_extract(CAST(networking AS TEXT), '$.EndpointsConfig') = '{}';
