@@ -126,7 +126,7 @@ class Publish(Row):
 
     def prepare(self) -> None:
         bindings = {f"{PORT}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
-        container = self.target.run("sleep", "900", network="bridge", host={"PortBindings": bindings})
+        container = self.target.run("sleep", "900", network="bridge", host={"PortBindings": bindings}, ExposedPorts={f"{PORT}/tcp": {}})
         shown = self.target.call("GET", f"/containers/{container}/json")
         self.pid = shown["State"]["Pid"]
         self.port = int(shown["NetworkSettings"]["Ports"][f"{PORT}/tcp"][0]["HostPort"])

@@ -44,6 +44,7 @@ class DnsServer:
         self._view = view
         self._upstream = upstream
         self._port = port
+        self._answers = dns.Answers()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = 0
         self._connections = 0
@@ -79,7 +80,7 @@ class DnsServer:
             except OSError:
                 return
             try:
-                reply = dns.answer(packet, self._view(), stream=False)
+                reply = self._answers.to(packet, self._view(), stream=False)
             except dns.Malformed as error:
                 reply = error.reply
             if reply is not None:
@@ -120,7 +121,7 @@ class DnsServer:
                         return
                     packet = await reader.readexactly(length)
                 try:
-                    reply = dns.answer(packet, self._view(), stream=True)
+                    reply = self._answers.to(packet, self._view(), stream=True)
                 except dns.Malformed as error:
                     reply = error.reply
                 if reply is None:

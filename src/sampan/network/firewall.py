@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from sampan.linux.nftables import Nftables
+from sampan.linux.nftables import Nftables, NftablesError
 from sampan.network.ports import WILDCARDS, Published
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,14 @@ class Firewall:
         """Make the tables anew with these networks, in one transaction; there are no published ports then."""
         tables = "".join(_TABLE.format(table=self.table, **_FAMILIES[version]) for version in self._versions)
         self._nft.run(tables + self._of_zones("add", list(zones)))
+
+    def is_there(self) -> bool:
+        """Whether our tables are; somebody may have flushed them."""
+        try:
+            self._nft.run("\n".join(f"list set {_NAMES[version]} {self.table} bridges" for version in self._versions))
+        except NftablesError:
+            return False
+        return True
 
     def add(self, zone: Zone) -> None:
         """Have a network under the rules, before its bridge forwards anything."""

@@ -14,10 +14,13 @@ class NetworkNames:
         self._by_name: dict[str, dict[str, tuple[Address, ...]]] = {}
         self._by_address: dict[Address, str] = {}
         self._names: dict[str, tuple[str, ...]] = {}
+        self.version = 0
+        """Another one after each change."""
 
     def add(self, container_id: str, names: Iterable[str], addresses: Sequence[Address]) -> None:
         """Names (the first is what a reverse query is told) and addresses of one container; what it had before is forgotten."""
         self.remove(container_id)
+        self.version += 1
         ordered = tuple(dict.fromkeys(name.lower() for name in names if name))
         self._names[container_id] = ordered
         for name in ordered:
@@ -28,6 +31,7 @@ class NetworkNames:
 
     def remove(self, container_id: str) -> None:
         """Forget a container; one that is not there is no error."""
+        self.version += 1
         for name in self._names.pop(container_id, ()):
             holders = self._by_name[name]
             for address in holders.pop(container_id):
@@ -51,6 +55,11 @@ class View:
 
     def __init__(self, networks: Sequence[tuple[NetworkNames, Mapping[str, str]]]) -> None:
         self._networks = [(names, {alias.lower(): name for alias, name in links.items()}) for names, links in networks]
+
+    @property
+    def version(self) -> int:
+        """Another one after each change."""
+        return sum(names.version for names, _ in self._networks)
 
     def resolve(self, name: str) -> tuple[Address, ...] | None:
         """Addresses of `name` or `name.network` on the first network that knows it; None when none does."""

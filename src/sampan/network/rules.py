@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sampan.errors import SystemFailure
 from sampan.linux.nftables import NftablesError
@@ -68,12 +68,22 @@ class Rules:
         if zone.bridge in self._zones:
             await self.drop(zone.bridge)
         try:
-            await asyncio.to_thread(self._firewall.add, zone)
+            await self._apply(self._firewall, self._firewall.add, zone)
         except NftablesError as error:
             raise SystemFailure(f"failed to set up the rules of {zone.bridge}: {error}") from error
         self._zones[zone.bridge] = zone
         if not zone.internal:
             await asyncio.to_thread(firewall.open_forwarding, zone.bridge, ipv6=zone.has_ipv6)
+
+    async def _apply(self, rules: firewall.Firewall, change: Callable[..., None], *args: object) -> None:
+        """A change, made in a table that may have been flushed without the watch having put it back yet. Raises NftablesError."""
+        try:
+            await asyncio.to_thread(change, *args)
+        except NftablesError:
+            if await asyncio.to_thread(rules.is_there):
+                raise
+            await self._restore(True)
+            await asyncio.to_thread(change, *args)
 
     async def drop(self, bridge: str) -> None:
         """Forget a network. Never raises."""
@@ -90,14 +100,14 @@ class Rules:
         """Let connections to ports of the host through to a container. Raises NftablesError."""
         if self._firewall is None or not ports:
             return
-        await asyncio.to_thread(self._firewall.publish, address, ports)
+        await self._apply(self._firewall, self._firewall.publish, address, ports)
         self._published.update(dict.fromkeys(ports, address))
 
     async def open(self, address: str, ports: Sequence[Published]) -> None:
         """Let hosts with a route reach ports of a container on a routed network. Raises NftablesError."""
         if self._firewall is None or not ports:
             return
-        await asyncio.to_thread(self._firewall.open, address, ports)
+        await self._apply(self._firewall, self._firewall.open, address, ports)
         self._opened[address] = ports
 
     async def shut(self, address: str) -> None:

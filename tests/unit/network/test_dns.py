@@ -283,3 +283,31 @@ def test_connections_of_one_container_are_bounded(view: View) -> None:
                 one.close()
 
     assert talk(view, [], 53, client) == b""
+
+
+def test_what_is_asked_again_is_remembered_until_names_change() -> None:
+    front = NetworkNames("front")
+    front.add("web-id", ["web"], [WEB])
+    view, answers = View([(front, {})]), dns.Answers()
+
+    def asked(name: str, number: int) -> list[str] | None:
+        query = dnslib.DNSRecord.question(name)
+        query.header.id = number
+        reply = answers.to(bytes(query.pack()), view, stream=False)
+        if reply is None:
+            return None
+        parsed = dnslib.DNSRecord.parse(reply)
+        assert parsed.header.id == number
+        return data(parsed)
+
+    assert [asked("web", 1), asked("web", 2), asked("db", 3)] == [[str(WEB)], [str(WEB)], None]
+    front.add("db-id", ["db", "web"], [DB])
+    assert sorted(asked("web", 4) or []) == [str(WEB), str(DB)]
+    assert asked("db", 5) == [str(DB)]
+    front.remove("db-id")
+    assert [asked("web", 6), asked("db", 7)] == [[str(WEB)], None]
+    for number in range(dns.Answers.MOST + 9):
+        front.add(f"{number}", [f"n{number}"], [WEB])
+    for number in range(dns.Answers.MOST + 9):
+        assert asked(f"n{number}", number) == [str(WEB)]
+    assert len(answers._known) <= dns.Answers.MOST
