@@ -12,7 +12,6 @@ from sampan.engine.endpoints import names_by_link
 from sampan.engine.networkfiles import NetworkFiles
 from sampan.engine.networkstore import Network
 from sampan.errors import SystemFailure
-from sampan.linux.nftables import NftablesError
 from sampan.network import sandbox
 from sampan.network.dnsserver import DnsServer
 from sampan.network.names import NetworkNames, View
@@ -40,7 +39,7 @@ class NameService:
         """
         try:
             udp, tcp = await asyncio.to_thread(sandbox.name_service, netns)
-        except (OSError, NftablesError) as error:
+        except OSError as error:
             raise SystemFailure(f"failed to set up container networking: the name service: {error}") from error
         self._serve(container, udp, tcp, joined)
         return {UDP: udp.fileno(), TCP: tcp.fileno()}

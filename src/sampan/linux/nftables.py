@@ -5,7 +5,7 @@ import errno
 import socket
 import struct
 import threading
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 _NETLINK_NETFILTER = 12
 _GROUP_NFTABLES = 7
@@ -19,7 +19,7 @@ class NftablesError(Exception):
 
 
 class Nftables:
-    """One libnftables context; safe to use from several threads."""
+    """One libnftables context; safe to use from several threads. Made early: it waits with select(2), for a descriptor below 1,024."""
 
     def __init__(self) -> None:
         """Raises NftablesError."""
@@ -30,7 +30,7 @@ class Nftables:
         library.nft_ctx_new.restype = ctypes.c_void_p
         library.nft_ctx_new.argtypes = [ctypes.c_uint32]
         library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
-        for name in ("nft_ctx_buffer_error", "nft_ctx_buffer_output", "nft_ctx_get_error_buffer", "nft_ctx_free"):
+        for name in ("nft_ctx_buffer_error", "nft_ctx_buffer_output", "nft_ctx_get_error_buffer"):
             getattr(library, name).argtypes = [ctypes.c_void_p]
         library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         self._library = library
@@ -40,13 +40,6 @@ class Nftables:
             raise NftablesError("libnftables gave no context")
         library.nft_ctx_buffer_error(self._context)
         library.nft_ctx_buffer_output(self._context)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        """Free the context; it cannot be used any more."""
-        self._library.nft_ctx_free(self._context)
 
     def run(self, commands: str) -> None:
         """Run commands, all or none. Raises NftablesError with nft's message."""

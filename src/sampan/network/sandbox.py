@@ -13,10 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from sampan.linux import libc
+from sampan.linux import libc, nfredirect
 from sampan.linux.namespaces import CLONE_NEWNET
 from sampan.linux.netlink import Netlink
-from sampan.linux.nftables import Nftables, NftablesError
 from sampan.network.resolvconf import EMBEDDED
 
 
@@ -40,6 +39,10 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     """Or macvlan, or ipvlan."""
     mode: str = ""
     """Of a macvlan or ipvlan."""
+
+
+_TABLE = "sampan_dns"
+"""In the container's own netns."""
 
 
 def mac_of(address: str) -> bytes:
@@ -177,13 +180,12 @@ def route(netns: int, gateway: str, gateway6: str = "") -> None:
 
 
 def name_service(netns: int) -> tuple[socket.socket, socket.socket]:
-    """Sockets (UDP, listening TCP) in a netns to which its queries to the embedded name server come. Raises OSError, NftablesError. Blocks.
+    """Sockets (UDP, listening TCP) in a netns to which its queries to the embedded name server come. Raises OSError. Blocks.
 
     They are on ports of the kernel's choice: a container's own server on port 53 of all addresses would be in their way.
     """
     with contextlib.ExitStack() as undo:
         found = []
-        failed: list[NftablesError] = []
 
         def work() -> None:
             libc.setns(netns, CLONE_NEWNET)
@@ -193,30 +195,11 @@ def name_service(netns: int) -> tuple[socket.socket, socket.socket]:
                 found.append(made)
             found[1].listen(64)
             ports = [made.getsockname()[1] for made in found]
-            try:
-                with Nftables() as rules:
-                    rules.run(_REDIRECT.format(address=EMBEDDED, udp=ports[0], tcp=ports[1]))
-            except NftablesError as error:
-                failed.append(error)
+            nfredirect.redirect_dns(_TABLE, EMBEDDED, {"udp": ports[0], "tcp": ports[1]})
 
         _in_thread(work)
-        if failed:
-            raise failed[0]
         undo.pop_all()
         return found[0], found[1]
-
-
-_REDIRECT = """
-add table ip sampan_dns
-delete table ip sampan_dns
-table ip sampan_dns {{
-  chain output {{
-    type nat hook output priority -100; policy accept;
-    ip daddr {address} udp dport 53 dnat to {address}:{udp}
-    ip daddr {address} tcp dport 53 dnat to {address}:{tcp}
-  }}
-}}
-"""
 
 
 def take_down(veth: str) -> None:
