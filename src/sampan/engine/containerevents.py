@@ -21,7 +21,7 @@ class ContainerEvents:
     def publish_networks(self, container: Container, action: str) -> None:
         """connect or disconnect, of all networks of the current run."""
         for endpoint in container.state.endpoints:
-            kind = {"none": "null", "host": "host"}.get(endpoint.network_name, "bridge")
+            kind = endpoint.driver or {"none": "null", "host": "host"}.get(endpoint.network_name, "bridge")
             self._publish_network(container, action, endpoint.network_id, endpoint.network_name, kind)
 
     def publish_network(self, container: Container, action: str, network: NetworkRow) -> None:

@@ -93,7 +93,8 @@ def interface_names(chosen: Chosen) -> list[str]:
 def state_of(network: Network, place: Place, interface: str) -> EndpointState:
     """What is stored and shown of a place."""
     return EndpointState(
-        network.id, network.name, endpoint_id=place.endpoint_id, mac=place.mac, veth=place.veth, interface=interface,
+        network.id, network.name, driver=network.row.driver, interface=interface,
+        endpoint_id=place.endpoint_id, mac=place.mac, veth=place.veth,
         ip=place.ip, prefix_len=place.prefix_len, gateway=place.gateway,
         ip6=place.ip6, prefix_len6=place.prefix_len6, gateway6=place.gateway6,
     )  # fmt: skip

@@ -70,7 +70,7 @@ class NetworkCheck:
                 if link.master == master.index and link.name.startswith(bridge.VETH_PREFIX) and link.name not in kept:
                     yield Finding("interface", link.name, "is of no container", "remove it", partial(self._remove_interface, link.name))
             for container, place in self._places.on(network):
-                if _is_settled(container):
+                if _is_settled(container) and place.veth:  # a macvlan has no end here
                     yield from self._look_at(container, network, found.links.get(place.veth), master)
 
     def _look_at(self, container: Container, network: Network, link: Link | None, master: Link) -> Iterator[Finding]:

@@ -85,7 +85,7 @@ def messages(table: str, address: str, ports: Mapping[str, int]) -> Sequence[tup
 
 
 def redirect_dns(table: str, address: str, ports: Mapping[str, int]) -> None:
-    """Send what goes to port 53 of an IPv4 address in this thread's netns to these ports there, by protocol. Raises OSError, doing nothing."""
+    """Send what goes to port 53 of an IPv4 address in this thread's netns to these ports of it, by protocol. Raises OSError."""
     asked = messages(table, address, ports)
     batch = [_message(_BEGIN, 0, 0, b"", family=0, resource=_SUBSYSTEM)]
     batch += [_message(kind, flags | _ACK, number, body) for number, (kind, flags, body) in enumerate(asked, 1)]

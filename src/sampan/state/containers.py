@@ -24,6 +24,8 @@ class EndpointState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     network_id: str
     network_name: str
+    driver: str = ""
+    """The network's; "" of the default bridge, host and none."""
     endpoint_id: str = ""
     ip: str = ""
     prefix_len: int = 0

@@ -105,6 +105,18 @@ def test_networks_do_not_reach_each_other_until_joined(docker: Docker, front: st
     assert fetch(docker, "db", "store") == "web"
 
 
+def test_a_published_port_is_reached_from_another_network(docker: Docker, engine: Engine, front: str, back: str) -> None:
+    serve(docker, "db", "--network", back, "-p", "80")
+    serve(docker, "local", "--network", back, "-p", "127.0.0.1::80")
+    serve(docker, "web", "--network", front)
+    host = engine.subnet.partition("/")[0]
+    port, hidden = (ok(docker("port", name, "80")).splitlines()[0].rpartition(":")[2] for name in ("db", "local"))
+    assert fetch(docker, "web", f"{host}:{port}") == "db"
+    assert fetch(docker, "db", f"{host}:{port}") == "db"
+    assert fetch(docker, "web", f"{host}:{hidden}") == ""
+    assert "published ports of db can be reached from other hosts" in docker("info").stderr
+
+
 def test_an_internal_network_goes_nowhere(docker: Docker, subnets: Callable[[int], str]) -> None:
     ok(docker("network", "create", "--internal", "--subnet", subnets(0), "inside"))
     serve(docker, "web", "--network", "inside", "-p", "80", "--cap-add", "NET_ADMIN")
