@@ -260,15 +260,11 @@ class Server(Loop):
         return None if status is None else pidfd.decode_status(status)
 
     def _op_custody(self, peer: Peer, message: Message, fds: Fds) -> Message:
-        """A process that a former supervisor started, from the keeper's hands (or from sampand's, when both died).
-
-        Of one that is known: descriptors that it got since, for the keeper's hands too.
-        """
+        """A process that a former supervisor started, from others' hands; of one that is known, descriptors that it got since."""
         key = message["key"]
-        if key in self.launching:
-            return {}
-        if key in self.procs:
-            self._hold_more(peer, self.procs[key], fds)
+        if key in self.procs or key in self.launching:
+            if key in self.procs:
+                self._hold_more(peer, self.procs[key], fds)
             return {}
         if "pidfd" not in fds:
             raise RequestError("protocol", errno.EINVAL, "custody without a pidfd")
