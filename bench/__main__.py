@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import build_rows, image_rows, registry_rows, rows
+from bench import build_rows, image_rows, network_rows, registry_rows, rows
 from bench.rows import Row
 from bench.target import BadResult, Target
 from tests.support.engine import START, Engine
 
-ROWS = (*rows.ROWS, *image_rows.ROWS, *registry_rows.ROWS, *build_rows.ROWS)
+ROWS = (*rows.ROWS, *image_rows.ROWS, *registry_rows.ROWS, *build_rows.ROWS, *network_rows.ROWS)
 ROOT = Path(__file__).resolve().parent.parent
 Samples = dict[str, list[list[float]]]
 

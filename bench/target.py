@@ -89,6 +89,7 @@ class Target:
         self.process: subprocess.Popen[bytes] | None = None
         self.local = threading.local()
         self.containers: set[str] = set()
+        self.networks: set[str] = set()
         self.log = Path(f"/var/tmp/{self.label}-{name}.log")
 
     # -- life
@@ -211,6 +212,16 @@ class Target:
         for container in list(self.containers):
             self.call("DELETE", f"/containers/{container}?force=1&v=1", ok=(200, 204, 404))
         self.containers.clear()
+        for name in self.networks:
+            self.call("DELETE", f"/networks/{name}", ok=(204, 404))
+        self.networks.clear()
+
+    def network(self, name: str, subnet: str = "") -> str:
+        """Make a network; clean() removes it. Its name."""
+        self.networks.add(f"{self.label}{name}")
+        ipam = {"Config": [{"Subnet": subnet}]} if subnet else {}
+        self.call("POST", "/networks/create", {"Name": f"{self.label}{name}", "IPAM": ipam})
+        return f"{self.label}{name}"
 
     # -- memory
 

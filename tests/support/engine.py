@@ -15,6 +15,7 @@ from typing import Any
 
 from sampan.daemon.config import parse_command_line
 from sampan.daemon.teardown import UnixConnection, cgroup_directories
+from sampan.network.bridge import owned
 
 START = [sys.executable, "-I", "-c", "from sampan.daemon.main import entry; entry()"]
 CLI = [sys.executable, "-I", "-c", "from sampan.cli.main import entry; entry()"]
@@ -157,8 +158,8 @@ class Engine:
         }
 
     def network_state(self) -> set[str]:
-        """Bridge, its ports and firewall lines that name it."""
-        found = set()
+        """Bridge, its ports and firewall lines that name it; the bridges of users' own networks."""
+        found = {f"link {name}" for name in owned(str(self.exec_root))}
         if os.path.isdir(f"/sys/class/net/{self.bridge}"):
             found.add(f"link {self.bridge}")
             found.update(f"port {name}" for name in os.listdir(f"/sys/class/net/{self.bridge}/brif"))

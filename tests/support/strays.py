@@ -72,7 +72,13 @@ def elements(engine: Engine) -> list[str]:
     """Published ports in the engine's nft table."""
     table = f"sampan_{engine.bridge}"
     text = subprocess.run(["nft", "list", "table", "ip", table], capture_output=True, text=True, timeout=30, check=False).stdout
-    return re.findall(r"elements = \{[^}]*\}", text)
+    return [
+        line.strip()
+        for part in re.split(r"\n\t(?=set|map|chain)", text)
+        if part.startswith("map")
+        for line in part.splitlines()
+        if " : " in line and "type" not in line
+    ]
 
 
 def ports_of(engine: Engine) -> list[str]:

@@ -39,7 +39,7 @@ from sampan.spec.docker_api.image import (
     SearchResult,
 )
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
-from sampan.spec.docker_api.network import NetworkInspect
+from sampan.spec.docker_api.network import EndpointSettings, NetworkCreate, NetworkCreated, NetworkInspect, NetworksPruned
 from sampan.spec.docker_api.system import CheckReport, DiskUsage, EventMessage, PingInfo, SystemInfo, SystemVersion
 from sampan.spec.docker_api.volume import Volume, VolumeListResponse, VolumesPruneReport
 from sampan.spec.oci_layout import Platform
@@ -281,6 +281,21 @@ class NetworkService(Protocol):
 
     async def inspect(self, ref: str) -> NetworkInspect:
         """One network by ID, name or ID prefix, containers included. NotFound: `network x not found`."""
+
+    async def create(self, body: NetworkCreate) -> NetworkCreated:
+        """Make one. Conflict, Forbidden, InvalidArgument, NotFound (driver) in docker's words."""
+
+    async def remove(self, ref: str) -> None:
+        """Remove one. Forbidden: predefined, or a running container is on it."""
+
+    async def prune(self, filters: Filters) -> NetworksPruned:
+        """Remove those that no container is on."""
+
+    async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
+        """Put a container on it."""
+
+    async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
+        """Take a container off it. force: one that does not exist is no error."""
 
 
 class VolumeService(Protocol):

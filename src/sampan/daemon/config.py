@@ -7,7 +7,6 @@ MISSING, or in ALWAYS_SO.
 """
 
 import hashlib
-import ipaddress
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sampan.daemon import flags
+from sampan.daemon import flags, networkconfig
 from sampan.daemon.convert import Ulimit, ValueProblem, from_json, from_texts, shown
 from sampan.daemon.jsonfile import Json, JsonError, Parser, line_and_column
 from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_GROUP, usage
@@ -142,7 +141,6 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
 MISSING: Final[Mapping[str, str]] = {
     "allow-direct-routing": "direct routing to published ports",
     "authorization-plugins": "authorization plugins",
-    "bip6": "IPv6",
     "builder": "the image builder",
     "cdi-spec-dirs": "CDI devices",
     "containerd": "containerd (Sampan runs containers itself)",
@@ -151,20 +149,16 @@ MISSING: Final[Mapping[str, str]] = {
     "cpu-rt-period": "real-time scheduling limits",
     "cpu-rt-runtime": "real-time scheduling limits",
     "cri-containerd": "containerd (Sampan runs containers itself)",
-    "default-address-pools": "user-defined networks",
     "default-cgroupns-mode": "another default cgroup namespace",
     "default-gateway": "another gateway than the bridge",
     "default-gateway-v6": "IPv6",
     "default-ipc-mode": "another default IPC mode",
-    "default-network-opts": "user-defined networks",
     "default-runtime": "other OCI runtimes",
     "default-ulimits": "default ulimits (use run --ulimit)",
     "experimental": "experimental features",
-    "fixed-cidr-v6": "IPv6",
     "host-gateway-ips": "host-gateway addresses",
     "init-path": "another init binary",
     "log-format": "JSON messages of the daemon",
-    "ipv6": "IPv6",
     "metrics-addr": "the metrics endpoint",
     "network-control-plane-mtu": "swarm mode",
     "node-generic-resources": "swarm mode",
@@ -182,7 +176,7 @@ MISSING: Final[Mapping[str, str]] = {
 
 ALWAYS_SO: Final[Mapping[str, str]] = {
     "ip-forward-no-drop": "the policy of the host's FORWARD chain is never changed",
-    "ip6tables": "there are no IPv6 rules to leave out: containers have IPv4, and ports published on IPv6 are the userland proxy's",
+    "ip6tables": "IPv6 has the same rules as IPv4 where there are any: `iptables` is for both",
     "raw-logs": "the daemon's messages have full timestamps and no colours",
 }
 """What daemon.json can ask for that Sampan does whatever it says, and why."""
@@ -370,6 +364,11 @@ def cgroup_parent(config: DaemonConfig) -> str:
     return f"sampan-{hashlib.sha256(os.path.realpath(config.data_root).encode()).hexdigest()[:8]}"
 
 
+def pool_sizes(config: DaemonConfig) -> tuple[tuple[str, int], ...]:
+    """The address pools of networks: (base, prefix length)."""
+    return networkconfig.pools_of(config.default_address_pools)
+
+
 def engine_cgroup(config: DaemonConfig) -> str:
     """The cgroup of keeper and supervisor: beside the containers', or inside the delegated unit, outside of which all is systemd's."""
     parent = cgroup_parent(config)
@@ -423,18 +422,14 @@ def check_values(config: DaemonConfig) -> None:
             raise KeyProblem(f"max-concurrent-{key}", f"invalid {what}: {number}")
     if config.max_download_attempts <= 0:
         raise KeyProblem("max-download-attempts", f"invalid max download attempts: {config.max_download_attempts}")
-    for key in ("bip", "fixed-cidr"):
-        address = getattr(config, key.replace("-", "_"))
-        try:
-            network = ipaddress.ip_interface(address) if address else None
-        except ValueError as exc:
-            raise KeyProblem(key, f"invalid CIDR address: {address}") from exc
-        if network and (network.version != 4 or "/" not in address):
-            raise KeyProblem(key, f"invalid CIDR address: {address}")
-    if config.bip and config.fixed_cidr:
-        subnet, pool = (ipaddress.IPv4Interface(text).network for text in (config.bip, config.fixed_cidr))
-        if not pool.subnet_of(subnet):
-            raise KeyProblem("fixed-cidr", f"fixed-cidr {config.fixed_cidr} is not within the bridge's subnet {subnet}")
+    try:
+        for key, version in (("bip", 4), ("fixed-cidr", 4), ("bip6", 6), ("fixed-cidr-v6", 6)):
+            networkconfig.check_address(key, getattr(config, key.replace("-", "_")), version)
+        networkconfig.check_part("fixed-cidr", config.fixed_cidr, config.bip)
+        networkconfig.check_part("fixed-cidr-v6", config.fixed_cidr_v6, config.bip6)
+        pool_sizes(config)
+    except networkconfig.NetworkProblem as exc:
+        raise KeyProblem(exc.key, str(exc)) from exc
     for key in ("data-root", "exec-root"):
         if not getattr(config, key.replace("-", "_")).startswith("/"):
             raise KeyProblem(key, f"{key} must be an absolute path: {getattr(config, key.replace('-', '_'))}")

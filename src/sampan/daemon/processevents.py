@@ -102,8 +102,8 @@ class ProcessEvents:
 
 def live_of(key: str, fds: dict[str, int]) -> Live:
     """Take the descriptors of a process out of the table."""
-    outputs: dict[str, int] = {name: fds.pop(name) for name in ("stdout", "stderr") if name in fds}
-    live = Live(key, fds.pop("pidfd"), stdin=fds.pop("stdin", None), pty=fds.pop("pty", None), outputs=outputs)
+    live = Live(key, fds.pop("pidfd"), stdin=fds.pop("stdin", None), pty=fds.pop("pty", None), outputs=dict(fds))
+    fds.clear()
     for fd in (live.stdin, live.pty):
         if fd is not None:
             os.set_blocking(fd, False)

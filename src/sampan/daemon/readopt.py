@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import os
+from collections.abc import Mapping
 
 from sampan.engine.containerlogs import ContainerLogs
-from sampan.engine.containerstore import Container, Containers
+from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.exec import ExecService
 from sampan.errors import EngineError, Unavailable
 from sampan.runtime.client import KeeperClient, SupervisorClient
@@ -70,14 +72,30 @@ class Readopter:
             ours = {name: fd for name, fd in held.items() if name not in ("pidfd", "pty")}
             await self._keeper.adopt(live.key, container.id, tty, settings, ours)
         if not known_proc and state.pid:
-            facts = {
-                "key": live.key, "container": container.id, "kind": "init", "tty": tty, "pid": state.pid,
-                "start_time": state.start_time, "started_at": state.started_at, "exit": None,
-            }  # fmt: skip
-            await self._supervisor.custody(facts, {"log": settings, "tty": tty}, held)
+            await self._supervisor.custody(_facts(container, live), {"log": settings, "tty": tty}, held)
         if container.config.open_stdin and not tty and live.stdin is None:
             # Closed by us while one of them was away: the other may have handed its copy on.
             await self._keeper.close_stdin(live.key)
             await self._supervisor.close_stdin(live.key)
         for follower in tuple(live.followers):
             await follower.again()
+
+    async def hold(self, container: Container, more: Mapping[str, int]) -> None:
+        """Descriptors that a running container got since its start, for all three to have; they stay the caller's. Never raises."""
+        live = container.live
+        if live is None or live.pidfd < 0:
+            return
+        live.outputs.update({name: os.dup(fd) for name, fd in more.items()})
+        try:
+            await self._supervisor.custody(_facts(container, live), {}, more)
+        except EngineError as error:  # a new one is given everything
+            log.warning("container %s: %s", container.id, error.message)
+
+
+def _facts(container: Container, live: Live) -> Message:
+    """PROC of the protocol, of a process that has not ended."""
+    state = container.state
+    return {
+        "key": live.key, "container": container.id, "kind": "init", "tty": container.config.tty, "pid": state.pid,
+        "start_time": state.start_time, "started_at": state.started_at, "exit": None,
+    }  # fmt: skip

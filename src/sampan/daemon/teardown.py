@@ -29,7 +29,8 @@ from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, kno
 from sampan.linux import libc
 from sampan.linux.netlink import Netlink
 from sampan.linux.nftables import NftablesError
-from sampan.network.firewall import Firewall, close_forwarding
+from sampan.network.bridge import owned
+from sampan.network.firewall import Firewall, close_forwarding, has_ipv6, table_of
 from sampan.runtime.cgroups import directories, host_layout
 
 VERBS: Final = ("containers", "host-shutdown", "stop", "purge")
@@ -253,15 +254,15 @@ def run_quietly(*words: str) -> subprocess.CompletedProcess[str] | None:
 
 
 def remove_network(config: DaemonConfig) -> None:
-    """The bridge, its nft table, and the ACCEPT rules put into the host's firewall."""
-    if config.bridge in ("", "none"):
-        return
+    """The bridges, the nft table, and the ACCEPT rules put into the host's firewall."""
     with contextlib.suppress(NftablesError):  # no libnftables: no table either
-        Firewall(config.bridge).remove()
-    close_forwarding(config.bridge)
-    if Path(f"/sys/class/net/{config.bridge}/bridge").is_dir():
-        with Netlink() as netlink:
-            netlink.delete_link(config.bridge)
+        Firewall(table_of(config.bridge, config.exec_root), ipv6=has_ipv6()).remove()
+    bridges = set(owned(config.exec_root)) | ({config.bridge} - {"", "none"})
+    for bridge in sorted(bridges):
+        close_forwarding(bridge)
+        if Path(f"/sys/class/net/{bridge}/bridge").is_dir():
+            with Netlink() as netlink:
+                netlink.delete_link(bridge)
 
 
 def going_down() -> bool:

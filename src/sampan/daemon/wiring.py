@@ -13,9 +13,9 @@ import msgspec
 from sampan.api.app import App
 from sampan.api.server import ApiServer
 from sampan.api.services import Services
-from sampan.clock import SystemClock
+from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
-from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level
+from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level, pool_sizes
 from sampan.daemon.processevents import ProcessEvents, close_all
 from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
@@ -29,7 +29,7 @@ from sampan.engine.buildbases import Bases
 from sampan.engine.buildcache import BuildCachePruning
 from sampan.engine.buildcopy import Copies
 from sampan.engine.buildmounts import CacheDirectories
-from sampan.engine.buildrun import Sandboxes
+from sampan.engine.buildrun import StepContainers
 from sampan.engine.buildspool import BuildSpool
 from sampan.engine.check import CheckService, LayerCheck, database_look, plain_look
 from sampan.engine.commit import CommitService
@@ -48,13 +48,17 @@ from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.login import LoginService
-from sampan.engine.networks import DnsDefaults, NetworkService
+from sampan.engine.network_check import NetworkCheck
+from sampan.engine.networkfiles import DnsDefaults
+from sampan.engine.networks import NetworkDefaults, NetworkService, open_networks
+from sampan.engine.networkstore import NetworkStore
 from sampan.engine.paths import Paths
 from sampan.engine.pull import PullService
 from sampan.engine.push import PushService
 from sampan.engine.registries import Registries, RegistrySettings
 from sampan.engine.remote import RemoteService
 from sampan.engine.runner import RunHooks, Runner
+from sampan.engine.sandboxes import Sandboxes
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
 from sampan.engine.volumefill import VolumeFiller
@@ -63,7 +67,10 @@ from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.findings import Finding
 from sampan.image.store import ImageStore
-from sampan.network.bridge import BridgeNetwork, BridgeSettings
+from sampan.network import bridge, firewall, ipam
+from sampan.network.exposure import Exposure
+from sampan.network.proxy import UserlandProxy, ipv6_is_usable
+from sampan.network.rules import Rules
 from sampan.proxies import Proxies
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient
 from sampan.runtime.protocol import Message
@@ -76,6 +83,7 @@ from sampan.state.blobs import BlobSourceRepository
 from sampan.state.buildcache import BuildCacheRepository
 from sampan.state.containers import ContainerRepository, MetaRepository
 from sampan.state.database import Database
+from sampan.state.networks import NetworkRepository
 from sampan.state.volumes import VolumeRepository
 from sampan.volume.local import LocalVolumes
 from sampan.volume.store import VolumeStore
@@ -94,24 +102,57 @@ class EngineParts(msgspec.Struct, frozen=True):
     publish_reload: Callable[[Mapping[str, str]], None]
 
 
-async def _bridge(config: DaemonConfig, stack: AsyncExitStack) -> BridgeNetwork | None:
+class _Network(msgspec.Struct, frozen=True):
+    """What makes networks out of the host's kernel."""
+
+    store: NetworkStore
+    rules: Rules
+    places: Sandboxes
+    defaults: NetworkDefaults
+
+
+async def _network(
+    config: DaemonConfig, stack: AsyncExitStack, database: Database, containers: Containers, clock: Clock, paths: Paths
+) -> _Network:
+    """All networks up, with the rules before them, and the running containers' places taken again."""
+    rules = Rules(firewall.table_of(config.bridge, config.exec_root), forward=config.ip_forward)
+    proxy = UserlandProxy(config.exec_root) if config.userland_proxy and ipv6_is_usable() else None
+    exposure = Exposure(rules, proxy)
+    store = NetworkStore(NetworkRepository(database), MetaRepository(database))
+    dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts)
+    places = Sandboxes(containers, store, exposure, dns, paths)
+    if config.ip_forward:
+        bridge.sysctl("net/ipv4/ip_forward", "1")
+    pools = ipam.Pools(pool_sizes(config), seed=store.predefined_id("none"))
+    if config.iptables:
+        await rules.start()
+    stack.push_async_callback(rules.stop, remove=False)
+    stack.push_async_callback(exposure.stop)
+    stack.push_async_callback(places.stop)
+    for text in await open_networks(store, rules, await _default_bridge(config, rules, pools), config.exec_root, clock.now_ns()):
+        log.warning("%s", text)
+    await places.reconcile()
+    return _Network(store, rules, places, NetworkDefaults(pools, config.default_network_opts))
+
+
+async def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> bridge.Bridge | None:
     """The default bridge network, started; None when it is switched off or this host cannot have it."""
     if config.bridge == "none":
         return None
-    bridge = BridgeNetwork(
-        BridgeSettings(
+    found = bridge.Bridge(
+        bridge.BridgeSettings(
             bridge=config.bridge, bip=config.bip, fixed_cidr=config.fixed_cidr, mtu=config.mtu, icc=config.icc, ip_masq=config.ip_masq,
-            ip_forward=config.ip_forward, iptables=config.iptables, ip=config.ip, userland_proxy=config.userland_proxy,
-            owner=config.exec_root,
-        )
+            ip=config.ip, ipv6=config.ipv6, bip6=config.bip6, fixed_cidr6=config.fixed_cidr_v6, owner=config.exec_root,
+        ),
+        rules,
+        pools,
     )  # fmt: skip
     try:
-        await bridge.start()
+        await found.start()
     except EngineError as error:
         log.warning("containers can use the networks host and none only: %s", error.message)
         return None
-    stack.push_async_callback(bridge.stop, remove=False)
-    return bridge
+    return found
 
 
 def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: WorkerPool) -> LayeredSnapshots:
@@ -257,14 +298,14 @@ def _facts(config: DaemonConfig) -> SystemFacts:
     )
 
 
-def _checks(parts: _ImageParts, database: Database, containers: Containers, runner: Runner) -> CheckService:
+def _checks(parts: _ImageParts, database: Database, containers: Containers, runner: Runner, networks: NetworkCheck) -> CheckService:
     layers = LayerCheck(parts.images, parts.store, parts.snapshots, containers)
 
     def of_images() -> list[Finding]:
         parts.mounts.restore()  # what was unmounted by others keeps layers until then
         return [*parts.registries.partials.look(), *parts.bootstraps.look()]
 
-    looks = [plain_look(of_images), layers.look, ContainerCheck(containers, runner).look, database_look(database)]
+    looks = [plain_look(of_images), layers.look, ContainerCheck(containers, runner).look, networks.look, database_look(database)]
     return CheckService(looks, layers)
 
 
@@ -285,17 +326,16 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     stack.push_async_callback(workers.stop)
     parts = _image_parts(config, stack, paths, database, workers, containers, events)
     images, snapshots = parts.images, parts.snapshots
-    dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts)
-    network = NetworkService(containers, meta, await _bridge(config, stack), dns)
-    await network.reconcile()
+    published = ContainerEvents(events)
+    kernel = await _network(config, stack, database, containers, clock, paths)
     lean = _LeanProcesses(config, keeper_process)
     keeper, supervisor = lean.keeper, lean.supervisor
-    background, logs, published = Background(), ContainerLogs(paths), ContainerEvents(events)
+    background, logs = Background(), ContainerLogs(paths)
     volumes = VolumeStore(VolumeRepository(database), LocalVolumes(paths.data_root, workers), clock)
     volumes.load()
     mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, os.path.realpath(paths.data_root))
     mounts.restore()
-    runner = Runner(containers, snapshots, supervisor, keeper, network, mounts, published, background, logs, clock, paths)
+    runner = Runner(containers, snapshots, supervisor, keeper, kernel.places, mounts, published, background, logs, clock, paths)
     control = Control(containers, published, runner.layout, paths)
     execs = ExecService(containers, supervisor, published, background, paths)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
@@ -315,27 +355,31 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     )
     spool = BuildSpool(paths.data_root / "build", workers, background)
     cached, caches = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
-    sandboxes = Sandboxes(service, runner, control, attach)
+    steps = StepContainers(service, runner, control, attach)
     builds = BuildService(
         BuildParts(
             images=images, spool=spool, bases=Bases(images, parts.pulls), copies=Copies(images, snapshots, workers, spool.empty),
-            sandboxes=sandboxes, trees=trees, caches=caches,
+            sandboxes=steps, trees=trees, caches=caches,
             cached=cached, registries=parts.registries, clock=clock, background=background,
             pruning=BuildCachePruning(images, cached, caches, workers, clock),
         )
     )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
     readopter = Readopter(containers, keeper, supervisor, logs, execs)
+    network = NetworkService(
+        kernel.store, kernel.places, containers, kernel.rules, published, paths, clock, readopter.hold, kernel.defaults
+    )  # fmt: skip
     restorer = Restorer(containers, runner, control, background, process_events, readopter)
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
     shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
     await restorer.restore(None if config.live_restore else shutdown.stop_all)
+    await kernel.places.resume()
     for line in images.repair([container.id for container in containers]):
         log.warning("%s", line)
     background.spawn(volumes.local.empty_trash())
     for container_id in spool.left():
         if (container := containers.get(container_id)) is not None:
-            await sandboxes.remove_left(container)
+            await steps.remove_left(container)
     background.spawn(spool.repair())
     system = SystemService(
         containers, images, snapshots, events, meta, _facts(config), lambda: [*network.warnings, *parts.registries.warnings()]
@@ -361,7 +405,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         disk_usage=DiskUsageService(
             images, service, volume_service, snapshots, paths, [parts.registries.partials.disk_usage, parts.bootstraps.disk_usage]
         ),
-        checks=_checks(parts, database, containers, runner),
+        checks=_checks(parts, database, containers, runner, NetworkCheck(kernel.store, kernel.places, containers, config.exec_root)),
     )
 
     def take_over(wanted: DaemonConfig) -> None:

@@ -20,7 +20,7 @@ from sampan.engine.buildcache import BuildCachePruning
 from sampan.engine.buildcopy import Copies
 from sampan.engine.buildmounts import CacheDirectories, RunMounts
 from sampan.engine.buildoptions import BuildOptions
-from sampan.engine.buildrun import Sandboxes
+from sampan.engine.buildrun import StepContainers
 from sampan.engine.buildspool import BuildSpool, Workspace
 from sampan.engine.buildstage import Output, Result, StageRun, Tools
 from sampan.engine.buildsteps import BuildSteps
@@ -56,7 +56,7 @@ class BuildParts(NamedTuple):
     spool: BuildSpool
     bases: Bases
     copies: Copies
-    sandboxes: Sandboxes
+    sandboxes: StepContainers
     trees: Trees
     caches: CacheDirectories
     cached: BuildCacheRepository

@@ -27,7 +27,7 @@ Say = Callable[[str], Awaitable[None]]
 """Sends text to the client, waiting while it has enough to read."""
 
 
-class Sandboxes:
+class StepContainers:
     """Makes, runs and removes the containers of build steps."""
 
     def __init__(self, service: ContainerService, runner: Runner, control: Control, attach: AttachService) -> None:

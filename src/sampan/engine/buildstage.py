@@ -26,7 +26,7 @@ from sampan.digest import ChainId
 from sampan.engine.buildcopy import Copies, CopyRequest, Group, SourceImage, failed, hash_of
 from sampan.engine.buildmounts import Prepared, RunMounts
 from sampan.engine.buildoptions import BuildOptions, StepFailed
-from sampan.engine.buildrun import Sandboxes, host_config
+from sampan.engine.buildrun import StepContainers, host_config
 from sampan.engine.buildspool import Tree, Workspace
 from sampan.engine.buildsteps import BuildSteps, Layer
 from sampan.engine.buildurls import Fetches, is_git, is_url
@@ -107,7 +107,7 @@ class Tools(NamedTuple):
     images: ImageService
     steps: BuildSteps
     copies: Copies
-    sandboxes: Sandboxes
+    sandboxes: StepContainers
     trees: Trees
     fetches: Fetches
     mounts: RunMounts

@@ -9,7 +9,7 @@ import msgspec
 
 from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine import launching, listing, merging, names, processes, showing
+from sampan.engine import launching, links, listing, merging, names, processes, showing
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containermounts import ContainerMounts
@@ -28,7 +28,6 @@ from sampan.runtime.plan import host_facts, left_out
 from sampan.snapshot.api import Layer, Snapshots
 from sampan.spec.docker_api.container import CreateRequest, CreateResponse, HostConfig, PruneReport, TopResponse, WaitResponse
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
-from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 from sampan.state.containers import ContainerRow
 
@@ -146,6 +145,9 @@ class ContainerService:
             init=self._defaults.init or None,
             no_new_privileges=self._defaults.no_new_privileges,
         )
+        if host.network_mode.startswith("container:"):
+            other = self._containers.find(host.network_mode.removeprefix("container:"))
+            host = msgspec.structs.replace(host, network_mode=f"container:{other.id}")
         mounts = self._mounts.wanted(config, host)
         launching.SecurityOptions(host.security_opt or [])
         launching.check_capabilities(host, host_facts().capabilities)
@@ -165,8 +167,9 @@ class ContainerService:
             mounts=None,
             state=new_state(host.console_size),
         )
-        container = Container(row, config, host, request.networking_config or NetworkingConfig())
+        container = Container(row, config, links.resolved(host, self._containers), merging.merge_networking(request.networking_config))
         self._logs.check(container)
+        self._runner.network.check(container)
         try:
             container.mounts = self._mounts.claim(container_id, mounts)
             await self._make(container)
@@ -246,7 +249,8 @@ class ContainerService:
     def inspect(self, ref: str) -> ContainerInspect:
         """Everything about one container but its sizes."""
         container = self._containers.find(ref)
-        return showing.inspect(container, self._runner.paths, self._snapshots, self._logs.path(container))
+        shown = links.shown(container, self._containers)
+        return showing.inspect(container, self._runner.paths, self._snapshots, self._logs.path(container), shown)
 
     async def inspect_with_sizes(self, ref: str) -> ContainerInspect:
         """Everything about one container."""

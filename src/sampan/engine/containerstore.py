@@ -43,7 +43,7 @@ class Live:
         """Write end of the stdin pipe; None without one, or once closed."""
         self.pty = pty
         self.outputs = dict(outputs or {})
-        """Read ends of the pipes `stdout` and `stderr`: never read here, held so that they outlive keeper and supervisor."""
+        """Read ends of the pipes `stdout` and `stderr`, never read here, and what else outlives keeper and supervisor by that."""
         self.drained = asyncio.Event()
         """Set once the keeper has all output in the log."""
         self.followers: set[Follower] = set()
@@ -201,6 +201,11 @@ class Containers:
         """Store and take over a new state: one transaction."""
         self._repository.set_state(container.id, state)
         container.state = state
+
+    def set_networking(self, container: Container, state: ContainerState | None = None) -> None:
+        """Store what container.networking is now, and take over a new state with it: one transaction."""
+        self._repository.set_networking(container.id, _encode(container.networking), state or container.state)
+        container.state = state or container.state
 
     def remove(self, container: Container, volumes: Collection[str] = ()) -> None:
         """Forget a container: its row is deleted. volumes: those that go with it, if they are nobody else's."""

@@ -122,12 +122,13 @@ def matches(container: Container, filters: Filters, volumes: str) -> bool:
         "is-task": lambda values: not any(value in ("1", "true") for value in values),
         "isolation": lambda values: any(value in ("", "default") for value in values),
         "network": lambda values: any(
-            value == container.host_config.network_mode or (state.endpoint is not None and value == state.endpoint.network_id)
+            value
+            in (container.host_config.network_mode, *(name for item in state.endpoints for name in (item.network_name, item.network_id)))
             for value in values
         ),
         "volume": lambda values: any(is_used_by(container.mounts, value, volumes) for value in values),
         "expose": lambda values: _port_matches("expose", container.config.exposed_ports or {}, values),
-        "publish": lambda values: _port_matches("publish", (item.port for item in state.endpoint.ports) if state.endpoint else (), values),
+        "publish": lambda values: _port_matches("publish", (item.port for endpoint in state.endpoints for item in endpoint.ports), values),
     }
     return all(test(filters[key]) for key, test in simple.items() if filters.get(key))
 
@@ -165,3 +166,15 @@ def until_ns(filters: Filters, now_ns: int) -> int | None:
     if len(values) > 1:
         raise InvalidArgument("more than one until filter specified")
     return moment_ns(values[0], now_ns)
+
+
+def boolean(filters: Filters, key: str) -> bool | None:
+    """A filter that is true or false; None when it is not given. Raises InvalidArgument."""
+    values = set(filters.get(key, ()))
+    if not values:
+        return None
+    if values <= {"1", "true"}:
+        return True
+    if values <= {"0", "false"}:
+        return False
+    raise InvalidArgument(f"invalid filter '{key}={sorted(values)}'")

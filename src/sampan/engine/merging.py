@@ -65,7 +65,6 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
     health: HealthConfig | None = config.healthcheck
     missing: Mapping[str, object] = {
         "health checks": health is not None and health.test and health.test != ["NONE"],
-        "links": host.links,
         "device requests (GPUs)": host.device_requests,
         "user namespaces": host.userns_mode not in ("", "host"),
         "storage options": host.storage_opt,
@@ -100,11 +99,16 @@ def _check_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> N
             )
 
 
+def merge_networking(networking: NetworkingConfig | None) -> NetworkingConfig:
+    """What is asked for on networks; nothing of any is that of the network mode."""
+    return networking if networking is not None and networking.endpoints_config else NetworkingConfig()
+
+
 def _check_modes(config: Config, host: HostConfig) -> None:
     """Options that exclude each other (moby runconfig/hostconfig_unix.go)."""
     network = host.network_mode
     if network.startswith("container:"):
-        raise NotImplementedYet("container network mode: not implemented by Sampan yet")
+        _check_shared_network(config, host)
     if network == "host" and host.links:
         raise InvalidArgument("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
     for what, mode in (("ipc", host.ipc_mode), ("pid", host.pid_mode)):
@@ -135,6 +139,24 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
     if config.working_dir and not config.working_dir.startswith("/"):
         raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+
+
+def _check_shared_network(config: Config, host: HostConfig) -> None:
+    """What a container in another's netns cannot have of its own (moby runconfig/hostconfig_unix.go validateNetMode)."""
+    if not host.network_mode.partition(":")[2]:
+        raise InvalidArgument("invalid container format container:<name|id>")
+    taken = {
+        "hostname and the network mode": config.hostname,
+        "link can't be used with container network mode": host.links,
+        "dns and the network mode": host.dns,
+        "custom host-to-IP mapping and the network mode": host.extra_hosts,
+        "mac-address and the network mode": config.mac_address,
+        "port publishing and the container type network mode": host.port_bindings or host.publish_all_ports,
+        "port exposing and the container type network mode": config.exposed_ports,
+    }
+    for words, asked in taken.items():
+        if asked:
+            raise InvalidArgument(f"conflicting options: {words}")
 
 
 def merge_host_config(

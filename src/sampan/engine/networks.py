@@ -1,206 +1,379 @@
-"""Joins containers to networks: bridge, host and none; and shows them. The bridge driver is network/bridge.py."""
+"""What users do with networks: make, show, join, leave and remove them."""
 
-import os
-import time
-from collections.abc import Sequence
-from pathlib import Path
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
-from sampan.clock import rfc3339nano
+from sampan.clock import Clock, rfc3339nano
+from sampan.engine import endpoints, listing, networkoptions, networkspec, sandboxes
+from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
-from sampan.engine.runner import Sandbox
-from sampan.errors import InvalidArgument, NotFound, NotImplementedYet
-from sampan.filters import Filters
+from sampan.engine.networkstore import Network, NetworkStore
+from sampan.engine.paths import Paths
+from sampan.engine.sandboxes import Sandboxes
+from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound
+from sampan.filters import Filters, labels_match
 from sampan.ids import new_id
-from sampan.network import resolvconf
-from sampan.network.bridge import BridgeNetwork, Place
-from sampan.network.ports import Published, port_requests
-from sampan.spec.docker_api.network import IPAM, EndpointResource, EndpointSettings, IPAMConfig, NetworkInspect
-from sampan.state.containers import EndpointState, MetaRepository, PublishedBinding
+from sampan.linux.netlink import Netlink
+from sampan.network import ipam
+from sampan.network.bridge import Bridge, BridgeSettings
+from sampan.network.rules import Rules
+from sampan.network.sublinks import Sublinks
+from sampan.spec.docker_api.network import (
+    IPAM,
+    ConfigReference,
+    EndpointResource,
+    EndpointSettings,
+    IPAMConfig,
+    NetworkCreate,
+    NetworkCreated,
+    NetworkInspect,
+    NetworksPruned,
+)
+from sampan.state.containers import EndpointState
+from sampan.state.networks import NetworkRow, Subnet
+
+_HOST = "cannot connect container to host network - container must be created in host network mode"
+_FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
+_LEAVING = "is marked for removal and cannot be connected or disconnected to the network"
+_NAMES_MAX = 5
+_NOWHERE = "container cannot be disconnected from host network or connected to host network"
 
 
-class DnsDefaults(msgspec.Struct, frozen=True):
-    """The name servers, search domains and options of daemon.json: for containers that are given none of their own."""
+class NetworkDefaults(msgspec.Struct, frozen=True):
+    """What daemon.json says of networks that users make."""
 
-    servers: Sequence[str] = ()
-    search: Sequence[str] = ()
-    options: Sequence[str] = ()
+    pools: ipam.Pools
+    options: Mapping[str, Mapping[str, str]] = {}
+    """By driver."""
+
+
+Hold = Callable[[Container, Mapping[str, int]], Awaitable[None]]
 
 
 class NetworkService:
-    """Networks as the API shows them, and the runner's NetworkPort."""
+    """The API's networks. Every method is for the event loop's thread."""
 
     def __init__(
-        self, containers: Containers, meta: MetaRepository, bridge: BridgeNetwork | None = None, dns: DnsDefaults | None = None
+        self,
+        store: NetworkStore,
+        places: Sandboxes,
+        containers: Containers,
+        rules: Rules,
+        events: ContainerEvents,
+        paths: Paths,
+        clock: Clock,
+        hold: Hold,
+        defaults: NetworkDefaults,
     ) -> None:
-        """bridge is a started driver; None (bridge=none, or it could not start) leaves host and none."""
+        """hold: gives descriptors of a running container to those who keep them when sampand dies."""
+        self._store = store
+        self._places = places
         self._containers = containers
-        self._bridge = bridge
-        self._dns = dns or DnsDefaults()
-        names = ("host", "none") if bridge is None else ("bridge", "host", "none")
-        self._ids = {name: self._stable_id(meta, name) for name in names}
-        self._created = rfc3339nano(time.time_ns())
-
-    @staticmethod
-    def _stable_id(meta: MetaRepository, name: str) -> str:
-        found = meta.get(f"network-{name}")
-        if found is None:
-            found = new_id()
-            meta.put(f"network-{name}", found)
-        return found
+        self._rules = rules
+        self._events = events
+        self._paths = paths
+        self._clock = clock
+        self._hold = hold
+        self._defaults = defaults
+        self._making = asyncio.Lock()
+        """One network after the other is made or removed: what one takes the next must see."""
 
     @property
     def warnings(self) -> list[str]:
-        """What of the default bridge does not work on this host."""
-        if self._bridge is None:
-            return ["WARNING: the default bridge network is not available: containers can use the networks host and none only"]
-        return [f"WARNING: {text}" for text in self._bridge.warnings]
+        """What of the networks does not work on this host."""
+        found = [self._rules.warning] if self._rules.warning else []
+        if self._store.get("bridge") is None:
+            found.append("the default bridge network is not available: containers can use networks of their own, host and none")
+        for network in self._store:
+            found += network.bridge.warnings if network.bridge is not None else []
+        return [f"WARNING: {text}" for text in (*found, *self._exposed())]
 
-    # the runner's side
+    def _exposed(self) -> list[str]:
+        """What of the containers the host's neighbours reach: docker publishes on all addresses unless told otherwise, and few know."""
+        names = [
+            container.name
+            for container in self._containers
+            if container.is_running
+            and any(not ipaddress.ip_address(port.host_ip).is_loopback for state in container.state.endpoints for port in state.ports)
+        ]
+        if not names:
+            return []
+        shown = ", ".join(sorted(names)[:_NAMES_MAX]) + (f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else "")
+        return [f"published ports of {shown} can be reached from other hosts, whatever ufw or firewalld say (see docs/networking.md)"]
 
-    async def attach(self, container: Container) -> Sandbox:
-        """A place on the network of its mode. Raises NotImplementedYet."""
-        mode = container.host_config.network_mode
-        if mode == "host":
-            return Sandbox(-1, EndpointState(self._ids["host"], "host", endpoint_id=new_id()))
-        if mode == "none" or container.config.network_disabled:
-            return Sandbox(None, EndpointState(self._ids["none"], "none", endpoint_id=new_id()))
-        if mode.startswith("container:"):
-            raise NotImplementedYet(f"network mode {mode}: not implemented by Sampan yet")
-        if mode not in ("", "default", "bridge"):
-            raise NotFound(f"failed to set up container networking: network {mode} not found")
-        if self._bridge is None:
-            raise NotFound("failed to set up container networking: network bridge not found")
-        host = container.host_config
-        asked = port_requests(container.config.exposed_ports, host.port_bindings, host.publish_all_ports)
-        wanted = (container.networking.endpoints_config or {}).get(mode or "default") or EndpointSettings()
-        mac = wanted.mac_address or container.config.mac_address
-        endpoint = await self._bridge.attach(container.id, container.name.removeprefix("/"), asked, mac)
-        published = tuple(PublishedBinding(f"{item.port}/{item.protocol}", item.host_ip, item.host_port) for item in endpoint.ports)
-        return Sandbox(
-            endpoint.netns,
-            EndpointState(
-                self._ids["bridge"], "bridge", endpoint_id=new_id(), ip=endpoint.ip, prefix_len=endpoint.prefix_len,
-                gateway=endpoint.gateway, mac=endpoint.mac, ports=published, veth=endpoint.veth,
-            ),
-        )  # fmt: skip
+    # make and remove
 
-    async def detach(self, container: Container) -> None:
-        """Take address and ports back. Never raises."""
-        if self._bridge is not None:
-            await self._bridge.detach(container.id)
+    async def create(self, body: NetworkCreate) -> NetworkCreated:
+        """A network of the user's own. Raises EngineError in docker's words, leaving nothing."""
+        networkspec.check(body)
+        async with self._making:
+            self._store.check_name(body.name)
+            row = self._row_of(body)
+            bridge = None if row.config_only else segment(row, self._rules, str(self._paths.exec_root))
+            if bridge is not None:
+                self._check_interface(row, bridge.settings)
+            # Stored first: what a kill leaves half made is made at the next start.
+            network = self._store.add(row, bridge)
+            try:
+                if bridge is not None:
+                    await bridge.start()
+            except BaseException:
+                if bridge is not None:
+                    await bridge.remove()
+                self._store.remove(network)
+                raise
+        self._events.publish_of_network(network.row, "create")
+        return NetworkCreated(id=row.id)
 
-    async def reconcile(self) -> None:
-        """Give the driver what the running containers have; once, before any container is started or its end is handled."""
-        if self._bridge is not None:
-            endpoints = ((item.id, item.state.endpoint) for item in self._containers if item.is_running)
-            await self._bridge.reconcile({key: _place(endpoint) for key, endpoint in endpoints if endpoint is not None and endpoint.veth})
+    def _row_of(self, body: NetworkCreate) -> NetworkRow:
+        """Raises EngineError."""
+        source = self._store.get(body.config_from.network) if body.config_from is not None else None
+        body = networkspec.from_configuration(body, source.row if source is not None else None)
+        taken = [subnet for network in self._store if network.bridge is not None for subnet in network.bridge.subnets]
+        with Netlink() as netlink:
+            routes = ipam.routed([*netlink.routes(), *(netlink.routes(socket.AF_INET6) if body.enable_ipv6 else ())])
+        defaults = dict(self._defaults.options.get(body.driver or "bridge", {}))
+        return networkspec.row_of(body, new_id(), self._clock.now_ns(), taken, routes, self._defaults.pools, defaults)
 
-    def write_files(self, container: Container, endpoint: EndpointState, directory: str) -> None:
-        """hostname, hosts and resolv.conf of a container about to start."""
-        hostname = container.config.hostname
-        own = f"{hostname}.{container.config.domainname}" if container.config.domainname else hostname
-        own = f"{own} {own.partition('.')[0]}" if "." in own else own
-        extra = []
-        for item in container.host_config.extra_hosts or ():
-            name, separator, address = item.partition(":" if "=" not in item else "=")
-            if not separator:
-                raise InvalidArgument(f'bad format for add-host: "{item}"')
-            if address == "host-gateway":
-                if self._bridge is None:
-                    raise InvalidArgument("unable to derive the IP value for host-gateway")
-                address = str(self._bridge.gateway.ip)
-            extra.append((address, name))
-        self._write(Path(directory, "hosts"), resolvconf.hosts(extra, (endpoint.ip, own) if endpoint.ip else None))
-        self._write(Path(directory, "hostname"), hostname + "\n")
-        self._write(Path(directory, "resolv.conf"), self._resolv_conf(container))
+    def _check_interface(self, row: NetworkRow, settings: BridgeSettings) -> None:
+        """No two networks on one bridge; a parent of macvlans has any number of them. Raises Forbidden."""
+        for network in self._store:
+            if network.bridge is not None and network.bridge.settings.bridge == settings.bridge and row.driver == "bridge":
+                raise Forbidden(
+                    f"cannot create network {row.id} ({settings.bridge}): conflicts with network "
+                    f"{network.id} ({settings.bridge}): networks have same bridge name"
+                )
 
-    def _resolv_conf(self, container: Container) -> str:
-        host, default = container.host_config, self._dns
-        servers, search, options = host.dns or default.servers, host.dns_search or default.search, host.dns_options or default.options
-        text = _read(resolvconf.HOST_FILE)
-        if host.network_mode == "host" and not (servers or search or options):
-            return text
-        source = resolvconf.host_file(text)
-        if source != resolvconf.HOST_FILE:
-            text = _read(source)
-        return resolvconf.resolv_conf(text, servers, search, options, source)
+    async def remove(self, ref: str) -> None:
+        """Remove a network that no running container is on. Raises NotFound, Forbidden."""
+        network = self._store.find(ref)
+        if network.is_predefined:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        async with self._making:
+            if self._store.get(network.name) is not network:
+                raise NotFound(f"network {ref} not found")
+            users = [f'name:"{container.name}" id:"{place.endpoint_id[:12]}"' for container, place in self._places.on(network)]
+            if users:
+                raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({', '.join(users)})")
+            if network.row.config_only and any(other.row.config_from == network.name for other in self._store):
+                raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
+            network.removing = True
+            if network.bridge is not None:
+                await network.bridge.remove()
+            self._store.remove(network)
+        self._events.publish_of_network(network.row, "destroy")
 
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        """In place: a bind mount in a running container shows the file's inode, not its name."""
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    async def prune(self, filters: Filters) -> NetworksPruned:
+        """Remove all of the users' own networks that no container uses, stopped ones included, as docker does."""
+        listing.check(filters, ("until", "label", "label!"))
+        until = listing.until_ns(filters, self._clock.now_ns())
+        removed = []
+        for network in self._store:
+            if (
+                network.is_predefined
+                or (until is not None and network.row.created > until)
+                or not labels_match(network.row.labels, filters.get("label", ()))
+                or any(labels_match(network.row.labels, [text]) for text in filters.get("label!", ()))
+            ):
+                continue
+            with contextlib.suppress(Forbidden, NotFound):
+                await self.remove(network.id)
+                removed.append(network.name)
+        self._events.networks_pruned()
+        return NetworksPruned(networks_deleted=removed or None)
+
+    # join and leave
+
+    async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
+        """Put a container on one more network: at once when it runs, else at its next start. Raises EngineError, changing nothing."""
+        network, container = self._store.find(ref), self._containers.find(container_ref)
+        networkspec.check_endpoint(network.row, settings)
+        async with container.lock:
+            self._check_present(container)
+            mode = container.host_config.network_mode
+            if network.name == "host" or mode == "host":
+                raise Conflict(sandboxes.SHARED if mode == "host" else _HOST)
+            if mode.startswith("container:"):
+                raise Conflict(sandboxes.SHARED)
+            if network.name in endpoints.configured(container):
+                raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
+            if "none" in (mode, network.name):
+                raise Forbidden(sandboxes.NONE_AND_MORE)
+            before = container.networking
+            endpoints.with_settings(container, network.name, settings)
+            try:
+                joined = await self._places.connect(container, network, settings) if container.is_running else None
+                if joined is None:
+                    self._containers.set_networking(container)
+                else:
+                    self._changed(container, joined.endpoints)
+                    if joined.custody:
+                        await self._hold(container, joined.custody)
+            except BaseException:
+                container.networking = before
+                raise
+        if joined is not None:
+            self._events.publish_network(container, "connect", network.row)
+
+    def _check_present(self, container: Container) -> None:
+        """The caller holds its lock, and may have waited for that."""
+        if container.removing or self._containers.get(container.id) is not container:
+            raise Conflict(f"container {container.id} {_LEAVING}")
+
+    def _changed(self, container: Container, states: Sequence[EndpointState]) -> None:
+        """Note a running container's new places, and tell its files."""
+        self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=tuple(states)))
+        self._places.write_files(container, states, self._paths.container(container.id))
+
+    async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
+        """Take a container off a network. force: one that is not there is no error. Raises EngineError."""
         try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
+            container = self._containers.find(container_ref)
+        except NotFound:
+            if force:
+                raise NotFound(f"endpoint {container_ref} not found") from None
+            raise
+        async with container.lock:
+            self._check_present(container)
+            network = self._known(ref, container)
+            name = network.name if network is not None else ref
+            if name == "host" and container.host_config.network_mode == "host":
+                raise Conflict(_NOWHERE)
+            if name not in endpoints.configured(container) or container.host_config.network_mode.startswith("container:"):
+                article = "" if container.is_running else "the "
+                raise Conflict(f"container {container.id} is not connected to {article}network {name}")
+            before = container.networking
+            endpoints.with_settings(container, name, None)
+            try:
+                states = endpoints.without(container.state.endpoints, name)
+                if container.is_running and network is not None:
+                    states = await self._places.disconnect(container, network)
+            except BaseException:
+                container.networking = before
+                raise
+            if container.is_running:
+                self._changed(container, states)
+            else:
+                self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=states))
+        if network is not None:
+            self._events.publish_network(container, "disconnect", network.row)
 
-    # the API's side
+    def _known(self, ref: str, container: Container) -> Network | None:
+        """The network; None for one that is gone, which a stopped container may still be said to be on."""
+        try:
+            return self._store.find(ref)
+        except NotFound:
+            if container.is_running:
+                raise
+            return None
+
+    # look
 
     async def list(self, filters: Filters) -> Sequence[NetworkInspect]:
-        """All networks that match."""
+        """All networks that match. Raises InvalidArgument."""
         for key in filters:
-            if key not in ("dangling", "driver", "id", "label", "name", "scope", "type"):
+            if key not in _FILTERS:
                 raise InvalidArgument(f"invalid filter '{key}'")
-        found = [self._show(name) for name in self._ids]
-        for key in ("name", "id", "driver", "scope"):
-            values = filters.get(key)
-            if values:
-                found = [item for item in found if any(value in getattr(item, key) for value in values)]
-        if filters.get("label") or "custom" in filters.get("type", ()):
-            return []
+        kinds = filters.get("type", ())
+        for kind in kinds:
+            if kind not in ("custom", "builtin"):
+                raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
+        dangling = listing.boolean(filters, "dangling")
+        found = []
+        for network in self._store:
+            shown = self._show(network)
+            if (
+                all(any(value in getattr(shown, key) for value in filters[key]) for key in ("name", "id") if filters.get(key))
+                and all(getattr(shown, key) in filters[key] for key in ("driver", "scope") if filters.get(key))
+                and labels_match(network.row.labels, filters.get("label", ()))
+                and (not kinds or ("builtin" if network.is_predefined else "custom") in kinds)
+                and (dangling is None or network.is_predefined < (not self._joined(network)) == dangling)
+            ):
+                found.append(shown)
         return found
 
     async def inspect(self, ref: str) -> NetworkInspect:
-        """One network by ID, name or ID prefix. Raises NotFound."""
-        for name, network_id in self._ids.items():
-            if ref in (name, network_id) or (len(ref) > 2 and network_id.startswith(ref)):
-                return self._show(name, containers=True)
-        raise NotFound(f"network {ref} not found")
+        """One network by ID, name or ID prefix, with its running containers. Raises NotFound."""
+        network = self._store.find(ref)
+        return msgspec.structs.replace(self._show(network), containers=self._joined(network))
 
-    def _show(self, name: str, *, containers: bool = False) -> NetworkInspect:
-        joined: dict[str, EndpointResource] = {}
-        for item in self._containers if containers else ():
-            endpoint = item.state.endpoint
-            if item.is_running and endpoint is not None and endpoint.network_name == name:
-                joined[item.id] = EndpointResource(
-                    name=item.name.removeprefix("/"), endpoint_id=endpoint.endpoint_id, mac_address=endpoint.mac,
-                    ipv4_address=f"{endpoint.ip}/{endpoint.prefix_len}" if endpoint.ip else "",
-                )  # fmt: skip
-        driver = {"none": "null"}.get(name, name)
-        shown = NetworkInspect(name=name, id=self._ids[name], created=self._created, driver=driver, containers=joined)
-        if name != "bridge" or self._bridge is None:
+    def _joined(self, network: Network) -> dict[str, EndpointResource]:
+        """The containers with a place on it; on host and none, which have no places, those that run."""
+        if network.bridge is None:
+            return {
+                container.id: EndpointResource(name=container.name, endpoint_id=state.endpoint_id)
+                for container in self._containers
+                if container.is_running
+                for state in container.state.endpoints
+                if state.network_name == network.name
+            }
+        return {
+            container.id: EndpointResource(
+                name=container.name, endpoint_id=place.endpoint_id, mac_address=place.mac,
+                ipv4_address=f"{place.ip}/{place.prefix_len}" if place.ip else "",
+                ipv6_address=f"{place.ip6}/{place.prefix_len6}" if place.ip6 else "",
+            )
+            for container, place in self._places.on(network)
+        }  # fmt: skip
+
+    def _show(self, network: Network) -> NetworkInspect:
+        row = network.row
+        shown = NetworkInspect(
+            name=row.name, id=row.id, created=rfc3339nano(row.created), driver=row.driver, enable_ipv4=row.enable_ipv4,
+            enable_ipv6=row.enable_ipv6, internal=row.internal, attachable=row.attachable, options=row.options, labels=row.labels,
+            config_only=row.config_only, config_from=ConfigReference(network=row.config_from),
+            ipam=IPAM(
+                driver="default", options=row.ipam_options,
+                config=[
+                    IPAMConfig(
+                        subnet=item.subnet, gateway=_shown_gateway(row, item), ip_range=item.ip_range,
+                        auxiliary_addresses=item.auxiliary or None,
+                    )
+                    for item in row.subnets
+                ],
+            ),
+        )  # fmt: skip
+        if not network.is_predefined or network.bridge is None:
             return shown
-        return msgspec.structs.replace(shown, ipam=self._ipam(self._bridge), options=_options(self._bridge))
-
-    @staticmethod
-    def _ipam(bridge: BridgeNetwork) -> IPAM:
-        gateway = bridge.gateway
-        return IPAM(driver="default", config=[IPAMConfig(subnet=str(gateway.network), gateway=str(gateway.ip))])
-
-
-def _place(endpoint: EndpointState) -> Place:
-    ports = []
-    for item in endpoint.ports:
-        number, _, protocol = item.port.partition("/")
-        ports.append(Published(int(number), protocol, item.host_ip, item.host_port))
-    return Place(ip=endpoint.ip, veth=endpoint.veth, ports=tuple(ports))
+        config = [IPAMConfig(subnet=str(gateway.network), gateway=str(gateway.ip)) for gateway in network.bridge.gateways]
+        return msgspec.structs.replace(
+            shown, ipam=IPAM(driver="default", config=config), options=networkoptions.default_options(network.bridge.settings),
+            enable_ipv6=network.bridge.settings.ipv6,
+        )  # fmt: skip
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
+def _shown_gateway(row: NetworkRow, subnet: Subnet) -> str:
+    """As docker: only where it was asked for, or the subnet was found with it; none where the bridge has no address."""
+    mode = row.options.get(f"{networkoptions.BRIDGE}gateway_mode_ipv{subnet.version}")
+    return "" if subnet.implied or mode == "isolated" else subnet.gateway
 
 
-def _options(bridge: BridgeNetwork) -> dict[str, str]:
-    return {
-        "com.docker.network.bridge.default_bridge": "true",
-        "com.docker.network.bridge.enable_icc": str(bridge.settings.icc).lower(),
-        "com.docker.network.bridge.enable_ip_masquerade": str(bridge.settings.ip_masq).lower(),
-        "com.docker.network.bridge.host_binding_ipv4": bridge.default_ip,
-        "com.docker.network.bridge.name": bridge.bridge,
-        "com.docker.network.driver.mtu": str(bridge.settings.mtu),
-    }
+def segment(row: NetworkRow, rules: Rules, owner: str) -> Bridge:
+    """What a stored network is made by. Raises InvalidArgument."""
+    settings = networkoptions.settings_of(row, owner)
+    return Bridge(settings, rules) if row.driver == "bridge" else Sublinks(settings, rules, row.driver)
+
+
+async def open_networks(store: NetworkStore, rules: Rules, default: Bridge | None, owner: str, now_ns: int) -> list[str]:
+    """Have every network's bridge up, at the start of the engine with exec-root owner; what cannot be is said."""
+    failed = []
+    if default is not None:
+        store.add_predefined("bridge", now_ns, default)
+    for name in ("host", "none"):
+        store.add_predefined(name, now_ns)
+    for row in store.stored():
+        if row.config_only:
+            store.load(row, None)
+            continue
+        bridge = segment(row, rules, owner)
+        try:
+            await bridge.start()
+        except EngineError as error:
+            failed.append(f"network {row.name}: {error.message}")
+        store.load(row, bridge)
+    return failed

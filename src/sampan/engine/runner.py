@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -20,7 +20,7 @@ from sampan.engine import launching, restarting
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
-from sampan.engine.containermounts import ContainerMounts
+from sampan.engine.containermounts import ContainerMounts, Opened
 from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
@@ -40,14 +40,29 @@ DRAIN_SECONDS = 30.0
 
 
 class Sandbox(msgspec.Struct, frozen=True):
-    """A container's place on its network. netns is -1 for the host's, None for one the child makes itself."""
+    """A container's place on its networks. netns is -1 for the host's, None for one the child makes itself; else it is the caller's."""
 
     netns: int | None
-    endpoint: EndpointState
+    endpoints: tuple[EndpointState, ...]
+    custody: Mapping[str, int] = {}
+    """More descriptors, by name, that are to live as long as the container, whoever dies; they stay the network's own."""
+    environment: tuple[str, ...] = ()
+    """Variables that tell of what it is linked to."""
+
+    @property
+    def has_netns(self) -> bool:
+        """Whether there is a descriptor of a netns."""
+        return self.netns is not None and self.netns >= 0
 
 
 class NetworkPort(Protocol):
-    """What the runner needs of networks; engine/networks.py joins the drivers."""
+    """What the runner needs of networks; see engine/sandboxes.py."""
+
+    def check(self, container: Container) -> None:
+        """Refuse what a container about to be created cannot have. Raises InvalidArgument."""
+
+    def started(self, container: Container) -> None:
+        """Its process runs, and its state says so."""
 
     async def attach(self, container: Container) -> Sandbox:
         """Addresses, netns and published ports for a container about to start. Raises EngineError."""
@@ -55,7 +70,7 @@ class NetworkPort(Protocol):
     async def detach(self, container: Container) -> None:
         """Take them back. Never raises."""
 
-    def write_files(self, container: Container, endpoint: EndpointState, directory: str) -> None:
+    def write_files(self, container: Container, endpoints: Sequence[EndpointState], directory: str) -> None:
         """Write hostname, hosts and resolv.conf."""
 
 
@@ -125,7 +140,7 @@ class Runner:
         self._early[key] = []
         try:
             async with contextlib.AsyncExitStack() as undo:
-                launched, held, endpoint = await self._launch(container, key, undo)
+                launched, held, endpoints = await self._launch(container, key, undo)
                 live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
                     container.state,
@@ -139,7 +154,7 @@ class Runner:
                     started_at=launched.started_at,
                     finished_at=0,
                     manually_stopped=False,
-                    endpoint=endpoint,
+                    endpoints=endpoints,
                     boot_id=self.supervisor.link.boot_id,
                     pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
                 )
@@ -158,15 +173,16 @@ class Runner:
             self.containers.set_state(container, state)
             raise
         await self.hooks.started(container)
-        self.events.publish_network(container, "connect")
+        self.network.started(container)
+        self.events.publish_networks(container, "connect")
         self.events.publish(container, "start")
         for again in self._early.pop(key, ()):
             again()
 
     async def _launch(
         self, container: Container, key: str, undo: contextlib.AsyncExitStack
-    ) -> tuple[Launched, dict[str, int], EndpointState]:
-        """The process, our ends of its stdio by name, and its place on the network."""
+    ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
+        """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
         opened = await self.mounts.open(container)
         undo.callback(opened.close)
@@ -174,8 +190,23 @@ class Runner:
         await self.hooks.quiesce(container)
         sandbox = await self.network.attach(container)
         undo.push_async_callback(self.network.detach, container)
+        try:
+            return await self._launch_on(container, key, sandbox, opened, undo)
+        finally:
+            if sandbox.has_netns and sandbox.netns is not None:
+                os.close(sandbox.netns)
+
+    async def _launch_on(
+        self,
+        container: Container,
+        key: str,
+        sandbox: Sandbox,
+        opened: Opened,
+        undo: contextlib.AsyncExitStack,
+    ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         directory = self.paths.container(container.id)
-        self.network.write_files(container, sandbox.endpoint, directory)
+        if not container.host_config.network_mode.startswith("container:"):
+            self.network.write_files(container, sandbox.endpoints, directory)
         layers = await self.snapshots.mounts(container.id)
         undo.callback(layers.close)
         sent = opened.fds | {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
@@ -189,27 +220,27 @@ class Runner:
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
             container.id,
-            container.config,
+            msgspec.structs.replace(container.config, env=[*sandbox.environment, *(container.config.env or ())]),
             container.host_config,
             rootfs,
             [*own, *opened.mounts],
             cgroup=self.paths.cgroup(container.id),
-            netns=sandbox.netns is not None and sandbox.netns >= 0,
+            netns=sandbox.has_netns,
         )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
         self._make_stdio(container, fds, undo)
+        fds.update({f"custody:{name}": os.dup(fd) for name, fd in sandbox.custody.items()})
+        netns = {"netns": sandbox.netns} if sandbox.has_netns and sandbox.netns is not None else {}
         self._inodes[key] = recovery.Inodes(
             **{name: recovery.inode(fds[f"custody:{name}"]) for name in ("stdin", "stdout", "stderr") if f"custody:{name}" in fds}
         )
-        if sandbox.netns is not None and sandbox.netns >= 0:
-            fds["netns"] = sandbox.netns
         record: dict[str, Any] = {"log": self.logs.settings(container), "tty": container.config.tty}
         ours = {name.removeprefix("custody:"): fd for name, fd in fds.items() if name.startswith("custody:")}
         undo.push_async_callback(self._forget_stream, key)
         await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
         try:
-            launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent}, record)
+            launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent, **netns}, record)
         except LaunchError as error:
             sources = {mount.destination: mount.source for mount in spec.mounts if mount.type == "bind"}
             raise start_failure(error, launching.command_of(container.config), sources) from error
@@ -224,7 +255,7 @@ class Runner:
             if name in fds:
                 os.close(fds.pop(name))
         undo.push_async_callback(self._end_lost, container, key)
-        return launched, ours, sandbox.endpoint
+        return launched, ours, sandbox.endpoints
 
     async def _end_lost(self, container: Container, key: str) -> None:
         """Nobody will read the reply to a launch: whatever came of it is in the container's cgroup, and must not run on unknown."""
@@ -256,8 +287,10 @@ class Runner:
             await asyncio.sleep(0.02)
 
     def own_mounts(self, container: Container) -> list[plan.Mount]:
-        """The files that the engine itself mounts into a container."""
-        directory = self.paths.container(container.id)
+        """The files that the engine itself mounts into a container; of one in another's netns they are the other's."""
+        directory = self.paths.container(container.host_config.network_mode.removeprefix("container:"))
+        if not container.host_config.network_mode.startswith("container:"):
+            directory = self.paths.container(container.id)
         names = ("resolv.conf", "hostname", "hosts")
         readonly = container.host_config.readonly_rootfs
         return [plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly) for name in names]
@@ -267,10 +300,9 @@ class Runner:
         """Pipes for a container without a tty: its ends by name, ours as `custody:<name>`."""
 
         def close_all() -> None:
-            for name, fd in fds.items():
-                if name != "netns":
-                    with contextlib.suppress(OSError):
-                        os.close(fd)
+            for fd in fds.values():
+                with contextlib.suppress(OSError):
+                    os.close(fd)
 
         undo.callback(close_all)
         if container.config.tty:
@@ -369,7 +401,7 @@ class Runner:
             # Without a PID namespace of its own the end of its first process ends no other (runc signalAllProcesses).
             await self.end_cgroup(container.id)
         await self.network.detach(container)
-        self.events.publish_network(container, "disconnect")
+        self.events.publish_networks(container, "disconnect")
         await self.mounts.close(container)
         if live is not None:
             await self._drain(live)

@@ -5,8 +5,9 @@ import time
 import msgspec
 
 from sampan.clock import rfc3339nano
-from sampan.engine import launching, mounting
+from sampan.engine import endpoints, launching, mounting
 from sampan.engine.containerstore import Container
+from sampan.engine.networkstore import PREDEFINED
 from sampan.engine.paths import Paths
 from sampan.runtime.defaults import MASKED_PATHS, READONLY_PATHS
 from sampan.snapshot.api import Snapshots, Usage
@@ -41,46 +42,56 @@ def status_text(container: Container, now_ns: int) -> str:
 
 
 def _endpoints(container: Container) -> dict[str, EndpointSettings]:
-    endpoint = container.state.endpoint
-    mode = container.host_config.network_mode
-    asked = (container.networking.endpoints_config or {}).get(mode) or EndpointSettings()
-    if endpoint is None:
-        return {mode: msgspec.structs.replace(asked, network_id="", endpoint_id="")}
     running = container.is_running
-    return {
-        endpoint.network_name: msgspec.structs.replace(
+    places = {state.network_name: state for state in container.state.endpoints}
+    shown = {}
+    for name, asked in endpoints.configured(container).items():
+        state = places.get(name)
+        if container.host_config.network_mode.startswith("container:"):
+            return {}
+        known = msgspec.structs.replace(
             asked,
-            mac_address=endpoint.mac if running else "",
-            network_id=endpoint.network_id,
-            endpoint_id=endpoint.endpoint_id if running else "",
-            gateway=endpoint.gateway if running else "",
-            ip_address=endpoint.ip if running else "",
-            ip_prefix_len=endpoint.prefix_len if running else 0,
+            network_id=state.network_id if state else "",
+            endpoint_id="",
+            mac_address="" if container.state.run else asked.mac_address,
         )
-    }
+        if name not in PREDEFINED and container.state.run:
+            known = msgspec.structs.replace(known, dns_names=endpoints.dns_names(container, name))
+        if state is not None and running:
+            known = msgspec.structs.replace(
+                known, mac_address=state.mac, endpoint_id=state.endpoint_id, gateway=state.gateway, ip_address=state.ip,
+                ip_prefix_len=state.prefix_len, ipv6_gateway=state.gateway6, global_ipv6_address=state.ip6,
+                global_ipv6_prefix_len=state.prefix_len6,
+            )  # fmt: skip
+        shown[name] = known
+    return shown
 
 
 def _network_settings(container: Container) -> NetworkSettings:
     networks = _endpoints(container)
-    endpoint = container.state.endpoint if container.is_running else None
+    places = container.state.endpoints if container.is_running else ()
     ports: dict[str, list[PortBindingShown] | None] = {}
-    if endpoint is not None:
-        published: dict[str, list[PortBindingShown]] = {}
-        for binding in endpoint.ports:
-            shown = PortBindingShown(host_ip=binding.host_ip, host_port=str(binding.host_port))
+    if any(state.ip or state.ip6 for state in places):
+        ports.update(dict.fromkeys(container.config.exposed_ports or ()))
+    published: dict[str, list[PortBindingShown]] = {}
+    for state in places:
+        for binding in state.ports:
+            shown = PortBindingShown(host_ip=binding.host_ip, host_port=str(binding.host_port) if binding.host_port else "")
             published.setdefault(binding.port, []).append(shown)
-        exposed = dict.fromkeys(container.config.exposed_ports or ()) if endpoint.ip else {}
-        ports = {**exposed, **published}
-    default = networks.get("bridge") if container.is_running else None
+    ports.update(published)
+    default = networks.get("bridge") if places else None
     pid = container.state.pid
     return NetworkSettings(
-        sandbox_id=endpoint.endpoint_id if endpoint else "",
-        sandbox_key=f"/proc/{pid}/ns/net" if endpoint and pid else "",
+        sandbox_id=places[0].endpoint_id if places else "",
+        sandbox_key=f"/proc/{pid}/ns/net" if places and pid else "",
         ports=ports,
         endpoint_id=default.endpoint_id if default else "",
         gateway=default.gateway if default else "",
         ip_address=default.ip_address if default else "",
         ip_prefix_len=default.ip_prefix_len if default else 0,
+        ipv6_gateway=default.ipv6_gateway if default else "",
+        global_ipv6_address=default.global_ipv6_address if default else "",
+        global_ipv6_prefix_len=default.global_ipv6_prefix_len if default else 0,
         mac_address=default.mac_address if default else "",
         networks=networks,
     )
@@ -105,8 +116,8 @@ def _graph_data(container: Container, snapshots: Snapshots) -> dict[str, str]:
     return {**data, "MergedDir": f"/proc/{container.state.pid}/root"} if container.is_running and container.state.pid else data
 
 
-def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: str) -> ContainerInspect:
-    """GET /containers/{id}/json without sizes."""
+def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: str, links: list[str] | None) -> ContainerInspect:
+    """GET /containers/{id}/json without sizes. links: as docker shows them."""
     state = container.state
     command = launching.command_of(container.config)
     directory = paths.container(container.id)
@@ -138,7 +149,7 @@ def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: 
         restart_count=state.restart_count,
         driver=snapshots.driver,
         exec_ids=sorted(container.exec_ids) or None,
-        host_config=_host_config(container.host_config),
+        host_config=msgspec.structs.replace(_host_config(container.host_config), links=links),
         graph_driver=GraphDriverData(data=_graph_data(container, snapshots), name=snapshots.driver),
         mounts=mounting.mount_points(container.mounts, paths.volumes),
         config=container.config,
@@ -150,14 +161,13 @@ def ports_of(container: Container) -> list[Port]:
     """The PORTS column's data."""
     if not container.is_running:
         return []
-    endpoint = container.state.endpoint
-    published = list(endpoint.ports) if endpoint is not None else []
+    published = [binding for state in container.state.endpoints for binding in state.ports]
     found = [
         Port(ip=item.host_ip, private_port=int(item.port.partition("/")[0]), public_port=item.host_port, type=item.port.partition("/")[2])
         for item in published
     ]
     taken = {item.port for item in published}
-    for port in container.config.exposed_ports or {} if endpoint is not None and endpoint.ip else {}:
+    for port in container.config.exposed_ports or {} if any(state.ip or state.ip6 for state in container.state.endpoints) else {}:
         number, _, protocol = port.partition("/")
         if port not in taken and number.isascii() and number.isdecimal() and len(number) < 6:  # else nothing that could be listened at
             found.append(Port(private_port=int(number), type=protocol or "tcp"))

@@ -1,5 +1,6 @@
 """Links, addresses and routes by rtnetlink (linux/rtnetlink.h, linux/if_link.h). A Netlink acts in the netns of the thread that made it."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -12,12 +13,17 @@ _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETROUTE = 16, 17, 18, 20, 22, 24, 26
-_REQUEST, _ACK, _DUMP, _CREATE, _EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 16, 17, 18, 20, 22, 24, 25, 26
+_REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 _DONE, _ERROR = 3, 2
-_IFLA_ADDRESS, _IFLA_NAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
+_IFLA_ADDRESS, _IFLA_NAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD = 1, 3, 4, 5, 10, 18, 20, 28
 _IFF_UP = 1
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_F_NODAD = 1, 2, 4, 2
+_RTA_GATEWAY = 5
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+"""linux/if_link.h, enum macvlan_mode."""
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+"""linux/if_link.h, enum ipvlan_mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,8 @@ class Link:
     master: int
     """The index of its bridge; 0 for none."""
     up: bool
+    alias: str = ""
+    """Free text that somebody gave it."""
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:
@@ -94,26 +102,28 @@ class Netlink:
             _family, _type, index, flags, _change = _LINK.unpack_from(payload)
             words = _attributes(payload[_LINK.size :])
             master = struct.unpack("=I", words[_IFLA_MASTER])[0] if _IFLA_MASTER in words else 0
-            found.append(Link(index, words[_IFLA_NAME].rstrip(b"\0").decode(), master, bool(flags & _IFF_UP)))
+            alias = words.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace")
+            found.append(Link(index, words[_IFLA_NAME].rstrip(b"\0").decode(), master, bool(flags & _IFF_UP), alias))
         return found
 
-    def addresses(self, index: int) -> list[tuple[str, int]]:
-        """IPv4 addresses of an interface as (address, prefix length), the primary one first."""
+    def addresses(self, index: int, family: int = socket.AF_INET) -> list[tuple[str, int]]:
+        """Addresses of an interface as (address, prefix length), the primary one first; of IPv6 the global ones."""
         found = []
-        for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
-            _family, prefix, _flags, _scope, owner = _ADDRESS.unpack_from(payload)
-            if owner == index:
-                found.append((socket.inet_ntoa(_attributes(payload[_ADDRESS.size :])[_IFA_LOCAL]), prefix))
+        for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(family, 0, 0, 0, 0)):
+            kind, prefix, _flags, scope, owner = _ADDRESS.unpack_from(payload)
+            words = _attributes(payload[_ADDRESS.size :])
+            if owner == index and kind == family and (scope == 0 or family == socket.AF_INET):
+                found.append((socket.inet_ntop(family, words[_IFA_LOCAL if family == socket.AF_INET else _IFA_ADDRESS]), prefix))
         return found
 
-    def routes(self) -> list[tuple[str, int]]:
-        """Destinations of all IPv4 routes as (address, prefix length); the default route is 0.0.0.0/0."""
-        found = []
-        for payload in self._ask(RTM_GETROUTE, _DUMP, _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
-            if payload[0] == socket.AF_INET:
-                destination = _attributes(payload[_ROUTE.size :]).get(1, b"\0\0\0\0")
-                found.append((socket.inet_ntoa(destination), payload[1]))
-        return found
+    def routes(self, family: int = socket.AF_INET) -> list[tuple[str, int]]:
+        """Destinations of all routes of a family as (address, prefix length); that of the default route is all zeros with length 0."""
+        nowhere = bytes(4 if family == socket.AF_INET else 16)
+        return [
+            (socket.inet_ntop(family, _attributes(payload[_ROUTE.size :]).get(1, nowhere)), payload[1])
+            for payload in self._ask(RTM_GETROUTE, _DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+            if payload[0] == family
+        ]
 
     def add_bridge(self, name: str, mac: bytes, mtu: int) -> None:
         """A bridge that is up. FileExistsError when the name is taken."""
@@ -134,10 +144,33 @@ class Netlink:
         body += _attribute(_IFLA_MASTER, _number(master)) + _attribute(_IFLA_LINKINFO, info)
         self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body)
 
+    def add_sub(self, name: str, parent: int, kind: str, mode: str, mac: bytes = b"", netns: int = -1) -> None:
+        """An interface of another one (down): a macvlan or ipvlan, in the netns of a file descriptor or in this one.
+
+        mode: of MACVLAN_MODES or IPVLAN_MODES. mac: a macvlan's own; an ipvlan has its parent's.
+        """
+        body = _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_NAME, name.encode() + b"\0") + _attribute(_IFLA_LINK, _number(parent))
+        if netns >= 0:
+            body += _attribute(_IFLA_NET_NS_FD, _number(netns))
+        if kind == "macvlan":
+            body += _attribute(_IFLA_ADDRESS, mac) if mac else b""
+            wanted = _number(MACVLAN_MODES[mode])
+        else:
+            wanted = struct.pack("=H", IPVLAN_MODES[mode])
+        info = _attribute(1, kind.encode() + b"\0") + _attribute(2, _attribute(1, wanted))
+        self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body + _attribute(_IFLA_LINKINFO, info))
+
     def set_link(
-        self, index: int, *, up: bool | None = None, master: int | None = None, mac: bytes | None = None, name: str | None = None
+        self,
+        index: int,
+        *,
+        up: bool | None = None,
+        master: int | None = None,
+        mac: bytes | None = None,
+        name: str | None = None,
+        alias: str | None = None,
     ) -> None:
-        """Change what is given."""
+        """Change what is given. alias: free text that goes with the interface, 255 bytes at the most."""
         flags, change = (0, 0) if up is None else (_IFF_UP if up else 0, _IFF_UP)
         body = _LINK.pack(0, 0, index, flags, change)
         if master is not None:
@@ -146,19 +179,29 @@ class Netlink:
             body += _attribute(_IFLA_ADDRESS, mac)
         if name is not None:
             body += _attribute(_IFLA_NAME, name.encode() + b"\0")
+        if alias is not None:
+            body += _attribute(_IFLA_IFALIAS, alias.encode())
         self._ask(RTM_NEWLINK, _ACK, body)
 
     def delete_link(self, name: str) -> None:
         """Remove an interface; a veth's peer goes with it."""
         self._ask(RTM_DELLINK, _ACK, _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_NAME, name.encode() + b"\0"))
 
-    def add_address(self, index: int, address: str, prefix: int, broadcast: str) -> None:
-        """An IPv4 address. FileExistsError when it is there."""
-        packed = socket.inet_aton(address)
-        body = _ADDRESS.pack(socket.AF_INET, prefix, 0, 0, index) + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
-        self._ask(RTM_NEWADDR, _ACK | _CREATE | _EXCL, body + _attribute(_IFA_BROADCAST, socket.inet_aton(broadcast)))
+    def add_address(self, index: int, address: str, prefix: int, broadcast: str = "") -> None:
+        """An address; of IPv6 it is usable at once, without a search for others that have it. FileExistsError when it is there."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        packed = socket.inet_pton(family, address)
+        flags = _IFA_F_NODAD if family == socket.AF_INET6 else 0
+        body = _ADDRESS.pack(family, prefix, flags, 0, index) + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+        if broadcast:
+            body += _attribute(_IFA_BROADCAST, socket.inet_aton(broadcast))
+        self._ask(RTM_NEWADDR, _ACK | _CREATE | _EXCL, body)
 
-    def add_default_route(self, gateway: str) -> None:
-        """The IPv4 default route."""
-        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 254, 3, 0, 1, 0) + _attribute(5, socket.inet_aton(gateway))
-        self._ask(RTM_NEWROUTE, _ACK | _CREATE | _EXCL, body)
+    def set_default_route(self, gateway: str, family: int = socket.AF_INET) -> None:
+        """The default route of a family, instead of the one there is; "" for none."""
+        if gateway:
+            body = _ROUTE.pack(family, 0, 0, 0, 254, 3, 0, 1, 0) + _attribute(_RTA_GATEWAY, socket.inet_pton(family, gateway))
+            self._ask(RTM_NEWROUTE, _ACK | _CREATE | _REPLACE, body)
+            return
+        with contextlib.suppress(ProcessLookupError):  # ESRCH: there is none
+            self._ask(RTM_DELROUTE, _ACK, _ROUTE.pack(family, 0, 0, 0, 254, 0, 255, 0, 0))

@@ -19,7 +19,7 @@ class NftablesError(Exception):
 
 
 class Nftables:
-    """One libnftables context; safe to use from several threads."""
+    """One libnftables context; safe to use from several threads. Made early: it waits with select(2), for a descriptor below 1,024."""
 
     def __init__(self) -> None:
         """Raises NftablesError."""

@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import os
+import select
 import struct
 
 from sampan.linux.libc import syscall
@@ -16,6 +17,13 @@ _PIDFD_GET_INFO = 0xC0000000 | (_INFO_SIZE_VER0 << 16) | (0xFF << 8) | 11
 def send_signal(fd: int, signal: int) -> None:
     """Signal the process. Raises ProcessLookupError when it is gone."""
     syscall("pidfd_send_signal", fd, signal, None, 0)
+
+
+def has_ended(fd: int) -> bool:
+    """Whether the process has ended; a zombie has, too. Until then its number means no other."""
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def exit_status(fd: int) -> int | None:

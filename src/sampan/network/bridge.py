@@ -1,340 +1,302 @@
-"""The default bridge network: a Linux bridge, a veth per container, masquerade and published ports."""
+"""One bridge network: a Linux bridge with an address, its part of the rules, and the addresses of its containers."""
 
 import asyncio
 import contextlib
 import errno
 import ipaddress
 import logging
-import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
-from sampan.errors import SystemFailure
-from sampan.linux.netlink import Netlink
-from sampan.linux.nftables import NftablesError
-from sampan.network import firewall, ipam, sandbox
-from sampan.network.ports import HeldPort, PortRequest, Published, PublishedPorts, addresses, hold
-from sampan.network.proxy import UserlandProxy, ipv6_is_usable
-from sampan.network.watch import RulesetWatch
+from sampan.errors import EngineError, SystemFailure
+from sampan.ids import new_id
+from sampan.linux.netlink import Link, Netlink
+from sampan.network import ipam, sandbox
+from sampan.network.firewall import Zone
+from sampan.network.rules import Rules
 
 log = logging.getLogger(__name__)
 
 VETH_PREFIX = "sv"
-"""Names of our veths' ends on the host; reconcile() removes those of no container."""
-LOT = 100
-"""Ports that are dealt with before the event loop has its turn."""
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """What a container has on the bridge, for as long as it runs: its address, its veth's end on the host, and its published ports."""
-
-    ip: str
-    veth: str
-    ports: tuple[Published, ...]
-
-
-class Endpoint(Place, frozen=True, kw_only=True):
-    """A place just taken. netns is open until detach()."""
-
-    netns: int
-    prefix_len: int
-    gateway: str
-    mac: str
-
-
-class _Held:
-    def __init__(self, ip: str, veth: str) -> None:
-        self.ip = ip
-        self.veth = veth
-        self.netns = -1
-        self.ports: list[HeldPort] = []
+"""Names of our veths' ends on the host; remove_strays() removes those of no container."""
 
 
 class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What daemon.json says of the default bridge network; docker's keys of the same names."""
+    """What a network is to be; for the default one daemon.json says it, in docker's keys of the same names."""
 
     bridge: str
+    """The interface's name; of a macvlan that of the parent."""
+    name: str = "bridge"
+    """The network's."""
     bip: str = ""
+    """The bridge's own address, with the subnet's prefix length; "" for one of a free pool."""
     fixed_cidr: str = ""
+    """The part of the subnet that containers get addresses of."""
+    ipv4: bool = True
+    ipv6: bool = False
+    bip6: str = ""
+    """As bip and fixed_cidr, for IPv6."""
+    fixed_cidr6: str = ""
+    reserved: tuple[str, ...] = ()
+    """Addresses of the subnets that others have."""
     mtu: int = 1500
     icc: bool = True
     ip_masq: bool = True
-    ip_forward: bool = True
-    iptables: bool = True
-    ip: str = "0.0.0.0"
-    userland_proxy: bool = True
+    internal: bool = False
+    mode: str = "nat"
+    """How containers' IPv4 addresses are reached: nat, nat-unprotected, routed, isolated (docker's gateway_mode_ipv4)."""
+    mode6: str = "nat"
+    inhibit: bool = False
+    """Whether the bridge is to have no IPv4 address: somebody else has the gateway's."""
+    prefix: str = "eth"
+    """What the names of its interfaces in containers begin with."""
     owner: str = ""
-    """The engine's exec-root, by which its userland proxy is found."""
+    """The engine's exec-root: bridges that were made for it are marked by it, and only those are removed."""
+    ip: str = "0.0.0.0"
+    """Where its containers' ports are published when nothing else is asked for."""
 
 
-class BridgeNetwork:
-    """The driver. Every method is for the event loop's thread; what blocks runs in a worker."""
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container has on the bridge, for as long as it runs."""
 
-    def __init__(self, settings: BridgeSettings) -> None:
+    veth: str
+    """Its interface's end on the host; "" for a macvlan."""
+    mac: str
+    ip: str = ""
+    """ "" where the network has no IPv4."""
+    prefix_len: int = 0
+    gateway: str = ""
+    ip6: str = ""
+    prefix_len6: int = 0
+    gateway6: str = ""
+    endpoint_id: str = ""
+
+
+class Bridge:
+    """Every method is for the event loop's thread; what blocks runs in a worker."""
+
+    def __init__(self, settings: BridgeSettings, rules: Rules, pools: ipam.Pools | None = None) -> None:
+        """pools: where a subnet comes from that the settings do not name."""
         self.settings = settings
-        self.bridge = settings.bridge
         self.default_ip = settings.ip or "0.0.0.0"
-        self._firewall: firewall.Firewall | None = None
-        self._watch: RulesetWatch | None = None
-        self._proxy = UserlandProxy(settings.owner) if settings.userland_proxy and ipv6_is_usable() else None
+        self._rules = rules
+        self._pools = pools or ipam.Pools()
         self._addresses: ipam.Addresses | None = None
-        self._held: dict[str, _Held] = {}
-        self._published = PublishedPorts()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._addresses6: ipam.Addresses | None = None
+        self._is_up = False
+        self._starting = asyncio.Lock()
         self.warnings: list[str] = []
         """What does not work on this host, for the log and `docker info`."""
 
     @property
-    def gateway(self) -> ipaddress.IPv4Interface:
-        """The bridge's address. Raises SystemFailure before start()."""
-        if self._addresses is None:
-            raise SystemFailure("the default bridge network is not available")
-        return self._addresses.gateway
+    def gateways(self) -> list[ipam.Interface]:
+        """The bridge's addresses, IPv4 first; what its settings say, before they are had."""
+        had = [addresses.gateway for addresses in (self._addresses, self._addresses6) if addresses is not None]
+        return had if self._is_up else [ipaddress.ip_interface(text) for text in (self.settings.bip, self.settings.bip6) if text]
 
-    # the bridge
+    @property
+    def gateway(self) -> str:
+        """The IPv4 address that is the host to its containers; "" for none."""
+        return next((str(found.ip) for found in self.gateways if found.version == 4), "") if self.settings.mode != "isolated" else ""
+
+    @property
+    def subnets(self) -> list[ipam.Network]:
+        """What no other network may overlap, whether the bridge could be made or not."""
+        return [found.network for found in self.gateways]
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """The IP versions that it has."""
+        return frozenset(version for version, has in ((4, self.settings.ipv4), (6, self.settings.ipv6)) if has)
+
+    @property
+    def publishes(self) -> bool:
+        """Whether ports of its containers can be published."""
+        return not self.settings.internal
+
+    @property
+    def routed(self) -> frozenset[int]:
+        """The IP versions in which ports are not mapped to the host's: whoever has a route reaches those that are published."""
+        return frozenset(version for version, mode in ((4, self.settings.mode), (6, self.settings.mode6)) if mode == "routed")
 
     async def start(self) -> None:
-        """Make or adopt the bridge and its rules. Raises SystemFailure; a missing firewall is a warning only."""
+        """Make or adopt the bridge, and its rules before anything goes over it; can be repeated when it was lost. Raises SystemFailure."""
+        async with self._starting:
+            await self._start()
+
+    async def ensure(self) -> None:
+        """Make the bridge if that failed at the start of the engine. Raises SystemFailure."""
+        async with self._starting:
+            if not self._is_up:
+                await self._start()
+
+    async def _start(self) -> None:
         try:
-            await asyncio.to_thread(self._start)
-            if self._firewall is not None:
-                self._watch = RulesetWatch(self._firewall.table, self._restore_rules)
+            gateway, gateway6 = await asyncio.to_thread(self._make)
+            settings = self.settings
+            if gateway is not None and self._addresses is None:
+                self._addresses = ipam.Addresses(gateway, settings.fixed_cidr, settings.reserved, settings.name)
+            if gateway6 is not None and self._addresses6 is None:
+                self._addresses6 = ipam.Addresses(gateway6, settings.fixed_cidr6, settings.reserved, settings.name)
+            await self._rules.add(self._zone())
+            await asyncio.to_thread(self._bring_up)
+            self._is_up = True
         except (OSError, ValueError) as error:
-            raise SystemFailure(f"failed to create the default bridge network {self.bridge}: {error}") from error
+            shown = "default bridge" if self.settings.name == "bridge" else self.settings.name
+            raise SystemFailure(f"failed to create the {shown} network {self.settings.bridge}: {error}") from error
 
-    def _start(self) -> None:
+    def _zone(self) -> Zone:
+        settings = self.settings
+        both = ((self._addresses, settings.mode), (self._addresses6, settings.mode6))
+        had = [(addresses.gateway.network, mode) for addresses, mode in both if addresses is not None]
+        return Zone(
+            bridge=settings.bridge, subnets=tuple(subnet for subnet, _ in had), icc=settings.icc, internal=settings.internal,
+            masqueraded=tuple(subnet for subnet, mode in had if settings.ip_masq and mode.startswith("nat") and not settings.internal),
+            unprotected=tuple(subnet.version for subnet, mode in had if mode == "nat-unprotected"),
+        )  # fmt: skip
+
+    def _make(self) -> tuple[ipam.Interface | None, ipam.Interface | None]:
         with Netlink() as netlink:
-            index = next((link.index for link in netlink.links() if link.name == self.bridge), None)
-            found = netlink.addresses(index) if index is not None else []
-            gateway = ipaddress.IPv4Interface(found[0]) if found else None
-            bip = self.settings.bip
-            if gateway is None:
-                gateway = ipam.gateway_of(bip, self.settings.fixed_cidr, netlink.routes())
-                if index is None:
-                    netlink.add_bridge(self.bridge, sandbox.mac_of(str(gateway.ip)), self.settings.mtu)
-                    index = socket.if_nametoindex(self.bridge)
+            index = next((link.index for link in netlink.links() if link.name == self.settings.bridge), None)
+            if index is not None and not Path("/sys/class/net", self.settings.bridge, "bridge").is_dir():
+                raise FileExistsError(errno.EEXIST, "there is an interface of this name that is no bridge")
+            settings = self.settings
+            has = netlink.addresses(index) if index is not None and settings.ipv4 else []
+            gateway: ipam.Interface | None = ipaddress.IPv4Interface(has[0]) if has else None
+            if gateway is None and settings.ipv4:
+                gateway = ipam.gateway_of(settings.bip, settings.fixed_cidr, 4, self._pools, netlink.routes())
+            elif gateway is not None and settings.bip and ipaddress.ip_interface(settings.bip) != gateway:
+                words = f"bridge {settings.bridge} has the address {gateway} already; bip {settings.bip} is not used"
+                self.warnings.append(words)
+                log.warning("%s", words)
+            if index is None:
+                mac = sandbox.mac_of(str(gateway.ip)) if gateway is not None else b"\x02" + secrets.token_bytes(5)
+                netlink.add_bridge(settings.bridge, mac, settings.mtu)
+                index = socket.if_nametoindex(settings.bridge)
+                netlink.set_link(index, alias=mark_of(settings.owner))
+            if gateway is not None and not has and not settings.inhibit and settings.mode != "isolated":
                 netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen, str(gateway.network.broadcast_address))
-            elif bip and ipaddress.IPv4Interface(bip) != gateway:
-                self._warn(f"bridge {self.bridge} has the address {gateway} already; bip {bip} is not used")
-            assert index is not None
-            netlink.set_link(index, up=True)
-        self._addresses = ipam.Addresses(gateway, self.settings.fixed_cidr)
-        if self.settings.ip_forward:
-            _sysctl("net/ipv4/ip_forward", "1")
-        if self.settings.iptables:
-            self._start_firewall(gateway.network)
+            return gateway, self._make6(netlink, index) if settings.ipv6 else None
 
-    def _start_firewall(self, subnet: ipaddress.IPv4Network) -> None:
-        try:
-            rules = firewall.Firewall(self.bridge)
-            rules.create(subnet, icc=self.settings.icc, masquerade=self.settings.ip_masq)
-        except NftablesError as error:
-            self._warn(f"nftables cannot be used: no masquerade and no published ports: {error}")
-            return
-        self._firewall = rules
-        _sysctl(f"net/ipv4/conf/{self.bridge}/route_localnet", "1")  # after the guard in the table: never without it
-        firewall.open_forwarding(self.bridge)
+    def _make6(self, netlink: Netlink, index: int) -> ipam.Interface:
+        """The bridge's IPv6 address, which it has then."""
+        settings = self.settings
+        directory = Path("/proc/sys/net/ipv6/conf", settings.bridge)
+        if not directory.exists():
+            raise OSError(errno.EAFNOSUPPORT, "this host has no IPv6")
+        (directory / "disable_ipv6").write_text("0")
+        (directory / "accept_ra").write_text("0")  # what a container announces is not for the host
+        if self._rules.forward:
+            sysctl("net/ipv6/conf/all/forwarding", "1")
+        has = [ipaddress.ip_interface(found) for found in netlink.addresses(index, socket.AF_INET6)]
+        wanted = settings.bip6 or next((str(found) for found in has), "")
+        gateway = ipam.gateway_of(wanted, settings.fixed_cidr6, 6, self._pools, netlink.routes(socket.AF_INET6))
+        if gateway not in has and settings.mode6 != "isolated":
+            netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen)
+        return gateway
 
-    async def _restore_rules(self, ours: bool) -> None:
-        """Put back what somebody took away: our own table, or the way through the host's filter."""
-        rules = self._firewall
-        if rules is None:
-            return
-        if not ours:
-            await asyncio.to_thread(firewall.open_forwarding, self.bridge)
-            return
-        log.warning("somebody removed rules of table %s: making it anew", rules.table)
-        try:
-            # Without a break for the event loop: no container comes or goes between the table and its elements.
-            rules.create(self.gateway.network, icc=self.settings.icc, masquerade=self.settings.ip_masq)
-            for held in self._held.values():
-                published = _by_dnat(held.ports)
-                if published:
-                    rules.publish(held.ip, published)
-        except NftablesError as error:
-            log.warning("table %s: %s", rules.table, error)
+    def _bring_up(self) -> None:
+        with Netlink() as netlink:
+            netlink.set_link(socket.if_nametoindex(self.settings.bridge), up=True)
+        if self._rules.usable:
+            sysctl(f"net/ipv4/conf/{self.settings.bridge}/route_localnet", "1")  # after the guard in the table: never without it
 
-    def _warn(self, words: str) -> None:
-        self.warnings.append(words)
-        log.warning("%s", words)
-
-    async def stop(self, remove: bool) -> None:
-        """Close what is held. With remove also take the bridge and all rules away: no container may run."""
-        if self._watch is not None:
-            await self._watch.stop()
-        if self._proxy is not None:
-            await self._proxy.stop()
-        for held in list(self._held.values()):
-            await self._close(held)
-        self._held.clear()
-        if self._tasks:
-            await asyncio.gather(*self._tasks)
-        if remove:
-            await asyncio.to_thread(self._remove)
-
-    def _remove(self) -> None:
-        with contextlib.suppress(OSError), Netlink() as netlink:
-            netlink.delete_link(self.bridge)
-        if self._firewall is not None:
-            with contextlib.suppress(NftablesError):
-                self._firewall.remove()
-            firewall.close_forwarding(self.bridge)
+    async def remove(self) -> None:
+        """Take the bridge and its rules away: no container is on it. Never raises."""
+        if self.settings.bridge in owned(self.settings.owner):
+            await asyncio.to_thread(sandbox.delete_link, self.settings.bridge)
+        await self._rules.drop(self.settings.bridge)
 
     # containers
 
-    async def attach(self, container_id: str, name: str, ports: Sequence[PortRequest], mac: str = "") -> Endpoint:
-        """A netns with an address (mac: in colon form, "" for one made of the address), and the published ports.
+    def take(self, asked: str = "", mac: str = "", asked6: str = "") -> Place:
+        """Addresses, or those asked for, and the name of a veth. mac: in colon form, "" for one made of the address.
 
-        Raises SystemFailure, leaving nothing.
+        Raises SystemFailure, InvalidArgument, Forbidden.
         """
-        await self.detach(container_id)
-        gateway = self.gateway
-        if ports and self._firewall is None:
-            raise SystemFailure(f"cannot publish ports of {name}: the firewall of the default bridge network is not available")
-        assert self._addresses is not None
-        held = _Held(self._addresses.take(), VETH_PREFIX + secrets.token_hex(5))
-        self._held[container_id] = held
-        address = ipaddress.IPv4Interface((held.ip, gateway.network.prefixlen))
+        if not self._is_up:
+            raise SystemFailure(f"the network {self.settings.name} is not available")
+        v4, v6 = self._addresses, self._addresses6
+        ip = v4.take(asked) if v4 is not None else ""
         try:
-            for done, request in enumerate(ports, 1):
-                host_ips = addresses(request, self.default_ip, ipv6=self._proxy is not None)
-                self._keep(held, hold(request, host_ips, name, container_id, held.ip, self._published))
-                await _turn(done)
-            hardware = bytes.fromhex(mac.replace(":", "")) if mac else sandbox.mac_of(held.ip)
-            mtu = self.settings.mtu
-            held.netns = await asyncio.to_thread(sandbox.make, held.veth, self.bridge, address, hardware, str(gateway.ip), mtu)
-            await self._open(held, held.ports)
-            published = tuple(port.published for port in held.ports)
-        except BaseException as error:
-            await self.detach(container_id)
-            if isinstance(error, (OSError, NftablesError)):
-                raise SystemFailure(f"failed to set up container networking: {error}") from error
+            ip6 = v6.take(asked6) if v6 is not None else ""
+        except EngineError:
+            if v4 is not None:
+                v4.release(ip)
             raise
-        return Endpoint(
-            ip=held.ip, veth=held.veth, ports=published, netns=held.netns,
-            prefix_len=gateway.network.prefixlen, gateway=str(gateway.ip), mac=sandbox.mac_text(hardware),
+        hardware = sandbox.mac_of(ip) if ip else b"\x02" + secrets.token_bytes(5)
+        return Place(
+            veth=self._new_veth(), mac=mac or sandbox.mac_text(hardware), endpoint_id=new_id(),
+            ip=ip, prefix_len=v4.gateway.network.prefixlen if v4 is not None else 0, gateway=self._way_out(v4, self.settings.mode),
+            ip6=ip6, prefix_len6=v6.gateway.network.prefixlen if v6 is not None else 0, gateway6=self._way_out(v6, self.settings.mode6),
         )  # fmt: skip
 
-    async def _open(self, held: _Held, ports: Sequence[HeldPort]) -> None:
-        """Let connections to held ports through. Raises NftablesError, OSError."""
-        by_dnat = _by_dnat(ports)
-        if by_dnat and self._firewall is not None:
-            await asyncio.to_thread(self._firewall.publish, held.ip, by_dnat)
-        for done, port in enumerate(ports, 1):
-            await _turn(done)
-            port.listen()  # after DNAT: no IPv4 connection ever waits here
-            if port.is_ipv6:
-                if self._proxy is None:
-                    raise OSError(errno.EADDRNOTAVAIL, f"publishing on {port.published.host_ip} needs IPv6 and the userland proxy")
-                await self._proxy.open(port, held.ip)
+    def _way_out(self, addresses: ipam.Addresses | None, mode: str) -> str:
+        return str(addresses.gateway.ip) if addresses is not None and mode != "isolated" and not self.settings.internal else ""
 
-    async def detach(self, container_id: str) -> None:
-        """Take everything of a container back. Never raises."""
-        held = self._held.pop(container_id, None)
-        if held is None:
-            return
-        for port in held.ports:
-            if port.is_ipv6 and self._proxy is not None:
-                await self._proxy.close(port)
-        by_dnat = _by_dnat(held.ports)
-        await self._close(held)
-        await asyncio.to_thread(self._disconnect, held.veth, by_dnat)
-        if self._addresses is not None:
-            self._addresses.release(held.ip)  # its veth is down: nothing answers at the address
-        task = asyncio.get_running_loop().create_task(self._discard(held))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _new_veth(self) -> str:
+        return VETH_PREFIX + secrets.token_hex(5)
 
-    def _keep(self, held: _Held, ports: Sequence[HeldPort]) -> None:
-        held.ports += ports
-        for port in ports:
-            self._published.add(port.published)
+    def take_again(self, place: Place) -> bool:
+        """The addresses of a container that ran before sampand's restart; False when they are not free."""
+        both = ((self._addresses, place.ip), (self._addresses6, place.ip6))
+        return all([addresses is not None and addresses.take_this(ip) for addresses, ip in both if ip])
 
-    async def _close(self, held: _Held) -> None:
-        """Free the netns and the ports on the host."""
-        if held.netns >= 0:
-            os.close(held.netns)
-            held.netns = -1
-        while held.ports:
-            port = held.ports.pop()
-            self._published.remove(port.published)
-            port.close()
-            await _turn(len(held.ports))
+    def interface(self, place: Place, name: str, *, default_routes: Collection[int] = ()) -> sandbox.Interface:
+        """What is to be made in the container's netns. default_routes: the IP versions whose default route goes by it."""
+        return sandbox.Interface(
+            name=name, veth=place.veth, bridge=self.settings.bridge, mac=bytes.fromhex(place.mac.replace(":", "")),
+            address=ipaddress.IPv4Interface((place.ip, place.prefix_len)) if place.ip else None,
+            address6=ipaddress.IPv6Interface((place.ip6, place.prefix_len6)) if place.ip6 else None,
+            mtu=self.settings.mtu, gateway=place.gateway if 4 in default_routes else "",
+            gateway6=place.gateway6 if 6 in default_routes else "",
+        )  # fmt: skip
 
-    def _disconnect(self, veth: str, published: Sequence[Published]) -> None:
+    async def release(self, place: Place) -> None:
+        """Take addresses back; the veth is down then, and still to be deleted. Never raises."""
+        if place.veth:
+            await asyncio.to_thread(sandbox.take_down, place.veth)
+        for addresses, ip in ((self._addresses, place.ip), (self._addresses6, place.ip6)):
+            if addresses is not None and ip:
+                addresses.release(ip)  # nothing answers at it
+
+    def remove_strays(self, kept: set[str]) -> None:
+        """Remove veths of no container. Blocks. Never raises."""
         with contextlib.suppress(OSError), Netlink() as netlink:
-            netlink.set_link(socket.if_nametoindex(veth), up=False)
-        if self._firewall is None or not published:
-            return
-        try:
-            self._firewall.withdraw(published)
-        except NftablesError:  # one that is not there: attach() failed before it, or its rules were taken away
-            for port in published:
-                with contextlib.suppress(NftablesError):
-                    self._firewall.withdraw([port])
-
-    async def _discard(self, held: _Held) -> None:
-        """Delete a veth. The kernel takes some 20 ms: nobody waits."""
-        await asyncio.to_thread(_delete_link, held.veth)
-
-    async def reconcile(self, live: Mapping[str, Place]) -> None:
-        """Take again what live containers have, by their IDs, after start(); remove veths of no container. Never raises."""
-        for container_id, place in live.items():
-            if self._addresses is None:
-                continue
-            held = _Held(place.ip, place.veth)
-            if not self._addresses.take_this(held.ip):
-                log.warning("address %s of container %s is not free", held.ip, container_id)
-            self._held[container_id] = held
-            await self._publish_again(container_id, held, place.ports)
-        await asyncio.to_thread(self._remove_strays, {held.veth for held in self._held.values()})
-
-    async def _publish_again(self, container_id: str, held: _Held, ports: Sequence[Published]) -> None:
-        for done, port in enumerate(ports, 1):
-            request = PortRequest(port.port, port.protocol, port.host_ip, port.host_port, port.host_port)
-            try:
-                self._keep(held, hold(request, [port.host_ip], container_id[:12], container_id, held.ip, self._published))
-            except SystemFailure as error:
-                log.warning("port %d of container %s: %s", port.host_port, container_id, error)
-            await _turn(done)
-        try:
-            await self._open(held, held.ports)
-        except (NftablesError, OSError):
-            for one in held.ports:  # all but the one that cannot be opened
-                try:
-                    await self._open(held, [one])
-                except (NftablesError, OSError) as error:
-                    log.warning("port %d of container %s: %s", one.published.host_port, container_id, error)
-
-    def _remove_strays(self, kept: set[str]) -> None:
-        with contextlib.suppress(OSError), Netlink() as netlink:
-            master = socket.if_nametoindex(self.bridge)
+            master = socket.if_nametoindex(self.settings.bridge)
             for link in netlink.links():
                 if link.master == master and link.name.startswith(VETH_PREFIX) and link.name not in kept:
                     netlink.delete_link(link.name)
 
 
-def _by_dnat(ports: Sequence[HeldPort]) -> list[Published]:
-    """Those that the kernel's rules forward; the others are the userland proxy's."""
-    return [port.published for port in ports if not port.is_ipv6]
+def mark_of(owner: str) -> str:
+    """The alias of bridges made for an engine; "" for nobody's."""
+    return f"sampan {owner}"[:255] if owner else ""
 
 
-async def _turn(done: int) -> None:
-    """Let others have the event loop after each LOT of ports."""
-    if done % LOT == 0:
-        await asyncio.sleep(0)
+def owned(owner: str) -> list[str]:
+    """The names of the bridges that were made for an engine, whatever it knows of them."""
+    return [link.name for link in links() if mark_of(owner) and link.alias == mark_of(owner)]
 
 
-def _delete_link(name: str) -> None:
-    with contextlib.suppress(OSError), Netlink() as netlink:
-        netlink.delete_link(name)
+def links() -> list[Link]:
+    """All interfaces of the host. Raises OSError. Blocks."""
+    with Netlink() as netlink:
+        return netlink.links()
 
 
-def _sysctl(name: str, value: str) -> None:
+def put_on(veth: str, bridge: str) -> None:
+    """Have a container's interface on a bridge again. Raises OSError. Blocks."""
+    with Netlink() as netlink:
+        netlink.set_link(socket.if_nametoindex(veth), up=True, master=socket.if_nametoindex(bridge))
+
+
+def sysctl(name: str, value: str) -> None:
+    """Set a value of /proc/sys unless it is so; a failure is logged."""
     path = Path("/proc/sys") / name
     try:
         if path.read_text().strip() != value:

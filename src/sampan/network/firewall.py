@@ -1,92 +1,196 @@
-"""The bridge's own nftables table, and the way through a host firewall that drops forwarded packets.
+"""The engine's own nftables table, and the way through a host firewall that drops forwarded packets.
 
-The ruleset is made once; a published port is one element of a map. All of it goes with the table.
+The ruleset is made once: a network is some elements of sets, a published port one element of a map, so that neither a packet nor a start
+costs more where there are many networks. All of it goes with the table.
 """
 
 import ipaddress
 import logging
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sampan.linux.nftables import Nftables
-from sampan.network.ports import Published
+import msgspec
+
+from sampan.linux.nftables import Nftables, NftablesError
+from sampan.network.ports import WILDCARDS, Published
 
 log = logging.getLogger(__name__)
 
 
-class Firewall:
-    """Rules of one bridge. Methods raise NftablesError; they block."""
+class Zone(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rules know of one bridge network."""
 
-    def __init__(self, bridge: str) -> None:
-        """Raises NftablesError when libnftables is missing."""
-        self._nft = Nftables()
-        self.table = "sampan_" + "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in bridge)
-        self._bridge = bridge
+    bridge: str
+    """Its interface."""
+    subnets: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    icc: bool = True
+    """Whether its containers may talk to each other."""
+    masqueraded: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    """Those of its subnets that get the host's address in what leaves for elsewhere."""
+    internal: bool = False
+    """Whether nothing is forwarded to or from elsewhere."""
+    unprotected: tuple[int, ...] = ()
+    """IP versions in which hosts with a route reach every port of its containers."""
 
-    def create(self, subnet: ipaddress.IPv4Network, *, icc: bool, masquerade: bool) -> None:
-        """Make the table anew, in one transaction; there are no published ports then."""
-        bridge = f'"{self._bridge}"'
-        masquerades = f"ip saddr {subnet} oifname != {bridge} masquerade" if masquerade else ""
-        between = f"iifname {bridge} oifname {bridge} ct status & dnat == 0 drop" if not icc else ""
-        self._nft.run(f"""
-add table ip {self.table}
-delete table ip {self.table}
-table ip {self.table} {{
-  map on_any {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
-  map on_address {{ type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }}
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether it has a subnet of IPv6."""
+        return any(subnet.version == 6 for subnet in self.subnets)
+
+    def elements(self, version: int) -> list[str]:
+        """Its elements of the sets of one version's table, as `set { element }`."""
+        name = f'"{self.bridge}"'
+        found = [f"bridges {{ {name} }}", f"same {{ {name} . {name} }}"]
+        found += [f"own {{ {name} . {subnet} }}" for subnet in self.subnets if subnet.version == version]
+        if not self.icc:
+            found.append(f"silent {{ {name} . {name} }}")
+        if self.internal:
+            found.append(f"internal {{ {name} }}")
+        if version in self.unprotected:
+            found.append(f"unprotected {{ {name} }}")
+        return found + [f"masqueraded {{ {subnet} }}" for subnet in self.masqueraded if subnet.version == version]
+
+
+_TABLE = """
+add table {family} {table}
+delete table {family} {table}
+table {family} {table} {{
+  map on_any {{ type inet_proto . inet_service : {address} . inet_service; }}
+  map on_address {{ type inet_proto . {address} . inet_service : {address} . inet_service; }}
+  set bridges {{ type ifname; }}
+  set internal {{ type ifname; }}
+  set unprotected {{ type ifname; }}
+  set same {{ type ifname . ifname; }}
+  set silent {{ type ifname . ifname; }}
+  set own {{ type ifname . {address}; flags interval; }}
+  set masqueraded {{ type {address}; flags interval; }}
+  set opened {{ type {address} . inet_proto . inet_service; }}
   chain guard {{
     type filter hook prerouting priority -300; policy accept;
-    iifname {bridge} ip daddr 127.0.0.0/8 drop
+    iifname @bridges {family} daddr {loopback} drop
   }}
   chain publish {{
-    dnat ip to meta l4proto . ip daddr . th dport map @on_address
-    dnat ip to meta l4proto . th dport map @on_any
+    dnat {family} to meta l4proto . {family} daddr . th dport map @on_address
+    dnat {family} to meta l4proto . th dport map @on_any
   }}
   chain prerouting {{
     type nat hook prerouting priority -100; policy accept;
-    ip daddr 127.0.0.0/8 return comment "a neighbour's packet: the routing code drops it as martian, DNAT before that would not"
+    {family} daddr {loopback} return comment "a neighbour's packet: the routing code drops it as martian, DNAT before that would not"
     fib daddr type local meta l4proto {{ tcp, udp }} jump publish
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
-    fib daddr type local meta l4proto {{ tcp, udp }} jump publish
+    {no_output}fib daddr type local meta l4proto {{ tcp, udp }} jump publish
   }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
-    {masquerades}
-    ip saddr 127.0.0.0/8 oifname {bridge} masquerade
-    ip saddr {subnet} oifname {bridge} ct status & dnat != 0 masquerade comment "not iifname: br_netfilter gives none here"
+    {family} saddr @masqueraded oifname != @bridges masquerade
+    {family} saddr {loopback} oifname @bridges masquerade
+    oifname . {family} saddr @own ct status & dnat != 0 masquerade comment "not iifname: br_netfilter gives none here"
   }}
   chain forwarding {{
     type filter hook forward priority 0; policy accept;
-    {between}
-    iifname {bridge} accept
-    oifname {bridge} ct state established,related accept
-    oifname {bridge} ct status & dnat != 0 accept
-    oifname {bridge} drop
+    iifname . oifname @silent ct status & dnat == 0 drop
+    iifname . oifname @same accept
+    iifname @internal drop
+    oifname @internal drop
+    oifname @bridges ct state established,related accept
+    oifname @bridges ct status & dnat != 0 accept
+    iifname != @bridges {family} daddr . meta l4proto . th dport @opened accept
+    iifname != @bridges oifname @unprotected accept
+    oifname @bridges drop
   }}
 }}
-""")
+"""
+_FAMILIES = {
+    4: {"family": "ip", "address": "ipv4_addr", "loopback": "127.0.0.0/8", "no_output": ""},
+    # The kernel does not route what was addressed to ::1: the userland proxy serves that.
+    6: {"family": "ip6", "address": "ipv6_addr", "loopback": "::1", "no_output": "ip6 daddr ::1 return\n    "},
+}
+_NAMES = {4: "ip", 6: "ip6"}
+
+
+def has_ipv6() -> bool:
+    """Whether this host's kernel has IPv6 (`ipv6.disable=1` takes it away)."""
+    return Path("/proc/sys/net/ipv6").is_dir()
+
+
+class Firewall:
+    """One engine's rules, for all its bridges. Methods raise NftablesError; they block."""
+
+    def __init__(self, table: str, *, ipv6: bool = False) -> None:
+        """ipv6: whether this host has it, so that there are rules for it too. Raises NftablesError when libnftables is missing."""
+        self._nft = Nftables()
+        self.table = table
+        self._versions = (4, 6) if ipv6 else (4,)
+
+    def create(self, zones: Iterable[Zone] = ()) -> None:
+        """Make the tables anew with these networks, in one transaction; there are no published ports then."""
+        tables = "".join(_TABLE.format(table=self.table, **_FAMILIES[version]) for version in self._versions)
+        self._nft.run(tables + self._of_zones("add", list(zones)))
+
+    def is_there(self) -> bool:
+        """Whether our tables are; somebody may have flushed them."""
+        try:
+            self._nft.run("\n".join(f"list set {_NAMES[version]} {self.table} bridges" for version in self._versions))
+        except NftablesError:
+            return False
+        return True
+
+    def add(self, zone: Zone) -> None:
+        """Have a network under the rules, before its bridge forwards anything."""
+        self._nft.run(self._of_zones("add", [zone]))
+
+    def drop(self, zone: Zone) -> None:
+        """Forget a network; its bridge is gone."""
+        self._nft.run(self._of_zones("delete", [zone]))
 
     def publish(self, address: str, ports: Iterable[Published]) -> None:
-        """Send published ports to a container, all in one transaction."""
-        self._nft.run("\n".join(f"add element ip {self.table} {self._key(port)} : {address} . {port.port} }}" for port in ports))
+        """Send published ports to a container's address, all in one transaction."""
+        self._nft.run(self._each("add", ((port, f"{_key(port)} : {address} . {port.port} }}") for port in ports)))
 
     def withdraw(self, ports: Iterable[Published]) -> None:
         """Take elements out again."""
-        self._nft.run("\n".join(f"delete element ip {self.table} {self._key(port)} }}" for port in ports))
+        self._nft.run(self._each("delete", ((port, f"{_key(port)} }}") for port in ports)))
 
-    @staticmethod
-    def _key(port: Published) -> str:
-        if port.host_ip == "0.0.0.0":
-            return f"on_any {{ {port.protocol} . {port.host_port}"
-        return f"on_address {{ {port.protocol} . {port.host_ip} . {port.host_port}"
+    def open(self, address: str, ports: Iterable[Published], *, verb: str = "add") -> None:
+        """Let hosts with a route reach ports of a container; verb `delete`: no more."""
+        family = "ip6" if ":" in address else "ip"
+        elements = dict.fromkeys(
+            f"{verb} element {family} {self.table} opened {{ {address} . {port.protocol} . {port.port} }}" for port in ports
+        )
+        self._nft.run("\n".join(elements))
+
+    def _of_zones(self, verb: str, zones: Sequence[Zone]) -> str:
+        return "\n".join(
+            f"{verb} element {_NAMES[version]} {self.table} {element}"
+            for version in self._versions
+            for zone in zones
+            for element in zone.elements(version)
+        )
+
+    def _each(self, verb: str, elements: Iterable[tuple[Published, str]]) -> str:
+        return "\n".join(f"{verb} element {'ip6' if ':' in port.host_ip else 'ip'} {self.table} {element}" for port, element in elements)
 
     def remove(self) -> None:
-        """Delete the table."""
-        self._nft.run(f"add table ip {self.table}\ndelete table ip {self.table}")
+        """Delete the tables."""
+        for version in self._versions:
+            self._nft.run(f"add table {_NAMES[version]} {self.table}\ndelete table {_NAMES[version]} {self.table}")
+
+
+def _key(port: Published) -> str:
+    if port.host_ip in WILDCARDS:
+        return f"on_any {{ {port.protocol} . {port.host_port}"
+    return f"on_address {{ {port.protocol} . {port.host_ip} . {port.host_port}"
+
+
+def table_of(bridge: str, exec_root: str = "") -> str:
+    """The name of an engine's table, made of its default bridge's name, or else of its exec-root: no other on the host has these."""
+    return "sampan_" + "".join(
+        letter if letter.isascii() and letter.isalnum() else "_" for letter in (exec_root if bridge == "none" else bridge)
+    )
 
 
 def _run(program: str, *arguments: str, text: str | None = None) -> tuple[int, str]:
@@ -106,9 +210,10 @@ def legacy_is_in_use() -> bool:
         return False
 
 
-def _tools() -> list[str]:
+def _tools(*, ipv6: bool) -> list[str]:
     """The iptables of this host; the legacy one too where its tables are in use."""
-    return ["iptables", "iptables-legacy"] if legacy_is_in_use() and shutil.which("iptables-legacy") else ["iptables"]
+    found = ["iptables", "iptables-legacy"] if legacy_is_in_use() and shutil.which("iptables-legacy") else ["iptables"]
+    return [*found, "ip6tables"] if ipv6 and shutil.which("ip6tables") else found
 
 
 def _uplinks() -> list[str]:
@@ -131,14 +236,14 @@ def _drops(rules: str) -> bool:
     return "-P FORWARD DROP" in lines or any(line.startswith(("-A FORWARD -j DROP", "-A FORWARD -j REJECT")) for line in lines)
 
 
-def open_forwarding(bridge: str) -> bool:
+def open_forwarding(bridge: str, *, ipv6: bool = False) -> bool:
     """ACCEPT for the bridge where the host's FORWARD chain drops: no rule of ours can overrule another table's drop. Whether it does.
 
     What may reach the bridge is still decided by our own table, and what may leave it for another engine's bridge by the host's.
     Can be repeated, to put back what vanished. A failure is logged: the host's firewall is not ours to break.
     """
     opened = False
-    for tool in _tools():
+    for tool in _tools(ipv6=ipv6):
         code, rules = _run(tool, "-S", "FORWARD")
         if code or not _drops(rules):
             continue
@@ -168,7 +273,7 @@ def _accept_rules(bridge: str, parent: str) -> str:
 
 def close_forwarding(bridge: str) -> None:
     """Take those rules and the chain out again."""
-    for tool in _tools():
+    for tool in _tools(ipv6=has_ipv6()):
         if _run(tool, "-S", _chain(bridge))[0]:
             continue
         for parent in ("DOCKER-USER", "FORWARD"):

@@ -109,11 +109,13 @@ class HeldPort:
 
     def __init__(self, published: Published, held: socket.socket) -> None:
         self.published = published
+        self.by_proxy = self.is_ipv6
+        """Whether the userland proxy serves it: on IPv6 addresses always, for DNAT does not reach what comes from ::1."""
         self._socket = held
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether it is published on an IPv6 address, where the userland proxy serves it."""
+        """Whether it is published on an IPv6 address."""
         return ":" in self.published.host_ip
 
     def fileno(self) -> int:
@@ -123,7 +125,7 @@ class HeldPort:
     def listen(self) -> None:
         """Keep out those who bind with SO_REUSEADDR too; call it when DNAT takes all connections. Raises OSError."""
         if self.published.protocol == "tcp":
-            self._socket.listen(4096 if self.is_ipv6 else 0)
+            self._socket.listen(4096 if self.by_proxy else 0)
 
     def close(self) -> None:
         """Free the port."""

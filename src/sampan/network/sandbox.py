@@ -1,15 +1,48 @@
-"""A container's network namespace: made by a short-lived thread, so the daemon's other threads stay in the host's."""
+"""A container's network namespace and the interfaces in it.
+
+What happens inside one is done by a short-lived thread, so that the daemon's other threads stay in the host's.
+"""
 
 import contextlib
 import ipaddress
 import os
 import socket
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sampan.linux import libc
+import msgspec
+
+from sampan.linux import libc, nfredirect
 from sampan.linux.namespaces import CLONE_NEWNET
 from sampan.linux.netlink import Netlink
+from sampan.network.resolvconf import EMBEDDED
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """One interface of a container, and its other end on a bridge of the host."""
+
+    name: str
+    """Inside: eth0."""
+    veth: str
+    """On the host; "" for a macvlan, which has no end there."""
+    bridge: str
+    """Where that is; of a macvlan the parent interface."""
+    mac: bytes
+    mtu: int
+    address: ipaddress.IPv4Interface | None = None
+    address6: ipaddress.IPv6Interface | None = None
+    gateway: str = ""
+    """Of the default route, for the one interface that has it."""
+    gateway6: str = ""
+    kind: str = "veth"
+    """Or macvlan, or ipvlan."""
+    mode: str = ""
+    """Of a macvlan or ipvlan."""
+
+
+_TABLE = "sampan_dns"
+"""In the container's own netns."""
 
 
 def mac_of(address: str) -> bytes:
@@ -33,36 +66,149 @@ def _allow_hairpin(veth: str) -> None:
             Path(f"/sys/class/net/{veth}/brport/hairpin_mode").write_text("1")
 
 
-def make(veth: str, bridge: str, address: ipaddress.IPv4Interface, mac: bytes, gateway: str, mtu: int) -> int:
-    """A file descriptor of a new netns with lo and eth0 up, joined to the bridge. Raises OSError, leaving nothing. Blocks for some ms."""
-    found: list[int] = []
+def _in_thread(work: Callable[[], None]) -> None:
+    """Do work in a thread that may change its namespaces. Raises its OSError."""
     failed: list[OSError] = []
+
+    def body() -> None:
+        try:
+            work()
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=body, name="netns")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def _set_up(inside: Netlink, interface: Interface) -> None:
+    """Address, state and route of an interface that is there; the thread is in its netns."""
+    index = socket.if_nametoindex(interface.name)
+    if interface.address is not None:
+        network = interface.address.network
+        inside.add_address(index, str(interface.address.ip), network.prefixlen, str(network.broadcast_address))
+    # Without IPv6 on the network there is none on the interface, as docker has it; it also spares the wait for a tentative address.
+    with contextlib.suppress(FileNotFoundError):
+        Path(f"/proc/sys/net/ipv6/conf/{interface.name}/disable_ipv6").write_text("1" if interface.address6 is None else "0")
+    if interface.address6 is not None:
+        inside.add_address(index, str(interface.address6.ip), interface.address6.network.prefixlen)
+    inside.set_link(index, up=True)
+    if interface.gateway:
+        inside.set_default_route(interface.gateway)
+    if interface.gateway6:
+        inside.set_default_route(interface.gateway6, socket.AF_INET6)
+
+
+def _add(host: Netlink, netns: int, interface: Interface, master: int) -> None:
+    if interface.kind != "veth":
+        host.add_sub(interface.name, master, interface.kind, interface.mode, interface.mac, netns)
+        return
+    host.add_veth(interface.veth, master, interface.name, interface.mac, netns, interface.mtu)
+    _allow_hairpin(interface.veth)
+
+
+def make(interfaces: Sequence[Interface]) -> int:
+    """A file descriptor of a new netns with lo and these up, on their bridges. Raises OSError, leaving nothing. Blocks for some ms."""
+    found: list[int] = []
+    masters = [socket.if_nametoindex(interface.bridge) for interface in interfaces]
     with Netlink() as host:  # made here: it acts in this thread's netns for good
-        master = socket.if_nametoindex(bridge)
 
         def work() -> None:
-            try:
-                libc.unshare(CLONE_NEWNET)
-                found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-                host.add_veth(veth, master, "eth0", mac, found[0], mtu)
-                _allow_hairpin(veth)
-                with Netlink() as inside:
-                    index = socket.if_nametoindex("eth0")
-                    inside.add_address(index, str(address.ip), address.network.prefixlen, str(address.network.broadcast_address))
-                    # IPv4 only, as docker has it on such a network; it also spares the wait for a tentative address.
-                    with contextlib.suppress(OSError):
-                        Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text("1")
-                    inside.set_link(socket.if_nametoindex("lo"), up=True)
-                    inside.set_link(index, up=True)
-                    inside.add_default_route(gateway)
-            except OSError as error:
-                failed.append(error)
+            libc.unshare(CLONE_NEWNET)
+            found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+            for interface, master in zip(interfaces, masters, strict=True):
+                _add(host, found[0], interface, master)
+            with Netlink() as inside:
+                inside.set_link(socket.if_nametoindex("lo"), up=True)
+                for interface in interfaces:
+                    _set_up(inside, interface)
 
-        thread = threading.Thread(target=work, name="netns")
-        thread.start()
-        thread.join()
-    if failed:
-        for fd in found:
-            os.close(fd)
-        raise failed[0]
+        try:
+            _in_thread(work)
+        except OSError:
+            for fd in found:
+                os.close(fd)
+            raise
     return found[0]
+
+
+def join(netns: int, interface: Interface) -> None:
+    """Add an interface to the netns of a running container. Raises OSError, leaving nothing. Blocks for some ms."""
+    with Netlink() as host:
+
+        def work() -> None:
+            libc.setns(netns, CLONE_NEWNET)
+            with Netlink() as inside:
+                _set_up(inside, interface)
+
+        _add(host, netns, interface, socket.if_nametoindex(interface.bridge))
+        try:
+            _in_thread(work)
+        except OSError:
+            if interface.veth:
+                delete_link(interface.veth)
+            else:
+                leave(netns, interface.name)
+            raise
+
+
+def leave(netns: int, name: str) -> None:
+    """Remove an interface from the netns of a running container. Never raises. Blocks."""
+
+    def work() -> None:
+        libc.setns(netns, CLONE_NEWNET)
+        with Netlink() as inside:
+            inside.delete_link(name)
+
+    with contextlib.suppress(OSError):
+        _in_thread(work)
+
+
+def route(netns: int, gateway: str, gateway6: str = "") -> None:
+    """Have the default routes of a netns by these gateways; "" for none. Raises OSError."""
+
+    def work() -> None:
+        libc.setns(netns, CLONE_NEWNET)
+        with Netlink() as inside:
+            inside.set_default_route(gateway)
+            if gateway6 or Path("/proc/sys/net/ipv6").exists():
+                inside.set_default_route(gateway6, socket.AF_INET6)
+
+    _in_thread(work)
+
+
+def name_service(netns: int) -> tuple[socket.socket, socket.socket]:
+    """Sockets (UDP, listening TCP) in a netns to which its queries to the embedded name server come. Raises OSError. Blocks.
+
+    They are on ports of the kernel's choice: a container's own server on port 53 of all addresses would be in their way.
+    """
+    with contextlib.ExitStack() as undo:
+        found = []
+
+        def work() -> None:
+            libc.setns(netns, CLONE_NEWNET)
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                made = undo.enter_context(socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
+                made.bind((EMBEDDED, 0))
+                found.append(made)
+            found[1].listen(64)
+            ports = [made.getsockname()[1] for made in found]
+            nfredirect.redirect_dns(_TABLE, EMBEDDED, {"udp": ports[0], "tcp": ports[1]})
+
+        _in_thread(work)
+        undo.pop_all()
+        return found[0], found[1]
+
+
+def take_down(veth: str) -> None:
+    """Nothing answers at the interface's address any more. Never raises; delete_link() takes some 20 ms, and nobody waits for it."""
+    with contextlib.suppress(OSError), Netlink() as netlink:
+        netlink.set_link(socket.if_nametoindex(veth), up=False)
+
+
+def delete_link(name: str) -> None:
+    """Remove an interface of the host, with its other end. Never raises."""
+    with contextlib.suppress(OSError), Netlink() as netlink:
+        netlink.delete_link(name)

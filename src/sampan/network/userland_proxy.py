@@ -58,6 +58,10 @@ class Poll:
                 key.data(events)
 
 
+def _family(target: Target) -> int:
+    return socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+
+
 class Side:
     """One end of a TCP connection: its socket, and what has still to be written to it."""
 
@@ -77,7 +81,7 @@ class Connection:
     def __init__(self, poll: Poll, client: socket.socket, target: Target) -> None:
         """Raises OSError. The container's end is still being connected: it is writable then."""
         self._poll = poll
-        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        server = socket.socket(_family(target), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._client, self._server = Side(client), Side(server)
         error = server.connect_ex(target)
         if error not in (0, errno.EINPROGRESS):
@@ -187,7 +191,7 @@ class UdpPort:
     def _new(self, client: Any) -> socket.socket:
         while len(self._clients) >= CLIENTS:
             self._forget(next(iter(self._clients)))
-        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        server = socket.socket(_family(self._target), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         server.setblocking(False)
         server.connect(self._target)
 

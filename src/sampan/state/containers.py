@@ -25,6 +25,8 @@ class EndpointState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     network_id: str
     network_name: str
+    driver: str = ""
+    """The network's; "" of the default bridge, host and none."""
     endpoint_id: str = ""
     ip: str = ""
     prefix_len: int = 0
@@ -33,6 +35,11 @@ class EndpointState(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: tuple[PublishedBinding, ...] = ()
     veth: str = ""
     """The name of its interface's end on the host."""
+    interface: str = ""
+    """The interface's name inside."""
+    ip6: str = ""
+    prefix_len6: int = 0
+    gateway6: str = ""
 
 
 class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,7 +61,8 @@ class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     manually_stopped: bool = False
     """`docker stop` or `kill` asked for the end: restart policies leave it alone."""
     paused: bool = False
-    endpoint: EndpointState | None = None
+    endpoints: tuple[EndpointState, ...] = ()
+    """Its networks, in the order of their interfaces; of the last run where none goes on."""
     pipes: tuple[int, ...] = ()
     """Inode numbers of stdin, stdout, stderr (0: none): how the pipes are found again when keeper and supervisor died at once."""
     console_size: tuple[int, int] = (0, 0)
@@ -128,6 +136,11 @@ class ContainerRepository:
         """Replace the state."""
         with self._database.transaction(durable=False) as cx:
             cx.execute("UPDATE containers SET state = ? WHERE id = ?", (_encode(state), container))
+
+    def set_networking(self, container: ContainerId, networking: bytes, state: ContainerState) -> None:
+        """Replace what it asks for of networks, and the state with it."""
+        with self._database.transaction(durable=False) as cx:
+            cx.execute("UPDATE containers SET networking = ?, state = ? WHERE id = ?", (networking, _encode(state), container))
 
     def set_name(self, container: ContainerId, name: str) -> None:
         """Rename. Raises sqlite3.IntegrityError when the name is taken."""

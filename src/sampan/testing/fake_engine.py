@@ -29,7 +29,7 @@ from sampan.spec.docker_api.container import (
     WaitResponse,
 )
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerStateShown, ContainerSummary
-from sampan.spec.docker_api.network import NetworkInspect, NetworkSettings
+from sampan.spec.docker_api.network import EndpointSettings, NetworkCreate, NetworkCreated, NetworkInspect, NetworkSettings, NetworksPruned
 from sampan.spec.docker_api.system import (
     CheckFinding,
     CheckReport,
@@ -391,6 +391,31 @@ class FakeNetworks:
             if ref in (row.name, row.id):
                 return row
         raise NotFound(f"network {ref} not found")
+
+    async def create(self, body: NetworkCreate) -> NetworkCreated:
+        """See the Protocol."""
+        self.rows = [*self.rows, NetworkInspect(name=body.name, id=f"{len(self.rows):064x}", driver=body.driver or "bridge")]
+        return NetworkCreated(id=self.rows[-1].id)
+
+    async def remove(self, ref: str) -> None:
+        """See the Protocol."""
+        found = await self.inspect(ref)
+        self.rows = [row for row in self.rows if row is not found]
+
+    async def prune(self, filters: Filters) -> NetworksPruned:
+        """See the Protocol."""
+        del filters
+        return NetworksPruned()
+
+    async def connect(self, ref: str, container_ref: str, settings: EndpointSettings) -> None:
+        """See the Protocol."""
+        del container_ref, settings
+        await self.inspect(ref)
+
+    async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
+        """See the Protocol."""
+        del container_ref, force
+        await self.inspect(ref)
 
 
 class FakeVolumes:

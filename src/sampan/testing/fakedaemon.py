@@ -125,6 +125,8 @@ class FakeDaemon:
         self.log.append({"method": method, "path": url.path, "query": self.queries[name], "body": body})
         if name == "_ping":
             self._send(sock, 200)
+        elif "/networks/" in target and method == "POST":
+            self._send(sock, 200, {"Id": ID})
         elif name == "create":
             self.tty = body["Tty"]
             self._send(sock, 201, {"Id": ID, "Warnings": []})

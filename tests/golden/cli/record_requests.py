@@ -60,6 +60,18 @@ run --detach-keys a busybox true
 run --platform linux/arm64 --name x busybox
 container stop c
 container exec c true
+network create n
+network create --subnet 10.1.0.0/24 --gateway 10.1.0.9 --ip-range 10.1.0.128/25 --aux-address b=10.1.0.2 --aux-address a=10.1.0.3 n
+network create --subnet 10.1.0.0/24,10.2.0.0/24 --gateway 10.2.0.1 -o a=b -o c=d --label x=y --label z --internal --attachable n
+network create --ipv6 --ipv4=false --driver macvlan --ipam-driver x --ipam-opt k=v --scope global --config-from c n
+network create --subnet 10.1.0.0/24 --subnet 10.1.0.0/16 n
+network create --gateway 10.1.0.1 n
+network connect n c
+network connect --alias a,b --alias c --ip 10.1.0.5 --ip6 fd00::1 --link x:y --driver-opt a=b --gw-priority 3 n c
+network disconnect n c
+network disconnect -f n c
+network prune -f
+network prune -f --filter label=a --filter until=1h
 """.strip().splitlines()
 
 

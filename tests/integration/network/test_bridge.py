@@ -14,9 +14,10 @@ from sampan.errors import SystemFailure
 from sampan.linux import libc
 from sampan.linux.nftables import NftablesError
 from sampan.network import firewall
-from sampan.network.bridge import BridgeNetwork, BridgeSettings
+from sampan.network.bridge import BridgeSettings
 from sampan.network.ports import PortRequest
 from sampan.network.proxy import ipv6_is_usable
+from tests.support.networks import BridgeNetwork
 
 pytestmark = pytest.mark.root
 
@@ -140,7 +141,7 @@ def test_a_port_is_published_on_ipv6_too() -> None:
 
 
 def test_without_nftables_containers_have_a_network_but_publish_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_bridge: str) -> None:
+    def missing(_table: str, *, ipv6: bool) -> None:
         raise NftablesError("libnftables.so.1 cannot be loaded")
 
     monkeypatch.setattr(firewall, "Firewall", missing)
@@ -149,7 +150,7 @@ def test_without_nftables_containers_have_a_network_but_publish_nothing(monkeypa
         driver = network(secrets.token_hex(3))
         await driver.start()
         try:
-            assert driver.warnings
+            assert driver.rules.warning
             assert (await driver.attach(ID, "web", [])).ip == f"{SUBNET}.2"
             with pytest.raises(SystemFailure, match="cannot publish ports of other"):
                 await driver.attach("cd" * 32, "other", [PortRequest(80, "tcp")])
@@ -171,8 +172,8 @@ def test_reconcile_removes_veths_of_no_container() -> None:
             await again.start()
             await again.reconcile({ID: kept})
             names = os.listdir("/sys/class/net")
-            assert kept.veth in names
-            assert stray.veth not in names
+            assert kept.place.veth in names
+            assert stray.place.veth not in names
             assert (await again.attach("ef" * 32, "next", [])).ip == stray.ip
             await again.stop(remove=False)
         finally:

@@ -16,8 +16,8 @@ RULES = """
 import ipaddress, pathlib
 from sampan.network import firewall
 from sampan.network.ports import Published
-rules = firewall.Firewall("sp0")
-rules.create(ipaddress.IPv4Network("10.77.0.0/24"), icc=True, masquerade=True)
+rules = firewall.Firewall("sampan_sp0")
+rules.create([firewall.Zone(bridge="sp0", subnets=(ipaddress.IPv4Network("10.77.0.0/24"),))])
 rules.publish("10.77.0.2", [Published(80, "tcp", "127.0.0.1", 8080), Published(80, "tcp", "0.0.0.0", 8081)])
 pathlib.Path("/proc/sys/net/ipv4/conf/sp0/route_localnet").write_text("1")
 """

@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from sampan.linux import libc
-from sampan.network.bridge import BridgeNetwork, BridgeSettings
+from sampan.network.bridge import BridgeSettings
 from sampan.network.ports import PortRequest
+from tests.support.networks import BridgeNetwork
 
 SUBNET = f"10.211.{secrets.randbelow(254) + 1}"
 

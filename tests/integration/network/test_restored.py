@@ -10,8 +10,9 @@ pytestmark = pytest.mark.root
 
 SCENARIO = """
 import asyncio, os, subprocess, time
-from sampan.network.bridge import BridgeNetwork, BridgeSettings
+from sampan.network.bridge import BridgeSettings
 from sampan.network.ports import PortRequest
+from tests.support.networks import BridgeNetwork
 
 def ask(*words):
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout

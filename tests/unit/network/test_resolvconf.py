@@ -41,6 +41,6 @@ def test_behind_the_stub_of_systemd_resolved() -> None:
 
 
 def test_hosts() -> None:
-    text = hosts([("1.2.3.4", "a")], ("172.17.0.2", "web"))
+    text = hosts([("1.2.3.4", "a")], [("172.17.0.2", "web"), ("172.18.0.2", "web")])
     assert text.startswith("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-    assert text.endswith("ff02::2\tip6-allrouters\n1.2.3.4\ta\n172.17.0.2\tweb\n")
+    assert text.endswith("ff02::2\tip6-allrouters\n1.2.3.4\ta\n172.17.0.2\tweb\n172.18.0.2\tweb\n")

@@ -33,13 +33,11 @@ def test_an_endpoint_of_schema_2_keeps_its_veth(tmp_path: Path) -> None:
     old.commit()
     old.close()
     database = Database(tmp_path / "state.db")
-    bridged, of_the_host = (row.state.endpoint for row in ContainerRepository(database).all())
+    (bridged,), (of_the_host,) = (row.state.endpoints for row in ContainerRepository(database).all())
     assert [row.mounts for row in ContainerRepository(database).all()] == [None, None]
     assert VolumeRepository(database).all() == []
     stored = database.read().execute("SELECT state FROM containers WHERE name = 'bridged'").fetchone()[0]
     database.close()
-    assert bridged is not None
-    assert of_the_host is not None
     assert (bridged.ip, bridged.veth, bridged.ports) == ("10.0.0.2", "sv0123456789", (PublishedBinding("80/tcp", "0.0.0.0", 8080),))
     assert of_the_host.veth == ""
     assert isinstance(stored, bytes)

@@ -1,10 +1,9 @@
-"""Networks (swagger tag Network): bridge, host and none are there; others cannot be made yet."""
+"""Networks (swagger tag Network)."""
 
-from sampan.api.http import Request, Response, json_response
+from sampan.api.http import NO_CONTENT, Request, Response, json_response
 from sampan.api.router import Route
-from sampan.api.routes.common import fixed, missing
 from sampan.api.services import Services
-from sampan.errors import Forbidden, NotImplementedYet
+from sampan.spec.docker_api.network import EndpointSettings, NetworkConnect, NetworkCreate, NetworkDisconnect
 
 
 async def list_networks(request: Request, services: Services) -> Response:
@@ -20,26 +19,50 @@ async def inspect(request: Request, services: Services) -> Response:
     return json_response(await services.networks.inspect(request.variables["id"]))
 
 
+async def create(request: Request, services: Services) -> Response:
+    """POST /networks/create."""
+    return json_response(await services.networks.create(await request.json(NetworkCreate)), 201)
+
+
 async def remove(request: Request, services: Services) -> Response:
-    """DELETE /networks/{id}: those that exist are docker's predefined ones."""
-    network = await services.networks.inspect(request.variables["id"])
-    raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+    """DELETE /networks/{id}."""
+    await services.networks.remove(request.variables["id"])
+    return NO_CONTENT
 
 
 async def connect(request: Request, services: Services) -> Response:
-    """POST /networks/{id}/connect and disconnect."""
-    await services.networks.inspect(request.variables["id"])
-    raise NotImplementedYet("connecting containers to networks is not implemented in Sampan yet")
+    """POST /networks/{id}/connect."""
+    body = await request.json(NetworkConnect)
+    await services.networks.connect(request.variables["id"], body.container, body.endpoint_config or EndpointSettings())
+    return Response(200)
+
+
+async def disconnect(request: Request, services: Services) -> Response:
+    """POST /networks/{id}/disconnect."""
+    body = await request.json(NetworkDisconnect)
+    await services.networks.disconnect(request.variables["id"], body.container, force=body.force)
+    return Response(200)
+
+
+async def prune(request: Request, services: Services) -> Response:
+    """POST /networks/prune."""
+    return json_response(await services.networks.prune(request.query.filters()))
 
 
 _TAG = "Network"
 ROUTES = (
     Route("GET", "/networks", list_networks, _TAG),
     Route("GET", "/networks/", list_networks, _TAG),
-    Route("POST", "/networks/create", missing("creating networks"), _TAG, "missing"),
-    Route("POST", "/networks/prune", fixed(json_response({"NetworksDeleted": None})), _TAG, note="there are only predefined networks yet"),
+    Route(
+        "POST",
+        "/networks/create",
+        create,
+        _TAG,
+        note="bridge, macvlan; ipvlan and routed modes ran only as plans: the kernel refused one, nobody routed to the other",
+    ),
+    Route("POST", "/networks/prune", prune, _TAG),
     Route("GET", "/networks/{id:.*}", inspect, _TAG),
     Route("DELETE", "/networks/{id:.*}", remove, _TAG),
-    Route("POST", "/networks/{id:.*}/connect", connect, _TAG, "missing", note="unknown network: 404"),
-    Route("POST", "/networks/{id:.*}/disconnect", connect, _TAG, "missing", note="unknown network: 404"),
+    Route("POST", "/networks/{id:.*}/connect", connect, _TAG),
+    Route("POST", "/networks/{id:.*}/disconnect", disconnect, _TAG),
 )

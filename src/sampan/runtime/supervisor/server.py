@@ -18,6 +18,9 @@ from sampan.runtime.protocol import PROTOCOL, Message
 from sampan.runtime.supervisor import child
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
 
+_OF_THE_LAUNCH = ("pidfd", "pty", "stdin", "stdout", "stderr")
+"""Descriptors that a process gets once: one that is missing has been closed."""
+
 
 class Proc:
     """A container's init or an exec. Owns its descriptors until forgotten."""
@@ -257,9 +260,11 @@ class Server(Loop):
         return None if status is None else pidfd.decode_status(status)
 
     def _op_custody(self, peer: Peer, message: Message, fds: Fds) -> Message:
-        """A process that a former supervisor started, from the keeper's hands (or from sampand's, when both died)."""
+        """A process that a former supervisor started, from others' hands; of one that is known, descriptors that it got since."""
         key = message["key"]
         if key in self.procs or key in self.launching:
+            if key in self.procs:
+                self._hold_more(peer, self.procs[key], fds)
             return {}
         if "pidfd" not in fds:
             raise RequestError("protocol", errno.EINVAL, "custody without a pidfd")
@@ -271,6 +276,14 @@ class Server(Loop):
         for other in [other for other in self.peers if other.role and other is not peer]:
             self._send(other, *self._custody(proc, "custody"))
         return {}
+
+    def _hold_more(self, peer: Peer, proc: Proc, fds: Fds) -> None:
+        more = {name: fds.pop(name) for name in list(fds) if name not in proc.fds and name not in _OF_THE_LAUNCH}
+        if more:
+            proc.fds.update(more)
+            event = {"event": "custody", **proc.facts(), "record": proc.record, "names": list(more)}
+            for other in [other for other in self.peers if other.role and other is not peer]:
+                self._send(other, event, list(more.values()))
 
     def _op_close_stdin(self, _peer: Peer, message: Message, _fds: Fds) -> Message:
         proc = self.procs.get(message["key"])

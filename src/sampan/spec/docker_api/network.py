@@ -91,6 +91,51 @@ class NetworkInspect(Body, frozen=True, kw_only=True):
     labels: dict[str, str] = always({})
 
 
+class NetworkCreate(Body, frozen=True, kw_only=True):
+    """POST /networks/create."""
+
+    name: str = ""
+    driver: str = ""
+    scope: str = ""
+    enable_ipv4: bool | None = None
+    enable_ipv6: bool | None = None
+    ipam: IPAM | None = None
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: ConfigReference | None = None
+    options: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
+class NetworkCreated(Body, frozen=True, kw_only=True):
+    """The answer to it."""
+
+    id: str = always("")
+    warning: str = always("")
+
+
+class NetworkConnect(Body, frozen=True, kw_only=True):
+    """POST /networks/{id}/connect."""
+
+    container: str = ""
+    endpoint_config: EndpointSettings | None = None
+
+
+class NetworkDisconnect(Body, frozen=True, kw_only=True):
+    """POST /networks/{id}/disconnect."""
+
+    container: str = ""
+    force: bool = False
+
+
+class NetworksPruned(Body, frozen=True, kw_only=True):
+    """POST /networks/prune."""
+
+    networks_deleted: list[str] | None = always(None)
+
+
 class PortBindingShown(Body, frozen=True, kw_only=True):
     """A published port as inspect shows it."""
 

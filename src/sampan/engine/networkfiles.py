@@ -1,0 +1,97 @@
+"""A container's /etc/hosts, /etc/hostname and /etc/resolv.conf: what network/resolvconf.py makes of its networks and options."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from sampan.engine.containerstore import Container
+from sampan.engine.networkstore import NetworkStore
+from sampan.errors import InvalidArgument
+from sampan.network import resolvconf
+from sampan.state.containers import EndpointState
+
+
+class DnsDefaults(msgspec.Struct, frozen=True):
+    """The name servers, search domains and options of daemon.json: for containers that are given none of their own."""
+
+    servers: Sequence[str] = ()
+    search: Sequence[str] = ()
+    options: Sequence[str] = ()
+
+
+class NetworkFiles:
+    """Writes them."""
+
+    def __init__(self, networks: NetworkStore, dns: DnsDefaults) -> None:
+        self._networks = networks
+        self._dns = dns
+
+    def write(
+        self, container: Container, endpoints: Sequence[EndpointState], directory: str, linked: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """All three, for these places on networks. linked: (address, names) of others. Raises InvalidArgument."""
+        hostname = container.config.hostname
+        own = f"{hostname}.{container.config.domainname}" if container.config.domainname else hostname
+        own = f"{own} {own.partition('.')[0]}" if "." in own else own
+        extra = [self._extra_host(item, endpoints) for item in container.host_config.extra_hosts or ()]
+        addresses = [(address, own) for state in endpoints for address in (state.ip, state.ip6) if address]
+        _write(Path(directory, "hosts"), resolvconf.hosts([*extra, *linked], addresses))
+        _write(Path(directory, "hostname"), hostname + "\n")
+        _write(Path(directory, "resolv.conf"), self._resolv_conf(container, endpoints))
+
+    def _extra_host(self, item: str, endpoints: Sequence[EndpointState]) -> tuple[str, str]:
+        name, separator, host = item.partition(":" if "=" not in item else "=")
+        if not separator:
+            raise InvalidArgument(f'bad format for add-host: "{item}"')
+        if host == "host-gateway":
+            host = next((state.gateway for state in endpoints if state.gateway), "") or self._default_gateway()
+        return host, name
+
+    def _default_gateway(self) -> str:
+        network = self._networks.get("bridge")
+        if network is None or network.bridge is None:
+            raise InvalidArgument("unable to derive the IP value for host-gateway")
+        return network.bridge.gateway
+
+    def upstream(self, container: Container) -> Sequence[str]:
+        """The name servers that a container's embedded one asks."""
+        servers = container.host_config.dns or self._dns.servers
+        text = _read(resolvconf.HOST_FILE)
+        return resolvconf.upstream(_read(resolvconf.host_file(text)) if not servers else "", servers)
+
+    def _resolv_conf(self, container: Container, endpoints: Sequence[EndpointState]) -> str:
+        host, default = container.host_config, self._dns
+        servers, search, options = host.dns or default.servers, host.dns_search or default.search, host.dns_options or default.options
+        text = _read(resolvconf.HOST_FILE)
+        if host.network_mode == "host" and not (servers or search or options):
+            return text
+        source = resolvconf.host_file(text)
+        if source != resolvconf.HOST_FILE:
+            text = _read(source)
+        if has_name_service(self._networks, endpoints):
+            return resolvconf.internal_resolv_conf(text, servers, search, options, source)
+        return resolvconf.resolv_conf(text, servers, search, options, source)
+
+
+def has_name_service(networks: NetworkStore, endpoints: Sequence[EndpointState]) -> bool:
+    """Whether one of the networks is of the user's own making: then the container's name server is the embedded one."""
+    found = (networks.get(state.network_name) for state in endpoints)
+    return any(network is not None and not network.is_predefined for network in found)
+
+
+def _write(path: Path, text: str) -> None:
+    """In place: a bind mount in a running container shows the file's inode, not its name."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""

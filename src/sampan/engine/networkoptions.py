@@ -1,0 +1,124 @@
+"""Drivers' options of networks (`-o`, docker's keys): what they come to. Pure; docker 28's words for what is wrong."""
+
+from collections.abc import Mapping, Sequence
+
+from sampan.errors import InvalidArgument, NotImplementedYet
+from sampan.linux.netlink import IPVLAN_MODES, MACVLAN_MODES
+from sampan.network.bridge import BridgeSettings
+from sampan.spec.docker_api.network import IPAM, IPAMConfig
+from sampan.state.networks import NetworkRow, Subnet
+
+BRIDGE = "com.docker.network.bridge."
+MTU = "com.docker.network.driver.mtu"
+PREFIX = "com.docker.network.container_iface_prefix"
+_BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
+_GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
+_LONGEST_PREFIX = 11
+"""Bytes: a number comes behind it, and the kernel takes 15."""
+
+
+def check(name: str, driver: str, options: Mapping[str, str], *, internal: bool) -> None:
+    """Raises InvalidArgument, NotImplementedYet."""
+    example = (Subnet("10.0.0.0/8", "10.0.0.1"),)
+    settings_of(NetworkRow(id="0" * 64, name=name, created=0, driver=driver, subnets=example, options=dict(options), internal=internal))
+
+
+def settings_of(row: NetworkRow, owner: str = "") -> BridgeSettings:
+    """Of a stored network of the engine with this exec-root. Raises InvalidArgument for an option's value that means nothing."""
+    return _bridge(row, owner) if row.driver == "bridge" else _sublinks(row)
+
+
+def _bridge(row: NetworkRow, owner: str) -> BridgeSettings:
+    options = row.options
+    modes = [_mode(options, f"gateway_mode_ipv{version}", internal=row.internal) for version in (4, 6)]
+    name = options.get(f"{BRIDGE}name") or f"br-{row.id[:12]}"
+    _check_interface("bridge name", name, 15)
+    prefix = options.get(PREFIX) or "eth"
+    _check_interface("interface prefix", prefix, _LONGEST_PREFIX)
+    (bip, part, reserved), (bip6, part6, reserved6) = (_subnet(row, version) for version in (4, 6))
+    return BridgeSettings(
+        bridge=name, name=row.name, owner=owner, mtu=_mtu(options), internal=row.internal, mode=modes[0], mode6=modes[1], prefix=prefix,
+        ipv4=bool(bip), bip=bip, fixed_cidr=part, ipv6=bool(bip6), bip6=bip6, fixed_cidr6=part6, reserved=(*reserved, *reserved6),
+        icc=_boolean(options, "enable_icc", True), ip_masq=_boolean(options, "enable_ip_masquerade", True),
+        inhibit=_boolean(options, "inhibit_ipv4", False), ip=options.get(f"{BRIDGE}host_binding_ipv4") or "0.0.0.0",
+    )  # fmt: skip
+
+
+def _sublinks(row: NetworkRow) -> BridgeSettings:
+    options, driver = row.options, row.driver
+    modes, usual = (MACVLAN_MODES, "bridge") if driver == "macvlan" else (IPVLAN_MODES, "l2")
+    mode = options.get(f"{driver}_mode") or usual
+    if mode not in modes:
+        raise InvalidArgument(f"requested {driver} mode '{mode}' is not valid, '{usual}' mode is the {driver} driver default")
+    parent = options.get("parent", "")
+    if not parent:
+        raise NotImplementedYet(f"{driver} networks without a parent interface (-o parent=NAME): not implemented by Sampan yet")
+    _check_interface("parent interface", parent, 15)
+    (bip, part, reserved), (bip6, part6, reserved6) = (_subnet(row, version) for version in (4, 6))
+    return BridgeSettings(
+        bridge=parent, name=row.name, mtu=0, internal=row.internal, mode=mode, ipv4=bool(bip), bip=bip, fixed_cidr=part,
+        ipv6=bool(bip6), bip6=bip6, fixed_cidr6=part6, reserved=(*reserved, *reserved6),
+    )  # fmt: skip
+
+
+def _subnet(row: NetworkRow, version: int) -> tuple[str, str, tuple[str, ...]]:
+    """(gateway with the subnet's length, the part that addresses are given of, reserved ones); empty without this family."""
+    subnet = row.subnet(version)
+    if subnet is None:
+        return "", "", ()
+    return f"{subnet.gateway}/{subnet.subnet.partition('/')[2]}", subnet.ip_range, tuple(subnet.auxiliary.values())
+
+
+def _mode(options: Mapping[str, str], key: str, *, internal: bool) -> str:
+    mode = options.get(BRIDGE + key) or "nat"
+    if mode not in _GATEWAY_MODES:
+        raise InvalidArgument(f"failed to parse {BRIDGE}{key} value: {mode} (unknown gateway mode {mode})")
+    if mode == "isolated" and not internal:
+        raise InvalidArgument("gateway mode 'isolated' can only be used for an internal network")
+    return mode
+
+
+def _mtu(options: Mapping[str, str]) -> int:
+    text = options.get(MTU, "1500")
+    if text.removeprefix("-").isascii() and text.removeprefix("-").isdecimal() and text.startswith("-") and len(text) < 8:
+        raise InvalidArgument(f"invalid MTU number: {text}")
+    if not (text.isascii() and text.isdecimal() and len(text) < 6):
+        raise InvalidArgument(f'failed to parse {MTU} value: {text} (strconv.Atoi: parsing "{text}": invalid syntax)')
+    return int(text) or 1500
+
+
+def _check_interface(what: str, name: str, most: int) -> None:
+    """Raises InvalidArgument for what the kernel would not take."""
+    if (
+        len(name.encode()) > most
+        or any(letter in '/:"\\' or letter.isspace() or not letter.isprintable() for letter in name)
+        or name in (".", "..")
+    ):
+        raise InvalidArgument(f"invalid {what}: {name}")
+
+
+def _boolean(options: Mapping[str, str], name: str, default: bool) -> bool:
+    text = options.get(BRIDGE + name)
+    if text is None:
+        return default
+    found = _BOOLEANS.get(text.lower())
+    if found is None:
+        raise InvalidArgument(f'failed to parse {BRIDGE}{name} value: {text} (strconv.ParseBool: parsing "{text}": invalid syntax)')
+    return found
+
+
+def default_options(settings: BridgeSettings) -> dict[str, str]:
+    """What docker shows of the default bridge's options."""
+    return {
+        f"{BRIDGE}default_bridge": "true",
+        f"{BRIDGE}enable_icc": str(settings.icc).lower(),
+        f"{BRIDGE}enable_ip_masquerade": str(settings.ip_masq).lower(),
+        f"{BRIDGE}host_binding_ipv4": settings.ip or "0.0.0.0",
+        f"{BRIDGE}name": settings.bridge,
+        MTU: str(settings.mtu),
+    }
+
+
+def ipam_of(configs: Sequence[IPAMConfig]) -> IPAM:
+    """The address management of a request that has none of its own."""
+    return IPAM(driver="default", config=list(configs))

@@ -1,0 +1,387 @@
+"""Containers on their networks: an address on each, the netns with its interfaces, published ports; the runner's NetworkPort."""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from sampan.engine import endpoints, links, networkspec
+from sampan.engine.containerstore import Container, Containers
+from sampan.engine.nameservice import NameService
+from sampan.engine.networkfiles import DnsDefaults, NetworkFiles
+from sampan.engine.networkstore import Network, NetworkStore
+from sampan.engine.paths import Paths
+from sampan.engine.runner import Sandbox
+from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound, SystemFailure
+from sampan.ids import new_id
+from sampan.linux import pidfd
+from sampan.network import sandbox
+from sampan.network.bridge import Place
+from sampan.network.exposure import Exposure
+from sampan.network.ports import Published, port_requests
+from sampan.spec.docker_api.network import EndpointSettings
+from sampan.state.containers import EndpointState
+
+log = logging.getLogger(__name__)
+
+JOINING = "failed to set up container networking: "
+NONE_AND_MORE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """A running container's places after one was added."""
+
+    endpoints: tuple[EndpointState, ...]
+    custody: Mapping[str, int]
+    """Descriptors that are to live as long as the container, whoever dies; they stay ours."""
+
+
+class Sandboxes:
+    """One for an engine. Every method is for the event loop's thread; what blocks runs in a worker."""
+
+    def __init__(self, containers: Containers, networks: NetworkStore, exposure: Exposure, dns: DnsDefaults, paths: Paths) -> None:
+        self._containers = containers
+        self._networks = networks
+        self._exposure = exposure
+        self._files = NetworkFiles(networks, dns)
+        self._paths = paths
+        self._dns = NameService(self._files)
+        self._places: dict[str, dict[str, Place]] = {}
+        """Container ID → network name → what it has there."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """Wait for what is being deleted. Containers' sockets of the name service stay in custody."""
+        await self._dns.close()
+        if self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    def check(self, container: Container) -> None:
+        """At create: what it asks for of networks that are there. Raises InvalidArgument."""
+        for name, settings in endpoints.configured(container).items():
+            network = self._networks.get(name)
+            if network is not None:
+                try:
+                    networkspec.check_endpoint(network.row, settings)
+                except InvalidArgument as error:
+                    raise InvalidArgument(f"invalid config for network {name}: {error.message}") from None
+
+    # a start and an end
+
+    async def attach(self, container: Container) -> Sandbox:
+        """A place on each of its networks, the netns and the published ports. Raises EngineError, leaving nothing."""
+        mode = container.host_config.network_mode
+        if mode.startswith("container:"):
+            return self._shared(self._containers.find(mode.removeprefix("container:")))
+        chosen = self._chosen(container)
+        if not chosen or chosen[0][0].bridge is None or container.config.network_disabled:
+            only = chosen[0][0] if chosen and chosen[0][0].bridge is None else self._find("none")
+            return Sandbox(-1 if only.name == "host" else None, (EndpointState(only.id, only.name, endpoint_id=new_id()),))
+        links.check(container, self._containers)
+        await self.detach(container)
+        places = self._places[container.id] = {}
+        gateways = endpoints.gateways(chosen)
+        names = endpoints.interface_names(chosen)
+        try:
+            for network, _ in chosen:
+                if network.bridge is not None:
+                    await network.bridge.ensure()
+            for network, settings in chosen:
+                places[network.name] = self._take(container, network, settings)
+            ports = await self._hold_ports(container, gateways.published)
+            interfaces = [
+                network.bridge.interface(places[network.name], name, default_routes=gateways.versions_of(network))
+                for name, (network, _) in zip(names, chosen, strict=True)
+                if network.bridge is not None
+            ]
+            netns = await asyncio.to_thread(sandbox.make, interfaces)
+            custody: Mapping[str, int] = {}
+            try:
+                await self._open_ports(container)
+                if endpoints.has_names(chosen):
+                    custody = await self._dns.start(container, netns, chosen)
+            except BaseException:
+                os.close(netns)
+                raise
+        except BaseException as error:
+            await self.detach(container)
+            if isinstance(error, OSError):
+                raise SystemFailure(f"{JOINING}{(error.strerror or str(error)).lower()}") from error
+            raise
+        states = [endpoints.state_of(network, places[network.name], name) for name, (network, _) in zip(names, chosen, strict=True)]
+        self._announce(container, states)
+        variables = tuple(links.environment(container, self._containers))
+        return Sandbox(netns, endpoints.with_ports(states, gateways.published, ports), custody, variables)
+
+    def _find(self, ref: str, network_id: str = "") -> Network:
+        network = self._networks.get(ref)
+        if network is None:
+            raise NotFound(f"{JOINING}network {network_id or ref} not found")
+        return network
+
+    @staticmethod
+    def _shared(other: Container) -> Sandbox:
+        if not other.is_running or not other.state.pid:
+            raise Conflict(f"cannot join network of a non running container: {other.id}")
+        try:
+            return Sandbox(netns_of(other), ())
+        except OSError as error:
+            raise SystemFailure(f"{JOINING}{error}") from error
+
+    def _chosen(self, container: Container) -> list[tuple[Network, EndpointSettings]]:
+        """Its networks in the order of their interfaces: that of its mode, then the others by name. Raises EngineError."""
+        mode = container.host_config.network_mode
+        known = {state.network_name: state.network_id for state in container.state.endpoints}
+        asked = sorted(endpoints.configured(container).items(), key=lambda item: (item[0] != mode, item[0]))
+        found = [(self._networks.get(name) or self._by_ref(name, known.get(name, "")), settings) for name, settings in asked]
+        for network, settings in found:
+            networkspec.check_endpoint(network.row, settings)
+            if network.row.config_only:
+                raise Forbidden(f"{JOINING}cannot create endpoint on configuration-only network")
+            if network.bridge is None and len(found) > 1:
+                raise Conflict(JOINING + (SHARED if network.name == "host" else NONE_AND_MORE))
+        return found
+
+    def _by_ref(self, ref: str, network_id: str) -> Network:
+        """By an ID, as some clients say it."""
+        try:
+            return self._networks.find(ref)
+        except NotFound:
+            raise NotFound(f"{JOINING}network {network_id or ref} not found") from None
+
+    @staticmethod
+    def _take(container: Container, network: Network, settings: EndpointSettings) -> Place:
+        assert network.bridge is not None
+        if network.removing:
+            raise NotFound(f"{JOINING}network {network.id} not found")
+        asked = settings.ipam_config
+        mac = settings.mac_address or (container.config.mac_address if network.name == container.host_config.network_mode else "")
+        try:
+            return network.bridge.take(asked.ipv4_address if asked else "", mac, asked.ipv6_address if asked else "")
+        except EngineError as error:
+            raise type(error)(JOINING + error.message) from error
+
+    async def detach(self, container: Container) -> None:
+        """Take addresses and ports back. Never raises."""
+        await self._dns.stop(container.id)
+        await self._exposure.close(container.id)
+        for name, place in self._places.pop(container.id, {}).items():
+            await self._leave(container, name, place)
+
+    async def _leave(self, container: Container, name: str, place: Place) -> None:
+        network = self._networks.get(name)
+        if network is None:
+            return
+        network.names.remove(container.id)
+        if network.bridge is not None:
+            await network.bridge.release(place)
+        if place.veth:
+            task = asyncio.get_running_loop().create_task(asyncio.to_thread(sandbox.delete_link, place.veth))  # some 20 ms: nobody waits
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _announce(self, container: Container, states: Sequence[EndpointState]) -> None:
+        """Have its names known on the networks that have a name service."""
+        for state in states:
+            network = self._networks.get(state.network_name)
+            if network is not None and not network.is_predefined:
+                addresses = [ipaddress.ip_address(address) for address in (state.ip, state.ip6) if address]
+                network.names.add(container.id, endpoints.dns_names(container, network.name), addresses)
+
+    def started(self, container: Container) -> None:
+        """It runs: those that are linked to it learn its address."""
+        for other in self._containers:
+            is_linked = any(linked.container is container for linked in links.of(other, self._containers))
+            if other.is_running and is_linked:
+                self.write_files(other, other.state.endpoints, self._paths.container(other.id))
+
+    # published ports
+
+    async def _hold_ports(self, container: Container, gateway: Network | None) -> tuple[Published, ...]:
+        """Take them on the host for the container's place on the gateway's network. Raises SystemFailure."""
+        host = container.host_config
+        asked = port_requests(container.config.exposed_ports, host.port_bindings, host.publish_all_ports)
+        if not asked or gateway is None or gateway.bridge is None or not gateway.bridge.publishes:
+            return ()
+        target = endpoints.target_of(self._places[container.id][gateway.name])
+        bridge = gateway.bridge
+        return await self._exposure.hold(container.id, container.name, target, asked, bridge.default_ip, routed=bridge.routed)
+
+    async def _open_ports(self, container: Container) -> None:
+        if self._exposure.holds(container.id):
+            await self._exposure.open(container.id)
+
+    async def _ports_at(self, container: Container, gateway: Network | None) -> tuple[Published, ...]:
+        """A running container's ports where they belong now. Raises SystemFailure."""
+        had = endpoints.published([binding for state in container.state.endpoints for binding in state.ports])
+        if gateway is None or gateway.bridge is None or not gateway.bridge.publishes:
+            await self._exposure.close(container.id)
+            return ()
+        if self._exposure.holds(container.id):
+            await self._exposure.move(container.id, endpoints.target_of(self._places[container.id][gateway.name]))
+            return tuple(had)
+        ports = await self._hold_ports(container, gateway)
+        await self._open_ports(container)
+        return ports
+
+    # while it runs
+
+    async def connect(self, container: Container, network: Network, settings: EndpointSettings) -> Joined | None:
+        """Put a running container on one more network; None when it ended meanwhile. Raises EngineError, leaving it as it was."""
+        if network.bridge is None:
+            raise Forbidden(f"{JOINING}cannot create endpoint on configuration-only network")
+        await network.bridge.ensure()
+        place = self._take(container, network, settings)
+        self._places.setdefault(container.id, {})[network.name] = place
+        before = container.state.endpoints
+        name = endpoints.free_name(network.bridge.settings.prefix, [state.interface for state in before])
+        custody: Mapping[str, int] = {}
+        try:
+            chosen = self._chosen(container)
+            gateways = endpoints.gateways(chosen)
+            netns = netns_of(container)
+            try:
+                interface = network.bridge.interface(place, name, default_routes=gateways.versions_of(network))
+                await asyncio.to_thread(sandbox.join, netns, interface)
+                if endpoints.has_names(chosen) and not self._dns.serves(container):
+                    custody = await self._dns.start(container, netns, chosen)
+            finally:
+                os.close(netns)
+            state = endpoints.state_of(network, place, name)
+            states = (*before, state)
+            if gateways.published is network and self._is_at(container, network, place):
+                states = endpoints.with_ports(states, network, await self._ports_at(container, network))
+        except BaseException as error:
+            is_ours = self._is_at(container, network, place)
+            if is_ours:
+                del self._places[container.id][network.name]
+                await self._leave(container, network.name, place)
+            if isinstance(error, ProcessLookupError) or (isinstance(error, OSError) and not is_ours):
+                return None
+            if isinstance(error, OSError):
+                raise SystemFailure(f"{JOINING}{(error.strerror or str(error)).lower()}") from error
+            raise
+        if not self._is_at(container, network, place):  # its end has given all back already
+            await self._dns.stop(container.id)
+            await self._exposure.close(container.id)
+            await asyncio.to_thread(sandbox.delete_link, place.veth)
+            return None
+        self._announce(container, [state])
+        self._dns.changed(container, chosen)
+        return Joined(states, custody)
+
+    def _is_at(self, container: Container, network: Network, place: Place) -> bool:
+        """Whether a place is still the container's."""
+        return self._places.get(container.id, {}).get(network.name) is place
+
+    async def disconnect(self, container: Container, network: Network) -> tuple[EndpointState, ...]:
+        """Take a running container off a network; its default route and its ports go by one of the others. Its places then.
+
+        Raises SystemFailure.
+        """
+        states = endpoints.without(container.state.endpoints, network.name)
+        place = self._places.get(container.id, {}).pop(network.name, None)
+        if place is None:
+            return states
+        left = next((state for state in container.state.endpoints if state.network_name == network.name), None)
+        with contextlib.suppress(OSError):
+            if left is not None and not place.veth:
+                await self._inside(container, lambda netns: sandbox.leave(netns, left.interface))
+        await self._leave(container, network.name, place)
+        others = [(item, settings) for item, settings in self._chosen(container) if item is not network and item.bridge is not None]
+        self._dns.changed(container, others)
+        following = endpoints.gateways(others)
+        if left is not None and left.ports:
+            states = endpoints.with_ports(states, following.published, await self._ports_at(container, following.published))
+        places = self._places.get(container.id, {})
+        by4, by6 = (places.get(item.name) if item is not None else None for item in following)
+        with contextlib.suppress(OSError):
+            gateway, gateway6 = by4.gateway if by4 is not None else "", by6.gateway6 if by6 is not None else ""
+            await self._inside(container, lambda netns: sandbox.route(netns, gateway, gateway6))
+        return states
+
+    @staticmethod
+    async def _inside(container: Container, work: Callable[[int], None]) -> None:
+        netns = netns_of(container)
+        try:
+            await asyncio.to_thread(work, netns)
+        finally:
+            os.close(netns)
+
+    def write_files(self, container: Container, states: Sequence[EndpointState], directory: str) -> None:
+        """hostname, hosts and resolv.conf of a container about to start, or whose networks changed. Raises InvalidArgument."""
+        self._files.write(container, states, directory, links.hosts(container, self._containers))
+
+    # after a restart of sampand
+
+    async def reconcile(self) -> None:
+        """Take again what the running containers have; once, before any container is started or its end is handled. Never raises."""
+        for container in self._containers:
+            if not container.is_running:
+                continue
+            places = self._places[container.id] = {}
+            for state in container.state.endpoints:
+                network = self._networks.get(state.network_name)
+                if network is None or network.bridge is None or not (state.ip or state.ip6):
+                    continue
+                places[network.name] = endpoints.place_of(state)
+                if not network.bridge.take_again(places[network.name]):
+                    log.warning("the addresses of container %s on network %s are not free", container.id, network.name)
+                if state.ports:
+                    await self._exposure.reopen(container.id, endpoints.target_of(state), endpoints.published(state.ports))
+            self._announce(container, container.state.endpoints)
+        await self._remove_strays()
+
+    async def resume(self) -> None:
+        """Have the name servers of running containers answer again, once what others held for them has come."""
+        for container in self._containers:
+            live = container.live
+            if not container.is_running or live is None or container.host_config.network_mode.startswith("container:"):
+                continue
+            try:
+                chosen = self._chosen(container)
+                if not endpoints.has_names(chosen) or self._dns.resume(container, live.held(), chosen):
+                    continue
+                netns = netns_of(container)
+                try:
+                    await self._dns.start(container, netns, chosen)
+                finally:
+                    os.close(netns)
+            except (EngineError, OSError) as error:
+                log.warning("container %s has no name service: %s", container.id, error)
+
+    async def _remove_strays(self) -> None:
+        kept = self.veths()
+        for network in self._networks:
+            if network.bridge is not None:
+                await asyncio.to_thread(network.bridge.remove_strays, kept)
+
+    # look
+
+    def on(self, network: Network) -> list[tuple[Container, Place]]:
+        """Who has a place on a network: containers that run, start or end."""
+        found = [(self._containers.get(key), places.get(network.name)) for key, places in self._places.items()]
+        return [(container, place) for container, place in found if container is not None and place is not None]
+
+    def veths(self) -> set[str]:
+        """The names of all interfaces on the host that are some container's."""
+        return {place.veth for places in self._places.values() for place in places.values() if place.veth}
+
+
+def netns_of(container: Container) -> int:
+    """A descriptor of a running container's netns; the caller closes it. Raises OSError: ProcessLookupError when it has ended."""
+    try:
+        netns = os.open(f"/proc/{container.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+    live = container.live
+    if live is None or live.pidfd < 0 or pidfd.has_ended(live.pidfd):  # then its number may be another's
+        os.close(netns)
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+    return netns

@@ -1,0 +1,193 @@
+"""Published ports of all containers: a socket that holds each, and the rule or the proxy that brings connections to the container."""
+
+import asyncio
+import errno
+import logging
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from sampan.errors import SystemFailure
+from sampan.linux.nftables import NftablesError
+from sampan.network.ports import HeldPort, PortRequest, Published, PublishedPorts, addresses, hold
+from sampan.network.proxy import UserlandProxy
+from sampan.network.rules import Rules
+
+log = logging.getLogger(__name__)
+
+LOT = 100
+"""Ports that are dealt with before the event loop has its turn."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A container's addresses; "" where it has none."""
+
+    ip: str
+    ip6: str = ""
+
+    @property
+    def either(self) -> str:
+        """What the proxy connects to."""
+        return self.ip or self.ip6
+
+
+class _Held:
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.ports: list[HeldPort] = []
+        self.opened: list[Published] = []
+        """On a routed network: no port of the host, but reached at the container's own address."""
+
+
+class Exposure:
+    """One for an engine. Every method is for the event loop's thread."""
+
+    def __init__(self, rules: Rules, proxy: UserlandProxy | None) -> None:
+        """proxy: serves ports on IPv6 addresses; None where there is none."""
+        self._rules = rules
+        self._proxy = proxy
+        self._held: dict[str, _Held] = {}
+        self._published = PublishedPorts()
+
+    async def stop(self) -> None:
+        """Close what is held here; the rules and the proxy's connections stay."""
+        if self._proxy is not None:
+            await self._proxy.stop()
+        for held in self._held.values():
+            await self._free(held)
+        self._held.clear()
+
+    async def hold(
+        self,
+        container_id: str,
+        name: str,
+        target: Target,
+        requests: Sequence[PortRequest],
+        default_ip: str,
+        routed: Collection[int] = (),
+    ) -> tuple[Published, ...]:
+        """Take ports of the host for a container. routed: IP versions in which none is taken, only opened at the container's address.
+
+        Raises SystemFailure in docker's words, holding none.
+        """
+        if requests and not self._rules.usable:
+            raise SystemFailure(f"cannot publish ports of {name}: the firewall of the default bridge network is not available")
+        held = self._held[container_id] = _Held(target)
+        try:
+            for done, request in enumerate(requests, 1):
+                host_ips = addresses(request, default_ip, ipv6=self._proxy is not None or bool(target.ip6))
+                if not target.ip and not request.host_ip:
+                    host_ips = ("::",)
+                for address in [item for item in host_ips if (6 if ":" in item else 4) in routed]:
+                    held.opened.append(Published(request.port, request.protocol, address, 0))
+                mapped = [item for item in host_ips if (6 if ":" in item else 4) not in routed]
+                self._keep(held, hold(request, mapped, name, container_id, target.either, self._published) if mapped else [])
+                await _turn(done)
+        except BaseException:
+            await self.close(container_id)
+            raise
+        return (*held.opened, *(port.published for port in held.ports))
+
+    async def open(self, container_id: str) -> None:
+        """Let connections to its ports through, once its network is there. Raises SystemFailure."""
+        held = self._held[container_id]
+        try:
+            await self._open(held, held.ports)
+        except (NftablesError, OSError) as error:
+            raise SystemFailure(f"failed to set up container networking: {error}") from error
+
+    async def _open(self, held: _Held, ports: Sequence[HeldPort]) -> None:
+        target = held.target
+        for address in filter(None, (target.ip, target.ip6)):
+            await self._rules.publish(address, _by_dnat(ports, address))
+            await self._rules.open(address, [port for port in held.opened if (":" in port.host_ip) == (":" in address)])
+        for done, port in enumerate(ports, 1):
+            await _turn(done)
+            by_dnat = bool(target.ip6 if port.is_ipv6 else target.ip)
+            port.by_proxy = self._proxy is not None and (port.is_ipv6 or not by_dnat)
+            port.listen()  # after DNAT: no connection that it takes ever waits here
+            if port.by_proxy and self._proxy is not None:
+                await self._proxy.open(port, target.either)
+            elif not by_dnat:
+                raise OSError(errno.EADDRNOTAVAIL, f"publishing on {port.published.host_ip} needs IPv6 and the userland proxy")
+
+    async def close(self, container_id: str) -> None:
+        """Free a container's ports. Never raises."""
+        held = self._held.pop(container_id, None)
+        if held is None:
+            return
+        published = [port.published for port in held.ports]
+        await self._withdraw_from_proxy(held)
+        await self._free(held)
+        await self._rules.withdraw(published)
+        await self._shut(held)
+
+    async def _shut(self, held: _Held) -> None:
+        if held.opened:
+            for address in filter(None, (held.target.ip, held.target.ip6)):
+                await self._rules.shut(address)
+
+    async def _withdraw_from_proxy(self, held: _Held) -> None:
+        for port in held.ports:
+            if port.by_proxy and self._proxy is not None:
+                await self._proxy.close(port)
+
+    def holds(self, container_id: str) -> bool:
+        """Whether a container has ports."""
+        return container_id in self._held
+
+    async def move(self, container_id: str, target: Target) -> None:
+        """A container's ports lead to another of its addresses from now on. Raises SystemFailure, having freed them."""
+        held = self._held[container_id]
+        await self._withdraw_from_proxy(held)
+        await self._rules.withdraw([port.published for port in held.ports])
+        await self._shut(held)
+        held.target = target
+        try:
+            await self._open(held, held.ports)
+        except (NftablesError, OSError) as error:
+            await self.close(container_id)
+            raise SystemFailure(f"failed to set up container networking: {error}") from error
+
+    async def reopen(self, container_id: str, target: Target, ports: Sequence[Published]) -> None:
+        """Take again what a running container had before sampand's restart. Never raises: what cannot be had is logged."""
+        held = self._held[container_id] = _Held(target)
+        held.opened = [port for port in ports if not port.host_port]
+        for done, port in enumerate([port for port in ports if port.host_port], 1):
+            request = PortRequest(port.port, port.protocol, port.host_ip, port.host_port, port.host_port)
+            try:
+                self._keep(held, hold(request, [port.host_ip], container_id[:12], container_id, target.either, self._published))
+            except SystemFailure as error:
+                log.warning("port %d of container %s: %s", port.host_port, container_id, error)
+            await _turn(done)
+        try:
+            await self._open(held, held.ports)
+        except (NftablesError, OSError):
+            for one in held.ports:  # all but the one that cannot be opened
+                try:
+                    await self._open(held, [one])
+                except (NftablesError, OSError) as error:
+                    log.warning("port %d of container %s: %s", one.published.host_port, container_id, error)
+
+    def _keep(self, held: _Held, ports: Sequence[HeldPort]) -> None:
+        held.ports += ports
+        for port in ports:
+            self._published.add(port.published)
+
+    async def _free(self, held: _Held) -> None:
+        while held.ports:
+            port = held.ports.pop()
+            self._published.remove(port.published)
+            port.close()
+            await _turn(len(held.ports))
+
+
+def _by_dnat(ports: Sequence[HeldPort], address: str) -> list[Published]:
+    """Those that the kernel's rules forward to an address: of its family. Others are the userland proxy's."""
+    return [port.published for port in ports if port.is_ipv6 == (":" in address)]
+
+
+async def _turn(done: int) -> None:
+    """Let others have the event loop after each LOT of ports."""
+    if done % LOT == 0:
+        await asyncio.sleep(0)
