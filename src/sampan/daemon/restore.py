@@ -17,6 +17,7 @@ from sampan.engine import restarting
 from sampan.engine.background import Background
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
+from sampan.engine.probing import HealthMonitor
 from sampan.engine.runner import Runner
 from sampan.errors import EngineError
 from sampan.linux import pidfd
@@ -41,6 +42,7 @@ class Restorer:
         background: Background,
         events: ProcessEvents,
         readopter: Readopter,
+        health: HealthMonitor,
     ) -> None:
         self._containers = containers
         self._runner = runner
@@ -48,6 +50,7 @@ class Restorer:
         self._background = background
         self._events = events
         self._readopter = readopter
+        self._health = health
 
     async def restore(self, stop_all: Callable[[], Awaitable[None]] | None) -> None:
         """Settle every container that the database calls running; then remove what nobody owns.
@@ -69,7 +72,9 @@ class Restorer:
         if stop_all is not None:
             await stop_all()
         for container in self._containers:
-            if not container.is_running:
+            if container.is_running:
+                self._health.begin(container, again=True)
+            else:
                 self._go_on(container)
 
     async def _settle(self, container: Container, proc: Message | None, known_stream: bool) -> bool:
@@ -140,13 +145,17 @@ class Restorer:
                     log.warning("container %s could not be started again: %s", container.id, error.message)
 
     async def _end_strangers(self, keys: Collection[str], procs: Mapping[str, Message]) -> None:
-        """Runs that no row calls running: sampand was killed before it had stored their start, or forgotten their end."""
+        """Runs that no row calls running: sampand was killed before it had stored their start, or forgotten their end.
+
+        And the former sampand's probes, which nobody waits for any more.
+        """
         for key in keys:
             proc = procs.get(key)
             if proc is not None and proc["kind"] == "exec" and not proc.get("exit"):
                 continue
             if proc is not None and not proc.get("exit"):
-                log.warning("ending %s: its start was never stored", key)
+                if proc["kind"] == "init":
+                    log.warning("ending %s: its start was never stored", key)
                 handle = recovery.open_process(proc["pid"], proc["start_time"])
                 if handle is not None:
                     with contextlib.suppress(ProcessLookupError):

@@ -38,7 +38,7 @@ from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containermounts import ContainerMounts
 from sampan.engine.containers import ContainerDefaults, ContainerService
-from sampan.engine.containerstore import Containers
+from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
 from sampan.engine.disk_usage import DiskUsageService
 from sampan.engine.exec import ExecService
@@ -53,6 +53,7 @@ from sampan.engine.networkfiles import DnsDefaults
 from sampan.engine.networks import NetworkDefaults, NetworkService, open_networks
 from sampan.engine.networkstore import NetworkStore
 from sampan.engine.paths import Paths
+from sampan.engine.probing import HealthMonitor
 from sampan.engine.pull import PullService
 from sampan.engine.push import PushService
 from sampan.engine.registries import Registries, RegistrySettings
@@ -338,16 +339,27 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     runner = Runner(containers, snapshots, supervisor, keeper, kernel.places, mounts, published, background, logs, clock, paths)
     control = Control(containers, published, runner.layout, paths)
     execs = ExecService(containers, supervisor, published, background, paths)
+    health = HealthMonitor(containers, execs, published, clock)
+    stack.push_async_callback(health.close)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
     trees = Trees(snapshots, workers, mounts, runner.own_mounts)
     filler = VolumeFiller(trees, volumes)
     service = ContainerService(
-        containers, runner, control, images, snapshots, published, logs, clock, _defaults(config), mounts, filler.fill
+        containers, runner, control, images, snapshots, published, logs, clock, _defaults(config), mounts, filler.fill, health
     )
     volume_service = VolumeService(volumes, events, background)
+
+    async def started(container: Container) -> None:
+        await attach.started(container)
+        health.begin(container)
+
+    def ended(container: Container) -> None:
+        health.end(container)
+        execs.container_ended(container)
+
     runner.hooks = RunHooks(
-        started=attach.started,
-        ended=execs.container_ended,
+        started=started,
+        ended=ended,
         auto_remove=service.auto_remove,
         quiesce=trees.quiesce,
         give_to_user=filler.give_to_user,
@@ -369,7 +381,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     network = NetworkService(
         kernel.store, kernel.places, containers, kernel.rules, published, paths, clock, readopter.hold, kernel.defaults
     )  # fmt: skip
-    restorer = Restorer(containers, runner, control, background, process_events, readopter)
+    restorer = Restorer(containers, runner, control, background, process_events, readopter, health)
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
     shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
     await restorer.restore(None if config.live_restore else shutdown.stop_all)

@@ -17,6 +17,7 @@ from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
 from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
+from sampan.engine.probing import HealthMonitor
 from sampan.engine.runner import Runner, new_state
 from sampan.engine.signals import signal_number
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified
@@ -92,6 +93,7 @@ class ContainerService:
         defaults: ContainerDefaults,
         mounts: ContainerMounts,
         fill: Callable[[Container], Awaitable[None]],
+        health: HealthMonitor,
     ) -> None:
         """fill: gives a new container's empty volumes what its image has at their places."""
         self._containers = containers
@@ -105,6 +107,7 @@ class ContainerService:
         self._logs = logs
         self._mounts = mounts
         self._fill = fill
+        self._health = health
 
     # create
 
@@ -374,6 +377,10 @@ class ContainerService:
             if frozen == container.state.paused:
                 raise Conflict(f"Container {container.id} is {'already' if frozen else 'not'} paused")
             await self._control.freeze(container, frozen=frozen)
+            if frozen:
+                self._health.end(container)
+            else:
+                self._health.begin(container)
             self._events.publish(container, "pause" if frozen else "unpause")
 
     async def rename(self, ref: str, name: str) -> None:

@@ -7,6 +7,7 @@ import signal as signals
 
 import msgspec
 
+from sampan.engine import health
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.paths import Paths
@@ -90,4 +91,6 @@ class Control:
         if not container.is_running:  # it ended meanwhile: its state must not say that it runs
             raise Conflict(f"Container {container.id} is not running")
         state = msgspec.structs.replace(container.state, status="paused" if frozen else "running", paused=frozen)
+        if frozen:
+            state = msgspec.structs.replace(state, health=health.stopped(state.health))
         self._containers.set_state(container, state)

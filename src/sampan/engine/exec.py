@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Collection
 from typing import Any
 
@@ -14,8 +15,8 @@ from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.launch_failures import StartFailure, exec_failure
 from sampan.engine.paths import Paths
-from sampan.engine.streaming import DetachScanner, converse, detach_keys, multiplex, pump_input, pump_output
-from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound
+from sampan.engine.streaming import READ, DetachScanner, converse, detach_keys, multiplex, pump_input, pump_output, read_some
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.ids import ExecId, new_id
 from sampan.linux import pidfd, pty
 from sampan.runtime import plan
@@ -23,6 +24,10 @@ from sampan.runtime.client import Launched, LaunchError, SupervisorClient
 from sampan.spec.docker_api.container import ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest
 from sampan.streams import Duplex, OpenStream
 
+START_SECONDS = 30.0
+"""How long the start of a probe may take; its own time is counted from there."""
+WASTE_SECONDS = 0.001
+"""Between reads of output that nobody keeps."""
 KEPT_SECONDS = 300.0
 """How long an ended exec can be inspected, as docker's own clean-up every five minutes."""
 MAX_KEPT = 10_000
@@ -46,6 +51,8 @@ class Exec:
         self.id = exec_id
         self.container = container
         self.request = request
+        self.probe = False
+        """Goes with the sampand that began it."""
         self.size = sum(len(text) for text in (*(request.cmd or ()), *(request.env or ()))) + 1024
         """About as much memory as it takes, in bytes."""
         self.pid = 0
@@ -57,6 +64,16 @@ class Exec:
         self.started = False
         self.exit_code: int | None = None
         self.ended = asyncio.Event()
+
+
+class Captured(msgspec.Struct, frozen=True):
+    """What came of a command whose output is for the engine itself."""
+
+    exit_code: int | None
+    """None: it took too long, and was killed."""
+    output: bytes
+    ended: asyncio.Event
+    """Set once the process has ended."""
 
 
 class Held:
@@ -117,7 +134,10 @@ class ExecService:
         found.exit_code, found.running = code, False
         found.ended.set()
         found.container.exec_ids.discard(found.id)
-        asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop, found.id)
+        if found.probe:
+            self._drop(found.id)  # there are many, and `inspect` of the container has what came of them
+        else:
+            asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop, found.id)
 
     async def create(self, ref: str, request: ExecCreateRequest) -> str:
         """Prepare an exec; the answer is its ID. Raises Conflict when the container does not run or is paused."""
@@ -258,6 +278,74 @@ class ExecService:
                     stdin.fd = os.dup(terminal)
             await self._stream(found, stream, outputs, stdin)
 
+    async def capture(self, container: Container, request: ExecCreateRequest, *, seconds: float, limit: int) -> Captured:
+        """Run a command of the engine's own, for no longer than seconds; of its output, both streams in one, the first limit bytes.
+
+        Cancelled, it is killed, as it is by the next sampand if this one ends. Raises EngineError: it was not got to start.
+        """
+        found = self._find(await self.create(container.id, request))
+        found.probe = found.started = True
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(reader, False)
+        launching = asyncio.ensure_future(self._launch_captured(found, writer))
+        output = bytearray()
+        try:
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    await asyncio.shield(launching)
+            except TimeoutError:
+                raise SystemFailure(f"timed out starting health check for container {container.id}") from None
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._collect(found, reader, output, limit)
+            except TimeoutError:
+                return Captured(None, bytes(output), found.ended)
+            return Captured(found.exit_code, bytes(output), found.ended)
+        finally:
+            os.close(reader)
+            if not launching.done():
+                self._background.spawn(self._kill_late(found, launching))
+            else:
+                self._kill(found)
+
+    async def _launch_captured(self, found: Exec, writer: int) -> None:
+        """Takes over the descriptor."""
+        try:
+            await self._launch(found, {"stdout": writer, "stderr": writer})
+        finally:
+            os.close(writer)
+            if not found.running and not found.ended.is_set():
+                self._ended(found, START_FAILED)
+
+    @staticmethod
+    async def _collect(found: Exec, reader: int, output: bytearray, limit: int) -> None:
+        """Until its process has ended: what that left behind in the background may hold the pipe for longer."""
+
+        async def read() -> None:
+            while data := await read_some(reader):
+                output.extend(data[: limit - len(output)])
+                await asyncio.sleep(WASTE_SECONDS if len(output) == limit else 0)
+
+        reading = asyncio.ensure_future(read())
+        try:
+            await found.ended.wait()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        with contextlib.suppress(BlockingIOError):
+            output.extend(os.read(reader, READ)[: limit - len(output)])
+
+    @staticmethod
+    def _kill(found: Exec) -> None:
+        if found.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd.send_signal(found.pidfd, signal.SIGKILL)
+
+    async def _kill_late(self, found: Exec, launching: "asyncio.Future[None]") -> None:
+        with contextlib.suppress(EngineError):
+            await launching
+        self._kill(found)
+
     async def _stream(self, found: Exec, stream: Duplex, outputs: list[tuple[int, int | None]], stdin: Held) -> None:
         """Pass on until it ends or the client leaves or detaches. Descriptors stay the caller's; stdin is closed at the client's end."""
 
@@ -287,7 +375,7 @@ class ExecService:
             raise StartFailure("OCI runtime exec failed: exec failed: Cwd must be an absolute path", 128)
         try:
             launched: Launched = await self._supervisor.exec(
-                found.id, container.id, (container.state.pid, container.state.start_time), self._plan(found), fds
+                found.id, container.id, (container.state.pid, container.state.start_time), self._plan(found), fds, probe=found.probe
             )
         except LaunchError as error:
             failure = exec_failure(error, list(words), found.request.working_dir)
@@ -320,8 +408,9 @@ class ExecService:
         """Give a new supervisor the running execs it does not know. Raises EngineError."""
         for found in list(self._execs.values()):
             if found.running and found.id not in known:
+                kind = "probe" if found.probe else "exec"
                 facts = {
-                    "key": found.id, "container": found.container.id, "kind": "exec", "tty": found.request.tty, "pid": found.pid,
+                    "key": found.id, "container": found.container.id, "kind": kind, "tty": found.request.tty, "pid": found.pid,
                     "start_time": found.start_time, "started_at": found.started_at, "exit": None,
                 }  # fmt: skip
                 await self._supervisor.custody(facts, {}, {"pidfd": found.pidfd})

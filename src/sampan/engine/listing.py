@@ -118,7 +118,7 @@ def matches(container: Container, filters: Filters, volumes: str) -> bool:
         "label": lambda values: labels_match(labels, values),
         "status": lambda values: ("removing" if container.removing else state.status) in values,
         "exited": lambda values: not container.is_running and bool(state.started_at) and state.exit_code in map(int, values),
-        "health": lambda values: "none" in values,
+        "health": lambda values: (state.health.status if state.health is not None else "none") in values,
         "is-task": lambda values: not any(value in ("1", "true") for value in values),
         "isolation": lambda values: any(value in ("", "default") for value in values),
         "network": lambda values: any(

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from sampan.engine import health
 from sampan.engine.limits import HostLimits, check_limits
 from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.network.ports import port_requests
-from sampan.spec.docker_api.container import Config, CreateRequest, HealthConfig, HostConfig, LogConfig, RestartPolicy
+from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 
@@ -25,7 +26,8 @@ def merge_env(image: list[str], wanted: list[str]) -> list[str]:
 
 
 def merge_config(request: CreateRequest, image: ContainerConfig, hostname: str) -> Config:
-    """The container's Config: the request's fields over the image's. Raises InvalidArgument when there is no command."""
+    """The container's Config: the request's fields over the image's. Raises InvalidArgument: no command, or a bad health check."""
+    health.validate(request.healthcheck)
     entrypoint, cmd = request.entrypoint, request.cmd
     if not entrypoint:
         # A user's own command never goes to an entrypoint the user emptied; the image's does only with the image's command or a user's.
@@ -51,6 +53,7 @@ def merge_config(request: CreateRequest, image: ContainerConfig, hostname: str) 
         stop_signal=request.stop_signal or image.stop_signal,
         shell=request.shell or image.shell,
         on_build=request.on_build or image.on_build,
+        healthcheck=health.inherited(request.healthcheck, image.healthcheck),
     )
     return Config(**shown)
 
@@ -62,9 +65,7 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
     if config.mac_address and not MAC_ADDRESS.fullmatch(config.mac_address):
         raise InvalidArgument(f"invalid MAC address {config.mac_address}")
     _check_endpoints(host, networking)
-    health: HealthConfig | None = config.healthcheck
     missing: Mapping[str, object] = {
-        "health checks": health is not None and health.test and health.test != ["NONE"],
         "device requests (GPUs)": host.device_requests,
         "user namespaces": host.userns_mode not in ("", "host"),
         "storage options": host.storage_opt,

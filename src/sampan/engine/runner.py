@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from sampan.clock import Clock
-from sampan.engine import launching, restarting
+from sampan.engine import health, launching, restarting
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
@@ -157,6 +157,7 @@ class Runner:
                     endpoints=endpoints,
                     boot_id=self.supervisor.link.boot_id,
                     pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
+                    health=health.begun(container.state.health) if health.check_of(container.config) else None,
                 )
                 self.containers.set_state(container, state)
                 container.live = live
@@ -346,6 +347,7 @@ class Runner:
             oom_killed=oom,
             finished_at=finished_at,
             paused=False,
+            health=health.stopped(state.health),
         )
         self.containers.set_state(container, state)
         container.exits += 1

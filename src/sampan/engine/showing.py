@@ -5,7 +5,7 @@ import time
 import msgspec
 
 from sampan.clock import rfc3339nano
-from sampan.engine import endpoints, launching, mounting
+from sampan.engine import endpoints, health, launching, mounting
 from sampan.engine.containerstore import Container
 from sampan.engine.networkstore import PREDEFINED
 from sampan.engine.paths import Paths
@@ -17,10 +17,13 @@ from sampan.spec.docker_api.inspect import (
     ContainerStateShown,
     ContainerSummary,
     GraphDriverData,
+    Health,
+    HealthcheckResult,
     Port,
     SummaryHostConfig,
 )
 from sampan.spec.docker_api.network import EndpointSettings, NetworkSettings, PortBindingShown, SummaryNetworkSettings
+from sampan.state.containers import HealthState
 from sampan.units import human_duration
 
 
@@ -29,7 +32,9 @@ def status_text(container: Container, now_ns: int) -> str:
     state = container.state
     if state.status in ("running", "paused"):
         up = human_duration(now_ns - state.started_at)
-        return f"Up {up} (Paused)" if state.paused else f"Up {up}"
+        if state.paused:
+            return f"Up {up} (Paused)"
+        return f"Up {up} ({health.shown(state.health)})" if state.health is not None else f"Up {up}"
     if state.status == "restarting":
         return f"Restarting ({state.exit_code}) {human_duration(now_ns - state.finished_at)} ago"
     if container.removing or state.status == "removing":
@@ -110,6 +115,16 @@ def _host_config(host: HostConfig) -> HostConfig:
     )
 
 
+def _health(state: HealthState | None) -> Health | None:
+    if state is None:
+        return None
+    results = [
+        HealthcheckResult(start=rfc3339nano(item.start), end=rfc3339nano(item.end), exit_code=item.exit_code, output=item.output)
+        for item in state.log
+    ]
+    return Health(status=state.status, failing_streak=state.failing_streak, log=results)
+
+
 def _graph_data(container: Container, snapshots: Snapshots) -> dict[str, str]:
     """The driver's own, with a MergedDir that is there while the container runs: its root, as the kernel shows it to the host's root."""
     data = snapshots.details(container.id)
@@ -139,6 +154,7 @@ def inspect(container: Container, paths: Paths, snapshots: Snapshots, log_path: 
             error=state.error,
             started_at=rfc3339nano(state.started_at),
             finished_at=rfc3339nano(state.finished_at),
+            health=_health(state.health),
         ),
         image=container.image_id,
         resolv_conf_path=f"{directory}/resolv.conf" if state.started_at else "",

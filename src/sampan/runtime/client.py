@@ -305,11 +305,16 @@ class SupervisorClient(_LeanClient):
         message = {"op": "launch", "key": key, "container": container, "plan": plan, "record": record or {}}
         return await self._launch(message, fds)
 
-    async def exec(self, key: str, container: str, target: tuple[int, int], plan: dict[str, Any], fds: Mapping[str, int]) -> Launched:
-        """Run a process in the container whose init is target (pid, start_time). Raises LaunchError, InvalidArgument, Unavailable."""
+    async def exec(
+        self, key: str, container: str, target: tuple[int, int], plan: dict[str, Any], fds: Mapping[str, int], *, probe: bool = False
+    ) -> Launched:
+        """Run a process in the container whose init is target (pid, start_time). probe: one that the next sampand is to end.
+
+        Raises LaunchError, InvalidArgument, Unavailable.
+        """
         message = {
             "op": "exec", "key": key, "container": container, "plan": plan,
-            "target": {"pid": target[0], "start_time": target[1]}, "record": {},
+            "target": {"pid": target[0], "start_time": target[1]}, "record": {}, "probe": probe,
         }  # fmt: skip
         return await self._launch(message, fds)
 

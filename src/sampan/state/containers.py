@@ -9,6 +9,7 @@ from sampan.ids import ContainerId
 from sampan.state.database import Database
 
 Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+HealthStatus = Literal["starting", "healthy", "unhealthy"]
 
 
 class PublishedBinding(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,6 +43,25 @@ class EndpointState(msgspec.Struct, frozen=True, omit_defaults=True):
     gateway6: str = ""
 
 
+class ProbeResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one run of a health check came to; times in nanoseconds since 1970."""
+
+    start: int
+    end: int
+    exit_code: int
+    """-1: it did not start, or took too long."""
+    output: str = ""
+
+
+class HealthState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a container's health; engine/health.py says how it changes."""
+
+    status: HealthStatus
+    failing_streak: int = 0
+    log: tuple[ProbeResult, ...] = ()
+    """Oldest first; those of earlier runs stay until newer ones take their place."""
+
+
 class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     """The part of a container that changes. Replaced as a whole (msgspec.structs.replace), stored in one transaction."""
 
@@ -66,6 +86,8 @@ class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     pipes: tuple[int, ...] = ()
     """Inode numbers of stdin, stdout, stderr (0: none): how the pipes are found again when keeper and supervisor died at once."""
     console_size: tuple[int, int] = (0, 0)
+    health: HealthState | None = None
+    """None: it has no health check, or has not run yet."""
     remove_volumes: bool = False
     """With the status `removing`: its anonymous volumes go too."""
 

@@ -220,3 +220,37 @@ def test_all_kinds_of_kills(own_engine: Engine, docker_path: str, seed: int) -> 
     kills = EACH * 2
     random.Random(seed).shuffle(kills)
     survive(own_engine, docker_path, kills, count=20, ttys=10, endings=5, seed=100 + seed)
+
+
+@pytest.mark.parametrize("roles", [("sampand",), ("sampand", "supervisor")], ids="+".join)
+def test_health_checks_go_on(own_engine: Engine, docker_path: str, roles: tuple[str, ...]) -> None:
+    """The status stays; a probe that ran is ended and not left beside the next one's."""
+
+    def docker(*args: str) -> str:
+        result = own_engine.run_client([docker_path], *args)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def hanging() -> list[str]:
+        return [line.split()[0] for line in docker("top", "probed", "-eo", "pid,args").splitlines() if line.endswith("sleep 54321")]
+
+    def wait_for(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def health() -> dict[str, object]:
+        found: dict[str, object] = own_engine.request("GET", "/containers/probed/json")[1]["State"]["Health"]
+        return found
+
+    options = ["--health-interval=100ms", "--health-timeout=60s", "--health-cmd", "test ! -e /hang || exec sleep 54321"]
+    docker("run", "-d", "--network=none", "--name", "probed", *options, "busybox", "sleep", "1000")
+    wait_for(lambda: health()["Status"] == "healthy")
+    docker("exec", "probed", "touch", "/hang")
+    wait_for(lambda: bool(hanging()))
+    before, former = health(), hanging()
+    kill(own_engine, *roles)
+    assert health() == before
+    wait_for(lambda: len(hanging()) == 1 and hanging() != former)
+    docker("rm", "-f", "probed")

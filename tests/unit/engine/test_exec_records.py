@@ -32,7 +32,7 @@ class Supervisor:
         self.outcome = outcome
         self.forgotten: list[str] = []
 
-    async def exec(self, *_args: object) -> Launched:
+    async def exec(self, *_args: object, **_options: object) -> Launched:
         await asyncio.sleep(0)
         if isinstance(self.outcome, BaseException):
             raise self.outcome

@@ -26,6 +26,7 @@ from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_i
 READ_SIZE = 256 * 1024
 TURN_SECONDS = 0.002
 """What one output is read for before the others have their turn; the last read may take some ms (JsonFileWriter.read_size)."""
+EXEC_KINDS = ("exec", "probe")
 REAPED = 1000
 """Processes reaped at once: a container in the host's PID namespace may leave us more all the time."""
 RETRY_SECONDS = 0.01
@@ -258,7 +259,7 @@ class Keeper(Loop):
         key = message["key"]
         stream = self.streams.get(key)
         if stream is None:
-            if message.get("exit") is not None and message.get("kind") == "exec":
+            if message.get("exit") is not None and message.get("kind") in EXEC_KINDS:
                 return
             stream = self.streams[key] = Stream(key, message["container"], bool(message.get("tty")))
         names = ("key", "container", "kind", "tty", "pid", "start_time", "started_at")
@@ -301,7 +302,7 @@ class Keeper(Loop):
             stream.exit = exit_
         if tell:
             self._broadcast({"event": "exit", "key": key, "container": stream.container, **exit_})
-        if stream.facts.get("kind") == "exec" and stream.segments is None:
+        if stream.facts.get("kind") in EXEC_KINDS and stream.segments is None:
             del self.streams[key]
             stream.close()
             return

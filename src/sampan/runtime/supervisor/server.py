@@ -23,7 +23,7 @@ _OF_THE_LAUNCH = ("pidfd", "pty", "stdin", "stdout", "stderr")
 
 
 class Proc:
-    """A container's init or an exec. Owns its descriptors until forgotten."""
+    """A container's init, an exec, or a probe (an exec that the next sampand is to end). Owns its descriptors until forgotten."""
 
     def __init__(self, facts: Message, fds: Fds) -> None:
         self.key: str = facts["key"]
@@ -97,7 +97,7 @@ class Server(Loop):
         fds["target"] = os.pidfd_open(target["pid"])
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
-        return self._fork(peer, message, fds, "exec")
+        return self._fork(peer, message, fds, "probe" if message.get("probe") else "exec")
 
     def _fork(self, peer: Peer, message: Message, fds: Fds, kind: str) -> Message | None:
         key, plan = message["key"], message["plan"]
@@ -128,7 +128,7 @@ class Server(Loop):
 
     def _fork_child(self, plan: Message, fds: Fds, sync: socket.socket, kind: str) -> int:
         entered = True
-        if kind == "exec":
+        if kind != "init":
             namespaces.setns(fds["target"], namespaces.FLAGS["pid"])
         elif plan["namespaces"]["pid"] == "private":
             namespaces.unshare(namespaces.FLAGS["pid"])
