@@ -25,7 +25,7 @@ services:
       back: {aliases: [site]}
     ports: ["127.0.0.1::80"]
     volumes: ["pages:/www"]
-    healthcheck: {test: ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"], interval: 100ms, start_period: 10s, retries: 1}
+    healthcheck: {test: ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"], interval: 100ms, retries: 100}
   client:
     image: busybox
     command: sh -c 'wget -q -O - http://site/ && exec sleep 1000'
