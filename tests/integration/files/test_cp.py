@@ -270,7 +270,9 @@ def test_compressed_archives(box: Box) -> None:
     import gzip
     import lzma
 
-    for name, pack in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)):
+    import zstandard
+
+    for name, pack in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstandard.compress)):
         assert box.put("/d", pack(archive((name, tarfile.REGTYPE, b"x")))) == (200, "")
         assert box.content(f"/d/{name}") == b"x"
 
