@@ -134,6 +134,10 @@ LAYERS: dict[str, tuple[bytes, str]] = {
         layered(entry(b"out", SYMLINK, link=UP + b"etc"), entry(b"x", HARDLINK, link=b"out/passwd")),
         "no such file or directory|No such file or directory",
     ),
+    "hard links in a ring": (
+        layered(entry(b"a", HARDLINK, link=b"b"), entry(b"b", HARDLINK, link=b"c"), entry(b"c", HARDLINK, link=b"a")),
+        "no such file or directory",
+    ),
     "whiteout of the parent": (layered(entry(b"d/.wh...", content=b"")), "invalid whiteout"),
     "name of a megabyte": (layered(entry(b"n" * (1 << 20))), "header field too long"),
     "checksum": (GOOD[:150] + bytes((GOOD[150] ^ 1,)) + GOOD[151:], "invalid tar header"),

@@ -88,6 +88,22 @@ def test_a_bomb_takes_little_memory() -> None:
     assert max(len(piece) for piece in iter(lambda: read(1 << 30), b"")) <= 1 << 20
 
 
+@pytest.mark.parametrize("size", ["as xz -9 asks for", "far more"])
+def test_the_memory_that_a_stream_asks_for_has_a_bound(size: str) -> None:
+    """A small stream whose header says that it wants a large dictionary."""
+    xz = bytearray(lzma.compress(b"x"))
+    assert xz[14:16] == b"\x21\x01"  # of the block's header: LZMA2, one byte of properties
+    xz[16] = 28 if size != "far more" else 36  # 64 MiB, 1 GiB
+    xz[20:24] = zlib.crc32(xz[12:20]).to_bytes(4, "little")
+    zstd = b"\x28\xb5\x2f\xfd\0" + bytes((17 << 3 if size != "far more" else 20 << 3,)) + b"\x09\0\0x"  # a window of 128 MiB, 1 GiB
+    for stream, problem in ((bytes(xz), "Memory usage limit exceeded"), (zstd, "too much memory")):
+        if size != "far more":
+            assert read_all(stream) == b"x"
+        else:
+            with pytest.raises(CompressionError, match=problem):
+                read_all(stream)
+
+
 @pytest.mark.parametrize(("kind", "compress"), [("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)])
 def test_tiny_members_without_end_are_refused(kind: Compression, compress: Callable[[bytes], bytes]) -> None:
     """Each costs a hundred times what its bytes do."""
