@@ -143,11 +143,11 @@ def test_errors_are_dockers(box: Box) -> None:
     assert box.put("/d", FILE[:600]) == (400, "unexpected EOF")
 
 
-@pytest.mark.parametrize("name", ["n" * 256, "p" * 256 + "/f", "d/" * 2047 + "f"], ids=["component", "parent", "path"])
-def test_names_that_no_program_could_use(box: Box, name: str) -> None:
+def test_names_that_no_program_could_use(box: Box) -> None:
     before = [member.name for member in box.get("/d/sub").getmembers()]
-    bad = archive((name, tarfile.REGTYPE, b"x"), ("after", tarfile.REGTYPE, b"x"))
-    assert box.put("/d/sub", bad) == (400, f"{name[:200]}...: File name too long")
+    for name in ("n" * 256, "p" * 256 + "/f", "d/" * 2047 + "f"):
+        bad = archive((name, tarfile.REGTYPE, b"x"), ("after", tarfile.REGTYPE, b"x"))
+        assert box.put("/d/sub", bad) == (400, f"{name[:200]}...: File name too long")
     assert [member.name for member in box.get("/d/sub").getmembers()] == before
     assert box.put("/d/sub", archive(("n" * 255, tarfile.REGTYPE, b"x"))) == (200, "")
     assert box.content("/d/sub/" + "n" * 255) == b"x"
