@@ -211,6 +211,18 @@ def test_into_a_container(client: Run, source: Path, files_image: str, engine: E
     assert client("exec", "box", "cat", "/lib/sub/f", "/etc/passwd").stdout == "hello\nhello\n"
 
 
+def test_archive_mode_gives_files_to_the_containers_user(client: Run, source: Path, files_image: str, engine: Engine) -> None:
+    assert client("create", "--name", "box", "--user", "5:6", files_image, "sh").returncode == 0
+    os.chown(source / "src/d/two", 1234, 1235)
+    for args in (("src/d", "box:/tmp/as-it-is"), ("-a", "src/d", "box:/tmp/users")):
+        assert client("cp", *args).returncode == 0
+    _, body = engine.request("GET", "/containers/box/archive?path=/tmp/.")
+    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+        owners = {item.name: (item.uid, item.gid) for item in tar.getmembers()}
+    assert owners["./as-it-is/two"] == (1234, 1235)
+    assert owners["./users"] == owners["./users/two"] == owners["./users/l"] == (5, 6)
+
+
 def test_archives_through_pipes(client: Run, source: Path, files_image: str, engine: Engine, program: list[str]) -> None:
     assert client("create", "--name", "box", files_image, "sh").returncode == 0
     packed = subprocess.run(["tar", "c", "-C", "src", "d"], check=True, capture_output=True).stdout

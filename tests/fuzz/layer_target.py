@@ -1,6 +1,6 @@
 """The fuzzed program: bytes as a layer's tar, read and indexed; now and then mounted and walked by the kernel.
 
-python tests/fuzz/layer_target.py [libFuzzer options] CORPUS... ; `--scratch=DIR` first: where to put layer files to be mounted
+python -m tests.fuzz.layer_target [libFuzzer options] CORPUS... ; `--scratch=DIR` first: where to put layer files to be mounted
 """
 
 import contextlib
@@ -16,23 +16,13 @@ with atheris.instrument_imports(include=["sampan.archive"]):
     from sampan.archive import layerfile
     from sampan.archive.reader import InvalidArchive
     from sampan.archive.source import TruncatedArchive
+    from tests.support.tars import repaired
 
 from sampan.linux.erofs import mount_erofs
 
-BLOCK = 512
 MOUNT_EACH = 40
 """One accepted input in so many is mounted."""
 READ_MAX = 1 << 16
-
-
-def repaired(data: bytes) -> bytes:
-    """Right checksums in every block that looks like a header: else damage never gets beyond them."""
-    blocks = bytearray(data)
-    for at in range(0, len(blocks) - BLOCK + 1, BLOCK):
-        if blocks[at + 257 : at + 262] == b"ustar":
-            blocks[at + 148 : at + 156] = b" " * 8
-            blocks[at + 148 : at + 156] = f"{sum(blocks[at : at + BLOCK]):06o}\0 ".encode()
-    return bytes(blocks)
 
 
 def walk(fd: int) -> None:

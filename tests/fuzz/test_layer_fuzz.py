@@ -18,7 +18,7 @@ pytestmark = pytest.mark.root
 pytest.importorskip("atheris")
 
 SEEDS = Path(__file__).with_name("seeds") / "layers"
-TARGET = Path(__file__).with_name("layer_target.py")
+REPOSITORY = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -59,8 +59,8 @@ def fuzz(tmp_path: Path, seconds: int) -> None:
     corpus.mkdir()
     with tempfile.TemporaryDirectory(prefix="sampan-test-", dir="/var/tmp") as scratch, kernel_messages() as messages:
         options = [f"-max_total_time={seconds}", "-max_len=16384", "-timeout=60", "-rss_limit_mb=2048", f"-artifact_prefix={tmp_path}/"]
-        command = [sys.executable, str(TARGET), f"--scratch={scratch}", *options, str(corpus), str(SEEDS)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 100, check=False)
+        command = [sys.executable, "-m", "tests.fuzz.layer_target", f"--scratch={scratch}", *options, str(corpus), str(SEEDS)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 100, check=False, cwd=REPOSITORY)
     crashes = [path.read_bytes() for path in tmp_path.glob("crash-*")]
     assert done.returncode == 0, f"{done.stderr[-3000:]}\ninput: {crashes}"
     assert "Done " in done.stderr

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 
 from sampan.archive import writer
-from sampan.archive.reader import CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK
+from sampan.archive.reader import BLOCK, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK
 
 KINDS = {"f": REGULAR, "d": DIRECTORY, "l": SYMLINK, "h": HARDLINK, "c": CHAR, "p": FIFO}
 
@@ -35,3 +35,13 @@ def pipe_of(archive: bytes) -> int:
 def joined(pieces: Iterable[bytes]) -> bytes:
     """All pieces in one."""
     return b"".join(pieces)
+
+
+def repaired(data: bytes) -> bytes:
+    """Right checksums in every block that looks like a header: else damage never gets beyond them."""
+    blocks = bytearray(data)
+    for at in range(0, len(blocks) - BLOCK + 1, BLOCK):
+        if blocks[at + 257 : at + 262] == b"ustar":
+            blocks[at + 148 : at + 156] = b" " * 8
+            blocks[at + 148 : at + 156] = f"{sum(blocks[at : at + BLOCK]):06o}\0 ".encode()
+    return bytes(blocks)

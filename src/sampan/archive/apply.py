@@ -21,8 +21,12 @@ from sampan.archive.room import Room
 from sampan.archive.trees import measure_tree, remove_tree
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
-NAME_MAX: Final = 4094
-"""Bytes of a whole name: what a program in the container can name with its leading slash (PATH_MAX)."""
+NAME_MAX: Final = 255
+"""Bytes of one component (the kernel's NAME_MAX)."""
+_PATH_MAX: Final = 4094
+"""Bytes of a whole name: what a program in the container can name with its leading slash (the kernel's PATH_MAX)."""
+_SHOWN: Final = 200
+"""Bytes of a name that is too long, in an error's message."""
 WHITEOUT: Final = b".wh."
 WHITEOUT_META: Final = b".wh..wh."
 OPAQUE: Final = b".wh..wh..opq"
@@ -56,19 +60,35 @@ def clean(name: bytes) -> bytes:
     for part in name.split(b"/"):
         if part == b"..":
             if not parts:
-                raise InvalidArchive(f"{printable(name)!r} is outside of the root: breakout")
+                raise InvalidArchive(f"{_shortened(name)!r} is outside of the root: breakout")
             parts.pop()
         elif part not in (b"", b"."):
             parts.append(part)
     cleaned = b"/".join(parts)
-    if len(cleaned) > NAME_MAX:
-        raise InvalidArchive(f"{printable(name[:200])}...: File name too long")
+    if len(cleaned) > _PATH_MAX or any(len(part) > NAME_MAX for part in parts):
+        raise InvalidArchive(f"{_shortened(name)}: File name too long")
     return cleaned
+
+
+def link_target(entry: Entry) -> bytes:
+    """What a hard link names, as clean() has it. Raises InvalidArchive, which names the link too."""
+    try:
+        target = clean(entry.link)
+    except InvalidArchive as error:
+        raise InvalidArchive(f"invalid hardlink {printable(entry.name)!r}: {error}") from None
+    if not target:
+        raise InvalidArchive(f"invalid hardlink {printable(entry.name)!r} -> {printable(entry.link)!r}")
+    return target
 
 
 def printable(name: bytes) -> str:
     """A name for an error message, which may be read on a terminal: nothing in it moves the cursor or turns the direction of writing."""
     return errors.printable(name.decode("utf-8", "backslashreplace"))
+
+
+def _shortened(name: bytes) -> str:
+    """The same of a name of any length."""
+    return printable(name) if len(name) <= _SHOWN else printable(name[:_SHOWN]) + "..."
 
 
 class Reader(Protocol):
@@ -375,12 +395,11 @@ class LayerApplier:
             write_all(fd, piece)
 
     def _hard_link(self, entry: Entry, name: bytes, parent: int, base: bytes) -> None:
-        if not clean(entry.link):
-            raise InvalidArchive(f"invalid hardlink {printable(entry.name)!r} -> {printable(entry.link)!r}")
+        target = link_target(entry)
         if self._link(entry, parent, base):
             self._link_attributes(entry, parent, base)
         else:
-            self._waiting.append(Waiting(name, clean(entry.link), entry))
+            self._waiting.append(Waiting(name, target, entry))
 
     def _link(self, entry: Entry, parent: int, base: bytes) -> bool:
         """Make a hard link; False when its target is not there (yet)."""

@@ -23,7 +23,10 @@ Read = Callable[[int], bytes]
 Compression = Literal["", "gzip", "bzip2", "xz", "zstd"]
 
 MAGIC_LENGTH: Final = 10
-EMPTY_MAX: Final = 1000
+MEMBERS_FREE: Final = 1000
+MEMBER_MIN: Final = 64
+"""Plain bytes for which each compressed stream beyond the first MEMBERS_FREE has to stand, on the average: each costs a decoder. Where each
+file begins one (eStargz) they are 512 and more. The frames of zstd cost next to nothing, and are not counted."""
 _INPUT: Final = 1 << 17
 _OUTPUT: Final = 1 << 20
 _MEMORY_MAX: Final = 1 << 28
@@ -87,8 +90,7 @@ class _Members:
         self._decoder = new()
         self._input = b""
         self._done = False
-        self._empty = 0
-        """Members in a row that gave nothing"""
+        self._members, self._plain = 1, 0
 
     def read(self, limit: int) -> bytes:
         """1..limit bytes, b"" at the end."""
@@ -103,22 +105,23 @@ class _Members:
             piece: bytes = self._decoder.decompress(self._input, min(limit, _OUTPUT))
             self._input = getattr(self._decoder, "unconsumed_tail", b"")
             if piece:
-                self._empty = 0
+                self._plain += len(piece)
                 return piece
         return b""
 
     def _next_member(self) -> bool:
-        rest = self._decoder.unused_data.lstrip(b"\0") if self._magic != b"\x1f\x8b" else self._decoder.unused_data
+        padding = b"" if self._magic == b"\x1f\x8b" else b"\0"
+        rest = self._decoder.unused_data.lstrip(padding)
         while len(rest) < len(self._magic) and (piece := self._read(_INPUT)):
-            rest += piece
+            rest = (rest + piece).lstrip(padding)
         if not rest.startswith(self._magic):
             self._done = True
             while self._read(_INPUT):  # or the writer of a pipe would be killed by SIGPIPE
                 pass
             return False
-        self._empty += 1
-        if self._empty > EMPTY_MAX:  # each costs a decoder and a copy of what is left
-            raise CompressionError(f"more than {EMPTY_MAX} empty streams in a row")
+        self._members += 1
+        if (self._members - MEMBERS_FREE) * MEMBER_MIN > self._plain:
+            raise CompressionError(f"{self._members} compressed streams hold {self._plain} bytes: this is not a real archive")
         self._decoder, self._input = self._new(), rest
         return True
 

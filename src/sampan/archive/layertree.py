@@ -12,6 +12,7 @@ from typing import Final
 
 from sampan.archive.apply import (
     ID_MAX,
+    NAME_MAX,
     OPAQUE,
     OPAQUE_XATTR,
     OWN_XATTRS,
@@ -20,14 +21,15 @@ from sampan.archive.apply import (
     clean,
     hard_link_missing,
     hidden_by,
+    link_target,
     printable,
 )
 from sampan.archive.latelinks import ROUNDS_MAX, Waiting, in_order
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, Entry, InvalidArchive
 from sampan.archive.room import ENTRIES_MAX, NoRoom
 
-_NAME_MAX = 255
 _PATH_MAX = 4095
+_XATTR_NAME_MAX = 255
 _LINKS_MAX = 40
 _XATTR_MAX = 65535
 """EROFS has 16 bits for the length of a value: one byte less than the kernel takes elsewhere."""
@@ -137,8 +139,6 @@ class LayerTree:
             check_owner(entry)
         parent_name, _, base = name.rpartition(b"/")
         children = self._open_parent(parent_name, entry)
-        if len(base) > _NAME_MAX:
-            raise OSError(errno.ENAMETOOLONG, "")
         if base.startswith(b".wh."):
             self._whiteout(entry, base)
             return
@@ -208,7 +208,7 @@ class LayerTree:
                 if len(stack) > 1:
                     stack.pop()
                 continue
-            if len(part) > _NAME_MAX:
+            if len(part) > NAME_MAX:
                 raise OSError(errno.ENAMETOOLONG, "")
             children = stack[-1].children
             assert children is not None
@@ -239,8 +239,6 @@ class LayerTree:
         self._count(len(missing))
         for part in missing:
             assert node.children is not None
-            if len(part) > _NAME_MAX:
-                raise OSError(errno.ENAMETOOLONG, "")
             child = Node(stat.S_IFDIR | 0o755, mtime_ns)
             node.children[part] = child
             node = child
@@ -263,9 +261,7 @@ class LayerTree:
             there.make_opaque()
 
     def _hard_link(self, entry: Entry, name: bytes, children: dict[bytes, Node], base: bytes) -> None:
-        target = clean(entry.link)
-        if not target:
-            raise InvalidArchive(f"invalid hardlink {printable(entry.name)!r} -> {printable(entry.link)!r}")
+        target = link_target(entry)
         node = self._target(target)
         if node is None:
             self._waiting.append(Waiting(name, target, entry))
@@ -395,7 +391,7 @@ def _merge_xattrs(node: Node, xattrs: dict[bytes, bytes]) -> None:
         elif not key.startswith((_TRUSTED, _SECURITY)):
             continue
         name = key.partition(b".")[2]
-        if (not name and key not in _ACLS) or len(key) > _NAME_MAX:
+        if (not name and key not in _ACLS) or len(key) > _XATTR_NAME_MAX:
             raise OSError(errno.ERANGE if name else errno.EINVAL, "")
         if len(value) > _XATTR_MAX:
             raise OSError(errno.E2BIG, "")

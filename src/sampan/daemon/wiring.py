@@ -365,7 +365,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         give_to_user=filler.give_to_user,
         discarded=images.collect,
     )
-    spool = BuildSpool(paths.data_root / "build", workers, background)
+    spool = BuildSpool(paths.data_root / "build", snapshots.empty, workers, background)
     cached, caches = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
     steps = StepContainers(service, runner, control, attach)
     builds = BuildService(

@@ -5,7 +5,7 @@
     sums                        the hashes of what is in the context
     fetched/                    what ADD has fetched
     sandboxes/<container ID>    an empty file: a container of this build that is to go when the build ends
-<data root>/build/empty/        a directory with nothing in it
+<data root>/build/void/         a directory with nothing in it, beside the snapshots': overlayfs wants two
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from sampan.worker.client import WorkerPool
 
 DOCKERFILE_MAX: Final = 16 << 20
 DEFAULT_DOCKERFILE: Final = "Dockerfile"
-_EMPTY = ("empty", "void")
+_VOID = "void"
 
 
 class Tree(NamedTuple):
@@ -136,16 +136,15 @@ class Workspace:
 class BuildSpool:
     """All builds' places."""
 
-    def __init__(self, root: Path, workers: WorkerPool, background: Background) -> None:
-        """root: made here. Raises OSError."""
+    def __init__(self, root: Path, empty: Path, workers: WorkerPool, background: Background) -> None:
+        """root: made here. empty: a directory with nothing in it. Raises OSError."""
         self._root = root
         self._workers = workers
         self._background = background
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         root.chmod(0o700)
-        for name in _EMPTY:
-            (root / name).mkdir(mode=0o700, exist_ok=True)
-        self.empty = tuple(str(root / name) for name in _EMPTY)
+        (root / _VOID).mkdir(mode=0o700, exist_ok=True)
+        self.empty = (str(empty), str(root / _VOID))
 
     @asynccontextmanager
     async def workspace(self) -> AsyncIterator[Workspace]:
@@ -183,5 +182,5 @@ class BuildSpool:
     async def repair(self) -> None:
         """At start, after left(): remove what a kill has left."""
         for path in list(self._root.iterdir()):
-            if path.name not in (*_EMPTY, "mounts"):
+            if path.name not in (_VOID, "mounts"):
                 await self._remove(path)

@@ -164,7 +164,7 @@ class ImageArchives:
         self._snapshots = snapshots
         self._workers = workers
         self._root = root
-        (root / "empty").mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for stray in root.iterdir():
             if not stray.is_dir():
                 stray.unlink()
@@ -179,7 +179,7 @@ class ImageArchives:
         with ExitStack() as stack:
             spool = nameless_file(self._root)
             stack.callback(os.close, spool)
-            empty = os.open(self._root / "empty", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            empty = os.open(self._snapshots.empty, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, empty)
             load = _Load(self._snapshots, self._workers, spool, empty)
             try:

@@ -82,7 +82,7 @@ class PushService:
         registries: Registries,
         root: Path,
     ) -> None:
-        """root: a directory for files without names, with an empty directory `empty` in it."""
+        """root: a directory for files without names."""
         self._images = images
         self._store = store
         self._snapshots = snapshots
@@ -302,7 +302,7 @@ class PushService:
         return blob
 
     async def _compress(self, layer: _LayerPush, output: int) -> Descriptor:
-        empty = os.open(self._root / "empty", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        empty = os.open(self._snapshots.empty, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             made = await through_pipe(
                 lambda writer: self._snapshots.archive(layer.chain_id, writer),

@@ -23,6 +23,7 @@ A driver is used from the event loop's thread only.
 
 import os
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from sampan.digest import ChainId, DiffId
@@ -111,6 +112,8 @@ class Snapshots(Protocol):
     """Further overlay options, `xino=on`."""
     status: tuple[tuple[str, str], ...]
     """Rows for `docker info` (DriverStatus): what the driver stands on, and why it was chosen."""
+    empty: Path
+    """A directory with nothing in it: the root of workers that need no files."""
 
     async def unpack(self, key: str, archive: int) -> Unpacked:
         """Read a tar (gzip, bzip2, xz, zstd or plain) from descriptor archive to its end into a new layer named key, on disk.

@@ -61,6 +61,7 @@ class LayeredSnapshots:
         driver: overlay2, or the format that new layers get.
         """
         self._root = root / "overlay"
+        self.empty = self._root / "empty"
         self.driver = driver
         self.status: tuple[tuple[str, str], ...] = tuple(status)
         self._workers = workers
@@ -70,7 +71,7 @@ class LayeredSnapshots:
         for name in ("l", "r", "c", "empty", "trash"):
             (self._root / name).mkdir(mode=0o710, parents=True, exist_ok=True)
         self._make_init()
-        every: list[LayerFormat] = [DirectoryLayers(self._root, workers), *more(self._root / "empty")]
+        every: list[LayerFormat] = [DirectoryLayers(self._root, workers), *more(self.empty)]
         self._formats = {item.driver: item for item in every}
         self._format = self._formats.get(driver, every[0])
         self._layers: dict[ChainId, LayerRow] = {row.chain_id: row for row in self._rows.all()}
@@ -271,7 +272,7 @@ class LayeredSnapshots:
         """See Snapshots.view."""
         found = await self._lowers(name)
         if len(found.lowers) == 1:  # overlayfs wants two
-            found.lowers += (f"{self._root}/empty",)
+            found.lowers += (str(self.empty),)
         return found
 
     # writable trees

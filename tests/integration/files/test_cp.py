@@ -143,6 +143,16 @@ def test_errors_are_dockers(box: Box) -> None:
     assert box.put("/d", FILE[:600]) == (400, "unexpected EOF")
 
 
+def test_names_that_no_program_could_use(box: Box) -> None:
+    before = [member.name for member in box.get("/d/sub").getmembers()]
+    for name in ("n" * 256, "p" * 256 + "/f", "d/" * 2047 + "f"):
+        bad = archive((name, tarfile.REGTYPE, b"x"), ("after", tarfile.REGTYPE, b"x"))
+        assert box.put("/d/sub", bad) == (400, f"{name[:200]}...: File name too long")
+    assert [member.name for member in box.get("/d/sub").getmembers()] == before
+    assert box.put("/d/sub", archive(("n" * 255, tarfile.REGTYPE, b"x"))) == (200, "")
+    assert box.content("/d/sub/" + "n" * 255) == b"x"
+
+
 def test_what_is_put_is_there_when_it_runs(box: Box) -> None:
     assert box.put("/d/lnk", archive(("x", tarfile.REGTYPE, b"put"), (".wh.y", tarfile.REGTYPE, b"plain"))) == (200, "")
     if not box.running:
@@ -260,7 +270,9 @@ def test_compressed_archives(box: Box) -> None:
     import gzip
     import lzma
 
-    for name, pack in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)):
+    import zstandard
+
+    for name, pack in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstandard.compress)):
         assert box.put("/d", pack(archive((name, tarfile.REGTYPE, b"x")))) == (200, "")
         assert box.content(f"/d/{name}") == b"x"
 

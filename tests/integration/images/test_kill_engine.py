@@ -144,7 +144,7 @@ def check(engine: Engine, images: list[Known]) -> None:
     assert on_disk == set(rows)
     for place in ("erofs/f", "overlay/r"):
         assert {path.name.partition(".")[0] for path in (engine.data_root / place).iterdir()} <= set(rows)
-    assert [path.name for path in (engine.data_root / "tmp").iterdir()] == ["empty"]
+    assert os.listdir(engine.data_root / "tmp") == []
 
 
 def hidden(engine: Engine) -> int:
