@@ -32,6 +32,10 @@ _OUTPUT: Final = 1 << 20
 _MEMORY_MAX: Final = 1 << 28
 """Bytes an xz dictionary may ask for; `xz -9` needs 65 MiB."""
 _WINDOW_MAX: Final = 1 << 27
+_GZIP: Final = b"\x1f\x8b"
+_GZIP_FIXED: Final = 10
+"""Bytes of a header without options"""
+_GZIP_SUM, _GZIP_EXTRA, _GZIP_TEXTS, _GZIP_RESERVED = 0x02, 0x04, 0x18, 0xE0
 _MAGIC: tuple[tuple[bytes, Compression], ...] = (
     (b"\x1f\x8b\x08", "gzip"),
     (b"BZh", "bzip2"),
@@ -90,6 +94,8 @@ class _Members:
         self._decoder = new()
         self._input = b""
         self._done = False
+        self._begun = False
+        """Whether the decoder has been given something"""
         self._members, self._plain = 1, 0
 
     def read(self, limit: int) -> bytes:
@@ -97,6 +103,8 @@ class _Members:
         while not self._done:
             if self._decoder.eof and not self._next_member():
                 break
+            if not self._begun:
+                self._begin()
             needs_input = getattr(self._decoder, "needs_input", not self._input)
             if needs_input and not self._input:
                 self._input = self._read(_INPUT)
@@ -109,8 +117,14 @@ class _Members:
                 return piece
         return b""
 
+    def _begin(self) -> None:
+        """Have a gzip header as a whole: in pieces isal takes only one of its optional fields."""
+        self._begun = True
+        while self._magic == _GZIP and not _has_header(self._input) and (piece := self._read(_INPUT)):
+            self._input += piece
+
     def _next_member(self) -> bool:
-        padding = b"" if self._magic == b"\x1f\x8b" else b"\0"
+        padding = b"" if self._magic == _GZIP else b"\0"
         rest = self._decoder.unused_data.lstrip(padding)
         while len(rest) < len(self._magic) and (piece := self._read(_INPUT)):
             rest = (rest + piece).lstrip(padding)
@@ -122,8 +136,24 @@ class _Members:
         self._members += 1
         if (self._members - MEMBERS_FREE) * MEMBER_MIN > self._plain:
             raise CompressionError(f"{self._members} compressed streams hold {self._plain} bytes: this is not a real archive")
-        self._decoder, self._input = self._new(), rest
+        self._decoder, self._input, self._begun = self._new(), rest, False
         return True
+
+
+def _has_header(data: bytes) -> bool:
+    """Whether a gzip header is there to its end (RFC 1952, 2.3.1), or too long. Raises CompressionError for one of some other version."""
+    if len(data) < _GZIP_FIXED:
+        return False
+    flags, end = data[3], _GZIP_FIXED
+    if flags & _GZIP_RESERVED:
+        raise CompressionError("invalid compressed data: unknown header flags set")
+    if flags & _GZIP_EXTRA:
+        end += 2 + int.from_bytes(data[end : end + 2], "little")
+    for _ in range((flags & _GZIP_TEXTS).bit_count()):
+        end = data.find(b"\0", end) + 1 or _INPUT
+    if flags & _GZIP_SUM:
+        end += 2
+    return len(data) >= min(end, _INPUT)
 
 
 def _guarded(read: Read) -> Read:
@@ -184,7 +214,7 @@ def decompress(compression: Compression, read: Read) -> Read:
     if compression == "":
         return read
     if compression == "gzip":
-        return _guarded(_Members(read, lambda: _inflate.decompressobj(31), b"\x1f\x8b").read)
+        return _guarded(_Members(read, lambda: _inflate.decompressobj(31), _GZIP).read)
     if compression == "bzip2":
         return _guarded(_Members(read, bz2.BZ2Decompressor, b"BZh").read)
     if compression == "xz":

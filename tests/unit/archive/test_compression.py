@@ -42,6 +42,20 @@ def test_streams_one_after_the_other(compress: "type[bytes]") -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 4096])
+def test_every_kind_of_gzip_header(step: int) -> None:
+    body = gzip.compress(b"x" * 1000)[10:]
+    for flags in range(32):
+        header = b"\x1f\x8b\x08" + bytes((flags,)) + bytes(5) + b"\3"
+        header += b"\5\0extra" if flags & 4 else b""
+        header += b"name\0" if flags & 8 else b""
+        header += b"comment\0" if flags & 16 else b""
+        header += (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little") if flags & 2 else b""
+        assert read_all((header + body) * 2, step) == b"x" * 2000, flags
+    with pytest.raises(CompressionError, match="unknown header flags"):
+        read_all(b"\x1f\x8b\x08\x20" + bytes(6) + body, step)
+
+
+@pytest.mark.parametrize("step", [1, 7, 4096])
 def test_padding_between_streams(step: int) -> None:
     assert read_all(lzma.compress(b"one") + bytes(16) + lzma.compress(b" two") + bytes(4), step) == b"one two"
 
