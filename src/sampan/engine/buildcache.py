@@ -28,7 +28,7 @@ _SHARE: Final = 10
 _SHARE_MIN: Final = 2 << 30
 """What the cache alone may take: a tenth of the disk, or 2 GiB."""
 MOUNT_PREFIX: Final = "mount-"
-_FILTERS = ("until", "unused-for", "id", "type", "description", "inuse", "parent", "shared", "private")
+_FILTERS = ("until", "unused-for", "id", "type", "description", "inuse", "parent", "shared", "private", "label", "label!")
 
 
 class BuildCachePruning:
@@ -49,6 +49,8 @@ class BuildCachePruning:
         for key in filters:
             if key not in _FILTERS:
                 raise InvalidArgument(f"invalid filter '{key}'")
+        if filters.get("label"):  # `system prune` says so to all kinds; nothing here has one
+            return BuildPruneReport()
         if self._pruning.locked():
             raise Conflict("a prune operation is already running")
         async with self._pruning:

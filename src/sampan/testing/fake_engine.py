@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sampan.api.services import AttachOptions, CommitOptions, LogOptions, LogStream, Services
-from sampan.errors import Conflict, InvalidArgument, NotFound, NotModified
+from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotModified
 from sampan.filters import Filters
 from sampan.ids import new_id
 from sampan.spec.docker_api.container import (
@@ -400,6 +400,8 @@ class FakeNetworks:
     async def remove(self, ref: str) -> None:
         """See the Protocol."""
         found = await self.inspect(ref)
+        if found.name in ("bridge", "host", "none"):
+            raise Forbidden(f"{found.name} is a pre-defined network and cannot be removed")
         self.rows = [row for row in self.rows if row is not found]
 
     async def prune(self, filters: Filters) -> NetworksPruned:
