@@ -49,6 +49,7 @@ class Following:
         self._blob = blob
         self._fd = os.dup(blob.fd)
         self.size = blob.length
+        self._spoilt = blob.spoilt
 
     def file(self) -> int | None:
         """See storage.Stored: the file is not whole yet."""
@@ -63,7 +64,7 @@ class Following:
     async def pieces(self, start: int, length: int) -> AsyncIterator[bytes]:
         """The bytes as they come; the last one only when all are known to be the blob. Raises ConnectionError when they are not."""
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(4)
-        given, end, spoilt = start, start + length, self._blob.spoilt
+        given, end, spoilt = start, start + length, self._spoilt
 
         async def give(offset: int, count: int) -> int:
             skipped = max(0, start - offset)
@@ -80,7 +81,8 @@ class Following:
 
         async def follow() -> None:
             try:
-                await self._blob.follow(give)
+                if self._blob.spoilt == spoilt:  # else no more comes, and nobody would tell
+                    await self._blob.follow(give)
             finally:
                 await queue.put(None)
 
