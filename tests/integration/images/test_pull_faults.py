@@ -148,6 +148,16 @@ def test_a_full_disk(make_engine: Callable[..., Engine], docker_path: str, regis
         assert (done.returncode, "no space left on device" in done.stderr.lower()) == (1, True), done.stderr
         (small_disk / "ballast").unlink()
         assert engine.run_client([docker_path], "push", f"{registry.host}/mine:1", timeout=120).returncode == 0
+        assert engine.run_client([docker_path], "create", "--name", "full", f"{registry.host}/mine:1", "x").returncode == 0
+        assert engine.run_client([docker_path], "cp", "-", "full:/", stdin=big(12)).returncode == 0
+        (small_disk / "ballast").write_bytes(bytes(free(small_disk) - (8 << 20)))
+        before = free(small_disk)
+        done = engine.run_client([docker_path], "commit", "full", "committed", timeout=120)
+        assert (done.returncode, "no space left on device" in done.stderr.lower()) == (1, True), done.stderr
+        assert len(engine.run_client([docker_path], "images", "-aq").stdout.split()) == 1
+        assert free(small_disk) > before - (1 << 20)
+        (small_disk / "ballast").unlink()
+        assert engine.run_client([docker_path], "commit", "full", "committed", timeout=120).returncode == 0
     finally:
         engine.teardown()
         shutil.rmtree(engine.root)
