@@ -12,11 +12,15 @@ EngineError
  └── SystemFailure       the host or a process of ours failed
 """
 
+_SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+"""Unicode's other spaces (category Zs), which str.isprintable refuses. They are as harmless as the one it takes."""
+
 
 def printable(text: str, kept: str = "") -> str:
     """Text for a terminal, whoever wrote it: nothing in it moves the cursor or turns the direction of writing. kept: let pass as well."""
     if text.isprintable():
         return text
+    kept += _SPACES
     return "".join(char if char.isprintable() or char in kept else char.encode("unicode_escape").decode() for char in text)
 
 

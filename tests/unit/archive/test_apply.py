@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import resource
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ def test_names_in_messages_do_nothing_to_a_terminal() -> None:
     assert apply.printable("ä b\u65e5".encode()) == "ä b\u65e5"
     assert apply.printable(b"\x1b]0;x\x07\n\xff\xc2\x9b") == r"\x1b]0;x\x07\n\xff\x9b"
     assert apply.printable("\u202e".encode()) == r"\u202e"
+    spaces = "".join(char for char in map(chr, range(0x110000)) if unicodedata.category(char) == "Zs")
+    assert apply.printable(f"{spaces}\u2028\u2029\x85".encode()) == rf"{spaces}\u2028\u2029\x85"
 
 
 def test_what_follows_an_archive() -> None:
