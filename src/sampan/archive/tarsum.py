@@ -8,17 +8,10 @@ import os
 import stat
 from typing import Final
 
-from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, FIFO, REGULAR, SYMLINK, Entry
+from sampan.archive.pack import KINDS
+from sampan.archive.reader import REGULAR, Entry
 
 _CAPABILITY: Final = "security.capability"
-_TYPES: Final = {
-    stat.S_IFREG: REGULAR,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFLNK: SYMLINK,
-    stat.S_IFCHR: CHAR,
-    stat.S_IFBLK: BLOCKDEV,
-    stat.S_IFIFO: FIFO,
-}
 
 
 def _begun(fields: list[tuple[bytes, bytes]]) -> "hashlib._Hash":
@@ -64,7 +57,7 @@ def of_file(name: bytes, info: os.stat_result, link: bytes, capability: bytes | 
         (b"uid", _decimal(info.st_uid)),
         (b"gid", _decimal(info.st_gid)),
         (b"size", _decimal(info.st_size if kind == stat.S_IFREG else 0)),
-        (b"typeflag", _TYPES.get(kind, REGULAR)),
+        (b"typeflag", KINDS.get(kind, REGULAR)),
         (b"linkname", link),
         (b"uname", b""),
         (b"gname", b""),

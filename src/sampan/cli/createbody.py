@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.endpointsettings import endpoint_settings
 from sampan.cli.flags import quote
 from sampan.cli.http import CliError
 from sampan.cli.opts import check_mac, read_key_values
@@ -454,20 +455,11 @@ def _endpoint(network: dict[str, Any]) -> dict[str, Any]:
     mac = network.get("mac-address", "")
     if mac and not check_mac(mac):
         raise ValueError(f"{mac} is not a valid mac address")
-    return {
-        "IPAMConfig": ipam or None,
-        "Links": network.get("link") or None,
-        "Aliases": network.get("alias") or None,
-        "MacAddress": mac,
-        "DriverOpts": network.get("driver-opt") or None,
-        "GwPriority": network.get("gw-priority", 0),
-        "NetworkID": "",
-        "EndpointID": "",
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
-    }
+    return endpoint_settings(
+        IPAMConfig=ipam or None,
+        Links=network.get("link") or None,
+        Aliases=network.get("alias") or None,
+        MacAddress=mac,
+        DriverOpts=network.get("driver-opt") or None,
+        GwPriority=network.get("gw-priority", 0),
+    )

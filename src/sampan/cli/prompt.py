@@ -36,7 +36,19 @@ def deleted(one: str | dict[str, str]) -> str:
     return f"untagged: {one['Untagged']}" if one.get("Untagged") else f"deleted: {one.get('Deleted', '')}"
 
 
+def list_removed(title: str, lines: Sequence[str]) -> None:
+    """Print what was removed of one kind, if anything was."""
+    if lines:
+        sys.stdout.write("\n".join([f"{title}:", *lines, "", ""]))
+        sys.stdout.flush()
+
+
+def total(reclaimed: int) -> None:
+    """Print how much space that freed."""
+    sys.stdout.write(f"Total reclaimed space: {human_size(reclaimed)}\n")
+
+
 def report(title: str, lines: Sequence[str], reclaimed: int) -> None:
-    """Print what was removed and how much space that freed."""
-    out = "\n".join([f"{title}:", *lines, "", ""]) if lines else ""
-    sys.stdout.write(f"{out}Total reclaimed space: {human_size(reclaimed)}\n")
+    """Print what was removed of one kind, and how much space that freed."""
+    list_removed(title, lines)
+    total(reclaimed)

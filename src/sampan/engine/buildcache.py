@@ -16,7 +16,7 @@ from sampan.clock import Clock
 from sampan.engine.buildmounts import CacheDirectories
 from sampan.engine.images import ImageService
 from sampan.errors import Conflict, InvalidArgument, NotFound
-from sampan.filters import Filters
+from sampan.filters import Filters, check_keys
 from sampan.spec.docker_api.image import BuildPruneReport
 from sampan.state.buildcache import BuildCacheRepository
 from sampan.units import parse_duration
@@ -46,9 +46,7 @@ class BuildCachePruning:
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """Drop what nothing else uses, and (everything) forget every step, so that builds begin anew. keep: so many bytes stay."""
-        for key in filters:
-            if key not in _FILTERS:
-                raise InvalidArgument(f"invalid filter '{key}'")
+        check_keys(filters, _FILTERS)
         if filters.get("label"):  # `system prune` says so to all kinds; nothing here has one
             return BuildPruneReport()
         if self._pruning.locked():

@@ -17,8 +17,6 @@ from sampan.engine.buildspool import Tree, Workspace
 from sampan.errors import InvalidArgument
 from sampan.image.store import Image
 
-SECRETS = "/run/secrets"
-
 
 class CacheDirectories:
     """The directories of --mount=type=cache, by name. One for all builds."""

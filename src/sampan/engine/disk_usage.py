@@ -19,7 +19,6 @@ from sampan.spec.docker_api.inspect import ContainerSummary
 from sampan.spec.docker_api.system import DiskUsage
 
 _AT_ONCE = 8
-KINDS = frozenset(("image", "container", "volume", "build-cache"))
 
 
 class DiskUsageService:
@@ -44,7 +43,7 @@ class DiskUsageService:
         self._busy = asyncio.Lock()
 
     async def usage(self, kinds: Collection[str]) -> DiskUsage:
-        """Bytes on disk of each kind in kinds, a subset of KINDS. One at a time: it reads whole trees."""
+        """Bytes on disk of each kind in kinds: image, container, volume, build-cache. One at a time: it reads whole trees."""
         async with self._busy:
             layers = await self._layers() if {"image", "container"} & set(kinds) else {}
             images, total = (await self._of_images(layers)) if "image" in kinds else (None, 0)

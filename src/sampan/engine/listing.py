@@ -7,7 +7,7 @@ from functools import partial
 from sampan.engine.containerstore import Container
 from sampan.engine.mounting import is_used_by
 from sampan.errors import InvalidArgument, NotFound
-from sampan.filters import Filters, labels_match, moment_ns
+from sampan.filters import Filters, check_keys, labels_match, moment_ns
 from sampan.patterns import bounded, compiled
 
 KNOWN = (
@@ -34,9 +34,7 @@ STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", 
 
 def check(filters: Filters, known: Iterable[str] = KNOWN) -> None:
     """Raise InvalidArgument for a key docker does not know, or a bad value."""
-    for key in filters:
-        if key not in known:
-            raise InvalidArgument(f"invalid filter '{key}'")
+    check_keys(filters, known)
     for value in filters.get("status", ()):
         if value not in STATUSES:
             raise InvalidArgument(

@@ -16,7 +16,7 @@ from sampan.engine.networkstore import Network, NetworkStore
 from sampan.engine.paths import Paths
 from sampan.engine.sandboxes import Sandboxes
 from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound
-from sampan.filters import Filters, labels_match
+from sampan.filters import Filters, check_keys, labels_match
 from sampan.ids import new_id
 from sampan.linux.netlink import Netlink
 from sampan.network import ipam
@@ -276,9 +276,7 @@ class NetworkService:
 
     async def list(self, filters: Filters) -> Sequence[NetworkInspect]:
         """All networks that match. Raises InvalidArgument."""
-        for key in filters:
-            if key not in _FILTERS:
-                raise InvalidArgument(f"invalid filter '{key}'")
+        check_keys(filters, _FILTERS)
         kinds = filters.get("type", ())
         for kind in kinds:
             if kind not in ("custom", "builtin"):

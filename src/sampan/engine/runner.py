@@ -50,9 +50,9 @@ class Sandbox(msgspec.Struct, frozen=True):
     """Variables that tell of what it is linked to."""
 
     @property
-    def has_netns(self) -> bool:
-        """Whether there is a descriptor of a netns."""
-        return self.netns is not None and self.netns >= 0
+    def descriptors(self) -> dict[str, int]:
+        """That of its netns by its name in a launch, if there is one."""
+        return {"netns": self.netns} if self.netns is not None and self.netns >= 0 else {}
 
 
 class NetworkPort(Protocol):
@@ -194,8 +194,8 @@ class Runner:
         try:
             return await self._launch_on(container, key, sandbox, opened, undo)
         finally:
-            if sandbox.has_netns and sandbox.netns is not None:
-                os.close(sandbox.netns)
+            for fd in sandbox.descriptors.values():
+                os.close(fd)
 
     async def _launch_on(
         self,
@@ -226,13 +226,12 @@ class Runner:
             rootfs,
             [*own, *opened.mounts],
             cgroup=self.paths.cgroup(container.id),
-            netns=sandbox.has_netns,
+            netns=bool(sandbox.descriptors),
         )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
         self._make_stdio(container, fds, undo)
         fds.update({f"custody:{name}": os.dup(fd) for name, fd in sandbox.custody.items()})
-        netns = {"netns": sandbox.netns} if sandbox.has_netns and sandbox.netns is not None else {}
         self._inodes[key] = recovery.Inodes(
             **{name: recovery.inode(fds[f"custody:{name}"]) for name in ("stdin", "stdout", "stderr") if f"custody:{name}" in fds}
         )
@@ -241,7 +240,7 @@ class Runner:
         undo.push_async_callback(self._forget_stream, key)
         await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
         try:
-            launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent, **netns}, record)
+            launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent, **sandbox.descriptors}, record)
         except LaunchError as error:
             sources = {mount.destination: mount.source for mount in spec.mounts if mount.type == "bind"}
             raise start_failure(error, launching.command_of(container.config), sources) from error

@@ -197,8 +197,7 @@ class Sandboxes:
     def started(self, container: Container) -> None:
         """It runs: those that are linked to it learn its address."""
         for other in self._containers:
-            is_linked = any(linked.container is container for linked in links.of(other, self._containers))
-            if other.is_running and is_linked:
+            if other.is_running and any(linked.container is container for linked in links.of(other, self._containers)):
                 self.write_files(other, other.state.endpoints, self._paths.container(other.id))
 
     # published ports

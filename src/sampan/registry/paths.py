@@ -13,7 +13,7 @@
 A link's content is a digest. Keys have "/" between their parts, and no part comes from a request without the check of `names.py`.
 """
 
-from sampan.registry.names import ALGORITHMS, parts_of
+from sampan.registry.names import parts_of
 
 V2 = "docker/registry/v2"
 BLOBS = f"{V2}/blobs"
@@ -82,8 +82,3 @@ def referrer(name: str, subject: str, digest: str) -> str:
     """The link of one of them."""
     algorithm, encoded = parts_of(digest)
     return f"{referrers(name, subject)}/{algorithm}/{encoded}/link"
-
-
-def algorithms() -> tuple[str, ...]:
-    """The names of the directories between `_layers`, `revisions`, a subject and the hex digits."""
-    return tuple(ALGORITHMS)

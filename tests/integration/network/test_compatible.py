@@ -10,38 +10,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sampan.linux.netlink import Netlink
+from tests.integration.network.support import Docker, ok, remove_networks, serve
 from tests.support.engine import Engine
 
 pytestmark = pytest.mark.root
-
-Docker = Callable[..., subprocess.CompletedProcess[str]]
-SERVE = "echo $0 > /index.html; exec httpd -f"
-
-
-def ok(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-@pytest.fixture
-def subnet(engine: Engine) -> Callable[[int], str]:
-    """Subnets that no other test run on this machine has."""
-    number = engine.subnet.split(".")[2]
-    return lambda which: f"10.{216 + which}.{number}.0/24"
 
 
 @pytest.fixture(autouse=True)
 def _clean(engine: Engine) -> Iterator[None]:
     yield
-    engine.remove_containers()
-    for _ in range(2):  # configurations after those that are made of them
-        for network in engine.request("GET", '/networks?filters={"type":["custom"]}')[1]:
-            engine.request("DELETE", f"/networks/{network['Id']}")
-
-
-def serve(docker: Docker, name: str, *options: str) -> None:
-    ok(docker("run", "-d", "--name", name, *options, "busybox", "sh", "-c", SERVE, name))
-    ok(docker("exec", name, "sh", "-c", "until wget -qO /dev/null http://127.0.0.1/; do usleep 20000; done"))
+    remove_networks(engine)
 
 
 def fetch(port: str) -> str:
@@ -80,9 +58,9 @@ def test_legacy_links(docker: Docker) -> None:
     assert re.search("container [0-9a-f]{64} not attached to default bridge network", docker("run", "--link", "far", "busybox").stderr)
 
 
-def test_ports_go_with_the_gateway(docker: Docker, subnet: Callable[[int], str]) -> None:
-    ok(docker("network", "create", "--subnet", subnet(0), "one"))
-    ok(docker("network", "create", "--subnet", subnet(1), "--internal", "inner"))
+def test_ports_go_with_the_gateway(docker: Docker, subnets: Callable[[int], str]) -> None:
+    ok(docker("network", "create", "--subnet", subnets(0), "one"))
+    ok(docker("network", "create", "--subnet", subnets(1), "--internal", "inner"))
     serve(docker, "web", "--network", "one", "-p", "127.0.0.1::80")
     port = ok(docker("port", "web", "80")).rpartition(":")[2]
     assert fetch(port) == "web"
@@ -102,10 +80,10 @@ def test_ports_go_with_the_gateway(docker: Docker, subnet: Callable[[int], str])
     assert ok(docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "web")) == "{}"
 
 
-def test_stopped_containers(docker: Docker, subnet: Callable[[int], str]) -> None:
-    ok(docker("network", "create", "--subnet", subnet(0), "one"))
-    ok(docker("network", "create", "--subnet", subnet(1), "two"))
-    identifier = ok(docker("create", "--name", "c1", "--network", "one", "--ip", subnet(0).replace("0/24", "9"), "busybox", "sleep", "60"))
+def test_stopped_containers(docker: Docker, subnets: Callable[[int], str]) -> None:
+    ok(docker("network", "create", "--subnet", subnets(0), "one"))
+    ok(docker("network", "create", "--subnet", subnets(1), "two"))
+    identifier = ok(docker("create", "--name", "c1", "--network", "one", "--ip", subnets(0).replace("0/24", "9"), "busybox", "sleep", "60"))
     ok(docker("network", "connect", "--alias", "also", "two", "c1"))
     words = f"Error response from daemon: container {identifier} is not connected to "
     assert docker("network", "disconnect", "bridge", "c1").stderr == f"{words}the network bridge\n"
@@ -115,8 +93,8 @@ def test_stopped_containers(docker: Docker, subnet: Callable[[int], str]) -> Non
     assert "endpoint nope not found" in docker("network", "disconnect", "-f", "two", "nope").stderr
     assert ok(docker("network", "ls", "-q", "--filter", "dangling=true")) == ""
     ok(docker("restart", "-t", "0", "c1"))
-    assert ok(docker("inspect", "-f", "{{.NetworkSettings.Networks.one.IPAddress}}", "c1")) == subnet(0).replace("0/24", "9")
-    again = docker("run", "--rm", "--network", "one", "--ip", subnet(0).replace("0/24", "9"), "busybox", "true")
+    assert ok(docker("inspect", "-f", "{{.NetworkSettings.Networks.one.IPAddress}}", "c1")) == subnets(0).replace("0/24", "9")
+    again = docker("run", "--rm", "--network", "one", "--ip", subnets(0).replace("0/24", "9"), "busybox", "true")
     assert "failed to set up container networking: Address already in use" in again.stderr
     ok(docker("stop", "-t", "0", "c1"))
     network_id = ok(docker("network", "inspect", "-f", "{{.Id}}", "two"))
@@ -136,14 +114,14 @@ def test_what_the_default_network_does_not_have(docker: Docker) -> None:
     assert address.stderr == f"{alone}user specified IP address is supported on user defined networks only\n"
 
 
-def test_configurations(docker: Docker, subnet: Callable[[int], str]) -> None:
+def test_configurations(docker: Docker, subnets: Callable[[int], str]) -> None:
     ok(
         docker(
             "network",
             "create",
             "--config-only",
             "--subnet",
-            subnet(0),
+            subnets(0),
             "--label",
             "k=v",
             "-o",
@@ -153,7 +131,7 @@ def test_configurations(docker: Docker, subnet: Callable[[int], str]) -> None:
     )
     ok(docker("network", "create", "--config-from", "conf", "made"))
     shown = json.loads(ok(docker("network", "inspect", "made")))[0]
-    assert (shown["ConfigFrom"], shown["Labels"], shown["IPAM"]["Config"]) == ({"Network": "conf"}, {"k": "v"}, [{"Subnet": subnet(0)}])
+    assert (shown["ConfigFrom"], shown["Labels"], shown["IPAM"]["Config"]) == ({"Network": "conf"}, {"k": "v"}, [{"Subnet": subnets(0)}])
     assert "mtu 1400" in ok(docker("run", "--rm", "--network", "made", "busybox", "ip", "link", "show", "eth0"))
     for arguments, words in {
         ("rm", "conf"): 'error while removing network: configuration network "conf" is in use',
@@ -178,18 +156,18 @@ def test_configurations(docker: Docker, subnet: Callable[[int], str]) -> None:
     assert "cannot create endpoint on configuration-only network" in docker("run", "--rm", "--network", "conf", "busybox").stderr
 
 
-def test_options_of_the_bridge(docker: Docker, engine: Engine, subnet: Callable[[int], str]) -> None:
+def test_options_of_the_bridge(docker: Docker, engine: Engine, subnets: Callable[[int], str]) -> None:
     key = "com.docker.network.bridge."
-    ok(docker("network", "create", "--subnet", subnet(0), "-o", "com.docker.network.container_iface_prefix=net", "named"))
+    ok(docker("network", "create", "--subnet", subnets(0), "-o", "com.docker.network.container_iface_prefix=net", "named"))
     assert "net0" in ok(docker("run", "--rm", "--network", "named", "busybox", "ls", "/sys/class/net"))
-    ok(docker("network", "create", "--subnet", subnet(1), "--ip-range", subnet(1).replace("0/24", "128/25"), "part"))
-    assert f"default via {subnet(1).replace('0/24', '128')} " in ok(docker("run", "--rm", "--network", "part", "busybox", "ip", "route"))
-    ok(docker("network", "create", "--subnet", subnet(2), "-o", f"{key}gateway_mode_ipv4=routed", "routed"))
+    ok(docker("network", "create", "--subnet", subnets(1), "--ip-range", subnets(1).replace("0/24", "128/25"), "part"))
+    assert f"default via {subnets(1).replace('0/24', '128')} " in ok(docker("run", "--rm", "--network", "part", "busybox", "ip", "route"))
+    ok(docker("network", "create", "--subnet", subnets(2), "-o", f"{key}gateway_mode_ipv4=routed", "routed"))
     ok(docker("run", "-d", "--name", "r1", "--network", "routed", "-p", "80", "busybox", "sleep", "60"))
     table = subprocess.run(["nft", "list", "table", "ip", f"sampan_{engine.bridge}"], capture_output=True, text=True, check=True).stdout
-    assert f"{subnet(2).replace('0/24', '2')} . tcp . 80" in table
-    assert subnet(2) not in re.search("set masqueraded {.*?\n\t}", table, re.DOTALL).group()  # type: ignore[union-attr]
-    ok(docker("network", "create", "--internal", "--subnet", subnet(3), "-o", f"{key}gateway_mode_ipv4=isolated", "alone"))
+    assert f"{subnets(2).replace('0/24', '2')} . tcp . 80" in table
+    assert subnets(2) not in re.search("set masqueraded {.*?\n\t}", table, re.DOTALL).group()  # type: ignore[union-attr]
+    ok(docker("network", "create", "--internal", "--subnet", subnets(3), "-o", f"{key}gateway_mode_ipv4=isolated", "alone"))
     bridge = f"br-{ok(docker('network', 'inspect', '-f', '{{.Id}}', 'alone'))[:12]}"
     assert "inet " not in subprocess.run(["ip", "addr", "show", bridge], capture_output=True, text=True, check=True).stdout
     for option, words in {
@@ -200,7 +178,7 @@ def test_options_of_the_bridge(docker: Docker, engine: Engine, subnet: Callable[
         assert words in docker("network", "create", "-o", option, "wrong").stderr
 
 
-def test_macvlan(docker: Docker, engine: Engine, subnet: Callable[[int], str]) -> None:
+def test_macvlan(docker: Docker, engine: Engine, subnets: Callable[[int], str]) -> None:
     number = engine.subnet.split(".")[2]
     parent, peer = f"svparent{number}", f"svpeer{number}"
     here = os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -210,7 +188,7 @@ def test_macvlan(docker: Docker, engine: Engine, subnet: Callable[[int], str]) -
         try:
             netlink.set_link(socket.if_nametoindex(peer), up=True)
             for mode, answers in (("bridge", True), ("private", False)):
-                options = ("-o", f"parent={parent}", "-o", f"macvlan_mode={mode}", "--subnet", subnet(0))
+                options = ("-o", f"parent={parent}", "-o", f"macvlan_mode={mode}", "--subnet", subnets(0))
                 ok(docker("network", "create", "-d", "macvlan", *options, "lan"))
                 for name in ("m1", "m2"):
                     ok(docker("run", "-d", "--name", name, "--network", "lan", "busybox", "sleep", "60"))

@@ -2,24 +2,18 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.integration.network.support import Docker, ok, remove_networks, serve
 from tests.support.engine import Engine
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not Path("/proc/sys/net/ipv6").is_dir(), reason="this host has no IPv6"),
 ]
-Docker = Callable[..., subprocess.CompletedProcess[str]]
-SERVE = "echo $0 > /index.html; exec httpd -f"
-
-
-def ok(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -31,14 +25,7 @@ def prefix(engine: Engine) -> str:
 @pytest.fixture(autouse=True)
 def _clean(engine: Engine) -> Iterator[None]:
     yield
-    engine.remove_containers()
-    for network in engine.request("GET", '/networks?filters={"type":["custom"]}')[1]:
-        engine.request("DELETE", f"/networks/{network['Id']}")
-
-
-def serve(docker: Docker, name: str, *options: str) -> None:
-    ok(docker("run", "-d", "--name", name, *options, "busybox", "sh", "-c", SERVE, name))
-    ok(docker("exec", name, "sh", "-c", "until wget -qO /dev/null http://127.0.0.1/; do usleep 20000; done"))
+    remove_networks(engine)
 
 
 def fetch(url: str) -> str:

@@ -2,39 +2,21 @@
 
 import json
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from sampan.network.bridge import owned
+from tests.integration.network.support import SERVE, Docker, ok, remove_networks, serve
 from tests.support.engine import Engine
 
 pytestmark = pytest.mark.root
-
-Docker = Callable[..., subprocess.CompletedProcess[str]]
-SERVE = "echo $0 > /index.html; exec httpd -f"
-"""An HTTP server that says a word."""
-
-
-def ok(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-@pytest.fixture
-def subnets(engine: Engine) -> Callable[[int], str]:
-    """Subnets that no other test run on this machine has: subnets(0), subnets(1), …"""
-    number = engine.subnet.split(".")[2]
-    return lambda which: f"10.{216 + which}.{number}.0/24"
 
 
 @pytest.fixture(autouse=True)
 def _clean(engine: Engine) -> Iterator[None]:
     yield
-    engine.remove_containers()
-    for network in engine.request("GET", '/networks?filters={"type":["custom"]}')[1]:
-        engine.request("DELETE", f"/networks/{network['Id']}")
+    remove_networks(engine)
 
 
 @pytest.fixture
@@ -47,11 +29,6 @@ def front(docker: Docker, subnets: Callable[[int], str]) -> str:
 def back(docker: Docker, subnets: Callable[[int], str]) -> str:
     ok(docker("network", "create", "--subnet", subnets(1), "back"))
     return "back"
-
-
-def serve(docker: Docker, name: str, *options: str) -> None:
-    ok(docker("run", "-d", "--name", name, *options, "busybox", "sh", "-c", SERVE, name))
-    ok(docker("exec", name, "sh", "-c", "until wget -qO /dev/null http://127.0.0.1/; do usleep 20000; done"))
 
 
 def fetch(docker: Docker, container: str, host: str) -> str:

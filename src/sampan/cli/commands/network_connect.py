@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli.endpointsettings import endpoint_settings
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.http import CliError
 
@@ -39,22 +40,13 @@ def run(ctx: Context, args: Parsed) -> int:
             raise CliError("invalid key/value pair format in driver options")
         options[key.strip()] = value.strip()
     ipam: dict[str, Any] = {"IPv4Address": args.str("ip"), "IPv6Address": args.str("ip6"), "LinkLocalIPs": list(args.list("link-local-ip"))}
-    settings: dict[str, Any] = {
-        "IPAMConfig": {key: value for key, value in ipam.items() if value},
-        "Links": list(args.list("link")) or None,
-        "Aliases": list(args.list("alias")),
-        "MacAddress": "",
-        "DriverOpts": options,
-        "GwPriority": args.get("gw-priority"),
-        "NetworkID": "",
-        "EndpointID": "",
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
-    }
+    settings = endpoint_settings(
+        IPAMConfig={key: value for key, value in ipam.items() if value},
+        Links=list(args.list("link")) or None,
+        Aliases=list(args.list("alias")),
+        MacAddress="",
+        DriverOpts=options,
+        GwPriority=args.get("gw-priority"),
+    )
     ctx.client.request("POST", f"/networks/{ctx.path(network)}/connect", body={"Container": container, "EndpointConfig": settings})
     return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from sampan.cli.flags import Command, Flag, Parsed
 
 TYPE_CHECKING = False
@@ -24,13 +22,12 @@ SPEC = Command(
 def run(ctx: Context, args: Parsed) -> int:
     """Remove all networks that no container uses, after asking."""
     from sampan.cli.filters import encode, prune_filters
-    from sampan.cli.prompt import confirm
+    from sampan.cli.prompt import confirm, list_removed
 
     filters = prune_filters(args.get("filter") or {}, ctx.config)
     warning = "WARNING! This will remove all custom networks not used by at least one container."
     if not args.bool("force") and not confirm(warning):
         return 0
     removed = ctx.client.request("POST", "/networks/prune", {"filters": encode(filters)}).json().get("NetworksDeleted") or []
-    if removed:
-        sys.stdout.write("\n".join(["Deleted Networks:", *removed, "", ""]))
+    list_removed("Deleted Networks", removed)
     return 0

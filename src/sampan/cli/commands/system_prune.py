@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.http import CliError
 from sampan.units import natural_key
@@ -30,8 +28,7 @@ SPEC = Command(
 def run(ctx: Context, args: Parsed) -> int:
     """Remove what nothing uses, after asking: containers first, for they use the rest."""
     from sampan.cli.filters import encode, prune_filters
-    from sampan.cli.prompt import confirm, deleted
-    from sampan.units import human_size
+    from sampan.cli.prompt import confirm, deleted, list_removed, total
 
     every, volumes = args.bool("all"), args.bool("volumes")
     given: dict[str, list[str]] = {key: list(values) for key, values in (args.get("filter") or {}).items()}
@@ -52,11 +49,8 @@ def run(ctx: Context, args: Parsed) -> int:
     for kind, title, key, query in steps:
         answer = ctx.client.request("POST", f"/{kind}/prune", query).json()
         reclaimed += answer.get("SpaceReclaimed") or 0
-        lines = [deleted(one) for one in answer.get(key) or ()]
-        if lines:
-            sys.stdout.write("\n".join([f"{title}:", *lines, "", ""]))
-            sys.stdout.flush()
-    sys.stdout.write(f"Total reclaimed space: {human_size(reclaimed)}\n")
+        list_removed(title, [deleted(one) for one in answer.get(key) or ()])
+    total(reclaimed)
     return 0
 
 
