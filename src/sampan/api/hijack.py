@@ -46,7 +46,8 @@ class HangupWatcher:
                 gone()
 
     def close(self) -> None:
-        """Release the epoll."""
+        """Release the epoll, which forgets all: connections that were cut a moment ago say so after this."""
+        self._callbacks.clear()
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
