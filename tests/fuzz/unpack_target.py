@@ -5,6 +5,7 @@ python -m tests.fuzz.unpack_target --root=DIR [libFuzzer options] CORPUS...
 It changes its root to DIR first, where all it names must be: what it finds wrong stays in there.
 """
 
+import codecs
 import contextlib
 import importlib
 import os
@@ -130,6 +131,7 @@ def main() -> None:
     root = sys.argv.pop(1).removeprefix("--root=")
     for module in ("atheris.core_with_libfuzzer", "signal"):  # what it would load later, out of reach by then
         importlib.import_module(module)
+    codecs.lookup("unicode_escape")  # as workers do before they go in
     os.chroot(root)
     os.chdir("/")
     os.umask(0)

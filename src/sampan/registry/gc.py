@@ -8,8 +8,10 @@ looks again at what may have changed:
     links       of blobs that no manifest of the repository names; not one that a client was told of within the grace
     content     that no repository has a link to; not what was touched since the plan began to look
 
-Why that is safe: whoever adds a link touches the content, or holds a link that was touched, inside the gate (store.py). The plan notes the
-times of all content before it looks at the first link; so content that gets a link later has another time than the plan knows.
+Why that is safe: whoever adds a link writes or touches the content before, inside the gate (store.py). The plan notes which content is old,
+and its times, then waits until everybody who was inside the gate has come out, and looks at the links only then. So content that gets a
+link from somebody who was inside has it by the look; and who comes in later gives it another time than the plan knows, because that one was
+older than any clock's tick.
 """
 
 import asyncio
@@ -117,7 +119,9 @@ class Collector:
         async with self._one:
             began = time.monotonic()
             report = Report(dry_run)
-            content = dict(await self._storage.blobs())
+            old = {digest: stat for digest, stat in await self._storage.blobs() if self._is_old(stat.modified)}
+            async with self._gate.exclusive():
+                pass  # links of what was written before the list are there now
             linked: set[str] = set()
             plans = []
             for name in await self._storage.repositories():
@@ -130,8 +134,7 @@ class Collector:
                 report.repaired_referrers += len(plan.referrers)
                 if entry.tags or entry.manifests or entry.blobs or entry.removed:
                     report.repositories[plan.name] = entry
-            old = {digest: stat for digest, stat in content.items() if digest not in linked and self._is_old(stat.modified)}
-            await self._take_away_content(old, spared, report)
+            await self._take_away_content({digest: stat for digest, stat in old.items() if digest not in linked}, spared, report)
             report.seconds = round(time.monotonic() - began, 3)
             if not dry_run:
                 self.runs += 1
