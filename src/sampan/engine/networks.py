@@ -248,18 +248,17 @@ class NetworkService:
                 article = "" if container.is_running else "the "
                 raise Conflict(f"container {container.id} is not connected to {article}network {name}")
             before = container.networking
+            left = next((state for state in container.state.endpoints if state.network_name == name), None)
             endpoints.with_settings(container, name, None)
             try:
-                states = endpoints.without(container.state.endpoints, name)
-                if container.is_running and network is not None:
-                    states = await self._places.disconnect(container, network)
+                states = self._places.without(container, name)
+                # Stored first: what a kill leaves is an interface of nobody, which goes at the next start.
+                self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=states))
             except BaseException:
                 container.networking = before
                 raise
-            if container.is_running:
-                self._changed(container, states)
-            else:
-                self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=states))
+            if container.is_running and network is not None:
+                self._changed(container, await self._places.disconnect(container, network, left))
         if network is not None:
             self._events.publish_network(container, "disconnect", network.row)
 

@@ -55,6 +55,8 @@ class Sandboxes:
         self._places: dict[str, dict[str, Place]] = {}
         """Container ID → network name → what it has there."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cut = False
+        """Whether somebody was put on or taken off a network when the former sampand was killed: default routes may be missing."""
 
     async def stop(self) -> None:
         """Wait for what is being deleted. Containers' sockets of the name service stay in custody."""
@@ -216,9 +218,8 @@ class Sandboxes:
         if self._exposure.holds(container.id):
             await self._exposure.open(container.id)
 
-    async def _ports_at(self, container: Container, gateway: Network | None) -> tuple[Published, ...]:
-        """A running container's ports where they belong now. Raises SystemFailure."""
-        had = endpoints.published([binding for state in container.state.endpoints for binding in state.ports])
+    async def _ports_at(self, container: Container, gateway: Network | None, had: Sequence[Published]) -> tuple[Published, ...]:
+        """A running container's ports, which it had elsewhere, where they belong now. Raises SystemFailure."""
         if gateway is None or gateway.bridge is None or not gateway.bridge.publishes:
             await self._exposure.close(container.id)
             return ()
@@ -255,7 +256,8 @@ class Sandboxes:
             state = endpoints.state_of(network, place, name)
             states = (*before, state)
             if gateways.published is network and self._is_at(container, network, place):
-                states = endpoints.with_ports(states, network, await self._ports_at(container, network))
+                had = endpoints.published([binding for item in before for binding in item.ports])
+                states = endpoints.with_ports(states, network, await self._ports_at(container, network, had))
         except BaseException as error:
             is_ours = self._is_at(container, network, place)
             if is_ours:
@@ -279,31 +281,48 @@ class Sandboxes:
         """Whether a place is still the container's."""
         return self._places.get(container.id, {}).get(network.name) is place
 
-    async def disconnect(self, container: Container, network: Network) -> tuple[EndpointState, ...]:
+    def without(self, container: Container, name: str) -> tuple[EndpointState, ...]:
+        """A container's places but that on a network, which it asks for no more; the ports go by one of the others. Raises EngineError."""
+        states = endpoints.without(container.state.endpoints, name)
+        ports = endpoints.published([binding for state in container.state.endpoints for binding in state.ports])
+        if not ports or not container.is_running:
+            return states
+        return endpoints.with_ports(states, endpoints.gateways(self._chosen(container)).published, ports)
+
+    async def disconnect(self, container: Container, network: Network, left: EndpointState | None) -> tuple[EndpointState, ...]:
         """Take a running container off a network; its default route and its ports go by one of the others. Its places then.
 
-        Raises SystemFailure.
+        left: its place there, which its state has no more. Raises SystemFailure.
         """
-        states = endpoints.without(container.state.endpoints, network.name)
-        place = self._places.get(container.id, {}).pop(network.name, None)
+        states = container.state.endpoints
+        others = [(item, settings) for item, settings in self._chosen(container) if item.bridge is not None]
+        place = self._places.get(container.id, {}).get(network.name)
         if place is None:
             return states
-        left = next((state for state in container.state.endpoints if state.network_name == network.name), None)
-        with contextlib.suppress(OSError):
-            if left is not None and not place.veth:
+        await self._route(container, others)  # before its interface goes: who is killed between the two has left a trace
+        if place.veth:
+            await asyncio.to_thread(sandbox.delete_link, place.veth)  # waited for: the bridge stays until then, and its name inside is free
+        elif left is not None:
+            with contextlib.suppress(OSError):
                 await self._inside(container, lambda netns: sandbox.leave(netns, left.interface))
-        await self._leave(container, network.name, place)
-        others = [(item, settings) for item, settings in self._chosen(container) if item is not network and item.bridge is not None]
+        if not self._is_at(container, network, place):  # its end has given all back already
+            return container.state.endpoints
+        del self._places[container.id][network.name]
+        await self._leave(container, network.name, msgspec.structs.replace(place, veth=""))
         self._dns.changed(container, others)
-        following = endpoints.gateways(others)
         if left is not None and left.ports:
-            states = endpoints.with_ports(states, following.published, await self._ports_at(container, following.published))
-        places = self._places.get(container.id, {})
-        by4, by6 = (places.get(item.name) if item is not None else None for item in following)
-        with contextlib.suppress(OSError):
-            gateway, gateway6 = by4.gateway if by4 is not None else "", by6.gateway6 if by6 is not None else ""
-            await self._inside(container, lambda netns: sandbox.route(netns, gateway, gateway6))
+            published = endpoints.gateways(others).published
+            had = endpoints.published(left.ports)
+            states = endpoints.with_ports(states, published, await self._ports_at(container, published, had))
         return states
+
+    async def _route(self, container: Container, chosen: endpoints.Chosen) -> None:
+        """Have a running container's default routes go by these of its networks. Never raises."""
+        places = self._places.get(container.id, {})
+        by4, by6 = (places.get(item.name) if item is not None else None for item in endpoints.gateways(chosen))
+        gateway, gateway6 = by4.gateway if by4 is not None else "", by6.gateway6 if by6 is not None else ""
+        with contextlib.suppress(OSError):
+            await self._inside(container, lambda netns: sandbox.route(netns, gateway, gateway6))
 
     @staticmethod
     async def _inside(container: Container, work: Callable[[int], None]) -> None:
@@ -345,6 +364,8 @@ class Sandboxes:
                 continue
             try:
                 chosen = self._chosen(container)
+                if self._cut and self._places.get(container.id):
+                    await self._route(container, chosen)
                 if not endpoints.has_names(chosen) or self._dns.resume(container, live.held(), chosen):
                     continue
                 netns = netns_of(container)
@@ -358,8 +379,8 @@ class Sandboxes:
     async def _remove_strays(self) -> None:
         kept = self.veths()
         for network in self._networks:
-            if network.bridge is not None:
-                await asyncio.to_thread(network.bridge.remove_strays, kept)
+            if network.bridge is not None and await asyncio.to_thread(network.bridge.remove_strays, kept):
+                self._cut = True
 
     # look
 

@@ -203,5 +203,5 @@ class Netlink:
             body = _ROUTE.pack(family, 0, 0, 0, 254, 3, 0, 1, 0) + _attribute(_RTA_GATEWAY, socket.inet_pton(family, gateway))
             self._ask(RTM_NEWROUTE, _ACK | _CREATE | _REPLACE, body)
             return
-        with contextlib.suppress(ProcessLookupError):  # ESRCH: there is none
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # ESRCH: there is none; ENOENT: IPv6's table is empty
             self._ask(RTM_DELROUTE, _ACK, _ROUTE.pack(family, 0, 0, 0, 254, 0, 255, 0, 0))

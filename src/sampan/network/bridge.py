@@ -264,13 +264,16 @@ class Bridge:
             if addresses is not None and ip:
                 addresses.release(ip)  # nothing answers at it
 
-    def remove_strays(self, kept: set[str]) -> None:
-        """Remove veths of no container. Blocks. Never raises."""
+    def remove_strays(self, kept: set[str]) -> bool:
+        """Remove veths of no container; whether there was one. Blocks. Never raises."""
+        found = False
         with contextlib.suppress(OSError), Netlink() as netlink:
             master = socket.if_nametoindex(self.settings.bridge)
             for link in netlink.links():
                 if link.master == master and link.name.startswith(VETH_PREFIX) and link.name not in kept:
+                    found = True
                     netlink.delete_link(link.name)
+        return found
 
 
 def mark_of(owner: str) -> str:

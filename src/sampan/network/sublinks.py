@@ -72,5 +72,6 @@ class Sublinks(Bridge):
         made = super().interface(place, name, default_routes=default_routes)
         return msgspec.structs.replace(made, kind=self._kind, mode=self.settings.mode)
 
-    def remove_strays(self, kept: set[str]) -> None:
+    def remove_strays(self, kept: set[str]) -> bool:
         """There are none: the interface goes with its netns."""
+        return False

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sampan.linux.netlink import Netlink
-from sampan.network.bridge import owned
+from sampan.network import sandbox
+from sampan.network.bridge import VETH_PREFIX, owned
 from tests.support.engine import Engine
 from tests.support.strays import complaints, wait_for_none
 
@@ -135,6 +136,26 @@ def test_killed_in_the_middle(own: Engine, seed: int) -> None:
         assert not clients.wrong, clients.wrong[:3]
         own.start()
         check(own)
+    end(own)
+
+
+def test_killed_while_a_default_route_moves(own: Engine) -> None:
+    """Between the change of the routes and its end there is an interface of nobody: it goes, and the routes come back."""
+    assert own.request("POST", "/networks/create", {"Name": "n0", "IPAM": {"Config": [{"Subnet": subnet(own, 0)}]}})[0] == 201
+    assert own.cli("run", "-d", "--name", "c0", "--network", "n0", "busybox", "sleep", "60").returncode == 0
+    routes = own.cli("exec", "c0", "ip", "route").stdout
+    assert routes.startswith("default via")
+    shown = own.request("GET", "/containers/c0/json")[1]
+    bridge = f"br-{own.request('GET', '/networks/n0')[1]['Id'][:12]}"
+    netns = os.open(f"/proc/{shown['State']['Pid']}/ns/net", os.O_RDONLY)
+    own.stop(signal.SIGKILL)
+    with Netlink() as netlink:
+        netlink.add_veth(f"{VETH_PREFIX}stray", socket.if_nametoindex(bridge), "eth1", bytes.fromhex("024200000002"), netns, 1500)
+    sandbox.route(netns, "")
+    os.close(netns)
+    own.start()
+    assert own.cli("exec", "c0", "ip", "route").stdout == routes
+    check(own)
     end(own)
 
 

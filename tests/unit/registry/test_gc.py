@@ -141,7 +141,7 @@ def test_a_repository_of_docker_registry(tmp_path: Path) -> None:
 
 
 def test_pushes_mounts_deletes_and_collections_at_once(tmp_path: Path) -> None:
-    """The grace is next to nothing, the collector never rests: every manifest has all it names at every moment, and what is pushed is there."""
+    """Hardly a grace, and the collector never rests: every manifest has all it names at every moment, and what is pushed is there."""
 
     async def whole() -> None:
         store = Store(tmp_path, Policy(("*",), untagged_days=0))
