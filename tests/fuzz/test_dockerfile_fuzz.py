@@ -1,11 +1,12 @@
 """Bounded fuzzing of the front end of builds (atheris): never a traceback, never for long."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.fuzzing import run_target
 
 pytest.importorskip("atheris")
 
@@ -32,8 +33,7 @@ def fuzz(tmp_path: Path, seconds: int) -> None:
     dictionary.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in word.encode()) + '"\n' for word in DICTIONARY))
     options = [f"-max_total_time={seconds}", "-max_len=4096", "-timeout=10", "-rss_limit_mb=1024"]
     command = [sys.executable, str(TARGET), *options, f"-artifact_prefix={tmp_path}/", f"-dict={dictionary}", str(corpus)]
-    # by a shell: the most that this process ever had would count as the target's, were it started from here (getrusage(2))
-    done = subprocess.run(["sh", "-c", '"$@"; exit $?', "sh", *command], capture_output=True, text=True, timeout=seconds + 100, check=False)
+    done = run_target(command, seconds)
     crashes = [path.read_bytes() for path in (*tmp_path.glob("crash-*"), *tmp_path.glob("timeout-*"))]
     assert done.returncode == 0, f"{done.stderr[-3000:]}\ninput: {crashes}"
     assert "Done " in done.stderr

@@ -1,7 +1,6 @@
 """Bounded fuzzing of the tar reader and the indexer (atheris): no crash of ours, no complaint of the kernel's about what we wrote."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,13 +11,13 @@ import pytest
 
 from sampan.errors import SystemFailure
 from sampan.snapshot.probe import probe_erofs
+from tests.support.fuzzing import run_target
 
 pytestmark = pytest.mark.root
 
 pytest.importorskip("atheris")
 
 SEEDS = Path(__file__).with_name("seeds") / "layers"
-REPOSITORY = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -60,7 +59,7 @@ def fuzz(tmp_path: Path, seconds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="sampan-test-", dir="/var/tmp") as scratch, kernel_messages() as messages:
         options = [f"-max_total_time={seconds}", "-max_len=16384", "-timeout=60", "-rss_limit_mb=2048", f"-artifact_prefix={tmp_path}/"]
         command = [sys.executable, "-m", "tests.fuzz.layer_target", f"--scratch={scratch}", *options, str(corpus), str(SEEDS)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 100, check=False, cwd=REPOSITORY)
+        done = run_target(command, seconds)
     crashes = [path.read_bytes() for path in tmp_path.glob("crash-*")]
     assert done.returncode == 0, f"{done.stderr[-3000:]}\ninput: {crashes}"
     assert "Done " in done.stderr

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -10,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.disks import tmpfs
+from tests.support.fuzzing import run_target
 
 pytestmark = pytest.mark.root
 
 pytest.importorskip("atheris")
 
 SEEDS = Path(__file__).with_name("seeds")
-REPOSITORY = Path(__file__).parents[2]
 
 
 def fuzz(seconds: int) -> None:
@@ -28,7 +27,7 @@ def fuzz(seconds: int) -> None:
             shutil.copytree(SEEDS / kind, root / kind)
         options = [f"-max_total_time={seconds}", "-max_len=16384", "-timeout=30", "-rss_limit_mb=1024", "-artifact_prefix=/found/"]
         command = [sys.executable, "-m", "tests.fuzz.unpack_target", f"--root={root}", *options, "/corpus", "/layers", "/streams"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 100, check=False, cwd=REPOSITORY)
+        done = run_target(command, seconds)
         found = [(name, (root / "found" / name).read_bytes()) for name in os.listdir(root / "found") if not name.startswith("slow-unit")]
     assert done.returncode == 0, f"{done.stderr[-3000:]}\ninput: {found}"
     assert "Done " in done.stderr

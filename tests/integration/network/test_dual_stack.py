@@ -19,7 +19,7 @@ pytestmark = [
 @pytest.fixture
 def prefix(engine: Engine) -> str:
     """Of subnets that no other test run on this machine has."""
-    return f"fd53:{int(engine.subnet.split('.')[2]):x}"
+    return f"fd53:{int(engine.subnet.split('.')[2]) + 256:x}"  # no 0, which would be left out of addresses
 
 
 @pytest.fixture(autouse=True)

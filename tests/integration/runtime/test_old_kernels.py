@@ -25,7 +25,7 @@ def test_many_layers(short_root: Path, monkeypatch: pytest.MonkeyPatch, count: i
     for name in ("upper", "work"):
         (short_root / name).mkdir()
     above = (str(short_root / "upper"), str(short_root / "work")) if writable else ("", "")
-    namespace, before = os.readlink("/proc/self/ns/mnt"), Path("/proc/self/mountinfo").read_text()
+    namespace = os.readlink("/proc/self/ns/mnt")
     here = os.getcwd()
     done = threading.Event()  # sampand has threads, too
     threading.Thread(target=done.wait).start()
@@ -49,7 +49,8 @@ def test_many_layers(short_root: Path, monkeypatch: pytest.MonkeyPatch, count: i
         mounts.umount2(str(short_root / "low1"), mounts.MNT_DETACH)
     finally:
         os.close(fd)
-    assert (os.readlink("/proc/self/ns/mnt"), Path("/proc/self/mountinfo").read_text()) == (namespace, before)
+    assert os.readlink("/proc/self/ns/mnt") == namespace
+    assert str(short_root) not in Path("/proc/self/mountinfo").read_text()
 
 
 @pytest.fixture
