@@ -2,17 +2,19 @@
 
 A program of its own: `python -I -c "...; from sampan.worker.main import main; main(JOBS)"`, JOBS being how many share the memory.
 
-It does no work itself and keeps nothing on disk: killing it at any time loses only the jobs under way. It ends, and its children with it,
-when sampand's end of the control socket closes. No message ends it, nor what a job comes to.
+One child is always ready, forked before its job is known. The zygote does no work itself and keeps nothing on disk: killing it at any
+time loses only the jobs under way. It ends, and its children with it, when sampand's end of the control socket closes. No message ends it,
+nor what a job comes to.
 """
 
 import codecs
+import gc
 import os
 import select
 import signal
 import socket
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from sampan.archive.compression import CompressionError
@@ -88,20 +90,23 @@ def _answer(message: dict[str, Any], fds: list[int], reply: socket.socket) -> No
         wire.send(reply, _error(wire.Kind.SYSTEM, f"the answer: {error}"))
 
 
-def _child(message: dict[str, Any], fds: list[int], parent: int, memory: int) -> None:
-    """In the child: one job, its answer, the end. Never returns."""
+def _child(orders: socket.socket, parent: int, memory: int) -> None:
+    """In the child: wait for one job, do it, answer, end. Never returns."""
     try:
         confine.die_with(parent)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)  # the control socket: only the zygote may hold it
-        confine.close_others(fds)
+        confine.close_others([orders.fileno()])
         confine.be_expendable(memory)
         confine.forget_modules()
-        reply = socket.socket(fileno=fds[0])
         pidfd = os.pidfd_open(os.getpid())
-        wire.send(reply, {"started": True}, [pidfd])
-        os.close(pidfd)
-        _answer(message, fds[1:], reply)
+        if received := wire.recv(orders):
+            message, fds = received
+            orders.close()
+            reply = socket.socket(fileno=fds[0])
+            wire.send(reply, {"started": True}, [pidfd])
+            os.close(pidfd)
+            _answer(message, fds[1:], reply)
     except BaseException as error:
         print(f"worker: {error!r}", file=sys.stderr, flush=True)
     finally:
@@ -117,6 +122,8 @@ class Zygote:
         self._memory = memory
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
+        self._next: tuple[socket.socket, int] | None = None
+        """Where the child that waits for the next job gets it, and its pidfd"""
 
     def run(self) -> None:
         """Serve until the control socket closes."""
@@ -145,19 +152,40 @@ class Zygote:
         finally:
             for fd in fds:
                 os.close(fd)
+        self._prepare()
         return True
 
     def _begin(self, message: dict[str, Any], fds: list[int]) -> None:
+        """Hand a job to the child that waits; to another one, if that has been killed. Raises OSError."""
+        while True:
+            orders = (self._next or self._fork())[0]
+            self._next = None
+            with orders, suppress(BrokenPipeError):
+                return wire.send(orders, message, fds)
+
+    def _prepare(self) -> None:
+        """Have a child that waits: a fork takes longer than many a job. It holds nothing of the jobs before."""
+        if self._next is None:
+            with suppress(OSError):  # the next job will say so
+                self._next = self._fork()
+
+    def _fork(self) -> tuple[socket.socket, int]:
         parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            _child(message, fds, parent, self._memory)
-        try:
-            self._poll.register(os.pidfd_open(pid), select.POLLIN)
-        except OSError:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, ExitStack() as undo:
+            undo.callback(ours.close)
+            pid = os.fork()
+            if pid == 0:
+                _child(theirs, parent, self._memory)
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
+            self._poll.register(pidfd, select.POLLIN)
+            undo.pop_all()
+        return ours, pidfd
 
     @staticmethod
     def _refuse(fds: list[int], error: OSError) -> None:
@@ -166,6 +194,9 @@ class Zygote:
                 wire.send(reply, _error(wire.Kind.SYSTEM, f"cannot begin the job: {error.strerror}"))
 
     def _reap(self, pidfd: int) -> None:
+        if self._next is not None and self._next[1] == pidfd:
+            self._next[0].close()
+            self._next = None
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         self._poll.unregister(pidfd)
         os.close(pidfd)
@@ -182,4 +213,5 @@ def main(parallel: int) -> None:
         codecs.lookup(name)
     confine.cut_off()
     confine.compile_filter()
+    gc.freeze()  # a collection in a child would write to every page that it shares with this process
     Zygote(control, confine.share_of_memory(parallel)).run()

@@ -1,6 +1,7 @@
 """Messages that are too large, cut or no messages at all fail one job; the zygote and other jobs live on."""
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -150,7 +151,7 @@ def test_who_has_become_nobody_ends_with_the_zygote(tmp_path: Path) -> None:
         os.write(writer, b"\x1f\x8b\x08\0\0\0\0\0\0\0")  # a gzip stream that goes no further
         task = asyncio.ensure_future(workers.stream("index", {}, [reader, output, directory]))
         pids: list[int] = []
-        while len(pids) < 2 or not all(map(is_nobody, pids)):
+        while sum(map(is_nobody, pids)) < 2:
             await asyncio.sleep(0.01)
             pids = children_of(workers._process.pid) if workers._process is not None else []
         ends = [os.pidfd_open(pid) for pid in pids]
@@ -164,6 +165,37 @@ def test_who_has_become_nobody_ends_with_the_zygote(tmp_path: Path) -> None:
             os.close(fd)
 
     run(body)
+
+
+def test_the_child_that_waits_for_the_next_job(tmp_path: Path) -> None:
+    """It holds nothing of the job that runs; if it is killed, another one takes its place."""
+
+    async def body(workers: WorkerPool) -> None:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        task, writer, _ = await blocked_job(workers, directory)
+        assert workers._process is not None
+        waiting: list[int] = []
+        while not waiting:
+            await asyncio.sleep(0.01)
+            waiting = [pid for pid in children_of(workers._process.pid) if targets_of(pid) == ["/dev/null", "its own", "socket"]]
+        for pid in waiting:
+            os.kill(pid, signal.SIGKILL)
+        assert "size" in await workers.run("usage", {}, [directory])
+        assert "size" in await workers.run("usage", {}, [directory])
+        task.cancel()
+        await asyncio.wait([task], timeout=10)
+        os.close(writer)
+        os.close(directory)
+
+    run(body)
+
+
+def targets_of(pid: int) -> list[str]:
+    """What a process has open beside its standard output and error; its own: a pidfd."""
+    found = []
+    with contextlib.suppress(OSError):
+        found = [os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{pid}/fd") if fd not in "12"]
+    return sorted("its own" if target in ("pidfd", "anon_inode") else target for target in found)
 
 
 def is_nobody(pid: int) -> bool:
