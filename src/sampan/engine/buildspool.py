@@ -171,7 +171,7 @@ class BuildSpool:
         finally:
             os.close(fd)
         with suppress(OSError):
-            path.rmdir()
+            await asyncio.to_thread(path.rmdir)
 
     def left(self) -> Iterable[str]:
         """At start: the containers of builds that a kill has ended."""

@@ -87,9 +87,9 @@ class ImageRepository:
             if digest is not None:
                 cx.execute("INSERT OR REPLACE INTO image_digests (repository, digest, image_id) VALUES (?, ?, ?)", (*digest, row.id))
 
-    def tag(self, image: ImageId, repository: str, tag: str, at: int) -> None:
-        """Point a tag at an image; `at` in ns."""
-        with self._database.transaction() as cx:
+    def tag(self, image: ImageId, repository: str, tag: str, at: int, *, durable: bool = True) -> None:
+        """Point a tag at an image; `at` in ns. durable: see insert()."""
+        with self._database.transaction(durable=durable) as cx:
             cx.execute("INSERT OR REPLACE INTO image_tags (repository, tag, image_id) VALUES (?, ?, ?)", (repository, tag, image))
             cx.execute("UPDATE images SET last_tagged = ? WHERE id = ?", (at, image))
 
