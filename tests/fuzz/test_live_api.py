@@ -120,8 +120,9 @@ def state(engine: Engine) -> dict[str, object]:
 
 
 def clean(engine: Engine) -> None:
-    """Remove what the requests made: all containers, and the images named by them."""
+    """Remove what the requests made: all containers, the volumes that some removals left, and the images named by them."""
     engine.remove_containers()
+    assert engine.request("POST", '/volumes/prune?filters={"all":["true"]}')[0] == 200
     for image in engine.request("GET", "/images/json")[1]:
         for tag in [tag for tag in image["RepoTags"] if tag != "busybox:latest"] or ([] if image["RepoTags"] else [image["Id"]]):
             engine.request("DELETE", f"/images/{tag}?force=1")
