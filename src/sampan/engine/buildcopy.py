@@ -1,5 +1,6 @@
 """COPY, ADD and WORKDIR: files come from a context, a stage or an image into a stage's tree, and are a layer of it."""
 
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,6 +30,11 @@ class Found(NamedTuple):
     hash: str
     links: str
     """Of what the hash does not tell."""
+
+    def identity(self, *, parents: bool = False) -> str:
+        """What else the cache tells them by: links, and the names they get. parents: what they were asked for by is in these."""
+        names = [[path, pattern] if parents else [path] for path, *_, pattern in self.sources]
+        return json.dumps([self.links, names])
 
 
 class Group(NamedTuple):

@@ -169,11 +169,11 @@ class RunMounts:
             tree = Tree(image=await source(mount.from_)) if mount.from_ else self._workspace.context
             found = await self._copies.find(tree, [mount.source], wildcards=False)
             _, real, directory, *_ = found.sources[0]
-            prepared.want(_Wanted(mount, tree, real, directory), found.hash)
+            prepared.want(_Wanted(mount, tree, real, directory), f"{found.hash} {found.identity()}")
         elif isinstance(mount, CacheMount):
             if mount.from_:
                 found = await self._copies.find(Tree(image=await source(mount.from_)), [mount.source], wildcards=False)
-                prepared.identity.append(f"begins with {found.hash}")
+                prepared.identity.append(f"begins with {found.hash} {found.identity()}")
             prepared.want_cache(mount)
         elif isinstance(mount, TmpfsMount):
             prepared.add(Type="tmpfs", Target=mount.target, TmpfsOptions={"SizeBytes": mount.size}, ReadOnly=mount.readonly)

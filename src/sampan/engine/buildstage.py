@@ -263,7 +263,7 @@ class StageRun:
         async def make() -> Layer:
             return await tools.copies.copy(tools.workspace, self.image, groups, request)
 
-        await self._nop([comment], make, quiet=True, more=[group.found.links for group in groups])
+        await self._nop([comment], make, quiet=True, more=[group.found.identity(parents=request.parents) for group in groups])
 
     async def _groups(self, instruction: Copy | Add, destination: str, context: Tree) -> list[Group]:
         """The sources in order. Those of URLs and here-documents are put into a place of the build's own first."""

@@ -283,7 +283,7 @@ class ContainerService:
             if container.is_running:
                 raise NotModified("")
             await self._settled(container)
-            self._containers.set_state(container, msgspec.structs.replace(container.state, restart_count=0))
+            self._containers.set_state(container, msgspec.structs.replace(container.state, restart_count=0, backoff=0))
             try:
                 await self._runner.start(container)
             except EngineError:

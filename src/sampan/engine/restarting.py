@@ -25,10 +25,10 @@ def _used_up(policy: RestartPolicy, state: ContainerState) -> bool:
 
 
 def next_start(policy: RestartPolicy, state: ContainerState, code: int, duration: float) -> tuple[int, float] | None:
-    """(which try it is, seconds until then) after a run of duration seconds that ended with code; None: it stays as it is."""
+    """(step of the back-off, seconds until then) after a run of duration seconds that ended with code; None: it stays as it is."""
     if policy.name in ("", "no") or state.manually_stopped:
         return None
     if policy.name == "on-failure" and (code == 0 or _used_up(policy, state)):
         return None
-    tries = 0 if duration >= RESET_SECONDS else state.restart_count
-    return tries + 1, min(FIRST_SECONDS * 2 ** min(tries, 10), MAX_SECONDS)
+    step = 0 if duration >= RESET_SECONDS else state.backoff
+    return step + 1, min(FIRST_SECONDS * 2 ** min(step, 10), MAX_SECONDS)

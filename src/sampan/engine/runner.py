@@ -335,11 +335,12 @@ class Runner:
         duration = max(0, (finished_at - state.started_at) // 1_000_000_000)
         # Decided at once: from now on stop and kill are about the restart.
         following = None if container.removing else restarting.next_start(container.host_config.restart_policy, state, code, duration)
-        tries, delay = following or (state.restart_count, 0.0)
+        backoff, delay = following or (state.backoff, 0.0)
         state = msgspec.structs.replace(
             state,
             status="restarting" if following else "exited",
-            restart_count=tries,
+            restart_count=state.restart_count + (1 if following else 0),
+            backoff=backoff,
             pid=0,
             start_time=0,
             exit_code=code,

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import ipaddress
 import logging
 from collections.abc import Collection, Sequence
 
@@ -17,6 +18,13 @@ log = logging.getLogger(__name__)
 
 LOT = 100
 """Ports that are dealt with before the event loop has its turn."""
+
+
+def _as_ipv6(address: str) -> str:
+    """Of a container without IPv4, what the address on which ports are published means."""
+    if address == "0.0.0.0":
+        return "::"
+    return "::1" if ipaddress.ip_address(address).is_loopback else address
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -77,7 +85,7 @@ class Exposure:
             for done, request in enumerate(requests, 1):
                 host_ips = addresses(request, default_ip, ipv6=self._proxy is not None or bool(target.ip6))
                 if not target.ip and not request.host_ip:
-                    host_ips = ("::",)
+                    host_ips = (_as_ipv6(default_ip),)
                 for address in [item for item in host_ips if (6 if ":" in item else 4) in routed]:
                     held.opened.append(Published(request.port, request.protocol, address, 0))
                 mapped = [item for item in host_ips if (6 if ":" in item else 4) not in routed]

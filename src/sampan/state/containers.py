@@ -78,6 +78,9 @@ class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: int = 0
     finished_at: int = 0
     restart_count: int = 0
+    """By its policy, since it was last started by somebody."""
+    backoff: int = 0
+    """Of these, those in a row after which it did not run for long."""
     manually_stopped: bool = False
     """`docker stop` or `kill` asked for the end: restart policies leave it alone."""
     paused: bool = False

@@ -113,6 +113,21 @@ def test_a_link_that_leads_elsewhere_is_another(run_build: Build) -> None:
     assert run_build(text, {"d": None, "d/l": {"link": "/a"}}).cached == 1
 
 
+def test_the_names_of_what_is_copied_are_part_of_it(run_build: Build) -> None:
+    files = {"d": None, "d/f": "x", "l": {"link": "/d/f"}}
+    run_build("FROM buildbase\nCOPY d/f /names/\n", files)
+    assert run_build("FROM buildbase\nCOPY l /names/\n", files).cached == 0
+    run_build("FROM buildbase\nCOPY --parents d/f /parents/\n", files)
+    assert run_build("FROM buildbase\nCOPY --parents d/./f /parents/\n", files).cached == 0
+
+
+def test_a_mounted_link_that_leads_elsewhere_is_another(run_build: Build) -> None:
+    text = "FROM buildbase\nRUN --mount=type=bind,source=d,target=/mnt readlink /mnt/l > /where\n"
+    run_build(text, {"d": None, "d/l": {"link": "/a"}})
+    assert run_build(text, {"d": None, "d/l": {"link": "/b"}}).cached == 0
+    assert run_build(text, {"d": None, "d/l": {"link": "/a"}}).cached == 1
+
+
 def test_arguments_are_part_of_what_runs(run_build: Build) -> None:
     text = "FROM buildbase\nARG A\nRUN echo $A > /a\n"
     run_build(text, buildargs={"A": "1"})

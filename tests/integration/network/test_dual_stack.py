@@ -73,6 +73,15 @@ def test_without_ipv4(docker: Docker, prefix: str) -> None:
     assert fetch(f"http://127.0.0.1:{port}/") == ""
 
 
+def test_without_ipv4_loopback_is_loopback(docker: Docker, prefix: str) -> None:
+    own = ("-o", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1")
+    ok(docker("network", "create", "--ipv6", "--ipv4=false", "--subnet", f"{prefix}:7::/64", *own, "six"))
+    serve(docker, "web", "--network", "six", "-p", "80")
+    shown = ok(docker("port", "web", "80"))
+    assert shown.startswith("[::1]:")
+    assert fetch(f"http://{shown.strip()}/") == "web"
+
+
 def test_networks_of_ipv6_do_not_reach_each_other(docker: Docker, prefix: str) -> None:
     ok(docker("network", "create", "--ipv6", "--subnet", f"{prefix}:1::/64", "one"))
     ok(docker("network", "create", "--ipv6", "--internal", "--subnet", f"{prefix}:2::/64", "two"))

@@ -1,5 +1,6 @@
 """Restart policies: after an end, and when sampand starts."""
 
+import msgspec
 import pytest
 
 from sampan.engine.restarting import next_start, starts_with_daemon
@@ -28,9 +29,15 @@ LONG, SHORT = 11.0, 1.0
     ],
 )
 def test_after_an_end(policy: str, code: int, tries: int, duration: float, following: tuple[int, float] | None) -> None:
-    found = next_start(parsed(policy), ContainerState(restart_count=tries), code, duration)
+    state = ContainerState(restart_count=tries, backoff=tries)
+    found = next_start(parsed(policy), state, code, duration)
     assert found == (following and (following[0], pytest.approx(following[1])))
-    assert next_start(parsed(policy), ContainerState(restart_count=tries, manually_stopped=True), code, duration) is None
+    assert next_start(parsed(policy), msgspec.structs.replace(state, manually_stopped=True), code, duration) is None
+
+
+def test_long_runs_end_the_back_off_but_are_counted() -> None:
+    assert next_start(parsed("on-failure:3"), ContainerState(restart_count=2, backoff=1), 1, LONG) == (1, 0.1)
+    assert next_start(parsed("on-failure:3"), ContainerState(restart_count=3, backoff=1), 1, LONG) is None
 
 
 @pytest.mark.parametrize(
