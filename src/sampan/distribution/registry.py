@@ -20,6 +20,7 @@ from sampan.distribution.transport import (
     Body,
     Transport,
     Unreachable,
+    is_at,
 )
 from sampan.errors import InvalidArgument, SystemFailure, printable
 from sampan.reference import is_tag
@@ -174,7 +175,7 @@ class Repository:
         """
         scope = self.scope if scope is None else scope
         url = self.endpoint.url + path if path.startswith("/") else path  # a mirror's URL may have a path of its own
-        ours = _origin(url) == _origin(self.endpoint.url)
+        ours = is_at(url, self.endpoint.url)
         if ours and self.endpoint.namespace:
             url = _for_namespace(url, self.endpoint.namespace)
         for attempt in range(_ATTEMPTS):
@@ -185,7 +186,8 @@ class Repository:
                 connect=MIRROR_CONNECT_SECONDS if self.endpoint.mirror else CONNECT_SECONDS,
             )  # fmt: skip
             async with request as answer:
-                refused = ours and answer.status == 401 and attempt < _ATTEMPTS - 1
+                # where a redirect leads is not asked who is to be told our password
+                refused = ours and answer.status == 401 and attempt < _ATTEMPTS - 1 and is_at(answer.url, self.endpoint.url)
                 if not refused or not self._authorizer.learn(answer.headers.get("WWW-Authenticate", ""), scope):
                     yield answer
                     return
@@ -263,15 +265,6 @@ async def log_in(transport: Transport, endpoint: Endpoint, credentials: AuthConf
         if answer.status != 200:
             raise SystemFailure(f"login attempt to {endpoint.url}/v2/ failed with status: {_status_text(answer.status)}")
     return authorizer.refresh_token
-
-
-def _origin(url: str) -> tuple[str, str | None, int]:
-    """Scheme, host and port. Raises SystemFailure for what is no URL."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise SystemFailure(f"the registry leads to {url!r}: {error}") from error
 
 
 def _for_namespace(url: str, namespace: str) -> str:

@@ -41,6 +41,23 @@ class Unreachable(SystemFailure):
     """No answer, or one that broke off: another endpoint, or another try, may help."""
 
 
+def is_at(url: str, home: str) -> bool:
+    """Whether a URL is of the same scheme, host and port as home, or of the same host by TLS where home is in the clear.
+
+    Raises SystemFailure for what is no URL.
+    """
+    there, here = _origin(url), _origin(home)
+    return there == here or (there[1] == here[1] and (here[::2], there[::2]) == (("http", 80), ("https", 443)))
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise SystemFailure(f"the registry leads to {url!r}: {error}") from error
+
+
 class Answer:
     """The head of an answer; the body is still to be read."""
 

@@ -1,19 +1,20 @@
 """What a registry may make us send, and to whom."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from sampan.distribution.auth import Authorizer, parse_challenges
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.registry import Repository, is_outage
+from sampan.distribution.registry import Repository, is_outage, log_in
 from sampan.distribution.transport import Transport
 from sampan.errors import EngineError, InvalidArgument, SystemFailure
 from sampan.proxies import Proxies
 from sampan.spec.docker_api.auth import AuthConfig
-from tests.support.faultyregistry import FaultyRegistry
+from tests.support.faultyregistry import FaultyRegistry, digest_of
 
 USER = AuthConfig(username="user", password="secret")
 
@@ -81,6 +82,40 @@ def test_a_redirect_to_another_host_does_not_take_the_token_along(registry: Faul
         assert ask(endpoint, USER) == []
         assert [headers["Authorization"] for headers in other.headers] == [None]
         assert any(str(headers["Authorization"]).startswith("Bearer ") for headers in registry.headers)
+    finally:
+        other.close()
+
+
+async def _reads_a_blob(repository: Repository) -> None:
+    async with repository.blob(digest_of(b"x"), 0):
+        pass
+
+
+@pytest.mark.parametrize("credentials", [USER, AuthConfig(username="user", identitytoken="secret")])
+@pytest.mark.parametrize("question", [_reads_a_blob, lambda repository: repository.manifest("1"), Repository.ping, None])
+def test_where_a_redirect_leads_names_no_token_server(
+    registry: FaultyRegistry, credentials: AuthConfig, question: Callable[[Repository], Awaitable[object]] | None
+) -> None:
+    """question: None is a login."""
+    other = FaultyRegistry()
+    other.login = ("user", "secret")  # its challenge names a token server of its own
+    registry.login = None
+    registry.refuse = (307, {"Location": f"http://{other.host}/v2/app/blobs/x"}, b"")
+    registry.refuse_ping = True
+    endpoint = Endpoint(f"http://{registry.host}", insecure=True)
+
+    async def asked() -> None:
+        async with Transport("test", Proxies()) as transport:
+            if question is None:
+                await log_in(transport, endpoint, credentials)
+            else:
+                await question(Repository(transport, endpoint, "app", Authorizer(transport, credentials, endpoint)))
+
+    try:
+        with contextlib.suppress(SystemFailure):
+            asyncio.run(asked())
+        assert len(other.requests) == 1, "the redirect, and no token server"
+        assert [headers["Authorization"] for headers in other.headers] == [None]
     finally:
         other.close()
 
