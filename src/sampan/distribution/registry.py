@@ -188,7 +188,8 @@ class Repository:
             async with request as answer:
                 # where a redirect leads is not asked who is to be told our password
                 refused = ours and answer.status == 401 and attempt < _ATTEMPTS - 1 and is_at(answer.url, self.endpoint.url)
-                if not refused or not self._authorizer.learn(answer.headers.get("WWW-Authenticate", ""), scope):
+                offered = answer.headers.get("WWW-Authenticate", "")
+                if not refused or not self._authorizer.learn(offered, scope, merged.get("Authorization", "")):
                     yield answer
                     return
 

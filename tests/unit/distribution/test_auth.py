@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -50,7 +52,7 @@ def test_no_password_in_the_clear_for_a_registry_with_tls(registry: FaultyRegist
     async def asked() -> None:
         async with Transport("test", Proxies()) as transport:
             authorizer = Authorizer(transport, USER, Endpoint("https://registry.example"))
-            authorizer.learn(f'Bearer realm="http://{registry.host}/token",service="x"', "scope")
+            authorizer.learn(f'Bearer realm="http://{registry.host}/token",service="x"', "scope", "")
             await authorizer.headers("scope")
 
     with pytest.raises(SystemFailure, match="without TLS"):
@@ -118,6 +120,62 @@ def test_where_a_redirect_leads_names_no_token_server(
         assert [headers["Authorization"] for headers in other.headers] == [None]
     finally:
         other.close()
+
+
+def _wait_for(registry: FaultyRegistry, requests: int) -> None:
+    deadline = time.monotonic() + 30
+    while len(registry.requests) < requests:
+        assert time.monotonic() < deadline, registry.requests
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_blobs_at_once_whose_token_has_run_out_ask_for_one(registry: FaultyRegistry, good: bool) -> None:
+    """good: whether they get it."""
+    digests = [digest_of(data) for data in (b"a", b"b", b"c")]
+    registry.blobs = dict(zip(digests, (b"a", b"b", b"c"), strict=True))
+    endpoint = Endpoint(f"http://{registry.host}", insecure=True)
+
+    async def read(repository: Repository, digest: str) -> bytes:
+        async with repository.blob(digest, 0) as answer:
+            return await answer.read(10)
+
+    async def scenario() -> list[bytes | BaseException]:
+        async with Transport("test", Proxies()) as transport:
+            repository = Repository(transport, endpoint, "app", Authorizer(transport, USER, endpoint))
+            await repository.tags()
+            registry.tokens = {"another"}
+            registry.hang["/blobs/"] = threading.Event()
+            registry.requests.clear()
+            registry.refuse_tokens = 0 if good else 403
+            blobs = [asyncio.create_task(read(repository, digest)) for digest in digests]
+            await asyncio.to_thread(_wait_for, registry, len(digests))
+            registry.hang["/blobs/"].set()
+            return await asyncio.gather(*blobs, return_exceptions=True)
+
+    got = asyncio.run(scenario())
+    if good:
+        assert got == [b"a", b"b", b"c"]
+        assert sum("/token" in request for request in registry.requests) == 1
+    else:
+        assert ["token server: 403" in str(error) for error in got] == [True] * 3
+
+
+def test_a_failure_to_get_a_token_is_that_of_all_who_wait(registry: FaultyRegistry) -> None:
+    registry.refuse_tokens, registry.hang["/token"] = 403, threading.Event()
+    endpoint = Endpoint(f"http://{registry.host}", insecure=True)
+
+    async def scenario() -> list[dict[str, str] | BaseException]:
+        async with Transport("test", Proxies()) as transport:
+            authorizer = Authorizer(transport, USER, endpoint)
+            authorizer.learn(f'Bearer realm="http://{registry.host}/token",service="x"', "scope", "")
+            waiting = [asyncio.create_task(authorizer.headers("scope")) for _ in range(5)]
+            await asyncio.to_thread(_wait_for, registry, 1)
+            registry.hang["/token"].set()
+            return await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert ["token server: 403" in str(error) for error in asyncio.run(scenario())] == [True] * 5
+    assert len(registry.requests) == 1
 
 
 def test_a_mirror_with_a_path_and_tags_in_pages(registry: FaultyRegistry) -> None:
