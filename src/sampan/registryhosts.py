@@ -45,8 +45,11 @@ def certificates_of(host: str) -> list[Path]:
     return [parent / host for parent in CERTS_DIRS if host.strip(".") and (parent / host).is_dir()]
 
 
-def tls_context(host: str, *, insecure: bool) -> ssl.SSLContext:
-    """What is trusted of a registry, and the client certificates for it. Raises SystemFailure for files that are no certificates."""
+def tls_context(host: str, *, insecure: bool, client: bool) -> ssl.SSLContext:
+    """What is trusted of a host, and the client certificates for it. Raises SystemFailure for files that are no certificates.
+
+    client: whether it may see them: only a registry that a user has named, and nobody that a registry leads us to.
+    """
     if insecure:  # without the system's CAs, which take some 50 ms to read
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -55,6 +58,8 @@ def tls_context(host: str, *, insecure: bool) -> ssl.SSLContext:
         context = ssl.create_default_context()
     for directory in certificates_of(host):
         for file in sorted(directory.iterdir()):
+            if file.suffix in (".cert", ".key") and not client:
+                continue
             key = file.with_suffix(".key")
             if file.suffix == ".cert" and not key.exists():
                 raise SystemFailure(

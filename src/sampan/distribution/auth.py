@@ -189,6 +189,7 @@ class Authorizer:
                 realm,
                 data=data,
                 headers=kind,
+                home=self._endpoint.url,
                 insecure=insecure,
                 redirects=False,
                 patience=patience,
@@ -202,7 +203,9 @@ class Authorizer:
                 fields.insert(0, ("account", self._credentials.username))
             headers = {"Authorization": self._basic()} if self._credentials.username else {}
             url = realm + ("&" if "?" in realm else "?") + _query(fields)
-            request = self._transport.request("GET", url, headers=headers, insecure=insecure, patience=patience, connect=connect)
+            request = self._transport.request(
+                "GET", url, headers=headers, home=self._endpoint.url, insecure=insecure, patience=patience, connect=connect
+            )
         async with request as answer:
             body = await answer.read(DOCUMENT_MAX)
             if answer.status == 401:

@@ -181,7 +181,7 @@ class Repository:
         for attempt in range(_ATTEMPTS):
             merged = {**(headers or {}), **(await self._authorizer.headers(scope) if ours else {})}
             request = self._transport.request(
-                method, url, headers=merged, data=data, insecure=self.endpoint.insecure,
+                method, url, headers=merged, data=data, home=self.endpoint.url, insecure=self.endpoint.insecure,
                 patience=MIRROR_READ_SECONDS if self.endpoint.mirror else patience,
                 connect=MIRROR_CONNECT_SECONDS if self.endpoint.mirror else CONNECT_SECONDS,
             )  # fmt: skip

@@ -10,8 +10,8 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, NamedTuple, Self
+from urllib.parse import urljoin, urlsplit
 
 from sampan.errors import SystemFailure
 from sampan.proxies import Proxies
@@ -29,6 +29,8 @@ MIRROR_READ_SECONDS = 15.0
 """The same of a mirror: a blob that its own upstream keeps from it comes from elsewhere."""
 COMMIT_SECONDS = 300.0
 """How long a registry may think about what it was sent: some copy a whole blob to another place then."""
+REDIRECTS = (301, 302, 303, 307, 308)
+REDIRECTS_MAX = 10
 CHUNK = 256 * 1024
 SMALL_CHUNK = 100
 """Bytes; of HTTP's chunks below that there may be SMALL_CHUNKS_MAX."""
@@ -116,7 +118,7 @@ class Transport:
     def __init__(self, user_agent: str, proxies: Proxies) -> None:
         self._user_agent = user_agent
         self._proxies = proxies
-        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[str, bool, bool], ssl.SSLContext] = {}
 
     async def __aenter__(self) -> Self:
         """With an empty pool. Cookies are not kept, as docker keeps none."""
@@ -144,6 +146,7 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         data: Body | None = None,
+        home: str = "",
         insecure: bool = False,
         patience: float = READ_SECONDS,
         connect: float = CONNECT_SECONDS,
@@ -151,6 +154,7 @@ class Transport:
     ) -> AsyncIterator[Answer]:
         """Send a request. Redirects are followed; credentials do not go to another host. insecure: any certificate will do.
 
+        home: URL of the registry that we speak to. Only there a client certificate is shown, wherever a redirect or a Location leads.
         redirects: False where data is a secret, which would go along.
 
         patience: seconds until the answer's head, counted anew with each piece of data that is taken. connect: seconds until there is
@@ -160,34 +164,77 @@ class Transport:
         """
         import aiohttp
 
-        try:
-            context = self._context(urlsplit(url).netloc, insecure=insecure) if url.startswith("https:") else not insecure
-            async with asyncio.timeout(None) as limit:
-                loop = asyncio.get_running_loop()
+        hop = Hop(method, url, dict(headers or {}), data)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=patience)
+        async with asyncio.timeout(None) as limit:
+            loop = asyncio.get_running_loop()
 
-                def go_on() -> None:
-                    limit.reschedule(loop.time() + patience)
+            def go_on() -> None:
+                limit.reschedule(loop.time() + patience)
 
-                go_on()
-                response = await self._session.request(
-                    method, url, headers=headers, data=_watched(data, go_on), allow_redirects=redirects,
-                    ssl=context, proxy=self._proxies.proxy_for(url),
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=patience),
-                )  # fmt: skip
-        except aiohttp.InvalidURL as error:
-            raise SystemFailure(f'{method.title()} "{url}": invalid URL') from error
-        except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as error:
-            raise Unreachable(f'{method.title()} "{url}": {_reason(error, url)}') from error
-        except ValueError as error:
-            raise SystemFailure(f'{method.title()} "{url}": {error}') from error
+            go_on()
+            for _ in range(REDIRECTS_MAX):
+                response = await self._send(hop, go_on, timeout, home, insecure=insecure)
+                location = response.headers.get("Location", "")
+                if not redirects or response.status not in REDIRECTS or not location:
+                    break
+                response.release()
+                hop = hop.after(response.status, str(response.url), location)
+            else:
+                raise Unreachable(f'{method.title()} "{hop.url}": stopped after {REDIRECTS_MAX} redirects')
         async with response:
-            yield Answer(response, method)
+            yield Answer(response, hop.method)
 
-    def _context(self, host: str, *, insecure: bool) -> ssl.SSLContext:
-        key = (host if certificates_of(host) else "", insecure)
+    async def _send(
+        self, hop: "Hop", go_on: Callable[[], None], timeout: "aiohttp.ClientTimeout", home: str, *, insecure: bool
+    ) -> "aiohttp.ClientResponse":
+        """The answer of one host: its certificates, its proxy."""
+        import aiohttp
+
+        where = f'{hop.method.title()} "{hop.url}"'
+        try:
+            secure = hop.url.startswith("https:")
+            return await self._session.request(
+                hop.method, hop.url, headers=hop.headers, data=_watched(hop.data, go_on), allow_redirects=False,
+                ssl=self._context(hop.url, home, insecure=insecure) if secure else True,
+                proxy=self._proxies.proxy_for(hop.url), timeout=timeout,
+            )  # fmt: skip
+        except aiohttp.InvalidURL as error:
+            raise SystemFailure(f"{where}: invalid URL") from error
+        except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as error:
+            raise Unreachable(f"{where}: {_reason(error, hop.url)}") from error
+        except ValueError as error:
+            raise SystemFailure(f"{where}: {error}") from error
+
+    def _context(self, url: str, home: str, *, insecure: bool) -> ssl.SSLContext:
+        host = urlsplit(url).netloc
+        ours = bool(home) and is_at(url, home)
+        key = (host, insecure, ours) if certificates_of(host) else ("", insecure, False)
         if key not in self._contexts:
-            self._contexts[key] = tls_context(host, insecure=insecure)
+            self._contexts[key] = tls_context(host, insecure=insecure, client=ours)
         return self._contexts[key]
+
+
+class Hop(NamedTuple):
+    """What is sent to one host on the way of a request."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    data: Body | None
+
+    def after(self, status: int, url: str, location: str) -> "Hop":
+        """What is sent to where this one is redirected to (RFC 9110 §15.4). Raises SystemFailure for what is no URL."""
+        try:
+            target = urljoin(url, location)
+        except ValueError:
+            target = ""
+        if not target.startswith(("http://", "https://")):
+            raise SystemFailure(f'{self.method.title()} "{url}": the redirect to {location!r} leads nowhere')
+        headers = {name: value for name, value in self.headers.items() if name != "Authorization" or is_at(target, self.url)}
+        if (status == 303 and self.method != "HEAD") or (status in (301, 302) and self.method == "POST"):
+            return Hop("GET", target, {name: value for name, value in headers.items() if not name.startswith("Content-")}, None)
+        return Hop(self.method, target, headers, self.data)
 
 
 def _watched(data: Body | None, go_on: Callable[[], None]) -> bytes | AsyncIterator[bytes] | None:
