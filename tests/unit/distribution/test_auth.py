@@ -11,7 +11,7 @@ import pytest
 
 from sampan.distribution.auth import Authorizer, parse_challenges
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.registry import Repository, is_outage, log_in
+from sampan.distribution.registry import Refused, Repository, is_outage, log_in
 from sampan.distribution.transport import Transport
 from sampan.errors import EngineError, InvalidArgument, SystemFailure
 from sampan.proxies import Proxies
@@ -176,6 +176,32 @@ def test_a_failure_to_get_a_token_is_that_of_all_who_wait(registry: FaultyRegist
 
     assert ["token server: 403" in str(error) for error in asyncio.run(scenario())] == [True] * 5
     assert len(registry.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "code", "message"),
+    [
+        (401, ',error="insufficient_scope"', "denied", "requested access to the resource is denied"),
+        (403, ',error="insufficient_scope",error_description="not \x1b[31mfor you"', "denied", r"not \x1b[31mfor you"),
+        (401, ',error="invalid_token"', "unauthorized", "authentication required"),
+        (401, ',error="other"', "unauthorized", "in its own words"),
+        (404, "", "unauthorized", "in its own words"),
+    ],
+)
+def test_a_challenge_says_why(registry: FaultyRegistry, status: int, said: str, code: str, message: str) -> None:
+    body = b'{"errors":[{"code":"UNAUTHORIZED","message":"in its own words"}]}'
+    challenge = f'Bearer realm="http://{registry.host}/token",service="x",scope="repository:app:pull"{said}'
+    registry.refuse = (status, {"WWW-Authenticate": challenge}, body)
+    with pytest.raises(Refused) as caught:
+        ask(Endpoint(f"http://{registry.host}", insecure=True), USER)
+    assert (caught.value.status, caught.value.code) == (status, code)
+    assert caught.value.message == f"{code}: {message}"
+
+
+def test_a_401_without_a_word(registry: FaultyRegistry) -> None:
+    registry.login, registry.refuse = None, (401, {}, b"")
+    with pytest.raises(Refused, match=r"^unauthorized: authentication required$"):
+        ask(Endpoint(f"http://{registry.host}", insecure=True), USER)
 
 
 def test_a_mirror_with_a_path_and_tags_in_pages(registry: FaultyRegistry) -> None:
