@@ -7,10 +7,10 @@ import asyncio
 import importlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from sampan.errors import SystemFailure
@@ -32,11 +32,16 @@ COMMIT_SECONDS = 300.0
 REDIRECTS = (301, 302, 303, 307, 308)
 REDIRECTS_MAX = 10
 CHUNK = 256 * 1024
+RATE_MIN = 1024
+"""Bytes a second of a document, beyond what silence it may begin with."""
 SMALL_CHUNK = 100
 """Bytes; of HTTP's chunks below that there may be SMALL_CHUNKS_MAX."""
 SMALL_CHUNKS_MAX = 2000
 Body = bytes | Callable[[], AsyncIterator[bytes]]
 """What is sent: bytes, or a function that gives it anew for each try."""
+
+
+T = TypeVar("T")
 
 
 class Unreachable(SystemFailure):
@@ -63,23 +68,31 @@ def _origin(url: str) -> tuple[str, str | None, int]:
 class Answer:
     """The head of an answer; the body is still to be read."""
 
-    def __init__(self, response: "aiohttp.ClientResponse", method: str) -> None:
+    def __init__(self, response: "aiohttp.ClientResponse", method: str, patience: float) -> None:
+        """patience: seconds without a piece of the body."""
         self._response = response
+        self._patience = patience
         self.method = method
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.url = str(response.url)
 
     async def read(self, limit: int) -> bytes:
-        """The body. Raises Unreachable; SystemFailure when it is longer than limit bytes."""
+        """The body. Raises Unreachable, also when it comes all too slowly; SystemFailure when it is longer than limit bytes."""
         body = bytearray()
-        async for piece in self.pieces():
-            body += piece
-            if len(body) > limit:
-                raise SystemFailure(f"{self.method} {self.url}: the answer is longer than {limit} bytes")
+        until = asyncio.get_running_loop().time() + self._patience
+        try:
+            async with asyncio.timeout_at(until) as deadline, aclosing(self.pieces()) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > limit:
+                        raise SystemFailure(f"{self.method} {self.url}: the answer is longer than {limit} bytes")
+                    deadline.reschedule(until + len(body) / RATE_MIN)
+        except TimeoutError as error:
+            raise Unreachable(f'{self.method.title()} "{self.url}": {len(body)} bytes in {self._patience:.0f} seconds') from error
         return bytes(body)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes]:
         """The body as it arrives. Raises Unreachable when it breaks off."""
         import aiohttp
 
@@ -96,7 +109,7 @@ class Answer:
 
         held, chunks, size = bytearray(), 0, 0
         try:
-            async for piece, ended in self._response.content.iter_chunks():
+            async for piece, ended in _timely(self._response.content.iter_chunks(), self._patience):
                 chunks, size = chunks + ended, size + len(piece)
                 if chunks > SMALL_CHUNKS_MAX + size // SMALL_CHUNK:
                     raise Unreachable(f'{self.method.title()} "{self.url}": the answer comes in chunks of {size // chunks} bytes')
@@ -110,6 +123,18 @@ class Answer:
             raise
         if held:
             yield bytes(held)
+
+
+async def _timely(source: AsyncIterable[T], seconds: float) -> AsyncIterator[T]:
+    """What comes from a source. Raises TimeoutError after so long without: what HTTP's chunks carry beside the body does not count."""
+    iterator = aiter(source)
+    while True:
+        async with asyncio.timeout(seconds):
+            try:
+                item = await anext(iterator)
+            except StopAsyncIteration:
+                return
+        yield item
 
 
 class Transport:
@@ -183,7 +208,7 @@ class Transport:
             else:
                 raise Unreachable(f'{method.title()} "{hop.url}": stopped after {REDIRECTS_MAX} redirects')
         async with response:
-            yield Answer(response, hop.method)
+            yield Answer(response, hop.method, patience)
 
     async def _send(
         self, hop: "Hop", go_on: Callable[[], None], timeout: "aiohttp.ClientTimeout", home: str, *, insecure: bool

@@ -1,6 +1,9 @@
 """The HTTP client towards registries, on loopback."""
 
 import asyncio
+import contextlib
+
+import pytest
 
 from sampan.distribution.transport import Transport, Unreachable
 from sampan.proxies import Proxies
@@ -65,3 +68,33 @@ def test_tiny_chunks_are_not_read_for_ever() -> None:
     got, failure = chunked(b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n")
     assert failure.endswith("the answer comes in chunks of 1 bytes")
     assert len(got) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("head", "whole"), [(b"Content-Length: 1000", True), (b"Transfer-Encoding: chunked", True), (b"Transfer-Encoding: chunked", False)]
+)
+def test_what_drips_has_an_end(head: bytes, whole: bool) -> None:
+    """In HTTP's chunks the drops are those of an extension, which is no byte of the body. whole: a document that is wanted at once."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n5;")
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            while True:
+                await asyncio.sleep(0.02)
+                writer.write(b"a")
+                await writer.drain()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(drip, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        transport = Transport("test", Proxies())
+        async with server, transport, asyncio.timeout(20), transport.request("GET", url, patience=0.5) as found:
+            if whole:
+                await found.read(2000)
+            else:
+                async for _ in found.pieces():
+                    pass
+
+    with pytest.raises(Unreachable):
+        asyncio.run(scenario())
