@@ -4,21 +4,24 @@ aiohttp is imported at the first use, and nowhere else (docs/adr/0011): a daemon
 """
 
 import asyncio
+import errno
 import importlib
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
+from sampan.distribution.lookups import Resolver
 from sampan.errors import SystemFailure
 from sampan.proxies import Proxies
 from sampan.registryhosts import certificates_of, tls_context
 
 if TYPE_CHECKING:
     import aiohttp
+    from aiohttp.abc import AbstractResolver
 
 CONNECT_SECONDS = 10.0
 MIRROR_CONNECT_SECONDS = 3.0
@@ -151,7 +154,7 @@ class Transport:
         import aiohttp
 
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, resolver=cast("AbstractResolver", Resolver())),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -296,7 +299,8 @@ def _reason(error: BaseException, url: str) -> str:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return error.message or f"the proxy answers {error.status}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"dial tcp: lookup {address.hostname}: no such host"
+        why = {errno.ETIMEDOUT: "i/o timeout", errno.EAGAIN: "too many names are being looked up"}
+        return f"dial tcp: lookup {address.hostname}: {why.get(error.os_error.errno or 0, 'no such host')}"
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
         words = os.strerror(number).lower() if number else str(error.os_error)

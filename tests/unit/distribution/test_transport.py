@@ -2,9 +2,15 @@
 
 import asyncio
 import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from sampan.distribution import lookups
 from sampan.distribution.transport import Transport, Unreachable
 from sampan.proxies import Proxies
 
@@ -98,3 +104,42 @@ def test_what_drips_has_an_end(head: bytes, whole: bool) -> None:
 
     with pytest.raises(Unreachable):
         asyncio.run(scenario())
+
+
+def test_a_silent_name_server_keeps_only_those_waiting_who_ask_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, asked = threading.Event(), []
+
+    def silent(host: str, *_: object, **_named: object) -> list[object]:
+        asked.append(host)
+        answered.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    async def ask(name: str) -> None:
+        async with Transport("test", Proxies()) as transport, transport.request("GET", f"http://{name}.example/v2/"):
+            pass
+
+    async def scenario() -> list[BaseException | None]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4))
+        names = ["one", "two", "three", "four", "five"] * 3
+        waiting = [asyncio.create_task(ask(name)) for name in names]
+        try:
+            async with asyncio.timeout(20):
+                await asyncio.to_thread(_wait_for, lambda: len(asked) >= 4)
+                await asyncio.gather(*(asyncio.to_thread(int) for _ in range(4)))
+                return await asyncio.gather(*waiting, return_exceptions=True)
+        finally:
+            answered.set()
+
+    monkeypatch.setattr(lookups, "LOOKUP_SECONDS", 0.5)
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    errors = [str(error) for error in asyncio.run(scenario())]
+    assert errors[:2] == [f'Get "http://{name}.example/v2/": dial tcp: lookup {name}.example: i/o timeout' for name in ("one", "two")]
+    assert len(errors) == 15
+    assert sorted(asked) == ["five.example", "four.example", "one.example", "three.example", "two.example"]
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
