@@ -4,6 +4,7 @@ import ipaddress
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sampan.errors import SystemFailure
 
@@ -43,6 +44,19 @@ def is_insecure(host: str, insecure_registries: Sequence[str]) -> bool:
 def certificates_of(host: str) -> list[Path]:
     """The directories there are for a host; a registry may name any."""
     return [parent / host for parent in CERTS_DIRS if host.strip(".") and (parent / host).is_dir()]
+
+
+def certificate_problem(error: Exception, host: str) -> str:
+    """Why the certificate of a host (HOST[:PORT]) is not taken, in the words of Go's crypto/x509, and what can be done."""
+    match getattr(error, "verify_code", 0):
+        case 9 | 10:
+            return "x509: certificate has expired or is not yet valid"
+        case 18 | 19 | 20 | 21:  # self-signed, by itself or above; its issuer is not there
+            way = f"the way out: its CA's certificate as {CERTS_DIRS[0] / host / 'ca.crt'}"
+            return f"x509: certificate signed by unknown authority ({way})"
+        case 62 | 64:  # for which ones, OpenSSL does not tell
+            return f"x509: certificate is valid for other names, not {urlsplit('//' + host).hostname}"
+    return getattr(error, "verify_message", "") or str(error)
 
 
 def tls_context(host: str, *, insecure: bool, client: bool) -> ssl.SSLContext:

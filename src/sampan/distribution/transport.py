@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 from sampan.distribution.lookups import Resolver
 from sampan.errors import SystemFailure
 from sampan.proxies import Proxies
-from sampan.registryhosts import certificates_of, tls_context
+from sampan.registryhosts import certificate_problem, certificates_of, tls_context
 
 if TYPE_CHECKING:
     import aiohttp
@@ -287,7 +287,7 @@ def _reason(error: BaseException, url: str) -> str:
     address = urlsplit(url)
     port = address.port or (443 if address.scheme == "https" else 80)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"tls: failed to verify certificate: {error.certificate_error}"
+        return f"tls: failed to verify certificate: {certificate_problem(error.certificate_error, address.netloc)}"
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
         text = str(error)
         if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text.lower():
