@@ -4,6 +4,7 @@ import ipaddress
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sampan.errors import SystemFailure
 
@@ -45,8 +46,24 @@ def certificates_of(host: str) -> list[Path]:
     return [parent / host for parent in CERTS_DIRS if host.strip(".") and (parent / host).is_dir()]
 
 
-def tls_context(host: str, *, insecure: bool) -> ssl.SSLContext:
-    """What is trusted of a registry, and the client certificates for it. Raises SystemFailure for files that are no certificates."""
+def certificate_problem(error: Exception, host: str) -> str:
+    """Why the certificate of a host (HOST[:PORT]) is not taken, in the words of Go's crypto/x509, and what can be done."""
+    match getattr(error, "verify_code", 0):
+        case 9 | 10:
+            return "x509: certificate has expired or is not yet valid"
+        case 18 | 19 | 20 | 21:  # self-signed, by itself or above; its issuer is not there
+            way = f"the way out: its CA's certificate as {CERTS_DIRS[0] / host / 'ca.crt'}"
+            return f"x509: certificate signed by unknown authority ({way})"
+        case 62 | 64:  # for which ones, OpenSSL does not tell
+            return f"x509: certificate is valid for other names, not {urlsplit('//' + host).hostname}"
+    return getattr(error, "verify_message", "") or str(error)
+
+
+def tls_context(host: str, *, insecure: bool, client: bool) -> ssl.SSLContext:
+    """What is trusted of a host, and the client certificates for it. Raises SystemFailure for files that are no certificates.
+
+    client: whether it may see them: only a registry that a user has named, and nobody that a registry leads us to.
+    """
     if insecure:  # without the system's CAs, which take some 50 ms to read
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -55,6 +72,8 @@ def tls_context(host: str, *, insecure: bool) -> ssl.SSLContext:
         context = ssl.create_default_context()
     for directory in certificates_of(host):
         for file in sorted(directory.iterdir()):
+            if file.suffix in (".cert", ".key") and not client:
+                continue
             key = file.with_suffix(".key")
             if file.suffix == ".cert" and not key.exists():
                 raise SystemFailure(

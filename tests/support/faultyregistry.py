@@ -54,6 +54,8 @@ class FaultyRegistry(Serving):
         """Status, headers and body of every answer but to /v2/"""
         self.refuse_times = -1
         """After so many it no longer refuses"""
+        self.refuse_ping = False
+        """Whether /v2/ is refused as well"""
         self.refuse_tokens = 0
         """The token server's status, if it is to fail"""
         self.hang: dict[str, threading.Event] = {}
@@ -147,7 +149,7 @@ class FaultyRegistry(Serving):
             return self._send(
                 request, 401, b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}', {"WWW-Authenticate": challenge}
             )
-        if url.path == "/v2/":
+        if url.path == "/v2/" and not self.refuse_ping:
             return self._send(request, 200, b"{}")
         if self.refuse is not None and self.refuse_times:
             self.refuse_times -= 1

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
@@ -42,9 +42,9 @@ class Probe:
         self.ping: float | str = ""
         self.manifest: float | str = ""
         self._query = f"?ns={quote(registry, safe=':[]')}" if mirror and registry != DEFAULT_DOMAIN else ""
-        self._keys = keys
-        self._openers: dict[str, urllib.request.OpenerDirector] = {}
-        """By host: a token server has certificates of its own"""
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), _ByProxy(Proxies.of(os.environ, keys.get("proxies") or keys)), _ByHost(url, keys)
+        )
         self._token = ""
 
     @property
@@ -87,10 +87,7 @@ class Probe:
         request = urllib.request.Request(url, method=method, headers={"Accept": ACCEPT, "User-Agent": "sampan"})
         if token:
             request.add_unredirected_header("Authorization", f"Bearer {token}")
-        host = urlsplit(url).netloc
-        if host not in self._openers:
-            self._openers[host] = _opener(url, self._keys)
-        with self._openers[host].open(request, timeout=SECONDS) as answer:
+        with self._opener.open(request, timeout=SECONDS) as answer:
             body: bytes = answer.read(1 << 20)
             return body
 
@@ -105,12 +102,19 @@ class Probe:
         return str(answer.get("token") or answer.get("access_token") or "") if isinstance(answer, dict) else ""
 
 
-def _opener(url: str, keys: dict[str, Any]) -> urllib.request.OpenerDirector:
-    """What speaks to a host with the engine's proxies and certificates. Raises SystemFailure for files that are no certificates."""
-    parts = urlsplit(url)
-    context = tls_context(parts.netloc, insecure=is_insecure(parts.netloc, keys.get("insecure-registries") or ()))
-    proxies = _ByProxy(Proxies.of(os.environ, keys.get("proxies") or keys))
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}), proxies, urllib.request.HTTPSHandler(context=context))
+class _ByHost(urllib.request.HTTPSHandler):
+    """Speaks to each host with the engine's certificates for it; only the one that was named sees a client certificate."""
+
+    def __init__(self, home: str, keys: dict[str, Any]) -> None:
+        super().__init__()
+        self._home = urlsplit(home).netloc
+        self._insecure = keys.get("insecure-registries") or ()
+
+    def https_open(self, request: urllib.request.Request) -> HTTPResponse:
+        """See BaseHandler. Raises SystemFailure for files that are no certificates."""
+        host = urlsplit(request.full_url).netloc
+        context = tls_context(host, insecure=is_insecure(host, self._insecure), client=host == self._home)
+        return self.do_open(HTTPSConnection, request, context=context)
 
 
 class _ByProxy(urllib.request.BaseHandler):
@@ -130,7 +134,7 @@ class _ByProxy(urllib.request.BaseHandler):
         parts = urlsplit(proxy)
         user, at, host = parts.netloc.rpartition("@")
         if at:
-            request.add_header("Proxy-Authorization", "Basic " + b64encode(unquote(user).encode()).decode())
+            request.add_unredirected_header("Proxy-Authorization", "Basic " + b64encode(unquote(user).encode()).decode())
         request.set_proxy(host, parts.scheme)
 
     https_open = http_open

@@ -1,5 +1,6 @@
 """Who we are to a registry: Basic, and tokens (distribution spec/auth/token.md, oauth.md). One Authorizer for each registry host."""
 
+import asyncio
 import base64
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from sampan.distribution.transport import (
     Transport,
     Unreachable,
 )
-from sampan.errors import InvalidArgument, SystemFailure
+from sampan.errors import EngineError, InvalidArgument, SystemFailure
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.oci_documents import decode
 
@@ -94,6 +95,9 @@ class Authorizer:
         self._challenge: Challenge | None = None
         self._tokens: dict[str, tuple[str, float]] = {}
         """Scope → token, and until when it is good (monotonic)."""
+        self._asking: dict[str, asyncio.Lock] = {}
+        self._failed: dict[str, tuple[float, EngineError]] = {}
+        """Scope → when a token was last asked for in vain (monotonic), and why."""
         self._offline = offline
         self.refresh_token = ""
         """What the token server gave for later, if it was asked for it."""
@@ -111,20 +115,42 @@ class Authorizer:
             return {}
         if self._challenge.scheme == "basic":
             return {"Authorization": self._basic()} if self._credentials.username else {}
-        token, until = self._tokens.get(scope, ("", 0.0))
-        if time.monotonic() >= until:
-            token = await self._fetch_token(self._challenge, scope)
-        return {"Authorization": f"Bearer {token}"}
+        return {"Authorization": f"Bearer {await self._token(self._challenge, scope)}"}
 
-    def learn(self, header: str, scope: str) -> bool:
-        """Take in the WWW-Authenticate header of a 401 for scope; whether another try makes sense."""
+    async def _token(self, challenge: Challenge, scope: str) -> str:
+        """One that is still good. Who wants the same at once waits for one question, and shares its failure."""
+        began = time.monotonic()
+        async with self._asking.setdefault(scope, asyncio.Lock()):
+            token, until = self._tokens.get(scope, ("", 0.0))
+            if time.monotonic() < until:
+                return token
+            failed, error = self._failed.get(scope, (began, None))
+            if error is not None and failed > began:
+                raise error
+            try:
+                return await self._fetch_token(challenge, scope)
+            except EngineError as error:
+                self._failed[scope] = (time.monotonic(), error)
+                raise
+
+    def learn(self, header: str, scope: str, sent: str) -> bool:
+        """Take in the WWW-Authenticate header of a 401 for scope; whether another try makes sense.
+
+        sent: the Authorization header that was refused, or "".
+        """
         offered = {challenge.scheme: challenge for challenge in parse_challenges(header)}
         chosen = offered.get("bearer") or offered.get("basic")
         if chosen is None:
             return False
-        again = self._challenge is None or self._tokens.pop(scope, None) is not None
         self._challenge = chosen
-        return again and (chosen.scheme == "bearer" or bool(self._credentials.username))
+        if sent and self._credentials.registrytoken:
+            return False
+        if chosen.scheme == "basic":
+            return bool(self._credentials.username) and sent != self._basic()
+        # of several requests with one old token the first is refused, then the others: a token fetched meanwhile stays
+        if sent == f"Bearer {self._tokens.get(scope, ('', 0.0))[0]}":
+            self._tokens.pop(scope, None)
+        return True
 
     @property
     def wants_login(self) -> bool:
@@ -163,6 +189,7 @@ class Authorizer:
                 realm,
                 data=data,
                 headers=kind,
+                home=self._endpoint.url,
                 insecure=insecure,
                 redirects=False,
                 patience=patience,
@@ -176,7 +203,9 @@ class Authorizer:
                 fields.insert(0, ("account", self._credentials.username))
             headers = {"Authorization": self._basic()} if self._credentials.username else {}
             url = realm + ("&" if "?" in realm else "?") + _query(fields)
-            request = self._transport.request("GET", url, headers=headers, insecure=insecure, patience=patience, connect=connect)
+            request = self._transport.request(
+                "GET", url, headers=headers, home=self._endpoint.url, insecure=insecure, patience=patience, connect=connect
+            )
         async with request as answer:
             body = await answer.read(DOCUMENT_MAX)
             if answer.status == 401:

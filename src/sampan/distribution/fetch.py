@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 
 from sampan.content.partial import PartialBlob
 from sampan.distribution.endpoints import Endpoint
@@ -71,16 +72,20 @@ async def fetch(
 async def _attempt(repository: Repository, blob: PartialBlob, progress: Callable[[str], None], *, hurried: bool) -> None:
     """hurried: somebody else may have it, too, and faster."""
     clock = asyncio.get_running_loop().time
-    since, had = clock(), blob.size
+    had = blob.size
     async with repository.blob(blob.digest, blob.size) as answer:
         if answer.status != 206 and blob.size:
             blob.spoil()
-        async for piece in answer.pieces():
-            blob.append(piece)
-            progress("Downloading")
-            if hurried and clock() - since > SLOW_SECONDS:
-                if blob.size - had < SLOW_BYTES:
-                    raise Unreachable(f'Get "{answer.url}": {blob.size - had} bytes in {SLOW_SECONDS:.0f} seconds')
-                since, had = clock(), blob.size
+        try:
+            # a clock of its own: what is no byte of the blob may drip for ever, and no piece comes of it
+            async with asyncio.timeout(SLOW_SECONDS if hurried else None) as limit, aclosing(answer.pieces()) as pieces:
+                async for piece in pieces:
+                    blob.append(piece)
+                    progress("Downloading")
+                    if hurried and blob.size - had >= SLOW_BYTES:
+                        had = blob.size
+                        limit.reschedule(clock() + SLOW_SECONDS)
+        except TimeoutError as error:
+            raise Unreachable(f'Get "{answer.url}": {blob.size - had} bytes in {SLOW_SECONDS:.0f} seconds') from error
     if blob.size < blob.length:
         raise Unreachable(f'Get "{answer.url}": unexpected EOF')

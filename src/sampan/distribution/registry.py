@@ -9,7 +9,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import msgspec
 
 from sampan.digest import Digest, is_sha256, sha256_of, verify
-from sampan.distribution.auth import Authorizer
+from sampan.distribution.auth import Authorizer, parse_challenges
 from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.transport import (
     CONNECT_SECONDS,
@@ -20,6 +20,7 @@ from sampan.distribution.transport import (
     Body,
     Transport,
     Unreachable,
+    is_at,
 )
 from sampan.errors import InvalidArgument, SystemFailure, printable
 from sampan.reference import is_tag
@@ -36,6 +37,11 @@ ERROR_SHOWN = 1000
 TAGS_MAX = 100_000
 CONFIG_MAX = 8 << 20
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
+_BEARER_ERRORS = {
+    "insufficient_scope": ("denied", "requested access to the resource is denied"),
+    "invalid_token": ("unauthorized", "authentication required"),
+}
+"""A Bearer challenge's error → code and message (github.com/distribution/distribution registry/client/errors.go)."""
 _ATTEMPTS = 3
 """Unknown yet what is wanted; with a token that has just run out; with a fresh one."""
 
@@ -174,19 +180,21 @@ class Repository:
         """
         scope = self.scope if scope is None else scope
         url = self.endpoint.url + path if path.startswith("/") else path  # a mirror's URL may have a path of its own
-        ours = _origin(url) == _origin(self.endpoint.url)
+        ours = is_at(url, self.endpoint.url)
         if ours and self.endpoint.namespace:
             url = _for_namespace(url, self.endpoint.namespace)
         for attempt in range(_ATTEMPTS):
             merged = {**(headers or {}), **(await self._authorizer.headers(scope) if ours else {})}
             request = self._transport.request(
-                method, url, headers=merged, data=data, insecure=self.endpoint.insecure,
+                method, url, headers=merged, data=data, home=self.endpoint.url, insecure=self.endpoint.insecure,
                 patience=MIRROR_READ_SECONDS if self.endpoint.mirror else patience,
                 connect=MIRROR_CONNECT_SECONDS if self.endpoint.mirror else CONNECT_SECONDS,
             )  # fmt: skip
             async with request as answer:
-                refused = ours and answer.status == 401 and attempt < _ATTEMPTS - 1
-                if not refused or not self._authorizer.learn(answer.headers.get("WWW-Authenticate", ""), scope):
+                # where a redirect leads is not asked who is to be told our password
+                refused = ours and answer.status == 401 and attempt < _ATTEMPTS - 1 and is_at(answer.url, self.endpoint.url)
+                offered = answer.headers.get("WWW-Authenticate", "")
+                if not refused or not self._authorizer.learn(offered, scope, merged.get("Authorization", "")):
                     yield answer
                     return
 
@@ -196,10 +204,14 @@ class Repository:
             return await answer.read(MANIFEST_MAX)
         if answer.status == 401 and self._authorizer.wants_login:
             raise NoCredentials(answer)
-        code, message = "", ""
+        # the first of several reasons is docker's: that of the challenge (RFC 6750 §3), then those of the body
+        code, message = _of_challenge(answer.headers.get("WWW-Authenticate", "")) if 400 <= answer.status < 500 else ("", "")
         with suppress(InvalidArgument, SystemFailure):  # no JSON, or broken off, or long: the status says enough
-            for item in decode(await answer.read(ERROR_MAX), _Errors, "").errors[:1]:
-                code, message = (printable(text[:ERROR_SHOWN]) for text in (item.code.lower().replace("_", " "), item.message))
+            for item in decode(await answer.read(ERROR_MAX), _Errors, "").errors[: 0 if code else 1]:
+                code, message = item.code.lower().replace("_", " "), item.message
+        if answer.status == 401 and not code:
+            code, message = _BEARER_ERRORS["invalid_token"]
+        code, message = (printable(text[:ERROR_SHOWN]) for text in (code, message))
         asked = answer.headers.get("Retry-After", "")
         raise Refused(
             answer.status,
@@ -265,20 +277,20 @@ async def log_in(transport: Transport, endpoint: Endpoint, credentials: AuthConf
     return authorizer.refresh_token
 
 
-def _origin(url: str) -> tuple[str, str | None, int]:
-    """Scheme, host and port. Raises SystemFailure for what is no URL."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise SystemFailure(f"the registry leads to {url!r}: {error}") from error
-
-
 def _for_namespace(url: str, namespace: str) -> str:
     """The URL with `?ns=` in its query, which the next page of a list may have already."""
     parts = urlsplit(url)
     others = [item for item in parts.query.split("&") if item and not item.startswith("ns=")]
     return parts._replace(query="&".join((*others, "ns=" + quote(namespace, safe=":[]")))).geturl()
+
+
+def _of_challenge(header: str) -> tuple[str, str]:
+    """The code and message of a Bearer challenge that says why (RFC 6750 §3.1), or ("", "")."""
+    for challenge in parse_challenges(header):
+        if challenge.scheme == "bearer" and challenge.parameters.get("error", "") in _BEARER_ERRORS:
+            code, message = _BEARER_ERRORS[challenge.parameters["error"]]
+            return code, challenge.parameters.get("error_description", "") or message
+    return "", ""
 
 
 def _status_text(status: int) -> str:

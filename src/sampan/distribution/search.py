@@ -27,7 +27,8 @@ async def search(
     endpoint = endpoints[0] if endpoints == [HUB_INDEX] else await _answering(transport, endpoints)
     url = f"{endpoint.url}/v1/search?{urlencode({'q': term, 'n': limit})}"
     headers = {"Authorization": basic(credentials)} if credentials.username and not credentials.identitytoken else {}
-    async with transport.request("GET", url, headers={**headers, "X-Docker-Token": "true"}, insecure=endpoint.insecure) as answer:
+    headers["X-Docker-Token"] = "true"
+    async with transport.request("GET", url, headers=headers, home=endpoint.url, insecure=endpoint.insecure) as answer:
         if answer.status != 200:
             raise SystemFailure(f"Unexpected status code {answer.status}")
         body = await answer.read(RESULTS_BYTES_MAX)
@@ -42,7 +43,7 @@ async def _answering(transport: Transport, endpoints: Sequence[Endpoint]) -> End
     reasons = []
     for endpoint in endpoints:
         try:
-            async with transport.request("GET", f"{endpoint.url}/v1/_ping", insecure=endpoint.insecure):
+            async with transport.request("GET", f"{endpoint.url}/v1/_ping", home=endpoint.url, insecure=endpoint.insecure):
                 return endpoint
         except Unreachable as error:
             reasons.append(str(error))

@@ -84,7 +84,9 @@ def test_login_push_and_logout(hub: Hub) -> None:
 
 
 def test_what_the_hub_refuses(hub: Hub) -> None:
-    hub.registry.refuse = (401, {}, b'{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}')
+    challenge = hub.registry.challenge + ',scope="repository:nobody/secret:pull",error="insufficient_scope"'
+    refusal = b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":[{"Type":"repository","Action":"pull"}]}]}'
+    hub.registry.refuse = (401, {"WWW-Authenticate": challenge}, refusal)
     for code, _, err in hub.run("pull", "nobody/secret"):
         assert code == 1
         assert err == (

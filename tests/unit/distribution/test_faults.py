@@ -1,7 +1,10 @@
 """Registries that stall, cut, ask for patience, never end, or send what was not asked for: in this process, without an engine."""
 
 import asyncio
+import contextlib
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -101,6 +104,34 @@ def test_a_mirror_that_gives_next_to_nothing_is_left(
     registries[0].cut_after, registries[0].served = None, {}
     assert fetched([one.host for one in registries], tmp_path / "slow")[0] == DATA
     assert registries[1].total_served > 0
+
+
+def test_a_mirror_that_drips_what_is_no_byte_of_the_blob_is_left(
+    registries: list[FaultyRegistry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "pause", _no_pause)
+    monkeypatch.setattr(fetch, "SLOW_SECONDS", 0.3)
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;")
+            while not ended.wait(0.02):
+                connection.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        dripping = [threading.Thread(target=drip, args=(listener,)) for _ in range(fetch.MIRROR_ATTEMPTS)]
+        late = threading.Timer(14, ended.set)
+        for thread in (*dripping, late):
+            thread.start()
+        assert fetched([host, registries[1].host], tmp_path)[0] == DATA
+        assert not ended.is_set()
+        late.cancel()
+        ended.set()
+        for thread in dripping:
+            thread.join(10)
 
 
 async def _no_pause(*_: object) -> None:
