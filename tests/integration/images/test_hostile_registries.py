@@ -1,7 +1,9 @@
 """Registries and mirrors that lie: of blobs that nobody fetched, with bytes that poison others' pulls, by manifests with two meanings."""
 
 import json
+import os
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 
@@ -80,6 +82,21 @@ def test_what_an_earlier_pull_left_may_be_anything(engine: Engine, docker: Docke
     left = engine.data_root / "content/partial" / digest_of(layer).removeprefix("sha256:")
     left.write_bytes(bytes(len(layer) // 2))
     done = docker("pull", f"{registry.host}/app:1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("part", [1, 1000], ids=["more than is free", "more than the disk"])
+def test_a_poisoned_part_fills_no_disk(overlay_engine: Engine, docker_path: str, registry: FaultyRegistry, part: int) -> None:
+    layer = big(1)
+    registry.add("app", "1", config(layer), [layer])
+    registry.delay = 0.05
+    stat = os.statvfs(overlay_engine.data_root)
+    bomb = tarfile.TarInfo("bomb")
+    bomb.size = stat.f_bavail * stat.f_frsize * part
+    left = overlay_engine.data_root / "content/partial" / digest_of(layer).removeprefix("sha256:")
+    left.write_bytes(bomb.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    done = overlay_engine.run_client([docker_path], "pull", f"{registry.host}/app:1")
     assert (done.returncode, done.stderr) == (0, "")
     assert not left.exists()
 
