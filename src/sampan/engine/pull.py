@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from sampan.content.partial import PartialBlob
 from sampan.digest import ChainId, DiffId, ImageId, is_sha256
@@ -22,9 +22,9 @@ from sampan.engine.pipes import give_from, through_pipe
 from sampan.engine.progress import Progress
 from sampan.engine.registries import Registries
 from sampan.engine.slots import Slots
-from sampan.errors import EngineError, InvalidArgument, NotFound
-from sampan.image import platforms
-from sampan.image.store import Image, ImageStore, image_of
+from sampan.errors import EngineError, InvalidArgument, NotFound, printable
+from sampan.image import platforms, pulling
+from sampan.image.store import Image, ImageStore
 from sampan.reference import Reference
 from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec import oci_layout
@@ -32,8 +32,6 @@ from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.oci_documents import decode
 from sampan.spec.oci_layout import Descriptor, Platform
 from sampan.state.blobs import BlobSource, ManifestRow
-
-T = TypeVar("T")
 
 INDEX_DEPTH_MAX = 4
 
@@ -104,7 +102,7 @@ class PullService:
             fresh = "Downloaded newer image" if newer else "Image is up to date"
             lines.say({"status": f"Status: {fresh} for {reference.familiar}"})
             if warning:
-                lines.say({"status": f"WARNING: {warning}"})
+                lines.say({"status": f"WARNING: {printable(warning)}"})
 
     # where from
 
@@ -122,7 +120,7 @@ class PullService:
         for _ in range(INDEX_DEPTH_MAX):
             if found.media_type not in (oci_layout.INDEX, oci_layout.DOCKER_INDEX):
                 return found
-            chosen = platforms.entry_for(_decoded(found.body, oci_layout.Index), platform)
+            chosen = platforms.entry_for(decode(found.body, oci_layout.Index, "the registry's manifest cannot be read"), platform)
             if chosen is None:
                 raise NotFound(f"no matching manifest for {platforms.shown(platform)} in the manifest list entries")
             if not is_sha256(chosen.digest):
@@ -135,9 +133,9 @@ class PullService:
     async def _pull_one(self, source: _Source, reference: Reference, wanted: Platform | None, lines: Lines) -> tuple[Image, ImageId | None]:
         """The image, and the ID of that which had the name before."""
         own = await self._image_manifest(source, wanted)
-        manifest = _decoded(own.body, oci_layout.Manifest)
+        manifest = pulling.manifest_of(own.body, own.media_type)
         document = await self._registries.any_of(source.repositories, lambda one: one.document(manifest.config, CONFIG_MAX))
-        image = _checked(document, manifest)
+        image = pulling.image_for(manifest, document)
         lines.say({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
         former = self._store.named(reference._replace(tag=None) if reference.digest else reference)
         async with AsyncExitStack() as stack:
@@ -272,20 +270,3 @@ class PullService:
         unpacked = await through_pipe(write, lambda reader: self._snapshots.unpack(layer.key, reader))
         layer.say("Extracting", blob.length, blob.length)
         return unpacked
-
-
-def _decoded(body: bytes, kind: type[T]) -> T:
-    return decode(body, kind, "the registry's manifest cannot be read")
-
-
-def _checked(document: bytes, manifest: oci_layout.Manifest) -> Image:
-    """The image of a config, if it fits its manifest and this machine. Raises InvalidArgument."""
-    image = image_of(document)
-    layers = manifest.layers
-    if len(layers) != len(image.chain):
-        raise InvalidArgument(f"the manifest has {len(layers)} layers, the image's config {len(image.chain)}")
-    if any(layer.size < 0 for layer in layers):
-        raise InvalidArgument("the manifest has a layer without a size")
-    if image.config.os not in ("linux", ""):
-        raise InvalidArgument(f"operating system is not supported: an image for {platforms.shown(platforms.of(image))}")
-    return image

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
+from sampan.spec import oci_layout
 from tests.support.engine import Engine
-from tests.support.faultyregistry import INDEX, MANIFEST, FaultyRegistry, digest_of
+from tests.support.faultyregistry import CONFIG, INDEX, MANIFEST, FaultyRegistry, digest_of
 from tests.support.imagetars import config
 from tests.support.registries import Docker, big, partials, zipped
 from tests.support.tars import tar
@@ -170,3 +171,38 @@ def test_a_refusal_moves_no_cursor(engine: Engine, docker: Docker, registry: Fau
     assert "gone" in done.stderr
     assert done.stderr.rstrip("\n").isprintable()
     assert len(done.stderr) < 2000
+
+
+TITLE = "\x1b]0;title\x07\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    "digest", [f"sha256:{TITLE}", f"{TITLE}:{'0' * 64}", "sha512:" + "0" * 128, ""], ids=["hex", "name", "512", "none"]
+)
+def test_a_digest_is_one_before_it_is_shown(docker: Docker, registry: FaultyRegistry, digest: str) -> None:
+    registry.add("app", "1", config(TOP), [TOP])
+    manifest = json.loads(registry.manifests["app:1"][1])
+    manifest["layers"][0]["digest"] = digest
+    registry.add_manifest("app", "1", json.dumps(manifest).encode(), MANIFEST)
+    done = docker("pull", f"{registry.host}/app:1")
+    assert done.returncode == 1
+    assert "title" not in done.stdout
+    assert "unsupported digest algorithm" in done.stderr
+    assert not registry.total_served
+
+
+def test_the_warning_of_another_platform_moves_no_cursor(docker: Docker, registry: FaultyRegistry) -> None:
+    registry.add("app", "1", config(TOP, architecture=f"z80{TITLE}"), [TOP])
+    done = docker("pull", "--platform=linux/amd64", f"{registry.host}/app:1")
+    (warning,) = [line for line in done.stdout.splitlines() if "WARNING" in line]
+    assert "z80" in warning
+    assert warning.isprintable()
+
+
+def test_a_chart_is_no_image(docker: Docker, registry: FaultyRegistry) -> None:
+    registry.add("chart", "1", b"{}", [TOP])
+    document = registry.manifests["chart:1"][1].decode().replace(MANIFEST, oci_layout.MANIFEST)
+    kind = "application/vnd.cncf.helm.config.v1+json"
+    registry.add_manifest("chart", "1", document.replace(CONFIG, kind).encode(), oci_layout.MANIFEST)
+    done = docker("pull", f"{registry.host}/chart:1")
+    assert (done.returncode, done.stderr) == (1, f"Error response from daemon: unsupported media type {kind}\n")
