@@ -9,8 +9,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -23,6 +23,9 @@ from sampan.findings import Finding
 KEEP_SECONDS = 7 * 86400
 KEEP_PART = 8
 """What nobody fetches now may take this part of the disk (one eighth); the oldest go first."""
+PATIENCE_SECONDS = 30.0
+PATIENCE_BYTES = 1 << 15
+"""Whoever has a blob and gets less than this of it in PATIENCE_SECONDS keeps nobody else from it"""
 _BLOCK = 1 << 20
 
 
@@ -39,6 +42,8 @@ class PartialBlob:
         self.digest, self.length = digest, length
         self.size = 0
         """Bytes that are there and hashed."""
+        self.arrived = 0
+        """All that have ever been, also those that turned out to be wrong"""
         self.spoilt = 0
         """How often what followers were given turned out to be wrong"""
         self.last_chance = False
@@ -64,6 +69,7 @@ class PartialBlob:
                 break
             self._hash.update(block)
             self.size += len(block)
+            self.arrived += len(block)
             await asyncio.sleep(0)
         os.ftruncate(self.fd, self.size)
         self._wake()
@@ -84,6 +90,7 @@ class PartialBlob:
             raise SystemFailure(f"write {self._path}: {(error.strerror or '').lower()}") from error
         self._hash.update(data)
         self.size = at
+        self.arrived += len(data)
         self._wake()
 
     def _take_room(self, size: int) -> None:
@@ -183,7 +190,7 @@ class PartialBlobs:
 
     def _idle(self) -> list[Path]:
         """What nobody fetches now."""
-        busy = {self._path(blob.digest) for blob in self._open}
+        busy = {blob.path for blob in self._open}
         return [file for file in self._directory.iterdir() if file not in busy]
 
     def look(self) -> list[Finding]:
@@ -209,11 +216,45 @@ class PartialBlobs:
         """Held by the one who fetches a blob: whoever wants the same one waits for it. Take several in the order of their digests."""
         return self._locks.setdefault(digest, asyncio.Lock())
 
-    def open(self, digest: str, length: int) -> PartialBlob:
-        """The blob's file, made if missing; its lock is held. Raises InvalidArgument for no digest, SystemFailure: no room; OSError."""
+    @asynccontextmanager
+    async def turn(self, digest: str) -> AsyncIterator[bool]:
+        """Wait for the blob's lock, and hold it (True). False: who has it gets next to nothing; go on with a file of your own."""
+        lock = self.lock(digest)
+        ours = await self._taken(lock, digest)
+        try:
+            yield ours
+        finally:
+            if ours:
+                lock.release()
+
+    async def _taken(self, lock: asyncio.Lock, digest: str) -> bool:
+        while True:
+            holder = self._opened(digest)
+            before = 0 if holder is None else holder.arrived
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await lock.acquire()
+                return True
+            except TimeoutError:
+                same = holder is not None and holder is self._opened(digest) and not holder.complete
+                if same and holder is not None and holder.arrived - before < PATIENCE_BYTES:
+                    return False
+
+    def _opened(self, digest: str) -> PartialBlob | None:
+        """What somebody fetches into the file that all share."""
+        return next((blob for blob in self._open if blob.path == self._path(digest)), None)
+
+    def open(self, digest: str, length: int, *, alone: bool = False) -> PartialBlob:
+        """The blob's file, made if missing; its lock is held. Raises InvalidArgument for no digest, SystemFailure: no room; OSError.
+
+        alone: a file of one's own, without a lock; it does not survive its closing.
+        """
         if not is_sha256(digest):
             raise InvalidArgument(f"unsupported digest algorithm: {digest}")
-        blob = PartialBlob(self._path(digest), Digest(digest), length, closed=self._let_go, spare=self.drop_idle)
+        path = self._directory / f"alone-{os.urandom(8).hex()}" if alone else self._path(digest)
+        blob = PartialBlob(path, Digest(digest), length, closed=self._let_go, spare=self.drop_idle)
+        if alone:
+            blob.remove()
         self._open.append(blob)
         try:
             self._make_room()
@@ -221,6 +262,11 @@ class PartialBlobs:
             blob.close()
             raise SystemFailure(f"{digest}: {error}") from error
         return blob
+
+    def drop(self, digest: str) -> None:
+        """Remove a blob that has come, unless somebody is at work with it."""
+        if not self.lock(digest).locked():
+            self._path(digest).unlink(missing_ok=True)
 
     def drop_idle(self) -> int:
         """Remove what nobody fetches now. Returns the bytes that this freed."""

@@ -1,5 +1,6 @@
 """Partial blobs never fill a disk."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,3 +69,48 @@ def test_what_nobody_fetches_gives_way(blobs: PartialBlobs, tmp_path: Path, monk
 def test_no_digest_no_file(blobs: PartialBlobs) -> None:
     with pytest.raises(InvalidArgument):
         blobs.open("sha256:../../etc/passwd", 1)
+
+
+def test_who_gets_nothing_keeps_nobody_from_a_blob(blobs: PartialBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial, "PATIENCE_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with blobs.turn(A) as first:
+            assert first
+            held = blobs.open(A, 5000)
+            held.append(bytes(100))
+            async with blobs.turn(A) as second:
+                assert not second
+                mine = blobs.open(A, 5000, alone=True)
+                mine.append(bytes(5000))
+                assert (held.size, mine.size) == (100, 5000)
+                mine.close()
+            assert os.listdir(tmp_path / "content/partial") == [A[7:]]
+            held.close()
+        async with blobs.turn(A) as third:
+            assert third
+
+    asyncio.run(scenario())
+
+
+def test_who_gets_something_has_all_the_time(blobs: PartialBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(partial, "PATIENCE_BYTES", 1)
+
+    async def scenario() -> None:
+        async with blobs.turn(A):
+            held = blobs.open(A, 1 << 20)
+
+            async def wait() -> bool:
+                async with blobs.turn(A) as ours:
+                    return ours
+
+            waiting = asyncio.create_task(wait())
+            for _ in range(20):
+                held.append(b"x")
+                await asyncio.sleep(0.01)
+            assert not waiting.done()
+            held.close()
+        assert await waiting
+
+    asyncio.run(scenario())
