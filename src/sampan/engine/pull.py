@@ -124,6 +124,7 @@ class PullService:
         try:
             with self._images.pinned(image.chain):
                 missing = self._missing(image, manifest, lines)
+                self._registries.partials.check({layer.descriptor.digest: layer.descriptor.size for layer in missing})
                 await self._layers.bring(source.repositories, reference.name, missing)
                 self._images.add(image, {}, names=() if reference.digest else (reference,), repo_digest=proved)
                 self._images.announce_as("pull", image, reference)
