@@ -280,10 +280,11 @@ class PartialBlobs:
             self._holders[digest] = blob
         return blob
 
-    def check(self, blobs: Mapping[str, int]) -> None:
-        """Raise SystemFailure when blobs of these lengths do not fit on the disk all together, whatever gives way."""
+    def check(self, blobs: Mapping[str, int], more: int = 0) -> None:
+        """Raise SystemFailure when blobs of these lengths, and more bytes, do not fit on the disk all together, whatever gives way."""
         try:
-            self._take(sum(max(0, length - self._size(digest)) for digest, length in blobs.items()) - self._idle_bytes())
+            wanted = more + sum(max(0, length - self._size(digest)) for digest, length in blobs.items())
+            self._take(wanted - self._idle_bytes() if blobs else wanted)
         except NoRoom as error:
             raise SystemFailure(str(error)) from error
 

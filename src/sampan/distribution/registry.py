@@ -34,7 +34,8 @@ ERROR_MAX = 64 * 1024
 ERROR_SHOWN = 1000
 """Characters of a registry's own words that we pass on."""
 TAGS_MAX = 100_000
-CONFIG_MAX = 8 << 20
+CONFIG_MAX = 1 << 20
+"""Every image's config is kept in memory. Real ones have some tens of KiB."""
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 _ATTEMPTS = 3
 """Unknown yet what is wanted; with a token that has just run out; with a fresh one."""

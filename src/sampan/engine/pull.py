@@ -27,6 +27,8 @@ from sampan.spec.oci_layout import Platform
 from sampan.state.blobs import BlobSource, ManifestRow
 
 INDEX_DEPTH_MAX = 4
+DOCUMENTS_MAX = 32 << 20
+"""Of the images that one `pull -a` may bring: bytes of their configs, which stay in memory"""
 
 
 class _Source(NamedTuple):
@@ -76,9 +78,16 @@ class PullService:
                 names = [reference]
             newer = False
             warning = ""
+            brought = 0
             for name in names:
                 image, former = await self._pull_one(await self._find(known, transport, name, credentials), name, wanted, lines)
                 newer = newer or former != image.id
+                brought += len(image.document) if former != image.id else 0
+                if brought > DOCUMENTS_MAX:
+                    raise InvalidArgument(
+                        f"the configs of the images of {reference.familiar} have more than {DOCUMENTS_MAX} bytes: "
+                        "pull those that you want by name"
+                    )
                 warning = warning or platforms.mismatch(reference.familiar, image, wanted)  # of a manifest that is no index
                 await lines.drained()
             fresh = "Downloaded newer image" if newer else "Image is up to date"
@@ -124,7 +133,8 @@ class PullService:
         try:
             with self._images.pinned(image.chain):
                 missing = self._missing(image, manifest, lines)
-                self._registries.partials.check({layer.descriptor.digest: layer.descriptor.size for layer in missing})
+                sizes = {layer.descriptor.digest: layer.descriptor.size for layer in missing}
+                self._registries.partials.check(sizes, len(document) + len(own.body))
                 await self._layers.bring(source.repositories, reference.name, missing)
                 self._images.add(image, {}, names=() if reference.digest else (reference,), repo_digest=proved)
                 self._images.announce_as("pull", image, reference)

@@ -206,3 +206,15 @@ def test_a_chart_is_no_image(docker: Docker, registry: FaultyRegistry) -> None:
     registry.add_manifest("chart", "1", document.replace(CONFIG, kind).encode(), oci_layout.MANIFEST)
     done = docker("pull", f"{registry.host}/chart:1")
     assert (done.returncode, done.stderr) == (1, f"Error response from daemon: unsupported media type {kind}\n")
+
+
+def test_configs_have_an_end(docker: Docker, registry: FaultyRegistry) -> None:
+    registry.add("app", "1", config(config={"Labels": {"long": "x" * (1 << 20)}}), [])
+    done = docker("pull", f"{registry.host}/app:1")
+    assert done.returncode == 1
+    assert "larger than 1048576 bytes" in done.stderr
+    for number in range(36):
+        registry.add("many", str(number), config(config={"Labels": {"long": f"{number}" + "x" * 1_000_000}}), [])
+    done = docker("pull", "-a", f"{registry.host}/many")
+    assert done.returncode == 1
+    assert "have more than 33554432 bytes: pull those that you want by name" in done.stderr
