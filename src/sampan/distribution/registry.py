@@ -139,6 +139,11 @@ class Repository:
             )
         return Manifest(digest, _kind(body, media_type), body)
 
+    async def head(self, reference: str) -> str:
+        """The digest that a tag has there, as the registry says; "" when it does not. Raises Unreachable, SystemFailure."""
+        async with self.request("HEAD", f"/v2/{self.path}/manifests/{reference}", {"Accept": ", ".join(MANIFEST_TYPES)}) as answer:
+            return answer.headers.get("Docker-Content-Digest", "") if answer.status == 200 else ""
+
     async def document(self, descriptor: oci_layout.Descriptor, limit: int) -> bytes:
         """A small blob, verified. Raises as manifest does."""
         if descriptor.size > limit:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from sampan.digest import DiffId, ImageId, is_sha256
 from sampan.distribution.registry import CONFIG_MAX, Manifest, Repository
-from sampan.distribution.transport import Transport
 from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
 from sampan.engine.progress import Progress
@@ -35,7 +34,8 @@ class _Source(NamedTuple):
     """Where an image comes from: the repository that gave the manifest, then the others that may have its blobs."""
 
     repositories: Sequence[Repository]
-    manifest: Manifest
+    found: Manifest | Reference
+    """A name with a digest: the image that is here has it, and need not come."""
 
 
 class PullService:
@@ -72,15 +72,20 @@ class PullService:
 
     async def _pull(self, known: Registries, reference: Reference, wanted: Platform | None, credentials: AuthConfig, lines: Lines) -> None:
         async with known.transport() as transport:
+            names, repositories = [reference], None
             if reference.tag is None and reference.digest is None:
-                names = [reference._replace(tag=tag) for tag in await self._tags(known, transport, reference, credentials)]
-            else:
-                names = [reference]
+                repositories, tags = await known.first(transport, reference, credentials, Repository.tags)
+                names = [reference._replace(tag=tag) for tag in tags]
             newer = False
             warning = ""
             brought = 0
             for name in names:
-                image, former = await self._pull_one(await self._find(known, transport, name, credentials), name, wanted, lines)
+                ask = partial(self._ask, reference=name, wanted=wanted)
+                if repositories is None:
+                    found = await known.first(transport, name, credentials, ask)
+                else:  # who we are there is known by now
+                    found = repositories, await known.any_of(repositories, ask)
+                image, former = await self._pull_one(_Source(*found), name, wanted, lines)
                 newer = newer or former != image.id
                 brought += len(image.document) if former != image.id else 0
                 if brought > DOCUMENTS_MAX:
@@ -97,17 +102,20 @@ class PullService:
 
     # where from
 
-    async def _tags(self, known: Registries, transport: Transport, reference: Reference, credentials: AuthConfig) -> list[str]:
-        _, tags = await known.first(transport, reference, credentials, Repository.tags)
-        return tags
-
-    async def _find(self, known: Registries, transport: Transport, reference: Reference, credentials: AuthConfig) -> _Source:
+    async def _ask(self, repository: Repository, *, reference: Reference, wanted: Platform | None) -> Manifest | Reference:
+        """What a name means there: its manifest, or if that is the image which has the name here, the digest that this has there."""
         name = reference.digest or reference.tag or ""
-        return _Source(*await known.first(transport, reference, credentials, partial(Repository.manifest, reference=name)))
+        image = None if reference.digest else self._store.named(reference)
+        if image is not None and platforms.matches(wanted or platforms.own(), platforms.of(image)):
+            digest = await repository.head(name)
+            proved = reference._replace(tag=None, digest=digest)
+            if is_sha256(digest) and self._store.named(proved) is image and all(map(self._snapshots.is_whole, image.chain)):
+                return proved
+        return await repository.manifest(name)
 
-    async def _image_manifest(self, source: _Source, wanted: Platform | None) -> Manifest:
+    async def _image_manifest(self, repositories: Sequence[Repository], found: Manifest, wanted: Platform | None) -> Manifest:
         """The image's own manifest: of an index, the one for the platform. Raises NotFound, InvalidArgument."""
-        found, platform = source.manifest, wanted or platforms.own()
+        platform = wanted or platforms.own()
         for _ in range(INDEX_DEPTH_MAX):
             if found.media_type not in (oci_layout.INDEX, oci_layout.DOCKER_INDEX):
                 return found
@@ -116,20 +124,27 @@ class PullService:
                 raise NotFound(f"no matching manifest for {platforms.shown(platform)} in the manifest list entries")
             if not is_sha256(chosen.digest):
                 raise InvalidArgument(f"unsupported digest algorithm: {chosen.digest}")
-            found = await self._registries.any_of(source.repositories, partial(Repository.manifest, reference=chosen.digest))
+            found = await self._registries.any_of(repositories, partial(Repository.manifest, reference=chosen.digest))
         raise InvalidArgument(f"indexes within indexes, more than {INDEX_DEPTH_MAX} deep")
 
     # one image
 
     async def _pull_one(self, source: _Source, reference: Reference, wanted: Platform | None, lines: Lines) -> tuple[Image, ImageId | None]:
         """The image, and the ID of that which had the name before."""
-        own = await self._image_manifest(source, wanted)
+        top = source.found
+        if isinstance(top, Reference):
+            return self._up_to_date(reference, top, lines)
+        own = await self._image_manifest(source.repositories, top, wanted)
         manifest = pulling.manifest_of(own.body, own.media_type)
-        document = await self._registries.any_of(source.repositories, lambda one: one.document(manifest.config, CONFIG_MAX))
+        image = self._store.get(ImageId(manifest.config.digest))
+        if image is None:
+            document = await self._registries.any_of(source.repositories, lambda one: one.document(manifest.config, CONFIG_MAX))
+        else:
+            document = image.document
         image = pulling.image_for(manifest, document)
         lines.say({"status": f"Pulling from {reference.path}", "id": reference.digest or reference.tag})
         former = self._store.named(reference._replace(tag=None) if reference.digest else reference)
-        proved = reference._replace(tag=None, digest=source.manifest.digest)
+        proved = reference._replace(tag=None, digest=top.digest)
         try:
             with self._images.pinned(image.chain):
                 missing = self._missing(image, manifest, lines)
@@ -141,8 +156,15 @@ class PullService:
         finally:
             self._images.clean_up()
         self._remember(image, own, manifest, reference)
-        lines.say({"status": f"Digest: {source.manifest.digest}"})
+        lines.say({"status": f"Digest: {top.digest}"})
         return image, None if former is None else former.id
+
+    def _up_to_date(self, reference: Reference, proved: Reference, lines: Lines) -> tuple[Image, ImageId]:
+        image = self._store.find(proved.familiar)
+        lines.say({"status": f"Pulling from {reference.path}", "id": reference.tag})
+        lines.say({"status": f"Digest: {proved.digest}"})
+        self._images.announce_as("pull", image, reference)
+        return image, image.id
 
     def _remember(self, image: Image, own: Manifest, manifest: oci_layout.Manifest, reference: Reference) -> None:
         """Note by which manifest and blobs the image came: pushed again it keeps its digests.

@@ -69,6 +69,34 @@ def test_all_tags(engine: Engine, docker: Docker, registry: FaultyRegistry) -> N
     assert sorted(docker("images", "--format", "{{.Tag}}", f"{registry.host}/many").stdout.split()) == ["a", "b"]
 
 
+def test_what_is_here_does_not_come_again(docker: Docker, registry: FaultyRegistry) -> None:
+    digest = registry.add("app", "1", config(TOP), [TOP])
+    registry.add("app", "2", config(TOP), [TOP])
+    name = f"{registry.host}/app"
+    assert docker("pull", f"{name}:1").returncode == 0
+    registry.requests.clear()
+    assert docker("pull", f"{name}:1").stdout.splitlines() == [
+        "1: Pulling from app", f"Digest: {digest}", f"Status: Image is up to date for {name}:1", f"{name}:1",
+    ]  # fmt: skip
+    assert registry.requests == ["GET /v2/", "HEAD /v2/app/manifests/1"]
+    registry.requests.clear()
+    assert docker("pull", f"{name}:2").returncode == 0
+    assert registry.requests == ["GET /v2/", "GET /v2/app/manifests/2"], "the config is here"
+    registry.add("app", "1", config(TOP, author="new"), [TOP])
+    assert "Downloaded newer image" in docker("pull", f"{name}:1").stdout
+    docker("rmi", f"{name}:1")
+    assert "Downloaded newer image" in docker("pull", f"{name}:1").stdout
+
+
+def test_all_tags_need_one_token(engine: Engine, registry: FaultyRegistry) -> None:
+    registry.login, registry.anonymous = ("alice", "secret"), True
+    for tag in "abc":
+        registry.add("app", tag, config(tar(("f", tag, tag))), [tar(("f", tag, tag))])
+    assert engine.cli("pull", "-a", f"{registry.host}/app").returncode == 0
+    assert sum("/token" in line for line in registry.requests) == 1
+    assert sum(line.endswith("/v2/") for line in registry.requests) == 2, "a refusal, and with the token"
+
+
 def test_an_index_gives_the_image_of_a_platform(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
     entries = []
     for architecture in ("arm64", "amd64"):
