@@ -45,6 +45,8 @@ class FaultyRegistry(Serving):
         self.stall_after: int | None = None
         """Bytes of a blob after which nothing more comes, on a connection that stays"""
         self.delay = 0.0
+        self.block = 65536
+        """Bytes of a blob that are sent at once"""
         self.released = threading.Event()
         """Ends the stalls"""
         self.ranges = True
@@ -263,8 +265,8 @@ class FaultyRegistry(Serving):
         request.send_header("Content-Length", str(len(data) - start))
         request.end_headers()
         sent = 0
-        for at in range(start, len(data), 65536):
-            block = data[at : at + 65536]
+        for at in range(start, len(data), self.block):
+            block = data[at : at + self.block]
             if self.cut_after is not None and sent + len(block) > self.cut_after:
                 block = block[: self.cut_after - sent]
             request.wfile.write(block)

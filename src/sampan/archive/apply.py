@@ -187,6 +187,10 @@ class LayerApplier:
         """Extract everything. Raises InvalidArchive, TruncatedArchive, OSError(errno, ..., name)."""
         for entry in reader:
             self.result.entries += 1
+            if self._room is not None and entry.stored > self._room.capacity:
+                raise InvalidArchive(
+                    f"{_shortened(entry.name)}: no space left on device: {entry.stored} bytes, more than there are on the whole disk"
+                )
             # a file of any kind may take an inode and a block for its attributes or, a directory, its names
             self._take(entry.stored + -entry.stored % _BLOCK + _BLOCK)
             try:

@@ -25,6 +25,9 @@ class Room:
         self._entries = 0
         self._bytes_left = 0
         self._entries_left = 0
+        stat = os.fstatvfs(fd)
+        self.capacity = stat.f_blocks * stat.f_frsize
+        """Bytes that the file system could hold if it were empty"""
 
     def take(self, size: int, entries: int = 1) -> None:
         """Say that size bytes and some entries are about to be written. Raises NoRoom."""

@@ -1,7 +1,8 @@
 """Blobs on their way in, by digest. What has come stays, whoever is killed, so that the next fetch goes on from there.
 
-A registry never fills the disk: what a manifest promises must fit beside all that is under way before the first byte is fetched, and the
-free space is looked at again while the bytes come (archive.room keeps the same reserve). What nobody fetches any more gives way.
+A registry never fills the disk: what a manifest promises must fit, beside what is due soon of all that is under way, before the first byte
+is fetched, and the free space is looked at again while the bytes come (archive.room keeps the same reserve). What nobody fetches any more
+gives way.
 """
 
 import asyncio
@@ -9,8 +10,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -23,6 +24,12 @@ from sampan.findings import Finding
 KEEP_SECONDS = 7 * 86400
 KEEP_PART = 8
 """What nobody fetches now may take this part of the disk (one eighth); the oldest go first."""
+AHEAD_BYTES = 1 << 30
+"""Of what a manifest promises, so much is kept free beside other blobs, however much it is: promises cost nothing"""
+_ALONE = "alone-"
+PATIENCE_SECONDS = 30.0
+PATIENCE_BYTES = 1 << 15
+"""Whoever has a blob and gets less than this of it in PATIENCE_SECONDS keeps nobody else from it"""
 _BLOCK = 1 << 20
 
 
@@ -30,15 +37,25 @@ class PartialBlob:
     """One blob's file. One writer appends, readers follow; close() keeps the file unless the disk is full."""
 
     def __init__(
-        self, path: Path, digest: Digest, length: int, *, closed: Callable[["PartialBlob"], None], spare: Callable[[], int]
+        self,
+        path: Path,
+        digest: Digest,
+        length: int,
+        *,
+        keep: bool = True,
+        closed: Callable[["PartialBlob"], None],
+        spare: Callable[[], int],
     ) -> None:
         """Open or make it. length: of the whole blob, in bytes. Raises OSError.
 
-        closed: told when the file has been let go. spare: makes room on the disk, and returns how much.
+        keep: whether it stays after close(). closed: told when the file has been let go. spare: makes room on the disk, and returns
+        how much.
         """
         self.digest, self.length = digest, length
         self.size = 0
         """Bytes that are there and hashed."""
+        self.arrived = 0
+        """All that have ever been, also those that turned out to be wrong"""
         self.spoilt = 0
         """How often what followers were given turned out to be wrong"""
         self.last_chance = False
@@ -46,7 +63,7 @@ class PartialBlob:
         self._path = path
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._room = Room(self.fd)
-        self._keep = True
+        self._keep = keep
         self._closed, self._spare = closed, spare
         self._hash = hashlib.sha256()
         self._grown, self._completed = asyncio.Event(), asyncio.Event()
@@ -57,16 +74,21 @@ class PartialBlob:
         return self._path
 
     async def load(self) -> None:
-        """Hash what an earlier fetch left. More than there can be is dropped."""
+        """Hash what an earlier fetch left."""
         while self.size < self.length:
             block = os.pread(self.fd, min(_BLOCK, self.length - self.size), self.size)
             if not block:
                 break
             self._hash.update(block)
             self.size += len(block)
+            self.arrived += len(block)
             await asyncio.sleep(0)
-        os.ftruncate(self.fd, self.size)
         self._wake()
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are still to come; before load() too."""
+        return max(0, self.length - os.fstat(self.fd).st_size)
 
     def append(self, data: bytes) -> None:
         """The next bytes. Raises InvalidArgument when they are more than the blob can have, SystemFailure when the disk is full."""
@@ -84,6 +106,7 @@ class PartialBlob:
             raise SystemFailure(f"write {self._path}: {(error.strerror or '').lower()}") from error
         self._hash.update(data)
         self.size = at
+        self.arrived += len(data)
         self._wake()
 
     def _take_room(self, size: int) -> None:
@@ -177,13 +200,15 @@ class PartialBlobs:
         self._directory = root / "content" / "partial"
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._open: list[PartialBlob] = []
+        self._holders: dict[str, PartialBlob] = {}
+        """By digest: what those who hold the locks fetch"""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By digest, for as long as somebody holds or awaits one."""
         self._drop_old()
 
     def _idle(self) -> list[Path]:
         """What nobody fetches now."""
-        busy = {self._path(blob.digest) for blob in self._open}
+        busy = {blob.path for blob in self._open}
         return [file for file in self._directory.iterdir() if file not in busy]
 
     def look(self) -> list[Finding]:
@@ -198,29 +223,75 @@ class PartialBlobs:
 
     def _drop_old(self) -> None:
         for file in self._idle():
-            if time.time() - file.stat().st_mtime > KEEP_SECONDS:
+            if file.name.startswith(_ALONE) or time.time() - file.stat().st_mtime > KEEP_SECONDS:
                 file.unlink()
 
     def disk_usage(self) -> int:
         """Bytes on disk of all that has come."""
-        return sum(file.lstat().st_blocks * 512 for file in self._directory.iterdir())
+        return sum(_on_disk(file) for file in self._directory.iterdir())
 
     def lock(self, digest: str) -> asyncio.Lock:
         """Held by the one who fetches a blob: whoever wants the same one waits for it. Take several in the order of their digests."""
         return self._locks.setdefault(digest, asyncio.Lock())
 
-    def open(self, digest: str, length: int) -> PartialBlob:
-        """The blob's file, made if missing; its lock is held. Raises InvalidArgument for no digest, SystemFailure: no room; OSError."""
+    @asynccontextmanager
+    async def turn(self, digest: str) -> AsyncIterator[bool]:
+        """Wait for the blob's lock, and hold it (True). False: who has it gets next to nothing; go on with a file of your own."""
+        lock = self.lock(digest)
+        ours = await self._taken(lock, digest)
+        try:
+            yield ours
+        finally:
+            if ours:
+                lock.release()
+
+    async def _taken(self, lock: asyncio.Lock, digest: str) -> bool:
+        while True:
+            holder = self._holders.get(digest)
+            before = 0 if holder is None else holder.arrived
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await lock.acquire()
+                return True
+            except TimeoutError:
+                same = holder is not None and holder is self._holders.get(digest) and not holder.complete
+                if same and holder is not None and holder.arrived - before < PATIENCE_BYTES:
+                    return False
+
+    def open(self, digest: str, length: int, *, alone: bool = False) -> PartialBlob:
+        """The blob's file, made if missing; its lock is held. Raises InvalidArgument for no digest, SystemFailure: no room; OSError.
+
+        alone: a file of one's own, without a lock; it does not survive its closing. So it is, too, where the file has more than this length
+        already: somebody is wrong, and what has come is not to be lost to a false promise.
+        """
         if not is_sha256(digest):
             raise InvalidArgument(f"unsupported digest algorithm: {digest}")
-        blob = PartialBlob(self._path(digest), Digest(digest), length, closed=self._let_go, spare=self.drop_idle)
-        self._open.append(blob)
+        own = alone or self._size(digest) > length
+        path = self._directory / f"{_ALONE}{os.urandom(8).hex()}" if own else self._path(digest)
+        blob = PartialBlob(path, Digest(digest), length, keep=not own, closed=self._let_go, spare=self.drop_idle)
         try:
-            self._make_room()
+            self._make_room(blob.missing)
         except NoRoom as error:
+            self._open.append(blob)
             blob.close()
             raise SystemFailure(f"{digest}: {error}") from error
+        self._open.append(blob)
+        if not alone:
+            self._holders[digest] = blob
         return blob
+
+    def check(self, blobs: Mapping[str, int], more: int = 0) -> None:
+        """Raise SystemFailure when blobs of these lengths, and more bytes, do not fit on the disk all together, whatever gives way."""
+        try:
+            wanted = more + sum(max(0, length - self._size(digest)) for digest, length in blobs.items())
+            self._take(wanted - self._idle_bytes() if blobs else wanted)
+        except NoRoom as error:
+            raise SystemFailure(str(error)) from error
+
+    def drop(self, digest: str) -> None:
+        """Remove a blob that has come, unless somebody is at work with it."""
+        if not self.lock(digest).locked():
+            self._path(digest).unlink(missing_ok=True)
 
     def drop_idle(self) -> int:
         """Remove what nobody fetches now. Returns the bytes that this freed."""
@@ -229,22 +300,38 @@ class PartialBlobs:
     def _path(self, digest: str) -> Path:
         return self._directory / digest.removeprefix("sha256:")
 
-    def _make_room(self) -> None:
-        """See that all that is open fits on the disk to its end. Raises NoRoom."""
+    def _size(self, digest: str) -> int:
+        """Bytes that have come of a blob."""
+        try:
+            return self._path(digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _idle_bytes(self) -> int:
+        """What drop_idle() would free."""
+        return sum(_on_disk(file) for file in self._idle())
+
+    def _make_room(self, wanted: int) -> None:
+        """See that so much fits beside what is due soon of all that is open. Raises NoRoom, and drops nothing then."""
+        wanted += sum(min(AHEAD_BYTES, blob.missing) for blob in self._open)
+        try:
+            self._take(wanted)
+        except NoRoom:
+            self._take(wanted - self._idle_bytes())
+            self.drop_idle()
+            self._take(wanted)
+
+    def _take(self, size: int) -> None:
         fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            wanted = sum(max(0, blob.length - os.fstat(blob.fd).st_size) for blob in self._open)  # size is 0 until a blob is loaded
-            try:
-                Room(fd).take(wanted, 0)
-            except NoRoom:
-                if not self.drop_idle():
-                    raise
-                Room(fd).take(wanted, 0)
+            Room(fd).take(size, 0)
         finally:
             os.close(fd)
 
     def _let_go(self, blob: PartialBlob) -> None:
         self._open.remove(blob)
+        if self._holders.get(blob.digest) is blob:
+            del self._holders[blob.digest]
         stat = os.statvfs(self._directory)
         self._drop_idle(stat.f_blocks * stat.f_frsize // KEEP_PART)
 
@@ -258,6 +345,14 @@ class PartialBlobs:
             file.unlink()
             freed += size
         return freed
+
+
+def _on_disk(file: Path) -> int:
+    """Bytes; of one that has gone meanwhile none (any thread)."""
+    try:
+        return file.lstat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def _remove(file: Path) -> None:

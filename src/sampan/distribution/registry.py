@@ -35,7 +35,8 @@ ERROR_MAX = 64 * 1024
 ERROR_SHOWN = 1000
 """Characters of a registry's own words that we pass on."""
 TAGS_MAX = 100_000
-CONFIG_MAX = 8 << 20
+CONFIG_MAX = 1 << 20
+"""Every image's config is kept in memory. Real ones have some tens of KiB."""
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 _BEARER_ERRORS = {
     "insufficient_scope": ("denied", "requested access to the resource is denied"),
@@ -143,6 +144,11 @@ class Repository:
                 "must be pushed anew by a newer docker"
             )
         return Manifest(digest, _kind(body, media_type), body)
+
+    async def head(self, reference: str) -> str:
+        """The digest that a tag has there, as the registry says; "" when it does not. Raises Unreachable, SystemFailure."""
+        async with self.request("HEAD", f"/v2/{self.path}/manifests/{reference}", {"Accept": ", ".join(MANIFEST_TYPES)}) as answer:
+            return answer.headers.get("Docker-Content-Digest", "") if answer.status == 200 else ""
 
     async def document(self, descriptor: oci_layout.Descriptor, limit: int) -> bytes:
         """A small blob, verified. Raises as manifest does."""

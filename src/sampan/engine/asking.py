@@ -22,6 +22,10 @@ MIRROR_ANSWER_SECONDS = 5.0
 """A mirror's answer about an image: it may have to ask its own upstream first."""
 MIRRORS_ANSWER_SECONDS = 6.0
 """The same of all mirrors together; each has a second more."""
+DOCUMENT_SECONDS = 15.0
+"""A platform's manifest or an image's config from an endpoint that has another one behind it, however steadily it comes"""
+LAST_SECONDS = 300.0
+"""The same, and a list of tags, from the last one"""
 BUSY_SECONDS = 8.0
 """How long a registry is asked again that is busy or out of order (5xx), or wants us to come later (429)."""
 ALL_SECONDS = 8.0
@@ -103,7 +107,7 @@ class Answers:
         """
         endpoint = self._repositories[at].endpoint
         if not endpoint.mirror:
-            return await asked
+            return await within(asked, LAST_SECONDS, endpoint)
         loop = asyncio.get_running_loop()
         others = range(at + 1, len(self._repositories))
         calls = [loop.call_later((other - at) * HEAD_START_SECONDS, self._hurry, other) for other in others]

@@ -11,7 +11,8 @@ from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint, endpoints_of
 from sampan.distribution.registry import Refused, Repository, is_outage
 from sampan.distribution.transport import Transport
-from sampan.engine.asking import Answers, SetAside, patient, unreachable
+from sampan.engine import asking
+from sampan.engine.asking import Answers, SetAside, patient, unreachable, within
 from sampan.errors import InvalidArgument, NotFound, SystemFailure
 from sampan.proxies import Proxies
 from sampan.reference import DEFAULT_DOMAIN, Reference
@@ -135,16 +136,16 @@ class Registries:
         raise unreachable(reference, tried) from tried[-1][1]
 
     async def any_of(self, repositories: Sequence[Repository], ask: Callable[[Repository], Awaitable[T]]) -> T:
-        """What the first of them says, or when a mirror fails, those behind it. Raises what the last one raises."""
+        """What the first of them says in time, or when a mirror fails, those behind it. Raises what the last one raises."""
         candidates = self.usable(repositories)
         for repository in candidates[:-1]:
             try:
-                return await ask(repository)
+                return await within(ask(repository), asking.DOCUMENT_SECONDS, repository.endpoint)
             except (SystemFailure, InvalidArgument) as error:
                 if not repository.endpoint.mirror:
                     raise
                 self.note_failure(repository.endpoint, error)
-        return await patient(lambda: ask(candidates[-1]))
+        return await within(patient(lambda: ask(candidates[-1])), asking.LAST_SECONDS, candidates[-1].endpoint)
 
     def note(self, sources: Sequence[BlobSource]) -> None:
         """Remember that repositories have blobs."""

@@ -1,14 +1,17 @@
 """Registries and mirrors that lie: of blobs that nobody fetched, with bytes that poison others' pulls, by manifests with two meanings."""
 
 import json
+import os
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 
 import pytest
 
+from sampan.spec import oci_layout
 from tests.support.engine import Engine
-from tests.support.faultyregistry import INDEX, MANIFEST, FaultyRegistry, digest_of
+from tests.support.faultyregistry import CONFIG, INDEX, MANIFEST, FaultyRegistry, digest_of
 from tests.support.imagetars import config
 from tests.support.registries import Docker, big, partials, zipped
 from tests.support.tars import tar
@@ -84,6 +87,21 @@ def test_what_an_earlier_pull_left_may_be_anything(engine: Engine, docker: Docke
     assert not left.exists()
 
 
+@pytest.mark.parametrize("part", [1, 1000], ids=["more than is free", "more than the disk"])
+def test_a_poisoned_part_fills_no_disk(overlay_engine: Engine, docker_path: str, registry: FaultyRegistry, part: int) -> None:
+    layer = big(1)
+    registry.add("app", "1", config(layer), [layer])
+    registry.delay = 0.05
+    stat = os.statvfs(overlay_engine.data_root)
+    bomb = tarfile.TarInfo("bomb")
+    bomb.size = stat.f_bavail * stat.f_frsize * part
+    left = overlay_engine.data_root / "content/partial" / digest_of(layer).removeprefix("sha256:")
+    left.write_bytes(bomb.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    done = overlay_engine.run_client([docker_path], "pull", f"{registry.host}/app:1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not left.exists()
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_mirror_that_gives_half_of_something_else(
     make_engine: Callable[..., Engine], docker_path: str, registry: FaultyRegistry, *, ranges: bool
@@ -153,3 +171,50 @@ def test_a_refusal_moves_no_cursor(engine: Engine, docker: Docker, registry: Fau
     assert "gone" in done.stderr
     assert done.stderr.rstrip("\n").isprintable()
     assert len(done.stderr) < 2000
+
+
+TITLE = "\x1b]0;title\x07\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    "digest", [f"sha256:{TITLE}", f"{TITLE}:{'0' * 64}", "sha512:" + "0" * 128, ""], ids=["hex", "name", "512", "none"]
+)
+def test_a_digest_is_one_before_it_is_shown(docker: Docker, registry: FaultyRegistry, digest: str) -> None:
+    registry.add("app", "1", config(TOP), [TOP])
+    manifest = json.loads(registry.manifests["app:1"][1])
+    manifest["layers"][0]["digest"] = digest
+    registry.add_manifest("app", "1", json.dumps(manifest).encode(), MANIFEST)
+    done = docker("pull", f"{registry.host}/app:1")
+    assert done.returncode == 1
+    assert "title" not in done.stdout
+    assert "unsupported digest algorithm" in done.stderr
+    assert not registry.total_served
+
+
+def test_the_warning_of_another_platform_moves_no_cursor(docker: Docker, registry: FaultyRegistry) -> None:
+    registry.add("app", "1", config(TOP, architecture=f"z80{TITLE}"), [TOP])
+    done = docker("pull", "--platform=linux/amd64", f"{registry.host}/app:1")
+    (warning,) = [line for line in done.stdout.splitlines() if "WARNING" in line]
+    assert "z80" in warning
+    assert warning.isprintable()
+
+
+def test_a_chart_is_no_image(docker: Docker, registry: FaultyRegistry) -> None:
+    registry.add("chart", "1", b"{}", [TOP])
+    document = registry.manifests["chart:1"][1].decode().replace(MANIFEST, oci_layout.MANIFEST)
+    kind = "application/vnd.cncf.helm.config.v1+json"
+    registry.add_manifest("chart", "1", document.replace(CONFIG, kind).encode(), oci_layout.MANIFEST)
+    done = docker("pull", f"{registry.host}/chart:1")
+    assert (done.returncode, done.stderr) == (1, f"Error response from daemon: unsupported media type {kind}\n")
+
+
+def test_configs_have_an_end(docker: Docker, registry: FaultyRegistry) -> None:
+    registry.add("app", "1", config(config={"Labels": {"long": "x" * (1 << 20)}}), [])
+    done = docker("pull", f"{registry.host}/app:1")
+    assert done.returncode == 1
+    assert "larger than 1048576 bytes" in done.stderr
+    for number in range(36):
+        registry.add("many", str(number), config(config={"Labels": {"long": f"{number}" + "x" * 1_000_000}}), [])
+    done = docker("pull", "-a", f"{registry.host}/many")
+    assert done.returncode == 1
+    assert "have more than 33554432 bytes: pull those that you want by name" in done.stderr

@@ -69,6 +69,34 @@ def test_all_tags(engine: Engine, docker: Docker, registry: FaultyRegistry) -> N
     assert sorted(docker("images", "--format", "{{.Tag}}", f"{registry.host}/many").stdout.split()) == ["a", "b"]
 
 
+def test_what_is_here_does_not_come_again(docker: Docker, registry: FaultyRegistry) -> None:
+    digest = registry.add("app", "1", config(TOP), [TOP])
+    registry.add("app", "2", config(TOP), [TOP])
+    name = f"{registry.host}/app"
+    assert docker("pull", f"{name}:1").returncode == 0
+    registry.requests.clear()
+    assert docker("pull", f"{name}:1").stdout.splitlines() == [
+        "1: Pulling from app", f"Digest: {digest}", f"Status: Image is up to date for {name}:1", f"{name}:1",
+    ]  # fmt: skip
+    assert registry.requests == ["GET /v2/", "HEAD /v2/app/manifests/1"]
+    registry.requests.clear()
+    assert docker("pull", f"{name}:2").returncode == 0
+    assert registry.requests == ["GET /v2/", "GET /v2/app/manifests/2"], "the config is here"
+    registry.add("app", "1", config(TOP, author="new"), [TOP])
+    assert "Downloaded newer image" in docker("pull", f"{name}:1").stdout
+    docker("rmi", f"{name}:1")
+    assert "Downloaded newer image" in docker("pull", f"{name}:1").stdout
+
+
+def test_all_tags_need_one_token(engine: Engine, registry: FaultyRegistry) -> None:
+    registry.login, registry.anonymous = ("alice", "secret"), True
+    for tag in "abc":
+        registry.add("app", tag, config(tar(("f", tag, tag))), [tar(("f", tag, tag))])
+    assert engine.cli("pull", "-a", f"{registry.host}/app").returncode == 0
+    assert sum("/token" in line for line in registry.requests) == 1
+    assert sum(line.endswith("/v2/") for line in registry.requests) == 2, "a refusal, and with the token"
+
+
 def test_an_index_gives_the_image_of_a_platform(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
     entries = []
     for architecture in ("arm64", "amd64"):
@@ -225,6 +253,51 @@ def test_two_pulls_fetch_a_layer_once(engine: Engine, docker: Docker, docker_pat
     ]
     assert [client.wait(120) for client in clients] == [0, 0]
     assert registry.served[digest_of(layer)] == len(layer)
+
+
+@pytest.mark.parametrize("above", [True, False], ids=["slow above", "slow below"])
+def test_a_small_image_does_not_wait_for_a_large_one_that_has_its_layer(
+    engine: Engine, docker: Docker, docker_path: str, registry: FaultyRegistry, *, above: bool
+) -> None:
+    slow = FaultyRegistry()
+    slow.delay = 1.0
+    layers = [TOP, big(16)] if above else [big(16), TOP]
+    slow.add("large", "1", config(*layers), layers)
+    registry.add("small", "1", config(TOP), [TOP])
+    name = f"{slow.host}/large:1"
+    client = subprocess.Popen([docker_path, "pull", name], env=engine.environment(), stdout=subprocess.PIPE)
+    try:
+        assert client.stdout is not None
+        while f"{digest_of(TOP)[7:19]}: Download complete".encode() not in client.stdout.readline():
+            assert client.poll() is None
+        done = docker("pull", f"{registry.host}/small:1", timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert client.poll() is None
+        assert digest_of(TOP) not in registry.served, "it came already"
+        assert f"Status: Downloaded newer image for {registry.host}/small:1" in done.stdout
+    finally:
+        client.kill()
+        client.wait()
+        client.stdout.close()
+        slow.close()
+
+
+def test_two_pulls_of_one_image_unpack_it_once(engine: Engine, docker: Docker, docker_path: str, registry: FaultyRegistry) -> None:
+    layers = [big(4), TOP, tar(("f", "other", "x"))]
+    registry.add("app", "1", config(*layers), layers)
+    registry.delay = 0.005
+    clients = [
+        subprocess.Popen([docker_path, "pull", f"{registry.host}/app:1"], env=engine.environment(), stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    said = [client.communicate(timeout=60)[0].decode() for client in clients]
+    assert [client.returncode for client in clients] == [0, 0, 0]
+    assert [text.count(": Pulling fs layer") for text in said] == [3, 3, 3]
+    assert [text.count(": Pull complete") for text in said] == [3, 3, 3]
+    assert {digest: count for digest, count in registry.served.items() if digest != digest_of(config(*layers))} == {
+        digest_of(layer): len(layer) for layer in layers
+    }
+    assert not {digest_of(layer)[7:] for layer in layers} & set(partials(engine))
 
 
 def test_a_client_that_leaves_ends_the_pull(engine: Engine, docker: Docker, docker_path: str, registry: FaultyRegistry) -> None:

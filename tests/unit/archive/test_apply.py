@@ -13,7 +13,7 @@ import pytest
 
 from sampan.archive import apply, writer
 from sampan.archive.apply import LayerApplier
-from sampan.archive.reader import InvalidArchive, TarReader
+from sampan.archive.reader import REGULAR, InvalidArchive, TarReader
 from sampan.archive.room import NoRoom, Room
 from sampan.archive.source import Source, TrailingData
 from sampan.archive.trees import remove_tree
@@ -49,6 +49,11 @@ def test_missing_parents_are_asked_for(root: int) -> None:
     archive = tar(*(("f", f"{number}/" + "a/" * 100 + "f") for number in range(5)))
     with pytest.raises(NoRoom, match="more than 400 entries"):
         extract(root, archive, Room(root, entries_max=400))
+
+
+def test_a_file_that_the_whole_disk_cannot_hold_is_no_archive(root: int) -> None:
+    with pytest.raises(InvalidArchive, match="f: no space left on device: 1000000000000000000 bytes"):
+        extract(root, writer.header(b"f", REGULAR, mode=0o644, size=10**18), Room(root))
 
 
 def test_missing_parents_are_made_in_one_descent(root: int, monkeypatch: pytest.MonkeyPatch) -> None:
