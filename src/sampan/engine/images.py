@@ -84,7 +84,7 @@ class ImageService:
         named, parents = self._store.named_ids(), self._store.parents()
         for image in sorted(self._store.all(), key=bodies.created_ns, reverse=True):
             references = self._store.references(image.id) if image.id in named else []
-            if not all and not references and image.id in parents:
+            if image.id in parents and (wanted.dangling or not (all or references)):
                 continue
             shown = wanted.matching(image, references)
             if shown is None:
@@ -149,16 +149,19 @@ class ImageService:
         return self._finish_removal(image_removal.remove(name, self._store, self._in_use, force=force, prune=prune))
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> body.ImagesPruneReport:
-        """Delete what no container uses; dangling=true (the default) keeps named images."""
+        """Delete what no container uses; dangling=true (the default) keeps images with tags."""
         wanted = image_filters.PruneFilter(filters, self._clock)
         deleted: builtins.list[body.ImageDeleteItem] = []
+        parents = self._store.parents()
         before = sum(layer.size for layer in self._snapshots.layers())
         for image in self._store.all():
             references = self._store.references(image.id)
             if self._store.get(image.id) is None or self._in_use(image.id) or not wanted.applies(image, references):
                 continue
-            with suppress(Conflict, NotFound):  # a child that stays keeps its parent
-                for name in [reference.familiar for reference in references] or [image.id]:
+            if image.id in parents and (wanted.only_dangling or not references):  # it goes with its last child
+                continue
+            for name in [reference.familiar for reference in references] or [image.id]:
+                with suppress(Conflict, NotFound):  # a child that stays keeps its parent; digests go with their repository's last tag
                     deleted += self._finish_removal(image_removal.remove(name, self._store, self._in_use, force=False, prune=True))
         reclaimed = before - sum(layer.size for layer in self._snapshots.layers()) + self.spare()
         if set(filters) <= {"dangling"} and not wanted.only_dangling:

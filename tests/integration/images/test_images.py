@@ -12,6 +12,8 @@ from sampan.engine.image_removal import ImageUser
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.ids import short_id
 from sampan.image import platforms
+from sampan.image.store import image_of
+from sampan.reference import parse
 from sampan.spec.oci_layout import Platform
 from tests.integration.images.support import Images, run
 from tests.support.tars import tar
@@ -90,6 +92,37 @@ def test_names_move_and_images_dangle(root: Path) -> None:
         assert report.images_deleted is not None
         assert report.images_deleted[0].deleted == first
         assert report.space_reclaimed == 11
+
+    run(root, body)
+
+
+def test_prune_all_takes_every_repository_of_an_image(root: Path) -> None:
+    async def body(images: Images) -> None:
+        image = images.service.resolve(await images.load(ARCHIVE, "a", "1"))
+        await images.service.tag("a:1", "b", "1")
+        for repository in "ab":
+            images.store.add_digest(image, parse(f"{repository}@sha256:{'d' * 64}"))
+        report = await images.service.prune({"dangling": ["false"]})
+        assert [item.untagged or item.deleted for item in report.images_deleted or ()] == [
+            "a:1", f"a@sha256:{'d' * 64}", "b:1", f"b@sha256:{'d' * 64}", image.id, image.chain_id,
+        ]  # fmt: skip
+
+    run(root, body)
+
+
+def test_a_parent_is_not_dangling(root: Path) -> None:
+    async def body(images: Images) -> None:
+        parent = images.service.resolve(await images.load(ARCHIVE))
+        images.store.add_digest(parent, parse(f"a@sha256:{'d' * 64}"))
+        child = images.store.add(image_of(parent.document + b" "), now=1, parent=parent.id, names=[parse("child:1")])
+        dangling = {"dangling": ["true"]}
+        assert await images.service.list(all=True, filters=dangling, shared_size=False) == []
+        assert (await images.service.prune(dangling)).images_deleted is None
+        [entry, _] = await images.service.list(all=True, filters={"dangling": ["false"]}, shared_size=False)
+        assert entry.repo_digests == [f"a@sha256:{'d' * 64}"]
+        await images.service.remove(child.id, force=False, prune=False)
+        [entry] = await images.service.list(all=False, filters=dangling, shared_size=False)
+        assert entry.id == parent.id
 
     run(root, body)
 
