@@ -160,7 +160,7 @@ class ImageService(Protocol):
     async def tag(self, name: str, repo: str, tag: str) -> None:
         """Give another name."""
 
-    async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[ImageDeleteItem]:
+    async def remove(self, name: str, *, force: bool, prune: bool, platform: Platform | None) -> Sequence[ImageDeleteItem]:
         """Take a name off, and delete what nothing else uses."""
 
     async def prune(self, filters: Filters) -> ImagesPruneReport:

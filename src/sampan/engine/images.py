@@ -144,8 +144,9 @@ class ImageService:
         self._store.tag(image, reference, now=self._clock.now_ns())
         self._publish("tag", image, reference.familiar)
 
-    async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[body.ImageDeleteItem]:
+    async def remove(self, name: str, *, force: bool, prune: bool, platform: Platform | None = None) -> Sequence[body.ImageDeleteItem]:
         """Take a name off, and delete what nothing else uses. Raises NotFound, Conflict in docker's words."""
+        self._find(name, platform)
         return self._finish_removal(image_removal.remove(name, self._store, self._in_use, force=force, prune=prune))
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> body.ImagesPruneReport:

@@ -61,9 +61,9 @@ class FakeImages:
         del repo, tag
         self._check(name)
 
-    async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[ImageDeleteItem]:
+    async def remove(self, name: str, *, force: bool, prune: bool, platform: Platform | None = None) -> Sequence[ImageDeleteItem]:
         """See the Protocol: says so, but keeps it."""
-        del force, prune
+        del force, prune, platform
         self._check(name)
         return [ImageDeleteItem(untagged=name)]
 

@@ -341,5 +341,9 @@ def test_refusals_in_dockers_words(root: Path) -> None:
             assert await ask("x:1", ours)
             with pytest.raises(NotFound, match=words):
                 await ask("x:1", other)
+        with pytest.raises(NotFound, match=words):
+            await images.service.remove("x:1", force=True, prune=True, platform=other)
+        removed = await images.service.remove("x:1", force=False, prune=True, platform=ours)
+        assert [item.untagged for item in removed] == ["x:1"]
 
     run(root, body)

@@ -99,8 +99,9 @@ async def tag(request: Request, services: Services) -> Response:
 async def remove(request: Request, services: Services) -> Response:
     """DELETE /images/{name}."""
     query = request.query
-    done = await services.images.remove(request.variables["name"], force=query.flag("force"), prune=not query.flag("noprune"))
-    return json_response(done)
+    platform = decode.removed_platform(query) if request.version >= (1, 50) else None
+    force, parents = query.flag("force"), not query.flag("noprune")
+    return json_response(await services.images.remove(request.variables["name"], force=force, prune=parents, platform=platform))
 
 
 async def prune(request: Request, services: Services) -> Response:
