@@ -109,7 +109,8 @@ class ImageService:
     async def history(self, name: str, platform: Platform | None = None) -> Sequence[body.ImageHistoryItem]:
         """Its layers, newest first. Raises NotFound, for one of another platform too."""
         image = self._find(name, platform)
-        return bodies.history(image, self._store.references(image.id), self._layer_size)
+        lineage = ((one.id, self._store.references(one.id)) for one in self._store.lineage(image))
+        return bodies.history(image, lineage, self._layer_size)
 
     def _find(self, name: str, platform: Platform | None) -> Image:
         image = self._store.find(name)

@@ -14,6 +14,7 @@ from sampan.ids import short_id
 from sampan.image import platforms
 from sampan.image.store import image_of
 from sampan.reference import parse
+from sampan.spec.oci_image import History, encode_config
 from sampan.spec.oci_layout import Platform
 from tests.integration.images.support import Images, run
 from tests.support.tars import tar
@@ -106,6 +107,23 @@ def test_prune_all_takes_every_repository_of_an_image(root: Path) -> None:
         assert [item.untagged or item.deleted for item in report.images_deleted or ()] == [
             "a:1", f"a@sha256:{'d' * 64}", "b:1", f"b@sha256:{'d' * 64}", image.id, image.chain_id,
         ]  # fmt: skip
+
+    run(root, body)
+
+
+def test_history_tells_of_the_parents_that_are_here(root: Path) -> None:
+    async def body(images: Images) -> None:
+        step = History(created_by="step", empty_layer=True)
+        image = images.service.resolve(await images.load(ARCHIVE, "x", "1"))
+        ids = [image.id]
+        for name in ((), (parse("x:3"), parse("y:3"))):
+            config = msgspec.structs.replace(image.config, history=[*(image.config.history or ()), step])
+            image = images.store.add(image_of(encode_config(config)), now=1, parent=image.id, names=name)
+            ids.append(image.id)
+        shown = [(item.id, item.tags) for item in await images.service.history("x:3")]
+        assert shown == [(ids[2], ["x:3", "y:3"]), (ids[1], None), (ids[0], ["x:1"])]
+        images.store.delete(images.service.resolve(ids[1]))
+        assert [item.id for item in await images.service.history("x:3")] == [ids[2], "<missing>", "<missing>"]
 
     run(root, body)
 
