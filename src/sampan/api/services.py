@@ -256,6 +256,15 @@ class RemoteService(Protocol):
         """Images by a word, of Docker Hub or of the registry that stands before it."""
 
 
+class ImportService(Protocol):
+    """Images of archives that are elsewhere."""
+
+    def import_from(
+        self, source: str, *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """Make an image of the tar at a URL. Yields docker's progress objects; a failure before the first becomes an HTTP error."""
+
+
 class ImageMountService(Protocol):
     """Images shown on the host."""
 
@@ -362,6 +371,7 @@ class Services(msgspec.Struct, frozen=True):
     pushes: PushService
     logins: LoginService
     remotes: RemoteService
+    imports: ImportService
     image_mounts: ImageMountService
     images: ImageService
     archives: ImageArchives

@@ -48,6 +48,7 @@ class Answer:
         self._response = response
         self.method = method
         self.status = response.status
+        self.reason = response.reason or ""
         self.headers: Mapping[str, str] = response.headers
         self.url = str(response.url)
 

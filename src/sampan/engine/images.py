@@ -226,7 +226,7 @@ class ImageService:
     async def import_(
         self, source: AsyncIterable[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
     ) -> AsyncIterator[Progress]:
-        """Make an image of one tar, compressed or not. Yields docker's progress: the ID at the end."""
+        """Make an image of one tar, compressed or not; message: its comment. Yields docker's progress: the ID at the end."""
         target = parse_target(repo, tag)
         config = apply_changes(ContainerConfig(), changes)
         made_for = platforms.wanted(platform) if platform else platforms.own()
@@ -234,7 +234,6 @@ class ImageService:
             raise InvalidArgument("operating system is not supported")
         unpacked, key = await self.unpack_from(feed(source))
         created = rfc3339nano(self._clock.now_ns())
-        comment = message or "Imported from -"
         document = ImageConfig(
             architecture=made_for.architecture,
             variant=made_for.variant,
@@ -242,7 +241,7 @@ class ImageService:
             created=created,
             config=config,
             rootfs=RootFS(diff_ids=[unpacked.diff_id]),
-            history=[History(created=created, comment=comment)],
+            history=[History(created=created, comment=message)],
             docker_version=ENGINE_VERSION,
         )
         image = self._finish(key, document, target)

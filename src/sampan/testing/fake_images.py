@@ -146,6 +146,17 @@ class FakePushes:
         yield {"status": f"{reference.tag}: digest: sha256:{'0' * 64} size: 1"}
 
 
+class FakeImports:
+    """services.ImportService: says where it would import from."""
+
+    async def import_from(
+        self, source: str, *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol."""
+        del repo, tag, message, changes, platform
+        yield {"status": f"Downloading from {source}"}
+
+
 class FakeRemotes:
     """services.RemoteService: there is no such image anywhere."""
 

@@ -30,13 +30,13 @@ def test_import_list_inspect_history(root: Path) -> None:
         image_id = await images.load(gzip.compress(ARCHIVE), "imtest", "1", 'CMD ["sh"]', "ENV A=b", "LABEL x=y")
         shown = await images.service.inspect("imtest:1")
         assert shown == await images.service.inspect(image_id) == await images.service.inspect(image_id[7:15])
-        assert (shown.id, shown.repo_tags, shown.size, shown.comment) == (image_id, ["imtest:1"], 11, "Imported from -")
+        assert (shown.id, shown.repo_tags, shown.size, shown.comment) == (image_id, ["imtest:1"], 11, "why")
         assert shown.config is not None
         assert (shown.config.cmd, shown.config.env, shown.config.labels) == (["sh"], ["A=b"], {"x": "y"})
         [entry] = await images.service.list(all=False, filters={}, shared_size=True)
         assert (entry.id, entry.repo_tags, entry.size, entry.shared_size, entry.containers) == (image_id, ["imtest:1"], 11, 0, 0)
         [layer] = await images.service.history("imtest:1")
-        assert (layer.id, layer.tags, layer.size, layer.comment) == (image_id, ["imtest:1"], 11, "Imported from -")
+        assert (layer.id, layer.tags, layer.size, layer.comment) == (image_id, ["imtest:1"], 11, "why")
         assert [event.action for event in images.events._history] == ["tag", "import"]
 
     run(root, body)
