@@ -174,6 +174,7 @@ class ImageService:
     def _finish_removal(self, steps: Sequence[image_removal.Step]) -> builtins.list[body.ImageDeleteItem]:
         """Events and layers of what was taken out of the store."""
         items: builtins.list[body.ImageDeleteItem] = []
+        still = Counter(name for step in steps if not step.untagged for name in step.image.chain)
         for step in steps:
             if step.untagged:
                 items.append(body.ImageDeleteItem(untagged=step.untagged))
@@ -181,13 +182,14 @@ class ImageService:
             else:
                 items.append(body.ImageDeleteItem(deleted=step.image.id))
                 self._publish("delete", step.image, step.image.id)
-                items += [body.ImageDeleteItem(deleted=name) for name in self._release(step.image.chain)]
+                still.subtract(step.image.chain)
+                items += [body.ImageDeleteItem(deleted=name) for name in self._release(step.image.chain, +still)]
         self.clean_up()
         return items
 
-    def _release(self, chain: Sequence[ChainId]) -> builtins.list[ChainId]:
-        """Drop the layers that no image and no container needs any more, top first."""
-        kept = self._needed()
+    def _release(self, chain: Sequence[ChainId], others: Iterable[ChainId] = ()) -> builtins.list[ChainId]:
+        """Drop the layers that no image and no container needs any more, top first; but not others."""
+        kept = {*self._needed(), *others}
         released: builtins.list[ChainId] = []
         for name in reversed(chain):
             if name in kept:

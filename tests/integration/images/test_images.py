@@ -111,6 +111,16 @@ def test_prune_all_takes_every_repository_of_an_image(root: Path) -> None:
     run(root, body)
 
 
+def test_a_layer_of_a_child_and_its_parent_goes_once(root: Path) -> None:
+    async def body(images: Images) -> None:
+        parent = images.service.resolve(await images.load(ARCHIVE))
+        child = images.store.add(image_of(parent.document + b" "), now=1, parent=parent.id, names=[parse("child:1")])
+        items = await images.service.remove("child:1", force=False, prune=True)
+        assert [item.untagged or item.deleted for item in items] == ["child:1", child.id, parent.id, parent.chain_id]
+
+    run(root, body)
+
+
 def test_history_tells_of_the_parents_that_are_here(root: Path) -> None:
     async def body(images: Images) -> None:
         step = History(created_by="step", empty_layer=True)
