@@ -16,6 +16,10 @@ pytestmark = pytest.mark.root
 def test_as_docker_28(engine: Engine, docker_path: str, case: dict[str, Any], tmp_path: Path) -> None:
     if case.get("needs") == "cgroup1" and host_layout().version != 1:
         pytest.skip("reads files of cgroup v1")
-    code, out, err = dockercases.run(case["run"], docker_path, engine.environment(), str(tmp_path))
+    try:
+        code, out, err = dockercases.run(case["run"], docker_path, engine.environment(), str(tmp_path))
+    finally:
+        if "case" in case["run"] or "own" in case["run"]:
+            dockercases.clean_up(docker_path, engine.environment())
     expected = case["ours"] if "why" in case else [case["code"], case["out"], case["err"]]
     assert [code, out, err] == expected

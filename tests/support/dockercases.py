@@ -3,6 +3,8 @@
 {"run": a bash script, "code": its exit code, "out", "err": what it prints, normalised;
  "needs": "cgroup1" where files of that layout are read;
  "why": why Sampan differs, and then "ours": [code, out, err]}
+
+In a script `own NAME` makes an image like busybox, but of its own. What has the label `case` is removed after it.
 """
 
 import json
@@ -15,6 +17,16 @@ from typing import Any
 
 DIRECTORY = Path(__file__).parents[1] / "golden/docker28"
 
+_PRELUDE = """
+own() {
+  if [ ! -e own.tar ]; then
+    local from; from=$(docker create busybox)
+    docker export -o own.tar "$from"
+    docker rm "$from" >/dev/null
+  fi
+  docker import -c 'LABEL case=own' own.tar "$1" >/dev/null
+}
+"""
 _REPLACED = (
     (re.compile(r"\b[0-9a-f]{64}\b"), "<ID>"),
     (re.compile(r"\b[0-9a-f]{12}\b"), "<SHORT>"),
@@ -46,7 +58,7 @@ def load() -> Iterator[dict[str, Any]]:
 def run(script: str, docker_path: str, environment: Mapping[str, str], directory: str) -> tuple[int, str, str]:
     """(exit code, output, errors) of a script whose `docker` is the real client; normalised."""
     result = subprocess.run(
-        ["bash", "-c", script],
+        ["bash", "-c", _PRELUDE + script],
         capture_output=True,
         stdin=subprocess.DEVNULL,
         timeout=120,
@@ -55,3 +67,13 @@ def run(script: str, docker_path: str, environment: Mapping[str, str], directory
         check=False,
     )
     return result.returncode, normalised(result.stdout.decode(errors="replace")), normalised(result.stderr.decode(errors="replace"))
+
+
+def clean_up(docker_path: str, environment: Mapping[str, str]) -> None:
+    """Remove what has the label `case`: containers, then images, children before their parents."""
+    for list_all, remove in ((["ps"], ["rm", "-fv"]), (["images"], ["rmi", "-f"]), (["images"], ["rmi", "-f"])):
+        listed = [docker_path, *list_all, "--all", "--quiet", "--no-trunc", "--filter", "label=case"]
+        names = subprocess.run(listed, env=environment, capture_output=True, text=True, check=True).stdout.split()
+        if names:
+            command = [docker_path, *remove, *dict.fromkeys(names)]
+            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)

@@ -106,8 +106,20 @@ def platform(query: Query) -> Platform | None:
         raise InvalidArgument("multiple platform parameters not supported")
     if not texts or not texts[0]:
         return None
+    return _platform(texts[0])
+
+
+def removed_platform(query: Query) -> Platform | None:
+    """The one of `platforms`, or None (moby httputils.DecodePlatforms; daemon/images/image_delete.go). Raises InvalidArgument."""
+    found = [_platform(text) for text in query.texts("platforms")]
+    if len(found) > 1:
+        raise InvalidArgument("multiple platforms are not supported")
+    return found[0] if found else None
+
+
+def _platform(text: str) -> Platform:
     try:
-        found = gojson.convert(gojson.parse(texts[0].encode("utf-8", "replace")), Platform)
+        found = gojson.convert(gojson.parse(text.encode("utf-8", "replace")), Platform)
     except gojson.GoJsonError as problem:
         raise InvalidArgument(f"failed to parse platform: {problem}") from None
     if not found.os and not found.architecture and found.variant:

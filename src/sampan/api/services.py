@@ -160,7 +160,7 @@ class ImageService(Protocol):
     async def tag(self, name: str, repo: str, tag: str) -> None:
         """Give another name."""
 
-    async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[ImageDeleteItem]:
+    async def remove(self, name: str, *, force: bool, prune: bool, platform: Platform | None) -> Sequence[ImageDeleteItem]:
         """Take a name off, and delete what nothing else uses."""
 
     async def prune(self, filters: Filters) -> ImagesPruneReport:
@@ -254,6 +254,15 @@ class RemoteService(Protocol):
 
     async def search(self, term: str, *, limit: int, filters: Filters, credentials: AuthConfig) -> Sequence[SearchResult]:
         """Images by a word, of Docker Hub or of the registry that stands before it."""
+
+
+class ImportService(Protocol):
+    """Images of archives that are elsewhere."""
+
+    def import_from(
+        self, source: str, *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """Make an image of the tar at a URL. Yields docker's progress objects; a failure before the first becomes an HTTP error."""
 
 
 class ImageMountService(Protocol):
@@ -362,6 +371,7 @@ class Services(msgspec.Struct, frozen=True):
     pushes: PushService
     logins: LoginService
     remotes: RemoteService
+    imports: ImportService
     image_mounts: ImageMountService
     images: ImageService
     archives: ImageArchives

@@ -36,6 +36,9 @@ def display(lines: Iterable[bytes], out: TextIO, *, width: int = 0, aux: Callabl
                 out.write(_text(message, name) + ("" if "stream" in message else "\n"))
         elif name and (bar or message.get("progressDetail") is not None):
             _redraw(out, rows, name, _text(message, name) + bar)
+        elif message.get("progressDetail") is not None and "stream" not in message:
+            rows.clear()
+            out.write(f"\x1b[2K\r{_text(message, name)}{bar or ' '}\r")
         else:
             rows.clear()
             out.write(_text(message, name) + ("" if "stream" in message else "\n"))

@@ -47,6 +47,7 @@ from sampan.engine.image_archives import ImageArchives
 from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
+from sampan.engine.imports import ImportService
 from sampan.engine.login import LoginService
 from sampan.engine.network_check import NetworkCheck
 from sampan.engine.networkfiles import DnsDefaults
@@ -408,6 +409,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         pushes=parts.pushes,
         logins=parts.logins,
         remotes=parts.remotes,
+        imports=ImportService(images, parts.registries),
         image_mounts=parts.mounts,
         images=images,
         archives=parts.archives,

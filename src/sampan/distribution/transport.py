@@ -77,6 +77,7 @@ class Answer:
         self._patience = patience
         self.method = method
         self.status = response.status
+        self.reason = response.reason or ""
         self.headers: Mapping[str, str] = response.headers
         self.url = str(response.url)
 

@@ -283,7 +283,7 @@ class ImageArchives:
     def _meant(self, text: str) -> list[tuple[str, Reference | None]]:
         """The images that a name means, and under which names: a repository without a tag is all its tags; an ID no name."""
         if is_sha256(f"sha256:{text}") or text.startswith("sha256:"):
-            return [(self._store.find(text).id, None)]
+            return [(self._by_id(text), None)]
         reference = parse(text)
         if reference.tag is not None or reference.digest is not None:
             image = self._store.named(reference._replace(tag=None) if reference.digest is not None else reference)
@@ -292,8 +292,14 @@ class ImageArchives:
             return [(image.id, None if reference.digest is not None else reference)]
         tagged = self._store.names_in(reference.name)
         if not tagged:
-            return [(self._store.find(text).id, None)]
+            return [(self._by_id(text), None)]
         return [(image.id, name) for name in tagged if (image := self._store.named(name)) is not None]
+
+    def _by_id(self, text: str) -> ImageId:
+        try:
+            return self._store.find(text).id
+        except NotFound:  # said of what was asked for, not of a name that it may have been
+            raise NotFound(f"No such image: {text}") from None
 
     async def _save(self, images: list[saving.SavedImage]) -> AsyncIterator[Piece]:
         chains = {name for item in images for name in item.image.chain}

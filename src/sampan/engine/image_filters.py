@@ -17,6 +17,11 @@ def _has_label(image: Image, wanted: str) -> bool:
     return labels_match((image.config.config.labels if image.config.config is not None else None) or {}, [wanted])
 
 
+def has_tag(references: list[Reference]) -> bool:
+    """Whether an image of these names does not dangle: a digest that a registry knows it by does not count."""
+    return any(reference.digest is None for reference in references)
+
+
 def pattern_matches(pattern: str, reference: Reference) -> bool:
     """reference.FamiliarMatch: Go's path.Match on the familiar name, or the familiar name with its tag; `*` stops at a slash."""
     expression = _expression(pattern)
@@ -72,18 +77,18 @@ class ListFilter:
             _expression(pattern)
 
     def matching(self, image: Image, references: list[Reference]) -> list[Reference] | None:
-        """The names to show, or None when the image is left out."""
+        """The names to show, or None when the image is left out. One with digests only has names, and dangles all the same."""
         created = created_ns(image)
         if (self.before is not None and created >= self.before) or (self.since is not None and created <= self.since):
             return None
         if not all(_has_label(image, wanted) for wanted in self.labels):
             return None
-        if self.dangling is not None and self.dangling == bool(references):
-            return None
-        if not self.patterns:
-            return references
-        shown = [name for name in references if any(pattern_matches(pattern, name) for pattern in self.patterns)]
-        return shown or None
+        shown = references
+        if self.patterns:
+            shown = [name for name in references if any(pattern_matches(pattern, name) for pattern in self.patterns)]
+        if not shown:
+            return None if self.patterns or self.dangling is False else shown
+        return None if self.dangling and has_tag(shown) else shown
 
 
 class PruneFilter:
@@ -101,6 +106,6 @@ class PruneFilter:
 
     def applies(self, image: Image, references: list[Reference]) -> bool:
         """Whether the image may go, as far as filters say."""
-        if (self.only_dangling and references) or (self.until is not None and created_ns(image) >= self.until):
+        if (self.only_dangling and has_tag(references)) or (self.until is not None and created_ns(image) >= self.until):
             return False
         return all(_has_label(image, wanted) for wanted in self.labels) and not any(_has_label(image, label) for label in self.not_labels)

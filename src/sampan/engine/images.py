@@ -84,7 +84,7 @@ class ImageService:
         named, parents = self._store.named_ids(), self._store.parents()
         for image in sorted(self._store.all(), key=bodies.created_ns, reverse=True):
             references = self._store.references(image.id) if image.id in named else []
-            if not all and not references and image.id in parents:
+            if image.id in parents and (wanted.dangling or not (all or references)):
                 continue
             shown = wanted.matching(image, references)
             if shown is None:
@@ -109,7 +109,8 @@ class ImageService:
     async def history(self, name: str, platform: Platform | None = None) -> Sequence[body.ImageHistoryItem]:
         """Its layers, newest first. Raises NotFound, for one of another platform too."""
         image = self._find(name, platform)
-        return bodies.history(image, self._store.references(image.id), self._layer_size)
+        lineage = ((one.id, self._store.references(one.id)) for one in self._store.lineage(image))
+        return bodies.history(image, lineage, self._layer_size)
 
     def _find(self, name: str, platform: Platform | None) -> Image:
         image = self._store.find(name)
@@ -144,21 +145,25 @@ class ImageService:
         self._store.tag(image, reference, now=self._clock.now_ns())
         self._publish("tag", image, reference.familiar)
 
-    async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[body.ImageDeleteItem]:
+    async def remove(self, name: str, *, force: bool, prune: bool, platform: Platform | None = None) -> Sequence[body.ImageDeleteItem]:
         """Take a name off, and delete what nothing else uses. Raises NotFound, Conflict in docker's words."""
+        self._find(name, platform)
         return self._finish_removal(image_removal.remove(name, self._store, self._in_use, force=force, prune=prune))
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> body.ImagesPruneReport:
-        """Delete what no container uses; dangling=true (the default) keeps named images."""
+        """Delete what no container uses; dangling=true (the default) keeps images with tags."""
         wanted = image_filters.PruneFilter(filters, self._clock)
         deleted: builtins.list[body.ImageDeleteItem] = []
+        parents = self._store.parents()
         before = sum(layer.size for layer in self._snapshots.layers())
         for image in self._store.all():
             references = self._store.references(image.id)
             if self._store.get(image.id) is None or self._in_use(image.id) or not wanted.applies(image, references):
                 continue
-            with suppress(Conflict, NotFound):  # a child that stays keeps its parent
-                for name in [reference.familiar for reference in references] or [image.id]:
+            if image.id in parents and (wanted.only_dangling or not references):  # it goes with its last child
+                continue
+            for name in [reference.familiar for reference in references] or [image.id]:
+                with suppress(Conflict, NotFound):  # a child that stays keeps its parent; digests go with their repository's last tag
                     deleted += self._finish_removal(image_removal.remove(name, self._store, self._in_use, force=False, prune=True))
         reclaimed = before - sum(layer.size for layer in self._snapshots.layers()) + self.spare()
         if set(filters) <= {"dangling"} and not wanted.only_dangling:
@@ -169,6 +174,7 @@ class ImageService:
     def _finish_removal(self, steps: Sequence[image_removal.Step]) -> builtins.list[body.ImageDeleteItem]:
         """Events and layers of what was taken out of the store."""
         items: builtins.list[body.ImageDeleteItem] = []
+        still = Counter(name for step in steps if not step.untagged for name in step.image.chain)
         for step in steps:
             if step.untagged:
                 items.append(body.ImageDeleteItem(untagged=step.untagged))
@@ -176,13 +182,14 @@ class ImageService:
             else:
                 items.append(body.ImageDeleteItem(deleted=step.image.id))
                 self._publish("delete", step.image, step.image.id)
-                items += [body.ImageDeleteItem(deleted=name) for name in self._release(step.image.chain)]
+                still.subtract(step.image.chain)
+                items += [body.ImageDeleteItem(deleted=name) for name in self._release(step.image.chain, +still)]
         self.clean_up()
         return items
 
-    def _release(self, chain: Sequence[ChainId]) -> builtins.list[ChainId]:
-        """Drop the layers that no image and no container needs any more, top first."""
-        kept = self._needed()
+    def _release(self, chain: Sequence[ChainId], others: Iterable[ChainId] = ()) -> builtins.list[ChainId]:
+        """Drop the layers that no image and no container needs any more, top first; but not others."""
+        kept = {*self._needed(), *others}
         released: builtins.list[ChainId] = []
         for name in reversed(chain):
             if name in kept:
@@ -221,7 +228,7 @@ class ImageService:
     async def import_(
         self, source: AsyncIterable[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
     ) -> AsyncIterator[Progress]:
-        """Make an image of one tar, compressed or not. Yields docker's progress: the ID at the end."""
+        """Make an image of one tar, compressed or not; message: its comment. Yields docker's progress: the ID at the end."""
         target = parse_target(repo, tag)
         config = apply_changes(ContainerConfig(), changes)
         made_for = platforms.wanted(platform) if platform else platforms.own()
@@ -229,7 +236,6 @@ class ImageService:
             raise InvalidArgument("operating system is not supported")
         unpacked, key = await self.unpack_from(feed(source))
         created = rfc3339nano(self._clock.now_ns())
-        comment = message or "Imported from -"
         document = ImageConfig(
             architecture=made_for.architecture,
             variant=made_for.variant,
@@ -237,7 +243,7 @@ class ImageService:
             created=created,
             config=config,
             rootfs=RootFS(diff_ids=[unpacked.diff_id]),
-            history=[History(created=created, comment=comment)],
+            history=[History(created=created, comment=message)],
             docker_version=ENGINE_VERSION,
         )
         image = self._finish(key, document, target)

@@ -13,6 +13,11 @@ def layer_line(status: str, name: str, current: int | None = None, total: int = 
     """name: the twelve digits shown before it. current, total: bytes; without current there is no bar."""
     if current is None:
         return {"status": status, "progressDetail": {}, "id": name}
+    return {**bar_line(status, current, total), "id": name}
+
+
+def bar_line(status: str, current: int, total: int) -> Progress:
+    """What has no name. current, total: bytes."""
     done = min(_BAR, current * _BAR // total) if total else _BAR
     bar = f"[{'=' * done}>{' ' * (_BAR - done)}] {human_size(current):>8}/{human_size(total)}"
-    return {"status": status, "progressDetail": {"current": current, "total": total}, "progress": bar, "id": name}
+    return {"status": status, "progressDetail": {"current": current, "total": total}, "progress": bar}

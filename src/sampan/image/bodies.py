@@ -1,7 +1,8 @@
 """Images in the words of docker's API: list, inspect and history bodies. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from itertools import islice
 
 import msgspec
 
@@ -108,8 +109,8 @@ def inspect(image: Image, references: list[Reference], size: int, driver: GraphD
     )
 
 
-def history(image: Image, references: list[Reference], layer_size: LayerSize) -> list[body.ImageHistoryItem]:
-    """Layers, newest first; only the newest carries the ID and the tags (an image without history has none to show)."""
+def history(image: Image, lineage: Iterable[tuple[str, list[Reference]]], layer_size: LayerSize) -> list[body.ImageHistoryItem]:
+    """Layers, newest first. lineage: ID and names of the image, its parent and so on, which the newest steps carry in turn."""
     items: list[body.ImageHistoryItem] = []
     layers = iter(image.chain)
     for entry in image.config.history or []:
@@ -121,6 +122,6 @@ def history(image: Image, references: list[Reference], layer_size: LayerSize) ->
             )
         )
     items.reverse()
-    if items:
-        items[0] = msgspec.structs.replace(items[0], id=image.id, tags=split_references(references)[0] or None)
+    for position, (image_id, references) in enumerate(islice(lineage, len(items))):
+        items[position] = msgspec.structs.replace(items[position], id=image_id, tags=split_references(references)[0] or None)
     return items

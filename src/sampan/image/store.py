@@ -175,6 +175,13 @@ class ImageStore:
         """Images committed or built from it."""
         return [other for other in self._images.values() if other.parent == image]
 
+    def lineage(self, image: Image) -> Iterator[Image]:
+        """The image, its parent, and so on as far as they are here."""
+        found: Image | None = image
+        while found is not None:
+            yield found
+            found = self._images.get(ImageId(found.parent))
+
     def find(self, text: str) -> Image:
         """By name, ID or unique ID prefix, as docker does. Raises NotFound, InvalidArgument."""
         if is_sha256(text) or is_full_id(text):

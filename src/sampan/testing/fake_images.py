@@ -61,9 +61,9 @@ class FakeImages:
         del repo, tag
         self._check(name)
 
-    async def remove(self, name: str, *, force: bool, prune: bool) -> Sequence[ImageDeleteItem]:
+    async def remove(self, name: str, *, force: bool, prune: bool, platform: Platform | None = None) -> Sequence[ImageDeleteItem]:
         """See the Protocol: says so, but keeps it."""
-        del force, prune
+        del force, prune, platform
         self._check(name)
         return [ImageDeleteItem(untagged=name)]
 
@@ -144,6 +144,17 @@ class FakePushes:
         if reference.familiar_name != "busybox":
             raise SystemFailure(f"An image does not exist locally with the tag: {reference.familiar_name}")
         yield {"status": f"{reference.tag}: digest: sha256:{'0' * 64} size: 1"}
+
+
+class FakeImports:
+    """services.ImportService: says where it would import from."""
+
+    async def import_from(
+        self, source: str, *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """See the Protocol."""
+        del repo, tag, message, changes, platform
+        yield {"status": f"Downloading from {source}"}
 
 
 class FakeRemotes:

@@ -26,6 +26,7 @@ def ask(script: str, url: str) -> tuple[int, str, str]:
             names = subprocess.run(listed, env=environment, capture_output=True, text=True, check=True).stdout.split()
             if names:
                 subprocess.run([docker, "rm", "-fv", *names], env=environment, stdout=subprocess.DEVNULL, check=True)
+            dockercases.clean_up(docker, environment)
 
 
 def record(path: Path, url: str, engine: str) -> None:

@@ -50,7 +50,9 @@ class Images:
 
     async def load(self, archive: bytes, repo: str = "", tag: str = "", *changes: str) -> str:
         """Import; returns the ID."""
-        lines = [line async for line in self.service.import_(pieces(archive), repo=repo, tag=tag, message="", changes=changes, platform="")]
+        lines = [
+            line async for line in self.service.import_(pieces(archive), repo=repo, tag=tag, message="why", changes=changes, platform="")
+        ]
         return str(lines[-1]["status"])
 
 

@@ -272,7 +272,7 @@ def test_an_index_gives_the_image_for_the_platform(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nope", "No such image: nope:latest"),
+        ("nope", "No such image: nope"),
         ("nope:tag", "reference does not exist"),
         ("sha256:" + "0" * 64, "No such image: sha256:" + "0" * 64),
         ("UPPER", r"invalid reference format: repository name \(library/UPPER\) must be lowercase"),

@@ -12,6 +12,9 @@ from sampan.engine.image_removal import ImageUser
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.ids import short_id
 from sampan.image import platforms
+from sampan.image.store import image_of
+from sampan.reference import parse
+from sampan.spec.oci_image import History, encode_config
 from sampan.spec.oci_layout import Platform
 from tests.integration.images.support import Images, run
 from tests.support.tars import tar
@@ -27,13 +30,13 @@ def test_import_list_inspect_history(root: Path) -> None:
         image_id = await images.load(gzip.compress(ARCHIVE), "imtest", "1", 'CMD ["sh"]', "ENV A=b", "LABEL x=y")
         shown = await images.service.inspect("imtest:1")
         assert shown == await images.service.inspect(image_id) == await images.service.inspect(image_id[7:15])
-        assert (shown.id, shown.repo_tags, shown.size, shown.comment) == (image_id, ["imtest:1"], 11, "Imported from -")
+        assert (shown.id, shown.repo_tags, shown.size, shown.comment) == (image_id, ["imtest:1"], 11, "why")
         assert shown.config is not None
         assert (shown.config.cmd, shown.config.env, shown.config.labels) == (["sh"], ["A=b"], {"x": "y"})
         [entry] = await images.service.list(all=False, filters={}, shared_size=True)
         assert (entry.id, entry.repo_tags, entry.size, entry.shared_size, entry.containers) == (image_id, ["imtest:1"], 11, 0, 0)
         [layer] = await images.service.history("imtest:1")
-        assert (layer.id, layer.tags, layer.size, layer.comment) == (image_id, ["imtest:1"], 11, "Imported from -")
+        assert (layer.id, layer.tags, layer.size, layer.comment) == (image_id, ["imtest:1"], 11, "why")
         assert [event.action for event in images.events._history] == ["tag", "import"]
 
     run(root, body)
@@ -90,6 +93,64 @@ def test_names_move_and_images_dangle(root: Path) -> None:
         assert report.images_deleted is not None
         assert report.images_deleted[0].deleted == first
         assert report.space_reclaimed == 11
+
+    run(root, body)
+
+
+def test_prune_all_takes_every_repository_of_an_image(root: Path) -> None:
+    async def body(images: Images) -> None:
+        image = images.service.resolve(await images.load(ARCHIVE, "a", "1"))
+        await images.service.tag("a:1", "b", "1")
+        for repository in "ab":
+            images.store.add_digest(image, parse(f"{repository}@sha256:{'d' * 64}"))
+        report = await images.service.prune({"dangling": ["false"]})
+        assert [item.untagged or item.deleted for item in report.images_deleted or ()] == [
+            "a:1", f"a@sha256:{'d' * 64}", "b:1", f"b@sha256:{'d' * 64}", image.id, image.chain_id,
+        ]  # fmt: skip
+
+    run(root, body)
+
+
+def test_a_layer_of_a_child_and_its_parent_goes_once(root: Path) -> None:
+    async def body(images: Images) -> None:
+        parent = images.service.resolve(await images.load(ARCHIVE))
+        child = images.store.add(image_of(parent.document + b" "), now=1, parent=parent.id, names=[parse("child:1")])
+        items = await images.service.remove("child:1", force=False, prune=True)
+        assert [item.untagged or item.deleted for item in items] == ["child:1", child.id, parent.id, parent.chain_id]
+
+    run(root, body)
+
+
+def test_history_tells_of_the_parents_that_are_here(root: Path) -> None:
+    async def body(images: Images) -> None:
+        step = History(created_by="step", empty_layer=True)
+        image = images.service.resolve(await images.load(ARCHIVE, "x", "1"))
+        ids = [image.id]
+        for name in ((), (parse("x:3"), parse("y:3"))):
+            config = msgspec.structs.replace(image.config, history=[*(image.config.history or ()), step])
+            image = images.store.add(image_of(encode_config(config)), now=1, parent=image.id, names=name)
+            ids.append(image.id)
+        shown = [(item.id, item.tags) for item in await images.service.history("x:3")]
+        assert shown == [(ids[2], ["x:3", "y:3"]), (ids[1], None), (ids[0], ["x:1"])]
+        images.store.delete(images.service.resolve(ids[1]))
+        assert [item.id for item in await images.service.history("x:3")] == [ids[2], "<missing>", "<missing>"]
+
+    run(root, body)
+
+
+def test_a_parent_is_not_dangling(root: Path) -> None:
+    async def body(images: Images) -> None:
+        parent = images.service.resolve(await images.load(ARCHIVE))
+        images.store.add_digest(parent, parse(f"a@sha256:{'d' * 64}"))
+        child = images.store.add(image_of(parent.document + b" "), now=1, parent=parent.id, names=[parse("child:1")])
+        dangling = {"dangling": ["true"]}
+        assert await images.service.list(all=True, filters=dangling, shared_size=False) == []
+        assert (await images.service.prune(dangling)).images_deleted is None
+        [entry, _] = await images.service.list(all=True, filters={"dangling": ["false"]}, shared_size=False)
+        assert entry.repo_digests == [f"a@sha256:{'d' * 64}"]
+        await images.service.remove(child.id, force=False, prune=False)
+        [entry] = await images.service.list(all=False, filters=dangling, shared_size=False)
+        assert entry.id == parent.id
 
     run(root, body)
 
@@ -308,5 +369,9 @@ def test_refusals_in_dockers_words(root: Path) -> None:
             assert await ask("x:1", ours)
             with pytest.raises(NotFound, match=words):
                 await ask("x:1", other)
+        with pytest.raises(NotFound, match=words):
+            await images.service.remove("x:1", force=True, prune=True, platform=other)
+        removed = await images.service.remove("x:1", force=False, prune=True, platform=ours)
+        assert [item.untagged for item in removed] == ["x:1"]
 
     run(root, body)

@@ -56,6 +56,21 @@ def test_what_docker_prints(engine: Engine, docker: Docker, registry: FaultyRegi
     assert engine.cli("pull", f"{name}:1").stdout == again.stdout
 
 
+def test_what_a_tag_has_left_dangles_though_its_digest_is_known(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
+    pulled = []
+    for content in ("old", "new"):
+        layer = tar(("f", "moved", content))
+        digest = registry.add("moved", "1", config(layer), [layer])
+        assert docker("pull", "-q", f"{registry.host}/moved:1").returncode == 0
+        pulled.append((digest_of(config(layer)), f"{registry.host}/moved@{digest}"))
+    (old, old_name), (new, _) = pulled
+    dangling = docker("images", "--no-trunc", "-f", "dangling=true", "--format", "{{.ID}} {{.Tag}}", f"{registry.host}/moved")
+    assert dangling.stdout == f"{old} <none>\n"
+    pruned = docker("image", "prune", "-f").stdout.splitlines()
+    assert pruned[:3] == ["Deleted Images:", f"untagged: {old_name}", f"deleted: {old}"]
+    assert docker("images", "--no-trunc", "-q", f"{registry.host}/moved").stdout == f"{new}\n"
+
+
 def test_all_tags(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
     for tag in ("a", "b"):
         layer = tar(("f", tag, tag))

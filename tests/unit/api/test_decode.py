@@ -1,10 +1,13 @@
 """Queries, filters and JSON bodies: docker's texts, and Go's JSON manners."""
 
+from urllib.parse import urlencode
+
 import pytest
 
-from sampan.api.decode import Query, atoi, check_json_type, decode_body, decode_filters, dimension, timestamp_ns
+from sampan.api.decode import Query, atoi, check_json_type, decode_body, decode_filters, dimension, removed_platform, timestamp_ns
 from sampan.errors import InvalidArgument
 from sampan.spec.docker_api.container import CreateRequest, ExecStartRequest, HostConfig
+from sampan.spec.oci_layout import Platform
 
 
 def message(call: object, *arguments: object) -> str:
@@ -19,6 +22,24 @@ def message(call: object, *arguments: object) -> str:
 )
 def test_flags(text: str, expected: bool) -> None:
     assert Query(f"a={text}").flag("a") is expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (['{"os":"linux","architecture":"arm64"}', '{"os":"linux","architecture":"amd64"}'], "multiple platforms are not supported"),
+        (['{"os":"linux","architecture":"arm64"}', "arm64"], "failed to parse platform: "),
+        ([""], "failed to parse platform: "),
+        (['{"os":"linux"}'], "both OS and Architecture must be provided"),
+    ],
+)
+def test_the_platform_that_a_removal_is_for(texts: list[str], expected: str) -> None:
+    assert message(removed_platform, Query(urlencode({"platforms": texts}, doseq=True))).startswith(expected)
+
+
+def test_a_removal_is_for_one_platform_or_for_any() -> None:
+    assert removed_platform(Query("")) is None
+    assert removed_platform(Query(urlencode({"platforms": '{"os":"linux","architecture":"arm64"}'}))) == Platform("arm64", "linux")
 
 
 def test_absent_flag_has_its_default() -> None:

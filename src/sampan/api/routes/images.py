@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from sampan.api import decode, encode
 from sampan.api.http import NO_CONTENT, Request, Response, json_response
 from sampan.api.router import Route
-from sampan.api.routes.common import ended, missing
+from sampan.api.routes.common import ended
 from sampan.api.services import CommitOptions, Services
 from sampan.errors import EngineError, InvalidArgument
 from sampan.spec.docker_api.container import CommitResponse, Config
@@ -67,18 +67,14 @@ async def create(request: Request, services: Services) -> None:
     if source == "bootstrap":
         await stream_progress(request, services.bootstraps.bootstrap(query.text("repo"), query.texts("include")))
         return
-    if source != "-":
-        if not source:
-            raise InvalidArgument("fromImage or fromSrc must be given")
-        missing("importing from a URL")(request, services)
-    progress = services.images.import_(
-        request.body,
-        repo=query.text("repo"),
-        tag=query.text("tag"),
-        message=query.text("message"),
-        changes=query.texts("changes"),
-        platform=query.text("platform"),
-    )
+    if not source:
+        raise InvalidArgument("fromImage or fromSrc must be given")
+    repo, tag, platform = query.text("repo"), query.text("tag"), query.text("platform")
+    message, changes = query.text("message") or f"Imported from {source}", query.texts("changes")
+    if source == "-":
+        progress = services.images.import_(request.body, repo=repo, tag=tag, message=message, changes=changes, platform=platform)
+    else:
+        progress = services.imports.import_from(source, repo=repo, tag=tag, message=message, changes=changes, platform=platform)
     await stream_progress(request, progress)
 
 
@@ -99,8 +95,9 @@ async def tag(request: Request, services: Services) -> Response:
 async def remove(request: Request, services: Services) -> Response:
     """DELETE /images/{name}."""
     query = request.query
-    done = await services.images.remove(request.variables["name"], force=query.flag("force"), prune=not query.flag("noprune"))
-    return json_response(done)
+    platform = decode.removed_platform(query) if request.version >= (1, 50) else None
+    force, parents = query.flag("force"), not query.flag("noprune")
+    return json_response(await services.images.remove(request.variables["name"], force=force, prune=parents, platform=platform))
 
 
 async def prune(request: Request, services: Services) -> Response:
@@ -183,9 +180,8 @@ ROUTES = (
         "/images/create",
         create,
         _TAG,
-        "partial",
         cancel=True,
-        note="pull, import, and fromSrc=bootstrap; importing from a URL: 501",
+        note="pull, import, and fromSrc=bootstrap, which is ours",
     ),
     Route("POST", "/images/prune", prune, _TAG),
     Route("POST", "/images/load", load, _TAG, cancel=True),
