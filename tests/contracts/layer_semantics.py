@@ -91,9 +91,17 @@ LENIENT = (
         (tar(("f", "a", "low")), tar(("f", "a", "1"), ("f", ".wh.a"))),
         ("a 644 1",),
     ),
+    Case(
+        "a missing parent inherits nothing from a set-GID directory",
+        (tar(("d", "g"), mode=0o2775)[: -len(writer.END)] + tar(("f", "g/deep/f", "1")),),
+        ("g 2775 0", "g/deep 755 0", "g/deep/f 644 1"),
+    ),
     Case("a hard link to a later entry", (tar(("h", "b", "a"), ("f", "a", "1")),), ("a 644 1", "b 644 1")),
 )  # fmt: skip
-"""What dockerd 28 refuses (20.10: all but the first), by the tools it uses, and we read as the archive's writer meant it."""
+"""What dockerd 28 refuses or, the set-GID bit, leaves to its file system (20.10: all but the first), by the tools it uses.
+
+We read it as the archive's writer meant it.
+"""
 
 OWN = {"dev", "dev/console", "dev/pts", "dev/shm", "etc", "etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf"} | {
     "proc",

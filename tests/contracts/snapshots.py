@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from sampan.archive import writer
-from sampan.archive.reader import HARDLINK, REGULAR, SYMLINK
+from sampan.archive.reader import DIRECTORY, HARDLINK, REGULAR, SYMLINK
 from sampan.digest import ChainId, chain_id, sha256_of
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.linux import libc
@@ -212,6 +212,22 @@ class SnapshotsContract:
                 assert stat.S_IMODE((path / "d/suid").stat().st_mode) == 0o4711
                 assert (path / "d").stat().st_mtime == (path / "d/suid").stat().st_mtime == 1_000_000_000
                 assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+        driver.run(body)
+
+    def test_nothing_is_inherited_from_directories_of_the_archive(self, driver: Driver) -> None:
+        entries = [b"\1\0\7\0" + b"\xff" * 4, b"\2\0\6\0\xe8\3\0\0"] + [bytes([tag, 0, 5, 0]) + b"\xff" * 4 for tag in (4, 16, 32)]
+        acl = b"\2\0\0\0" + b"".join(entries)
+        directory = writer.header(b"g", DIRECTORY, mode=0o2775, gid=500, xattrs={b"system.posix_acl_default": acl})
+
+        async def body(snapshots: Snapshots) -> None:
+            snapshots.prepare("c", await put(snapshots, directory + tar(("f", "g/deep/f", "1"), ("p", "g/p"), ("d", "g/d"))))
+            async with mounted(snapshots, "c", driver.root / "m") as path:
+                assert os.getxattr(path / "g", "system.posix_acl_default") == acl
+                for name, mode in (("deep", 0o755), ("deep/f", 0o644), ("p", 0o644), ("d", 0o755)):
+                    info = (path / "g" / name).stat()
+                    assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (0, 0, mode)
+                    assert os.listxattr(path / "g" / name) == []
 
         driver.run(body)
 

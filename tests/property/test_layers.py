@@ -68,7 +68,7 @@ trees = st.lists(
         st.integers(0, 2**21),
         times,
         xattrs,
-        st.sampled_from(["", "acl", "capability"]),
+        st.sampled_from(["", "acl", "default acl", "capability"]),
         st.integers(0, 50),
     ),
     max_size=8,
@@ -81,6 +81,7 @@ def build(root: Path, tree: list[tuple[str, bytes, bytes, int, int, int, dict[st
     directories = [top]
     files: list[bytes] = []
     stamps: list[tuple[bytes, int]] = []
+    heirs: list[bytes] = []
     for kind, name, content, mode, owner, mtime, attributes, special, pick in tree:
         path = directories[pick % len(directories)] + b"/" + name
         if os.path.lexists(path):
@@ -114,9 +115,13 @@ def build(root: Path, tree: list[tuple[str, bytes, bytes, int, int, int, dict[st
                 os.setxattr(path, "system.posix_acl_access", ACL)
             elif special == "capability" and kind == "file":
                 os.setxattr(path, "security.capability", CAPABILITY)
+            elif special == "default acl" and kind == "directory":
+                heirs.append(path)
         if kind != "symlink":
             os.chmod(path, mode)
         stamps.append((path, mtime))
+    for path in heirs:  # now that all is made: nothing of it has inherited anything
+        os.setxattr(path, "system.posix_acl_default", ACL)
     for path, mtime in reversed(stamps):
         os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
 
@@ -128,6 +133,7 @@ FORMATS = [["--format=gnu"], ["--format=pax"], ["--format=gnu", "--sparse"], ["-
 @pytest.mark.parametrize("options", FORMATS, ids=[" ".join(options) for options in FORMATS])
 @SLOW
 @given(tree=trees)
+@example(tree=[("directory", b"d", b"", 0o755, 0, 0, {}, "default acl", 0), ("file", b"f", b"x", 0o644, 0, 0, {}, "", 1)])
 def test_the_same_tree_as_gnu_tars(
     scratch: Path, options: list[str], tree: list[tuple[str, bytes, bytes, int, int, int, dict[str, bytes], str, int]]
 ) -> None:
@@ -166,7 +172,7 @@ entries = st.tuples(
     st.sampled_from(NAMES),
     st.sampled_from(LINKS),
     st.integers(0, 2000),
-    st.sampled_from([0o644, 0o4755, 0]),
+    st.sampled_from([0o644, 0o4755, 0o2775, 0]),
     st.sampled_from(ATTRIBUTES),
     st.sampled_from([(1, 3), (0, 0), (4095, 1048575), (5000, 1)]),
     st.integers(0, 5),
@@ -198,9 +204,17 @@ def outcome(work: "type[None] | object", *arguments: object) -> str:
     return ""
 
 
+HEIRS = {b"system.posix_acl_default": ACL}
+
+
 def simple(kind: str, name: str, link: str = "", size: int = 700) -> Made:
     """An entry with nothing special."""
     return kind, name, link, size, 0o644, {}, (1, 3), 0, 0
+
+
+def directory(name: str, mode: int, owner: int, attributes: dict[bytes, bytes]) -> Made:
+    """What those made in it could inherit from."""
+    return "d", name, "", 0, mode, attributes, (1, 3), 0, owner
 
 
 @settings(deadline=None, max_examples=250)
@@ -211,6 +225,9 @@ def simple(kind: str, name: str, link: str = "", size: int = 700) -> Made:
 @example(made=[simple(*one) for one in [("f", "a/b"), ("f", "a/s"), ("f", "a"), ("h", "s", "a")]])
 @example(made=[simple(*one) for one in [("d", "a"), ("l", "s", "a"), ("f", "s/a"), ("f", "s"), ("f", "a/b")]])
 @example(made=[simple(*one) for one in [("l", "b/a/x", "a"), ("l", "s", "b/a/x"), ("d", "b/a/a"), ("f", "s/a"), ("f", "b")]])
+@example(made=[directory("a", 0o755, 0, HEIRS), *(simple(kind, f"a/{kind}", "x") for kind in "fdcpl"), simple("f", "a/deep/er/x")])
+@example(made=[directory("a", 0o755, 0, HEIRS), simple("f", "a/.wh.b"), simple("f", "a"), directory("a", 0o755, 0, {}), simple("f", "a/s")])
+@example(made=[directory("a", 0o2775, 1000, {}), simple("f", "a/deep/er/x"), simple("d", "a/b"), simple("f", "a/.wh.b")])
 def test_both_drivers_read_any_archive_alike(scratch: Path, made: list[Made]) -> None:
     base = fresh(scratch)
     (base / "overlay").mkdir()

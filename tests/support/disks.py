@@ -1,5 +1,6 @@
 """File systems of a known size, to be filled."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,3 +19,15 @@ def tmpfs(path: Path, options: str, *, lazily: bool = False) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", *(["-l"] if lazily else []), str(path)], check=True, timeout=10)
+
+
+def deep_tree(top: Path, levels: int) -> None:
+    """A directory in a directory in ..., deeper than any path can say."""
+    top.mkdir(parents=True)
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)

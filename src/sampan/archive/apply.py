@@ -31,6 +31,7 @@ WHITEOUT: Final = b".wh."
 WHITEOUT_META: Final = b".wh..wh."
 OPAQUE: Final = b".wh..wh..opq"
 OPAQUE_XATTR: Final = "trusted.overlay.opaque"
+ACCESS_ACL, DEFAULT_ACL = b"system.posix_acl_access", b"system.posix_acl_default"
 OWN_XATTRS: Final = (b"trusted.overlay.", b"user.overlay.")
 ID_MAX: Final = 0xFFFFFFFF
 _MAJOR_MAX, _MINOR_MAX = 0xFFF, 0xFFFFF
@@ -165,6 +166,8 @@ class LayerApplier:
         self._room = room
         self._ours = os.geteuid(), os.getegid()
         """The owner of what is made here"""
+        self._parents_owner = self._ours
+        """Whose parents that are missing are to be; -1 leaves that to the file system"""
         self._root = root_fd
         self._recipe = recipe
         self._parent_name: bytes | None = None
@@ -175,6 +178,8 @@ class LayerApplier:
         """Whether something counted was replaced later"""
         self._symlinks = False
         """Whether there may be any"""
+        self._heirs = False
+        """Whether this tar has made directories with a default ACL, which it says itself of all that is to have one"""
         self.result = Applied()
 
     def __enter__(self) -> "LayerApplier":
@@ -229,7 +234,8 @@ class LayerApplier:
         if entry.type == REGULAR:
             self._regular(entry, parent, base, reader)
             return
-        if not self._make_room(entry, parent, base):
+        made = not self._make_room(entry, parent, base)
+        if made:
             os.mkdir(base, 0o700, dir_fd=parent)
         if entry.type == SYMLINK:
             os.symlink(entry.link, base, dir_fd=parent)
@@ -243,6 +249,8 @@ class LayerApplier:
             os.mknod(base, _NODE_TYPE[entry.type] | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
         elif entry.type != DIRECTORY:
             raise InvalidArchive(f"unhandled tar header type {entry.type[0]}")
+        if made or entry.type != DIRECTORY:
+            self._disinherit(parent, base)
         self._attributes(entry, parent, base)
         if entry.type == DIRECTORY:
             # written at the end: making the children changes it
@@ -273,6 +281,8 @@ class LayerApplier:
             finally:
                 os.close(fd)
             fd = child
+            self._disinherit(fd)
+            os.fchown(fd, *self._parents_owner)  # a set-GID directory passes on its group, too
             os.fchmod(fd, 0o755)
         return fd
 
@@ -349,6 +359,7 @@ class LayerApplier:
             there = os.stat(hidden, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
+            self._disinherit(parent, hidden)
             os.chown(hidden, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
             return
         # a whiteout hides what lower layers have; this layer's own entry of the name stays (image-spec layer.md)
@@ -373,6 +384,7 @@ class LayerApplier:
             else:
                 os.ftruncate(fd, entry.size)
                 _write_fragments(fd, entry.sparse, reader)
+            self._disinherit(fd)
             made = os.fstat(fd)  # most files are as they should be, and changing an attribute costs the file system a transaction
             if owner not in ((made.st_uid, made.st_gid), (-1, -1)):
                 os.fchown(fd, *owner)
@@ -463,8 +475,24 @@ class LayerApplier:
         """Nobody else is at a layer's tree yet: the name is what was just made."""
         os.chmod(base, mode, dir_fd=parent)
 
-    @staticmethod
-    def _set_xattrs(entry: Entry, parent: int, base: bytes) -> None:
+    def _disinherit(self, target: int, base: bytes | None = None) -> None:
+        """Take the ACLs off what was just made: a descriptor, or a name in a directory. Only the entry itself says which it has."""
+        if not self._heirs:
+            return
+        if base is not None:
+            os.fchdir(target)
+        for key in (ACCESS_ACL, DEFAULT_ACL):
+            try:
+                if base is None:
+                    os.removexattr(target, key)
+                else:
+                    os.removexattr(base, key, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+                    raise
+
+    def _set_xattrs(self, entry: Entry, parent: int, base: bytes) -> None:
+        self._heirs = self._heirs or DEFAULT_ACL in entry.xattrs
         if entry.xattrs:
             os.fchdir(parent)  # setxattr(2) knows no directory descriptor
             for key, value in entry.xattrs.items():

@@ -102,6 +102,7 @@ class OwnExtractor(TreeExtractor):
         super().__init__(root_fd, None, replace=False, place=place, full_names=True)
         self._made: set[bytes] = set()
         self._users = os.geteuid(), os.getegid()
+        self._parents_owner = -1, -1
 
     def _owner_of(self, entry: Entry) -> tuple[int, int]:
         return -1, -1

@@ -1,8 +1,11 @@
 """How much an archive may take: the disk's free space and inodes are respected, so that a bomb never fills the host's disk."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
+
+from sampan.errors import SystemFailure
 
 ENTRIES_MAX: Final = 4_000_000
 """Entries of one archive, whatever the disk has."""
@@ -13,6 +16,15 @@ _PARTS = 16
 
 class NoRoom(Exception):
     """The disk has too little left for an archive. Nothing is wrong with the archive itself, as far as was seen."""
+
+
+@contextmanager
+def making(what: str) -> Iterator[None]:
+    """Around making files of ours: raises SystemFailure for an OSError, which says why, and not where they lie."""
+    try:
+        yield
+    except OSError as error:
+        raise SystemFailure(f"cannot make {what}: {(error.strerror or str(error)).lower()}") from error
 
 
 class Room:

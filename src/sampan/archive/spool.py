@@ -12,7 +12,8 @@ from sampan.archive.room import Room
 from sampan.archive.source import Source, TruncatedArchive
 
 MEMBERS_MAX: Final = 65_536
-_NAME_MAX = 4096
+_NAME_MAX: Final = 4095
+"""Bytes of a name, and of what a symlink says: the kernel's PATH_MAX without its end."""
 TEXT_MAX: Final = 16 << 20
 """Bytes of all names and targets of links together: sampand keeps them."""
 _STEP = 1 << 20

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PARENT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 """include/uapi/linux/fs.h, where long has 8 bytes; the value itself is an int."""
 _FS_IMMUTABLE_FL, _FS_APPEND_FL = 0x10, 0x20
@@ -42,6 +43,19 @@ def remove_tree(parent_fd: int, name: bytes | str, before: Before = _nothing) ->
     finally:
         os.close(top_fd)
     _insist(parent_fd, top, lambda: os.rmdir(top, dir_fd=parent_fd))
+
+
+def remove_path(path: str | os.PathLike[str]) -> None:
+    """remove_tree() by a path, the last name of which is not followed; silent when it does not exist."""
+    directory, name = os.path.split(os.path.abspath(path))
+    try:
+        fd = os.open(directory, _PARENT_FLAGS)
+    except FileNotFoundError:
+        return
+    try:
+        remove_tree(fd, name)
+    finally:
+        os.close(fd)
 
 
 def _insist(directory_fd: int, name: bytes, remove: Callable[[], None], target_fd: int = -1) -> None:

@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from sampan.archive.trees import remove_path
 from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, known
 from sampan.linux import libc
 from sampan.linux.netlink import Netlink
@@ -271,15 +272,23 @@ def going_down() -> bool:
     return bool(result and result.stdout.strip() == "stopping")
 
 
+def remove_directory(path: str) -> None:
+    """A root of ours, wherever its name leads: containers may have made trees of any depth in it."""
+    try:
+        remove_path(os.path.realpath(path))
+    except OSError as exc:
+        say(f"remove {path}: {exc.strerror}")
+
+
 def remove_state(config: DaemonConfig, verb: str) -> None:
-    shutil.rmtree(config.exec_root, ignore_errors=True)
+    remove_directory(config.exec_root)
     for name in (config.pidfile, f"{config.pidfile}.lock"):
         Path(name).unlink(missing_ok=True)
     for host in config.hosts:
         if host.startswith("unix://"):
             Path(host.removeprefix("unix://")).unlink(missing_ok=True)
     if verb == "purge":
-        shutil.rmtree(config.data_root, ignore_errors=True)
+        remove_directory(config.data_root)
 
 
 def run(verb: str, config: DaemonConfig) -> None:

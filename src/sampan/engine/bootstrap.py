@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sampan.archive.trees import measure_tree
+from sampan.archive.trees import measure_tree, remove_path
 from sampan.engine.images import ImageService
 from sampan.engine.progress import Progress
 from sampan.errors import SystemFailure
@@ -39,7 +39,7 @@ class BootstrapService:
     def repair(self) -> None:
         """At start: remove trees that were never finished. Nothing runs in them: it ended with the engine that had begun it."""
         for path in self._trees():
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
 
     def look(self) -> list[Finding]:
         """Trees that were never finished."""
@@ -70,7 +70,7 @@ class BootstrapService:
             return 0
         async with self._busy:
             before = await asyncio.to_thread(self.disk_usage)
-            await asyncio.to_thread(shutil.rmtree, self._root / "cache", True)
+            await asyncio.to_thread(_remove, self._root / "cache")
             return before - await asyncio.to_thread(self.disk_usage)
 
     async def bootstrap(self, name: str, include: Sequence[str]) -> AsyncIterator[Progress]:
@@ -101,7 +101,7 @@ class BootstrapService:
                 yield {"status": "making the layer"}
                 facts, unpacked, key = await self._layer(tree, int(begun))
             finally:
-                await asyncio.to_thread(shutil.rmtree, tree, True)
+                await asyncio.to_thread(_remove, tree)
         try:
             config = debian.image_config(base, unpacked.diff_id, facts["packages"], facts["epoch"])
         except BaseException:
@@ -128,6 +128,12 @@ class BootstrapService:
         finally:
             os.close(directory)
         return facts, unpacked, key
+
+
+def _remove(tree: Path) -> None:
+    """A tree that programs of a distribution made. What cannot be removed stays, for the next start or `system check`."""
+    with suppress(OSError):
+        remove_path(tree)
 
 
 def _check_tools(base: debian.Base) -> None:

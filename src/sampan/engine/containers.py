@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from sampan.archive.room import making
 from sampan.clock import Clock
 from sampan.digest import ChainId
 from sampan.engine import launching, links, listing, merging, names, processes, showing
@@ -186,8 +187,9 @@ class ContainerService:
     async def _make(self, container: Container) -> None:
         """Directory, snapshot, volumes' content, row: undone in reverse when one fails; a kill in between leaves what repair finds."""
         directory = self._runner.paths.container(container.id)
-        os.makedirs(f"{directory}/log", 0o710)
         try:
+            with making("the container's directory"):
+                os.makedirs(f"{directory}/log", 0o710)
             self._snapshots.prepare(container.id, self._chain(container))
             await self._fill(container)
             self._containers.add(container)

@@ -25,6 +25,13 @@ def wide_pipe() -> tuple[int, int]:
     return reader, writer
 
 
+def _closing(work: Coroutine[Any, Any, T], writer: int) -> asyncio.Task[T]:
+    """The work as a task, after which the pipe's write end is closed: also when it is cancelled before it has begun."""
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(lambda _: os.close(writer))
+    return task
+
+
 async def through_pipe(write: Callable[[int], Awaitable[object]], read: Callable[[int], Awaitable[T]]) -> T:
     """What read() makes of what write() writes, each given its end of a pipe. Both are over when this returns.
 
@@ -33,13 +40,10 @@ async def through_pipe(write: Callable[[int], Awaitable[object]], read: Callable
     """
     reader, writer = wide_pipe()
 
-    async def write_and_close() -> None:
-        try:
-            await write(writer)
-        finally:
-            os.close(writer)
+    async def begin() -> None:
+        await write(writer)
 
-    writing = asyncio.ensure_future(write_and_close())
+    writing = _closing(begin(), writer)
     try:
         result = await read(reader)
     except BaseException:
@@ -90,13 +94,10 @@ class WorkerStream:
         self._reader, writer = wide_pipe()
         os.set_blocking(self._reader, False)
 
-        async def work() -> dict[str, Any]:
-            try:
-                return await run(writer)
-            finally:
-                os.close(writer)
+        async def begin() -> dict[str, Any]:
+            return await run(writer)
 
-        self.task = asyncio.get_running_loop().create_task(work())
+        self.task = _closing(begin(), writer)
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """All it writes, left in the pipe for whoever takes it. Raises what the job raises, after what it wrote."""

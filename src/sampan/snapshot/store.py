@@ -23,6 +23,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
+from sampan.archive.room import making
 from sampan.digest import ChainId, DiffId
 from sampan.errors import Conflict, NotFound, SystemFailure
 from sampan.findings import Finding
@@ -110,7 +111,8 @@ class LayeredSnapshots:
         directory = os.urandom(12).hex()
         self._unpacked[key] = (directory, Unpacked(DiffId(""), 0, 0))
         try:
-            unpacked = await self._format.unpack(directory, archive)
+            with making("the layer"):
+                unpacked = await self._format.unpack(directory, archive)
         except BaseException:
             del self._unpacked[key]
             self._format.discard(directory)
@@ -281,21 +283,22 @@ class LayeredSnapshots:
         """See Snapshots.prepare."""
         self._stack(parent)
         path = self._path(key)
-        try:
-            os.mkdir(path, 0o710)
-        except FileExistsError:
-            if os.path.islink(f"{path}/parent") or key in self._unpacked:
-                raise Conflict(f"snapshot {key}: already exists") from None
-            self._discard(Path(path))  # left by a crash half-way
-            os.mkdir(path, 0o710)
-        try:
-            os.mkdir(f"{path}/upper", 0o755)
-            os.chmod(f"{path}/upper", 0o755)
-            os.mkdir(f"{path}/work", 0o700)
-            os.symlink(parent or _NO_PARENT, f"{path}/parent")
-        except OSError as error:
-            self._discard(Path(path))
-            raise SystemFailure(f"cannot make the container's directory: {error}") from error
+        with making("the container's directory"):
+            try:
+                os.mkdir(path, 0o710)
+            except FileExistsError:
+                if os.path.islink(f"{path}/parent") or key in self._unpacked:
+                    raise Conflict(f"snapshot {key}: already exists") from None
+                self._discard(Path(path))  # left by a crash half-way
+                os.mkdir(path, 0o710)
+            try:
+                os.mkdir(f"{path}/upper", 0o755)
+                os.chmod(f"{path}/upper", 0o755)
+                os.mkdir(f"{path}/work", 0o700)
+                os.symlink(parent or _NO_PARENT, f"{path}/parent")
+            except OSError:
+                self._discard(Path(path))
+                raise
         self._parents[key] = parent
 
     async def mounts(self, key: str) -> Mounts:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.test_copy_clients import CHANGES, image
+from tests.support import layers
 from tests.support.engine import CLI, Engine
 from tests.support.imagetars import base_layer, config, docker_files, packed
 
@@ -181,9 +182,17 @@ def test_a_container_that_just_ends(engine: Engine, files_image: str) -> None:
         assert engine.request("DELETE", f"/images/{image_id}?force=1")[0] == 200
 
 
-def test_a_killed_engine(make_engine: Callable[..., Engine]) -> None:
+def on_disk(engine: Engine) -> set[str]:
+    """All layers, finished or not, of either driver, and what is to be deleted."""
+    places = ("overlay/l", "overlay/r", "overlay/trash", "erofs/l", "erofs/f", "erofs/t")
+    return {f"{place}/{path.name}" for place in places for path in (engine.data_root / place).glob("*")}
+
+
+@pytest.mark.parametrize("driver", ["overlay2", "erofs"])
+def test_a_killed_engine(make_engine: Callable[..., Engine], driver: str) -> None:
     """kill -9 in the middle of a commit: the container goes on, nothing of the image is there."""
-    engine = make_engine()
+    layers.need(driver)
+    engine = make_engine(f"--storage-driver={driver}")
     engine.start()
     assert engine.cli("import", "-", "files:1", stdin=image()).returncode == 0
     container = ok(engine, "run", "-d", "files:1", "sh", "-c", "exec sleep 1000")
@@ -194,23 +203,30 @@ def test_a_killed_engine(make_engine: Callable[..., Engine]) -> None:
             info.size = 1 << 20
             tar.addfile(info, io.BytesIO(os.urandom(1 << 20)))
     assert engine.request("PUT", f"/containers/{container}/archive?path=/", buffer.getvalue())[0] == 200
+    before = on_disk(engine)
     committing = threading.Thread(target=engine.cli, args=("commit", container, "half:1"))
     committing.start()
     deadline = time.monotonic() + 30
-    while freezer(engine, container) != "frozen":
+    while freezer(engine, container) != "frozen" or on_disk(engine) == before:
         assert time.monotonic() < deadline
     engine.stop(signal.SIGKILL)
     committing.join(60)
     assert freezer(engine, container) == "frozen"
+    assert on_disk(engine) > before, "half of a layer is what this is about"
     engine.start()
     assert freezer(engine, container) == "running"
     assert [item["RepoTags"] for item in engine.request("GET", "/images/json?all=1")[1]] == [["files:1"]]
     assert ok(engine, "exec", container, "cat", "/etc/passwd") == "text"
+    deadline = time.monotonic() + 30
+    while left := on_disk(engine) - before:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    assert engine.findings() == []
     assert ok(engine, "commit", container, "whole:1")
     engine.remove_containers()
     for image_name in ("whole:1", "files:1"):
         ok(engine, "rmi", image_name)
     deadline = time.monotonic() + 30
-    while left := [path for path in engine.data_root.rglob("big*")]:
+    while left := on_disk(engine):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from sampan.image import debian
 from tests.support.engine import CLI, Engine
 
 pytestmark = pytest.mark.root
@@ -44,6 +46,34 @@ def test_debian_twice(engine: Engine) -> None:
     assert any(package.startswith("less=") for package in installed)
     assert engine.cli("run", "--rm", "debian:bookworm-slim", "ls", "/usr/share/man").stdout == ""
     assert engine.cli("rmi", "debian:bookworm-slim").returncode == 0
+
+
+def need_ubuntu() -> None:
+    """Skip where its packages cannot be had or cannot be trusted."""
+    package, keyring = debian.KEYRINGS["ubuntu"]
+    if not Path("/usr/share/keyrings", keyring).exists():
+        pytest.skip(
+            f"/usr/share/keyrings/{keyring} is missing: Debian 12 has no package {package}; Ubuntu's own one can be installed there"
+        )
+    try:
+        with urllib.request.urlopen("http://archive.ubuntu.com/ubuntu/dists/noble/InRelease", timeout=20):
+            pass
+    except OSError as error:
+        pytest.skip(f"Ubuntu's archive cannot be reached from here: {error}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ubuntu(engine: Engine) -> None:
+    need_ubuntu()
+    made = engine.cli("image", "bootstrap", "ubuntu:24.04", timeout=1700)
+    assert made.returncode == 0, made.stderr
+    assert "VERSION_CODENAME=noble" in engine.cli("run", "--rm", "ubuntu:24.04", "cat", "/etc/os-release").stdout
+    installed = engine.cli("run", "--rm", "ubuntu:24.04", "dpkg-query", "-W", "-f", "${Package}=${Version} ").stdout.split()
+    labels = engine.request("GET", "/images/ubuntu:24.04/json")[1]["Config"]["Labels"]
+    assert labels["sampan.packages"].split() == sorted(installed)
+    assert trees(engine) == []
+    assert engine.cli("rmi", "ubuntu:24.04").returncode == 0
 
 
 def test_what_cannot_be_made(engine: Engine) -> None:

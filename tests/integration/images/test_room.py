@@ -1,16 +1,27 @@
-"""Each way in which an archive can write to the disk stops while there is still room for others; the refusal says so."""
+"""Each way in which an archive can write to the disk stops while there is still room for others; the refusal says so.
+
+Where others have taken all there was, each command says that.
+"""
 
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from sampan.archive import writer
 from sampan.archive.reader import REGULAR
-from sampan.errors import EngineError
+from sampan.errors import EngineError, SystemFailure
+from sampan.snapshot.api import Files
 from tests.integration.images.support import Images, run
 from tests.support.disks import tmpfs
+from tests.support.engine import Engine
+from tests.support.imagetars import config, docker_files, packed
 from tests.support.tars import tar
 
 pytestmark = pytest.mark.root
@@ -68,3 +79,72 @@ def test_the_disk_keeps_room_for_others(small_disk: Path, driver: str, archive: 
         assert (await images.load(tar(("f", "good")))).startswith("sha256:")
 
     run(small_disk, body, driver)
+
+
+@contextmanager
+def no_inodes(disk: Path) -> Iterator[None]:
+    """Somebody has taken the last one."""
+    ballast = disk / "ballast"
+    ballast.mkdir()
+    try:
+        for number in count():
+            (ballast / str(number)).touch()
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        shutil.rmtree(ballast)
+
+
+PLAIN_WORDS = r"^[a-z ']+: no space left on device$"
+LAYER = tar(("f", "f", "2"))
+ARCHIVE = packed(docker_files(config(LAYER), [LAYER], ["two:1"]))
+
+
+@pytest.mark.parametrize("driver", ["overlay2", "erofs"])
+def test_an_archive_for_a_disk_without_inodes_is_refused_in_words(small_disk: Path, driver: str) -> None:
+    async def body(images: Images) -> None:
+        with no_inodes(small_disk):
+            with pytest.raises(SystemFailure, match=PLAIN_WORDS):
+                await images.load(LAYER)
+            with pytest.raises(SystemFailure, match=PLAIN_WORDS):
+                await images.load_archive(ARCHIVE)
+            with pytest.raises(SystemFailure, match=PLAIN_WORDS):
+                images.snapshots.prepare("c", None)
+        await images.service.settle()
+        assert images.snapshots.files() == Files([], [], [])
+        assert (await images.load_archive(ARCHIVE)) == ["Loaded image: two:1"]
+
+    run(small_disk, body, driver)
+
+
+def test_commands_say_that_a_disk_has_no_inodes(make_engine: Callable[..., Engine]) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="sampan-small-", dir="/var/tmp") as place,
+        tmpfs(Path(place), "size=128m,nr_inodes=8000") as disk,
+    ):
+        engine = make_engine("--bridge=none", place=place)
+        try:
+            engine.start()
+            engine.bootstrap()
+            assert engine.cli("create", "--name", "changed", "busybox").returncode == 0
+            without_inodes(engine, disk)
+        finally:
+            engine.teardown()  # before its disk goes
+            shutil.rmtree(engine.root)
+
+
+def without_inodes(engine: Engine, disk: Path) -> None:
+    """Commands that fail, and then succeed."""
+    commands = (["import", "-", "one"], LAYER), (["load"], ARCHIVE), (["commit", "changed"], b""), (["create", "busybox"], b"")
+    with no_inodes(disk):
+        for words, stdin in commands:
+            done = engine.cli(*words, stdin=stdin)
+            assert done.returncode == 1
+            assert re.search(PLAIN_WORDS.removeprefix("^"), done.stderr.strip()), done.stderr
+            assert str(disk) not in done.stderr
+    assert "Traceback" not in engine.log.read_text()
+    assert engine.findings() == []
+    for words, stdin in commands:
+        assert engine.cli(*words, stdin=stdin).returncode == 0

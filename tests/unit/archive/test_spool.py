@@ -23,13 +23,20 @@ def spooled(archive: bytes, tmp_path: Path) -> list[Member]:
 
 
 def test_a_long_target_is_refused(tmp_path: Path) -> None:
-    for length in (4096, 4097):
+    for length in (4095, 4096):
         archive = writer.header(b"l", SYMLINK, mode=0o777, link=b"x" * length) + writer.END
-        if length == 4096:
-            assert len(spooled(archive, tmp_path)[0].link) == 4096
+        if length == 4095:
+            assert len(spooled(archive, tmp_path)[0].link) == 4095
         else:
-            with pytest.raises(InvalidArchive, match="target of a symlink is too long: 4097 bytes"):
+            with pytest.raises(InvalidArchive, match="target of a symlink is too long: 4096 bytes"):
                 spooled(archive, tmp_path)
+
+
+def test_a_long_name_is_refused(tmp_path: Path) -> None:
+    (member,) = spooled(tar(("f", "a/" * 2047 + "b")), tmp_path)
+    assert len(member.name) == 4095
+    with pytest.raises(InvalidArchive, match="the name of a member is too long: 4096 bytes"):
+        spooled(tar(("f", "a/" * 2047 + "bc")), tmp_path)
 
 
 def test_all_names_together_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

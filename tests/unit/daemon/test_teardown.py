@@ -2,11 +2,14 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from sampan.archive.trees import remove_path
 from sampan.daemon import teardown
 from sampan.daemon.config import DaemonConfig, cgroup_parent
+from tests.support.disks import deep_tree
 
 
 def test_each_data_root_has_a_cgroup_parent_of_its_own(monkeypatch):
@@ -67,3 +70,20 @@ def test_nothing_is_removed_when_it_is_not_known_where(tmp_path, monkeypatch, ca
         teardown.entry()
     assert (left.value.code, done) == (1, ["stop"])
     assert "give --data-root" in capsys.readouterr().err
+
+
+def test_a_purge_removes_trees_of_any_depth(tmp_path: Path) -> None:
+    data_root = tmp_path / "data"
+    (tmp_path / "link").symlink_to(data_root)
+    try:
+        deep_tree(data_root / "overlay/l/layer", 3000)
+        deep_tree(data_root / "overlay/c/container/upper", 3000)
+        config = DaemonConfig(
+            data_root=str(tmp_path / "link"), exec_root=str(tmp_path / "exec"), pidfile=str(tmp_path / "pid"), hosts=("unix://x",)
+        )
+        teardown.remove_state(config, "stop")
+        assert data_root.is_dir()
+        teardown.remove_state(config, "purge")
+        assert not data_root.exists()
+    finally:
+        remove_path(data_root)  # too deep for pytest

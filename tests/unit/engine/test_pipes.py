@@ -3,10 +3,11 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
-from sampan.engine.pipes import through_pipe
+from sampan.engine.pipes import WorkerStream, through_pipe
 from sampan.readiness import readable
 
 Write = Callable[[int], Awaitable[None]]
@@ -38,6 +39,10 @@ async def read_all(reader: int) -> bytes:
 async def refuse(_reader: int) -> bytes:
     await asyncio.sleep(0)
     raise ValueError("no archive")
+
+
+async def refuse_at_once(_reader: int) -> bytes:
+    raise ValueError("no inodes")
 
 
 def outcome(write: Write, read: Callable[[int], Awaitable[bytes]]) -> bytes:
@@ -74,3 +79,20 @@ def test_the_writers_error_counts_more_than_the_readers() -> None:
 def test_a_reader_that_refuses_ends_the_writer() -> None:
     with pytest.raises(ValueError, match="no archive"):
         outcome(write_for_ever, refuse)
+
+
+def test_a_reader_that_refuses_before_the_writer_began_leaves_no_pipe() -> None:
+    with pytest.raises(ValueError, match="no inodes"):
+        outcome(write_for_ever, refuse_at_once)
+
+
+def test_a_stream_closed_before_its_job_began_leaves_no_pipe() -> None:
+    async def job(_writer: int) -> dict[str, Any]:
+        raise AssertionError("it was closed before")
+
+    async def scenario() -> None:
+        before = set(os.listdir("/proc/self/fd"))
+        await WorkerStream(job).close()
+        assert set(os.listdir("/proc/self/fd")) <= before
+
+    asyncio.run(scenario())
