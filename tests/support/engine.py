@@ -40,6 +40,8 @@ class Engine:
             f"--config-file={root}/daemon.json",
             *flags,
         ]
+        self.prefix: list[str] = []
+        """A program that starts sampand, in surroundings of its own."""
         root.mkdir(parents=True, exist_ok=True)
         (root / "daemon.json").touch()
         self.log = root / "sampand.log"
@@ -52,7 +54,7 @@ class Engine:
         """Start sampand and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*START, *self.flags], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/"
+                [*self.prefix, *START, *self.flags], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/"
             )
         deadline = time.monotonic() + timeout
         while True:
