@@ -8,6 +8,7 @@ import pytest
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.registry import ERROR_SHOWN, Refused, Repository
+from sampan.distribution.search import search
 from sampan.distribution.transport import Transport
 from sampan.errors import EngineError, InvalidArgument, SystemFailure
 from sampan.proxies import Proxies
@@ -129,3 +130,13 @@ def test_a_type_that_the_registry_does_not_say() -> None:
         assert (await repository.manifest("1")).media_type == oci_layout.INDEX
 
     ask([b'200 OK\nContent-Type: application/octet-stream\n\n{"mediaType":"%s","manifests":[]}' % oci_layout.INDEX.encode()], question)
+
+
+@pytest.mark.parametrize("body", [DEEP, b'{"results":[{"name":"\xff"}]}', b"[]"])
+def test_what_a_search_cannot_read(body: bytes) -> None:
+    async def question(repository: Repository) -> None:
+        async with Transport("test", Proxies()) as transport:
+            await search(transport, [repository.endpoint], "x", 25, NOBODY)
+
+    with pytest.raises(SystemFailure, match="error decoding registry search results"):
+        ask([b"200 OK\n\n", b"200 OK\n\n" + body], question)
