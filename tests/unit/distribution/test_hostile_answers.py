@@ -1,10 +1,13 @@
 """Answers that no registry would give: each ends in an error of ours, so that the next endpoint is asked."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 
 import pytest
 
+from sampan.digest import sha256_of
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.registry import ERROR_SHOWN, Refused, Repository
@@ -105,6 +108,42 @@ def test_nothing_is_to_be_compressed_on_the_way() -> None:
 def test_a_refresh_token_goes_to_nobody_by_a_redirect() -> None:
     with pytest.raises(SystemFailure, match="unexpected status from token server: 307"):
         ask([CHALLENGE, b"307 No\nLocation: http://localhost:1/"], manifest, AuthConfig(identitytoken="secret"))
+
+
+def test_a_document_of_another_size_than_the_manifest_says() -> None:
+    body = b'{"a":1}'
+
+    def document(size: int) -> None:
+        descriptor = oci_layout.Descriptor(media_type="x", digest=sha256_of(body), size=size)
+        ask([b"200 OK\n\n" + body], lambda repository: repository.document(descriptor, 100))
+
+    document(len(body))
+    for size in (len(body) - 1, len(body) + 1):
+        with pytest.raises(InvalidArgument):
+            document(size)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (b"7", 7),
+        (b"Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        (b"Fri, 31 Dec 9999 23:59:59 GMT", 999_999),
+        (b"in a while", 0),
+        (b"99999999999", 999_999),
+        (b"Wed, 99 Oct 2015 07:28:00 GMT", 0),
+    ],
+)
+def test_when_to_come_again(said: bytes, seconds: int) -> None:
+    with pytest.raises(Refused) as caught:
+        ask([b"429 No\nRetry-After: " + said + b"\n\n{}"], manifest)
+    assert caught.value.retry_after == seconds
+
+
+def test_when_to_come_again_by_the_clock() -> None:
+    with pytest.raises(Refused) as caught:
+        ask([b"429 No\nRetry-After: " + formatdate(time.time() + 500, usegmt=True).encode() + b"\n\n{}"], manifest)
+    assert 400 < caught.value.retry_after <= 500
 
 
 BOTH = b'{"config":{},"layers":[],"manifests":[]}'
