@@ -98,7 +98,9 @@ def test_a_file_that_cannot_be_used_is_left_as_it_is(file: Path, mirror: Run, te
     [
         (["m.example"], 'invalid mirror: unsupported scheme "" in "m.example"'),
         (["https://m.example?x=1"], 'invalid mirror: query or fragment at end of the URI "https://m.example?x=1"'),
-        (["https://user:secret@m.example"], 'invalid mirror: username/password not allowed in URI "https://user:secret@m.example"'),
+        (["https://user:secret@m.example"], 'invalid mirror: username/password not allowed in URI "https://user:xxxxx@m.example"'),
+        (["ftp://user:se@cret@m.example"], 'invalid mirror: unsupported scheme "ftp" in "ftp://user:xxxxx@m.example"'),
+        (["https://user:secret@[m.example"], 'invalid mirror: "https://user:xxxxx@[m.example" is not a valid URI'),
         (["--registry=https://ghcr.io", "https://m"], 'invalid registry "https://ghcr.io": it is HOST[:PORT], as in ghcr.io'),
     ],
 )
