@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sampan.cli import daemonfile
+from sampan.cli import daemonfile, mirrorprobe, mirrors
 from sampan.cli.main import main
+from sampan.cli.mirrorprobe import Probe
 from sampan.daemon.options import DEFAULT_CONFIG_FILE
 
 Run = Callable[..., tuple[int, str, str]]
@@ -149,3 +150,31 @@ def test_an_engine_elsewhere(mirror: Run, monkeypatch: pytest.MonkeyPatch) -> No
         1,
         "mirrors are those of the engine on this machine, and tcp://192.0.2.1:2375 may be on another: run it there\n",
     )
+
+
+def test_mirrors_given_as_flags_are_timed(file: Path, mirror: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(file, '{"registry-mirrors": [], "mirrors": {"ghcr.io": ["https://g.example"]}}')
+    indexes = {
+        "docker.io": {"Mirrors": ["http://flag.example:5000/"], "Secure": True},
+        "flag.example:5000": {"Mirrors": [], "Secure": False},
+    }
+    info = {"RegistryConfig": {"IndexConfigs": indexes, "InsecureRegistryCIDRs": ["127.0.0.0/8"]}}
+    probed: list[tuple[str, str, list[str]]] = []
+
+    def run(probe: Probe, _path: str, _reference: str) -> None:
+        probe.ping = 0.001
+
+    def made(registry: str, url: str, keys: dict[str, list[str]], *, mirror: bool = True) -> Probe:
+        if mirror:
+            probed.append((registry, url, keys["insecure-registries"]))
+        return Probe(registry, url, keys, mirror=mirror)
+
+    monkeypatch.setattr(Probe, "run", run)
+    monkeypatch.setattr(mirrorprobe, "Probe", made)
+    monkeypatch.setattr(daemonfile, "find", lambda *_: daemonfile.Daemon(1, [], str(file)))
+    monkeypatch.setattr(mirrors, "info_of", lambda *_: info)
+    code, out, _ = mirror("test")
+    assert code == 0
+    insecure = ["flag.example:5000", "127.0.0.0/8"]
+    assert probed == [("docker.io", "http://flag.example:5000/", insecure), ("ghcr.io", "https://g.example/", insecure)]
+    assert "http://flag.example:5000/" in out
