@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from sampan.reference import DEFAULT_DOMAIN
 
 _REGISTRY = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?::[0-9]{1,5})?", re.ASCII)
+_PASSWORD = re.compile(r"(//[^/?#:]*:)[^/?#]*@")
 _HUBS = ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "hub.docker.com")
 
 
@@ -15,9 +16,10 @@ def normalised(url: str) -> str:
 
 
 def problem_of_mirror(url: str) -> str:
-    """Why a URL cannot be a mirror, or "". The words are docker's (moby registry/config.go ValidateMirror)."""
+    """Why a URL cannot be a mirror, or "". The words are docker's (moby registry/config.go ValidateMirror), without a password."""
+    given, url = url, _PASSWORD.sub(r"\1xxxxx@", url)
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(given)
         host, _ = parts.hostname, parts.port
     except ValueError:
         return f'invalid mirror: "{url}" is not a valid URI'

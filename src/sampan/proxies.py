@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from sampan.errors import SystemFailure
+
 
 class Proxies(NamedTuple):
     """URLs of proxies; empty: none."""
@@ -24,12 +26,18 @@ class Proxies(NamedTuple):
 
         return cls(chosen("http-proxy"), chosen("https-proxy"), chosen("no-proxy"))
 
+    def problem(self) -> str:
+        """Why one of them cannot be a proxy, or ""."""
+        return next(filter(None, map(_problem, (self.http, self.https))), "")
+
     def proxy_for(self, url: str) -> str | None:
-        """The proxy's URL, or None: go there directly. Loopback never goes through a proxy."""
+        """The proxy's URL, or None: go there directly. Loopback never goes through a proxy. Raises SystemFailure: it cannot be one."""
         parts = urlsplit(url)
         proxy = self.https if parts.scheme == "https" else self.http
         if not proxy or self._direct(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)):
             return None
+        if problem := _problem(proxy):
+            raise SystemFailure(problem)
         return proxy if "://" in proxy else f"http://{proxy}"
 
     def shown(self) -> tuple[str, str, str]:
@@ -69,6 +77,13 @@ def _matches(item: str, host: str, address: ipaddress.IPv4Address | ipaddress.IP
         return _address(item) == address
     item = item.removeprefix("*")
     return host.endswith(item) if item.startswith(".") else host == item or host.endswith("." + item)
+
+
+def _problem(proxy: str) -> str:
+    scheme, separator, _ = proxy.partition("://")
+    if not separator or scheme.lower() in ("http", "https"):
+        return ""
+    return f'invalid proxy "{_masked(proxy)}": only http:// and https:// proxies are spoken to'
 
 
 def _masked(url: str) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sampan.errors import SystemFailure
 from sampan.proxies import Proxies
 
 
@@ -42,3 +43,12 @@ def test_the_file_over_the_environment() -> None:
     environment = {"HTTPS_PROXY": "http://a", "https_proxy": "http://b", "no_proxy": "c"}
     assert Proxies.of(environment, {}) == Proxies("", "http://a", "c")
     assert Proxies.of(environment, {"https-proxy": "http://d"}) == Proxies("", "http://d", "c")
+
+
+def test_a_proxy_that_speaks_something_else() -> None:
+    proxies = Proxies(https="socks5://p:1080")
+    assert proxies.problem() == 'invalid proxy "socks5://p:1080": only http:// and https:// proxies are spoken to'
+    with pytest.raises(SystemFailure, match="invalid proxy"):
+        proxies.proxy_for("https://registry.example/")
+    assert proxies.proxy_for("http://registry.example/") is None
+    assert Proxies("p:1", "HTTPS://p:1").problem() == ""

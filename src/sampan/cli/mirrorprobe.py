@@ -76,9 +76,9 @@ class Probe:
         except urllib.error.HTTPError as error:
             return printable(f"{error.code} {error.reason}".strip())
         except urllib.error.URLError as error:
-            return _words(error.reason)
+            return printable(_words(error.reason))
         except (OSError, ValueError, HTTPException) as error:
-            return _words(error)
+            return printable(_words(error))
         except EngineError as error:
             return error.message
         return time.monotonic() - began
@@ -98,7 +98,10 @@ class Probe:
         query = urlencode({"service": given.get("service", ""), "scope": f"repository:{path}:pull"})
         if urlsplit(given.get("realm", "")).scheme not in ("http", "https"):
             raise ValueError("the mirror names no usable token server")
-        answer = json.loads(self._ask("GET", f"{given['realm']}?{query}", ""))
+        try:
+            answer = json.loads(self._ask("GET", f"{given['realm']}?{query}", ""))
+        except RecursionError:
+            raise ValueError("the token server's answer cannot be read") from None
         return str(answer.get("token") or answer.get("access_token") or "") if isinstance(answer, dict) else ""
 
 

@@ -45,6 +45,35 @@ def listed(document: dict[str, Any], path: str) -> dict[str, list[str]]:
     return found
 
 
+def info_of(ctx: Context, daemon: daemonfile.Daemon) -> dict[str, Any]:
+    """What a running engine says of itself; else nothing."""
+    found: dict[str, Any] = ctx.client.request("GET", "/info").json() if daemon.pid else {}
+    return found
+
+
+def in_use(info: dict[str, Any]) -> dict[str, list[str]]:
+    """The mirrors that an engine goes by, of each registry: also those given as flags."""
+    return {name: one["Mirrors"] for name, one in _indexes(info).items()}
+
+
+def insecure(info: dict[str, Any]) -> list[str]:
+    """The insecure registries that an engine goes by."""
+    networks = (info.get("RegistryConfig") or {}).get("InsecureRegistryCIDRs") or []
+    return [*(name for name, one in _indexes(info).items() if not one["Secure"]), *networks]
+
+
+def all_of(info: dict[str, Any], document: dict[str, Any], path: str) -> dict[str, list[str]]:
+    """The mirrors in use, then those that only daemon.json has. Raises as listed does."""
+    found = {name: [*map(normalised, urls)] for name, urls in listed(document, path).items()}
+    for name, urls in in_use(info).items():
+        found[name] = [*urls, *(url for url in found.get(name, []) if url not in urls)]
+    return found
+
+
+def _indexes(info: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return (info.get("RegistryConfig") or {}).get("IndexConfigs") or {}
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 

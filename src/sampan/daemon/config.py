@@ -24,6 +24,7 @@ from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, D
 from sampan.errors import EngineError
 from sampan.logs.options import validate as validate_logs
 from sampan.mirrors import problem_of_mirror, problem_of_registry
+from sampan.proxies import Proxies
 from sampan.version import API_VERSION, VERSION
 
 FILE_PROBLEM: Final = "unable to configure the Docker daemon with file {}: "
@@ -393,6 +394,17 @@ def check_mirrors(config: DaemonConfig) -> None:
             raise KeyProblem("mirrors", problem)
 
 
+def check_proxies(config: DaemonConfig) -> None:
+    """Refuse what cannot be a proxy; one of the environment is refused to whom it would serve."""
+    for key, proxies in (
+        ("http-proxy", Proxies(http=config.http_proxy)),
+        ("https-proxy", Proxies(https=config.https_proxy)),
+        ("proxies", Proxies.of({}, config.proxies)),
+    ):
+        if problem := proxies.problem():
+            raise KeyProblem(key, problem)
+
+
 def check_registry(config: DaemonConfig) -> None:
     """Refuse what `sampan registry serve` would."""
     if config.registry:
@@ -413,6 +425,7 @@ def check_values(config: DaemonConfig) -> None:
         if len(domain) > 255 or not DOMAIN.match(domain):
             raise KeyProblem("dns-search", f"{domain} is not a valid domain")
     check_mirrors(config)
+    check_proxies(config)
     check_registry(config)
     if config.mtu < 0:
         raise KeyProblem("mtu", f"invalid default MTU: {config.mtu}")

@@ -19,6 +19,7 @@ from sampan.distribution.transport import (
     Unreachable,
 )
 from sampan.errors import EngineError, InvalidArgument, SystemFailure
+from sampan.registryhosts import is_insecure
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.oci_documents import decode
 
@@ -168,16 +169,23 @@ class Authorizer:
             scheme = host = ""
         if scheme not in ("http", "https") or not host:
             raise SystemFailure(f"the registry names no usable token server: realm {realm!r}")
-        if scheme == "http" and self._endpoint.url.startswith("https:") and not self._endpoint.insecure:
+        if scheme == "http" and self._endpoint.url.startswith("https:") and not (self._endpoint.insecure and self._is_insecure(realm)):
             raise SystemFailure(
                 f"the registry {self._endpoint.url} names a token server without TLS ({realm}): credentials are not sent there "
-                "unless the registry is one of insecure-registries"
+                "unless both are of insecure-registries"
             )
+
+    def _is_insecure(self, realm: str) -> bool:
+        """Whether a token server may have any certificate: the registry's own host as the registry may, others by their name."""
+        there = urlsplit(realm)
+        if there.hostname == urlsplit(self._endpoint.url).hostname:
+            return self._endpoint.insecure
+        return is_insecure(there.netloc, self._endpoint.insecure_registries)
 
     async def _fetch_token(self, challenge: Challenge, scope: str) -> str:
         realm, service = challenge.parameters.get("realm", ""), challenge.parameters.get("service", "")
         self._check_realm(realm)
-        insecure, patience, connect = self._endpoint.insecure, READ_SECONDS, CONNECT_SECONDS
+        insecure, patience, connect = self._is_insecure(realm), READ_SECONDS, CONNECT_SECONDS
         if self._endpoint.mirror:
             patience, connect = MIRROR_READ_SECONDS, MIRROR_CONNECT_SECONDS
         if self._credentials.identitytoken:

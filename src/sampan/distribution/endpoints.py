@@ -17,6 +17,8 @@ class Endpoint(NamedTuple):
     mirror: bool = False
     namespace: str = ""
     """The registry that a mirror of several is asked for (`?ns=`, containerd docs/hosts.md)."""
+    insecure_registries: tuple[str, ...] = ()
+    """Those of daemon.json, by which a token server on another host is judged."""
 
 
 def endpoints_of(
@@ -27,13 +29,14 @@ def endpoints_of(
     mirrors: of docker.io, whatever the domain. own_mirrors: of this domain, told so by `?ns=`.
     """
     found: list[Endpoint] = []
+    listed = tuple(insecure_registries)
     for mirror, namespace in [*((url, "") for url in mirrors if domain == DEFAULT_DOMAIN), *((url, domain) for url in own_mirrors)]:
-        insecure = is_insecure(urlsplit(mirror).netloc, insecure_registries)
-        found.append(Endpoint(mirror.rstrip("/"), insecure, mirror=True, namespace=namespace))
+        insecure = is_insecure(urlsplit(mirror).netloc, listed)
+        found.append(Endpoint(mirror.rstrip("/"), insecure, mirror=True, namespace=namespace, insecure_registries=listed))
     if domain == DEFAULT_DOMAIN:
-        return [*found, Endpoint(f"https://{HUB}")]
-    insecure = is_insecure(domain, insecure_registries)
-    found.append(Endpoint(f"https://{domain}", insecure))
+        return [*found, Endpoint(f"https://{HUB}", insecure_registries=listed)]
+    insecure = is_insecure(domain, listed)
+    found.append(Endpoint(f"https://{domain}", insecure, insecure_registries=listed))
     if insecure:
-        found.append(Endpoint(f"http://{domain}", insecure))
+        found.append(Endpoint(f"http://{domain}", insecure, insecure_registries=listed))
     return found

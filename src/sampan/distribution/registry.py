@@ -1,8 +1,11 @@
 """One repository at one endpoint, as the OCI distribution spec has it: manifests and blobs. Errors are docker's."""
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from math import ceil
 from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -37,6 +40,7 @@ ERROR_SHOWN = 1000
 TAGS_MAX = 100_000
 CONFIG_MAX = 1 << 20
 """Every image's config is kept in memory. Real ones have some tens of KiB."""
+WAIT_MAX = 999_999
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 _BEARER_ERRORS = {
     "insufficient_scope": ("denied", "requested access to the resource is denied"),
@@ -156,7 +160,7 @@ class Repository:
             raise InvalidArgument(f"blob {descriptor.digest} is larger than {limit} bytes")
         async with self.blob(descriptor.digest, 0) as answer:
             body = await answer.read(limit)
-        verify(Digest(sha256_of(body)), len(body), Digest(descriptor.digest), None)
+        verify(Digest(sha256_of(body)), len(body), Digest(descriptor.digest), descriptor.size)
         return body
 
     @asynccontextmanager
@@ -218,12 +222,11 @@ class Repository:
         if answer.status == 401 and not code:
             code, message = _BEARER_ERRORS["invalid_token"]
         code, message = (printable(text[:ERROR_SHOWN]) for text in (code, message))
-        asked = answer.headers.get("Retry-After", "")
         raise Refused(
             answer.status,
             code or f"received unexpected HTTP status: {_status_text(answer.status)}",
             message,
-            int(asked[:6]) if asked.isdecimal() else 0,
+            seconds_of(answer.headers.get("Retry-After", "")),
         )
 
     async def tags(self) -> list[str]:
@@ -288,6 +291,17 @@ def _for_namespace(url: str, namespace: str) -> str:
     parts = urlsplit(url)
     others = [item for item in parts.query.split("&") if item and not item.startswith("ns=")]
     return parts._replace(query="&".join((*others, "ns=" + quote(namespace, safe=":[]")))).geturl()
+
+
+def seconds_of(retry_after: str) -> int:
+    """How long the header wants us to wait, in seconds or by a date (RFC 9110 §10.2.3), at most WAIT_MAX; 0 for what is neither."""
+    if retry_after.isdecimal() and retry_after.isascii():
+        return min(int(retry_after[:10]), WAIT_MAX)
+    try:
+        until = parsedate_to_datetime(retry_after)
+        return min(max(0, ceil(until.timestamp() - time.time())), WAIT_MAX)
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _of_challenge(header: str) -> tuple[str, str]:

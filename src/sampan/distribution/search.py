@@ -11,6 +11,7 @@ from sampan.distribution.transport import Transport, Unreachable
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.docker_api.image import SearchResult
+from sampan.spec.oci_documents import decode
 
 RESULTS_BYTES_MAX = 4 << 20
 HUB_INDEX = Endpoint("https://index.docker.io")
@@ -33,9 +34,9 @@ async def search(
             raise SystemFailure(f"Unexpected status code {answer.status}")
         body = await answer.read(RESULTS_BYTES_MAX)
     try:
-        return msgspec.json.decode(body, type=_Found).results or []
-    except msgspec.DecodeError as error:
-        raise SystemFailure(f"error decoding registry search results: {error}") from error
+        return decode(body, _Found, "error decoding registry search results").results or []
+    except InvalidArgument as error:
+        raise SystemFailure(error.message) from error
 
 
 async def _answering(transport: Transport, endpoints: Sequence[Endpoint]) -> Endpoint:

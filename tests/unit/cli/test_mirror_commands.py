@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sampan.cli import daemonfile
+from sampan.cli import daemonfile, mirrorprobe, mirrors
 from sampan.cli.main import main
+from sampan.cli.mirrorprobe import Probe
 from sampan.daemon.options import DEFAULT_CONFIG_FILE
 
 Run = Callable[..., tuple[int, str, str]]
@@ -98,7 +99,9 @@ def test_a_file_that_cannot_be_used_is_left_as_it_is(file: Path, mirror: Run, te
     [
         (["m.example"], 'invalid mirror: unsupported scheme "" in "m.example"'),
         (["https://m.example?x=1"], 'invalid mirror: query or fragment at end of the URI "https://m.example?x=1"'),
-        (["https://user:secret@m.example"], 'invalid mirror: username/password not allowed in URI "https://user:secret@m.example"'),
+        (["https://user:secret@m.example"], 'invalid mirror: username/password not allowed in URI "https://user:xxxxx@m.example"'),
+        (["ftp://user:se@cret@m.example"], 'invalid mirror: unsupported scheme "ftp" in "ftp://user:xxxxx@m.example"'),
+        (["https://user:secret@[m.example"], 'invalid mirror: "https://user:xxxxx@[m.example" is not a valid URI'),
         (["--registry=https://ghcr.io", "https://m"], 'invalid registry "https://ghcr.io": it is HOST[:PORT], as in ghcr.io'),
     ],
 )
@@ -147,3 +150,31 @@ def test_an_engine_elsewhere(mirror: Run, monkeypatch: pytest.MonkeyPatch) -> No
         1,
         "mirrors are those of the engine on this machine, and tcp://192.0.2.1:2375 may be on another: run it there\n",
     )
+
+
+def test_mirrors_given_as_flags_are_timed(file: Path, mirror: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(file, '{"registry-mirrors": [], "mirrors": {"ghcr.io": ["https://g.example"]}}')
+    indexes = {
+        "docker.io": {"Mirrors": ["http://flag.example:5000/"], "Secure": True},
+        "flag.example:5000": {"Mirrors": [], "Secure": False},
+    }
+    info = {"RegistryConfig": {"IndexConfigs": indexes, "InsecureRegistryCIDRs": ["127.0.0.0/8"]}}
+    probed: list[tuple[str, str, list[str]]] = []
+
+    def run(probe: Probe, _path: str, _reference: str) -> None:
+        probe.ping = 0.001
+
+    def made(registry: str, url: str, keys: dict[str, list[str]], *, mirror: bool = True) -> Probe:
+        if mirror:
+            probed.append((registry, url, keys["insecure-registries"]))
+        return Probe(registry, url, keys, mirror=mirror)
+
+    monkeypatch.setattr(Probe, "run", run)
+    monkeypatch.setattr(mirrorprobe, "Probe", made)
+    monkeypatch.setattr(daemonfile, "find", lambda *_: daemonfile.Daemon(1, [], str(file)))
+    monkeypatch.setattr(mirrors, "info_of", lambda *_: info)
+    code, out, _ = mirror("test")
+    assert code == 0
+    insecure = ["flag.example:5000", "127.0.0.0/8"]
+    assert probed == [("docker.io", "http://flag.example:5000/", insecure), ("ghcr.io", "https://g.example/", insecure)]
+    assert "http://flag.example:5000/" in out

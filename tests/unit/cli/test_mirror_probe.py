@@ -1,6 +1,8 @@
 """`sampan mirror test` asks as sampand would: with its certificates, through its proxies."""
 
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,3 +80,30 @@ def test_no_proxy_of_the_environment_gives_way_to_daemon_json(
     keys: dict[str, object] = {"proxies": {"http-proxy": proxy.url, "no-proxy": "other.example"}}
     assert isinstance(asked("http://registry.example/", keys).ping, float)
     assert proxy.seen
+
+
+def test_a_token_server_that_nests_without_end(registry: FaultyRegistry, proxy: Proxy) -> None:
+    registry.login = ("user", "secret")
+    deep = FaultyRegistry()
+    try:
+        deep.refuse = (200, {}, b"[" * 900_000)
+        registry.challenge = f'Bearer realm="http://{deep.host}/deep",service="x"'
+        assert asked(f"http://{registry.host}/", {}).ping == "the token server's answer cannot be read"
+    finally:
+        deep.close()
+
+
+def test_an_answer_that_would_move_the_cursor(proxy: Proxy) -> None:
+    def serve() -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/2\x1b[1;1f\x1b]0;x\x07 200 OK\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        ping = asked(f"http://127.0.0.1:{listener.getsockname()[1]}/", {}).ping
+        thread.join(10)
+    assert isinstance(ping, str)
+    assert ping.isprintable()
+    assert r"\x1b[1;1f" in ping

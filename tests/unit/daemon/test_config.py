@@ -122,6 +122,10 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_place(refused, text, mes
             "registry: Object contains unknown field `lisen` (registry: line 1, column 2)",
         ),
         (
+            '{"proxies": {"https-proxy": "socks5://user:secret@p:1080"}}',
+            'invalid proxy "socks5://xxxxx:xxxxx@p:1080": only http:// and https:// proxies are spoken to (proxies: line 1, column 2)',
+        ),
+        (
             '{"mirrors": {"https://ghcr.io": []}}',
             'invalid registry "https://ghcr.io": it is HOST[:PORT], as in ghcr.io (mirrors: line 1, column 2)',
         ),

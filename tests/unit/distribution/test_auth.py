@@ -5,6 +5,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from sampan.distribution.transport import Transport
 from sampan.errors import EngineError, InvalidArgument, SystemFailure
 from sampan.proxies import Proxies
 from sampan.spec.docker_api.auth import AuthConfig
+from tests.support.certificates import Authority
 from tests.support.faultyregistry import FaultyRegistry, digest_of
+from tests.support.proxy import Proxy
 
 USER = AuthConfig(username="user", password="secret")
 
@@ -202,6 +205,33 @@ def test_a_401_without_a_word(registry: FaultyRegistry) -> None:
     registry.login, registry.refuse = None, (401, {}, b"")
     with pytest.raises(Refused, match=r"^unauthorized: authentication required$"):
         ask(Endpoint(f"http://{registry.host}", insecure=True), USER)
+
+
+@pytest.mark.parametrize(("listed", "taken"), [((), False), (("127.0.0.1/32",), False), (("auth.example",), True)])
+def test_a_token_server_elsewhere_is_insecure_by_its_own_name(
+    registry: FaultyRegistry, tmp_path: Path, listed: tuple[str, ...], taken: bool
+) -> None:
+    """It is reached by a proxy, so that its name is not that of this machine, which is always insecure."""
+    secure, proxy = FaultyRegistry(Authority(tmp_path / "ca").server("auth.example")), Proxy()
+    secure.login, secure.tokens = ("user", "secret"), registry.tokens
+    proxy.hosts = {"auth.example": secure.host}
+    registry.challenge = 'Bearer realm="https://auth.example/token",service="x"'
+    endpoint = Endpoint(f"http://{registry.host}", insecure=True, insecure_registries=listed)
+
+    async def asked() -> object:
+        async with Transport("test", Proxies(https=proxy.url)) as transport:
+            return await Repository(transport, endpoint, "app", Authorizer(transport, USER, endpoint)).tags()
+
+    try:
+        if taken:
+            assert asyncio.run(asked()) == []
+        else:
+            with pytest.raises(SystemFailure, match="x509: certificate signed by unknown authority"):
+                asyncio.run(asked())
+            assert secure.requests == []
+    finally:
+        secure.close()
+        proxy.close()
 
 
 def test_a_mirror_with_a_path_and_tags_in_pages(registry: FaultyRegistry) -> None:

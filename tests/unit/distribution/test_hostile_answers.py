@@ -1,13 +1,17 @@
 """Answers that no registry would give: each ends in an error of ours, so that the next endpoint is asked."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 
 import pytest
 
+from sampan.digest import sha256_of
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.registry import ERROR_SHOWN, Refused, Repository
+from sampan.distribution.search import search
 from sampan.distribution.transport import Transport
 from sampan.errors import EngineError, InvalidArgument, SystemFailure
 from sampan.proxies import Proxies
@@ -106,6 +110,42 @@ def test_a_refresh_token_goes_to_nobody_by_a_redirect() -> None:
         ask([CHALLENGE, b"307 No\nLocation: http://localhost:1/"], manifest, AuthConfig(identitytoken="secret"))
 
 
+def test_a_document_of_another_size_than_the_manifest_says() -> None:
+    body = b'{"a":1}'
+
+    def document(size: int) -> None:
+        descriptor = oci_layout.Descriptor(media_type="x", digest=sha256_of(body), size=size)
+        ask([b"200 OK\n\n" + body], lambda repository: repository.document(descriptor, 100))
+
+    document(len(body))
+    for size in (len(body) - 1, len(body) + 1):
+        with pytest.raises(InvalidArgument):
+            document(size)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (b"7", 7),
+        (b"Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        (b"Fri, 31 Dec 9999 23:59:59 GMT", 999_999),
+        (b"in a while", 0),
+        (b"99999999999", 999_999),
+        (b"Wed, 99 Oct 2015 07:28:00 GMT", 0),
+    ],
+)
+def test_when_to_come_again(said: bytes, seconds: int) -> None:
+    with pytest.raises(Refused) as caught:
+        ask([b"429 No\nRetry-After: " + said + b"\n\n{}"], manifest)
+    assert caught.value.retry_after == seconds
+
+
+def test_when_to_come_again_by_the_clock() -> None:
+    with pytest.raises(Refused) as caught:
+        ask([b"429 No\nRetry-After: " + formatdate(time.time() + 500, usegmt=True).encode() + b"\n\n{}"], manifest)
+    assert 400 < caught.value.retry_after <= 500
+
+
 BOTH = b'{"config":{},"layers":[],"manifests":[]}'
 
 
@@ -129,3 +169,13 @@ def test_a_type_that_the_registry_does_not_say() -> None:
         assert (await repository.manifest("1")).media_type == oci_layout.INDEX
 
     ask([b'200 OK\nContent-Type: application/octet-stream\n\n{"mediaType":"%s","manifests":[]}' % oci_layout.INDEX.encode()], question)
+
+
+@pytest.mark.parametrize("body", [DEEP, b'{"results":[{"name":"\xff"}]}', b"[]"])
+def test_what_a_search_cannot_read(body: bytes) -> None:
+    async def question(repository: Repository) -> None:
+        async with Transport("test", Proxies()) as transport:
+            await search(transport, [repository.endpoint], "x", 25, NOBODY)
+
+    with pytest.raises(SystemFailure, match="error decoding registry search results"):
+        ask([b"200 OK\n\n", b"200 OK\n\n" + body], question)

@@ -7,7 +7,6 @@ import sys
 from sampan.cli import daemonfile, mirrors
 from sampan.cli.flags import Command, Parsed
 from sampan.cli.format.table import tabulate
-from sampan.mirrors import normalised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,12 +25,10 @@ def run(ctx: Context, args: Parsed) -> int:
     """A table; what sampand says of failing mirrors goes to stderr."""
     daemon = daemonfile.find(ctx, args.str("config-file"))
     document, _ = daemonfile.read(daemon.path)
-    info = ctx.client.request("GET", "/info").json() if daemon.pid else {}
-    known = {name: one["Mirrors"] for name, one in (info.get("RegistryConfig") or {}).get("IndexConfigs", {}).items()}
+    info = mirrors.info_of(ctx, daemon)
+    known = mirrors.in_use(info)
     warnings = [line for line in info.get("Warnings") or () if line.startswith("WARNING: the mirror ")]
-    found = {name: [*map(normalised, urls)] for name, urls in mirrors.listed(document, daemon.path).items()}
-    for name, urls in known.items():  # given as flags
-        found[name] = [*urls, *(url for url in found.get(name, []) if url not in urls)]
+    found = mirrors.all_of(info, document, daemon.path)
     only = args.str("registry")
     rows = ["REGISTRY\tMIRROR\tSTATUS"]
     for name, urls in found.items():

@@ -39,17 +39,19 @@ def run(ctx: Context, args: Parsed) -> int:
 
     daemon = daemonfile.find(ctx, args.str("config-file"))
     keys, _ = daemonfile.read(daemon.path)
+    info = mirrors.info_of(ctx, daemon)
     image = _image(args.str("image"))
     only = args.str("registry") or (image.domain if image else "")
     if args.args:
         mirrors.check(only or DEFAULT_DOMAIN, args.args)
         wanted = {only or DEFAULT_DOMAIN: [*args.args]}
     else:
-        wanted = {name: urls for name, urls in mirrors.listed(keys, daemon.path).items() if only in ("", name)}
+        wanted = {name: urls for name, urls in mirrors.all_of(info, keys, daemon.path).items() if only in ("", name)}
     if not any(wanted.values()):
         raise CliError(
             f"there is no mirror{' of ' + only if only else ''} in {daemon.path}: sampan mirror add URL, or sampan mirror test URL"
         )
+    keys["insecure-registries"] = [*dict.fromkeys([*(keys.get("insecure-registries") or ()), *mirrors.insecure(info)])]
     probes: list[Probe] = []
     for name, urls in wanted.items():
         probes += [Probe(name, normalised(url), keys) for url in urls]

@@ -38,7 +38,7 @@ def run(ctx: Context, args: Parsed) -> int:
     query: dict[str, object] = {"term": term, "limit": args.int("limit") or None, "filters": encode(args.get("filter"))}
     headers = {"X-Registry-Auth": registry_auth(ctx, domain)}
     found = ctx.client.request("GET", "/images/search", query, headers=headers).json() or []
-    rows = [Found(item, trunc=not args.bool("no-trunc")) for item in found]
     source = args.str("format") or "table"
+    rows = [Found(item, trunc=not args.bool("no-trunc"), terminal=source == "table") for item in found]
     sys.stdout.write(render(TABLE if source == "table" else source, rows, Found, HEADER))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.format.table import ellipsis
 from sampan.cli.format.values import Methods
+from sampan.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,16 +24,21 @@ class Found(Methods):
     go_type = "*registry.searchContext"
     METHODS = tuple(HEADER)
 
-    def __init__(self, item: dict[str, Any], *, trunc: bool) -> None:
+    def __init__(self, item: dict[str, Any], *, trunc: bool, terminal: bool) -> None:
+        """terminal: the text is for people, whoever wrote it."""
         self.item = item
         self.trunc = trunc
+        self.terminal = terminal
 
     def Name(self) -> str:
-        return self.item.get("name") or ""
+        return self._shown(self.item.get("name") or "")
 
     def Description(self) -> str:
-        text = (self.item.get("description") or "").replace("\n", " ").replace("\r", " ")
+        text = self._shown((self.item.get("description") or "").replace("\n", " ").replace("\r", " "))
         return ellipsis(text, 45) if self.trunc else text
+
+    def _shown(self, text: str) -> str:
+        return printable(text) if self.terminal else text
 
     def StarCount(self) -> str:
         return str(self.item.get("star_count") or 0)

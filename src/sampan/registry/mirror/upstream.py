@@ -11,7 +11,7 @@ import msgspec
 
 from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
-from sampan.distribution.registry import MANIFEST_TYPES, Refused, Repository, is_outage
+from sampan.distribution.registry import MANIFEST_TYPES, Refused, Repository, is_outage, seconds_of
 from sampan.distribution.transport import Transport
 from sampan.errors import EngineError
 from sampan.reference import DEFAULT_DOMAIN, OFFICIAL_PREFIX, is_repository_path
@@ -105,7 +105,7 @@ class Upstream:
             headers = {"Accept": ", ".join(MANIFEST_TYPES)} if what.startswith("manifests/") else {}
             async with repository.request("HEAD", f"/v2/{path}/{what}", headers) as answer:
                 if answer.status != 200:
-                    raise Refused(answer.status, f"{what}: status {answer.status}", "", _seconds(answer.headers.get("Retry-After", "")))
+                    raise Refused(answer.status, f"{what}: status {answer.status}", "", seconds_of(answer.headers.get("Retry-After", "")))
                 length = answer.headers.get("Content-Length", "")
                 if not length.isdecimal():
                     raise Refused(502, f"{what}: no Content-Length", "")
@@ -123,7 +123,3 @@ class Upstream:
             return msgspec.json.decode(body, type=_Index).manifests
         except msgspec.DecodeError:
             return []
-
-
-def _seconds(text: str) -> int:
-    return int(text[:6]) if text.isdecimal() else 0
