@@ -235,8 +235,13 @@ class PullService(Protocol):
 class PushService(Protocol):
     """Images to registries."""
 
-    def push(self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig) -> AsyncIterator[Mapping[str, object]]:
-        """Push an image by its tag, or every tag of a repository when the reference has none. Yields docker's progress objects."""
+    def push(
+        self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig, verify: bool = True
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """Push an image by its tag, or every tag of a repository when the reference has none. Yields docker's progress objects.
+
+        verify: whether the registry must be who it says (its certificate).
+        """
 
 
 class LoginService(Protocol):

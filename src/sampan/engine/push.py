@@ -91,16 +91,19 @@ class PushService:
         self._root = root
         self._slots = Slots(lambda: registries.settings.max_concurrent_uploads)
 
-    async def push(self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig) -> AsyncIterator[Progress]:
+    async def push(
+        self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig, verify: bool = True
+    ) -> AsyncIterator[Progress]:
         """Push an image by its tag, or every tag of a repository when it has none. Yields docker's progress.
 
-        It goes on however slowly the lines are read; closing the iterator ends it. Raises NotFound, InvalidArgument, SystemFailure in
-        docker's words.
+        It goes on however slowly the lines are read; closing the iterator ends it. verify: the registry must be who it says, unless the
+        settings know better. Raises NotFound, InvalidArgument, SystemFailure in docker's words.
         """
         if platform is not None:
             self._check_platform(reference, platform)
         lines = Lines()
-        async for line in lines.of(self._push(reference, credentials, lines)):
+        known = self._registries if verify else self._registries.trusting(reference.domain)
+        async for line in lines.of(self._push(known, reference, credentials, lines)):
             yield line
 
     def _check_platform(self, reference: Reference, platform: Platform) -> None:
@@ -108,11 +111,11 @@ class PushService:
         if problem:
             raise NotFound(problem)
 
-    async def _push(self, reference: Reference, credentials: AuthConfig, lines: Lines) -> None:
+    async def _push(self, known: Registries, reference: Reference, credentials: AuthConfig, lines: Lines) -> None:
         lines.say({"status": f"The push refers to repository [{reference.name}]"})
         names = self._names(reference)
-        async with self._registries.transport() as transport:
-            target = await self._target(transport, reference, credentials)
+        async with known.transport() as transport:
+            target = await self._target(known, transport, reference, credentials)
             last: Image | None = None
             for name in names:
                 image = self._store.named(name)
@@ -139,10 +142,10 @@ class PushService:
             raise SystemFailure(f"tag does not exist: {reference.familiar}")
         return [reference]
 
-    async def _target(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> _Target:
+    async def _target(self, known: Registries, transport: Transport, reference: Reference, credentials: AuthConfig) -> _Target:
         """The repository at the first endpoint that answers. Raises Unreachable, Refused."""
         failure: EngineError = SystemFailure("no registry to push to")
-        for repository in self._registries.writable(transport, reference, credentials):
+        for repository in known.writable(transport, reference, credentials):
             try:
                 await repository.ping()
                 return _Target(transport, reference, repository, credentials)

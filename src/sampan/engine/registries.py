@@ -51,18 +51,27 @@ class Registries:
     """All registries, as this daemon's settings have them; what it fetches from them, and what it knows of their blobs."""
 
     def __init__(
-        self, settings: RegistrySettings, partials: PartialBlobs, sources: BlobSourceRepository, clock: Clock, aside: SetAside | None = None
+        self,
+        settings: RegistrySettings,
+        partials: PartialBlobs,
+        sources: BlobSourceRepository,
+        clock: Clock,
+        aside: SetAside | None = None,
+        *,
+        verify: bool = True,
     ) -> None:
+        """verify: endpoints must be who they say, unless the settings know better."""
         self.settings = settings
         self.partials = partials
         self.sources = sources
         self.aside = aside or SetAside(clock)
         self._clock = clock
+        self._verify = verify
 
     def trusting(self, domain: str) -> "Registries":
-        """The same, but that any certificate of one registry will do, or none, for once."""
+        """The same, but that any certificate of one registry and of its mirrors will do, or none of the registry's, for once."""
         settings = msgspec.structs.replace(self.settings, insecure_registries=(*self.settings.insecure_registries, domain))
-        return Registries(settings, self.partials, self.sources, self._clock, self.aside)
+        return Registries(settings, self.partials, self.sources, self._clock, self.aside, verify=False)
 
     def transport(self) -> Transport:
         """Connections for one use case. Use as a context manager."""
@@ -71,7 +80,8 @@ class Registries:
     def readable(self, transport: Transport, reference: Reference, credentials: AuthConfig) -> Sequence[Repository]:
         """Where a repository can be read, in the order to try: mirrors that have failed of late come last."""
         found = []
-        for endpoint in sorted(self.settings.endpoints_of(reference.domain), key=lambda endpoint: self.aside.reason(endpoint.url) != ""):
+        endpoints = self._trusted(self.settings.endpoints_of(reference.domain))
+        for endpoint in sorted(endpoints, key=lambda endpoint: self.aside.reason(endpoint.url) != ""):
             # a mirror is not the registry the user logged in to
             authorizer = Authorizer(transport, AuthConfig() if endpoint.mirror else credentials, endpoint)
             found.append(Repository(transport, endpoint, reference.path, authorizer))
@@ -87,7 +97,10 @@ class Registries:
 
     def endpoints(self, domain: str) -> Sequence[Endpoint]:
         """The endpoints of a registry itself, in the order to try."""
-        return endpoints_of(domain, (), self.settings.insecure_registries)
+        return self._trusted(endpoints_of(domain, (), self.settings.insecure_registries))
+
+    def _trusted(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+        return endpoints if self._verify else [endpoint._replace(insecure=True) for endpoint in endpoints]
 
     def warnings(self) -> list[str]:
         """A line for `docker info` about each mirror that is set aside."""

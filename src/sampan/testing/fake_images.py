@@ -136,10 +136,10 @@ class FakePushes:
     """services.PushService: has docker.io/library/busybox only."""
 
     async def push(
-        self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig
+        self, reference: Reference, *, platform: Platform | None, credentials: AuthConfig, verify: bool = True
     ) -> AsyncIterator[Mapping[str, object]]:
         """See the Protocol."""
-        del platform, credentials
+        del platform, credentials, verify
         yield {"status": f"The push refers to repository [{reference.name}]"}
         if reference.familiar_name != "busybox":
             raise SystemFailure(f"An image does not exist locally with the tag: {reference.familiar_name}")

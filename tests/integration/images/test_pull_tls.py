@@ -63,9 +63,25 @@ def test_no_verification_for_once(engine: Engine, address: str, tmp_path: Path) 
             done = engine.cli("pull", "--tls-verify=false", f"{registry.host}/once:1")
             assert done.returncode == 0, done.stderr
             assert engine.cli("pull", f"{registry.host}/once:1").returncode == 1
+            assert engine.cli("push", f"{registry.host}/once:1").returncode == 1
+            pushed = engine.cli("push", "--tls-verify=false", f"{registry.host}/once:1")
+            assert pushed.returncode == 0, pushed.stderr
     finally:
         secure.close()
         plain.close()
+
+
+def test_no_verification_of_mirrors_for_once(make_engine: Callable[..., Engine], address: str, tmp_path: Path) -> None:
+    mirror = FaultyRegistry(Authority(tmp_path / "ca").server(address), address)
+    engine = make_engine("--bridge=none", f"--registry-mirror=https://{mirror.host}")
+    engine.start()
+    try:
+        mirror.add("library/once", "1", config(LAYER), [LAYER])
+        done = engine.cli("pull", "--tls-verify=false", "once:1")
+        assert done.returncode == 0, done.stderr
+        assert mirror.total_served
+    finally:
+        mirror.close()
 
 
 def test_an_insecure_registry(make_engine: Callable[..., Engine], docker_path: str, address: str, tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ async def push(request: Request, services: Services) -> None:
     reference = decode.registry_reference(request.variables["name"], request.query.text("tag"))
     platform = decode.platform(request.query) if request.version >= (1, 46) else None
     credentials = decode.registry_auth(request.headers.get("x-registry-auth", ""))
-    await stream_progress(request, services.pushes.push(reference, platform=platform, credentials=credentials))
+    verify = request.query.flag("tlsVerify", True)  # as for create
+    await stream_progress(request, services.pushes.push(reference, platform=platform, credentials=credentials, verify=verify))
 
 
 async def tag(request: Request, services: Services) -> Response:

@@ -35,6 +35,7 @@ SPEC = Command(
             api="1.46",
         ),
         Flag("quiet", "q", "bool", False, "Suppress verbose output"),
+        Flag("tls-verify", "", "bool", True, "Refuse a registry whose certificate is not trusted (only sampan)"),
     ),
 )
 _NOTE = """
@@ -65,6 +66,8 @@ def run(ctx: Context, args: Parsed) -> int:
     if reference.digest:
         raise CliError("cannot push a digest reference")
     query = {"tag": reference.tag, "platform": platform}
+    if not args.bool("tls-verify"):
+        query["tlsVerify"] = "0"
     headers = {"X-Registry-Auth": registry_auth(ctx, reference.domain)}
     response = ctx.client.request("POST", f"/images/{reference.familiar_name}/push", query, headers=headers)
     if quiet:
