@@ -1,12 +1,17 @@
-"""/etc/default/sampan: DOCKER_OPTS and SAMPAN_OPTS reach sampand through the systemd unit and through quickstart."""
+"""/etc/default/sampan: DOCKER_OPTS and SAMPAN_OPTS reach sampand through the systemd unit, the sysv script and quickstart."""
 
 import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.support.engine import Engine
 
 REPO = Path(__file__).resolve().parents[3]
 DEFAULTS = 'DOCKER_OPTS="--registry-mirror=https://a.example --registry-mirror=https://b.example/"\nSAMPAN_OPTS="--debug"\n'
@@ -81,3 +86,89 @@ def test_systemd_can_read_the_unit(tmp_path: Path) -> None:
             ["systemd-analyze", "verify", "--man=no", str(tmp_path / name)], capture_output=True, text=True, check=False, timeout=60
         )
         assert name not in done.stderr, done.stderr
+
+
+class SysvScript:
+    """The script for sysvinit with the files of an engine of its own."""
+
+    def __init__(self, engine: Engine, place: Path) -> None:
+        """place: an empty directory."""
+        self.engine = engine
+        self.defaults = place / "defaults"
+        self.defaults.write_text(f'DOCKER_OPTS="{" ".join(engine.flags[:2])}"\nSAMPAN_OPTS="{" ".join(engine.flags[2:])}"\n')
+        text = (REPO / "packaging/sysv/sampan").read_text()
+        for name, module in (("sampand", "main"), ("sampan-teardown", "teardown")):
+            (place / name).write_text(f"#!{sys.executable} -I\nfrom sampan.daemon.{module} import entry\nentry()\n")
+            (place / name).chmod(0o755)
+        for installed, here in (
+            ("/usr/local/bin/sampand\n", f"{place}/sampand\n"),
+            ("/opt/sampan/current/launch/", f"{place}/"),
+            ("/etc/default/sampan\n", f"{self.defaults}\n"),
+            ("/run/sampand-sysv.pid ", f"{place}/pid "),
+            ("/var/log/sampan.log", str(engine.log)),
+        ):
+            assert text.count(installed) == 1
+            text = text.replace(installed, here)
+        self.path = place / "sampan"
+        self.path.write_text(text)
+
+    def __call__(self, verb: str, **environment: str) -> tuple[int, str]:
+        """Its status, and what it says."""
+        command = ["sh", str(self.path), verb]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=150, env={**os.environ, **environment})
+        return done.returncode, done.stdout + done.stderr
+
+    def info(self, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """The engine's facts, once it answers what is wanted."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                answer = self.engine.request("GET", "/info")[1]
+                if wanted(answer):
+                    return dict(answer)
+            except OSError:
+                answer = None
+            assert time.monotonic() < deadline, f"{answer}\n{self.engine.log.read_text()[-2000:]}"
+            time.sleep(0.05)
+
+
+@pytest.mark.root
+def test_the_sysv_script(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    engine = make_engine()
+    script = SysvScript(engine, tmp_path)
+    assert script("status") == (3, "sampand is not running.\n")
+    assert script("reload")[0] == 7
+    assert script("stop") == (0, "")
+    assert script("start") == (0, "")
+    assert script.info(lambda _: True)["DockerRootDir"] == str(engine.data_root)
+    status, said = script("status")
+    assert (status, said.startswith("sampand is running (process ")) == (0, True)
+    assert script("start")[0] == 0
+    assert script("status") == (0, said)
+    engine.bootstrap()
+    assert engine.cli("run", "-d", "--name", "c1", "--stop-signal=KILL", "busybox", "sleep", "1000").returncode == 0
+    pid = engine.request("GET", "/containers/c1/json")[1]["State"]["Pid"]
+
+    (engine.root / "daemon.json").write_text('{"debug": true}')
+    assert script("reload") == (0, "")
+    script.info(lambda info: info["Debug"])
+    assert script("restart") == (0, "")
+    assert script("status") not in ((0, said), (3, "sampand is not running.\n"))
+    script.info(lambda info: info["ContainersRunning"] == 1)
+    assert script("stop") == (0, "")
+    assert script("status") == (3, "sampand is not running.\n")
+    assert Path(f"/proc/{pid}").exists(), "containers go on"
+    assert script("start") == (0, "")
+    script.info(lambda info: info["ContainersRunning"] == 1)
+    assert script("stop", RUNLEVEL="0") == (0, "sampan: stopping 1 container\n")
+    assert not Path(f"/proc/{pid}").exists(), "the host goes down"
+
+
+@pytest.mark.root
+def test_the_sysv_script_says_why_nothing_starts(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    script = SysvScript(make_engine(), tmp_path)
+    script.defaults.write_text("SAMPAN_OPTS=--nope\n")
+    status, said = script("start")
+    assert (status, "unknown flag: --nope" in said) == (1, True)
+    assert script("status")[0] == 3
+    assert script("nope")[0] == 2
