@@ -127,18 +127,22 @@ def main() -> int:
     targets = [our_target(engine), peer_target(options)]
     tables: dict[str, Any] = {}
     try:
-        versions = []
+        versions: list[str] = []
+        drivers: list[str] = []
         for target in targets:
             target.boot()
             versions.append(target.call("GET", "/version")["Version"])
+            drivers.append(target.call("GET", "/info")["Driver"])
             target.load_image()
         peer = targets[1].name
-        print(f"sampan beside {peer} ({versions[1]}), {options.runs} samples each, {os.cpu_count()} cores, kernel {platform.release()}\n")
+        print(f"sampan ({drivers[0]}) beside {peer} ({versions[1]}, {drivers[1]}), {options.runs} samples each, ", end="")
+        print(f"{os.cpu_count()} cores, kernel {platform.release()}\n")
         print(f"| {'row':15} | {'sampan':>9} | {peer:>9} | ratio |  goal | met |\n|---|---|---|---|---|---|")
         for row in chosen:
             samples, problems = measure(row, targets, options.runs, options.budget)
             tables |= {row.__name__: table(row, samples, problems, targets)}
-        record = {"peer": versions[1], "runs": options.runs, "kernel": platform.release(), "cores": os.cpu_count(), "rows": tables}
+        machine = {"kernel": platform.release(), "cores": os.cpu_count()}
+        record = {"peer": versions[1], "drivers": drivers, "runs": options.runs, **machine, "rows": tables}
         path = Path(options.json or ROOT / f"docs/bench/{time.strftime('%Y-%m-%d')}-{targets[1].name}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,12 +1,18 @@
 """The erofs driver keeps the snapshot contract with real mounts: layers stacked by overlayfs, and folded into one index."""
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 
+from sampan.archive import layerfile
 from sampan.errors import SystemFailure
+from sampan.linux.erofs import mount_erofs
+from sampan.snapshot import erofs
 from sampan.snapshot.api import Snapshots
 from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.store import LayeredSnapshots
@@ -41,6 +47,50 @@ class TestErofs(SnapshotsContract):
     @pytest.fixture
     def driver(self, root: Path) -> Iterator[Driver]:
         yield from drivers(root, 40)
+
+    def test_the_mount_used_longest_ago_is_let_go(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+        made: list[str] = []
+
+        def mount(file: str, devices: Sequence[str]) -> int:
+            made.append(Path(file).name)
+            return mount_erofs(file, devices)
+
+        async def body(snapshots: Snapshots) -> None:
+            names = [await put(snapshots, tar(("f", "name", letter))) for letter in "abc"]
+            a, b, c = (Path(snapshots.layer_details(name).data["UpperDir"]).name for name in names)
+            snapshots.prepare("on-b", names[1])
+            async with mounted(snapshots, "on-b", driver.root / "m") as path:
+                for pick in (0, 1, 0, 2, 0, 2):
+                    (await snapshots.view(names[pick])).close()
+                assert made == [b, a, c]
+                (await snapshots.view(names[1])).close()
+                assert made == [b, a, c, b], "it had to go"
+                assert (path / "name").read_text() == "b", "what stands on it does not mind"
+
+        monkeypatch.setattr(erofs, "_MOUNTS_MAX", 2)
+        monkeypatch.setattr(erofs, "mount_erofs", mount)
+        driver.run(body)
+
+    def test_a_layer_files_page_cache_is_given_back_after_its_first_mount(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+        cooled: SimpleQueue[str] = SimpleQueue()
+
+        def cool(layer: int) -> None:
+            layerfile.cool(layer)
+            cooled.put(os.readlink(f"/proc/self/fd/{layer}"))
+
+        async def body(snapshots: Snapshots) -> None:
+            files = []
+            for letter in "ab":
+                name = await put(snapshots, tar(("f", "name", letter)))
+                files.append(snapshots.layer_details(name).data["UpperDir"])
+                for _ in range(2):
+                    (await snapshots.view(name)).close()
+            found = [await asyncio.to_thread(cooled.get, timeout=30) for _ in files]
+            assert sorted(found) == sorted(files)
+
+        monkeypatch.setattr(erofs, "_SETTLE_SECONDS", 0.2)
+        monkeypatch.setattr(erofs, "layerfile", SimpleNamespace(**{**vars(layerfile), "cool": cool}))
+        driver.run(body)
 
 
 class TestFolded(SnapshotsContract):
