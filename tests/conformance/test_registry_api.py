@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sampan.spec.oci_layout import CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST
+from tests.support.disks import files_up_to
 from tests.support.registryserver import EMPTY, EMPTY_TYPE, Client, RegistryThread, descriptor, digest_of, manifest_of
 
 TAGS = ("b", "a", "v1.0", "c", "latest")
@@ -496,3 +497,14 @@ def test_a_config_of_a_type_of_its_own(client: Client, name: str) -> None:
     client.push_blob(name, EMPTY)
     body = manifest_of(EMPTY).replace(CONFIG.encode(), b"application/vnd.cncf.helm.config.v1+json")
     assert client.put_manifest(name, "chart", body).status == 201
+
+
+def test_a_full_disk_is_told_and_the_upload_goes_on(client: Client, name: str) -> None:
+    data = bytes(range(250)) * 2000
+    location = client("PATCH", client.begin(name), data[:200_000]).headers["Location"]
+    with files_up_to(300_000):
+        refused(client("PATCH", location, data[200_000:]), 507, "UNAVAILABLE")
+    came = int(client("GET", location).headers["Range"].partition("-")[2]) + 1
+    assert client("PATCH", location, data[came:]).status == 202
+    assert client("PUT", location, digest=digest_of(data)).status == 201
+    assert client("GET", f"{name}/blobs/{digest_of(data)}").body == data

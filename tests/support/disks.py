@@ -1,5 +1,6 @@
-"""File systems of a known size, to be filled."""
+"""File systems of a known size, to be filled, and files that cannot grow."""
 
+import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,3 +19,14 @@ def tmpfs(path: Path, options: str, *, lazily: bool = False) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", *(["-l"] if lazily else []), str(path)], check=True, timeout=10)
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """A disk that is full, as far as this process can see: a write beyond size bytes of a file fails, after a part of it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,5 +1,6 @@
 """From a request to its answer: routes, access, errors. No HTTP library in here."""
 
+import errno
 import logging
 
 from sampan.registry import routes
@@ -13,6 +14,7 @@ from sampan.registry.parts import Parts
 
 log = logging.getLogger("sampan.registry")
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "X-Content-Type-Options": "nosniff"}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
 
@@ -51,9 +53,13 @@ class App:
             answer = failure(error)
         except (ConnectionError, TimeoutError):
             raise
-        except Exception:
-            log.exception("%s %s failed", request.method, request.path)
-            answer = failure(RegistryError("UNKNOWN"))
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                log.error("%s %s: %s", request.method, request.path, error.strerror)
+                answer = failure(RegistryError("STORAGE_FULL"))
+            else:
+                log.exception("%s %s failed", request.method, request.path)
+                answer = failure(RegistryError("UNKNOWN"))
         for name, value in COMMON.items():
             answer.headers.setdefault(name, value)
         return answer

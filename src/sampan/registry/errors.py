@@ -37,6 +37,7 @@ TABLE: dict[str, Kind] = {
     "TOOMANYREQUESTS": Kind(429, "too many requests", "Too many failed logins, or too many uploads at once."),
     "TOOLARGE": Kind(413, "content too large", "The body is larger than the registry takes."),
     "UNAVAILABLE": Kind(503, "service unavailable", "The registry is about to stop, or the mirrored one cannot be reached."),
+    "STORAGE_FULL": Kind(507, "insufficient storage", "The disk of the registry is full; an upload goes on where it ended."),
     "UNKNOWN": Kind(500, "unknown error", "The registry failed; its log says how."),
 }
 # The spec has no code for these; clients read the status.
@@ -45,6 +46,7 @@ SENT_AS = {
     "TOOLARGE": "SIZE_INVALID",
     "PAGINATION_NUMBER_INVALID": "UNSUPPORTED",
     "TAG_INVALID": "MANIFEST_INVALID",
+    "STORAGE_FULL": "UNAVAILABLE",
 }
 
 

@@ -115,13 +115,17 @@ class Upload:
                 raise RegistryError("TOOLARGE", f"blobs may have {limit} bytes")
 
     def _append(self, fd: int, pieces: list[bytes]) -> None:
-        for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(fd, view) :]
-            if self._hash is not None:
-                self._hash.update(piece)
-            self.size += len(piece)
+        try:
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(fd, view) :]
+                if self._hash is not None:
+                    self._hash.update(piece)
+                self.size += len(piece)
+        except OSError:  # what is left of a piece is neither hashed nor counted: the client would go on behind it
+            os.ftruncate(fd, self.size)
+            raise
 
     async def cut(self, size: int) -> None:
         """Give up what came after size bytes."""
@@ -171,9 +175,13 @@ class Uploads:
             raise RegistryError("TOOMANYREQUESTS", f"{self._at_once} uploads are under way", headers={"Retry-After": "60"})
         upload = Upload(self._directory / str(uuid.uuid4()), repository, algorithm)
         self._known[upload.id] = upload
-        upload.directory.mkdir()
-        upload.file.touch(0o644)
-        (upload.directory / "upload.json").write_bytes(msgspec.json.encode(_Record(repository, algorithm)))
+        try:
+            upload.directory.mkdir()
+            upload.file.touch(0o644)
+            (upload.directory / "upload.json").write_bytes(msgspec.json.encode(_Record(repository, algorithm)))
+        except OSError:
+            await self.forget(upload)
+            raise
         return upload
 
     def find(self, repository: str, id: str) -> Upload:
@@ -187,11 +195,15 @@ class Uploads:
     async def finish(self, upload: Upload, digest: Digest) -> Path:
         """Check what came against its digest; the file is the caller's then, and forget() is to follow.
 
-        Raises RegistryError DIGEST_INVALID, after which the upload is gone.
+        Raises RegistryError DIGEST_INVALID, BLOB_UPLOAD_INVALID, after which the upload is gone.
         """
         if upload.state is not State.OPEN:
             raise RegistryError("BLOB_UPLOAD_INVALID", f"the upload is {upload.state.value}")
         upload.state = State.GONE
+        found = upload.file.stat().st_size
+        if found != upload.size:  # the digest is of what was counted
+            await self.forget(upload)
+            raise RegistryError("BLOB_UPLOAD_INVALID", f"the upload has {found} bytes, not {upload.size}")
         computed = await upload.digest(parts_of(digest).algorithm)
         if computed != digest:
             await self.forget(upload)

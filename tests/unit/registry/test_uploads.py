@@ -9,6 +9,7 @@ import pytest
 from sampan.registry.errors import RegistryError
 from sampan.registry.store import digest_of
 from sampan.registry.uploads import Upload, Uploads
+from tests.support.disks import files_up_to
 
 
 async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
@@ -118,5 +119,35 @@ def test_the_limit_of_a_blob(tmp_path: Path) -> None:
         with pytest.raises(RegistryError) as caught:
             await upload.write(pieces(b"y"), 10)
         assert (code_of(caught), upload.file.stat().st_size) == ("TOOLARGE", 10)
+
+    asyncio.run(whole())
+
+
+def test_what_a_full_disk_took_half_of_is_given_up(tmp_path: Path) -> None:
+    first, second = b"a" * 200_000, b"b" * 200_000
+
+    async def whole() -> None:
+        uploads = Uploads(tmp_path, lifetime=60)
+        upload = await uploads.begin("a")
+        with files_up_to(300_000), pytest.raises(OSError, match="File too large"):
+            await upload.write(pieces(first, second), 0)
+        assert (upload.size, upload.file.stat().st_size) == (200_000, 200_000)
+        await upload.write(pieces(second), 0)  # the client goes on from there
+        file = await uploads.finish(upload, digest_of(first + second))
+        assert file.read_bytes() == first + second
+
+    asyncio.run(whole())
+
+
+def test_a_file_that_is_not_what_was_counted_becomes_no_blob(tmp_path: Path) -> None:
+    async def whole() -> None:
+        uploads = Uploads(tmp_path, lifetime=60)
+        upload = await uploads.begin("a")
+        await upload.write(pieces(b"content"), 0)
+        with upload.file.open("ab") as file:
+            file.write(b"more")
+        with pytest.raises(RegistryError) as caught:
+            await uploads.finish(upload, digest_of(b"content"))
+        assert (code_of(caught), len(uploads)) == ("BLOB_UPLOAD_INVALID", 0)
 
     asyncio.run(whole())
