@@ -8,9 +8,11 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
 from urllib.parse import parse_qs
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sampan.registry.errors import RegistryError
 from sampan.registry.http import Answer, Part, Request
@@ -26,6 +28,15 @@ BACKLOG = 1024
 SILENCE_SECONDS = 120.0
 """Of a client in the middle of a body: longer, and it is taken for gone."""
 CUT_SECONDS = 0.5
+
+CONNECTIONS: dict[str, Any] = {
+    "access_log": None,
+    "read_bufsize": READ_AHEAD,
+    "auto_decompress": False,
+    "keepalive_timeout": KEEP_ALIVE_SECONDS,
+    "max_line_size": LINE_MAX,
+    "max_field_size": LINE_MAX,
+}
 
 log = logging.getLogger("sampan.registry")
 AnswerTo = Callable[[Request], Awaitable[Answer]]
@@ -141,6 +152,33 @@ async def _send_part(request: web.BaseRequest, response: web.StreamResponse, par
             await asyncio.get_running_loop().sendfile(transport, file, part.start + first, part.length - first)
 
 
+class _Connection(web.RequestHandler):
+    """One client's."""
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """aiohttp's own would log, and send back, the line that cannot be read: it may be the one with the password."""
+        if isinstance(exc, HttpProcessingError):
+            log.warning("bad request from %s: %s", request.remote, type(exc).__name__)
+            message = "400 bad request\n"
+        elif exc is not None:
+            log.error("a request from %s failed", request.remote, exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        response = web.Response(status=status, text=message or f"{status}\n")
+        response.force_close()
+        return response
+
+
+class _Connections(web.Server):
+    """aiohttp's server of such connections."""
+
+    def __call__(self) -> web.RequestHandler:
+        """Make one, as asyncio's servers ask for it."""
+        return _Connection(self, loop=asyncio.get_running_loop(), **CONNECTIONS)
+
+
 class Server:
     """The listeners of one registry.
 
@@ -151,12 +189,8 @@ class Server:
         self._answer_to = answer_to
         self._proxies = frozenset(proxies)
         self._done = done
-        server = web.Server(
-            self._handle, access_log=None, read_bufsize=READ_AHEAD, auto_decompress=False, keepalive_timeout=KEEP_ALIVE_SECONDS,
-            max_line_size=LINE_MAX, max_field_size=LINE_MAX,
-        )  # fmt: skip
         self._grace = grace
-        self._runner = web.ServerRunner(server, shutdown_timeout=CUT_SECONDS)
+        self._runner = web.ServerRunner(_Connections(self._handle), shutdown_timeout=CUT_SECONDS)
         self._ready = False
         self._sites: list[web.SockSite] = []
         self._under_way = 0

@@ -1,8 +1,10 @@
 """`sampan registry serve` as a program: TLS, logins, logs, metrics, and its end."""
 
 import base64
+import contextlib
 import http.client
 import json
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -52,6 +54,32 @@ def test_a_login_with_a_token_and_what_the_log_says(running: RegistryProgram) ->
     everything = running.access_log.read_text() + "".join(running.said)
     for secret in ("secret", "wr0ng", token, base64.b64encode(b"alice:secret").decode()):
         assert secret not in everything
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Authorization: Basic %s\0",
+        b"Authorization : Basic %s",
+        b"Authorization: Basic %s" + b"x" * 33_000,
+        b"Authorization\xff: Basic %s",
+        b"Authorization Basic %s",
+    ],
+    ids=["a NUL", "a blank before the colon", "too long", "a name that is none", "no colon"],
+)
+def test_a_request_that_cannot_be_read_is_neither_logged_nor_sent_back(running: RegistryProgram, line: bytes) -> None:
+    secret = base64.b64encode(b"alice:secret")
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n" + line.replace(b"%s", secret) + b"\r\n\r\n")
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):  # what of the request it did not read
+            while piece := connection.recv(65536):
+                answer += piece
+    assert answer.split(b" ", 2)[1] == b"400"
+    assert secret not in answer
+    running.wait_for("bad request from 127.0.0.1")
+    assert "Traceback" not in "".join(running.said)
+    assert secret.decode() not in "".join(running.said)
 
 
 def test_metrics_and_health(running: RegistryProgram) -> None:
