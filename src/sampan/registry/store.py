@@ -43,6 +43,14 @@ class Blobs:
         except Missing:
             raise RegistryError("BLOB_UNKNOWN", {"digest": digest}) from None
 
+    async def has(self, name: str, digest: Digest) -> bool:
+        """Whether a repository has a blob."""
+        try:
+            await self._storage.stat(paths.layer(name, digest))
+        except Missing:
+            return False
+        return True
+
     async def promise(self, name: str, digest: Digest) -> int:
         """The blob's size. Whoever is told that it is there may push a manifest that names it: it is kept as a new one is.
 

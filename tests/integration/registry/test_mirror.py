@@ -96,6 +96,32 @@ def test_local_repositories_come_first_and_mirrored_ones_cannot_be_pushed_to(wor
     assert client("DELETE", "docker.io/team/mine/manifests/1").status == 405
 
 
+def test_a_push_to_a_new_repository_is_none_of_the_default_s_business(world: World, client: Client) -> None:
+    theirs = blob_of(world.hub, "team/new")
+    asked = len(world.hub.requests)
+    assert client("HEAD", f"team/new/blobs/{digest_of(theirs)}").status == 404  # it is not here, and would be missing
+    location = client("PATCH", client.begin("team/new"), b"01234").headers["Location"]
+    reply = client("GET", location)
+    assert (reply.status, reply.headers["Range"]) == (204, "0-4")
+    assert client("PUT", location, b"56789", digest=digest_of(b"0123456789")).status == 201
+    assert client("GET", f"team/new/blobs/{digest_of(b'0123456789')}").body == b"0123456789"
+    assert client("HEAD", f"team/new/blobs/{digest_of(b'0123456789')}").status == 200
+    assert len(world.hub.requests) == asked
+
+
+def test_a_repository_without_a_manifest_hides_no_mirrored_one(world: World, client: Client) -> None:
+    digest = world.hub.add("library/shadowed", "1", b"{}", [b"shadowed layer"])
+    client.push_blob("library/shadowed", b"a stray blob")
+    assert client("GET", "library/shadowed/manifests/1").headers["Docker-Content-Digest"] == digest
+    assert client("GET", f"library/shadowed/blobs/{digest_of(b'shadowed layer')}").body == b"shadowed layer"
+    assert client("GET", f"library/shadowed/blobs/{digest_of(b'a stray blob')}").body == b"a stray blob"
+
+
+@pytest.mark.parametrize("name", ["team/missing", "docker.io/library/busybox"])
+def test_pages_show_what_is_here(client: Client, name: str) -> None:
+    assert client("GET", f"/repositories/{name}").status == 404
+
+
 def test_many_clients_are_one_fetch_and_get_it_while_it_comes(world: World) -> None:
     data = blob_of(world.hub, "library/many", 1_000_000)
     digest = digest_of(data)
@@ -133,10 +159,10 @@ def test_many_clients_are_one_fetch_and_get_it_while_it_comes(world: World) -> N
 
 def test_head_fetches_nothing(world: World, client: Client) -> None:
     data = blob_of(world.hub, "library/head")
-    reply = client("HEAD", f"library/head/blobs/{digest_of(data)}")
+    reply = client("HEAD", f"docker.io/library/head/blobs/{digest_of(data)}")
     assert (reply.status, reply.headers["Content-Length"]) == (200, "1000")
     assert digest_of(data) not in world.hub.served
-    assert client("HEAD", f"library/head/blobs/{digest_of(b'nothing')}").status == 404
+    assert client("HEAD", f"docker.io/library/head/blobs/{digest_of(b'nothing')}").status == 404
 
 
 def test_a_part_of_what_is_on_its_way(world: World, client: Client) -> None:
