@@ -2,12 +2,14 @@
 
 import http.client
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from sampan.registry import paths
 from sampan.spec.oci_layout import CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST
 from tests.support.disks import files_up_to
 from tests.support.registryserver import EMPTY, EMPTY_TYPE, Client, RegistryThread, descriptor, digest_of, manifest_of
@@ -508,3 +510,13 @@ def test_a_full_disk_is_told_and_the_upload_goes_on(client: Client, name: str) -
     assert client("PATCH", location, data[came:]).status == 202
     assert client("PUT", location, digest=digest_of(data)).status == 201
     assert client("GET", f"{name}/blobs/{digest_of(data)}").body == data
+
+
+def test_head_of_a_manifest_by_digest_is_a_promise(registry: RegistryThread, client: Client, full: tuple[str, bytes]) -> None:
+    name, manifest = full
+    link = registry.root / paths.revision(name, digest_of(manifest))
+    os.utime(link, (1, 1))
+    assert client("GET", f"{name}/manifests/{digest_of(manifest)}").status == client("HEAD", f"{name}/manifests/{TAGS[0]}").status == 200
+    assert link.stat().st_mtime == 1
+    assert client("HEAD", f"{name}/manifests/{digest_of(manifest)}").status == 200
+    assert link.stat().st_mtime > 1

@@ -4,7 +4,7 @@ It looks first, without stopping anybody (a dry run ends here), and then takes a
 looks again at what may have changed:
 
     tags        by the retention policies; not one that was pushed anew meanwhile
-    manifests   untagged for long enough; not one that a tag or an index has come to mean
+    manifests   untagged for long enough; not one that a tag or an index has come to mean, or that a client was told of within the grace
     links       of blobs that no manifest of the repository names; not one that a client was told of within the grace
     content     that no repository has a link to; not what was touched since the plan began to look
 
@@ -84,7 +84,8 @@ class _RepositoryPlan:
         """Of the manifests, read."""
         self.tags: dict[str, float] = {}
         """Those to go, and when they were pushed."""
-        self.manifests: list[str] = []
+        self.manifests: dict[str, float] = {}
+        """Those to go, and their links' times."""
         self.links: dict[str, float] = {}
         """Those to go, and their times."""
         self.referrers: list[tuple[Digest, str]] = []
@@ -170,8 +171,8 @@ class Collector:
             kept = self._reachable(plan, roots)
             for digest in revisions:
                 stat = await self._stat(paths.revision(name, digest))
-                if digest not in kept and stat is not None and self._now() - stat.modified > policy.untagged_days * DAY:
-                    plan.manifests.append(digest)
+                if digest not in kept and stat is not None and self._now() - stat.modified > max(policy.untagged_days * DAY, self._grace):
+                    plan.manifests[digest] = stat.modified
         staying = [digest for digest in revisions if digest not in plan.manifests]
         live = self._named(plan, staying)
         for digest in await self._storage.links(paths.layers(name)):
@@ -233,7 +234,7 @@ class Collector:
                     if stat is not None and stat.modified == pushed:
                         await self._storage.remove_all(paths.tag_directory(plan.name, tag))
                         entry.tags.append(tag)
-        for digests in _steps(plan.manifests):
+        for digests in _steps(list(plan.manifests)):
             async with self._gate.exclusive():
                 await self._take_manifests(plan, digests, entry)
         for links in _steps(list(plan.links.items())):
@@ -260,11 +261,12 @@ class Collector:
         return entry
 
     async def _take_manifests(self, plan: _RepositoryPlan, digests: Sequence[str], entry: RepositoryReport) -> None:
-        """Those that are still untagged, and that nothing new refers to."""
+        """Those that are still untagged, that nobody was told of since the look, and that nothing new refers to."""
         now_there = await self._manifests.revisions(plan.name)
         await self._read(plan, now_there)
         tags = await self._manifests.tags_with_digests(plan.name)
-        kept = self._reachable(plan, set(tags.values()) | (set(now_there) - set(plan.manifests)))
+        new = {digest for digest in now_there if not await self._is_as_planned(plan, digest)}
+        kept = self._reachable(plan, set(tags.values()) | new)
         for digest in digests:
             if digest in kept or digest not in now_there:
                 continue
@@ -273,6 +275,14 @@ class Collector:
                 await self._storage.remove(paths.referrer(plan.name, subject, digest))
             await self._storage.remove(paths.revision(plan.name, digest))
             entry.manifests.append(digest)
+
+    async def _is_as_planned(self, plan: _RepositoryPlan, digest: str) -> bool:
+        """Whether a manifest is one to go that nobody has touched."""
+        planned = plan.manifests.get(digest)
+        if planned is None:
+            return False
+        stat = await self._stat(paths.revision(plan.name, digest))
+        return stat is not None and stat.modified == planned
 
     async def _take_away_content(self, old: dict[str, Stat], spared: set[str], report: Report) -> None:
         for step in _steps(list(old.items())):

@@ -127,6 +127,13 @@ class Manifests:
             raise RegistryError("MANIFEST_UNKNOWN", {"name": name, "reference": reference}) from None
         return Manifest(digest, documents.media_type(body), body)
 
+    async def promise(self, name: str, digest: Digest) -> Manifest:
+        """By digest. Whoever is told that it is there may push an index that names it: it is kept as a new one is. Raises RegistryError."""
+        async with self._gate.shared():
+            found = await self.get(name, digest)
+            await self._storage.touch(paths.revision(name, digest))
+        return found
+
     async def put(
         self, name: str, digest: Digest, tags: tuple[str, ...], body: bytes, contents: Contents, *, complete: bool = True
     ) -> None:
