@@ -17,9 +17,9 @@ older than any clock's tick.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -29,6 +29,7 @@ from sampan.registry.gate import Gate
 from sampan.registry.retention import DAY, Policy, policy_of, tags_to_go
 from sampan.registry.storage import Missing, Stat, Storage
 from sampan.registry.store import Manifests
+from sampan.registry.waiting import to_the_end
 
 if TYPE_CHECKING:
     from sampan.digest import Digest
@@ -142,6 +143,11 @@ class Collector:
                 self.freed_bytes += report.bytes
             return report
 
+    async def ended(self) -> None:
+        """Wait for a collection that is under way, or is being cancelled."""
+        async with self._one:
+            pass
+
     def _is_old(self, modified: float) -> bool:
         return self._now() - modified > self._grace
 
@@ -224,41 +230,60 @@ class Collector:
 
     # taking away
 
+    async def _alone(self, step: Coroutine[Any, Any, None]) -> None:
+        """Behind the gate, to the end: nobody else comes in before the threads of a step that is cancelled are done."""
+
+        async def whole() -> None:
+            async with self._gate.exclusive():
+                await step
+
+        await to_the_end(whole())
+
     async def _take_away(self, plan: _RepositoryPlan, spared: set[str]) -> RepositoryReport:
         """spared: gets what stays after all."""
         entry = RepositoryReport()
-        for step in _steps(list(plan.tags.items())):
-            async with self._gate.exclusive():
-                for tag, pushed in step:
-                    stat = await self._stat(paths.tag(plan.name, tag))
-                    if stat is not None and stat.modified == pushed:
-                        await self._storage.remove_all(paths.tag_directory(plan.name, tag))
-                        entry.tags.append(tag)
+        for tags in _steps(list(plan.tags.items())):
+            await self._alone(self._take_tags(plan, tags, entry))
         for digests in _steps(list(plan.manifests)):
-            async with self._gate.exclusive():
-                await self._take_manifests(plan, digests, entry)
+            await self._alone(self._take_manifests(plan, digests, entry))
         for links in _steps(list(plan.links.items())):
-            async with self._gate.exclusive():
-                now_there = await self._manifests.revisions(plan.name)
-                await self._read(plan, now_there)
-                live = self._named(plan, now_there)
-                for digest, modified in links:
-                    stat = await self._stat(paths.layer(plan.name, digest))
-                    if plan.damaged or digest in live or (stat is not None and stat.modified != modified):
-                        spared.add(digest)
-                    elif stat is not None:
-                        await self._storage.remove(paths.layer(plan.name, digest))
-                        entry.blobs.append(digest)
+            await self._alone(self._take_links(plan, links, spared, entry))
         spared.update(set(plan.manifests) - set(entry.manifests))
-        async with self._gate.exclusive():
-            for subject, digest in plan.referrers:
-                if await self._stat(paths.revision(plan.name, digest)) is not None:
-                    await self._storage.write(paths.referrer(plan.name, subject, digest), digest.encode())
-            if not await self._manifests.exists(plan.name):
-                for mark in paths.MARKS:
-                    await self._storage.remove_all(f"{paths.repository(plan.name)}/{mark}")
-                entry.removed = True
+        await self._alone(self._finish(plan, entry))
         return entry
+
+    async def _take_tags(self, plan: _RepositoryPlan, tags: Sequence[tuple[str, float]], entry: RepositoryReport) -> None:
+        """Those that were not pushed anew."""
+        for tag, pushed in tags:
+            stat = await self._stat(paths.tag(plan.name, tag))
+            if stat is not None and stat.modified == pushed:
+                await self._storage.remove_all(paths.tag_directory(plan.name, tag))
+                entry.tags.append(tag)
+
+    async def _take_links(
+        self, plan: _RepositoryPlan, links: Sequence[tuple[str, float]], spared: set[str], entry: RepositoryReport
+    ) -> None:
+        """Those that still no manifest names, and that nobody was told of since the look."""
+        now_there = await self._manifests.revisions(plan.name)
+        await self._read(plan, now_there)
+        live = self._named(plan, now_there)
+        for digest, modified in links:
+            stat = await self._stat(paths.layer(plan.name, digest))
+            if plan.damaged or digest in live or (stat is not None and stat.modified != modified):
+                spared.add(digest)
+            elif stat is not None:
+                await self._storage.remove(paths.layer(plan.name, digest))
+                entry.blobs.append(digest)
+
+    async def _finish(self, plan: _RepositoryPlan, entry: RepositoryReport) -> None:
+        """Make the links of referrers that are missing, and take away a repository without anything."""
+        for subject, digest in plan.referrers:
+            if await self._stat(paths.revision(plan.name, digest)) is not None:
+                await self._storage.write(paths.referrer(plan.name, subject, digest), digest.encode())
+        if not await self._manifests.exists(plan.name):
+            for mark in paths.MARKS:
+                await self._storage.remove_all(f"{paths.repository(plan.name)}/{mark}")
+            entry.removed = True
 
     async def _take_manifests(self, plan: _RepositoryPlan, digests: Sequence[str], entry: RepositoryReport) -> None:
         """Those that are still untagged, that nobody was told of since the look, and that nothing new refers to."""
@@ -286,15 +311,17 @@ class Collector:
 
     async def _take_away_content(self, old: dict[str, Stat], spared: set[str], report: Report) -> None:
         for step in _steps(list(old.items())):
-            async with self._gate.exclusive():
-                for digest, stat in step:
-                    if not report.dry_run:
-                        now_there = await self._stat(paths.blob(digest))
-                        if digest in spared or now_there is None or now_there.modified != stat.modified:
-                            continue
-                        await self._storage.remove(paths.blob(digest))
-                    report.content += 1
-                    report.bytes += stat.size
+            await self._alone(self._take_blobs(step, spared, report))
+
+    async def _take_blobs(self, blobs: Sequence[tuple[str, Stat]], spared: set[str], report: Report) -> None:
+        for digest, stat in blobs:
+            if not report.dry_run:
+                now_there = await self._stat(paths.blob(digest))
+                if digest in spared or now_there is None or now_there.modified != stat.modified:
+                    continue
+                await self._storage.remove(paths.blob(digest))
+            report.content += 1
+            report.bytes += stat.size
 
 
 def _steps(items: Sequence[T]) -> list[Sequence[T]]:

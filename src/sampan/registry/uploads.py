@@ -24,6 +24,7 @@ import msgspec
 from sampan.digest import Digest
 from sampan.registry.errors import RegistryError
 from sampan.registry.names import ALGORITHMS, parts_of
+from sampan.registry.waiting import to_the_end
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -100,17 +101,17 @@ class Upload:
                     count += len(piece)
                     if count >= BATCH:
                         if under_way is not None:
-                            await under_way
+                            await to_the_end(under_way)
                         if limit and self.size + count > limit:
                             raise RegistryError("TOOLARGE", f"blobs may have {limit} bytes")
                         under_way = asyncio.create_task(asyncio.to_thread(self._append, fd, waiting))
                         waiting, count = [], 0
             finally:
                 if under_way is not None:
-                    await asyncio.shield(under_way)
+                    await to_the_end(under_way)
                 fits = not limit or self.size + count <= limit
                 if fits:
-                    await asyncio.shield(asyncio.to_thread(self._append, fd, waiting))
+                    await to_the_end(asyncio.to_thread(self._append, fd, waiting))
             if not fits:
                 raise RegistryError("TOOLARGE", f"blobs may have {limit} bytes")
 

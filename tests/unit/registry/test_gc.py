@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -339,3 +340,43 @@ def test_a_manifest_that_a_client_was_told_of_after_the_look(tmp_path: Path) -> 
         assert await store.contents() >= {*images[:2], digest_of(b"layer 0"), digest_of(b"layer 1")}
 
     asyncio.run(whole())
+
+
+def test_a_collector_that_is_cancelled_ends_its_step_before_others_come_in(tmp_path: Path) -> None:
+    release, happened = threading.Event(), []
+
+    async def whole() -> None:
+        loop, removing = asyncio.get_running_loop(), asyncio.Event()
+
+        class Slow(FileSystem):
+            async def remove(self, key: str) -> None:
+                def in_thread() -> None:
+                    loop.call_soon_threadsafe(removing.set)
+                    release.wait(20)
+                    os.unlink(self._path(key))
+                    happened.append("removed")
+
+                await asyncio.to_thread(in_thread)
+
+        store = Store(tmp_path)
+
+        async def enter() -> None:
+            async with store.gate.shared():
+                happened.append("entered")
+
+        await store.push_blob("team/app", b"to go")
+        store.later = 2 * DAY
+        collector = Collector(Slow(tmp_path), store.gate, store.manifests, now=store.now)
+        collecting = asyncio.create_task(collector.collect())
+        await removing.wait()
+        collecting.cancel()
+        entering, ended = asyncio.create_task(enter()), asyncio.create_task(collector.ended())
+        for _ in range(100):  # turns of the loop: whoever may come in has come in
+            await asyncio.sleep(0)
+        assert not ended.done()
+        release.set()
+        await asyncio.wait([collecting, entering, ended])
+        assert collecting.cancelled()
+
+    asyncio.run(asyncio.wait_for(whole(), 20))
+    assert happened == ["removed", "entered"]

@@ -1,6 +1,7 @@
 """Uploads: how many there may be, when they end, what a restart finds."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from sampan.registry.errors import RegistryError
 from sampan.registry.store import digest_of
-from sampan.registry.uploads import Upload, Uploads
+from sampan.registry.uploads import BATCH, Upload, Uploads
 from tests.support.disks import files_up_to
 
 
@@ -75,6 +76,34 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         assert (await uploads.finish(upload, digest_of(b"first second"))).read_bytes() == b"first second"
 
     asyncio.run(whole())
+
+
+def test_a_writer_that_is_cancelled_waits_for_its_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    appending, release = threading.Event(), threading.Event()
+    append = Upload._append
+
+    def slow(upload: Upload, fd: int, waiting: list[bytes]) -> None:
+        appending.set()
+        release.wait(20)
+        append(upload, fd, waiting)
+
+    async def whole() -> None:
+        upload = await Uploads(tmp_path, lifetime=60).begin("a")
+        writing = asyncio.create_task(upload.write(pieces(*[b"x" * BATCH] * 3), 0))
+        await asyncio.to_thread(appending.wait, 20)
+        for _ in range(2):
+            writing.cancel()
+            for _ in range(100):  # turns of the loop
+                await asyncio.sleep(0)
+            assert not writing.done()
+        release.set()
+        await asyncio.wait([writing])
+        assert writing.cancelled()
+        assert upload.size == upload.file.stat().st_size > 0
+        assert await upload.digest("sha256") == digest_of(b"x" * upload.size)
+
+    monkeypatch.setattr(Upload, "_append", slow)
+    asyncio.run(asyncio.wait_for(whole(), 20))
 
 
 def test_large_bodies_in_many_pieces(tmp_path: Path) -> None:
