@@ -520,3 +520,7 @@ def test_head_of_a_manifest_by_digest_is_a_promise(registry: RegistryThread, cli
     assert link.stat().st_mtime == 1
     assert client("HEAD", f"{name}/manifests/{digest_of(manifest)}").status == 200
     assert link.stat().st_mtime > 1
+
+
+def test_a_query_with_too_many_fields(client: Client) -> None:
+    refused(client("GET", "/v2/_catalog?" + "&".join(f"a{number}=" for number in range(1001))), 400, "UNSUPPORTED")

@@ -24,6 +24,8 @@ FIRST_PIECE = 64 * 1024
 KEEP_ALIVE_SECONDS = 75.0
 LINE_MAX = 32 * 1024
 """Of a request's line or header: tokens of others can be long."""
+FIELDS_MAX = 1000
+"""Of a query."""
 BACKLOG = 1024
 SILENCE_SECONDS = 120.0
 """Of a client in the middle of a body: longer, and it is taken for gone."""
@@ -80,6 +82,7 @@ class _Body:
 
 
 def _request(request: web.BaseRequest, proxies: frozenset[str]) -> Request:
+    """All but its query, which may be wrong."""
     remote, secure = request.remote or "", request.secure
     if remote in proxies:  # the last address is the one that the proxy itself has seen
         remote = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:64] or remote
@@ -87,7 +90,7 @@ def _request(request: web.BaseRequest, proxies: frozenset[str]) -> Request:
     return Request(
         request.method,
         request.path,
-        parse_qs(request.query_string, keep_blank_values=True, max_num_fields=1000, errors="replace"),
+        {},
         request.headers,
         _Body(request),
         remote,
@@ -203,7 +206,7 @@ class Server:
         status, sent = CLIENT_GONE, 0
         self._under_way += 1
         try:
-            answer = await self._answer_to(asked)
+            answer = await self._answer(asked, request.query_string)
             if self._stopping:
                 answer.headers["Connection"] = "close"
             response = await _send(request, answer)
@@ -214,6 +217,14 @@ class Server:
             if not self._under_way:
                 self._idle.set()
             self._done(asked, status, sent, time.monotonic() - began)
+
+    async def _answer(self, asked: Request, query: str) -> Answer:
+        try:
+            asked.query = parse_qs(query, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="replace")
+        except ValueError:
+            error = RegistryError("REQUEST_INVALID", f"a query may have {FIELDS_MAX} fields")
+            return Answer.json(error.document(), error.status)
+        return await self._answer_to(asked)
 
     async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accept on a bound socket, which is the server's then."""
