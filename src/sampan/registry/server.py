@@ -81,9 +81,14 @@ class _Body:
         return bytes(whole)
 
 
+def unmapped(address: str) -> str:
+    """An address of IPv4 as itself: a socket of both families sees it within IPv6 (RFC 4291 §2.5.5.2)."""
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
 def _request(request: web.BaseRequest, proxies: frozenset[str]) -> Request:
     """All but its query, which may be wrong."""
-    remote, secure = request.remote or "", request.secure
+    remote, secure = unmapped(request.remote or ""), request.secure
     if remote in proxies:  # the last address is the one that the proxy itself has seen
         remote = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:64] or remote
         secure = request.headers.get("X-Forwarded-Proto", "").lower() == "https"
@@ -190,7 +195,7 @@ class Server:
 
     def __init__(self, answer_to: AnswerTo, done: Done = lambda *_: None, *, grace: float = 30.0, proxies: Iterable[str] = ()) -> None:
         self._answer_to = answer_to
-        self._proxies = frozenset(proxies)
+        self._proxies = frozenset(map(unmapped, proxies))
         self._done = done
         self._grace = grace
         self._runner = web.ServerRunner(_Connections(self._handle), shutdown_timeout=CUT_SECONDS)

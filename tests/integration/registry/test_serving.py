@@ -208,6 +208,16 @@ def test_whom_a_proxy_speaks_for(tmp_path: Path, running: RegistryProgram) -> No
     assert trusting.end() == 0
 
 
+def test_a_proxy_that_is_trusted_on_a_listener_of_both_families(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path, settings={"listen": [":0"], "trusted-proxies": ["127.0.0.1"]})
+    for headers in ({"X-Forwarded-For": "198.51.100.7"}, {}):
+        client = Client(f"127.0.0.1:{program.port}")
+        assert client("GET", "/v2/", None, headers).status == 200
+        client.close()
+    assert program.end() == 0
+    assert [entry["remote"] for entry in program.accesses()] == ["198.51.100.7", "127.0.0.1"]
+
+
 def test_the_log_as_text(tmp_path: Path) -> None:
     program = RegistryProgram(tmp_path, environment={"SAMPAN_REGISTRY_ACCESS_LOG": "text"})
     client = Client(program.host)
