@@ -15,7 +15,7 @@ from sampan.distribution.registry import MANIFEST_TYPES, Refused, Repository, is
 from sampan.distribution.transport import Transport
 from sampan.errors import EngineError, SystemFailure
 from sampan.reference import DEFAULT_DOMAIN, OFFICIAL_PREFIX, is_repository_path
-from sampan.registry.config import MirrorConfig
+from sampan.registry.config import MirrorConfig, place_of_mirror
 from sampan.registry.documents import Referrer
 from sampan.registry.errors import RegistryError
 from sampan.registryhosts import HUB
@@ -57,7 +57,7 @@ class Upstream:
     ) -> None:
         self.name = name
         self.prefix = config.prefix or (name if is_repository_path(name) else "")
-        self.stored_under = self.prefix or name.replace(":", "-").replace("[", "").replace("]", "")
+        self.stored_under = place_of_mirror(name, config)
         self.fresh_seconds = config.fresh_seconds
         url = config.url or (f"https://{HUB}" if name == DEFAULT_DOMAIN else f"https://{name}")
         self._endpoint = Endpoint(url.rstrip("/"), config.insecure, mirror=True)
