@@ -28,6 +28,16 @@ def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
     return Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
 
 
+async def kept(storage: Storage, digest: Digest, size: int) -> bool:
+    """Touch content that is pushed again; False: it is not here, or a damaged disk has made it shorter or longer."""
+    key = paths.blob(digest)
+    try:
+        await storage.touch(key)
+        return (await storage.stat(key)).size == size
+    except Missing:
+        return False
+
+
 class Blobs:
     """Blobs of repositories. A repository has those that were pushed to it or mounted, whatever others have."""
 
@@ -69,12 +79,10 @@ class Blobs:
     async def add(self, name: str, digest: Digest, file: Path) -> None:
         """Take over a local file with this digest."""
         async with self._gate.shared():
-            try:
-                await self._storage.touch(paths.blob(digest))
-            except Missing:
-                await self._storage.ingest(file, paths.blob(digest))
-            else:
+            if await kept(self._storage, digest, file.stat().st_size):
                 file.unlink()
+            else:
+                await self._storage.ingest(file, paths.blob(digest))
             await self._storage.write(paths.layer(name, digest), digest.encode())
 
     async def mount(self, name: str, digest: Digest, source: str) -> bool:
@@ -144,9 +152,7 @@ class Manifests:
         async with self._gate.shared():
             if complete:
                 await self._check(name, contents)
-            try:
-                await self._storage.touch(paths.blob(digest))
-            except Missing:
+            if not await kept(self._storage, digest, len(body)):
                 await self._storage.write(paths.blob(digest), body)
             await self._storage.write(paths.revision(name, digest), digest.encode())
             if contents.subject is not None:
