@@ -185,6 +185,43 @@ def test_tls_and_a_renewed_certificate(tmp_path: Path) -> None:
         program.close()
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_clients_with_certificates_and_another_authority_of_theirs(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    server, first, second = (Authority(tmp_path / name) for name in ("server", "first", "second"))
+    authority = tmp_path / "clients.pem"
+    authority.write_bytes(first.certificate.read_bytes())
+    certificate, key = server.issue("registry", "127.0.0.1")
+    tls = {"certificate": str(certificate), "key": str(key), "client-ca": str(authority)}
+    program = RegistryProgram(tmp_path / "r", settings={"tls": tls})
+    contexts = []
+    for whose in (first, second):
+        context = ssl.create_default_context(cafile=str(server.certificate))
+        context.minimum_version = context.maximum_version = version
+        context.load_cert_chain(*whose.issue("client", "client.example"))
+        contexts.append(context)
+
+    def welcome() -> list[bool]:
+        found = []
+        for context in (*contexts, ssl.create_default_context(cafile=str(server.certificate))):
+            connection = http.client.HTTPSConnection(program.host, timeout=20, context=context)
+            try:
+                connection.request("GET", "/v2/")
+                found.append(connection.getresponse().status == 200)
+            except (ssl.SSLError, ConnectionError):
+                found.append(False)
+            connection.close()
+        return found
+
+    try:
+        assert welcome() == [True, False, False]
+        authority.write_bytes(second.certificate.read_bytes())
+        program.process.send_signal(1)
+        program.wait_for("the certificate has been read again")
+        assert welcome() == [False, True, False]
+    finally:
+        program.close()
+
+
 def test_settings_that_are_wrong() -> None:
     for flags, message in ((["--listen", "x"], "invalid address"), (["--tls-key", "x"], "missing required field `certificate`")):
         done = subprocess.run([SAMPAN, "registry", "serve", *flags], capture_output=True, text=True, timeout=20, check=False)
