@@ -156,6 +156,10 @@ async def _send_part(request: web.BaseRequest, response: web.StreamResponse, par
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
+        if transport.get_extra_info("sslcontext") is not None:  # asyncio's stand-in for sendfile(2) reads 16 KB at a time
+            async for piece in part.content.pieces(part.start + first, part.length - first):
+                await response.write(piece)
+            return
         with open(fd, "rb", closefd=False) as file:
             await asyncio.get_running_loop().sendfile(transport, file, part.start + first, part.length - first)
 
