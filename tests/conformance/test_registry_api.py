@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sampan.registry import paths
+from sampan.registry import paths, store
 from sampan.spec.oci_layout import CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST
 from tests.support.disks import files_up_to
 from tests.support.registryserver import EMPTY, EMPTY_TYPE, Client, RegistryThread, descriptor, digest_of, manifest_of
@@ -524,3 +524,29 @@ def test_head_of_a_manifest_by_digest_is_a_promise(registry: RegistryThread, cli
 
 def test_a_query_with_too_many_fields(client: Client) -> None:
     refused(client("GET", "/v2/_catalog?" + "&".join(f"a{number}=" for number in range(1001))), 400, "UNSUPPORTED")
+
+
+@pytest.mark.parametrize(("limit", "pages"), [("REFERRERS_MAX", [2, 2, 1]), ("REFERRERS_BYTES", [1] * 5)])
+def test_a_long_list_of_referrers_has_pages(
+    client: Client, name: str, monkeypatch: pytest.MonkeyPatch, limit: str, pages: list[int]
+) -> None:
+    monkeypatch.setattr(store, limit, 2)
+    monkeypatch.setattr(store, "READ_AT_ONCE", 3)
+    subject = client.push_image(name, "1")
+    client.push_blob(name, EMPTY)
+    kinds = ["a", "a", "a", "a", "a", "b"]
+    pushed = [
+        manifest_of(
+            EMPTY, artifactType=f"application/vnd.example.{kind}", subject=descriptor(subject, MANIFEST), annotations={"n": str(at)}
+        )
+        for at, kind in enumerate(kinds)
+    ]
+    for manifest in pushed:
+        assert client.put_manifest(name, digest_of(manifest), manifest).status == 201
+    following, seen, found = f"{name}/referrers/{digest_of(subject)}?artifactType=application/vnd.example.a", [], set()
+    while following:
+        reply = client("GET", following)
+        seen.append(len(reply.json["manifests"]))
+        found |= {entry["digest"] for entry in reply.json["manifests"]}
+        following = reply.headers.get("Link", "").partition(">")[0].lstrip("<")
+    assert (seen, found) == (pages, {digest_of(manifest) for manifest in pushed[:5]})

@@ -3,8 +3,11 @@ content first, then the link that shows it; what is taken away loses its link fi
 """
 
 import hashlib
+from bisect import bisect_right
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from sampan.digest import Digest
 from sampan.registry import documents, paths
@@ -13,6 +16,12 @@ from sampan.registry.errors import RegistryError
 from sampan.registry.gate import Gate
 from sampan.registry.names import is_digest, parts_of
 from sampan.registry.storage import Missing, Storage, Stored
+
+READ_AT_ONCE = 8
+"""Manifests in memory, each of which may have 4 MiB."""
+REFERRERS_MAX = 1000
+REFERRERS_BYTES = 3 << 20
+"""Of one page: clients read no more than a manifest may have."""
 
 
 class Manifest(NamedTuple):
@@ -218,18 +227,24 @@ class Manifests:
         """The digests of all manifests."""
         return await self._storage.links(paths.revisions(name))
 
-    async def referrers(self, name: str, subject: Digest, artifact_type: str = "") -> list[Referrer]:
-        """Manifests with this subject; artifact_type: only those of it."""
+    async def referrers(self, name: str, subject: Digest, artifact_type: str = "", after: str = "") -> tuple[list[Referrer], str]:
+        """(manifests with this subject, the digest that the next ones are asked for after or ""). artifact_type: only those of it."""
         parts_of(subject)
         digests = await self._storage.links(paths.referrers(name, subject))
-        bodies = await self._storage.read_all(paths.blob(digest) for digest in digests)
-        found = []
-        for digest, body in zip(digests, bodies, strict=True):
-            if body is not None:
-                entry = documents.read(body).referrer(digest, len(body))
-                if artifact_type in ("", entry.artifact_type):
-                    found.append(entry)
-        return found
+        found: list[Referrer] = []
+        size = 0
+        for start in range(bisect_right(digests, after), len(digests), READ_AT_ONCE):
+            some = digests[start : start + READ_AT_ONCE]
+            bodies = await self._storage.read_all(paths.blob(digest) for digest in some)
+            for digest, body in zip(some, bodies, strict=True):
+                entry = documents.read(body).referrer(digest, len(body)) if body is not None else None
+                if entry is None or artifact_type not in ("", entry.artifact_type):
+                    continue
+                size += len(msgspec.json.encode(entry))
+                if found and (len(found) >= REFERRERS_MAX or size > REFERRERS_BYTES):
+                    return found, found[-1].digest
+                found.append(entry)
+        return found, ""
 
     async def repositories(self) -> list[str]:
         """The names of those that have a manifest."""

@@ -136,7 +136,7 @@ def test_a_repository_of_docker_registry(tmp_path: Path) -> None:
         store.later = 2 * DAY
         report = await store.collect()
         assert report.repaired_referrers == 1
-        assert [entry.digest for entry in await store.manifests.referrers("team/app", subject)] == [sbom]
+        assert [entry.digest for entry in (await store.manifests.referrers("team/app", subject))[0]] == [sbom]
         assert report.damaged == [f"team/legacy@{digest_of(old)}"]
         assert digest_of(b"layer of schema 1") in await store.contents()
         assert await store.storage.repositories() == ["team/app", "team/legacy"]
@@ -202,7 +202,7 @@ def test_pushes_mounts_deletes_and_collections_at_once(tmp_path: Path) -> None:
                 break
             assert await store.manifests.resolve(name, tag) == digest_of(body)
             await whole_of(name, digest_of(body))
-            for referrer in await store.manifests.referrers(name, digest_of(body)):
+            for referrer in (await store.manifests.referrers(name, digest_of(body)))[0]:
                 await whole_of(name, referrer.digest)
                 referred = False
             assert not referred  # if there is to be one, there is

@@ -326,9 +326,10 @@ class Mirror:
         try:
             return await upstream.referrers(path, digest), False
         except Outage:
-            return await self._manifests.referrers(name, digest), True
+            return (await self._manifests.referrers(name, digest))[0], True
         except RegistryError:
-            if not (known := await self._manifests.referrers(name, digest)):
+            known, _ = await self._manifests.referrers(name, digest)
+            if not known:
                 raise
             return known, True
 
