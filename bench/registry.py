@@ -13,6 +13,7 @@ import platform
 import selectors
 import shutil
 import socket
+import ssl
 import statistics
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.support.certificates import Authority
 from tests.support.realregistry import RealRegistry
 from tests.support.registryprogram import RegistryProgram
 from tests.support.registryserver import EMPTY, digest_of, manifest_of
@@ -32,19 +34,27 @@ PULLS = 64
 NAME = "bench/app"
 LATENCY_SECONDS = 3.0
 GOALS = {
-    "blob_get": 1.0, "blob_put": 1.0, "manifest_1": 1.5, "manifest_16": 1.5, "manifest_64": 1.5, "manifest_64_p99": 1.5, "tags_10000": 1.0,
+    "blob_get": 1.0, "blob_get_tls": 1.5, "blob_put": 1.0,
+    "manifest_1": 1.5, "manifest_16": 1.5, "manifest_64": 1.5, "manifest_64_p99": 1.5, "tags_10000": 1.0,
     "mem_idle": 2.0, "mem_64_pulls": 2.0,
 }  # fmt: skip
 """Ratios of times and bytes to docker-registry's: lower is better."""
 
 
 class Target:
-    """A registry that runs. root: its storage; pid: its process."""
+    """A registry that runs. root: its storage; pid: its process; tls: how clients speak to it; secure: the same one by TLS."""
 
-    def __init__(self, name: str, host: str, root: Path, pid: int) -> None:
+    def __init__(self, name: str, host: str, root: Path, pid: int, tls: ssl.SSLContext | None = None) -> None:
         self.name, self.host, self.root, self.pid = name, host, root, pid
         address, _, port = host.partition(":")
         self.address = (address, int(port))
+        self._tls = tls
+        self.secure: Target | None = None
+
+    def connect(self) -> socket.socket:
+        """A connection, by TLS if it wants that."""
+        connection = socket.create_connection(self.address)
+        return connection if self._tls is None else self._tls.wrap_socket(connection, server_hostname=self.address[0])
 
     def put_in_place(self, key: str, content: bytes) -> None:
         """A file of docker-registry's layout."""
@@ -85,9 +95,11 @@ def blob_get(target: Target, digest: str, size: int) -> float:
     """Seconds for a whole blob."""
     began = time.perf_counter()
     buffer = memoryview(bytearray(1 << 20))
-    with socket.create_connection(target.address) as connection:
+    with target.connect() as connection:
         connection.sendall(request_of(f"{NAME}/blobs/{digest}"))
-        head = connection.recv(65536)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(65536)
         end = head.index(b"\r\n\r\n") + 4
         assert head.startswith(b"HTTP/1.1 200"), head[:200]
         left = size - (len(head) - end)
@@ -196,6 +208,8 @@ def rows(target: Target, files: dict[str, tuple[Path, str]], turn: int) -> Itera
     """Each row's name and what takes a sample."""
     yield "mem_idle", target.pss
     yield "blob_get", lambda: blob_get(target, files["blob"][1], BLOB_BYTES)
+    if target.secure is not None:
+        yield "blob_get_tls", lambda secure=target.secure: blob_get(secure, files["blob"][1], BLOB_BYTES)  # type: ignore[misc]
     yield "blob_put", lambda: blob_put(target, files["blob"][0], f"{target.name} {turn} ".encode())
     for clients in (1, 16, 64):
         yield (
@@ -227,6 +241,21 @@ def make_files(directory: Path) -> dict[str, tuple[Path, str]]:
     return found
 
 
+def secure_ones(directory: Path, stack: contextlib.ExitStack) -> list[Target]:
+    """Both once more, by TLS."""
+    authority = Authority(directory / "authority")
+    certificate, key = map(str, authority.issue("registry", "127.0.0.1"))
+    ours = RegistryProgram(directory / "ours-tls", settings={"tls": {"certificate": certificate, "key": key}})
+    stack.callback(ours.close)
+    real = RealRegistry(directory / "theirs-tls", tls={"certificate": certificate, "key": key})
+    stack.callback(real.close)
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    return [
+        Target("sampan", ours.host, ours.root, ours.process.pid, context),
+        Target("docker-registry", real.host, directory / "theirs-tls/data", real.process.pid, context),
+    ]
+
+
 def show(name: str, value: float) -> str:
     if name.startswith("mem_"):
         return f"{value / 1e6:.1f} MB"
@@ -254,11 +283,15 @@ def main() -> int:
             Target("sampan", ours.host, ours.root, ours.process.pid),
             Target("docker-registry", real.host, directory / "theirs/data", real.process.pid),
         ]
+        for target, secure in zip(targets, secure_ones(directory, stack), strict=True):
+            target.secure = secure
         files = make_files(directory)
         manifest = manifest_of(EMPTY, *(bytes([number]) for number in range(6)))
         for target in targets:
             for path, digest in files.values():
                 target.have_blob(path, digest)
+            if target.secure is not None:
+                target.secure.have_blob(*files["blob"])
             target.have_manifest(manifest, ["latest", *(f"v{number}" for number in range(TAGS))])
         samples: dict[str, dict[str, list[float]]] = {name: {target.name: [] for target in targets} for name in GOALS}
         for turn in range(options.runs + 1):

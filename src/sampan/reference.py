@@ -86,6 +86,11 @@ def is_repository_path(text: str) -> bool:
     return _PATH.fullmatch(text) is not None
 
 
+def is_domain(text: str) -> bool:
+    """Whether text may be a registry's name: `registry.example:5000`."""
+    return re.fullmatch(_DOMAIN, text, re.ASCII) is not None
+
+
 def is_tag(text: str) -> bool:
     """Whether text may be a tag."""
     return re.fullmatch(_TAG, text, re.ASCII) is not None

@@ -2,13 +2,16 @@
 
 import http.client
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from sampan.registry import paths, store
 from sampan.spec.oci_layout import CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST
+from tests.support.disks import files_up_to
 from tests.support.registryserver import EMPTY, EMPTY_TYPE, Client, RegistryThread, descriptor, digest_of, manifest_of
 
 TAGS = ("b", "a", "v1.0", "c", "latest")
@@ -496,3 +499,54 @@ def test_a_config_of_a_type_of_its_own(client: Client, name: str) -> None:
     client.push_blob(name, EMPTY)
     body = manifest_of(EMPTY).replace(CONFIG.encode(), b"application/vnd.cncf.helm.config.v1+json")
     assert client.put_manifest(name, "chart", body).status == 201
+
+
+def test_a_full_disk_is_told_and_the_upload_goes_on(client: Client, name: str) -> None:
+    data = bytes(range(250)) * 2000
+    location = client("PATCH", client.begin(name), data[:200_000]).headers["Location"]
+    with files_up_to(300_000):
+        refused(client("PATCH", location, data[200_000:]), 507, "UNAVAILABLE")
+    came = int(client("GET", location).headers["Range"].partition("-")[2]) + 1
+    assert client("PATCH", location, data[came:]).status == 202
+    assert client("PUT", location, digest=digest_of(data)).status == 201
+    assert client("GET", f"{name}/blobs/{digest_of(data)}").body == data
+
+
+def test_head_of_a_manifest_by_digest_is_a_promise(registry: RegistryThread, client: Client, full: tuple[str, bytes]) -> None:
+    name, manifest = full
+    link = registry.root / paths.revision(name, digest_of(manifest))
+    os.utime(link, (1, 1))
+    assert client("GET", f"{name}/manifests/{digest_of(manifest)}").status == client("HEAD", f"{name}/manifests/{TAGS[0]}").status == 200
+    assert link.stat().st_mtime == 1
+    assert client("HEAD", f"{name}/manifests/{digest_of(manifest)}").status == 200
+    assert link.stat().st_mtime > 1
+
+
+def test_a_query_with_too_many_fields(client: Client) -> None:
+    refused(client("GET", "/v2/_catalog?" + "&".join(f"a{number}=" for number in range(1001))), 400, "UNSUPPORTED")
+
+
+@pytest.mark.parametrize(("limit", "pages"), [("REFERRERS_MAX", [2, 2, 1]), ("REFERRERS_BYTES", [1] * 5)])
+def test_a_long_list_of_referrers_has_pages(
+    client: Client, name: str, monkeypatch: pytest.MonkeyPatch, limit: str, pages: list[int]
+) -> None:
+    monkeypatch.setattr(store, limit, 2)
+    monkeypatch.setattr(store, "READ_AT_ONCE", 3)
+    subject = client.push_image(name, "1")
+    client.push_blob(name, EMPTY)
+    kinds = ["a", "a", "a", "a", "a", "b"]
+    pushed = [
+        manifest_of(
+            EMPTY, artifactType=f"application/vnd.example.{kind}", subject=descriptor(subject, MANIFEST), annotations={"n": str(at)}
+        )
+        for at, kind in enumerate(kinds)
+    ]
+    for manifest in pushed:
+        assert client.put_manifest(name, digest_of(manifest), manifest).status == 201
+    following, seen, found = f"{name}/referrers/{digest_of(subject)}?artifactType=application/vnd.example.a", [], set()
+    while following:
+        reply = client("GET", following)
+        seen.append(len(reply.json["manifests"]))
+        found |= {entry["digest"] for entry in reply.json["manifests"]}
+        following = reply.headers.get("Link", "").partition(">")[0].lstrip("<")
+    assert (seen, found) == (pages, {digest_of(manifest) for manifest in pushed[:5]})

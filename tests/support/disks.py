@@ -1,6 +1,7 @@
-"""File systems of a known size, to be filled."""
+"""File systems of a known size, to be filled, and files that cannot grow."""
 
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,3 +32,14 @@ def deep_tree(top: Path, levels: int) -> None:
         os.close(fd)
         fd = inner
     os.close(fd)
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """A disk that is full, as far as this process can see: a write beyond size bytes of a file fails, after a part of it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -80,6 +80,8 @@ class FaultyRegistry(Serving):
         """After so many bytes the next upload's connection breaks"""
         self.lose_answers = 0
         """So many PUTs are done, but not answered"""
+        self.lengthless_heads = False
+        """Whether answers to HEAD say no Content-Length"""
         self.mounting = True
         self.resuming = True
         registry = self
@@ -281,8 +283,8 @@ class FaultyRegistry(Serving):
                 self.released.wait(60)
                 return
 
-    @staticmethod
     def _send(
+        self,
         request: BaseHTTPRequestHandler,
         status: int,
         body: bytes,
@@ -291,7 +293,8 @@ class FaultyRegistry(Serving):
     ) -> None:
         request.send_response(status)
         for name, value in {"Content-Type": media_type, "Content-Length": str(len(body)), **(headers or {})}.items():
-            request.send_header(name, value)
+            if name != "Content-Length" or request.command != "HEAD" or not self.lengthless_heads:
+                request.send_header(name, value)
         request.end_headers()
         if request.command != "HEAD":
             request.wfile.write(body)

@@ -42,7 +42,9 @@ def parts_over(storage: Storage, uploads: Path, **limits: int) -> Parts:
 
 
 class RegistryThread:
-    """Serves on loopback until close()."""
+    """Serves on loopback until close(). root: its directory, where it is on() one."""
+
+    root: Path
 
     def __init__(self, make: Callable[[], Parts]) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -63,7 +65,9 @@ class RegistryThread:
             storage = FileSystem(root)
             return parts_over(storage, storage.uploads, **limits)
 
-        return cls(make)
+        made = cls(make)
+        made.root = root
+        return made
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ import msgspec
 
 from sampan.errors import InvalidArgument
 from sampan.mirrors import problem_of_mirror
-from sampan.reference import is_repository_path
+from sampan.reference import is_domain, is_repository_path
 from sampan.registry.access.rules import ANONYMOUS, ANY_USER, Rule
 from sampan.registry.parts import MANIFEST_MAX
 from sampan.registry.retention import Policy
@@ -210,6 +210,25 @@ def _converted(document: dict[str, Any], where: str) -> Config:
     return config
 
 
+def place_of_mirror(name: str, mirror: MirrorConfig) -> str:
+    """Where what is mirrored lies, and what access rules call it: the prefix, or the name as a path has it."""
+    return mirror.prefix or name.replace(":", "-").replace("[", "").replace("]", "")
+
+
+def _problem_of_places(mirrors: Mapping[str, MirrorConfig]) -> str:
+    """Two in one place would give out each other's images."""
+    places: dict[str, str] = {}
+    for name, mirror in mirrors.items():
+        if not is_domain(name):
+            return f"{name!r} is no registry's name: it is HOST or HOST:PORT"
+        place = place_of_mirror(name, mirror)
+        for other, there in places.items():
+            if f"{place}/".startswith(f"{there}/") or f"{there}/".startswith(f"{place}/"):
+                return f"{other} and {name} are both below {min(place, there, key=len)}"
+        places[name] = place
+    return ""
+
+
 def _check(config: Config) -> None:
     for text in (*config.listen, *([config.metrics_listen] if config.metrics_listen else [])):
         address(text)
@@ -229,6 +248,8 @@ def _check(config: Config) -> None:
             raise InvalidArgument(f"mirrors: {name}: prefix {prefix!r} is no beginning of a repository's name")
         if bool(mirror.username) != bool(mirror.password_file):
             raise InvalidArgument(f"mirrors: {name}: username and password-file belong together")
+    if problem := _problem_of_places(config.mirrors):
+        raise InvalidArgument(f"mirrors: {problem}")
     if sum(mirror.default for mirror in config.mirrors.values()) > 1:
         raise InvalidArgument("mirrors: only one can be the default")
     if config.access_log not in ("json", "text", "off"):

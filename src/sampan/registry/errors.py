@@ -29,6 +29,7 @@ TABLE: dict[str, Kind] = {
     "NAME_UNKNOWN": Kind(404, "repository name not known to registry", "There is no such repository."),
     "PAGINATION_NUMBER_INVALID": Kind(400, "invalid number of results requested", "`n` is not a number, or is negative."),
     "RANGE_INVALID": Kind(416, "invalid content range", "A chunk that does not follow the last one, or a range beyond the blob's end."),
+    "REQUEST_INVALID": Kind(400, "invalid request", "The query or the form has too many fields."),
     "SIZE_INVALID": Kind(400, "provided length did not match content length", "More or fewer bytes came than were announced."),
     "TAG_INVALID": Kind(400, "manifest tag did not match URI", "The tag is not one that a manifest can have."),
     "UNAUTHORIZED": Kind(401, "authentication required", "Nobody has logged in, or the password is wrong."),
@@ -37,6 +38,7 @@ TABLE: dict[str, Kind] = {
     "TOOMANYREQUESTS": Kind(429, "too many requests", "Too many failed logins, or too many uploads at once."),
     "TOOLARGE": Kind(413, "content too large", "The body is larger than the registry takes."),
     "UNAVAILABLE": Kind(503, "service unavailable", "The registry is about to stop, or the mirrored one cannot be reached."),
+    "STORAGE_FULL": Kind(507, "insufficient storage", "The disk of the registry is full; an upload goes on where it ended."),
     "UNKNOWN": Kind(500, "unknown error", "The registry failed; its log says how."),
 }
 # The spec has no code for these; clients read the status.
@@ -44,7 +46,9 @@ SENT_AS = {
     "RANGE_INVALID": "BLOB_UPLOAD_INVALID",
     "TOOLARGE": "SIZE_INVALID",
     "PAGINATION_NUMBER_INVALID": "UNSUPPORTED",
+    "REQUEST_INVALID": "UNSUPPORTED",
     "TAG_INVALID": "MANIFEST_INVALID",
+    "STORAGE_FULL": "UNAVAILABLE",
 }
 
 

@@ -4,7 +4,7 @@ It looks first, without stopping anybody (a dry run ends here), and then takes a
 looks again at what may have changed:
 
     tags        by the retention policies; not one that was pushed anew meanwhile
-    manifests   untagged for long enough; not one that a tag or an index has come to mean
+    manifests   untagged for long enough; not one that a tag or an index has come to mean, or that a client was told of within the grace
     links       of blobs that no manifest of the repository names; not one that a client was told of within the grace
     content     that no repository has a link to; not what was touched since the plan began to look
 
@@ -17,9 +17,9 @@ older than any clock's tick.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -29,6 +29,7 @@ from sampan.registry.gate import Gate
 from sampan.registry.retention import DAY, Policy, policy_of, tags_to_go
 from sampan.registry.storage import Missing, Stat, Storage
 from sampan.registry.store import Manifests
+from sampan.registry.waiting import to_the_end
 
 if TYPE_CHECKING:
     from sampan.digest import Digest
@@ -84,7 +85,8 @@ class _RepositoryPlan:
         """Of the manifests, read."""
         self.tags: dict[str, float] = {}
         """Those to go, and when they were pushed."""
-        self.manifests: list[str] = []
+        self.manifests: dict[str, float] = {}
+        """Those to go, and their links' times."""
         self.links: dict[str, float] = {}
         """Those to go, and their times."""
         self.referrers: list[tuple[Digest, str]] = []
@@ -141,6 +143,11 @@ class Collector:
                 self.freed_bytes += report.bytes
             return report
 
+    async def ended(self) -> None:
+        """Wait for a collection that is under way, or is being cancelled."""
+        async with self._one:
+            pass
+
     def _is_old(self, modified: float) -> bool:
         return self._now() - modified > self._grace
 
@@ -170,8 +177,8 @@ class Collector:
             kept = self._reachable(plan, roots)
             for digest in revisions:
                 stat = await self._stat(paths.revision(name, digest))
-                if digest not in kept and stat is not None and self._now() - stat.modified > policy.untagged_days * DAY:
-                    plan.manifests.append(digest)
+                if digest not in kept and stat is not None and self._now() - stat.modified > max(policy.untagged_days * DAY, self._grace):
+                    plan.manifests[digest] = stat.modified
         staying = [digest for digest in revisions if digest not in plan.manifests]
         live = self._named(plan, staying)
         for digest in await self._storage.links(paths.layers(name)):
@@ -223,48 +230,68 @@ class Collector:
 
     # taking away
 
+    async def _alone(self, step: Coroutine[Any, Any, None]) -> None:
+        """Behind the gate, to the end: nobody else comes in before the threads of a step that is cancelled are done."""
+
+        async def whole() -> None:
+            async with self._gate.exclusive():
+                await step
+
+        await to_the_end(whole())
+
     async def _take_away(self, plan: _RepositoryPlan, spared: set[str]) -> RepositoryReport:
         """spared: gets what stays after all."""
         entry = RepositoryReport()
-        for step in _steps(list(plan.tags.items())):
-            async with self._gate.exclusive():
-                for tag, pushed in step:
-                    stat = await self._stat(paths.tag(plan.name, tag))
-                    if stat is not None and stat.modified == pushed:
-                        await self._storage.remove_all(paths.tag_directory(plan.name, tag))
-                        entry.tags.append(tag)
-        for digests in _steps(plan.manifests):
-            async with self._gate.exclusive():
-                await self._take_manifests(plan, digests, entry)
+        for tags in _steps(list(plan.tags.items())):
+            await self._alone(self._take_tags(plan, tags, entry))
+        for digests in _steps(list(plan.manifests)):
+            await self._alone(self._take_manifests(plan, digests, entry))
         for links in _steps(list(plan.links.items())):
-            async with self._gate.exclusive():
-                now_there = await self._manifests.revisions(plan.name)
-                await self._read(plan, now_there)
-                live = self._named(plan, now_there)
-                for digest, modified in links:
-                    stat = await self._stat(paths.layer(plan.name, digest))
-                    if plan.damaged or digest in live or (stat is not None and stat.modified != modified):
-                        spared.add(digest)
-                    elif stat is not None:
-                        await self._storage.remove(paths.layer(plan.name, digest))
-                        entry.blobs.append(digest)
+            await self._alone(self._take_links(plan, links, spared, entry))
         spared.update(set(plan.manifests) - set(entry.manifests))
-        async with self._gate.exclusive():
-            for subject, digest in plan.referrers:
-                if await self._stat(paths.revision(plan.name, digest)) is not None:
-                    await self._storage.write(paths.referrer(plan.name, subject, digest), digest.encode())
-            if not await self._manifests.exists(plan.name):
-                for mark in paths.MARKS:
-                    await self._storage.remove_all(f"{paths.repository(plan.name)}/{mark}")
-                entry.removed = True
+        await self._alone(self._finish(plan, entry))
         return entry
 
+    async def _take_tags(self, plan: _RepositoryPlan, tags: Sequence[tuple[str, float]], entry: RepositoryReport) -> None:
+        """Those that were not pushed anew."""
+        for tag, pushed in tags:
+            stat = await self._stat(paths.tag(plan.name, tag))
+            if stat is not None and stat.modified == pushed:
+                await self._storage.remove_all(paths.tag_directory(plan.name, tag))
+                entry.tags.append(tag)
+
+    async def _take_links(
+        self, plan: _RepositoryPlan, links: Sequence[tuple[str, float]], spared: set[str], entry: RepositoryReport
+    ) -> None:
+        """Those that still no manifest names, and that nobody was told of since the look."""
+        now_there = await self._manifests.revisions(plan.name)
+        await self._read(plan, now_there)
+        live = self._named(plan, now_there)
+        for digest, modified in links:
+            stat = await self._stat(paths.layer(plan.name, digest))
+            if plan.damaged or digest in live or (stat is not None and stat.modified != modified):
+                spared.add(digest)
+            elif stat is not None:
+                await self._storage.remove(paths.layer(plan.name, digest))
+                entry.blobs.append(digest)
+
+    async def _finish(self, plan: _RepositoryPlan, entry: RepositoryReport) -> None:
+        """Make the links of referrers that are missing, and take away a repository without anything."""
+        for subject, digest in plan.referrers:
+            if await self._stat(paths.revision(plan.name, digest)) is not None:
+                await self._storage.write(paths.referrer(plan.name, subject, digest), digest.encode())
+        if not await self._manifests.exists(plan.name):
+            for mark in paths.MARKS:
+                await self._storage.remove_all(f"{paths.repository(plan.name)}/{mark}")
+            entry.removed = True
+
     async def _take_manifests(self, plan: _RepositoryPlan, digests: Sequence[str], entry: RepositoryReport) -> None:
-        """Those that are still untagged, and that nothing new refers to."""
+        """Those that are still untagged, that nobody was told of since the look, and that nothing new refers to."""
         now_there = await self._manifests.revisions(plan.name)
         await self._read(plan, now_there)
         tags = await self._manifests.tags_with_digests(plan.name)
-        kept = self._reachable(plan, set(tags.values()) | (set(now_there) - set(plan.manifests)))
+        new = {digest for digest in now_there if not await self._is_as_planned(plan, digest)}
+        kept = self._reachable(plan, set(tags.values()) | new)
         for digest in digests:
             if digest in kept or digest not in now_there:
                 continue
@@ -274,17 +301,27 @@ class Collector:
             await self._storage.remove(paths.revision(plan.name, digest))
             entry.manifests.append(digest)
 
+    async def _is_as_planned(self, plan: _RepositoryPlan, digest: str) -> bool:
+        """Whether a manifest is one to go that nobody has touched."""
+        planned = plan.manifests.get(digest)
+        if planned is None:
+            return False
+        stat = await self._stat(paths.revision(plan.name, digest))
+        return stat is not None and stat.modified == planned
+
     async def _take_away_content(self, old: dict[str, Stat], spared: set[str], report: Report) -> None:
         for step in _steps(list(old.items())):
-            async with self._gate.exclusive():
-                for digest, stat in step:
-                    if not report.dry_run:
-                        now_there = await self._stat(paths.blob(digest))
-                        if digest in spared or now_there is None or now_there.modified != stat.modified:
-                            continue
-                        await self._storage.remove(paths.blob(digest))
-                    report.content += 1
-                    report.bytes += stat.size
+            await self._alone(self._take_blobs(step, spared, report))
+
+    async def _take_blobs(self, blobs: Sequence[tuple[str, Stat]], spared: set[str], report: Report) -> None:
+        for digest, stat in blobs:
+            if not report.dry_run:
+                now_there = await self._stat(paths.blob(digest))
+                if digest in spared or now_there is None or now_there.modified != stat.modified:
+                    continue
+                await self._storage.remove(paths.blob(digest))
+            report.content += 1
+            report.bytes += stat.size
 
 
 def _steps(items: Sequence[T]) -> list[Sequence[T]]:

@@ -8,9 +8,11 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
 from urllib.parse import parse_qs
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sampan.registry.errors import RegistryError
 from sampan.registry.http import Answer, Part, Request
@@ -22,10 +24,21 @@ FIRST_PIECE = 64 * 1024
 KEEP_ALIVE_SECONDS = 75.0
 LINE_MAX = 32 * 1024
 """Of a request's line or header: tokens of others can be long."""
+FIELDS_MAX = 1000
+"""Of a query."""
 BACKLOG = 1024
 SILENCE_SECONDS = 120.0
 """Of a client in the middle of a body: longer, and it is taken for gone."""
 CUT_SECONDS = 0.5
+
+CONNECTIONS: dict[str, Any] = {
+    "access_log": None,
+    "read_bufsize": READ_AHEAD,
+    "auto_decompress": False,
+    "keepalive_timeout": KEEP_ALIVE_SECONDS,
+    "max_line_size": LINE_MAX,
+    "max_field_size": LINE_MAX,
+}
 
 log = logging.getLogger("sampan.registry")
 AnswerTo = Callable[[Request], Awaitable[Answer]]
@@ -68,15 +81,21 @@ class _Body:
         return bytes(whole)
 
 
+def unmapped(address: str) -> str:
+    """An address of IPv4 as itself: a socket of both families sees it within IPv6 (RFC 4291 §2.5.5.2)."""
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
 def _request(request: web.BaseRequest, proxies: frozenset[str]) -> Request:
-    remote, secure = request.remote or "", request.secure
+    """All but its query, which may be wrong."""
+    remote, secure = unmapped(request.remote or ""), request.secure
     if remote in proxies:  # the last address is the one that the proxy itself has seen
         remote = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:64] or remote
         secure = request.headers.get("X-Forwarded-Proto", "").lower() == "https"
     return Request(
         request.method,
         request.path,
-        parse_qs(request.query_string, keep_blank_values=True, max_num_fields=1000, errors="replace"),
+        {},
         request.headers,
         _Body(request),
         remote,
@@ -137,8 +156,39 @@ async def _send_part(request: web.BaseRequest, response: web.StreamResponse, par
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
+        if transport.get_extra_info("sslcontext") is not None:  # asyncio's stand-in for sendfile(2) reads 16 KB at a time
+            async for piece in part.content.pieces(part.start + first, part.length - first):
+                await response.write(piece)
+            return
         with open(fd, "rb", closefd=False) as file:
             await asyncio.get_running_loop().sendfile(transport, file, part.start + first, part.length - first)
+
+
+class _Connection(web.RequestHandler):
+    """One client's."""
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """aiohttp's own would log, and send back, the line that cannot be read: it may be the one with the password."""
+        if isinstance(exc, HttpProcessingError):
+            log.warning("bad request from %s: %s", request.remote, type(exc).__name__)
+            message = "400 bad request\n"
+        elif exc is not None:
+            log.error("a request from %s failed", request.remote, exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        response = web.Response(status=status, text=message or f"{status}\n")
+        response.force_close()
+        return response
+
+
+class _Connections(web.Server):
+    """aiohttp's server of such connections."""
+
+    def __call__(self) -> web.RequestHandler:
+        """Make one, as asyncio's servers ask for it."""
+        return _Connection(self, loop=asyncio.get_running_loop(), **CONNECTIONS)
 
 
 class Server:
@@ -149,14 +199,10 @@ class Server:
 
     def __init__(self, answer_to: AnswerTo, done: Done = lambda *_: None, *, grace: float = 30.0, proxies: Iterable[str] = ()) -> None:
         self._answer_to = answer_to
-        self._proxies = frozenset(proxies)
+        self._proxies = frozenset(map(unmapped, proxies))
         self._done = done
-        server = web.Server(
-            self._handle, access_log=None, read_bufsize=READ_AHEAD, auto_decompress=False, keepalive_timeout=KEEP_ALIVE_SECONDS,
-            max_line_size=LINE_MAX, max_field_size=LINE_MAX,
-        )  # fmt: skip
         self._grace = grace
-        self._runner = web.ServerRunner(server, shutdown_timeout=CUT_SECONDS)
+        self._runner = web.ServerRunner(_Connections(self._handle), shutdown_timeout=CUT_SECONDS)
         self._ready = False
         self._sites: list[web.SockSite] = []
         self._under_way = 0
@@ -169,7 +215,7 @@ class Server:
         status, sent = CLIENT_GONE, 0
         self._under_way += 1
         try:
-            answer = await self._answer_to(asked)
+            answer = await self._answer(asked, request.query_string)
             if self._stopping:
                 answer.headers["Connection"] = "close"
             response = await _send(request, answer)
@@ -180,6 +226,14 @@ class Server:
             if not self._under_way:
                 self._idle.set()
             self._done(asked, status, sent, time.monotonic() - began)
+
+    async def _answer(self, asked: Request, query: str) -> Answer:
+        try:
+            asked.query = parse_qs(query, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="replace")
+        except ValueError:
+            error = RegistryError("REQUEST_INVALID", f"a query may have {FIELDS_MAX} fields")
+            return Answer.json(error.document(), error.status)
+        return await self._answer_to(asked)
 
     async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accept on a bound socket, which is the server's then."""

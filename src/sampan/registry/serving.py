@@ -175,8 +175,12 @@ class Registry:
             self.app.ready = False
         for task in self._tasks:
             task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         for server in self._servers:
             await server.stop()
+        if hasattr(self, "collector"):
+            await self.collector.ended()  # one that was asked for by the control socket
         await self._stack.aclose()
         if self._lock >= 0:
             os.close(self._lock)

@@ -3,8 +3,11 @@ content first, then the link that shows it; what is taken away loses its link fi
 """
 
 import hashlib
+from bisect import bisect_right
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from sampan.digest import Digest
 from sampan.registry import documents, paths
@@ -13,6 +16,12 @@ from sampan.registry.errors import RegistryError
 from sampan.registry.gate import Gate
 from sampan.registry.names import is_digest, parts_of
 from sampan.registry.storage import Missing, Storage, Stored
+
+READ_AT_ONCE = 8
+"""Manifests in memory, each of which may have 4 MiB."""
+REFERRERS_MAX = 1000
+REFERRERS_BYTES = 3 << 20
+"""Of one page: clients read no more than a manifest may have."""
 
 
 class Manifest(NamedTuple):
@@ -26,6 +35,16 @@ class Manifest(NamedTuple):
 def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
     """ALGORITHM:HEX of body."""
     return Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
+
+
+async def kept(storage: Storage, digest: Digest, size: int) -> bool:
+    """Touch content that is pushed again; False: it is not here, or a damaged disk has made it shorter or longer."""
+    key = paths.blob(digest)
+    try:
+        await storage.touch(key)
+        return (await storage.stat(key)).size == size
+    except Missing:
+        return False
 
 
 class Blobs:
@@ -42,6 +61,14 @@ class Blobs:
             return await self._storage.open(paths.blob(digest))
         except Missing:
             raise RegistryError("BLOB_UNKNOWN", {"digest": digest}) from None
+
+    async def has(self, name: str, digest: Digest) -> bool:
+        """Whether a repository has a blob."""
+        try:
+            await self._storage.stat(paths.layer(name, digest))
+        except Missing:
+            return False
+        return True
 
     async def promise(self, name: str, digest: Digest) -> int:
         """The blob's size. Whoever is told that it is there may push a manifest that names it: it is kept as a new one is.
@@ -61,12 +88,10 @@ class Blobs:
     async def add(self, name: str, digest: Digest, file: Path) -> None:
         """Take over a local file with this digest."""
         async with self._gate.shared():
-            try:
-                await self._storage.touch(paths.blob(digest))
-            except Missing:
-                await self._storage.ingest(file, paths.blob(digest))
-            else:
+            if await kept(self._storage, digest, file.stat().st_size):
                 file.unlink()
+            else:
+                await self._storage.ingest(file, paths.blob(digest))
             await self._storage.write(paths.layer(name, digest), digest.encode())
 
     async def mount(self, name: str, digest: Digest, source: str) -> bool:
@@ -119,6 +144,13 @@ class Manifests:
             raise RegistryError("MANIFEST_UNKNOWN", {"name": name, "reference": reference}) from None
         return Manifest(digest, documents.media_type(body), body)
 
+    async def promise(self, name: str, digest: Digest) -> Manifest:
+        """By digest. Whoever is told that it is there may push an index that names it: it is kept as a new one is. Raises RegistryError."""
+        async with self._gate.shared():
+            found = await self.get(name, digest)
+            await self._storage.touch(paths.revision(name, digest))
+        return found
+
     async def put(
         self, name: str, digest: Digest, tags: tuple[str, ...], body: bytes, contents: Contents, *, complete: bool = True
     ) -> None:
@@ -129,9 +161,7 @@ class Manifests:
         async with self._gate.shared():
             if complete:
                 await self._check(name, contents)
-            try:
-                await self._storage.touch(paths.blob(digest))
-            except Missing:
+            if not await kept(self._storage, digest, len(body)):
                 await self._storage.write(paths.blob(digest), body)
             await self._storage.write(paths.revision(name, digest), digest.encode())
             if contents.subject is not None:
@@ -197,18 +227,24 @@ class Manifests:
         """The digests of all manifests."""
         return await self._storage.links(paths.revisions(name))
 
-    async def referrers(self, name: str, subject: Digest, artifact_type: str = "") -> list[Referrer]:
-        """Manifests with this subject; artifact_type: only those of it."""
+    async def referrers(self, name: str, subject: Digest, artifact_type: str = "", after: str = "") -> tuple[list[Referrer], str]:
+        """(manifests with this subject, the digest that the next ones are asked for after or ""). artifact_type: only those of it."""
         parts_of(subject)
         digests = await self._storage.links(paths.referrers(name, subject))
-        bodies = await self._storage.read_all(paths.blob(digest) for digest in digests)
-        found = []
-        for digest, body in zip(digests, bodies, strict=True):
-            if body is not None:
-                entry = documents.read(body).referrer(digest, len(body))
-                if artifact_type in ("", entry.artifact_type):
-                    found.append(entry)
-        return found
+        found: list[Referrer] = []
+        size = 0
+        for start in range(bisect_right(digests, after), len(digests), READ_AT_ONCE):
+            some = digests[start : start + READ_AT_ONCE]
+            bodies = await self._storage.read_all(paths.blob(digest) for digest in some)
+            for digest, body in zip(some, bodies, strict=True):
+                entry = documents.read(body).referrer(digest, len(body)) if body is not None else None
+                if entry is None or artifact_type not in ("", entry.artifact_type):
+                    continue
+                size += len(msgspec.json.encode(entry))
+                if found and (len(found) >= REFERRERS_MAX or size > REFERRERS_BYTES):
+                    return found, found[-1].digest
+                found.append(entry)
+        return found, ""
 
     async def repositories(self) -> list[str]:
         """The names of those that have a manifest."""

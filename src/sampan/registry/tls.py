@@ -11,12 +11,14 @@ log = logging.getLogger("sampan.registry")
 
 
 class ServerTls:
-    """One context for all listeners, whose certificate is replaced in place: connections that are open keep the old one."""
+    """One context for all listeners, which hands each connection to the newest one: those that are open keep the old one."""
 
     def __init__(self, config: TlsConfig) -> None:
         """Raises SystemFailure: the files cannot be used."""
         self._config = config
-        self.context = self._fresh()
+        self._newest = self.context = self._fresh()
+        # Of a new connection, asked whether or not it names a server.
+        self.context.sni_callback = lambda connection, _name, _context: setattr(connection, "context", self._newest)
         self._stamps = self._look()
 
     def _fresh(self) -> ssl.SSLContext:
@@ -28,14 +30,20 @@ class ServerTls:
             if self._config.client_ca:
                 context.load_verify_locations(self._config.client_ca)
                 context.verify_mode = ssl.CERT_REQUIRED
+                context.options |= ssl.OP_NO_TICKET  # a session that goes on would not be asked for its certificate again
+                context.num_tickets = 0
         except (OSError, ssl.SSLError) as error:
-            files = f"{self._config.certificate}, {self._config.key}"
+            files = ", ".join(self._files)
             raise SystemFailure(f"tls: {files}: {getattr(error, 'reason', None) or error}") from None
         return context
 
+    @property
+    def _files(self) -> list[str]:
+        return [self._config.certificate, self._config.key, *([self._config.client_ca] if self._config.client_ca else [])]
+
     def _look(self) -> list[tuple[int, int, int]]:
         found = []
-        for path in (self._config.certificate, self._config.key):
+        for path in self._files:
             try:
                 state = os.stat(path)
             except OSError:
@@ -51,10 +59,9 @@ class ServerTls:
             return False
         self._stamps = stamps
         try:
-            self._fresh()
-            self.context.load_cert_chain(self._config.certificate, self._config.key)
-        except (SystemFailure, OSError, ssl.SSLError) as error:
-            log.error("the certificate stays the old one: %s", getattr(error, "message", error))
+            self._newest = self._fresh()
+        except SystemFailure as error:
+            log.error("the certificate stays the old one: %s", error.message)
             return False
         log.info("the certificate has been read again")
         return True

@@ -24,6 +24,7 @@ import msgspec
 from sampan.digest import Digest
 from sampan.registry.errors import RegistryError
 from sampan.registry.names import ALGORITHMS, parts_of
+from sampan.registry.waiting import to_the_end
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -100,28 +101,32 @@ class Upload:
                     count += len(piece)
                     if count >= BATCH:
                         if under_way is not None:
-                            await under_way
+                            await to_the_end(under_way)
                         if limit and self.size + count > limit:
                             raise RegistryError("TOOLARGE", f"blobs may have {limit} bytes")
                         under_way = asyncio.create_task(asyncio.to_thread(self._append, fd, waiting))
                         waiting, count = [], 0
             finally:
                 if under_way is not None:
-                    await asyncio.shield(under_way)
+                    await to_the_end(under_way)
                 fits = not limit or self.size + count <= limit
                 if fits:
-                    await asyncio.shield(asyncio.to_thread(self._append, fd, waiting))
+                    await to_the_end(asyncio.to_thread(self._append, fd, waiting))
             if not fits:
                 raise RegistryError("TOOLARGE", f"blobs may have {limit} bytes")
 
     def _append(self, fd: int, pieces: list[bytes]) -> None:
-        for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(fd, view) :]
-            if self._hash is not None:
-                self._hash.update(piece)
-            self.size += len(piece)
+        try:
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(fd, view) :]
+                if self._hash is not None:
+                    self._hash.update(piece)
+                self.size += len(piece)
+        except OSError:  # what is left of a piece is neither hashed nor counted: the client would go on behind it
+            os.ftruncate(fd, self.size)
+            raise
 
     async def cut(self, size: int) -> None:
         """Give up what came after size bytes."""
@@ -171,9 +176,13 @@ class Uploads:
             raise RegistryError("TOOMANYREQUESTS", f"{self._at_once} uploads are under way", headers={"Retry-After": "60"})
         upload = Upload(self._directory / str(uuid.uuid4()), repository, algorithm)
         self._known[upload.id] = upload
-        upload.directory.mkdir()
-        upload.file.touch(0o644)
-        (upload.directory / "upload.json").write_bytes(msgspec.json.encode(_Record(repository, algorithm)))
+        try:
+            upload.directory.mkdir()
+            upload.file.touch(0o644)
+            (upload.directory / "upload.json").write_bytes(msgspec.json.encode(_Record(repository, algorithm)))
+        except OSError:
+            await self.forget(upload)
+            raise
         return upload
 
     def find(self, repository: str, id: str) -> Upload:
@@ -187,11 +196,15 @@ class Uploads:
     async def finish(self, upload: Upload, digest: Digest) -> Path:
         """Check what came against its digest; the file is the caller's then, and forget() is to follow.
 
-        Raises RegistryError DIGEST_INVALID, after which the upload is gone.
+        Raises RegistryError DIGEST_INVALID, BLOB_UPLOAD_INVALID, after which the upload is gone.
         """
         if upload.state is not State.OPEN:
             raise RegistryError("BLOB_UPLOAD_INVALID", f"the upload is {upload.state.value}")
         upload.state = State.GONE
+        found = upload.file.stat().st_size
+        if found != upload.size:  # the digest is of what was counted
+            await self.forget(upload)
+            raise RegistryError("BLOB_UPLOAD_INVALID", f"the upload has {found} bytes, not {upload.size}")
         computed = await upload.digest(parts_of(digest).algorithm)
         if computed != digest:
             await self.forget(upload)

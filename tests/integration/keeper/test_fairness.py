@@ -89,7 +89,7 @@ def test_costly_output_leaves_turns_to_the_others(rig: Any, options: dict[str, A
         rig.keeper.request({"op": "hello", "role": "sampand"})
         slowest = max(slowest, time.monotonic() - begun)
     process.kill()
-    rig.keeper.drained("a", 20)
+    rig.keeper.drained("a", 60)
     assert slowest < 0.4
     resident = int(Path(f"/proc/{rig.keeper.hello['pid']}/status").read_text().partition("VmHWM:")[2].split()[0])
     assert resident < 48 * 1024, f"{resident} KiB"

@@ -3,11 +3,12 @@
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.support.faultyregistry import FaultyRegistry
+from tests.support.faultyregistry import MANIFEST, FaultyRegistry
 from tests.support.registryprogram import RegistryProgram
 from tests.support.registryserver import Client, digest_of
 
@@ -96,6 +97,32 @@ def test_local_repositories_come_first_and_mirrored_ones_cannot_be_pushed_to(wor
     assert client("DELETE", "docker.io/team/mine/manifests/1").status == 405
 
 
+def test_a_push_to_a_new_repository_is_none_of_the_default_s_business(world: World, client: Client) -> None:
+    theirs = blob_of(world.hub, "team/new")
+    asked = len(world.hub.requests)
+    assert client("HEAD", f"team/new/blobs/{digest_of(theirs)}").status == 404  # it is not here, and would be missing
+    location = client("PATCH", client.begin("team/new"), b"01234").headers["Location"]
+    reply = client("GET", location)
+    assert (reply.status, reply.headers["Range"]) == (204, "0-4")
+    assert client("PUT", location, b"56789", digest=digest_of(b"0123456789")).status == 201
+    assert client("GET", f"team/new/blobs/{digest_of(b'0123456789')}").body == b"0123456789"
+    assert client("HEAD", f"team/new/blobs/{digest_of(b'0123456789')}").status == 200
+    assert len(world.hub.requests) == asked
+
+
+def test_a_repository_without_a_manifest_hides_no_mirrored_one(world: World, client: Client) -> None:
+    digest = world.hub.add("library/shadowed", "1", b"{}", [b"shadowed layer"])
+    client.push_blob("library/shadowed", b"a stray blob")
+    assert client("GET", "library/shadowed/manifests/1").headers["Docker-Content-Digest"] == digest
+    assert client("GET", f"library/shadowed/blobs/{digest_of(b'shadowed layer')}").body == b"shadowed layer"
+    assert client("GET", f"library/shadowed/blobs/{digest_of(b'a stray blob')}").body == b"a stray blob"
+
+
+@pytest.mark.parametrize("name", ["team/missing", "docker.io/library/busybox"])
+def test_pages_show_what_is_here(client: Client, name: str) -> None:
+    assert client("GET", f"/repositories/{name}").status == 404
+
+
 def test_many_clients_are_one_fetch_and_get_it_while_it_comes(world: World) -> None:
     data = blob_of(world.hub, "library/many", 1_000_000)
     digest = digest_of(data)
@@ -133,10 +160,10 @@ def test_many_clients_are_one_fetch_and_get_it_while_it_comes(world: World) -> N
 
 def test_head_fetches_nothing(world: World, client: Client) -> None:
     data = blob_of(world.hub, "library/head")
-    reply = client("HEAD", f"library/head/blobs/{digest_of(data)}")
+    reply = client("HEAD", f"docker.io/library/head/blobs/{digest_of(data)}")
     assert (reply.status, reply.headers["Content-Length"]) == (200, "1000")
     assert digest_of(data) not in world.hub.served
-    assert client("HEAD", f"library/head/blobs/{digest_of(b'nothing')}").status == 404
+    assert client("HEAD", f"docker.io/library/head/blobs/{digest_of(b'nothing')}").status == 404
 
 
 def test_a_part_of_what_is_on_its_way(world: World, client: Client) -> None:
@@ -204,6 +231,76 @@ def test_the_cache_is_bounded_and_the_least_used_goes(world: World, client: Clie
     for data, times in ((kept, 1), (others[-1], 1), (others[0], 2)):
         assert client("GET", f"library/lru/blobs/{digest_of(data)}").body == data
         assert world.hub.served[digest_of(data)] == times * len(data)
+
+
+def as_json(code: str) -> bytes:
+    return b'{"errors":[{"code":"%s","message":"no"}]}' % code.encode()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (401, {}, as_json("UNAUTHORIZED")),
+        (403, {}, as_json("DENIED")),
+        (404, {}, b"<html>a proxy's own words</html>"),
+        (418, {}, b""),
+        (200, {"Content-Type": "text/html"}, b"<html>Please log in</html>"),
+        (200, {"Content-Type": MANIFEST}, b"<html>Please log in</html>"),
+        (200, {}, b'{"message":"we are moving"}'),
+    ],
+    ids=["401", "403", "404 of somebody else", "418", "a page", "a page that is called a manifest", "JSON"],
+)
+def test_what_is_no_word_about_the_image_leaves_the_copy_that_is_here(
+    world: World, client: Client, refusal: tuple[int, dict[str, str], bytes]
+) -> None:
+    digest = world.hub.add("library/copied", "1", b"{}", [b"copied"])
+    assert client("GET", "library/copied/manifests/1").status == 200
+    world.hub.refuse = refusal
+    try:
+        for _ in range(2):
+            reply = client("GET", "library/copied/manifests/1")
+            assert (reply.status, reply.headers["Docker-Content-Digest"]) == (200, digest)
+            assert reply.headers["Warning"].startswith("110 ")
+        tags = client("GET", "library/copied/tags/list")
+        if refusal[2] != b'{"message":"we are moving"}':  # which is a list of no tags
+            assert (tags.json["tags"], tags.headers["Warning"][:4]) == (["1"], "110 ")
+    finally:
+        world.hub.refuse = None
+    fresh = client("GET", "library/copied/manifests/1")
+    assert (fresh.status, "Warning" in fresh.headers) == (200, False)
+
+
+@pytest.mark.parametrize("status", [401, 429, 400])
+def test_a_token_server_that_refuses_leaves_the_copy_that_is_here(tmp_path: Path, status: int) -> None:
+    upstream = FaultyRegistry()
+    upstream.login, upstream.anonymous = ("robot", "secret"), True
+    digest = upstream.add("team/app", "1", b"{}", [b"layer"])
+    program = RegistryProgram(tmp_path, settings={"mirrors": {"up.example": {"url": f"http://{upstream.host}", "fresh-seconds": 0}}})
+    client = Client(program.host)
+    try:
+        assert client("GET", "up.example/team/app/manifests/1").status == 200
+        upstream.tokens.clear()
+        upstream.refuse_tokens = status
+        reply = client("GET", "up.example/team/app/manifests/1")
+        assert (reply.status, reply.headers["Docker-Content-Digest"], reply.headers["Warning"][:4]) == (200, digest, "110 ")
+        upstream.refuse_tokens = 0
+        assert "Warning" not in client("GET", "up.example/team/app/manifests/1").headers
+    finally:
+        client.close()
+        program.close()
+        upstream.close()
+
+
+def test_head_without_a_length(world: World, client: Client) -> None:
+    digest = world.hub.add("library/lengthless", "1", b"{}", [b"lengthless"])
+    world.hub.lengthless_heads = True
+    try:
+        for _ in range(2):
+            reply = client("GET", "library/lengthless/manifests/1")
+            assert (reply.headers["Docker-Content-Digest"], "Warning" in reply.headers) == (digest, False)
+    finally:
+        world.hub.lengthless_heads = False
+    assert client("GET", f"library/lengthless/blobs/{digest_of(b'lengthless')}").body == b"lengthless"  # it is not left alone for it
 
 
 def test_when_the_upstream_fails_there_is_a_stale_copy(world: World, client: Client) -> None:

@@ -1,8 +1,10 @@
 """`sampan registry serve` as a program: TLS, logins, logs, metrics, and its end."""
 
 import base64
+import contextlib
 import http.client
 import json
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -52,6 +54,32 @@ def test_a_login_with_a_token_and_what_the_log_says(running: RegistryProgram) ->
     everything = running.access_log.read_text() + "".join(running.said)
     for secret in ("secret", "wr0ng", token, base64.b64encode(b"alice:secret").decode()):
         assert secret not in everything
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Authorization: Basic %s\0",
+        b"Authorization : Basic %s",
+        b"Authorization: Basic %s" + b"x" * 33_000,
+        b"Authorization\xff: Basic %s",
+        b"Authorization Basic %s",
+    ],
+    ids=["a NUL", "a blank before the colon", "too long", "a name that is none", "no colon"],
+)
+def test_a_request_that_cannot_be_read_is_neither_logged_nor_sent_back(running: RegistryProgram, line: bytes) -> None:
+    secret = base64.b64encode(b"alice:secret")
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n" + line.replace(b"%s", secret) + b"\r\n\r\n")
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):  # what of the request it did not read
+            while piece := connection.recv(65536):
+                answer += piece
+    assert answer.split(b" ", 2)[1] == b"400"
+    assert secret not in answer
+    running.wait_for("bad request from 127.0.0.1")
+    assert "Traceback" not in "".join(running.said)
+    assert secret.decode() not in "".join(running.said)
 
 
 def test_metrics_and_health(running: RegistryProgram) -> None:
@@ -157,6 +185,43 @@ def test_tls_and_a_renewed_certificate(tmp_path: Path) -> None:
         program.close()
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_clients_with_certificates_and_another_authority_of_theirs(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    server, first, second = (Authority(tmp_path / name) for name in ("server", "first", "second"))
+    authority = tmp_path / "clients.pem"
+    authority.write_bytes(first.certificate.read_bytes())
+    certificate, key = server.issue("registry", "127.0.0.1")
+    tls = {"certificate": str(certificate), "key": str(key), "client-ca": str(authority)}
+    program = RegistryProgram(tmp_path / "r", settings={"tls": tls})
+    contexts = []
+    for whose in (first, second):
+        context = ssl.create_default_context(cafile=str(server.certificate))
+        context.minimum_version = context.maximum_version = version
+        context.load_cert_chain(*whose.issue("client", "client.example"))
+        contexts.append(context)
+
+    def welcome() -> list[bool]:
+        found = []
+        for context in (*contexts, ssl.create_default_context(cafile=str(server.certificate))):
+            connection = http.client.HTTPSConnection(program.host, timeout=20, context=context)
+            try:
+                connection.request("GET", "/v2/")
+                found.append(connection.getresponse().status == 200)
+            except (ssl.SSLError, ConnectionError):
+                found.append(False)
+            connection.close()
+        return found
+
+    try:
+        assert welcome() == [True, False, False]
+        authority.write_bytes(second.certificate.read_bytes())
+        program.process.send_signal(1)
+        program.wait_for("the certificate has been read again")
+        assert welcome() == [False, True, False]
+    finally:
+        program.close()
+
+
 def test_settings_that_are_wrong() -> None:
     for flags, message in ((["--listen", "x"], "invalid address"), (["--tls-key", "x"], "missing required field `certificate`")):
         done = subprocess.run([SAMPAN, "registry", "serve", *flags], capture_output=True, text=True, timeout=20, check=False)
@@ -178,6 +243,16 @@ def test_whom_a_proxy_speaks_for(tmp_path: Path, running: RegistryProgram) -> No
             pass
         assert seen == [remote]
     assert trusting.end() == 0
+
+
+def test_a_proxy_that_is_trusted_on_a_listener_of_both_families(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path, settings={"listen": [":0"], "trusted-proxies": ["127.0.0.1"]})
+    for headers in ({"X-Forwarded-For": "198.51.100.7"}, {}):
+        client = Client(f"127.0.0.1:{program.port}")
+        assert client("GET", "/v2/", None, headers).status == 200
+        client.close()
+    assert program.end() == 0
+    assert [entry["remote"] for entry in program.accesses()] == ["198.51.100.7", "127.0.0.1"]
 
 
 def test_the_log_as_text(tmp_path: Path) -> None:

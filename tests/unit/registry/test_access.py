@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
+from sampan.linux.crypt import crypt
 from sampan.registry.access.access import Access, Logins
 from sampan.registry.access.brake import FREE, MAX_SECONDS, REFUSE_AT, Brake
 from sampan.registry.access.htpasswd import Htpasswd, hashed, parse
@@ -193,6 +194,48 @@ def test_who_may_not_is_denied_who_has_not_logged_in_is_asked_to(htpasswd: Path)
     page = request()
     page.path = "/repositories/team/app"
     assert made.admit(page, "push") == 'UNAUTHORIZED Basic realm="sampan"'  # what browsers ask a password for
+
+
+def test_a_list_by_a_token_has_what_the_rules_show(htpasswd: Path) -> None:
+    made = Made(htpasswd, Rule(("team/*",), ("alice",), ("pull", "catalogue")), bearer=True)
+    token = made.tokens.make("alice", [])
+    asked = request(f"Bearer {token}")
+    assert made.admit(asked, "catalogue", "") == "alice"
+    assert (asked.sees("team/app"), asked.sees("other")) == (True, False)
+    asked = request(basic("alice", "secret"))
+    assert made.admit(asked, "catalogue", "") == "alice"
+    assert (asked.sees("team/app"), asked.sees("other")) == (True, False)
+
+
+@pytest.mark.parametrize("authorization", ["Foo x", "Negotiate YII=", "x"])
+def test_a_scheme_that_we_do_not_know_is_no_login(htpasswd: Path, authorization: str) -> None:
+    made = Made(htpasswd, Rule(users=("anonymous",)))
+    assert made.admit(request(authorization), "", "") == 'UNAUTHORIZED Basic realm="sampan"'
+
+
+def test_who_does_not_exist_takes_as_long_as_others(htpasswd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+    monkeypatch.setattr("sampan.registry.access.htpasswd.matches", lambda password, known: bool(compared.append(known)))
+    for cost in (6, 5):
+        htpasswd.write_text(f"alice:{hashed('secret', 4)}\nbob:{hashed('other', cost)}\n")
+        users = Htpasswd(htpasswd)
+        assert not users.check("nobody", "x")
+        assert compared[-1].startswith(f"$2y${cost:02}$".encode())
+    htpasswd.write_text(f"alice:{hashed('a longer one', 7)}\n# changed\n")
+    users.refresh()
+    users.check("nobody", "x")
+    assert compared[-1].startswith(b"$2y$07$")
+
+
+def test_the_hash_of_nobody_is_computed(htpasswd: Path) -> None:
+    assert crypt(b"x", Htpasswd(htpasswd)._nobody) is not None
+
+
+def test_a_form_with_too_many_fields(htpasswd: Path) -> None:
+    made = Made(htpasswd, bearer=True)
+    with pytest.raises(RegistryError) as caught:
+        run(made.access.token(request(method="POST", form=b"&".join(b"scope=x" for _ in range(101)))))
+    assert (caught.value.code, caught.value.status) == ("REQUEST_INVALID", 400)
 
 
 def test_tokens(htpasswd: Path) -> None:

@@ -36,6 +36,18 @@ def test_without_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         ({"tls": {"certificate": "c"}}, "Object missing required field `key` - at `$.tls`"),
         ({"auth": {"rules": [{"actions": ["eat"]}]}}, "auth.rules: unknown action 'eat': there are catalogue, delete, pull, push"),
         ({"url": "registry.example"}, "url: it is http:// or https:// and a host, without a path"),
+        ({"mirrors": {"a.example/x": {}}}, "mirrors: 'a.example/x' is no registry's name: it is HOST or HOST:PORT"),
+        ({"mirrors": {"": {}}}, "mirrors: '' is no registry's name: it is HOST or HOST:PORT"),
+        (
+            {"mirrors": {"a.example": {"prefix": "hub"}, "b.example": {"prefix": "hub"}}},
+            "mirrors: a.example and b.example are both below hub",
+        ),
+        (
+            {"mirrors": {"a.example": {"prefix": "all/a"}, "b.example": {}, "c.example": {"prefix": "all"}}},
+            "mirrors: a.example and c.example are both below all",
+        ),
+        ({"mirrors": {"a.example": {}, "b.example": {"prefix": "a.example"}}}, "mirrors: a.example and b.example are both below a.example"),
+        ({"mirrors": {"a:5000": {}, "a-5000": {}}}, "mirrors: a:5000 and a-5000 are both below a-5000"),
         ({"access-log": "xml"}, "access-log: json, text or off"),
     ],
 )
@@ -45,6 +57,18 @@ def test_refusals(tmp_path: Path, document: dict[str, Any], message: str) -> Non
     with pytest.raises(InvalidArgument) as caught:
         load(file, {}, {})
     assert caught.value.message.endswith(message)
+
+
+def test_mirrors_side_by_side(tmp_path: Path) -> None:
+    mirrors = {
+        "docker.io": {},
+        "docker.io.example": {},
+        "[::1]:5000": {},
+        "localhost:5000": {"prefix": "local/a"},
+        "b": {"prefix": "local/b"},
+    }
+    (tmp_path / "f").write_text(json.dumps({"mirrors": mirrors}))
+    assert list(load(tmp_path / "f", {}, {}).mirrors) == list(mirrors)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

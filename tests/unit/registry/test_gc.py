@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,6 +25,11 @@ from tests.support.registryserver import descriptor, manifest_of
 DAY = 86400.0
 TICK = 0.02
 """Seconds: a grace shorter than can be set, longer than file systems' clocks take from one time to the next."""
+
+
+def index_of(*manifests: bytes) -> bytes:
+    entries = [descriptor(manifest, MANIFEST) for manifest in manifests]
+    return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
 
 
 class Store:
@@ -95,9 +101,7 @@ def test_retention_untagged_and_empty_repositories(tmp_path: Path) -> None:
         latest = await store.push("ci/app", b"two", "latest")
         await store.push("ci/app", b"three", "build-3")
         signature = await store.push("ci/app", b"signature", subject=descriptor(manifest_of(b"{}", b"two"), MANIFEST))
-        index = json.dumps(
-            {"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(manifest_of(b"{}", b"two"), MANIFEST)]}
-        ).encode()
+        index = index_of(manifest_of(b"{}", b"two"))
         await store.put("ci/app", index, "latest")
         await store.push("ci/old", b"four", "1")
         await store.push("prod/app", b"three", "build-3")
@@ -132,7 +136,7 @@ def test_a_repository_of_docker_registry(tmp_path: Path) -> None:
         store.later = 2 * DAY
         report = await store.collect()
         assert report.repaired_referrers == 1
-        assert [entry.digest for entry in await store.manifests.referrers("team/app", subject)] == [sbom]
+        assert [entry.digest for entry in (await store.manifests.referrers("team/app", subject))[0]] == [sbom]
         assert report.damaged == [f"team/legacy@{digest_of(old)}"]
         assert digest_of(b"layer of schema 1") in await store.contents()
         assert await store.storage.repositories() == ["team/app", "team/legacy"]
@@ -152,16 +156,29 @@ def test_pushes_mounts_deletes_and_collections_at_once(tmp_path: Path) -> None:
         running = True
 
         async def whole_of(name: str, digest: str) -> None:
-            for blob, size in documents.read((await store.manifests.get(name, digest)).body).blobs:
+            contents = documents.read((await store.manifests.get(name, digest)).body)
+            for manifest in contents.manifests:
+                await whole_of(name, manifest)
+            for blob, size in contents.blobs:
                 stored = await store.blobs.open(name, blob)
                 assert stored.size == size
                 assert b"".join([piece async for piece in stored.pieces(0, size)]) in (*layers, b"{}")
                 stored.close()
 
+        async def put_if_missing(name: str, image: bytes) -> None:
+            try:
+                if chance.random() < 0.3:
+                    raise RegistryError("MANIFEST_UNKNOWN")
+                await store.manifests.promise(name, digest_of(image))
+            except RegistryError:
+                await store.put(name, image)
+
         async def push_once(name: str, tag: str) -> None:
             nonlocal retried
             layer = chance.choice(layers)
-            body = manifest_of(b"{}", layer)
+            image = manifest_of(b"{}", layer)
+            of_index = chance.random() < 0.4
+            body = index_of(image) if of_index else image
             while True:
                 for content in (b"{}", layer):
                     try:
@@ -172,7 +189,11 @@ def test_pushes_mounts_deletes_and_collections_at_once(tmp_path: Path) -> None:
                         if not await store.blobs.mount(name, digest_of(content), chance.choice(["r0", "r1", "r2"])):
                             await store.push_blob(name, content)
                 try:
+                    if of_index:
+                        await put_if_missing(name, image)
                     await store.put(name, body, tag)
+                    if referred := chance.random() < 0.4:
+                        await store.put(name, manifest_of(b"{}", layer, subject=descriptor(body, INDEX if of_index else MANIFEST)))
                 except RegistryError as error:
                     if error.code != "MANIFEST_BLOB_UNKNOWN":
                         raise
@@ -181,6 +202,10 @@ def test_pushes_mounts_deletes_and_collections_at_once(tmp_path: Path) -> None:
                 break
             assert await store.manifests.resolve(name, tag) == digest_of(body)
             await whole_of(name, digest_of(body))
+            for referrer in (await store.manifests.referrers(name, digest_of(body)))[0]:
+                await whole_of(name, referrer.digest)
+                referred = False
+            assert not referred  # if there is to be one, there is
 
         async def pusher(number: int) -> None:
             nonlocal pushed, running
@@ -274,3 +299,84 @@ def test_what_a_client_was_told_of_after_the_look(tmp_path: Path) -> None:
         await store.put("team/app", manifest_of(b"{}", b"layer"), "1")
 
     asyncio.run(whole())
+
+
+def test_untagged_manifests_have_the_grace_of_a_push(tmp_path: Path) -> None:
+    """Those of an index come before it, without tags."""
+
+    async def whole() -> None:
+        store = Store(tmp_path, Policy(("*",), untagged_days=0))
+        image = await store.push("team/app", b"layer")
+        store.later = DAY / 2
+        await store.collect()
+        await store.put("team/app", index_of(manifest_of(b"{}", b"layer")), "1")
+        other = await store.push("team/app", b"never named")
+        store.later = 2 * DAY
+        assert (await store.collect()).repositories["team/app"].manifests == [other]
+        assert (await store.manifests.get("team/app", image)).digest == image
+
+    asyncio.run(whole())
+
+
+def test_a_manifest_that_a_client_was_told_of_after_the_look(tmp_path: Path) -> None:
+    async def whole() -> None:
+        store = Store(tmp_path, Policy(("*",), untagged_days=1))
+        images = [await store.push("team/app", f"layer {number}".encode()) for number in range(3)]
+        index = index_of(manifest_of(b"{}", b"layer 1"))
+        await store.put("team/app", index)
+        store.later = 2 * DAY
+
+        class Interrupted(Collector):
+            async def _take_away(self, *arguments: Any) -> RepositoryReport:
+                await store.manifests.promise("team/app", images[0])
+                await store.manifests.promise("team/app", digest_of(index))  # and so what it names
+                return await super()._take_away(*arguments)
+
+        report = await Interrupted(
+            store.storage, store.gate, store.manifests, policies=[Policy(("*",), untagged_days=1)], now=store.now
+        ).collect()
+        assert report.repositories["team/app"].manifests == [images[2]]
+        await store.put("team/app", index_of(manifest_of(b"{}", b"layer 0"), index), "1")
+        assert await store.contents() >= {*images[:2], digest_of(b"layer 0"), digest_of(b"layer 1")}
+
+    asyncio.run(whole())
+
+
+def test_a_collector_that_is_cancelled_ends_its_step_before_others_come_in(tmp_path: Path) -> None:
+    release, happened = threading.Event(), []
+
+    async def whole() -> None:
+        loop, removing = asyncio.get_running_loop(), asyncio.Event()
+
+        class Slow(FileSystem):
+            async def remove(self, key: str) -> None:
+                def in_thread() -> None:
+                    loop.call_soon_threadsafe(removing.set)
+                    release.wait(20)
+                    os.unlink(self._path(key))
+                    happened.append("removed")
+
+                await asyncio.to_thread(in_thread)
+
+        store = Store(tmp_path)
+
+        async def enter() -> None:
+            async with store.gate.shared():
+                happened.append("entered")
+
+        await store.push_blob("team/app", b"to go")
+        store.later = 2 * DAY
+        collector = Collector(Slow(tmp_path), store.gate, store.manifests, now=store.now)
+        collecting = asyncio.create_task(collector.collect())
+        await removing.wait()
+        collecting.cancel()
+        entering, ended = asyncio.create_task(enter()), asyncio.create_task(collector.ended())
+        for _ in range(100):  # turns of the loop: whoever may come in has come in
+            await asyncio.sleep(0)
+        assert not ended.done()
+        release.set()
+        await asyncio.wait([collecting, entering, ended])
+        assert collecting.cancelled()
+
+    asyncio.run(asyncio.wait_for(whole(), 20))
+    assert happened == ["removed", "entered"]

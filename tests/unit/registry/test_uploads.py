@@ -1,6 +1,7 @@
 """Uploads: how many there may be, when they end, what a restart finds."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from sampan.registry.errors import RegistryError
 from sampan.registry.store import digest_of
-from sampan.registry.uploads import Upload, Uploads
+from sampan.registry.uploads import BATCH, Upload, Uploads
+from tests.support.disks import files_up_to
 
 
 async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
@@ -76,6 +78,34 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     asyncio.run(whole())
 
 
+def test_a_writer_that_is_cancelled_waits_for_its_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    appending, release = threading.Event(), threading.Event()
+    append = Upload._append
+
+    def slow(upload: Upload, fd: int, waiting: list[bytes]) -> None:
+        appending.set()
+        release.wait(20)
+        append(upload, fd, waiting)
+
+    async def whole() -> None:
+        upload = await Uploads(tmp_path, lifetime=60).begin("a")
+        writing = asyncio.create_task(upload.write(pieces(*[b"x" * BATCH] * 3), 0))
+        await asyncio.to_thread(appending.wait, 20)
+        for _ in range(2):
+            writing.cancel()
+            for _ in range(100):  # turns of the loop
+                await asyncio.sleep(0)
+            assert not writing.done()
+        release.set()
+        await asyncio.wait([writing])
+        assert writing.cancelled()
+        assert upload.size == upload.file.stat().st_size > 0
+        assert await upload.digest("sha256") == digest_of(b"x" * upload.size)
+
+    monkeypatch.setattr(Upload, "_append", slow)
+    asyncio.run(asyncio.wait_for(whole(), 20))
+
+
 def test_large_bodies_in_many_pieces(tmp_path: Path) -> None:
     content = [bytes([number]) * 100_000 for number in range(50)]
 
@@ -118,5 +148,35 @@ def test_the_limit_of_a_blob(tmp_path: Path) -> None:
         with pytest.raises(RegistryError) as caught:
             await upload.write(pieces(b"y"), 10)
         assert (code_of(caught), upload.file.stat().st_size) == ("TOOLARGE", 10)
+
+    asyncio.run(whole())
+
+
+def test_what_a_full_disk_took_half_of_is_given_up(tmp_path: Path) -> None:
+    first, second = b"a" * 200_000, b"b" * 200_000
+
+    async def whole() -> None:
+        uploads = Uploads(tmp_path, lifetime=60)
+        upload = await uploads.begin("a")
+        with files_up_to(300_000), pytest.raises(OSError, match="File too large"):
+            await upload.write(pieces(first, second), 0)
+        assert (upload.size, upload.file.stat().st_size) == (200_000, 200_000)
+        await upload.write(pieces(second), 0)  # the client goes on from there
+        file = await uploads.finish(upload, digest_of(first + second))
+        assert file.read_bytes() == first + second
+
+    asyncio.run(whole())
+
+
+def test_a_file_that_is_not_what_was_counted_becomes_no_blob(tmp_path: Path) -> None:
+    async def whole() -> None:
+        uploads = Uploads(tmp_path, lifetime=60)
+        upload = await uploads.begin("a")
+        await upload.write(pieces(b"content"), 0)
+        with upload.file.open("ab") as file:
+            file.write(b"more")
+        with pytest.raises(RegistryError) as caught:
+            await uploads.finish(upload, digest_of(b"content"))
+        assert (code_of(caught), len(uploads)) == ("BLOB_UPLOAD_INVALID", 0)
 
     asyncio.run(whole())

@@ -179,7 +179,9 @@ def test_the_child_that_waits_for_the_next_job(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
             waiting = [pid for pid in children_of(workers._process.pid) if targets_of(pid) == ["/dev/null", "its own", "socket"]]
         for pid in waiting:
+            end = os.pidfd_open(pid)
             os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(signal_wait, end)
         assert "size" in await workers.run("usage", {}, [directory])
         assert "size" in await workers.run("usage", {}, [directory])
         task.cancel()

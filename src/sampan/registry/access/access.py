@@ -29,6 +29,7 @@ HASHING_MAX = 64
 """Logins that wait for a thread."""
 REFRESH_SECONDS = 30 * 86400
 FORM_MAX = 64 * 1024
+FIELDS_MAX = 100
 TOKEN_PATH = "/token"
 
 
@@ -103,12 +104,14 @@ class Access:
                     request.user = User(await self._basic(value, request.remote))
                 user = request.user.name
                 request.may = lambda action, name: self._rules.allows(user, action, name)
+            user = request.user.name
+            request.sees = lambda name: self._rules.allows(user, "pull", name)
         except RegistryError as error:
             if error.code == "UNAUTHORIZED":
                 error.headers.update(self._challenge(request, action, name))
             raise
         # `GET /v2/`: also where anonymous users may pull. Clients learn here, and only here, how to log in.
-        refused = not request.may(action, name) if action else self.logins is not None and not scheme
+        refused = not request.may(action, name) if action else self.logins is not None and scheme.lower() not in ("basic", "bearer")
         if not refused:
             return
         if self.logins is not None and (not request.user.name or scheme.lower() == "bearer"):
@@ -162,7 +165,7 @@ class Access:
         """`GET /token` (token.md) and `POST /token` (oauth.md). What is asked for and not allowed is left out. Raises RegistryError."""
         scopes, name, offline, refresh = request.query.get("scope", []), "", bool(request.one("offline_token")), ""
         if request.method == "POST":
-            form = parse_qs((await request.body.read(FORM_MAX)).decode("utf-8", "replace"), max_num_fields=100)
+            form = _form(await request.body.read(FORM_MAX))
             scopes = form.get("scope", [])
             offline = form.get("access_type") == ["offline"]
             if form.get("grant_type") == ["refresh_token"]:
@@ -193,6 +196,14 @@ class Access:
             kept = refresh or self._tokens.make(name, [], use="refresh", lifetime=REFRESH_SECONDS, mark=self.logins.mark(name))
             document += f',"refresh_token":"{kept}"'
         return Answer.json(f"{{{document}}}".encode(), headers={"Cache-Control": "no-store"})
+
+
+def _form(body: bytes) -> dict[str, list[str]]:
+    """Raises RegistryError REQUEST_INVALID."""
+    try:
+        return parse_qs(body.decode("utf-8", "replace"), max_num_fields=FIELDS_MAX)
+    except ValueError:
+        raise RegistryError("REQUEST_INVALID", f"a form may have {FIELDS_MAX} fields") from None
 
 
 def _quotable(host: str) -> str:

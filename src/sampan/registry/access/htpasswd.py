@@ -13,6 +13,7 @@ log = logging.getLogger("sampan.registry")
 _BCRYPT = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", re.ASCII)
 _SALT = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 COST = 10
+LEAST_COST = 4
 FILE_MAX = 4 << 20
 
 
@@ -24,6 +25,12 @@ def hashed(password: str, cost: int = COST) -> str:
     if found is None:
         raise OSError(38, "bcrypt is not to be had of this system's C library, or the password is too long")
     return found.decode()
+
+
+def _of_nobody(cost: int) -> bytes:
+    """No password's hash, which takes as long to compare as one."""
+    text = "".join(secrets.choice(_SALT) for _ in range(21)) + "." + "".join(secrets.choice(_SALT) for _ in range(31))
+    return f"$2y${cost:02}${text}".encode()
 
 
 def parse(text: str) -> tuple[dict[str, bytes], list[str]]:
@@ -51,8 +58,9 @@ class Htpasswd:
         self._path = path
         self._stamp: tuple[int, int, int] | None = None
         self._users: dict[str, bytes] = {}
-        # Whoever does not exist takes as long as the others.
-        self._nobody = hashed(secrets.token_hex(16)).encode()
+        self._nobody = b""
+        """Whoever does not exist takes as long as the others."""
+        hashed("", LEAST_COST)  # whether the C library can
         self.generation = 0
         """Changes when the file does."""
         self._read()
@@ -65,6 +73,7 @@ class Htpasswd:
         with self._path.open("rb") as file:
             text = file.read(FILE_MAX).decode("utf-8", "replace")
         self._users, complaints = parse(text)
+        self._nobody = _of_nobody(max((int(known[4:6]) for known in self._users.values()), default=COST))
         self._stamp = stamp
         self.generation += 1
         for complaint in complaints:

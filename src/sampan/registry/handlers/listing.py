@@ -60,7 +60,7 @@ async def tags(parts: Parts, request: Request) -> Answer:
 
 async def catalogue(parts: Parts, request: Request) -> Answer:
     """`GET /v2/_catalog`: the repositories that the user may pull from."""
-    names = [name for name in await parts.manifests.repositories() if request.may("pull", name)]
+    names = [name for name in await parts.manifests.repositories() if request.sees(name)]
     page, headers = page_of(request, names)
     return Answer.json(msgspec.json.encode(_Catalogue(page)), headers=headers)
 
@@ -72,7 +72,12 @@ def referrers_answer(found: list[Referrer], wanted: str) -> Answer:
 
 
 async def referrers(parts: Parts, request: Request) -> Answer:
-    """`GET /v2/NAME/referrers/DIGEST`, with `?artifactType=`"""
-    wanted = request.one("artifactType")
-    found = await parts.manifests.referrers(request.name, checked_digest(request.variables["digest"]), wanted)
-    return referrers_answer(found, wanted)
+    """`GET /v2/NAME/referrers/DIGEST`, with `?artifactType=`; a long list has pages."""
+    wanted, digest = request.one("artifactType"), checked_digest(request.variables["digest"])
+    found, last = await parts.manifests.referrers(request.name, digest, wanted, request.one("last"))
+    answer = referrers_answer(found, wanted)
+    if last:
+        others = [(key, request.one(key)) for key in ("artifactType", "ns") if request.one(key)]
+        query = urlencode([("last", last), *others])
+        answer.headers["Link"] = f'<{quote(request.path)}?{query}>; rel="next"'
+    return answer

@@ -31,8 +31,11 @@ def answer_with(request: Request, manifest: Manifest) -> Answer:
 
 
 async def get(parts: Parts, request: Request) -> Answer:
-    """`GET` and `HEAD /v2/NAME/manifests/REFERENCE`"""
-    return answer_with(request, await parts.manifests.get(request.name, checked_reference(request.variables["reference"])))
+    """`GET` and `HEAD /v2/NAME/manifests/REFERENCE`: who is about to push an index asks by HEAD for what it names."""
+    reference = checked_reference(request.variables["reference"])
+    if request.method == "HEAD" and ":" in reference:
+        return answer_with(request, await parts.manifests.promise(request.name, checked_digest(reference)))
+    return answer_with(request, await parts.manifests.get(request.name, reference))
 
 
 async def put(parts: Parts, request: Request) -> Answer:

@@ -106,7 +106,7 @@ def _bounded(request: Request) -> Request:
 
 async def repositories(parts: Parts, request: Request) -> Answer:
     """`GET /`: what the user may pull from."""
-    names = [name for name in await parts.manifests.repositories() if request.may("pull", name)]
+    names = [name for name in await parts.manifests.repositories() if request.sees(name)]
     page, headers = page_of(_bounded(request), names)
     rows = [[_link(_url(name), name)] for name in page]
     return _page("Repositories", _table(["Repository"], rows) if rows else "<p>Nothing has been pushed yet.</p>", headers)
@@ -153,7 +153,7 @@ async def image(parts: Parts, request: Request) -> Answer:
         ]
         body = _table(["Layer", "Type", "Size"], [*layers, ["<b>with the config</b>", "", f"<b>{bytes_of(document.size)}</b>"]])
     facts += [[escape(key), escape(value)] for key, value in sorted((document.annotations or {}).items())]
-    referrers = await parts.manifests.referrers(name, manifest.digest)
+    referrers, _ = await parts.manifests.referrers(name, manifest.digest)
     if referrers:
         rows = [[_link(_url(name, entry.digest), entry.artifact_type or entry.media_type), bytes_of(entry.size)] for entry in referrers]
         body += "<h2>Referrers</h2>\n" + _table(["Kind", "Size"], rows)

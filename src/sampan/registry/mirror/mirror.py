@@ -15,7 +15,7 @@ from sampan.registry import documents, paths
 from sampan.registry.documents import Referrer
 from sampan.registry.errors import RegistryError
 from sampan.registry.mirror.cache import Cache
-from sampan.registry.mirror.upstream import Outage, Upstream
+from sampan.registry.mirror.upstream import Outage, Unknown, Upstream
 from sampan.registry.names import is_digest
 from sampan.registry.storage import Missing, Storage, Stored
 from sampan.registry.store import Blobs, Manifest, Manifests
@@ -165,7 +165,7 @@ class Mirror:
     async def _ask(self, upstream: Upstream, path: str, reference: str, known: Manifest | None) -> Found:
         name = self._stored(upstream, path)
         try:
-            if known is not None and (await upstream.head(path, f"manifests/{reference}")).digest == known.digest:
+            if known is not None and await self._is_current(upstream, path, reference, known):
                 await self._storage.touch(paths.tag(name, reference))
                 self.counts.hits += 1
                 return Found(known, False)
@@ -174,24 +174,39 @@ class Mirror:
         except Outage as error:
             if known is None:
                 raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)}) from None
-            log.warning("%s:%s is given out stale: %s", name, reference, error)
-            self.counts.stale += 1
-            return Found(known, True)
-        except RegistryError as error:
-            if error.code == "MANIFEST_UNKNOWN" and known is not None and not is_digest(reference):
+            return self._stale(name, reference, known, str(error))
+        except Unknown:
+            if known is not None:
                 await self._storage.remove_all(paths.tag_directory(name, reference))
             raise
+        except RegistryError as error:
+            if known is None:
+                raise
+            return self._stale(name, reference, known, f"{error.message} {error.detail}")
         self.counts.misses += 1
         self.counts.fetched_bytes += len(fetched.body)
         manifest = Manifest(fetched.digest, fetched.media_type, fetched.body)
         try:
             contents = documents.read(fetched.body, fetched.media_type)
-        except RegistryError:  # of a kind that we do not keep: passed on
-            return Found(manifest, False)
+        except RegistryError as error:  # of a kind that we do not keep: passed on
+            return Found(manifest, False) if known is None else self._stale(name, reference, known, f"{error.message} {error.detail}")
         tags = () if is_digest(reference) else (reference,)
         await self._manifests.put(name, fetched.digest, tags, fetched.body, contents, complete=False)
         await self.cache.added(fetched.digest, len(fetched.body))
         return Found(manifest, False)
+
+    @staticmethod
+    async def _is_current(upstream: Upstream, path: str, reference: str, known: Manifest) -> bool:
+        """Whether a tag is still what is here. Raises Outage."""
+        try:
+            return (await upstream.head(path, f"manifests/{reference}")).digest == known.digest
+        except RegistryError:  # an answer to HEAD has no words, that to GET will say why
+            return False
+
+    def _stale(self, name: str, reference: str, known: Manifest, why: str) -> Found:
+        log.warning("%s:%s is given out stale: %s", name, reference, why)
+        self.counts.stale += 1
+        return Found(known, True)
 
     # blobs
 
@@ -290,23 +305,33 @@ class Mirror:
 
     async def tags(self, upstream: Upstream, path: str) -> tuple[list[str], bool]:
         """(sorted tags, whether they are only those we have seen). Raises RegistryError."""
+        failure: RegistryError
         try:
             async with upstream.asked():
                 return sorted(await upstream.repository(path).tags()), False
-        except Outage as error:
-            try:
-                return await self._manifests.tags(self._stored(upstream, path)), True
-            except RegistryError:
-                raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)}) from None
+        except Unknown as error:
+            raise RegistryError("NAME_UNKNOWN", error.detail) from None
         except RegistryError as error:
-            raise (RegistryError("NAME_UNKNOWN", error.detail) if error.code == "MANIFEST_UNKNOWN" else error) from None
+            failure = RegistryError("NAME_UNKNOWN", error.detail) if error.code == "MANIFEST_UNKNOWN" else error
+        except Outage as error:
+            failure = RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)})
+        try:
+            return await self._manifests.tags(self._stored(upstream, path)), True
+        except RegistryError:
+            raise failure from None
 
     async def referrers(self, upstream: Upstream, path: str, digest: Digest) -> tuple[list[Referrer], bool]:
         """(entries, whether they are only those we have seen). Raises RegistryError."""
+        name = self._stored(upstream, path)
         try:
             return await upstream.referrers(path, digest), False
         except Outage:
-            return await self._manifests.referrers(self._stored(upstream, path), digest), True
+            return (await self._manifests.referrers(name, digest))[0], True
+        except RegistryError:
+            known, _ = await self._manifests.referrers(name, digest)
+            if not known:
+                raise
+            return known, True
 
     async def close(self) -> None:
         """Give up what is under way; what has come of it stays for the next start."""

@@ -13,9 +13,9 @@ from sampan.distribution.auth import Authorizer
 from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.registry import MANIFEST_TYPES, Refused, Repository, is_outage, seconds_of
 from sampan.distribution.transport import Transport
-from sampan.errors import EngineError
+from sampan.errors import EngineError, SystemFailure
 from sampan.reference import DEFAULT_DOMAIN, OFFICIAL_PREFIX, is_repository_path
-from sampan.registry.config import MirrorConfig
+from sampan.registry.config import MirrorConfig, place_of_mirror
 from sampan.registry.documents import Referrer
 from sampan.registry.errors import RegistryError
 from sampan.registryhosts import HUB
@@ -27,10 +27,15 @@ REST_SECONDS = 15.0
 """How long an upstream that does not answer is not asked again."""
 REST_MAX = 3600.0
 FETCHES_AT_ONCE = 16
+UNKNOWN_CODES = ("manifest unknown", "name unknown")
 
 
 class Outage(Exception):
-    """The upstream does not answer, or asks us to wait: a stale copy is better than nothing."""
+    """The upstream does not answer, answers nonsense, or asks us to wait: a stale copy is better than nothing."""
+
+
+class Unknown(RegistryError):
+    """The upstream says itself that it has no such thing; other refusals may be a token server's, a proxy's, or pass."""
 
 
 class Asked(NamedTuple):
@@ -52,7 +57,7 @@ class Upstream:
     ) -> None:
         self.name = name
         self.prefix = config.prefix or (name if is_repository_path(name) else "")
-        self.stored_under = self.prefix or name.replace(":", "-").replace("[", "").replace("]", "")
+        self.stored_under = place_of_mirror(name, config)
         self.fresh_seconds = config.fresh_seconds
         url = config.url or (f"https://{HUB}" if name == DEFAULT_DOMAIN else f"https://{name}")
         self._endpoint = Endpoint(url.rstrip("/"), config.insecure, mirror=True)
@@ -80,7 +85,7 @@ class Upstream:
 
     @asynccontextmanager
     async def asked(self) -> AsyncIterator[None]:
-        """Around whatever is asked of it. Raises Outage for its failures; RegistryError for its refusals."""
+        """Around whatever is asked of it. Raises Outage for its failures; RegistryError for its refusals, of which one is Unknown."""
         if self._now() < self._resting_until:
             raise Outage(f"{self.name} did not answer a moment ago")
         try:
@@ -91,7 +96,8 @@ class Upstream:
                 raise Outage(error.message) from error
             # Docker Hub says 401 of what is not there; whoever asks us has other places to ask.
             detail = {"upstream": self.name, "status": error.status, "message": error.message}
-            raise RegistryError("MANIFEST_UNKNOWN" if error.status in (401, 403, 404) else "UNAVAILABLE", detail) from error
+            kind = Unknown if error.status == 404 and error.code in UNKNOWN_CODES else RegistryError
+            raise kind("MANIFEST_UNKNOWN" if error.status in (401, 403, 404) else "UNAVAILABLE", detail) from error
         except EngineError as error:
             if is_outage(error):
                 self._resting_until = self._now() + REST_SECONDS
@@ -107,12 +113,12 @@ class Upstream:
                 if answer.status != 200:
                     raise Refused(answer.status, f"{what}: status {answer.status}", "", seconds_of(answer.headers.get("Retry-After", "")))
                 length = answer.headers.get("Content-Length", "")
-                if not length.isdecimal():
-                    raise Refused(502, f"{what}: no Content-Length", "")
-                return Asked(int(length[:18]), answer.headers.get("Docker-Content-Digest", ""))
+                if not length.isdecimal() and what.startswith("blobs/"):
+                    raise SystemFailure(f"{what}: no Content-Length")
+                return Asked(int(length[:18] or "0"), answer.headers.get("Docker-Content-Digest", ""))
 
     async def referrers(self, path: str, digest: str) -> list[Referrer]:
-        """Those of one manifest, unfiltered; [] where it knows of none, or has no such list."""
+        """Those of one manifest, unfiltered; [] where it knows of none, or has no such list. Raises as asked() does."""
         async with self.asked():
             repository = self.repository(path)
             async with repository.request("GET", f"/v2/{path}/referrers/{digest}") as answer:
@@ -122,4 +128,4 @@ class Upstream:
         try:
             return msgspec.json.decode(body, type=_Index).manifests
         except msgspec.DecodeError:
-            return []
+            raise Outage(f"the list of referrers of {self.name} cannot be read") from None
