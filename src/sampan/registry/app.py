@@ -40,15 +40,15 @@ class App:
         self.ready = True
         metrics.describe("sampan_registry_requests_total", "Requests by route, method and status.")
         metrics.gauge("sampan_registry_uploads", "Uploads that have begun and not ended.", lambda: len(parts.uploads))
-        metrics.gauge("sampan_registry_failed_logins", "Wrong passwords.", lambda: access.logins.failures if access.logins else 0)
+        metrics.counter("sampan_registry_failed_logins", "Wrong passwords.", lambda: access.logins.failures if access.logins else 0)
         if mirrors is not None:
             counts, cache = mirrors.mirror.counts, mirrors.mirror.cache
-            metrics.gauge("sampan_registry_mirror_hits", "Asked of a mirrored registry and here already.", lambda: counts.hits)
-            metrics.gauge("sampan_registry_mirror_misses", "Asked of a mirrored registry and fetched.", lambda: counts.misses)
-            metrics.gauge("sampan_registry_mirror_stale", "Given out although the upstream could not be asked.", lambda: counts.stale)
-            metrics.gauge("sampan_registry_mirror_fetched_bytes", "From mirrored registries.", lambda: counts.fetched_bytes)
+            metrics.counter("sampan_registry_mirror_hits", "Asked of a mirrored registry and here already.", lambda: counts.hits)
+            metrics.counter("sampan_registry_mirror_misses", "Asked of a mirrored registry and fetched.", lambda: counts.misses)
+            metrics.counter("sampan_registry_mirror_stale", "Given out although the upstream could not be asked.", lambda: counts.stale)
+            metrics.counter("sampan_registry_mirror_fetched_bytes", "From mirrored registries.", lambda: counts.fetched_bytes)
             metrics.gauge("sampan_registry_mirror_bytes", "What of mirrored registries is kept.", lambda: cache.total)
-            metrics.gauge("sampan_registry_mirror_evicted", "Blobs that went for others.", lambda: cache.evicted)
+            metrics.counter("sampan_registry_mirror_evicted", "Blobs that went for others.", lambda: cache.evicted)
 
     async def answer(self, request: Request) -> Answer:
         """Never raises but for a client that is gone (ConnectionError)."""

@@ -118,6 +118,8 @@ class Config(_Part, frozen=True):
     """The pages to look at."""
     access_log: str = "json"
     log_level: str = "info"
+    unready_seconds: float = 0.0
+    """At the end, how long requests are still taken while /readyz says 503."""
     drain_seconds: float = 30.0
 
 

@@ -14,7 +14,7 @@ class Metrics:
     def __init__(self) -> None:
         self._counters: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
         self._help: dict[str, tuple[str, str]] = {}
-        self._gauges: dict[str, Callable[[], float]] = {}
+        self._asked: dict[str, Callable[[], float]] = {}
         self._durations: dict[str, tuple[list[int], float]] = {}
 
     def add(self, name: str, amount: float = 1, /, **labels: str) -> None:
@@ -27,10 +27,15 @@ class Metrics:
         """What a counter is; it begins at 0."""
         self._help[name] = ("counter", text)
 
+    def counter(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """A value that only grows, counted elsewhere, and asked for when somebody looks."""
+        self._help[name] = ("counter", text)
+        self._asked[name] = value
+
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A value that is asked for when somebody looks."""
         self._help[name] = ("gauge", text)
-        self._gauges[name] = value
+        self._asked[name] = value
 
     def took(self, route: str, seconds: float) -> None:
         """A request's duration."""
@@ -43,8 +48,8 @@ class Metrics:
         lines = []
         for name, (kind, meaning) in self._help.items():
             lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
-            if name in self._gauges:
-                lines.append(f"{name} {_number(self._gauges[name]())}")
+            if name in self._asked:
+                lines.append(f"{name} {_number(self._asked[name]())}")
             for labels, value in sorted(self._counters.get(name, {}).items()):
                 shown = ",".join(f'{label}="{text}"' for label, text in labels)
                 lines.append(f"{name}{{{shown}}} {_number(value)}" if shown else f"{name} {_number(value)}")

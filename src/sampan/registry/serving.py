@@ -136,8 +136,8 @@ class Registry:
             await metrics_server.listen(made)
             log.info("metrics at http://%s:%d/metrics", *made.getsockname()[:2])
         self.collector = Collector(storage, gate, parts.manifests, policies=config.retention, grace=config.gc.grace_seconds)
-        metrics.gauge("sampan_registry_gc_runs", "Collections.", lambda: self.collector.runs)
-        metrics.gauge("sampan_registry_gc_freed_bytes", "Freed by them.", lambda: self.collector.freed_bytes)
+        metrics.counter("sampan_registry_gc_runs", "Collections.", lambda: self.collector.runs)
+        metrics.counter("sampan_registry_gc_freed_bytes", "Freed by them.", lambda: self.collector.freed_bytes)
         control = Server(Control(self.collector, uploads).answer, grace=1)
         self._servers.append(control)
         await control.listen(control_listener(root))
@@ -170,14 +170,16 @@ class Registry:
             self._tls.refresh()
 
     async def stop(self) -> None:
-        """Drain: nothing new is accepted, what is under way ends within the configured time."""
+        """Drain: not ready for the configured time, then nothing new is accepted, what is under way ends within the configured time."""
         if hasattr(self, "app"):
             self.app.ready = False
+        if self.addresses:
+            await asyncio.sleep(self._config.unready_seconds)  # balancers look at /readyz now and then
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for server in self._servers:
+        for server in reversed(self._servers):  # the address for metrics says to the end that it is not ready
             await server.stop()
         if hasattr(self, "collector"):
             await self.collector.ended()  # one that was asked for by the control socket

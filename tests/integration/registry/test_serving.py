@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def test_metrics_and_health(running: RegistryProgram) -> None:
     client = Client(running.metrics_host)
     text = client("GET", "/metrics").body.decode()
     assert "# TYPE sampan_registry_request_seconds histogram\n" in text
+    assert "# TYPE sampan_registry_failed_logins counter\n" in text
+    assert "# TYPE sampan_registry_uploads gauge\n" in text
     assert client("GET", "/healthz").body == b"ok\n"
     assert client("GET", "/v2/").status == 404  # the registry itself is elsewhere
     client.close()
@@ -128,6 +131,49 @@ def test_what_is_under_way_ends_before_it_stops(tmp_path: Path) -> None:
     assert client("GET", f"team/app/blobs/{digest_of(b'0123456789')}").body == b"0123456789"
     client.close()
     assert again.end() == 0
+
+
+def until_not_ready(host: str) -> None:
+    """Ask until the answer is 503."""
+    deadline = time.monotonic() + 20
+    while True:
+        client = Client(host)
+        status = client("GET", "/readyz").status
+        client.close()
+        if status == 503:
+            return
+        assert time.monotonic() < deadline
+
+
+def test_before_it_stops_it_is_not_ready(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path, settings={"unready-seconds": 600})
+    try:
+        program.process.terminate()
+        until_not_ready(program.host)
+        client = Client(program.host)
+        assert client("GET", "/v2/").status == 200
+        client.close()
+        program.process.terminate()
+        assert program.wait() == 130
+    finally:
+        program.close()
+
+
+def test_it_is_not_ready_while_it_drains(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path, settings={"metrics-listen": "127.0.0.1:0"})
+    client = Client(program.host)
+    location = client.begin("team/app")
+    client.close()
+    with socket.create_connection(("127.0.0.1", program.port), timeout=20) as connection:
+        head = f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        program.process.terminate()
+        program.wait_for("draining")
+        until_not_ready(program.metrics_host)
+        connection.sendall(b"{}")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 202 ")
+    assert program.wait() == 0
 
 
 def test_an_upload_goes_on_after_kill_9(tmp_path: Path) -> None:
