@@ -84,7 +84,9 @@ class Answer:
     async def read(self, limit: int) -> bytes:
         """The body. Raises Unreachable, also when it comes all too slowly; SystemFailure when it is longer than limit bytes."""
         body = bytearray()
-        until = asyncio.get_running_loop().time() + self._patience
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        until = begun + self._patience
         try:
             async with asyncio.timeout_at(until) as deadline, aclosing(self.pieces()) as pieces:
                 async for piece in pieces:
@@ -93,7 +95,7 @@ class Answer:
                         raise SystemFailure(f"{self.method} {self.url}: the answer is longer than {limit} bytes")
                     deadline.reschedule(until + len(body) / RATE_MIN)
         except TimeoutError as error:
-            raise Unreachable(f'{self.method.title()} "{self.url}": {len(body)} bytes in {self._patience:.0f} seconds') from error
+            raise Unreachable(f'{self.method.title()} "{self.url}": {len(body)} bytes in {loop.time() - begun:.0f} seconds') from error
         return bytes(body)
 
     async def pieces(self) -> AsyncGenerator[bytes]:

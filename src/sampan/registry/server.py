@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
@@ -83,7 +84,9 @@ class _Body:
 
 def unmapped(address: str) -> str:
     """An address of IPv4 as itself: a socket of both families sees it within IPv6 (RFC 4291 §2.5.5.2)."""
-    return address.removeprefix("::ffff:") if "." in address else address
+    with contextlib.suppress(ValueError):
+        return str(getattr(ipaddress.ip_address(address), "ipv4_mapped", None) or address)
+    return address
 
 
 def _request(request: web.BaseRequest, proxies: frozenset[str]) -> Request:

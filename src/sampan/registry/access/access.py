@@ -102,7 +102,6 @@ class Access:
             else:
                 if scheme.lower() == "basic" and self.logins is not None:
                     request.user = User(await self._basic(value, request.remote))
-                user = request.user.name
                 request.may = lambda action, name: self._rules.allows(user, action, name)
             user = request.user.name
             request.sees = lambda name: self._rules.allows(user, "pull", name)
