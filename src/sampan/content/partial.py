@@ -10,8 +10,9 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -202,6 +203,8 @@ class PartialBlobs:
         self._open: list[PartialBlob] = []
         self._holders: dict[str, PartialBlob] = {}
         """By digest: what those who hold the locks fetch"""
+        self._held: Counter[str] = Counter()
+        """By digest: what pulls under way have use for, also when it has come"""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By digest, for as long as somebody holds or awaits one."""
         self._drop_old()
@@ -293,6 +296,15 @@ class PartialBlobs:
         if not self.lock(digest).locked():
             self._path(digest).unlink(missing_ok=True)
 
+    @contextmanager
+    def held(self, digests: Sequence[str]) -> Iterator[None]:
+        """Have these stay when they have come and are closed, as long as there is room: the rest of their image has not."""
+        self._held.update(digests)
+        try:
+            yield
+        finally:
+            self._held -= Counter(digests)
+
     def drop_idle(self) -> int:
         """Remove what nobody fetches now. Returns the bytes that this freed."""
         return self._drop_idle(0)
@@ -333,11 +345,11 @@ class PartialBlobs:
         if self._holders.get(blob.digest) is blob:
             del self._holders[blob.digest]
         stat = os.statvfs(self._directory)
-        self._drop_idle(stat.f_blocks * stat.f_frsize // KEEP_PART)
+        self._drop_idle(stat.f_blocks * stat.f_frsize // KEEP_PART, {self._path(digest) for digest in self._held})
 
-    def _drop_idle(self, kept: int) -> int:
-        """Remove the oldest of what nobody fetches, until it has no more than kept bytes. Returns the bytes that this freed."""
-        idle = sorted((stat.st_mtime, stat.st_size, file) for file in self._idle() for stat in [file.stat()])
+    def _drop_idle(self, kept: int, held: Collection[Path] = ()) -> int:
+        """Remove the oldest of what nobody fetches or holds, until it has no more than kept bytes. Returns the bytes that this freed."""
+        idle = sorted((stat.st_mtime, stat.st_size, file) for file in self._idle() if file not in held for stat in [file.stat()])
         total, freed = sum(size for _, size, _ in idle), 0
         for _, size, file in idle:
             if total - freed <= kept:

@@ -197,22 +197,24 @@ class Transport:
 
         hop = Hop(method, url, dict(headers or {}), data)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=patience)
-        async with asyncio.timeout(None) as limit:
-            loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(patience) as limit:
 
-            def go_on() -> None:
-                limit.reschedule(loop.time() + patience)
+                def go_on() -> None:
+                    limit.reschedule(loop.time() + patience)
 
-            go_on()
-            for _ in range(REDIRECTS_MAX):
-                response = await self._send(hop, go_on, timeout, home, insecure=insecure)
-                location = response.headers.get("Location", "")
-                if not redirects or response.status not in REDIRECTS or not location:
-                    break
-                response.release()
-                hop = hop.after(response.status, str(response.url), location)
-            else:
-                raise Unreachable(f'{method.title()} "{hop.url}": stopped after {REDIRECTS_MAX} redirects')
+                for _ in range(REDIRECTS_MAX):
+                    response = await self._send(hop, go_on, timeout, home, insecure=insecure)
+                    location = response.headers.get("Location", "")
+                    if not redirects or response.status not in REDIRECTS or not location:
+                        break
+                    response.release()
+                    hop = hop.after(response.status, str(response.url), location)
+                else:
+                    raise Unreachable(f"{hop.where}: stopped after {REDIRECTS_MAX} redirects")
+        except TimeoutError as error:  # of all hops; those of one are its own
+            raise Unreachable(f"{hop.where}: {_reason(error, hop.url)}") from error
         async with response:
             yield Answer(response, hop.method, patience)
 
@@ -222,7 +224,7 @@ class Transport:
         """The answer of one host: its certificates, its proxy."""
         import aiohttp
 
-        where = f'{hop.method.title()} "{hop.url}"'
+        where = hop.where
         try:
             secure = hop.url.startswith("https:")
             return await self._session.request(
@@ -238,7 +240,7 @@ class Transport:
             raise SystemFailure(f"{where}: {error}") from error
 
     def _context(self, url: str, home: str, *, insecure: bool) -> ssl.SSLContext:
-        host = urlsplit(url).netloc
+        host = urlsplit(url).netloc.rpartition("@")[2]
         ours = bool(home) and is_at(url, home)
         key = (host, insecure, ours) if certificates_of(host) else ("", insecure, False)
         if key not in self._contexts:
@@ -253,6 +255,14 @@ class Hop(NamedTuple):
     url: str
     headers: dict[str, str]
     data: Body | None
+
+    @property
+    def where(self) -> str:
+        """For an error; without the password."""
+        parts = urlsplit(self.url)
+        user, at, host = parts.netloc.rpartition("@")
+        shown = f"{user.partition(':')[0]}:***@{host}" if ":" in user else f"{user}{at}{host}"
+        return f'{self.method.title()} "{parts._replace(netloc=shown).geturl() if at else self.url}"'
 
     def after(self, status: int, url: str, location: str) -> "Hop":
         """What is sent to where this one is redirected to (RFC 9110 §15.4). Raises SystemFailure for what is no URL."""
@@ -290,7 +300,7 @@ def _reason(error: BaseException, url: str) -> str:
     address = urlsplit(url)
     port = address.port or (443 if address.scheme == "https" else 80)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"tls: failed to verify certificate: {certificate_problem(error.certificate_error, address.netloc)}"
+        return f"tls: failed to verify certificate: {certificate_problem(error.certificate_error, address.netloc.rpartition('@')[2])}"
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
         text = str(error)
         if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text.lower():

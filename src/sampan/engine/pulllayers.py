@@ -6,8 +6,10 @@ committed as soon as those below it are, by whichever pull, so that a small imag
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 from sampan.content.partial import PartialBlob
 from sampan.digest import ChainId, DiffId
@@ -17,7 +19,7 @@ from sampan.engine.lines import LayerLines, Lines
 from sampan.engine.pipes import give_from, through_pipe
 from sampan.engine.registries import Registries
 from sampan.engine.slots import Slots
-from sampan.errors import EngineError, InvalidArgument
+from sampan.errors import EngineError, InvalidArgument, SystemFailure
 from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.oci_layout import Descriptor
 from sampan.state.blobs import BlobSource
@@ -47,6 +49,8 @@ class PullLayers:
         """A layer that is unpacked while it arrives holds a worker for as long as the network pleases: one worker stays free."""
         self._ready: set[ChainId] = set()
         """What is unpacked, and only waits for what is below it"""
+        self._under_way: Counter[ChainId] = Counter()
+        """What pulls bring, or are about to"""
         self._changed = asyncio.Event()
 
     async def bring(self, repositories: Sequence[Repository], name: str, layers: Sequence[LayerPull]) -> None:
@@ -55,13 +59,22 @@ class PullLayers:
         Raises the first error, the others' work ended; that leaves the partial blobs.
         """
         try:
-            async with asyncio.TaskGroup() as group:
-                for layer in layers:
-                    group.create_task(self._bring(repositories, name, layer))
+            with self._registries.partials.held([layer.descriptor.digest for layer in layers]):
+                async with asyncio.TaskGroup() as group:
+                    for layer in layers:
+                        self._under_way[layer.name] += 1
+                        group.create_task(self._bring(repositories, name, layer)).add_done_callback(partial(self._ended, layer.name))
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         for layer in layers:
             self._registries.partials.drop(layer.descriptor.digest)
+
+    def _ended(self, name: ChainId, _task: object) -> None:
+        """Also of a task that was cancelled before it had begun."""
+        self._under_way[name] -= 1
+        if not self._under_way[name]:
+            del self._under_way[name]
+        self._wake()
 
     async def _bring(self, repositories: Sequence[Repository], name: str, layer: LayerPull) -> None:
         try:
@@ -69,6 +82,8 @@ class PullLayers:
                 return
             self._ready.add(layer.name)
             while layer.below is not None and not self._snapshots.is_whole(layer.below):
+                if layer.below not in self._under_way:  # it was here, and has been lost or found damaged since
+                    raise SystemFailure(f"layer {layer.below} is damaged or gone: pull again")
                 await self._changed.wait()
             self._snapshots.commit(layer.key, layer.name, layer.below)
         except BaseException:

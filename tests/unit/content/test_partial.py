@@ -170,3 +170,18 @@ def test_usage_does_not_mind_files_that_go(blobs: PartialBlobs, tmp_path: Path, 
         patch.setattr(Path, "iterdir", lambda _self: iter([blob.path, gone]))
         assert blobs.disk_usage() >= 4000
     blob.close()
+
+
+def test_what_an_unfinished_pull_has_fetched_stays(blobs: PartialBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial, "KEEP_PART", 1 << 60)
+    with blobs.held([A]):
+        for digest in (A, B):
+            blob = blobs.open(digest, 5000)
+            blob.append(bytes(4000))
+            blob.close()
+        assert os.listdir(tmp_path / "content/partial") == [A[7:]]
+        assert blobs.drop_idle() == 4000  # but not where others have no room
+    blob = blobs.open(A, 5000)
+    blob.append(bytes(4000))
+    blob.close()
+    assert os.listdir(tmp_path / "content/partial") == []

@@ -143,3 +143,29 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_who_says_nothing_is_unreachable() -> None:
+    """So that the next mirror is asked. The password of a URL is not told."""
+
+    gone = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        gone.set()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(mute, "127.0.0.1", 0)
+        url = f"http://user:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/v2/"
+        async with server, Transport("test", Proxies()) as transport:
+            with pytest.raises(Unreachable, match="exceeded while awaiting headers") as failure:
+                async with transport.request("GET", url, patience=0.3):
+                    pass
+            assert "user:***@127.0.0.1" in str(failure.value)
+            assert "secret" not in str(failure.value)
+            await asyncio.wait_for(gone.wait(), 20)
+
+    asyncio.run(scenario())
