@@ -195,6 +195,7 @@ class ContainerService:
             self._containers.add(container)
         except BaseException:
             self._snapshots.remove(container.id)
+            self._runner.hooks.discarded()
             for path in (f"{directory}/log", directory):
                 with suppress(OSError):
                     os.rmdir(path)

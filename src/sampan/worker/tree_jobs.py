@@ -287,7 +287,8 @@ def volume_fill(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, A
             fd = openat2(root, os.fsencode(path), os.O_PATH, resolve=_RESOLVE)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise Refused(Kind.SYSTEM, f"failed to populate volume: {path}: {_reason(error)}") from None
+                kind = Kind.INVALID if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else Kind.SYSTEM  # what was asked for is wrong
+                raise Refused(kind, f"failed to populate volume: {path}: {_reason(error)}") from None
             continue
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             _copy_directory(os.open(".", _DIRECTORY_FLAGS, dir_fd=fd), target, permissions)

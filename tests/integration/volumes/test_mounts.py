@@ -190,3 +190,8 @@ def test_propagation(engine: Engine, ok: Ok, error: Callable[..., str]) -> None:
     finally:
         engine.remove_containers()
         subprocess.run(["umount", "-R", str(place)], check=True, timeout=30)
+
+
+def test_a_name_that_cannot_be(engine: Engine) -> None:
+    status, body = engine.request("POST", "/containers/create", {"Image": "busybox", "Volumes": {"/" + "d" * 300: {}}})
+    assert (status, "file name too long" in body["message"]) == (400, True)
