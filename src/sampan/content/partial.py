@@ -28,9 +28,9 @@ KEEP_PART = 8
 AHEAD_BYTES = 1 << 30
 """Of what a manifest promises, so much is kept free beside other blobs, however much it is: promises cost nothing"""
 _ALONE = "alone-"
-PATIENCE_SECONDS = 30.0
-PATIENCE_BYTES = 1 << 15
-"""Whoever has a blob and gets less than this of it in PATIENCE_SECONDS keeps nobody else from it"""
+SLOW_SECONDS = 30.0
+SLOW_BYTES = 1 << 15
+"""Whoever has a blob and gets less than this of it in SLOW_SECONDS keeps nobody else from it; an endpoint that gives less gives way"""
 _BLOCK = 1 << 20
 
 
@@ -253,12 +253,12 @@ class PartialBlobs:
             holder = self._holders.get(digest)
             before = 0 if holder is None else holder.arrived
             try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
+                async with asyncio.timeout(SLOW_SECONDS):
                     await lock.acquire()
                 return True
             except TimeoutError:
                 same = holder is not None and holder is self._holders.get(digest) and not holder.complete
-                if same and holder is not None and holder.arrived - before < PATIENCE_BYTES:
+                if same and holder is not None and holder.arrived - before < SLOW_BYTES:
                     return False
 
     def open(self, digest: str, length: int, *, alone: bool = False) -> PartialBlob:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
-from sampan.content.partial import PartialBlob
+from sampan.content.partial import SLOW_BYTES, SLOW_SECONDS, PartialBlob
 from sampan.distribution.endpoints import Endpoint
 from sampan.distribution.registry import Refused, Repository
 from sampan.distribution.retrying import pause
@@ -15,9 +15,6 @@ MIRROR_ATTEMPTS = 2
 """Of an endpoint with another one behind it"""
 PROGRESS_MIN = 1 << 16
 """Bytes of an attempt that count as progress where another endpoint could give them"""
-SLOW_SECONDS = 30.0
-SLOW_BYTES = 1 << 15
-"""An endpoint that gives less than this in SLOW_SECONDS gives way to another one"""
 
 
 async def fetch(

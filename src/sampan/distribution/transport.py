@@ -81,6 +81,12 @@ class Answer:
         self.headers: Mapping[str, str] = response.headers
         self.url = str(response.url)
 
+    @property
+    def length(self) -> int | None:
+        """Of the body, as the server says; None when it does not, or what it says is no number."""
+        text = self.headers.get("Content-Length", "")
+        return int(text[:18]) if text.isdecimal() else None
+
     async def read(self, limit: int) -> bytes:
         """The body. Raises Unreachable, also when it comes all too slowly; SystemFailure when it is longer than limit bytes."""
         body = bytearray()

@@ -97,7 +97,7 @@ class Fetches:
         name = _name_of(url, answer)
         if not name and destination.endswith("/"):
             raise InvalidArgument(f"cannot determine filename for source {url}")
-        total = int(answer.headers.get("Content-Length", "0")) if answer.headers.get("Content-Length", "0").isdecimal() else 0
+        total = answer.length or 0
         path = directory / (name or UNNAMED)
         done, looked = 0, 0
         with path.open("xb") as file:

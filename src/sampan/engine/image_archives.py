@@ -27,6 +27,7 @@ from sampan.reference import Reference, parse
 from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.oci_layout import Platform
 from sampan.streams import Piece
+from sampan.waiting import to_the_end
 from sampan.worker.client import WorkerPool
 
 T = TypeVar("T")
@@ -141,11 +142,7 @@ def _renamed(name: Reference, former: Image) -> Progress:
 
 async def _aside(work: Callable[[], T]) -> T:
     """Reading documents, as large as the archive's maker likes, in a thread. It is awaited even by who is cancelled: it reads the spool."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(thread)
-    finally:
-        await asyncio.gather(thread, return_exceptions=True)
+    return await to_the_end(asyncio.to_thread(work))
 
 
 def _legacy_image(archive: Archive, item: legacy.LegacyImage, parent: Image | None, diff_id: str) -> Image:

@@ -81,8 +81,7 @@ async def _check(answer: Answer, url: str) -> None:
 
 async def _counted(answer: Answer, lines: Lines) -> AsyncIterator[bytes]:
     """The body, with bars of how far it has come."""
-    length = answer.headers.get("Content-Length", "")
-    total = int(length) if length.isdecimal() else 0
+    total = answer.length or 0
     done, last = 0, time.monotonic()
     async for piece in answer.pieces():
         done += len(piece)

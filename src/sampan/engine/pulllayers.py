@@ -70,11 +70,13 @@ class PullLayers:
             self._registries.partials.drop(layer.descriptor.digest)
 
     def _ended(self, name: ChainId, _task: object) -> None:
-        """Also of a task that was cancelled before it had begun."""
+        """Also of a task that was cancelled before it had begun. Those who wait for others' layers look again."""
+        self._ready.discard(name)
         self._under_way[name] -= 1
         if not self._under_way[name]:
             del self._under_way[name]
-        self._wake()
+        self._changed.set()
+        self._changed = asyncio.Event()  # for those who wait from now on
 
     async def _bring(self, repositories: Sequence[Repository], name: str, layer: LayerPull) -> None:
         try:
@@ -89,9 +91,6 @@ class PullLayers:
         except BaseException:
             self._snapshots.remove(layer.key)
             raise
-        finally:
-            self._ready.discard(layer.name)
-            self._wake()
         blob = layer.descriptor
         self._registries.note([BlobSource(layer.diff_id, blob.digest, blob.media_type, blob.size, name)])
         layer.say("Pull complete")
@@ -110,11 +109,6 @@ class PullLayers:
                     await self._fetch_and_unpack(repositories, layer, ours=ours)
                     return True
             await self._changed.wait()
-
-    def _wake(self) -> None:
-        """Wake all that wait for others' layers; the next event is for those who wait from now on."""
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     async def _fetch_and_unpack(self, repositories: Sequence[Repository], layer: LayerPull, *, ours: bool) -> None:
         """ours: whether the partial blob is. Raises InvalidArgument when the layer is not the config's."""

@@ -29,7 +29,7 @@ from sampan.registry.gate import Gate
 from sampan.registry.retention import DAY, Policy, policy_of, tags_to_go
 from sampan.registry.storage import Missing, Stat, Storage
 from sampan.registry.store import Manifests
-from sampan.registry.waiting import to_the_end
+from sampan.waiting import to_the_end
 
 if TYPE_CHECKING:
     from sampan.digest import Digest

@@ -24,7 +24,7 @@ import msgspec
 from sampan.digest import Digest
 from sampan.registry.errors import RegistryError
 from sampan.registry.names import ALGORITHMS, parts_of
-from sampan.registry.waiting import to_the_end
+from sampan.waiting import to_the_end
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -118,7 +118,7 @@ def test_no_digest_no_file(blobs: PartialBlobs) -> None:
 
 
 def test_who_gets_nothing_keeps_nobody_from_a_blob(blobs: PartialBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(partial, "SLOW_SECONDS", 0.05)
 
     async def scenario() -> None:
         async with blobs.turn(A) as first:
@@ -140,8 +140,8 @@ def test_who_gets_nothing_keeps_nobody_from_a_blob(blobs: PartialBlobs, tmp_path
 
 
 def test_who_gets_something_has_all_the_time(blobs: PartialBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(partial, "PATIENCE_BYTES", 1)
+    monkeypatch.setattr(partial, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(partial, "SLOW_BYTES", 1)
 
     async def scenario() -> None:
         async with blobs.turn(A):

@@ -112,10 +112,9 @@ class Upstream:
             async with repository.request("HEAD", f"/v2/{path}/{what}", headers) as answer:
                 if answer.status != 200:
                     raise Refused(answer.status, f"{what}: status {answer.status}", "", seconds_of(answer.headers.get("Retry-After", "")))
-                length = answer.headers.get("Content-Length", "")
-                if not length.isdecimal() and what.startswith("blobs/"):
+                if answer.length is None and what.startswith("blobs/"):
                     raise SystemFailure(f"{what}: no Content-Length")
-                return Asked(int(length[:18] or "0"), answer.headers.get("Docker-Content-Digest", ""))
+                return Asked(answer.length or 0, answer.headers.get("Docker-Content-Digest", ""))
 
     async def referrers(self, path: str, digest: str) -> list[Referrer]:
         """Those of one manifest, unfiltered; [] where it knows of none, or has no such list. Raises as asked() does."""
