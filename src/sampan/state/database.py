@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from sampan.errors import SystemFailure
 
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
+LOCK_SECONDS = 2.0
 
 
 def _migrations() -> list[tuple[int, str]]:
@@ -39,11 +41,9 @@ class Database:
         self._path = path.absolute()
         path.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
         self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._locked():
             os.close(self._lock)
-            raise DatabaseLocked(f"another sampand is running on {path.parent}: its state is locked") from None
+            raise DatabaseLocked(f"another sampand is running on {path.parent}: its state is locked")
         self._fast = self._connect(path, "NORMAL")
         self._durable = self._connect(path, "FULL")
         try:
@@ -51,6 +51,19 @@ class Database:
         except BaseException:
             self.close()
             raise
+
+    def _locked(self) -> bool:
+        """Take the lock. A sampand that was killed may have left it for a moment to a child that was not yet at its execve(2)."""
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.02)
+            else:
+                return True
 
     @staticmethod
     def _connect(path: Path, synchronous: str) -> sqlite3.Connection:

@@ -223,7 +223,7 @@ class Mirror:
             return found
         arriving = self._arriving.get(digest)
         if arriving is not None and name in arriving.names:
-            return await self._follow(arriving, name, digest)
+            return await self._follow(upstream, arriving, name, digest)
         # Asked for each repository: one may read what another may not.
         size = await self._size_there(upstream, path, digest)
         arriving = self._arriving.get(digest)
@@ -241,7 +241,7 @@ class Mirror:
         else:
             self.counts.hits += 1
             arriving.names.add(name)
-        return await self._follow(arriving, name, digest)
+        return await self._follow(upstream, arriving, name, digest)
 
     async def blob_size(self, upstream: Upstream, path: str, digest: Digest) -> int:
         """Of what is here, or there; nothing is fetched. Raises RegistryError."""
@@ -261,9 +261,13 @@ class Mirror:
         except RegistryError as error:
             raise (RegistryError("BLOB_UNKNOWN", {"digest": digest}) if error.code == "MANIFEST_UNKNOWN" else error) from None
 
-    async def _follow(self, arriving: Arriving, name: str, digest: Digest) -> Stored:
+    async def _follow(self, upstream: Upstream, arriving: Arriving, name: str, digest: Digest) -> Stored:
         blob = await asyncio.shield(arriving.begun)
-        return await self._blobs.open(name, digest) if blob.fd < 0 else Following(blob)
+        if blob.fd >= 0:
+            return Following(blob)
+        if not blob.complete:  # given up before this client's turn came
+            raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "digest": digest})
+        return await self._blobs.open(name, digest)
 
     async def _of_another(self, name: str, digest: Digest) -> Stored | None:
         """A blob that another repository has."""
