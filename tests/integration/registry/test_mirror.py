@@ -199,13 +199,15 @@ def test_what_is_not_what_it_is_called_is_neither_given_out_whole_nor_kept(world
 
     data = blob_of(world.hub, "library/evil", 100_000)
     world.hub.change = lambda _, content: content[:-1] + b"!"
+    given: bytes | str
     try:
-        reply = client("GET", f"library/evil/blobs/{digest_of(data)}")
-        assert reply.code == "UNAVAILABLE"  # it was given up before the answer began
+        given = client("GET", f"library/evil/blobs/{digest_of(data)}").code
     except http.client.IncompleteRead as broken:
-        assert len(broken.partial) < len(data)
+        given = broken.partial
     finally:
         world.hub.change = lambda _, content: content
+    # It may be given up before the answer begins.
+    assert given == "UNAVAILABLE" if isinstance(given, str) else len(given) < len(data)
     again = Client(world.program.host)
     assert again("GET", f"library/evil/blobs/{digest_of(data)}").body == data
     again.close()
