@@ -207,6 +207,9 @@ class BuildService(Protocol):
         A RUN that fails: StepFailed.
         """
 
+    def export(self, name: str) -> AsyncIterator[Piece]:
+        """An image's whole root file system as a tar stream. Raises NotFound, with the first piece."""
+
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """Drop what of the build cache nothing else uses, all of it with everything; keep: so many bytes stay."""
 

@@ -368,6 +368,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     )
     spool = BuildSpool(paths.data_root / "build", snapshots.empty, workers, background)
     cached, caches = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
+    images.hidden = cached.hidden
     steps = StepContainers(service, runner, control, attach)
     builds = BuildService(
         BuildParts(

@@ -41,6 +41,7 @@ from sampan.spec.docker_api.image import BuildPruneReport
 from sampan.spec.oci_image import ContainerConfig
 from sampan.spec.oci_layout import Platform
 from sampan.state.buildcache import BuildCacheRepository
+from sampan.streams import Piece
 
 _BOUND_EVERY = 10 * 60 * 10**9
 """Between two looks at what the cache takes, ns."""
@@ -98,6 +99,12 @@ class BuildService:
         if now - self._bounded > _BOUND_EVERY:
             self._bounded = now
             self._parts.background.spawn(self._parts.pruning.bound())
+
+    async def export(self, name: str) -> AsyncIterator[Piece]:
+        """An image's whole tree as a tar stream. Raises NotFound."""
+        async with self._parts.copies.export(self._parts.images.resolve(name)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """Drop what of the cache nothing else uses."""
@@ -159,13 +166,20 @@ class _Build:
                 fetches=Fetches(parts.registries, self._workspace), mounts=RunMounts(self._workspace, parts.copies, parts.caches),
                 workspace=self._workspace, options=options, hold=hold,
             )  # fmt: skip
-            await self._stages(tools)
+            try:
+                await self._stages(tools)
+            finally:
+                if options.only_output:
+                    steps.hide()
+            if not options.only_output:
+                for result in self._results.values():
+                    steps.show(result.result().image)
             steps.close()
             last = self._results[self._plan.stages[-1].stage.index].result()
             if last.image is None:
                 raise InvalidArgument("No image was generated. Is your Dockerfile empty?")
             image = last.image
-            if options.squash:
+            if options.squash and not options.only_output:  # the files are the same
                 layer = await parts.copies.squash(last.base, image, options.epoch)
                 image = steps.add_squashed(last.base, image, layer)
             await self._finish(image, targets)

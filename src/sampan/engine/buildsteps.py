@@ -47,6 +47,8 @@ class BuildSteps:
         self.epoch = epoch
         self._platform = platform or platforms.own()
         self._used: list[str] = []
+        self._made: set[str] = set()
+        """IDs of images."""
 
     def key(self, parent: Image | None, command: Sequence[str], config: ContainerConfig, more: Sequence[str] = ()) -> str:
         """The identity of a step."""
@@ -98,7 +100,17 @@ class BuildSteps:
         document = self._document(parent, config, created_by, author, layer if grows else None, container_id, rfc3339nano(now))
         image = self._images.add_step(parent, document, None if layer is None else (layer.key, layer.unpacked))
         self._cached.put(key, image.id, created_by, self._clock.now_ns())
+        self._made.add(image.id)
         return image
+
+    def hide(self) -> None:
+        """Nobody is to see what was made here. What was there before is somebody's, perhaps."""
+        self._cached.hide(self._made, self._clock.now_ns())
+
+    def show(self, image: Image | None) -> None:
+        """A build whose images are to be seen has come to this one."""
+        if image is not None:
+            self._cached.show(image.id)
 
     def _document(
         self, parent: Image | None, config: ContainerConfig, created_by: str, author: str, layer: Layer | None, container: str, created: str

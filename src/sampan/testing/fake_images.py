@@ -18,6 +18,7 @@ from sampan.spec.docker_api.image import (
     SearchResult,
 )
 from sampan.spec.oci_layout import Platform
+from sampan.streams import Piece
 
 IMAGE_ID = "sha256:" + "ab" * 32
 CREATED = "2026-11-24T00:00:00.123456789Z"
@@ -125,6 +126,11 @@ class FakeBuilds:
         if options.target == "fails":
             raise StepFailed("The command '/bin/sh -c exit 4' returned a non-zero code: 4", 4)
         yield [{"aux": {"ID": IMAGE_ID}}]
+
+    async def export(self, name: str) -> AsyncIterator[Piece]:
+        """See the Protocol."""
+        del name
+        yield bytes(1024)
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """See the Protocol."""

@@ -74,6 +74,7 @@ def options_of(request: Request) -> BuildOptions:
         cpuset_cpus=query.text("cpusetcpus"),
         cpuset_mems=query.text("cpusetmems"),
         ulimits=_ulimits(request),
+        only_output=query.flag("only-output"),
         credentials=decode.registry_config(request.headers.get("x-registry-config", "")),
     )
 
@@ -118,6 +119,16 @@ def _error(error: EngineError) -> Mapping[str, object]:
     return {"errorDetail": {**code, "message": error.message}, "error": error.message}
 
 
+async def export(request: Request, services: Services) -> None:
+    """GET /images/{name}/export, which is ours: the image's whole root file system, for `sampan build --output`."""
+    async with ended(services.builds.export(request.variables["name"])) as pieces:
+        first = await anext(pieces)
+        out = request.start_stream("application/x-tar")
+        await out.write(first)
+        async for piece in pieces:
+            await out.write(piece)
+
+
 async def prune(request: Request, services: Services) -> Response:
     """POST /build/prune."""
     query = request.query
@@ -131,4 +142,5 @@ ROUTES = (
     Route("POST", "/build", build, _TAG, "partial", cancel=True, note="git contexts, outputs and BuildKit's protocol: 501"),
     Route("POST", "/build/cancel", missing("cancelling a build by its ID"), _TAG, "missing"),
     Route("POST", "/build/prune", prune, _TAG),
+    Route("GET", "/images/{name:.*}/export", export, _TAG, cancel=True, note="Sampan's own"),
 )

@@ -44,6 +44,7 @@ SPEC = Command(
         Flag("memory-swap", "", "swap-bytes", 0, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
         Flag("network", "", "string", "default", "Set the networking mode for the RUN instructions during build", complete="networks"),
         Flag("no-cache", "", "bool", False, "Do not use cache when building the image"),
+        Flag("output", "o", "list", (), 'Output destination (format: "type=local,dest=path")'),
         Flag(
             "platform",
             "",
@@ -68,14 +69,19 @@ _SHOWN_EVERY_S = 0.1
 
 def run(ctx: Context, args: Parsed) -> int:
     """Build an image; prints what the daemon does, or with -q its ID."""
+    from sampan.cli import buildoutput
     from sampan.cli.contexts import prepare
 
+    outputs = buildoutput.parse(args.list("output"))
     query = _query(ctx, args)
+    if outputs and not any(output.is_image for output in outputs):
+        query |= {"only-output": True, "t": None}
     iidfile = args.str("iidfile")
     if iidfile:
         _remove(iidfile)
-    out: TextIO = sys.stdout
-    told: TextIO = sys.stdout
+    piped = any(output.is_stdout for output in outputs)
+    out: TextIO = sys.stderr if piped else sys.stdout
+    told = out
     quiet = args.bool("quiet")
     if quiet:
         import io
@@ -95,10 +101,12 @@ def run(ctx: Context, args: Parsed) -> int:
         context.close()
     if quiet:
         image = _held(out)  # the ID and a newline, which docker writes to the file too
-        sys.stdout.write(image)
-        sys.stdout.flush()
+        if not piped:
+            sys.stdout.write(image)
+            sys.stdout.flush()
     if iidfile:
         _write(iidfile, image)
+    buildoutput.write(ctx, outputs, image.strip())
     return 0
 
 
