@@ -24,6 +24,7 @@ from sampan.engine.buildrun import StepContainers
 from sampan.engine.buildspool import BuildSpool, Workspace
 from sampan.engine.buildstage import Output, Result, StageRun, Tools
 from sampan.engine.buildsteps import BuildSteps
+from sampan.engine.buildtelling import StepTelling
 from sampan.engine.buildurls import Fetches, remote_context
 from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
@@ -197,15 +198,16 @@ class _Build:
 
     async def _stages(self, tools: Tools) -> None:
         """Build them, and show what they say in order. Raises the first error, once what came before it has been shown."""
-        outputs = [Output() for _ in self._plan.stages]
+        number, total = 1, len(self._dockerfile.args) + sum(1 + len(self._instructions(stage)) for stage in self._plan.stages)
+        outputs = self._outputs(number + len(self._dockerfile.args), total)
         for warning in self._dockerfile.warnings:
             self._lines.say({"stream": f"\x1b[91m[WARNING]: {warning.message}\n\x1b[0m"})
         if self._dockerfile.warnings:
             self._lines.say({"stream": f"\x1b[91m[WARNING]: {_EMPTY_CONTINUATION}\n\x1b[0m"})
-        number, total = 1, len(self._dockerfile.args) + sum(1 + len(self._instructions(stage)) for stage in self._plan.stages)
         for arg in self._dockerfile.args:
-            self._lines.say({"stream": f"Step {number}/{total} : {arg.text}"})
-            self._lines.say({"stream": "\n"})
+            if not self._options.steps:
+                self._lines.say({"stream": f"Step {number}/{total} : {arg.text}"})
+                self._lines.say({"stream": "\n"})
             number += 1
         showing = asyncio.ensure_future(self._show(outputs))
         try:
@@ -221,6 +223,20 @@ class _Build:
             await asyncio.gather(showing, return_exceptions=True)
             raise
         await showing
+
+    def _outputs(self, first: int, total: int) -> list[Output]:
+        """Where each stage says what it does. first: the number of the first one's FROM."""
+        if not self._options.steps:
+            return [Output() for _ in self._plan.stages]
+        self._lines.say({"plan": {"steps": total - first + 1}})
+        several = len(self._dockerfile.stages) > 1
+        outputs: list[Output] = []
+        for planned in self._plan.stages:
+            name = planned.stage.alias or (f"stage-{planned.stage.index}" if several else "")
+            count = 1 + len(self._instructions(planned))
+            outputs.append(StepTelling(self._lines, name, first, count))
+            first += count
+        return outputs
 
     async def _show(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -244,6 +260,9 @@ class _Build:
                 await asyncio.shield(self._results[needed])
             async with self._running:
                 result = await self._run_stage(planned, output, tools, number, total)
+        except Exception:
+            output.fail()
+            raise
         finally:
             output.close()
         self._results[stage.index].set_result(result)
@@ -260,7 +279,7 @@ class _Build:
             return await self._image_of(from_source(self._dockerfile, name, stage.index), name, output)
 
         run = StageRun(tools, output, self._args.stage(), self._dockerfile.directives.escape, source)
-        _say_step(output, number, total, stage.text)
+        output.begin(number, total, stage.text)
         if planned.problem:
             raise InvalidArgument(planned.problem)
         image, config = await self._base(planned, output)
@@ -268,7 +287,7 @@ class _Build:
             await run.run(trigger)
         run.say_image()
         for place, instruction in enumerate(self._instructions(planned), number + 1):
-            _say_step(output, place, total, instruction.text)
+            output.begin(place, total, instruction.text)
             await run.run(instruction)
             run.say_image()
         if run.image is not None:
@@ -311,11 +330,6 @@ def _target(text: str) -> Reference:
     if reference.digest is not None:
         raise InvalidArgument("build tag cannot contain a digest")
     return reference.with_default_tag()
-
-
-def _say_step(output: Output, number: int, total: int, text: str) -> None:
-    output.say(f"Step {number}/{total} : {text}")
-    output.say("\n")
 
 
 def _first(failed: "BaseExceptionGroup[BaseException]") -> BaseException:

@@ -44,6 +44,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     ulimits: Sequence[Ulimit] = ()
+    steps: bool = False
+    """Told of by step as they happen (engine/buildtelling.py), not in the file's order."""
     only_output: bool = False
     """Its files are wanted, not the image, which is in the cache then and in no list."""
     credentials: Mapping[str, AuthConfig] = {}

@@ -61,8 +61,24 @@ class Output:
         """Text of the stream."""
         self.put({"stream": text})
 
+    def begin(self, number: int, total: int, text: str) -> None:
+        """A step begins."""
+        self.say(f"Step {number}/{total} : {text}")
+        self.say("\n")
+
+    def cached(self) -> None:
+        """It is in the cache."""
+        self.say(" ---> Using cache\n")
+
+    def end(self, image: str) -> None:
+        """It has come to an image, or to none."""
+        self.say(f" ---> {image}\n")
+
+    def fail(self) -> None:
+        """It has not; the error is told elsewhere."""
+
     async def tell(self, text: str) -> None:
-        """say(), once there is room."""
+        """What a RUN writes, once there is room."""
         while len(self._lines) >= WAITING_MAX:
             self._changed.clear()
             await self._changed.wait()
@@ -156,7 +172,7 @@ class StageRun:
 
     def say_image(self) -> None:
         """The line after each step."""
-        self._out.say(f" ---> {short_id(self.image.id) if self.image is not None else ''}\n")
+        self._out.end(short_id(self.image.id) if self.image is not None else "")
 
     async def run(self, instruction: StageInstruction) -> None:
         """One instruction. Raises StepFailed and other EngineErrors in docker's words."""
@@ -222,7 +238,7 @@ class StageRun:
         found = self._tools.steps.find(key, self.image, created_by)
         if found is None:
             return False
-        self._out.say(" ---> Using cache\n")
+        self._out.cached()
         self._stand_on(found)
         return True
 

@@ -74,6 +74,7 @@ def options_of(request: Request) -> BuildOptions:
         cpuset_cpus=query.text("cpusetcpus"),
         cpuset_mems=query.text("cpusetmems"),
         ulimits=_ulimits(request),
+        steps=query.flag("steps"),
         only_output=query.flag("only-output"),
         credentials=decode.registry_config(request.headers.get("x-registry-config", "")),
     )
