@@ -44,6 +44,8 @@ from sampan.state.buildcache import BuildCacheRepository
 
 _BOUND_EVERY = 10 * 60 * 10**9
 """Between two looks at what the cache takes, ns."""
+_PARSED_AT_ONCE = 8192
+"""Bytes of a Dockerfile that are not worth a thread."""
 _EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release."
 _QUIET_MAX = 10_000
 """Lines kept of a quiet build, which are shown when it fails."""
@@ -81,7 +83,8 @@ class BuildService:
             if options.remote:
                 source = remote_context(self._parts.registries, options.remote, options.dockerfile)
             data = await workspace.take_in(source, options.dockerfile)
-            dockerfile = await asyncio.to_thread(parse, data, options.dockerfile)
+            at_once = len(data) <= _PARSED_AT_ONCE
+            dockerfile = parse(data, options.dockerfile) if at_once else await asyncio.to_thread(parse, data, options.dockerfile)
             lines = Lines()
             build = _Build(self._parts, options, workspace, dockerfile, platform, lines)
             try:

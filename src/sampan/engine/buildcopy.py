@@ -81,11 +81,12 @@ class Copies:
     @asynccontextmanager
     async def _source(self, tree: Tree, fds: list[int]) -> AsyncIterator[dict[str, Any]]:
         """The jobs' `source` and `sums` arguments; fds gets what they name."""
-        if tree.directory >= 0:
-            fds.append(tree.directory)
+        if tree.directory is not None:
+            directory = await tree.directory()
+            fds.append(directory.fd)
             found: dict[str, Any] = {"source": {"tree": len(fds) - 1}, "sums": None}
-            if tree.sums >= 0:
-                fds.append(tree.sums)
+            if directory.sums >= 0:
+                fds.append(directory.sums)
                 found["sums"] = len(fds) - 1
             yield found
             return

@@ -194,8 +194,8 @@ class RunMounts:
 
     async def source_of(self, wanted: _Wanted, stack: AsyncExitStack) -> str:
         """The host's path of a bind mount's source: the context itself when it is only read, else a copy."""
-        if wanted.tree.directory >= 0 and wanted.mount.readonly:
-            return self._workspace.path_of(wanted.path)
+        if wanted.tree.directory is not None and wanted.mount.readonly:
+            return await self._workspace.path_of(wanted.path)
         return await self._copied(wanted.tree, wanted.path, wanted.directory)
 
     async def _copied(self, tree: Tree, path: str, directory: bool) -> str:

@@ -15,7 +15,7 @@ from sampan.archive import compression, writer
 from sampan.archive.reader import REGULAR
 from sampan.build.instructions import Add, Copy, InlineFile
 from sampan.distribution.transport import Answer, Unreachable
-from sampan.engine.buildspool import DOCKERFILE_MAX, Tree, Workspace
+from sampan.engine.buildspool import DOCKERFILE_MAX, Directory, Tree, Workspace
 from sampan.engine.progress import Progress
 from sampan.engine.registries import Registries
 from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
@@ -80,7 +80,12 @@ class Fetches:
     def _fetched(self, directory: Path, names: list[str]) -> Fetched:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._workspace.keep(fd)
-        return Fetched(Tree(directory=fd), names)
+        found = Directory(fd, -1)
+
+        async def where() -> Directory:
+            return found
+
+        return Fetched(Tree(where), names)
 
     async def _fetch(self, url: str, directory: Path, destination: str, put: Callable[[Progress], None]) -> str:
         """Download one; its name in the directory."""

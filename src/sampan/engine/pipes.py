@@ -74,6 +74,30 @@ def feed(source: AsyncIterable[bytes]) -> Callable[[int], Awaitable[None]]:
     return write
 
 
+class Resumed:
+    """A source some of which was read already: that comes first."""
+
+    def __init__(self, head: bytes, rest: AsyncIterator[bytes] | None = None) -> None:
+        self._head = head
+        self._rest = rest
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._head
+        if self._rest is not None:
+            async for piece in self._rest:
+                yield piece
+
+    async def pour(self, pipe: int) -> None:
+        """See streams.Pourable."""
+        os.set_blocking(pipe, False)
+        try:
+            await write_all(pipe, self._head)
+        except BrokenPipeError:
+            return
+        if self._rest is not None:
+            await feed(self._rest)(pipe)
+
+
 async def give_from(file: int, offset: int, count: int, writer: int) -> int:
     """Move bytes of a file into a pipe, as many as it takes at once, without copying them here. Returns how many; 0: nobody reads."""
     os.set_blocking(writer, False)
