@@ -2,13 +2,18 @@
 
 import hashlib
 import os
+import select
 import shutil
 import signal
+import socket
+import ssl
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +24,7 @@ from sampan.sessionframes import Frame
 from tests.golden.build.record import caller, prepare
 from tests.integration.build.conftest import Build
 from tests.support.buildsession import Session, in_thread
+from tests.support.certificates import Authority
 from tests.support.engine import Engine
 
 pytestmark = pytest.mark.root
@@ -241,6 +247,67 @@ def test_a_client_that_says_too_much(engine: Engine, run_build: Build) -> None:
         assert engine.request("POST", "/session", headers={"Upgrade": "sampan-build", frames.SESSION_HEADER: "much"})[0] == 409
         session.send(99, 1, b"")
         assert session.next() is None
+
+
+def test_a_session_does_not_hold_up_a_stop(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine()
+    engine.start()
+    with Session(engine, "open") as session:
+        assert engine.stop(timeout=20) == 0
+        assert session.next() is None
+
+
+class TlsRelay:
+    """A daemon's TLS port that leads to an engine's socket."""
+
+    def __init__(self, engine: Engine, context: ssl.SSLContext) -> None:
+        self._engine, self._context = engine, context
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                connection, _ = self._listening.accept()
+                threading.Thread(target=self._pass_on, args=(connection,), daemon=True).start()
+
+    def _pass_on(self, connection: socket.socket) -> None:
+        with suppress(OSError), self._context.wrap_socket(connection, server_side=True) as here, socket.socket(socket.AF_UNIX) as there:
+            there.connect(self._engine.socket)
+            while True:
+                ready = [here] if here.pending() else select.select([here, there], [], [])[0]
+                for one in ready:
+                    data = one.recv(65536)
+                    if not data:
+                        return
+                    (there if one is here else here).sendall(data)
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
+def test_a_remote_daemon_is_lent_the_same(
+    sampan: Client, engine: Engine, secret: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    authority.issue("client", "localhost")[0].rename(tmp_path / "ca/cert.pem")
+    (tmp_path / "ca/client.key").rename(tmp_path / "ca/key.pem")
+    relay = TlsRelay(engine, authority.server("127.0.0.1"))
+    secret.write_bytes(os.urandom(300 << 10))
+    text = "FROM buildbase\nRUN --mount=type=secret,id=s,required sha256sum </run/secrets/s\n"
+    options = ("--no-cache", "--secret", f"id=s,src={secret}")
+    for name, value in (("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", str(tmp_path / "ca"))):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(engine, "url", f"tcp://127.0.0.1:{relay.port}")
+    try:
+        done = sampan(text, *options)
+    finally:
+        relay.close()
+    assert done.returncode == 0, done.stderr
+    assert digest(secret.read_bytes()) in done.stdout.splitlines()
 
 
 # agents
