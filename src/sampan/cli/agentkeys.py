@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _START_SECONDS = 10.0
+_KEY_MAX = 100 << 10
 
 
 class KeyAgent:
@@ -46,15 +47,20 @@ class KeyAgent:
     def _add(self, key: str) -> None:
         environment = {**os.environ, "SSH_AUTH_SOCK": self.path, "SSH_ASKPASS_REQUIRE": "never"}
         try:
-            # a session of its own: ssh-add asks nobody for a passphrase
+            with open(key, "rb") as file:
+                data = file.read(_KEY_MAX)
+        except OSError as error:
+            raise CliError(f"failed to open {key}: open {key}: {(error.strerror or '').lower()}") from None
+        try:
+            # as its input, for ssh-add refuses files that others may read; in a session of its own, for it asks a terminal for passphrases
             done = subprocess.run(
-                ["ssh-add", "-q", key],
-                env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, check=False,
-            )  # fmt: skip
+                ["ssh-add", "-q", "-"], env=environment, input=data, capture_output=True, start_new_session=True, check=False
+            )
         except OSError as error:
             raise CliError(f"keys in files need OpenSSH's ssh-add: {(error.strerror or '').lower()}") from None
         if done.returncode:
-            raise CliError(f"failed to parse {key}: {done.stderr.strip()}")
+            locked = b"passphrase" in done.stderr.lower()
+            raise CliError(f"failed to parse {key}: ssh: {'this private key is passphrase protected' if locked else 'no key found'}")
 
     def close(self) -> None:
         """May be called twice."""

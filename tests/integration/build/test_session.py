@@ -383,6 +383,18 @@ def test_agents_and_keys_by_their_ids(ssh: Client, agent: str, key: Path, tmp_pa
     assert os.listdir(tmp_path / "tmp") == []
 
 
+def test_keys_that_cannot_be_used(sampan: Client, key: Path, tmp_path: Path) -> None:
+    text = "FROM buildbase\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK\n"
+    key.chmod(0o644)  # as BuildKit, which reads it itself
+    assert sampan(text, "--no-cache", "--ssh", f"default={key}").returncode == 0
+    (tmp_path / "none").write_text("no key\n")
+    locked = tmp_path / "locked"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "a phrase", "-f", str(locked)], check=True, timeout=30)
+    for name, problem in (("none", "ssh: no key found"), ("locked", "ssh: this private key is passphrase protected")):
+        done = sampan(text, "--ssh", f"default={tmp_path}/{name}")
+        assert (done.returncode, done.stderr) == (1, f"failed to parse {tmp_path}/{name}: {problem}\n")
+
+
 def test_a_step_ends_with_its_connections(engine: Engine, run_build: Build) -> None:
     """An agent that never answers holds nobody up who does not wait for it."""
     text = "FROM buildbase\nRUN --mount=type=ssh test -S /run/buildkit/ssh_agent.0\n"
