@@ -30,6 +30,7 @@ from sampan.engine.buildcache import BuildCachePruning
 from sampan.engine.buildcopy import Copies
 from sampan.engine.buildmounts import CacheDirectories
 from sampan.engine.buildrun import StepContainers
+from sampan.engine.buildsession import BuildSessions
 from sampan.engine.buildspool import BuildSpool
 from sampan.engine.check import CheckService, LayerCheck, database_look, plain_look
 from sampan.engine.commit import CommitService
@@ -374,7 +375,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
             images=images, spool=spool, bases=Bases(images, parts.pulls), copies=Copies(images, snapshots, workers, spool.empty),
             sandboxes=steps, trees=trees, caches=caches,
             cached=cached, registries=parts.registries, clock=clock, background=background,
-            pruning=BuildCachePruning(images, cached, caches, workers, clock),
+            pruning=BuildCachePruning(images, cached, caches, workers, clock), sessions=BuildSessions(),
         )
     )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)

@@ -5,7 +5,7 @@ order, each one's words together.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from sampan.engine.buildcopy import Copies
 from sampan.engine.buildmounts import CacheDirectories, RunMounts
 from sampan.engine.buildoptions import BuildOptions
 from sampan.engine.buildrun import StepContainers
+from sampan.engine.buildsession import BuildSessions, Session
 from sampan.engine.buildspool import BuildSpool, Workspace
 from sampan.engine.buildstage import Output, Result, StageRun, Tools
 from sampan.engine.buildsteps import BuildSteps
@@ -41,6 +42,7 @@ from sampan.spec.docker_api.image import BuildPruneReport
 from sampan.spec.oci_image import ContainerConfig
 from sampan.spec.oci_layout import Platform
 from sampan.state.buildcache import BuildCacheRepository
+from sampan.streams import Duplex
 
 _BOUND_EVERY = 10 * 60 * 10**9
 """Between two looks at what the cache takes, ns."""
@@ -66,6 +68,7 @@ class BuildParts(NamedTuple):
     pruning: BuildCachePruning
     clock: Clock
     background: Background
+    sessions: BuildSessions
 
 
 class BuildService:
@@ -78,6 +81,7 @@ class BuildService:
     async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Progress]]:
         """Build an image. Yields docker's progress, each time all there is. Raises StepFailed and other EngineErrors, in docker's words."""
         targets = [_target(text) for text in options.tags]
+        session = self._parts.sessions.find(options.session) if options.session else None
         platform = self._parts.bases.platform_of(options.platform)
         async with self._parts.spool.workspace() as workspace:
             if options.remote:
@@ -86,7 +90,7 @@ class BuildService:
             at_once = len(data) <= _PARSED_AT_ONCE
             dockerfile = parse(data, options.dockerfile) if at_once else await asyncio.to_thread(parse, data, options.dockerfile)
             lines = Lines()
-            build = _Build(self._parts, options, workspace, dockerfile, platform, lines)
+            build = _Build(self._parts, options, session, workspace, dockerfile, platform, lines)
             try:
                 async with aclosing(lines.batches(build.run(targets))) as shown:
                     async for batch in _hushed(shown) if options.quiet else shown:
@@ -101,6 +105,10 @@ class BuildService:
         if now - self._bounded > _BOUND_EVERY:
             self._bounded = now
             self._parts.background.spawn(self._parts.pruning.bound())
+
+    async def session(self, session_id: str, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
+        """Serve a client's session until it goes. Raises InvalidArgument, Conflict."""
+        await self._parts.sessions.serve(session_id, open_stream)
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """Drop what of the cache nothing else uses."""
@@ -131,13 +139,14 @@ class _Build:
         self,
         parts: BuildParts,
         options: BuildOptions,
+        session: Session | None,
         workspace: Workspace,
         dockerfile: Dockerfile,
         platform: Platform | None,
         lines: Lines,
     ) -> None:
         self._parts, self._options, self._workspace, self._dockerfile, self._lines = parts, options, workspace, dockerfile, lines
-        self._platform = platform
+        self._platform, self._session = platform, session
         target, own = platform or platforms.own(), platforms.own()
         self._args = Arguments(options.build_args, platform_arguments(platforms.shown(target), platforms.shown(own), options.target))
         declare_globals(dockerfile, self._args)
@@ -159,7 +168,8 @@ class _Build:
         with parts.images.holding() as hold:
             tools = Tools(
                 images=parts.images, steps=steps, copies=parts.copies, sandboxes=parts.sandboxes, trees=parts.trees,
-                fetches=Fetches(parts.registries, self._workspace), mounts=RunMounts(self._workspace, parts.copies, parts.caches),
+                fetches=Fetches(parts.registries, self._workspace),
+                mounts=RunMounts(self._workspace, parts.copies, parts.caches, self._session),
                 workspace=self._workspace, options=options, hold=hold,
             )  # fmt: skip
             await self._stages(tools)

@@ -13,8 +13,10 @@ from sampan.build.commands import Script
 from sampan.build.instructions import BindMount, CacheMount, Run, RunMount, SecretMount, SshMount, TmpfsMount
 from sampan.build.mounts import mounts_of
 from sampan.engine.buildcopy import Copies, SourceImage
+from sampan.engine.buildlending import Lending
+from sampan.engine.buildsession import Session
 from sampan.engine.buildspool import Tree, Workspace
-from sampan.errors import InvalidArgument
+from sampan.engine.runner import Lent
 from sampan.image.store import Image
 
 
@@ -84,11 +86,10 @@ class _Wanted(NamedTuple):
 class Prepared:
     """The mounts of one RUN. identity is known at once, the rest after provide()."""
 
-    def __init__(self, owner: "RunMounts", stack: AsyncExitStack) -> None:
-        self._owner, self._stack = owner, stack
+    def __init__(self, owner: "RunMounts", lending: Lending, stack: AsyncExitStack) -> None:
+        self._owner, self._lending, self._stack = owner, lending, stack
         self.identity: list[str] = []
         self.binds: list[dict[str, Any]] = []
-        self.environment: list[str] = []
         self.left_out: list[str] = []
         """Mount points: as long as they are empty, no layer has them."""
         self._wanted: list[_Wanted] = []
@@ -110,6 +111,15 @@ class Prepared:
         """What the image declares: each begins with what the image has there, and is thrown away after the step."""
         self._image, self._volumes = image, volumes
 
+    def want_lent(self, mount: SecretMount | SshMount) -> None:
+        """A secret, or a socket to an agent: which one makes a difference, what is in it does not."""
+        self.identity.append(self._lending.want(mount))
+
+    @property
+    def lent(self) -> Lent:
+        """What the step has for its one run, and no record of it."""
+        return self._lending.lent
+
     def add(self, **mount: Any) -> None:
         """One of docker's mounts."""
         self.binds.append(mount)
@@ -117,6 +127,8 @@ class Prepared:
 
     async def provide(self) -> None:
         """Have all of them there, as long as the stack. Raises EngineErrors."""
+        await self._lending.provide()
+        self.left_out += self._lending.targets
         for wanted in self._wanted:
             source = await self._owner.source_of(wanted, self._stack)
             self.add(Type="bind", Source=source, Target=wanted.mount.target, ReadOnly=wanted.mount.readonly)
@@ -139,10 +151,12 @@ class Prepared:
 class RunMounts:
     """Prepares the mounts of a build's steps."""
 
-    def __init__(self, workspace: Workspace, copies: Copies, caches: CacheDirectories) -> None:
+    def __init__(self, workspace: Workspace, copies: Copies, caches: CacheDirectories, session: Session | None) -> None:
+        """session: of the client that asked for the build."""
         self._workspace = workspace
         self._copies = copies
         self._caches = caches
+        self._session = session
         self._count = 0
 
     @asynccontextmanager
@@ -158,7 +172,7 @@ class RunMounts:
     ) -> AsyncIterator[Prepared]:
         """What a RUN asks for. Raises InvalidArgument for what is not there."""
         async with AsyncExitStack() as stack:
-            prepared = Prepared(self, stack)
+            prepared = Prepared(self, Lending(self._session, environment, stack), stack)
             for mount in mounts_of(run, environment, workdir, escape):
                 await self._prepare(prepared, mount, source)
             prepared.want_volumes(image, volumes)
@@ -178,14 +192,8 @@ class RunMounts:
         elif isinstance(mount, TmpfsMount):
             prepared.add(Type="tmpfs", Target=mount.target, TmpfsOptions={"SizeBytes": mount.size}, ReadOnly=mount.readonly)
             prepared.identity.append(f"tmpfs {mount.target} {mount.size}")
-        elif isinstance(mount, SecretMount):
-            if mount.required:
-                raise InvalidArgument(f"secret {mount.id}: not found")
-            prepared.identity.append(f"secret {mount.id} {mount.target} {mount.env}")
-        elif isinstance(mount, SshMount):
-            if mount.required:
-                raise InvalidArgument(f"unset ssh forward key {mount.id}")
-            prepared.identity.append(f"ssh {mount.id} {mount.target}")
+        else:
+            prepared.want_lent(mount)
 
     def fresh(self, name: str) -> Path:
         """A place of the build's own."""

@@ -313,7 +313,7 @@ class StageRun:
             await mounts.provide()
             if run.script is not None:
                 mounts.add_script(run.script)
-            environment = [*own, *self._args.run_environment(own), *mounts.environment]
+            environment = [*own, *self._args.run_environment(own)]
             config = msgspec.structs.replace(self.config, env=environment)
             container, warnings = await self._sandbox(command, instruction.network, config, mounts.binds)
             self._warn(warnings)
@@ -326,7 +326,7 @@ class StageRun:
         """Run it, and make a layer of what it changed."""
         tools = self._tools
         try:
-            code = await tools.sandboxes.run(container, self._out.tell)
+            code = await tools.sandboxes.run(container, self._out.tell, mounts.lent)
             if code:
                 raise StepFailed(f"The command '{' '.join(shown)}' returned a non-zero code: {code}", code)
             return await self._changes(container, mounts)

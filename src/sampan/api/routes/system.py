@@ -80,8 +80,8 @@ async def auth(request: Request, services: Services) -> Response:
     return json_response(await services.logins.login(await request.json(AuthConfig)))
 
 
-def session(request: Request, services: Services) -> Response:
-    """POST /session and /grpc: BuildKit's own protocol over an upgraded connection."""
+def grpc(request: Request, services: Services) -> Response:
+    """POST /grpc: BuildKit's own protocol over an upgraded connection."""
     del services
     if not request.upgrade:
         raise InvalidArgument("no upgrade proto in request")
@@ -99,6 +99,5 @@ ROUTES = (
     Route("GET", "/system/df", disk_usage, "System", cancel=True, note="bytes on the disk, as du counts"),
     Route("GET", "/system/check", check, "System", cancel=True, note="Sampan's own"),
     Route("POST", "/system/check", check, "System", note="Sampan's own: repairs"),
-    Route("POST", "/session", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
-    Route("POST", "/grpc", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
+    Route("POST", "/grpc", grpc, "Session", "missing", note="400 without an Upgrade header, as docker"),
 )
