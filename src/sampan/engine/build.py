@@ -78,9 +78,10 @@ class BuildService:
         targets = [_target(text) for text in options.tags]
         platform = self._parts.bases.platform_of(options.platform)
         async with self._parts.spool.workspace() as workspace:
-            if options.remote:
-                source = remote_context(self._parts.registries, options.remote, options.dockerfile)
-            data = await workspace.take_in(source, options.dockerfile)
+            given = (
+                await remote_context(self._parts.registries, workspace, options.remote, options.dockerfile) if options.remote else source
+            )
+            data = await workspace.take_in(given, options.dockerfile)
             dockerfile = await asyncio.to_thread(parse, data, options.dockerfile)
             lines = Lines()
             build = _Build(self._parts, options, workspace, dockerfile, platform, lines)

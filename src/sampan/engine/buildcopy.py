@@ -44,6 +44,12 @@ class Group(NamedTuple):
     found: Found
     unpack: bool
     """Whether archives among them are unpacked."""
+    later: Callable[[], Awaitable[Tree]] | None = None
+    """Gets the tree, which is not there yet."""
+
+    async def ready(self) -> "Group":
+        """The same with its tree there. Raises EngineErrors."""
+        return self if self.later is None else self._replace(tree=await self.later(), later=None)
 
 
 class CopyRequest(NamedTuple):

@@ -17,12 +17,14 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from sampan.archive.room import making
 from sampan.archive.sources import ListedNames
 from sampan.engine.background import Background
 from sampan.engine.pipes import feed, through_pipe
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.image.store import Image
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from sampan.streams import Pourable
 from sampan.worker.client import WorkerPool
 
 DOCKERFILE_MAX: Final = 16 << 20
@@ -58,7 +60,7 @@ class Workspace:
         self.sums = os.open(path / "sums", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, self.sums)
 
-    async def take_in(self, source: AsyncIterator[bytes], dockerfile: str) -> bytes:
+    async def take_in(self, source: AsyncIterator[bytes] | Pourable, dockerfile: str) -> bytes:
         """Unpack a context, compressed or not. Returns its Dockerfile. Raises InvalidArgument, SystemFailure, and what source raises."""
 
         async def take(archive: int) -> dict[str, Any]:
@@ -72,6 +74,23 @@ class Workspace:
         if withheld:
             await self._workers.run("context_withhold", {"names": withheld}, [self.tree])
         return data
+
+    def place(self, name: str) -> int:
+        """A new directory for what is fetched, as long as the build. Raises SystemFailure."""
+        path = self.path / "fetched" / name
+        with making("a place for what is fetched"):
+            path.mkdir(mode=0o755)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.keep(fd)
+        return fd
+
+    async def pack(self, directory: int, pipe: int) -> None:
+        """Write what is in a directory into a pipe, as a context: all of it root's."""
+        await self._workers.stream("context_out", {}, [pipe, directory])
+
+    async def empty(self, directory: int) -> None:
+        """Remove all that is in a directory."""
+        await self._workers.run("empty", {}, [directory])
 
     def read_dockerfile(self, name: str) -> bytes:
         """Raises InvalidArgument when it is not there, SystemFailure when it is no file."""

@@ -57,7 +57,7 @@ async def through_pipe(write: Callable[[int], Awaitable[object]], read: Callable
     return result
 
 
-def feed(source: AsyncIterable[bytes]) -> Callable[[int], Awaitable[None]]:
+def feed(source: AsyncIterable[bytes] | Pourable) -> Callable[[int], Awaitable[None]]:
     """For through_pipe: write all of source. Ends early when nobody reads any more; the rest is left unread."""
 
     async def write(writer: int) -> None:

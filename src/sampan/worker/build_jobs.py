@@ -13,7 +13,7 @@ from typing import Any, Final
 from sampan import dockerignore
 from sampan.archive import changes, chmod, compression, sources, treediff
 from sampan.archive.context import ContextExtractor, read_sums
-from sampan.archive.pack import Outlet
+from sampan.archive.pack import Outlet, Packer
 from sampan.archive.reader import BLOCK, InvalidArchive, TarReader
 from sampan.archive.room import Room
 from sampan.archive.source import Source as ByteSource
@@ -92,6 +92,15 @@ def context_withhold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
             os.unlink("/" + sources.real_path(name))
         except FileNotFoundError:
             continue
+    return {}
+
+
+def context_out(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: where the archive goes, a directory. What is in it, as docker's client packs a context."""
+    output, tree = fds
+    confine.into_root(tree, confine.READ)
+    outlet = Outlet(output)
+    pour(Packer(outlet=outlet, as_context=True).below(os.open("/", _DIRECTORY_FLAGS), b""), outlet)
     return {}
 
 
@@ -319,6 +328,7 @@ def build_fill(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {
     "context_in": context_in,
     "context_withhold": context_withhold,
+    "context_out": context_out,
     "build_sources": build_sources,
     "build_copy": build_copy,
     "build_mkdir": build_mkdir,

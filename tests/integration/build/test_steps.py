@@ -416,4 +416,3 @@ def test_what_a_client_asks_wrongly(run_build: Build) -> None:
     assert run_build("FROM buildbase\n", t="a@sha256:" + "0" * 64).message == "build tag cannot contain a digest"
     assert run_build("FROM buildbase\n", buildargs="xx").message.startswith("error reading build args: ")
     assert run_build("FROM buildbase\n", version=2).status == 501
-    assert "git" in run_build("", remote="https://example.com/x.git").message
