@@ -277,7 +277,8 @@ class StageRun:
         for fetched, sources in groupby(instruction.sources, lambda source: is_url(source) or is_git(source)):
             if not fetched:
                 unpack = isinstance(instruction, Add) and instruction.unpack is not False
-                groups.append(Group(context, await tools.copies.find(context, list(sources)), unpack))
+                parents = isinstance(instruction, Copy) and instruction.parents
+                groups.append(Group(context, await tools.copies.find(context, list(sources), parents=parents), unpack))
                 continue
             for url in sources:
                 if is_git(url):

@@ -309,6 +309,35 @@ RUN stat -c '%A %U %G' /bin/e; stat -c %a /octal/b/c.txt; find /without /parents
     assert "-rwx------ joe joe\n640\n/parents/a/b/c.txt\n/parents/b/d.md\n/without/c.txt\n" in built.text
 
 
+def test_copies_with_their_parents(run_build: Build) -> None:
+    files = {
+        "x": None, "x/y": {"type": b"5", "mode": 0o750}, "x/y/a.txt": "a", "x/y/b.md": "b", "x/c.txt": "c", "x/l": {"link": "c.txt"},
+        "x/dangling": {"link": "none"}, "d.txt": "d",
+    }  # fmt: skip
+    text = """FROM buildbase AS other
+COPY x /x
+FROM buildbase
+COPY --parents **/*.txt /deep/
+COPY --parents ./x/./y/*.txt x/./l /pivot/
+COPY --parents x/./ /all
+COPY --parents --exclude=x/y/*.txt --exclude=*/c.txt . /but
+COPY --parents --from=other /x/./**/*.md /x/l /from/
+RUN cd /; for d in deep pivot all but from; do find $d ! -type d; done | grep -v -e Dockerfile | sort; stat -c %a /deep/x/y /from/y
+"""
+    for more in ({}, {f"many/{number}": "" for number in range(1001)}):
+        built = run_build(text, {**files, **({"many": None} if more else {}), **more}, nocache=1)
+        assert built.error == ""
+        lines = [line for line in built.text.splitlines() if line.split("/")[0] in ("deep", "pivot", "all", "but", "from")]
+        assert [line for line in lines if "/many/" not in line] == [
+            "all/c.txt", "all/dangling", "all/l", "all/y/a.txt", "all/y/b.md",
+            "but/d.txt", "but/x/dangling", "but/x/l", "but/x/y/b.md",
+            "deep/d.txt", "deep/x/c.txt", "deep/x/y/a.txt",
+            "from/x/l", "from/y/b.md",
+            "pivot/l", "pivot/y/a.txt",
+        ]  # fmt: skip
+        assert "\n750\n750\n" in built.text
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A web server: its URL, and the directory it shows."""
