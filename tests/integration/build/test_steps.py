@@ -253,6 +253,21 @@ RUN --mount=type=bind,source=in,target=/rw cat /rw/f
     assert "++\n" in run_build(text, {"in": None, "in/f": "context\n"}, nocache=1).text
 
 
+def test_a_new_cache_begins_with_what_it_is_from(run_build: Build) -> None:
+    text = """FROM buildbase AS other
+RUN mkdir -p /o/d && echo in it > /o/d/f && chmod 700 /o && chown joe /o
+FROM buildbase
+RUN --mount=type=cache,id=filled,from=other,source=/o,target=/c stat -c '%U %a' /c; ls /c; cat /c/d/f; touch /c/kept
+RUN --mount=type=cache,id=filled,target=/c ls -A /c | wc -l
+"""
+    first = run_build(text)
+    assert (first.error, "joe 700\nd\nin it\n" in first.text, "\n0\n" in first.text) == ("", True, True)
+    assert "joe 700\nd\nkept\nin it\n" in run_build(text.replace("ls /c;", "ls  /c;")).text
+    other = run_build(text.replace("in it", "in another image"))
+    assert "joe 700\nd\nin another image\n" in other.text
+    assert "stat none: file does not exist" in run_build(text.replace("source=/o", "source=/none")).error
+
+
 def test_a_mount_is_part_of_the_key(run_build: Build) -> None:
     text = "FROM buildbase\nRUN --mount=target=/s,source=f cat /s > /f\n"
     run_build(text, {"f": "1"})
