@@ -128,8 +128,7 @@ class Prepared:
     async def provide(self) -> None:
         """Have all of them there, as long as the stack. Raises EngineErrors."""
         for wanted in self._wanted:
-            source = await self._owner.source_of(wanted, self._stack)
-            self.add(Type="bind", Source=source, Target=wanted.mount.target, ReadOnly=wanted.mount.readonly)
+            self.add(**await self._owner.source_of(wanted), Target=wanted.mount.target, ReadOnly=wanted.mount.readonly)
         for cache in self._caches:
             source = await self._owner.cache_of(cache, self._stack)
             self.add(Type="bind", Source=source, Target=cache.mount.target, ReadOnly=cache.mount.readonly)
@@ -207,11 +206,14 @@ class RunMounts:
         self._count += 1
         return self._workspace.path / "fetched" / f"{name}{self._count}"
 
-    async def source_of(self, wanted: _Wanted, stack: AsyncExitStack) -> str:
-        """The host's path of a bind mount's source: the context itself when it is only read, else a copy."""
+    async def source_of(self, wanted: _Wanted) -> dict[str, Any]:
+        """A bind mount's source, as docker's mounts have it: the context or the image itself when they are only read, else a copy."""
+        image = wanted.tree.image
         if wanted.tree.directory >= 0 and wanted.mount.readonly:
-            return self._workspace.path_of(wanted.path)
-        return await self._copied(wanted.tree, wanted.path, wanted.directory)
+            return {"Type": "bind", "Source": self._workspace.path_of(wanted.path)}
+        if image is not None and image.chain_id is not None and wanted.mount.readonly and wanted.directory:
+            return {"Type": "image", "Source": image.id, "ImageOptions": {"Subpath": wanted.path}}
+        return {"Type": "bind", "Source": await self._copied(wanted.tree, wanted.path, wanted.directory)}
 
     async def _copied(self, tree: Tree, path: str, directory: bool) -> str:
         place = self.fresh("mount")

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import os
+import re
 import socket
 import tarfile
 import threading
@@ -251,6 +252,23 @@ RUN --mount=type=bind,source=in,target=/rw cat /rw/f
     assert "changed\n" in built.text
     assert output(engine, "mounts", "ls -A /cache /rw /src /t /o 2>/dev/null; true") == ""
     assert "++\n" in run_build(text, {"in": None, "in/f": "context\n"}, nocache=1).text
+
+
+def test_what_is_only_read_of_an_image_is_not_copied(run_build: Build, engine: Engine) -> None:
+    text = """FROM buildbase AS other
+RUN mkdir -p /o/d && echo other > /o/d/f && ln -s d /o/l
+FROM buildbase
+RUN --mount=from=other,source=/o/l,target=/m --mount=from=buildbase,target=/all --mount=from=other,source=/o/l/f,target=/f \\
+  --mount=from=other,source=/o,target=/w,rw \\
+  cat /m/f /f /w/d/f; ls -d /all/etc/passwd; touch /m/x /all/x; echo new > /w/d/f; cat /w/l/f; \\
+  for m in /m /all /w; do grep " $m " /proc/self/mountinfo | cut -d " " -f 4; done
+"""
+    built = run_build(text, nocache=1, t="bound")
+    assert built.error == ""
+    assert "other\nother\nother\n/all/etc/passwd\n" in built.text
+    assert built.text.count("Read-only file system") == 2
+    assert re.search(r"new\n/o/d\n/\n/\S+/fetched/mount\d+\n", built.text), built.text
+    assert output(engine, "bound", "ls -d /m /all /f /w 2>/dev/null; true") == ""
 
 
 def test_a_new_cache_begins_with_what_it_is_from(run_build: Build) -> None:
