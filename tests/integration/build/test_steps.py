@@ -323,6 +323,32 @@ RUN cat /h/a /h/b
     assert "1\n2\n" in built.text
 
 
+def test_triggers_that_name_stages(run_build: Build) -> None:
+    base = "FROM buildbase\nONBUILD COPY --from=helper /h /h\nONBUILD RUN --mount=from=deep,target=/d cat /h /d/deep\n"
+    assert run_build(base, t="triggering").error == ""
+    text = """FROM buildbase AS unused
+RUN exit 9
+FROM buildbase AS deep
+RUN echo deep > /deep
+FROM deep AS helper
+RUN echo help > /h
+FROM triggering AS one
+FROM triggering AS two
+FROM buildbase
+COPY --from=one /h /1
+COPY --from=two /h /2
+RUN cat /1 /2; echo end
+"""
+    built = run_build(text, nocache=1)
+    assert built.error == ""
+    assert built.text.count("help\ndeep\n") == 2
+    assert "help\nhelp\nend\n" in built.text
+    assert built.text.count(" : RUN echo help") == 1
+    assert run_build("FROM buildbase\nFROM triggering AS one\nFROM buildbase AS helper\nFROM one\n").error.startswith(
+        'cannot copy from stage "helper", it needs to be defined before current stage'
+    )
+
+
 # COPY and ADD beyond docker's classic builder
 
 
