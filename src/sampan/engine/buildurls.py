@@ -6,6 +6,7 @@ import hashlib
 import os
 import posixpath
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,10 +19,12 @@ from sampan.distribution.transport import Answer, Unreachable
 from sampan.engine.buildcopy import Found, Group
 from sampan.engine.buildgit import GitRepositories, is_git_context, is_url, open_below, remote_of
 from sampan.engine.buildspool import DOCKERFILE_MAX, Tree, Workspace
-from sampan.engine.progress import Progress
+from sampan.engine.lines import TICK_SECONDS
+from sampan.engine.progress import Progress, bar_line
 from sampan.engine.registries import Registries
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.streams import Pourable
+from sampan.units import human_size
 
 UNNAMED: Final = "__unnamed__"
 _KEPT_FREE: Final = 1 << 30
@@ -120,7 +123,7 @@ class Fetches:
             raise InvalidArgument(f"cannot determine filename for source {url}")
         total = answer.length or 0
         path = directory / (name or UNNAMED)
-        done, looked = 0, 0
+        done, looked, told = 0, 0, -TICK_SECONDS
         with path.open("xb") as file:
             os.fchmod(file.fileno(), 0o600)
             async for piece in answer.pieces():
@@ -129,12 +132,15 @@ class Fetches:
                     looked = done + _LOOK_EVERY
                 file.write(piece)
                 done += len(piece)
-                put({"status": "Downloading", "progressDetail": {"current": done, "total": total}})
+                if time.monotonic() - told >= TICK_SECONDS:
+                    told = time.monotonic()
+                    put(_line(done, total))
+        put(_line(done, total))
         put({"stream": "\n"})
         modified = answer.headers.get("Last-Modified", "")
         try:
             at = email.utils.parsedate_to_datetime(modified).timestamp() if modified else 0.0
-        except ValueError:
+        except (ValueError, OverflowError):
             at = 0.0
         os.utime(path, (at, at))
         return path.name
@@ -198,6 +204,12 @@ async def _as_archive(pieces: AsyncIterator[bytes], dockerfile: str) -> AsyncIte
             raise InvalidArgument(f"the Dockerfile ({dockerfile}) has more than {DOCKERFILE_MAX} bytes")
     header = writer.header(os.fsencode(dockerfile), REGULAR, mode=0o600, size=len(head))
     yield header + head + writer.padding(len(head)) + writer.END
+
+
+def _line(done: int, total: int) -> Progress:
+    """How far a download has come; of one whose length nobody has told there is no bar."""
+    line = bar_line("Downloading", done, total)
+    return line if total else {**line, "progress": f"{human_size(done):>8}"}
 
 
 def _name_of(url: str, answer: Answer) -> str:
