@@ -91,6 +91,11 @@ class _WantedCache(NamedTuple):
     path: str = ""
 
 
+def _cache_order(wanted: _WantedCache) -> tuple[str, str]:
+    """The same for all steps, so that no two wait for each other; of one cache that is asked for twice, `locked` comes first."""
+    return wanted.mount.id, wanted.mount.sharing
+
+
 class Prepared:
     """The mounts of one RUN. identity is known at once, the rest after provide()."""
 
@@ -129,9 +134,12 @@ class Prepared:
         """Have all of them there, as long as the stack. Raises EngineErrors."""
         for wanted in self._wanted:
             self.add(**await self._owner.source_of(wanted), Target=wanted.mount.target, ReadOnly=wanted.mount.readonly)
+        sources: dict[str, str] = {}
+        for cache in sorted(self._caches, key=_cache_order):
+            if cache.mount.id not in sources:
+                sources[cache.mount.id] = await self._owner.cache_of(cache, self._stack)
         for cache in self._caches:
-            source = await self._owner.cache_of(cache, self._stack)
-            self.add(Type="bind", Source=source, Target=cache.mount.target, ReadOnly=cache.mount.readonly)
+            self.add(Type="bind", Source=sources[cache.mount.id], Target=cache.mount.target, ReadOnly=cache.mount.readonly)
         taken = {bind["Target"].rstrip("/") for bind in self.binds}
         for path in (posixpath.normpath("/" + volume.lstrip("/")) for volume in self._volumes):
             if path not in ("/", *taken):
