@@ -42,7 +42,11 @@ def main(text: str) -> NoReturn:
     confine.die_with(request["parent"])
     confine.be_expendable(_MEMORY_MAX)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    pid, go = _start(request)
+    try:
+        pid, go = _start(request)
+    except OSError as error:
+        _say({"error": f"cannot run git: {error}"})
+        sys.exit(1)
     problem = ""
     try:
         problem = _watched(pid, go, request)

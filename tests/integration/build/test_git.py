@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
+import docker as docker_py
 import pytest
 
 from tests.integration.build.conftest import Build
@@ -87,6 +88,15 @@ def test_a_context_is_all_there_is_and_root_s(run_build: Build, server: GitServe
         "of the submodule\nroot 755 /c/run.sh\nroot 644 /c/where\nroot 755 /c/sub\n../../../../../../../../etc\n/c/.git/HEAD\n"
     )
     nothing_is_left(engine)
+
+
+def test_docker_py(engine: Engine, run_build: Build, server: GitServer) -> None:
+    run_build("FROM buildbase\n")
+    client = docker_py.DockerClient(base_url=engine.url)
+    image, log = client.images.build(path=f"{server.url}/app.git#other", nocache=True, tag="py:git")
+    assert image.tags == ["py:git"]
+    assert "other\n" in "".join(line.get("stream", "") for line in log)
+    client.close()
 
 
 def test_commits_and_servers_of_files(run_build: Build, server: GitServer, app: Path) -> None:
