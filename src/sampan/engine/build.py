@@ -5,7 +5,7 @@ order, each one's words together.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -78,15 +78,16 @@ class BuildService:
         self._parts = parts
         self._bounded = parts.clock.now_ns()
 
-    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Progress]]:
+    async def build(self, options: BuildOptions, source: AsyncIterable[bytes]) -> AsyncIterator[Sequence[Progress]]:
         """Build an image. Yields docker's progress, each time all there is. Raises StepFailed and other EngineErrors, in docker's words."""
         targets = [_target(text) for text in options.tags]
         session = self._parts.sessions.find(options.session) if options.session else None
         platform = self._parts.bases.platform_of(options.platform)
         async with self._parts.spool.workspace() as workspace:
-            if options.remote:
-                source = remote_context(self._parts.registries, options.remote, options.dockerfile)
-            data = await workspace.take_in(source, options.dockerfile)
+            given = (
+                await remote_context(self._parts.registries, workspace, options.remote, options.dockerfile) if options.remote else source
+            )
+            data = await workspace.take_in(given, options.dockerfile)
             at_once = len(data) <= _PARSED_AT_ONCE
             dockerfile = parse(data, options.dockerfile) if at_once else await asyncio.to_thread(parse, data, options.dockerfile)
             lines = Lines()
@@ -256,7 +257,10 @@ class _Build:
         stage = planned.stage
 
         async def source(name: str) -> Image | None:
-            return await self._image_of(from_source(self._dockerfile, name, stage.index), name, output)
+            found = from_source(self._dockerfile, name, stage.index)
+            if isinstance(found, StageSource) and found.index not in self._results:
+                await self._build_late(found.index, output, tools)
+            return await self._image_of(found, name, output)
 
         run = StageRun(tools, output, self._args.stage(), self._dockerfile.directives.escape, source)
         _say_step(output, number, total, stage.text)
@@ -290,12 +294,34 @@ class _Build:
         image = await self._parts.bases.get(planned.base.reference, platform, self._options, output.put)
         return image, image.config.config
 
+    async def _build_late(self, index: int, output: Output, tools: Tools) -> None:
+        """Build a stage that only a trigger of a base's names, and what it needs, in the words and the place of the stage that asks."""
+        late = [
+            planned for planned in plan(self._dockerfile, self._args, target=str(index)).stages if planned.stage.index not in self._results
+        ]
+        for planned in late:
+            self._results[planned.stage.index] = asyncio.get_running_loop().create_future()
+        number, total = 1, sum(1 + len(planned.stage.instructions) for planned in late)
+        for planned in late:
+            await self._wait_for(planned.needs)
+            self._results[planned.stage.index].set_result(await self._run_stage(planned, output, tools, number, total))
+            number += 1 + len(planned.stage.instructions)
+
+    async def _wait_for(self, needed: Iterable[int]) -> None:
+        """Wait for stages without keeping them from running."""
+        self._running.release()
+        try:
+            for index in sorted(needed):
+                await asyncio.shield(self._results[index])
+        finally:
+            await self._running.acquire()
+
     async def _image_of(self, source: StageSource | ImageSource, name: str, output: Output) -> Image | None:
         """What `--from` means: a stage's image, or one by its name."""
         if isinstance(source, StageSource):
-            if source.index not in self._results:  # named by a trigger of an image's
-                raise InvalidArgument(f"invalid from flag value {name}: the stage is not needed otherwise, and was not built")
-            return (await asyncio.shield(self._results[source.index])).image
+            if not self._results[source.index].done():  # asked for by a trigger
+                await self._wait_for((source.index,))
+            return self._results[source.index].result().image
         if source.reference == SCRATCH:
             return None
         try:

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sampan.archive import smallcontext
+from sampan.archive.room import making
 from sampan.archive.sources import ListedNames
 from sampan.engine.background import Background
 from sampan.engine.pipes import Resumed, feed, through_pipe
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.image.store import Image
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from sampan.streams import Pourable
 from sampan.worker.client import WorkerPool
 
 DOCKERFILE_MAX: Final = 16 << 20
@@ -53,6 +55,15 @@ class Tree(NamedTuple):
     names: ListedNames | None = None
     """All there is in the directory, where that is known."""
     image: Image | None = None
+
+
+def tree_at(fd: int) -> Tree:
+    """Of a directory whose files have no hashes yet."""
+
+    async def directory() -> Directory:
+        return Directory(fd, -1)
+
+    return Tree(directory)
 
 
 class Workspace:
@@ -107,12 +118,12 @@ class Workspace:
         """A directory with nothing in it. Raises SystemFailure."""
         return self._made().nowhere
 
-    async def take_in(self, source: AsyncIterator[bytes], dockerfile: str) -> bytes:
+    async def take_in(self, source: AsyncIterable[bytes] | Pourable, dockerfile: str) -> bytes:
         """A context, compressed or not. Returns its Dockerfile. Raises InvalidArgument, SystemFailure, and what source raises.
 
         A small one stays in memory until a step needs its files: of those that the cache has no step does.
         """
-        head = await _beginning(source, smallcontext.BYTES_MAX + 1)
+        head = await _beginning(source, smallcontext.BYTES_MAX + 1) if isinstance(source, AsyncIterable) else b""
         small = smallcontext.listed(head, dockerfile) if len(head) <= smallcontext.BYTES_MAX else None
         text = None if small is None else small.files.get(posixpath.normpath(dockerfile))
         if small is not None and text is not None:
@@ -126,7 +137,7 @@ class Workspace:
             await self._workers.run("context_withhold", {"names": result["withheld"]}, [self._made().context.fd])
         return data
 
-    async def _unpack(self, source: AsyncIterable[bytes], dockerfile: str) -> dict[str, Any]:
+    async def _unpack(self, source: Resumed, dockerfile: str) -> dict[str, Any]:
         """What build_jobs.context_in says of it."""
         place = self._made()
 
@@ -142,6 +153,23 @@ class Workspace:
                 await self._unpack(Resumed(self._small), DEFAULT_DOCKERFILE)
                 self._small = None
         return self._made().context
+
+    def place(self, name: str) -> int:
+        """A new directory for what is fetched, as long as the build. Raises SystemFailure."""
+        path = self.path / "fetched" / name
+        with making("a place for what is fetched"):
+            path.mkdir(mode=0o755)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.keep(fd)
+        return fd
+
+    async def pack(self, directory: int, pipe: int) -> None:
+        """Write what is in a directory into a pipe, as a context: all of it root's."""
+        await self._workers.stream("context_out", {}, [pipe, directory])
+
+    async def empty(self, directory: int) -> None:
+        """Remove all that is in a directory."""
+        await self._workers.run("empty", {}, [directory])
 
     def read_dockerfile(self, name: str) -> bytes:
         """Raises InvalidArgument when it is not there, SystemFailure when it is no file."""
@@ -204,7 +232,7 @@ class Workspace:
         (self.path / "sandboxes" / container_id).unlink(missing_ok=True)
 
 
-async def _beginning(source: AsyncIterator[bytes], length: int) -> bytes:
+async def _beginning(source: AsyncIterable[bytes], length: int) -> bytes:
     """The first so many bytes, and more where a piece ends later; all, if there are fewer. Raises what source raises."""
     head = bytearray()  # a list of pieces of one byte each would be large
     async for piece in source:

@@ -57,7 +57,7 @@ async def through_pipe(write: Callable[[int], Awaitable[object]], read: Callable
     return result
 
 
-def feed(source: AsyncIterable[bytes]) -> Callable[[int], Awaitable[None]]:
+def feed(source: AsyncIterable[bytes] | Pourable) -> Callable[[int], Awaitable[None]]:
     """For through_pipe: write all of source. Ends early when nobody reads any more; the rest is left unread."""
 
     async def write(writer: int) -> None:
@@ -77,15 +77,9 @@ def feed(source: AsyncIterable[bytes]) -> Callable[[int], Awaitable[None]]:
 class Resumed:
     """A source some of which was read already: that comes first."""
 
-    def __init__(self, head: bytes, rest: AsyncIterator[bytes] | None = None) -> None:
+    def __init__(self, head: bytes, rest: AsyncIterable[bytes] | Pourable | None = None) -> None:
         self._head = head
         self._rest = rest
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._head
-        if self._rest is not None:
-            async for piece in self._rest:
-                yield piece
 
     async def pour(self, pipe: int) -> None:
         """See streams.Pourable."""

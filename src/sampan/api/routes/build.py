@@ -87,7 +87,7 @@ async def build(request: Request, services: Services) -> Response | None:
 
     `lines` beside the message of a Dockerfile that cannot be read is ours: where in it.
     """
-    progress = services.builds.build(options_of(request), aiter(request.body))
+    progress = services.builds.build(options_of(request), request.body)
     async with ended(progress):
         try:
             first = await anext(progress, None)
