@@ -201,7 +201,7 @@ class FileService(Protocol):
 class BuildService(Protocol):
     """Images of Dockerfiles."""
 
-    def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
+    def build(self, options: BuildOptions, source: AsyncIterable[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
         """Build an image of a context (a tar, compressed or not). Yields docker's progress objects, some at a time.
 
         A RUN that fails: StepFailed.
