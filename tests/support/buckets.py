@@ -1,0 +1,30 @@
+"""Buckets of moto's S3, in this process, where obstore and moto are installed."""
+
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from sampan.registry.s3 import S3
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """Its address."""
+    pytest.importorskip("obstore", reason="pip install obstore")
+    server = pytest.importorskip("moto.server", reason="pip install 'moto[server]'").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def bucket_at(endpoint: str) -> Callable[[], S3]:
+    """What opens the storage in a new bucket, again and again."""
+    bucket = f"b{uuid.uuid4().hex}"
+    with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT"), timeout=20) as answer:
+        assert answer.status == 200
+    settings = {"endpoint": endpoint, "region": "us-east-1", "access_key_id": "k", "secret_access_key": "s"}
+    return lambda: S3.connect(bucket, prefix="below", settings=settings)
