@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from sampan.engine import networkoptions
+from sampan.engine import endpoints, networkoptions
 from sampan.errors import Forbidden, InvalidArgument, NotFound, NotImplementedYet, Unavailable
 from sampan.network import ipam
 from sampan.spec.docker_api.network import EndpointSettings, IPAMConfig, NetworkCreate
@@ -171,8 +171,36 @@ def check_endpoint(row: NetworkRow, settings: EndpointSettings) -> None:
     else:
         for version, text in wanted:
             wrong += _address_problems(row, version, text) if text else []
+    wrong += _link_local_problems((asked.link_local_ips if asked else None) or ())
+    wrong += _sysctl_problems((settings.driver_opts or {}).get(endpoints.SYSCTLS))
     if wrong:
         raise InvalidArgument("\n".join(["invalid endpoint settings:", *(wrong if len(wrong) == 1 else [f"* {text}" for text in wrong])]))
+
+
+def _link_local_problems(given: Sequence[str]) -> list[str]:
+    """Of --link-local-ip."""
+    found = []
+    for text in given:
+        try:
+            is_valid = "%" not in text and not ipaddress.ip_address(text).is_unspecified
+        except ValueError:
+            is_valid = False
+        if not is_valid:
+            found.append(f"invalid link-local IP address: {text}")
+    return found
+
+
+def _sysctl_problems(text: str | None) -> list[str]:
+    """Of an interface's own sysctls. The client writes its name in small letters."""
+    found = []
+    for sysctl in text.split(",") if text is not None else ():
+        words = sysctl.split(".", 4)
+        if len(words) != 5 or words[1] not in ("ipv4", "ipv6", "mpls") or words[3] not in ("IFNAME", "ifname"):
+            found.append(
+                f"unrecognised network interface sysctl '{sysctl}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', "
+                "'X' must be 'ipv4', 'ipv6' or 'mpls'"
+            )
+    return found
 
 
 def _address_problems(row: NetworkRow, version: int, text: str) -> list[str]:
