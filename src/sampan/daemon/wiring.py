@@ -121,7 +121,7 @@ async def _network(
     proxy = UserlandProxy(config.exec_root) if config.userland_proxy and ipv6_is_usable() else None
     exposure = Exposure(rules, proxy)
     store = NetworkStore(NetworkRepository(database), MetaRepository(database))
-    dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts)
+    dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts, config.host_gateway_ips)
     places = Sandboxes(containers, store, exposure, dns, paths)
     if config.ip_forward:
         bridge.sysctl("net/ipv4/ip_forward", "1")
