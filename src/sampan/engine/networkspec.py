@@ -1,7 +1,7 @@
 """From a request for a network to what is stored of it. Pure; docker 28's words for what is wrong."""
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -16,6 +16,13 @@ _NOT_A_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
 )
 _PREDEFINED = ("bridge", "host", "none")
+
+
+def with_families(body: NetworkCreate, defaults: Mapping[str, str]) -> NetworkCreate:
+    """A request with its IP versions chosen. defaults: options of daemon.json for the driver. Raises InvalidArgument."""
+    options = {**({} if body.config_only else defaults), **(body.options or {})}
+    ipv4, ipv6 = networkoptions.families(body.enable_ipv4, body.enable_ipv6, options)
+    return msgspec.structs.replace(body, enable_ipv4=ipv4, enable_ipv6=ipv6)
 
 
 def check(body: NetworkCreate) -> None:
