@@ -115,7 +115,7 @@ class FakeBootstraps:
 class FakeBuilds:
     """services.BuildService: any context comes to the one image; a target `fails` exits with 4."""
 
-    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
+    async def build(self, options: BuildOptions, source: AsyncIterable[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
         """See the Protocol."""
         size = 0
         async for piece in source:
