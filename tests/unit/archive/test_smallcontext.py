@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import tarfile
 
 import pytest
@@ -58,9 +59,10 @@ def test_files_directories_and_those_only_names_tell_of() -> None:
         archive(("Dockerfile", b""), (".dockerignore", b"[\n")),
         archive(*((str(number), b"") for number in range(1001))),
         archive(("Dockerfile", b"x" * 100))[:600],
-        gzip.compress(archive(("Dockerfile", b""))),
+        gzip.compress(archive(("Dockerfile", b"")), mtime=0),
         b"FROM x\n" * 100,
     ],
+    ids=itertools.count(),
 )
 def test_what_a_worker_has_to_look_at(data: bytes) -> None:
     assert smallcontext.listed(data, "Dockerfile") is None
