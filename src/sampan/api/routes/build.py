@@ -147,7 +147,7 @@ async def prune(request: Request, services: Services) -> Response:
 
 _TAG = "Image"
 ROUTES = (
-    Route("POST", "/build", build, _TAG, "partial", cancel=True, note="git contexts, outputs and BuildKit's protocol: 501"),
+    Route("POST", "/build", build, _TAG, "partial", cancel=True, note="outputs and BuildKit's protocol: 501"),
     Route("POST", "/build/cancel", missing("cancelling a build by its ID"), _TAG, "missing"),
     Route("POST", "/build/prune", prune, _TAG),
     Route("POST", "/session", session, "Session", "partial", note="Sampan's own protocol, for secrets and SSH agents; BuildKit's: 501"),
