@@ -43,7 +43,8 @@ def _attribute(kind: int, payload: bytes) -> bytes:
     return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
+    """A message's attributes by their numbers; of several with one number the last."""
     found = {}
     offset = 0
     while offset + 4 <= len(data):
@@ -100,7 +101,7 @@ class Netlink:
         found = []
         for payload in self._ask(RTM_GETLINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0)):
             _family, _type, index, flags, _change = _LINK.unpack_from(payload)
-            words = _attributes(payload[_LINK.size :])
+            words = attributes(payload[_LINK.size :])
             master = struct.unpack("=I", words[_IFLA_MASTER])[0] if _IFLA_MASTER in words else 0
             alias = words.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace")
             found.append(Link(index, words[_IFLA_NAME].rstrip(b"\0").decode(), master, bool(flags & _IFF_UP), alias))
@@ -111,16 +112,25 @@ class Netlink:
         found = []
         for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(family, 0, 0, 0, 0)):
             kind, prefix, _flags, scope, owner = _ADDRESS.unpack_from(payload)
-            words = _attributes(payload[_ADDRESS.size :])
+            words = attributes(payload[_ADDRESS.size :])
             if owner == index and kind == family and (scope == 0 or family == socket.AF_INET):
                 found.append((socket.inet_ntop(family, words[_IFA_LOCAL if family == socket.AF_INET else _IFA_ADDRESS]), prefix))
+        return found
+
+    def own_addresses(self, family: int) -> set[str]:
+        """Every address of this netns in a family."""
+        found = set()
+        for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(family, 0, 0, 0, 0)):
+            if payload[0] == family:
+                words = attributes(payload[_ADDRESS.size :])
+                found.add(socket.inet_ntop(family, words.get(_IFA_LOCAL) or words[_IFA_ADDRESS]))
         return found
 
     def routes(self, family: int = socket.AF_INET) -> list[tuple[str, int]]:
         """Destinations of all routes of a family as (address, prefix length); that of the default route is all zeros with length 0."""
         nowhere = bytes(4 if family == socket.AF_INET else 16)
         return [
-            (socket.inet_ntop(family, _attributes(payload[_ROUTE.size :]).get(1, nowhere)), payload[1])
+            (socket.inet_ntop(family, attributes(payload[_ROUTE.size :]).get(1, nowhere)), payload[1])
             for payload in self._ask(RTM_GETROUTE, _DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
             if payload[0] == family
         ]
