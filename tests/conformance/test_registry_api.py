@@ -233,6 +233,7 @@ def test_what_came_before_the_connection_broke_stays(registry: RegistryThread, c
     rest = client("PATCH", location, BLOB[600:], {"Content-Range": "600-1023"})
     while rest.status == 400:
         rest = client("PATCH", location, BLOB[600:], {"Content-Range": "600-1023"})
+    assert rest.status == 202, rest
     assert client("PUT", rest.headers["Location"], digest=digest_of(BLOB)).status == 201
 
 

@@ -73,8 +73,9 @@ async def _take(parts: Parts, upload: Upload, request: Request) -> None:
             )
     try:
         await upload.write(request.body.pieces(), parts.limits.blob)
-    except RegistryError:
-        await parts.uploads.forget(upload)
+    except RegistryError as error:
+        if error.code == "TOOLARGE":  # but not for another request that is writing to it
+            await parts.uploads.forget(upload)
         raise
     if expected is not None and upload.size - before != expected:
         came = upload.size - before
