@@ -235,26 +235,18 @@ def _is_only_around(fd: int, path: bytes, without: Collection[bytes], around: Co
     for name in map(os.fsencode, os.listdir(fd)):
         below = path + b"/" + name
         info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        if _is_own(below, info, without) and not (stat.S_ISDIR(info.st_mode) and _entries(fd, name)):
-            continue
-        if below not in around or not stat.S_ISDIR(info.st_mode):
+        if not stat.S_ISDIR(info.st_mode):
+            if _is_own(below, info, without):
+                continue
             return False
         inner = os.open(name, _OPEN, dir_fd=fd)
         try:
-            if not _is_only_around(inner, below, without, around):
+            is_mount_point = below in without and not os.listdir(inner)
+            if not is_mount_point and not (below in around and _is_only_around(inner, below, without, around)):
                 return False
         finally:
             os.close(inner)
     return True
-
-
-def _entries(parent: int, name: bytes) -> bool:
-    """Whether there is anything in a directory."""
-    fd = os.open(name, _OPEN, dir_fd=parent)
-    try:
-        return bool(os.listdir(fd))
-    finally:
-        os.close(fd)
 
 
 def _directory(parent: int, name: bytes) -> int:

@@ -98,7 +98,7 @@ def _parsed(field: bytes, signed: bool) -> int:
         try:
             return int(digits, 8)
         except ValueError:
-            raise InvalidArchive("invalid tar header") from None
+            raise InvalidArchive(_BAD_HEADER) from None
     if field[0] & 0x80:
         value = (
             int.from_bytes(field, "big", signed=True) if field[0] == 0xFF else int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
@@ -293,7 +293,7 @@ class TarReader:
     def _apply_pax(entry: Entry, pax: dict[bytes, bytes]) -> None:
         for key, value in pax.items():
             if b"\0" in (value if key in _PAX_NAMES else key):  # as Go has it (archive/tar, validPAXRecord)
-                raise InvalidArchive("invalid tar header")
+                raise InvalidArchive(_BAD_HEADER)
             if key == b"path" and value:
                 entry.name = value
             elif key == b"linkpath" and value:

@@ -17,7 +17,6 @@ from sampan.archive.tarsum import of_entry
 
 BYTES_MAX: Final = 256 << 10
 _ENTRIES_MAX: Final = 1000
-_IGNORE: Final = ".dockerignore"
 
 
 class SmallContext(NamedTuple):
@@ -51,7 +50,8 @@ def _listed(data: bytes, dockerfile: str) -> SmallContext | None:
             digest.update(content)
             files[os.fsdecode(name)] = content
         entries[name] = ("f" if entry.type == REGULAR else "d", digest.hexdigest())
-    if not _completed(entries) or _withholds(files, dockerfile):
+    ignore = files.get(dockerfile + dockerignore.FILE_NAME, files.get(dockerignore.FILE_NAME, b""))
+    if not _completed(entries) or dockerignore.withheld(ignore, dockerfile):
         return None
     order = sorted((name for name in entries if name), key=lambda name: name.split(b"/"))
     return SmallContext(ListedNames((os.fsdecode(name), *entries[name], "") for name in order), files)
@@ -67,12 +67,3 @@ def _completed(entries: dict[bytes, tuple[str, str]]) -> bool:
         if parent and entries[parent][0] != "d":
             return False
     return True
-
-
-def _withholds(files: Mapping[str, bytes], dockerfile: str) -> bool:
-    """Whether .dockerignore hides the Dockerfile or itself from COPY."""
-    patterns = files.get(f"{dockerfile}{_IGNORE}", files.get(_IGNORE))
-    if not patterns:
-        return False
-    matcher = dockerignore.Matcher(dockerignore.read(patterns))
-    return matcher.excludes(_IGNORE) or matcher.excludes(dockerfile)

@@ -6,18 +6,14 @@ The wire is in sessionframes.py, docs/adr/0018-build-session.md says why it is s
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sampan import sessionframes
 from sampan.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from sampan.sessionframes import AGENT, DATA, END, PAYLOAD_MAX, REFUSE, SECRET, SECRET_MAX, Frame, frame
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sampan.streams import Duplex
+from sampan.streams import Duplex
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CHANNELS_MAX: Final = 64
@@ -90,7 +86,7 @@ class Channel:
 class Session:
     """One client's. It ends with its connection."""
 
-    def __init__(self, session_id: str, stream: "Duplex") -> None:
+    def __init__(self, session_id: str, stream: Duplex) -> None:
         self._id = session_id
         self._stream = stream
         self._channels: dict[int, Channel] = {}
@@ -104,8 +100,8 @@ class Session:
         try:
             with suppress(ConnectionError, ValueError):
                 while data := await self._stream.recv(PAYLOAD_MAX):
-                    for kind, number, payload in reader.feed(data):
-                        self._take(Frame(kind, number, payload))
+                    for received in reader.feed(data):
+                        self._take(received)
         finally:
             self._closed = True
             for channel in self._channels.values():
@@ -133,7 +129,7 @@ class Session:
             return bytes(data)
 
     @contextmanager
-    def _channel(self) -> "Iterator[Channel]":
+    def _channel(self) -> Iterator[Channel]:
         if len(self._channels) >= _CHANNELS_MAX:
             raise Unavailable(f"session {self._id} has more than {_CHANNELS_MAX} requests under way")
         self._count += 1
@@ -194,7 +190,7 @@ class BuildSessions:
         self._sessions: dict[str, Session | None] = {}
         """None: its connection is being taken over."""
 
-    async def serve(self, session_id: str, open_stream: "Callable[[], Awaitable[Duplex]]") -> None:
+    async def serve(self, session_id: str, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
         """One client's, until it goes. Raises InvalidArgument, Conflict before the stream is opened."""
         if not _ID.fullmatch(session_id):
             raise InvalidArgument(f"invalid session ID {session_id!r}")

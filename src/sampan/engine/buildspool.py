@@ -41,7 +41,7 @@ class Directory(NamedTuple):
     """The file of their hashes; -1: none."""
 
 
-class _Place(NamedTuple):
+class _Descriptors(NamedTuple):
     """The descriptors of a workspace."""
 
     nowhere: int
@@ -79,28 +79,28 @@ class Workspace:
         """A context that is not unpacked yet."""
         self._unpacking = asyncio.Lock()
         self._names: ListedNames | None = None
-        self._place: _Place | None = None
+        self._descriptors: _Descriptors | None = None
 
     @property
     def made(self) -> bool:
         """Whether there is anything of it on the disk."""
-        return self._place is not None
+        return self._descriptors is not None
 
-    def _made(self) -> "_Place":
-        if self._place is None:
+    def _made(self) -> "_Descriptors":
+        if self._descriptors is None:
             try:
                 self._path.mkdir(mode=0o700)
-                self._place = self._make()
+                self._descriptors = self._make()
             except OSError as error:
                 raise SystemFailure(f"cannot make a place for the build: {error}") from error
-        return self._place
+        return self._descriptors
 
-    def _make(self) -> "_Place":
+    def _make(self) -> "_Descriptors":
         for name in ("tree", "fetched", "sandboxes"):
             (self._path / name).mkdir(mode=0o755)
         nowhere = self._kept(self._nowhere, os.O_PATH | os.O_DIRECTORY)
         tree = self._kept(self._path / "tree", os.O_RDONLY | os.O_DIRECTORY)
-        return _Place(nowhere, Directory(tree, self._kept(self._path / "sums", os.O_RDWR | os.O_CREAT)))
+        return _Descriptors(nowhere, Directory(tree, self._kept(self._path / "sums", os.O_RDWR | os.O_CREAT)))
 
     def _kept(self, path: str | Path, flags: int) -> int:
         fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
@@ -125,7 +125,7 @@ class Workspace:
         """
         head = await _beginning(source, smallcontext.BYTES_MAX + 1) if isinstance(source, AsyncIterable) else b""
         small = smallcontext.listed(head, dockerfile) if len(head) <= smallcontext.BYTES_MAX else None
-        text = None if small is None else small.files.get(posixpath.normpath(dockerfile))
+        text = None if small is None else small.files.get(dockerfile)
         if small is not None and text is not None:
             self._small, self._names = head, small.names
             return text
@@ -139,10 +139,10 @@ class Workspace:
 
     async def _unpack(self, source: Resumed, dockerfile: str) -> dict[str, Any]:
         """What build_jobs.context_in says of it."""
-        place = self._made()
+        made = self._made()
 
         async def take(archive: int) -> dict[str, Any]:
-            return await self._workers.stream("context_in", {"dockerfile": dockerfile}, [archive, *place.context, place.nowhere])
+            return await self._workers.stream("context_in", {"dockerfile": dockerfile}, [archive, *made.context, made.nowhere])
 
         return await through_pipe(feed(source), take)
 

@@ -9,12 +9,11 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from sampan.linux.netlink import attributes
+from sampan.linux.netlink import attribute, attributes
 
 _NETFILTER = 12
 _HEADER = struct.Struct("=IHHII")
 _GENERIC = struct.Struct("!BBH")
-_ATTRIBUTE = struct.Struct("=HH")
 _GET, _DELETE = 0x101, 0x102
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
@@ -77,8 +76,8 @@ def _answers(asked: socket.socket, sequence: int) -> Iterator[bytes]:
 
 
 def _flows(asked: socket.socket, family: int) -> Iterator[Flow]:
-    only_udp = _attribute(_ORIGINAL | _NESTED, _attribute(_PROTOCOL | _NESTED, _attribute(1, bytes([_UDP]))))
-    wanted = _attribute(_FILTER | _NESTED, _attribute(1, struct.pack("=I", _BY_PROTOCOL)) + _attribute(2, struct.pack("=I", 0)))
+    only_udp = attribute(_ORIGINAL | _NESTED, attribute(_PROTOCOL | _NESTED, attribute(1, bytes([_UDP]))))
+    wanted = attribute(_FILTER | _NESTED, attribute(1, struct.pack("=I", _BY_PROTOCOL)) + attribute(2, struct.pack("=I", 0)))
     _send(asked, _GET, _DUMP, 1, family, only_udp + wanted)  # Linux before 5.8 knows no filter, and tells of all
     for payload in _answers(asked, 1):
         words = attributes(payload)
@@ -87,12 +86,8 @@ def _flows(asked: socket.socket, family: int) -> Iterator[Flow]:
         if there.get(1) != bytes([_UDP]):
             continue
         source, destination = (1, 2) if family == socket.AF_INET else (3, 4)
-        key = b"".join(_attribute(kind | flag, words[kind]) for kind, flag in _KEY.items() if kind in words)
+        key = b"".join(attribute(kind | flag, words[kind]) for kind, flag in _KEY.items() if kind in words)
         yield Flow(
             socket.inet_ntop(family, attributes(original[_IP])[destination]), int.from_bytes(there[3]),
             socket.inet_ntop(family, attributes(reply[_IP])[source]), int.from_bytes(back[2]), key,
         )  # fmt: skip
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)

@@ -33,7 +33,6 @@ from sampan.worker.wire import Kind
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _NO_OWNER: Final = "unable to convert uid/gid chown string to host mapping: "
-_IGNORE: Final = ".dockerignore"
 _IGNORE_MAX: Final = 1 << 20
 _LISTED_MAX: Final = 1000
 """Entries of a context that are told."""
@@ -69,20 +68,14 @@ def context_in(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 
 def _withheld(dockerfile: str) -> list[str]:
     """Which of the Dockerfile and .dockerignore COPY is not to see, by what .dockerignore says of them."""
-    patterns: list[str] = []
-    for name in (f"{dockerfile}{_IGNORE}", _IGNORE):
+    for name in (dockerfile + dockerignore.FILE_NAME, dockerignore.FILE_NAME):
         try:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             continue
         with os.fdopen(fd, "rb") as file:
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                patterns = dockerignore.read(file.read(_IGNORE_MAX))
-        break
-    if not patterns:
-        return []
-    matcher = dockerignore.Matcher(patterns)
-    return [name for name in (_IGNORE, dockerfile) if matcher.excludes(name)]
+            return dockerignore.withheld(file.read(_IGNORE_MAX), dockerfile) if stat.S_ISREG(os.fstat(fd).st_mode) else []
+    return []
 
 
 def context_withhold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:

@@ -5,21 +5,15 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from sampan.linux.netlink import Netlink
-from tests.integration.network.support import Docker, ok, remove_networks, serve
+from tests.integration.network.support import Docker, ok, serve
 from tests.support.engine import Engine
 
-pytestmark = pytest.mark.root
-
-
-@pytest.fixture(autouse=True)
-def _clean(engine: Engine) -> Iterator[None]:
-    yield
-    remove_networks(engine)
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_networks")]
 
 
 def fetch(port: str) -> str:

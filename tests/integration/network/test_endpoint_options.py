@@ -1,30 +1,18 @@
 """What is asked for of one container's place on a network: the interface's name and sysctls, link-local addresses, at a start and live."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.integration.network.support import Docker, ok, remove_networks, serve
+from tests.integration.network.support import Docker, ok, serve
 from tests.support.engine import Engine
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_networks")]
 
 IFNAME = "com.docker.network.endpoint.ifname"
 SYSCTLS = "com.docker.network.endpoint.sysctls"
 JOINING = "Error response from daemon: failed to set up container networking: "
-
-
-@pytest.fixture(autouse=True)
-def _clean(engine: Engine) -> Iterator[None]:
-    yield
-    remove_networks(engine)
-
-
-@pytest.fixture
-def front(docker: Docker, subnets: Callable[[int], str]) -> str:
-    ok(docker("network", "create", "--subnet", subnets(0), "front"))
-    return "front"
 
 
 def test_name_and_sysctls_of_an_interface(docker: Docker, front: str) -> None:

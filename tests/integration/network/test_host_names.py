@@ -1,23 +1,17 @@
 """The host by name: host.docker.internal without being asked for, and --add-host NAME:host-gateway, on every kind of network."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.network.support import Docker, ok, remove_networks
+from tests.integration.network.support import Docker, ok
 from tests.support.engine import Engine
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_networks")]
 
 HOST = "host.docker.internal"
-
-
-@pytest.fixture(autouse=True)
-def _clean(engine: Engine) -> Iterator[None]:
-    yield
-    remove_networks(engine)
 
 
 def first(subnet: str) -> str:

@@ -122,12 +122,23 @@ def _error(error: EngineError) -> Mapping[str, object]:
     return {"errorDetail": {**code, "message": error.message}, "error": error.message}
 
 
-async def session(request: Request, services: Services) -> Response | None:
-    """POST /session: the connection becomes a session of builds, in a protocol of our own (sessionframes.py); BuildKit's is refused."""
+def _refuse_buildkit(request: Request, *, unless: str = "") -> None:
+    """A connection that is to become something else than `unless`. Raises InvalidArgument, NotImplementedYet."""
     if not request.upgrade:
         raise InvalidArgument("no upgrade proto in request")
-    if request.headers["upgrade"].lower() != sessionframes.UPGRADE:
+    if request.headers["upgrade"].lower() != unless:
         raise NotImplementedYet("BuildKit (session and gRPC) is not implemented in Sampan")
+
+
+def grpc(request: Request, services: Services) -> None:
+    """POST /grpc: BuildKit's own protocol over an upgraded connection."""
+    del services
+    _refuse_buildkit(request)
+
+
+async def session(request: Request, services: Services) -> Response | None:
+    """POST /session: the connection becomes a session of builds, in a protocol of our own (sessionframes.py); BuildKit's is refused."""
+    _refuse_buildkit(request, unless=sessionframes.UPGRADE)
     await request.body.read_all()
 
     async def open_stream() -> Duplex:
@@ -151,4 +162,5 @@ ROUTES = (
     Route("POST", "/build/cancel", missing("cancelling a build by its ID"), _TAG, "missing"),
     Route("POST", "/build/prune", prune, _TAG),
     Route("POST", "/session", session, "Session", "partial", note="Sampan's own protocol, for secrets and SSH agents; BuildKit's: 501"),
+    Route("POST", "/grpc", grpc, "Session", "missing", note="400 without an Upgrade header, as docker"),
 )
