@@ -4,6 +4,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -21,10 +22,20 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
-def bucket_at(endpoint: str) -> Callable[[], S3]:
-    """What opens the storage in a new bucket, again and again."""
+def new_bucket(endpoint: str) -> str:
+    """Its name."""
     bucket = f"b{uuid.uuid4().hex}"
     with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT"), timeout=20) as answer:
         assert answer.status == 200
+    return bucket
+
+
+def connect(endpoint: str, bucket: str, prefix: str = "below", kind: type[S3] = S3) -> S3:
+    """Open the storage in a bucket."""
     settings = {"endpoint": endpoint, "region": "us-east-1", "access_key_id": "k", "secret_access_key": "s"}
-    return lambda: S3.connect(bucket, prefix="below", settings=settings)
+    return kind.connect(bucket, prefix=prefix, settings=settings)
+
+
+def bucket_at(endpoint: str) -> Callable[[], S3]:
+    """What opens the storage in a new bucket, again and again."""
+    return partial(connect, endpoint, new_bucket(endpoint))
