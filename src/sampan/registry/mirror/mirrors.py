@@ -15,6 +15,7 @@ from sampan.registry.gate import Gate
 from sampan.registry.mirror.cache import Cache
 from sampan.registry.mirror.mirror import Mirror
 from sampan.registry.mirror.upstream import Upstream
+from sampan.registry.names import is_digest
 from sampan.registry.places import secret_of
 from sampan.registry.store import Blobs, Manifests
 from sampan.version import ENGINE_VERSION
@@ -52,7 +53,7 @@ class Mirrors:
         upstreams = {name: Upstream(name, one, transport, passwords[name]) for name, one in config.items()}
         cache = Cache(storage, cache_bytes)
         await cache.load()
-        mirror = Mirror(storage, Blobs(storage, gate), Manifests(storage, gate), PartialBlobs(directory), cache)
+        mirror = Mirror(storage, Blobs(storage, gate), Manifests(storage, gate), PartialBlobs(directory, is_digest), cache)
         stack.push_async_callback(mirror.close)
         return cls(mirror, upstreams, next((upstreams[name] for name, one in config.items() if one.default), None))
 
