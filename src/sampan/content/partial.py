@@ -215,7 +215,7 @@ class PartialBlobs:
         """By digest: what pulls under way have use for, also when it has come"""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By digest, for as long as somebody holds or awaits one."""
-        self._drop_old()
+        self.drop_old()
 
     def _idle(self) -> list[Path]:
         """What nobody fetches now."""
@@ -229,10 +229,11 @@ class PartialBlobs:
             if not is_sha256(f"sha256:{file.name}"):
                 found.append(Finding("file", str(file), "is no partial blob", "remove it", partial(_remove, file)))
             elif time.time() - file.stat().st_mtime > KEEP_SECONDS:
-                found.append(Finding("file", str(file), "is part of a blob that nobody fetches any more", "remove it", self._drop_old))
+                found.append(Finding("file", str(file), "is part of a blob that nobody fetches any more", "remove it", self.drop_old))
         return found
 
-    def _drop_old(self) -> None:
+    def drop_old(self) -> None:
+        """Remove what nobody went on with for a week."""
         for file in self._idle():
             if file.name.startswith(_ALONE) or time.time() - file.stat().st_mtime > KEEP_SECONDS:
                 file.unlink()

@@ -20,7 +20,7 @@ from sampan.registry.access.rules import Rules
 from sampan.registry.access.tokens import Tokens, key_in
 from sampan.registry.accesslog import AccessLog
 from sampan.registry.app import App
-from sampan.registry.config import AuthConfig, Config, address
+from sampan.registry.config import AuthConfig, Config, address, place_of_mirror
 from sampan.registry.control import Control
 from sampan.registry.control import listener as control_listener
 from sampan.registry.gate import Gate
@@ -94,6 +94,13 @@ async def every(seconds: float, action: Callable[[], object]) -> None:
             log.exception("a periodic task failed")
 
 
+def given_out_freely(config: Config) -> list[str]:
+    """The mirrored registries of which everybody may pull what only a login of ours gets there."""
+    rules = Rules(config.auth.all_rules())
+    named = {name: f"{place_of_mirror(name, one)}/any/repository" for name, one in config.mirrors.items() if one.username}
+    return [name for name, repository in named.items() if rules.allows("", "pull", repository)]
+
+
 class Registry:
     """A registry that is not tied to a process: sampand has one inside it, too. start() and stop() once each."""
 
@@ -122,6 +129,8 @@ class Registry:
         metrics, access_log = Metrics(), AccessLog(config.access_log)
         mirrors = None
         if config.mirrors:
+            for name in given_out_freely(config):
+                log.warning("everybody who can reach us may pull what the login at %s may read there: see auth.rules", name)
             mirrors = await Mirrors.open(config.mirrors, root, config.cache_bytes, self._stack)
         self.app = App(parts, access, metrics, mirrors, pages=config.web)
 
@@ -154,6 +163,8 @@ class Registry:
         self._tasks.append(start(every(EXPIRE_SECONDS, uploads.expire)))
         if config.gc.interval_seconds > 0:
             self._tasks.append(start(every(config.gc.interval_seconds, self._collect)))
+            if mirrors is not None:
+                self._tasks.append(start(every(config.gc.interval_seconds, mirrors.tidy)))
         if self._tls is not None:
             self._tasks.append(start(every(LOOK_SECONDS, self._tls.refresh)))
         log.info("registry listens on %s, data in %s", ", ".join(f"{host}:{port}" for host, port in self.addresses), root)
