@@ -40,6 +40,8 @@ THREADS = 32
 """For the disk and for hashing: most of the time they wait."""
 LOOK_SECONDS = 5.0
 EXPIRE_SECONDS = 60.0
+DIRECTORY_MODE = 0o700
+"""Of a root that is made: what is in it is given out by the rules of access, and by nothing else."""
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -60,7 +62,8 @@ def listener(text: str) -> socket.socket:
 def own(root: Path) -> int:
     """A lock on the directory, until the process ends: uploads and the collector count on being the only ones. Raises SystemFailure."""
     try:
-        (root / "sampan").mkdir(parents=True, exist_ok=True)
+        root.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
+        (root / "sampan").mkdir(DIRECTORY_MODE, exist_ok=True)
         fd = os.open(root / "sampan/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -122,7 +125,7 @@ class Registry:
         access = access_of(config.auth, root, config.url)
         storage, gate = await asyncio.to_thread(open_storage, config), Gate()
         limits = config.limits
-        uploads = Uploads(root / paths.UPLOADS, lifetime=limits.upload_idle_seconds, at_once=limits.uploads)
+        uploads = Uploads(root / paths.UPLOADS, lifetime=limits.upload_idle_seconds, at_once=limits.uploads, each=limits.uploads_each)
         parts = Parts(
             Blobs(storage, gate), Manifests(storage, gate), uploads, Limits(limits.manifest_bytes, limits.blob_bytes), config.delete
         )

@@ -300,6 +300,16 @@ def test_a_session_of_tls_1_2_does_not_outlive_its_authority(tmp_path: Path) -> 
         program.close()
 
 
+def test_a_root_that_is_made_is_nobody_elses(tmp_path: Path) -> None:
+    for own in (False, True):
+        directory = tmp_path / str(own)
+        if own:
+            (directory / "data").mkdir(mode=0o755, parents=True)
+        program = RegistryProgram(directory)
+        assert program.root.stat().st_mode & 0o777 == (0o755 if own else 0o700)
+        program.close()
+
+
 def test_settings_that_are_wrong() -> None:
     for flags, message in ((["--listen", "x"], "invalid address"), (["--tls-key", "x"], "missing required field `certificate`")):
         done = subprocess.run([SAMPAN, "registry", "serve", *flags], capture_output=True, text=True, timeout=20, check=False)
