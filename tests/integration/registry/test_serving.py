@@ -306,8 +306,8 @@ def test_a_root_that_is_made_is_nobody_elses(tmp_path: Path) -> None:
         if own:
             (directory / "data").mkdir(mode=0o755, parents=True)
         program = RegistryProgram(directory)
-        assert program.root.stat().st_mode & 0o777 == (0o755 if own else 0o700)
         program.close()
+        assert program.root.stat().st_mode & 0o777 == (0o755 if own else 0o700)
 
 
 def test_settings_that_are_wrong() -> None:
