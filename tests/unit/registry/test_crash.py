@@ -75,6 +75,8 @@ class Store:
         for digest, _ in await self.storage.blobs():  # content is what it is called
             assert digest_of(await self.storage.read(paths.blob(digest))) == digest
         for name in await self.storage.repositories():
+            for linked in await self.storage.links(paths.layers(name)):  # content comes before its link
+                (await self.blobs.open(name, Digest(linked))).close()
             for digest in await self.manifests.revisions(name):  # a manifest that is shown has all it names
                 for blob, size in documents.read((await self.manifests.get(name, digest)).body).blobs:
                     stored = await self.blobs.open(name, blob)
