@@ -50,6 +50,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Its files are wanted, not the image, which is in the cache then and in no list."""
     credentials: Mapping[str, AuthConfig] = {}
     """By registry."""
+    session: str = ""
+    """The ID of the client's session, which has its secrets and agents."""
 
     @property
     def epoch(self) -> int | None:

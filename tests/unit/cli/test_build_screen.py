@@ -178,7 +178,7 @@ def test_a_build_is_drawn_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     lines, images = drawing(*told)
     assert lines[0].startswith("[+] Building 0.")
     assert lines[0].endswith("s (5/7) FINISHED")
-    assert [line[:29] for line in lines[1:6]] == [
+    assert [line[:30] for line in lines[1:6]] == [
         " => [build 1/3] FROM busybox A",
         " => [stage-1 1/4] FROM busybox",
         " => [build 2/3] RUN make \\ all",
