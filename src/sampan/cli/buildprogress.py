@@ -23,9 +23,13 @@ _SIZE = (80, 24)
 """Of a terminal that does not tell."""
 
 
-def mode_of(given: str, out: TextIO) -> str:
-    """plain, tty, rawjson or quiet; `auto` may be said otherwise by the environment, as buildx has it. Raises CliError."""
-    mode = given if given != "auto" else os.environ.get("BUILDKIT_PROGRESS") or given
+def mode_of(given: str, out: TextIO, *, quiet: bool = False) -> str:
+    """plain, tty, rawjson or quiet; `auto` may be said otherwise by the environment, as buildx has it. quiet: `-q`. Raises CliError."""
+    if quiet:
+        if given not in ("auto", "quiet"):
+            raise CliError(f"progress={given} and quiet cannot be used together")
+        return "quiet"
+    mode = (os.environ.get("BUILDKIT_PROGRESS") if given == "auto" else given) or "auto"
     if mode not in MODES:
         raise CliError(f"invalid progress mode {mode}")
     if mode == "auto":
@@ -69,12 +73,14 @@ def draw(lines: Iterator[bytes], out: TextIO, aux: Callable[[Any], object]) -> N
         for message in _timely(chain([first], lines)):
             now = monotonic()
             if message is None:
-                painter.paint(screen.lines(now, *_size(out)))
+                columns, rows = _size(out)
+                painter.paint(screen.lines(now, columns, rows), columns, rows)
             else:
                 _take(screen, message, now, aux)
     finally:
         screen.close(monotonic())
-        painter.paint(screen.lines(monotonic(), _size(out)[0]))
+        columns, rows = _size(out)
+        painter.paint(screen.lines(monotonic(), columns), columns, rows)
         out.write("".join(_below(screen)))
         out.flush()
 
@@ -152,13 +158,15 @@ class _Painter:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._drawn = 0
+        self._widths: list[int] = []
 
-    def paint(self, lines: Sequence[str]) -> None:
-        """Draw; the cursor is left below."""
-        up = f"\x1b[{self._drawn}A\r" if self._drawn else ""
-        more = max(self._drawn - len(lines), 0)
-        rest = "\x1b[2K\n" * more + f"\x1b[{more}A" if more else ""
-        self._out.write(up + "".join(f"\x1b[2K{line}\n" for line in lines) + rest)
+    def paint(self, lines: Sequence[str], columns: int, rows: int) -> None:
+        """Draw; the cursor is left below. The lines drawn before have been broken by the terminal, if it is narrower now."""
+        from sampan.cli.buildscreen import width_of
+
+        up = min(sum(max(1, -(-width // columns)) for width in self._widths), rows - 1)
+        back = f"\x1b[{up}A" if up else ""
+        # no line goes on in the next one, even where the terminal has other notions of a character's width
+        self._out.write(f"\x1b[?7l{back}\r" + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J\x1b[?7h")
         self._out.flush()
-        self._drawn = len(lines)
+        self._widths = [width_of(line) for line in lines]

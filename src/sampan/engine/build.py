@@ -25,7 +25,7 @@ from sampan.engine.buildsession import BuildSessions, Session
 from sampan.engine.buildspool import BuildSpool, Workspace
 from sampan.engine.buildstage import Output, Result, StageRun, Tools
 from sampan.engine.buildsteps import BuildSteps
-from sampan.engine.buildtelling import StepTelling
+from sampan.engine.buildtelling import BuildTelling
 from sampan.engine.buildurls import Fetches, remote_context
 from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
@@ -241,15 +241,12 @@ class _Build:
         """Where each stage says what it does. first: the number of the first one's FROM."""
         if not self._options.steps:
             return [Output() for _ in self._plan.stages]
-        self._lines.say({"plan": {"steps": total - first + 1}})
-        several = len(self._dockerfile.stages) > 1
-        outputs: list[Output] = []
-        for planned in self._plan.stages:
-            name = planned.stage.alias or (f"stage-{planned.stage.index}" if several else "")
-            count = 1 + len(self._instructions(planned))
-            outputs.append(StepTelling(self._lines, name, first, count))
-            first += count
-        return outputs
+        telling = BuildTelling(self._lines, first, total)
+        return [telling.stage(self._name(planned), 1 + len(self._instructions(planned))) for planned in self._plan.stages]
+
+    def _name(self, planned: PlannedStage) -> str:
+        """What a stage is called where several run side by side."""
+        return planned.stage.alias or (f"stage-{planned.stage.index}" if len(self._dockerfile.stages) > 1 else "")
 
     async def _show(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -336,8 +333,10 @@ class _Build:
         number, total = 1, sum(1 + len(planned.stage.instructions) for planned in late)
         for planned in late:
             await self._wait_for(planned.needs)
-            self._results[planned.stage.index].set_result(await self._run_stage(planned, output, tools, number, total))
-            number += 1 + len(planned.stage.instructions)
+            count = 1 + len(planned.stage.instructions)
+            told = output.late(self._name(planned), number, count)
+            self._results[planned.stage.index].set_result(await self._run_stage(planned, told, tools, number, total))
+            number += count
 
     async def _wait_for(self, needed: Iterable[int]) -> None:
         """Wait for stages without keeping them from running."""

@@ -67,6 +67,11 @@ class Output:
         self.say(f"Step {number}/{total} : {text}")
         self.say("\n")
 
+    def late(self, name: str, first: int, steps: int) -> "Output":
+        """Where a stage tells of its steps that this one's step asks for. first: the number of its first."""
+        del name, first, steps
+        return self
+
     def cached(self) -> None:
         """It is in the cache."""
         self.say(" ---> Using cache\n")

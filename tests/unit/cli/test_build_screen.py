@@ -9,7 +9,7 @@ import pytest
 from sampan.cli import buildprogress
 from sampan.cli.buildscreen import Screen, cut, harmless, width_of
 from sampan.cli.http import CliError
-from tests.support.screen import screen
+from tests.support.screen import Display, screen
 
 Message = Mapping[str, object]
 
@@ -85,7 +85,7 @@ def test_steps_run_side_by_side() -> None:
 
 def test_it_is_never_higher_than_the_terminal() -> None:
     for rows in range(1, 20):
-        assert len(drawn_at(12.34, rows=rows)) <= max(rows - 1, 2)
+        assert len(drawn_at(12.34, rows=rows)) <= rows - 1
     assert drawn_at(12.34, rows=8) == [
         "[+] Building 12.3s (3/7)",
         " => [build 1/3] FROM busybox AS build                  1.0s",
@@ -101,10 +101,32 @@ def test_it_is_never_higher_than_the_terminal() -> None:
     ]
 
 
-@pytest.mark.parametrize("columns", range(1, 70, 7))
+@pytest.mark.parametrize("columns", [*range(1, 30), 44, 70])
 def test_nor_wider(columns: int) -> None:
     wide = [(1.2, started(7, 4, 4, "RUN 漢字 漢字 漢字 漢字 漢字 漢字", "stage-1")), (1.2, output(7, "漢字" * 100))]
-    assert all(width_of(line) < max(columns, 20) for line in drawn_at(2, columns, more=wide))
+    assert all(width_of(line) < columns for line in drawn_at(2, columns, more=wide))
+
+
+def test_a_narrow_terminal_has_the_steps_without_their_times() -> None:
+    assert drawn_at(0.3, 17) == ["[+] Building 0.3", " => [build 1/3] ", " => => # bbbb: D", " => => # aaaa: D", " => [stage-1 1/4"]
+    assert drawn_at(0.3, 19)[1:2] == [" => [build 1/ 0.3s"]
+
+
+def test_many_steps_at_a_time() -> None:
+    made = Screen(0.0, color=False)
+    for number in range(40):
+        made.event(dict(started(number, 2, 2, f"RUN {number}", f"s{number}")), 1.0)
+        made.event(dict(output(number, "out\n")), 1.0)
+    assert [line[:16].rstrip() for line in made.lines(1.0, 40, 10)] == [
+        "[+] Building 1.0",
+        *[f" => [s{number} 2/2] RUN"[:16] for number in range(32, 40)],
+    ]
+    for number in range(36):
+        made.event(dict(ended(number)), 2.0)
+    assert [line.split("  ")[0] for line in made.lines(2.0, 40, 14)] == [
+        "[+] Building 2.0s (36/40)",
+        *[f" => [s{number} 2/2] RUN {number}" for number in range(28, 40)],
+    ]
 
 
 def test_the_end() -> None:
@@ -129,11 +151,29 @@ def test_the_end() -> None:
 def test_endless_output_is_bounded() -> None:
     made = Screen(0.0, color=False)
     made.event(dict(started(1, 1, 1, "RUN yes")), 0)
-    for _ in range(3000):
-        made.event(dict(output(1, "y" * 10_000)), 0)
-    made.event(dict(output(1, "\n" + "y\n" * 5000)), 0)
+    for number in range(3000):
+        made.event(dict(output(1, f"{number}" + "y" * 10_000)), 0)
+    made.event(dict(output(1, "z\n")), 0)
+    assert made.lines(0, 20, 24)[-1] == " => => # …yyyyyyyyy"
+    made.event(dict(output(1, "y\n" * 5000)), 0)
+    assert made.lines(0, 20, 24)[2:] == [" => => # y"] * 6
     made.event(dict(ended(1, "failed")), 0)
-    assert sum(map(len, made.failed[0][1])) < 5000
+    ((_, lines),) = made.failed
+    assert len(lines) == 5001
+    assert len(lines[0]) == 1 << 16
+    assert lines[0].endswith("yz")
+
+
+def test_of_a_failed_step_all_is_told_that_is_not_too_much() -> None:
+    made = Screen(0.0, color=False)
+    made.event(dict(started(1, 1, 1, "RUN yes")), 0)
+    made.event(dict(output(1, "".join(f"{number:>99}\n" for number in range(10_000)))), 0)
+    assert len(made.lines(0, 80, 24)) == 8
+    made.event(dict(output(1, "".join(f"{number:>99}\n" for number in range(1000)))), 0)
+    made.event(dict(ended(1, "failed")), 0)
+    ((_, lines),) = made.failed
+    assert lines[0] == "[515 lines before these are left out]"
+    assert [lines[1].strip(), len(lines)] == ["515", 1 + 10_485]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +184,8 @@ def test_endless_output_is_bounded() -> None:
         ("\x1bcreset \x9b2J \u202egnol", "reset 2J gnol"),
         ("a\bb\x07", "ab"),
         ("\x1b", ""),
+        ("a\ud800b", "a\ufffdb"),
+        ("e\u0301 \u2028x", "e\u0301 x"),
     ],
 )
 def test_what_it_shows_does_nothing_to_the_terminal(text: str, seen: str) -> None:
@@ -161,6 +203,44 @@ def test_what_is_no_message_of_ours_is_passed_over() -> None:
 def shown(out: io.StringIO) -> list[str]:
     """What a terminal of 80 columns shows of it, which begins lines anew by itself."""
     return screen(out.getvalue().replace("\n", "\r\n"), 80)
+
+
+def painted(display: Display, steps: Screen, painter: buildprogress._Painter, out: io.StringIO, columns: int, rows: int) -> None:
+    """Draw the steps on a terminal that says that it is of this size."""
+    painter.paint(steps.lines(12.34, columns, rows), columns, rows)
+    display.write(out.getvalue().replace("\n", "\r\n"))
+    out.truncate(0)
+    out.seek(0)
+
+
+def test_a_window_of_another_size_is_drawn_anew() -> None:
+    steps, out = Screen(0.0, color=True), io.StringIO()
+    for when, message in BUILD:
+        steps.event(dict(message), when)
+    display, painter, fitted = Display(60, 24), buildprogress._Painter(out), True
+    display.write("$ sampan build .\r\n")
+    for columns, rows in ((60, 24), (60, 24), (37, 24), (25, 24), (90, 24), (90, 6), (12, 6), (12, 2), (1, 1), (80, 24)):
+        display.resize(columns, rows)
+        for _ in range(3):
+            painted(display, steps, painter, out, columns, rows)
+            assert display.wraps
+            drawn = drawn_at(12.34, columns, rows)
+            shown = display.lines
+            assert shown[len(shown) - len(drawn) - 1 :] == [*(line.rstrip() for line in drawn), ""]
+            fitted = fitted and rows == 24
+            if fitted:  # what has scrolled out of the window cannot be drawn on again
+                assert shown[: -len(drawn) - 1] == ["$ sampan build ."]
+
+
+def test_nothing_above_is_drawn_on_where_widths_are_other_than_thought() -> None:
+    steps, out = Screen(0.0, color=False), io.StringIO()
+    steps.event(dict(started(1, 1, 1, "RUN " + "x" * 200)), 0)
+    display, painter = Display(40, 24), buildprogress._Painter(out)
+    display.write("above\r\n")
+    for _ in range(3):
+        painted(display, steps, painter, out, 60, 24)  # it is narrower than it says
+        assert len(display.lines) == 4
+    assert display.lines[0] == "above"
 
 
 def drawing(*messages: Message) -> tuple[list[str], list[object]]:
@@ -213,6 +293,9 @@ def test_a_failed_steps_output_is_told_below(monkeypatch: pytest.MonkeyPatch) ->
         ("auto", "", False, "plain"),
         ("auto", "", True, "tty"),
         ("auto", "rawjson", True, "rawjson"),
+        ("auto", "auto", True, "tty"),
+        ("auto", "what", True, "invalid progress mode what"),
+        ("", "rawjson", True, "tty"),
         ("plain", "rawjson", True, "plain"),
         ("quiet", "", True, "quiet"),
         ("tty", "", False, "failed to get console: provided file is not a console"),
@@ -226,6 +309,19 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, given: str, environment: str, te
     monkeypatch.setattr(out, "isatty", lambda: terminal)
     try:
         found = buildprogress.mode_of(given, out)
+    except CliError as error:
+        found = error.message
+    assert found == mode
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [("auto", "quiet"), ("quiet", "quiet"), ("plain", "progress=plain and quiet cannot be used together")],
+)
+def test_quiet_goes_with_no_other_mode(monkeypatch: pytest.MonkeyPatch, given: str, mode: str) -> None:
+    monkeypatch.setenv("BUILDKIT_PROGRESS", "plain")
+    try:
+        found = buildprogress.mode_of(given, io.StringIO(), quiet=True)
     except CliError as error:
         found = error.message
     assert found == mode

@@ -93,7 +93,7 @@ def run(ctx: Context, args: Parsed) -> int:
     piped = any(output.is_stdout for output in outputs)
     out: TextIO = sys.stderr if piped else sys.stdout
     told = out
-    mode = "quiet" if args.bool("quiet") else buildprogress.mode_of(args.str("progress"), out)
+    mode = buildprogress.mode_of(args.str("progress"), out, quiet=args.bool("quiet"))
     quiet = mode == "quiet"
     query |= {"q": quiet or None, "steps": mode in ("tty", "rawjson") or None}
     if mode in ("quiet", "rawjson"):
