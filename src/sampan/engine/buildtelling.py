@@ -62,8 +62,9 @@ class StepTelling(Output):
         return self._late[-1]
 
     def cached(self) -> None:
-        """See Output."""
-        self._state = "cached"
+        """See Output. A FROM has many steps of its own where its base has triggers, and they need not all be there."""
+        if self._id - self._shift != self._first:
+            self._state = "cached"
 
     def end(self, image: str) -> None:
         """See Output."""

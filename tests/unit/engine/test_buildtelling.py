@@ -63,6 +63,16 @@ def test_a_failure_there_is_told_of_both() -> None:
     assert told.lines[-2:] == [step(3, "failed"), step(1, "failed")]
 
 
+def test_a_base_whose_trigger_is_in_the_cache_is_not() -> None:
+    told = Told()
+    output = BuildTelling(told, 1, 2).stage("", 2)
+    for number, text in ((1, "FROM base"), (2, "RUN x")):
+        output.begin(number, 2, text)
+        output.cached()
+        output.end("")
+    assert [told.lines[2], told.lines[4]] == [step(1, "done"), step(2, "cached")]
+
+
 def test_the_classic_words_of_such_a_stage_are_those_of_the_one_that_asks() -> None:
     output = Output()
     output.late("helper", 1, 1).begin(1, 1, "FROM scratch")
