@@ -171,7 +171,6 @@ def _query(ctx: Context, args: Parsed) -> dict[str, object]:
         "nocache": truth("no-cache"),
         "platform": args.str("platform") or None,
         "pull": truth("pull"),
-        "q": truth("quiet"),
         "rm": None if args.bool("rm") else False,
         "securityopt": args.list("security-opt") or None,
         "shmsize": number("shm-size"),
