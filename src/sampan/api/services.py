@@ -26,6 +26,8 @@ from sampan.spec.docker_api.container import (
     PathStat,
     PruneReport,
     TopResponse,
+    UpdateRequest,
+    UpdateResponse,
     WaitResponse,
 )
 from sampan.spec.docker_api.image import (
@@ -94,6 +96,9 @@ class ContainerService(Protocol):
 
     async def rename(self, ref: str, name: str) -> None:
         """Give another name."""
+
+    async def update(self, ref: str, request: UpdateRequest) -> UpdateResponse:
+        """Change limits, also of a running container, and the restart policy. Conflict: not of this container."""
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Delete. Conflict if running and not force."""

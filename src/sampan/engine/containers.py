@@ -10,7 +10,7 @@ import msgspec
 from sampan.archive.room import making
 from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine import launching, links, listing, merging, names, processes, showing
+from sampan.engine import launching, links, listing, merging, names, processes, showing, updating
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containermounts import ContainerMounts
@@ -21,17 +21,27 @@ from sampan.engine.limits import host_limits
 from sampan.engine.probing import HealthMonitor
 from sampan.engine.runner import Runner, new_state
 from sampan.engine.signals import signal_number
-from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
 from sampan.filters import Filters, labels_match
 from sampan.ids import ContainerId, new_id, short_id
 from sampan.image import platforms
 from sampan.linux import pty
 from sampan.runtime.plan import host_facts, left_out
 from sampan.snapshot.api import Layer, Snapshots
-from sampan.spec.docker_api.container import CreateRequest, CreateResponse, HostConfig, PruneReport, TopResponse, WaitResponse
+from sampan.spec.docker_api.container import (
+    CreateRequest,
+    CreateResponse,
+    HostConfig,
+    PruneReport,
+    TopResponse,
+    UpdateRequest,
+    UpdateResponse,
+    WaitResponse,
+)
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.oci_image import ContainerConfig
 from sampan.state.containers import ContainerRow
+from sampan.waiting import to_the_end
 
 DEFAULT_STOP_SECONDS = 10
 
@@ -402,6 +412,22 @@ class ContainerService:
         except Conflict as error:
             raise Conflict(f"Error when allocating new name: {error.message}") from None
         self._events.publish(container, "rename", {"oldName": f"/{old}"})
+
+    async def update(self, ref: str, request: UpdateRequest) -> UpdateResponse:
+        """Change limits and restart policy. InvalidArgument, Conflict: see engine/updating.py; SystemFailure: the kernel refuses one."""
+        container = self._containers.find(ref)
+        async with container.lock:
+            try:
+                if container.removing:
+                    raise Conflict('container is marked for removal and cannot be "update"')
+                host, warnings = updating.updated(container.host_config, request, host_limits())
+                if container.is_running:
+                    await to_the_end(self._control.limit(container, host))
+            except (Conflict, SystemFailure) as error:
+                raise type(error)(f"Cannot update container {container.id}: {error.message}") from None
+            self._containers.set_host_config(container, host)
+        self._events.publish(container, "update")
+        return UpdateResponse(warnings=warnings or None)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Delete. Conflict if running and not force."""

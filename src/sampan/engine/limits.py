@@ -89,7 +89,7 @@ def _check_set(text: str, available: str, short: str, long: str) -> None:
         raise InvalidArgument(f"Requested {long} are not available - requested {text}, available: {available}")
 
 
-def _check_memory(host: HostConfig) -> None:
+def _check_memory(host: HostConfig, update: bool) -> None:
     if host.memory and host.memory < MIN_MEMORY:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     if host.memory_reservation and host.memory_reservation < MIN_MEMORY:
@@ -98,7 +98,7 @@ def _check_memory(host: HostConfig) -> None:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
     if host.memory and 0 < host.memory_swap < host.memory:
         raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if not host.memory and host.memory_swap > 0:
+    if not host.memory and host.memory_swap > 0 and not update:
         raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
     if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
         raise InvalidArgument(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
@@ -127,9 +127,12 @@ def _check_cpu(host: HostConfig, limits: HostLimits) -> None:
     _check_set(host.cpuset_mems, limits.nodes, "mems", "memory nodes")
 
 
-def check_limits(host: HostConfig, limits: HostLimits) -> tuple[HostConfig, list[str]]:
-    """(the limits as this host can hold them, warnings of what was left out). Raises InvalidArgument in docker's words."""
-    _check_memory(host)
+def check_limits(host: HostConfig, limits: HostLimits, *, update: bool = False) -> tuple[HostConfig, list[str]]:
+    """(the limits as this host can hold them, warnings of what was left out). Raises InvalidArgument in docker's words.
+
+    update: they are changes of limits that are there.
+    """
+    _check_memory(host, update)
     _check_cpu(host, limits)
     changes: dict[str, Any] = {}
     warnings: list[str] = []

@@ -128,6 +128,15 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         raise InvalidArgument(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     if host.cgroupns_mode not in ("", "private", "host"):
         raise InvalidArgument(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
+    check_restart_policy(host)
+    for item in host.extra_hosts or ():
+        _check_extra_host(item)
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+
+
+def check_restart_policy(host: HostConfig) -> None:
+    """Raise InvalidArgument in docker's words for a policy that is none (moby api/types/container ValidateRestartPolicy)."""
     policy = host.restart_policy
     if policy.name not in _RESTART_POLICIES:
         raise InvalidArgument(
@@ -139,10 +148,6 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
     if host.auto_remove and policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-    for item in host.extra_hosts or ():
-        _check_extra_host(item)
-    if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
 
 
 def _check_extra_host(item: str) -> None:
