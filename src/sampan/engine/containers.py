@@ -430,10 +430,10 @@ class ContainerService:
         return UpdateResponse(warnings=warnings or None)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
-        """Delete. Conflict if running and not force."""
-        container = self._containers.find(ref)
+        """Delete. Conflict if running and not force. link: only the link `container/alias`."""
         if link:
-            raise NotFound(f"Could not find a link {ref}")
+            return await self._remove_link(ref)
+        container = self._containers.find(ref)
         if container.removing:
             raise Conflict(f"removal of container {ref} is already in progress")
         running = container.is_running or container.state.status == "restarting"
@@ -459,6 +459,14 @@ class ContainerService:
         except BaseException:
             container.removing = False
             raise
+
+    async def _remove_link(self, path: str) -> None:
+        container, _ = links.without(path, self._containers)
+        async with container.lock:
+            container, host = links.without(path, self._containers)
+            self._containers.set_host_config(container, host)
+            if container.is_running:
+                self._runner.network.write_files(container, container.state.endpoints, self._runner.paths.container(container.id))
 
     async def auto_remove(self, container: Container) -> None:
         """--rm: an ended container goes by itself. What waits to start it finds `removing`."""

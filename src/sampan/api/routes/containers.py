@@ -211,10 +211,10 @@ ROUTES = (
     Route("POST", "/containers/{id}/wait", wait, _TAG, cancel=True),
     Route("GET", "/containers/{id}/top", top, _TAG),
     Route("POST", "/containers/{id}/resize", resize, _TAG),
-    Route("DELETE", "/containers/{id}", remove, _TAG),
     Route("POST", "/containers/{id}/update", update, _TAG),
     Route("GET", "/containers/{id}/stats", missing("docker stats"), _TAG, "missing"),
     Route("GET", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
     Route("POST", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
     Route("DELETE", "/containers/{id}/checkpoints/{checkpoint}", missing("docker checkpoint"), _TAG, "missing"),
+    Route("DELETE", "/containers/{id:.*}", remove, _TAG),  # a link's name has a slash
 )
