@@ -72,13 +72,6 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
         "storage options": host.storage_opt,
         "cgroup parents": host.cgroup_parent,
         "kernel memory limits of TCP": host.kernel_memory_tcp,
-        "per-device block-I/O limits": (
-            host.blkio_weight_device
-            or host.blkio_device_read_bps
-            or host.blkio_device_write_bps
-            or host.blkio_device_read_iops
-            or host.blkio_device_write_iops
-        ),
         "real-time CPU limits": host.cpu_realtime_period or host.cpu_realtime_runtime,
     }
     for feature, asked in missing.items():

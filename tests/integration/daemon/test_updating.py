@@ -1,5 +1,6 @@
 """`docker update` by the real client: the kernel's limits of what runs, what is kept for what does not, and what is refused."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -110,3 +111,32 @@ def test_the_own_client_says_the_same(engine: Engine, docker: Docker) -> None:
         theirs, ours = docker("update", *words), engine.cli("update", *words)
         assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), words
         assert ours.stderr == theirs.stderr, words
+
+
+def _disk() -> tuple[str, str]:
+    """(path, major:minor) of a disk of this machine."""
+    for name in sorted(os.listdir("/sys/block")):
+        if os.path.exists(f"/dev/{name}") and not name.startswith(("ram", "loop", "zram", "sr")):
+            return f"/dev/{name}", Path(f"/sys/block/{name}/dev").read_text().strip()
+    pytest.skip("there is no disk")
+
+
+def test_limits_of_single_disks(engine: Engine, docker: Docker) -> None:
+    path, number = _disk()
+    run(docker, "disk", "--device-read-bps", f"{path}:1mb", "--device-write-iops", f"{path}:100")
+    pid = engine.request("GET", "/containers/disk/json")[1]["State"]["Pid"]
+    lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    if V1:
+        directory = next(f"{v1_path(host_layout(), 'blkio', own[1:])}" for _, names, own in lines if "blkio" in names.split(","))
+        assert Path(directory, "blkio.throttle.read_bps_device").read_text() == f"{number} 1048576\n"
+        assert Path(directory, "blkio.throttle.write_iops_device").read_text() == f"{number} 100\n"
+    else:
+        directory = next(f"{host_layout().unified}{own}" for _, names, own in lines if not names)
+        assert Path(directory, "io.max").read_text() == f"{number} rbps=1048576 wbps=max riops=max wiops=100\n"
+    docker("update", "--pids-limit", "40", "disk")
+    assert limit(engine, "disk", "pids") == "40"
+    missing = docker("run", "--rm", "--network=none", "--device-read-bps", "/dev/nothing:1mb", "busybox", "true")
+    assert (missing.returncode, missing.stderr.splitlines()[0]) == (
+        127,
+        "docker: Error response from daemon: stat /dev/nothing: no such file or directory",
+    )
