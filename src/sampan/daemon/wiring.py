@@ -286,6 +286,7 @@ def _defaults(config: DaemonConfig) -> ContainerDefaults:
         log_driver=config.log_driver,
         log_opts=dict(config.log_opts),
         shm_size=config.default_shm_size,
+        ipc_mode=config.default_ipc_mode,
         init=config.init,
         no_new_privileges=config.no_new_privileges,
     )

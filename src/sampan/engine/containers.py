@@ -10,7 +10,7 @@ import msgspec
 from sampan.archive.room import making
 from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine import launching, links, listing, merging, names, processes, showing, updating
+from sampan.engine import joining, launching, links, listing, merging, names, processes, showing, updating
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containermounts import ContainerMounts
@@ -53,6 +53,7 @@ class ContainerDefaults(msgspec.Struct, frozen=True):
     """ "" is the engine's own default."""
     log_opts: Mapping[str, str] = {}
     shm_size: int = 64 << 20
+    ipc_mode: str = "private"
     init: bool = False
     no_new_privileges: bool = False
 
@@ -155,13 +156,12 @@ class ContainerService:
             log_driver=self._defaults.log_driver,
             log_opts=self._defaults.log_opts,
             shm_size=self._defaults.shm_size,
+            ipc_mode=self._defaults.ipc_mode,
             limits=host_limits(),
             init=self._defaults.init or None,
             no_new_privileges=self._defaults.no_new_privileges,
         )
-        if host.network_mode.startswith("container:"):
-            other = self._containers.find(host.network_mode.removeprefix("container:"))
-            host = msgspec.structs.replace(host, network_mode=f"container:{other.id}")
+        host = joining.resolved(host, self._containers)
         mounts = self._mounts.wanted(config, host)
         launching.SecurityOptions(host.security_opt or [])
         launching.check_capabilities(host, host_facts().capabilities)

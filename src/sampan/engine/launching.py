@@ -131,12 +131,16 @@ def resources_of(host: HostConfig) -> Resources:
     )
 
 
+def _share(mode: str) -> plan.Share:
+    return "host" if mode == "host" else "fd" if mode.startswith("container:") else "private"
+
+
 def namespaces_of(host: HostConfig, *, netns: bool) -> plan.Namespaces:
     """Which namespaces are its own. netns: a descriptor of a ready network namespace comes with the launch."""
     return plan.Namespaces(
         net="host" if host.network_mode == "host" else "fd" if netns else "private",
-        pid="host" if host.pid_mode == "host" else "private",
-        ipc="host" if host.ipc_mode == "host" else "private",
+        pid=_share(host.pid_mode),
+        ipc=_share(host.ipc_mode),
         uts="host" if host.uts_mode == "host" else "private",
         cgroup=None if not host.cgroupns_mode else "host" if host.cgroupns_mode == "host" else "private",
     )

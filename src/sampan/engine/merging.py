@@ -17,6 +17,7 @@ from sampan.spec.oci_image import ContainerConfig
 MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 BUILT_IN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 STOP_SIGNAL_DEFAULT = "SIGTERM"
+_JOINED = re.compile("container:.+", re.DOTALL)
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
 
@@ -106,12 +107,9 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         _check_shared_network(config, host)
     if network == "host" and host.links:
         raise InvalidArgument("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
-    for what, mode in (("ipc", host.ipc_mode), ("pid", host.pid_mode)):
-        if mode.startswith("container:"):
-            raise NotImplementedYet(f"{what} mode {mode}: not implemented by Sampan yet")
-    if host.ipc_mode not in ("", "none", "private", "shareable", "host"):
+    if host.ipc_mode not in ("", "none", "private", "shareable", "host") and not _JOINED.fullmatch(host.ipc_mode):
         raise InvalidArgument(f"invalid IPC mode: {host.ipc_mode}")
-    if host.pid_mode not in ("", "host"):
+    if host.pid_mode not in ("", "host") and not _JOINED.fullmatch(host.pid_mode):
         raise InvalidArgument(f"invalid PID mode: {host.pid_mode}")
     if host.uts_mode not in ("", "host"):
         raise InvalidArgument(f"invalid UTS mode: {host.uts_mode}")
@@ -181,6 +179,7 @@ def merge_host_config(
     log_driver: str,
     log_opts: Mapping[str, str],
     shm_size: int,
+    ipc_mode: str,
     limits: HostLimits,
     init: bool | None,
     no_new_privileges: bool,
@@ -210,7 +209,7 @@ def merge_host_config(
         memory_swap=swap,
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
         restart_policy=RestartPolicy(name=host.restart_policy.name or "no", maximum_retry_count=host.restart_policy.maximum_retry_count),
-        ipc_mode=host.ipc_mode or "private",
+        ipc_mode=host.ipc_mode or ipc_mode,
         shm_size=host.shm_size or shm_size,
         pids_limit=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
         memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,
