@@ -1,7 +1,7 @@
 """`POST /build`: a context and its Dockerfile become an image. docs/flows/build.md tells the whole of it.
 
-Stages that the target does not need are not built; those that do not need each other are built side by side, and told of in the file's
-order, each one's words together.
+Stages that the target does not need are not built; the others begin at once, each waiting for another stage only where it names it, and are
+told of in the file's order, each one's words together.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from sampan.engine.buildrun import StepContainers
 from sampan.engine.buildspool import BuildSpool, Workspace
 from sampan.engine.buildstage import Output, Result, StageRun, Tools
 from sampan.engine.buildsteps import BuildSteps
+from sampan.engine.buildturns import Turn
 from sampan.engine.buildurls import Fetches, remote_context
 from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
@@ -44,6 +45,10 @@ from sampan.state.buildcache import BuildCacheRepository
 
 _BOUND_EVERY = 10 * 60 * 10**9
 """Between two looks at what the cache takes, ns."""
+_WORKING_MAX = 8
+"""Stages of one build that run steps at a time."""
+_FETCHING_MAX = 8
+"""Images that one build pulls at a time."""
 _EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release."
 _QUIET_MAX = 10_000
 """Lines kept of a quiet build, which are shown when it fails."""
@@ -141,7 +146,11 @@ class _Build:
         self._plan = plan(dockerfile, self._args, target=options.target)
         self._labels = label_options(options.labels)
         self._results: dict[int, asyncio.Future[Result]] = {}
-        self._running = asyncio.Semaphore(8)
+        self._failed: int | None = None
+        """The place of the stage that failed first."""
+        self._places = asyncio.Semaphore(_WORKING_MAX)
+        self._fetching = asyncio.Semaphore(_FETCHING_MAX)
+        self._fetches: dict[str, asyncio.Lock] = {}
 
     async def run(self, targets: Sequence[Reference]) -> None:
         """All of it. Raises EngineErrors."""
@@ -196,11 +205,11 @@ class _Build:
         showing = asyncio.ensure_future(self._show(outputs))
         try:
             async with asyncio.TaskGroup() as group:
-                for stage, output in zip(self._plan.stages, outputs, strict=True):
-                    group.create_task(self._stage(stage, output, tools, number, total))
+                for place, (stage, output) in enumerate(zip(self._plan.stages, outputs, strict=True)):
+                    group.create_task(self._stage(place, stage, output, tools, number, total))
                     number += 1 + len(self._instructions(stage))
         except BaseExceptionGroup as failed:
-            await self._show_rest(showing, outputs)
+            await self._show_rest(showing, outputs[: None if self._failed is None else self._failed + 1])
             raise _first(failed) from None
         except BaseException:
             showing.cancel()
@@ -216,23 +225,21 @@ class _Build:
                 await self._lines.drained()
 
     async def _show_rest(self, showing: "asyncio.Future[None]", outputs: Sequence[Output]) -> None:
-        """What was said until a stage failed."""
+        """What was said until a stage failed, by it and those before it: docker would not have begun the others."""
         showing.cancel()
         await asyncio.gather(showing, return_exceptions=True)
         for output in outputs:
             for line in output.taken():
                 self._lines.say(line)
 
-    async def _stage(self, planned: PlannedStage, output: Output, tools: Tools, number: int, total: int) -> None:
-        stage = planned.stage
+    async def _stage(self, place: int, planned: PlannedStage, output: Output, tools: Tools, number: int, total: int) -> None:
         try:
-            for needed in sorted(planned.needs):
-                await asyncio.shield(self._results[needed])
-            async with self._running:
-                result = await self._run_stage(planned, output, tools, number, total)
-        finally:
-            output.close()
-        self._results[stage.index].set_result(result)
+            result = await self._run_stage(planned, output, tools, number, total)
+        except Exception:
+            self._failed = place if self._failed is None else self._failed
+            raise
+        output.close()  # of a failed one not, so that nobody is shown what comes after it
+        self._results[planned.stage.index].set_result(result)
 
     def _instructions(self, planned: PlannedStage) -> Sequence[StageInstruction]:
         """A stage's own, and for the target `--label`."""
@@ -241,22 +248,25 @@ class _Build:
 
     async def _run_stage(self, planned: PlannedStage, output: Output, tools: Tools, number: int, total: int) -> Result:
         stage = planned.stage
+        turn = Turn(self._places)
 
         async def source(name: str) -> Image | None:
-            return await self._image_of(from_source(self._dockerfile, name, stage.index), name, output)
+            return await self._image_of(from_source(self._dockerfile, name, stage.index), name, output, turn)
 
         run = StageRun(tools, output, self._args.stage(), self._dockerfile.directives.escape, source)
         _say_step(output, number, total, stage.text)
         if planned.problem:
             raise InvalidArgument(planned.problem)
         image, config = await self._base(planned, output)
-        for trigger in self._begin(run, image, config, output):
-            await run.run(trigger)
-        run.say_image()
-        for place, instruction in enumerate(self._instructions(planned), number + 1):
-            _say_step(output, place, total, instruction.text)
-            await run.run(instruction)
+        triggers = self._begin(run, image, config, output)
+        async with turn:
+            for trigger in triggers:
+                await run.run(trigger)
             run.say_image()
+            for place, instruction in enumerate(self._instructions(planned), number + 1):
+                _say_step(output, place, total, instruction.text)
+                await run.run(instruction)
+                run.say_image()
         if run.image is not None:
             output.put({"aux": {"ID": run.image.id}})
         return run.result
@@ -268,28 +278,33 @@ class _Build:
         return [parse_trigger(text) for text in triggers]
 
     async def _base(self, planned: PlannedStage, output: Output) -> tuple[Image | None, ContainerConfig | None]:
+        """What a stage stands on. Nothing else is waited for before its first step, and images of all stages are fetched side by side."""
         if isinstance(planned.base, StageSource):
-            result = self._results[planned.base.index].result()
+            result = await asyncio.shield(self._results[planned.base.index])
             return result.image, result.config
         if planned.base is None:
             return None, None
         platform = self._parts.bases.platform_of(planned.platform) or self._platform
-        image = await self._parts.bases.get(planned.base.reference, platform, self._options, output.put)
+        image = await self._fetched(planned.base.reference, platform, output)
         return image, image.config.config
 
-    async def _image_of(self, source: StageSource | ImageSource, name: str, output: Output) -> Image | None:
-        """What `--from` means: a stage's image, or one by its name."""
+    async def _image_of(self, source: StageSource | ImageSource, name: str, output: Output, turn: Turn) -> Image | None:
+        """What `--from` means: a stage's image, once it is there, or one by its name."""
         if isinstance(source, StageSource):
             if source.index not in self._results:  # named by a trigger of an image's
                 raise InvalidArgument(f"invalid from flag value {name}: the stage is not needed otherwise, and was not built")
-            return (await asyncio.shield(self._results[source.index])).image
+            return (await turn.after(self._results[source.index])).image
         if source.reference == SCRATCH:
             return None
         try:
-            image = await self._parts.bases.get(source.reference, self._platform, self._options, output.put)
+            return await self._fetched(source.reference, self._platform, output)
         except EngineError as error:
             raise type(error)(f"invalid from flag value {name}: {error.message}") from None
-        return image
+
+    async def _fetched(self, reference: str, platform: Platform | None, output: Output) -> Image:
+        """An image by its name: who names it second finds it here."""
+        async with self._fetches.setdefault(reference, asyncio.Lock()), self._fetching:
+            return await self._parts.bases.get(reference, platform, self._options, output.put)
 
 
 def _target(text: str) -> Reference:
