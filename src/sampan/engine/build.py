@@ -96,6 +96,7 @@ class BuildService:
             finally:
                 self._parts.images.clean_up()
                 self._bound()
+                await self._parts.sandboxes.remove_noted(workspace)
 
     def _bound(self) -> None:
         """Now and then keep the cache small, while nobody waits for it."""

@@ -17,6 +17,7 @@ from sampan.errors import Conflict, EngineError
 from sampan.ids import ContainerId, new_id
 from sampan.spec.docker_api.container import CreateRequest, HealthConfig, HostConfig
 from sampan.spec.oci_image import ContainerConfig
+from sampan.waiting import to_the_end
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +67,26 @@ class StepContainers:
         """Run it to its end, telling its output. Its exit code. Raises StartFailure and other EngineErrors."""
         async with self._attach.output(container) as chunks:
             async with container.lock:
-                await self._runner.start(container)
+                await to_the_end(self._runner.start(container))  # half a start is nothing that remove() could end
             await _tell(chunks, say)
         await container.exited.wait()
         return container.state.exit_code
 
     async def remove(self, workspace: Workspace, container: Container) -> None:
-        """End and remove it; silent when somebody else has."""
+        """End and remove it, also for a build that is ended meanwhile; silent when somebody else has."""
+        try:
+            await to_the_end(self._remove(container))
+        finally:
+            workspace.forget_sandbox(container.id)
+
+    async def remove_noted(self, workspace: Workspace) -> None:
+        """At the end of a build: those that are neither removed nor to stay."""
+        for container_id in list(workspace.sandboxes):
+            container = self._runner.containers.get(container_id)
+            if container is not None:
+                await self.remove(workspace, container)
+
+    async def _remove(self, container: Container) -> None:
         container.removing = True
         try:
             if container.is_running:
@@ -85,7 +99,6 @@ class StepContainers:
         except EngineError as error:
             container.removing = False
             log.warning("a container of a build stays: %s", error.message)
-        workspace.forget_sandbox(container.id)
 
     async def remove_left(self, container: Container) -> None:
         """At start: one of a build that a kill has ended."""

@@ -50,6 +50,8 @@ class Workspace:
         self._stack = stack
         self.names: ListedNames | None = None
         """Of a small context: all there is in it."""
+        self.sandboxes: set[str] = set()
+        """The containers that are to go when the build ends."""
         self.nowhere = nowhere
         for name in ("tree", "fetched", "sandboxes"):
             (path / name).mkdir(mode=0o755)
@@ -127,10 +129,12 @@ class Workspace:
     def note_sandbox(self, container_id: str) -> None:
         """A container of this build is about to be made: a kill of sampand must not leave it."""
         (self.path / "sandboxes" / container_id).touch()
+        self.sandboxes.add(container_id)
 
     def forget_sandbox(self, container_id: str) -> None:
         """It is gone, or is to stay."""
         (self.path / "sandboxes" / container_id).unlink(missing_ok=True)
+        self.sandboxes.discard(container_id)
 
 
 class BuildSpool:
