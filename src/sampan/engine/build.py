@@ -6,7 +6,7 @@ told of in the file's order, each one's words together.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import NamedTuple
 
 from sampan.build.arguments import Arguments, platform_arguments
@@ -19,13 +19,14 @@ from sampan.engine.buildbases import Bases
 from sampan.engine.buildcache import BuildCachePruning
 from sampan.engine.buildcopy import Copies
 from sampan.engine.buildmounts import CacheDirectories, RunMounts
-from sampan.engine.buildoptions import BuildOptions
+from sampan.engine.buildoptions import BuildOptions, CacheLimits
 from sampan.engine.buildrun import StepContainers
 from sampan.engine.buildspool import BuildSpool, Workspace
 from sampan.engine.buildstage import Output, Result, StageRun, Tools
 from sampan.engine.buildsteps import BuildSteps
 from sampan.engine.buildturns import Turn
 from sampan.engine.buildurls import Fetches, remote_context
+from sampan.engine.cacheentries import CacheEntries
 from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
 from sampan.engine.progress import Progress
@@ -67,6 +68,7 @@ class BuildParts(NamedTuple):
     cached: BuildCacheRepository
     registries: Registries
     pruning: BuildCachePruning
+    entries: CacheEntries
     clock: Clock
     background: Background
 
@@ -105,9 +107,9 @@ class BuildService:
             self._bounded = now
             self._parts.background.spawn(self._parts.pruning.bound())
 
-    async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
+    async def prune(self, *, everything: bool, limits: CacheLimits, filters: Filters) -> BuildPruneReport:
         """Drop what of the cache nothing else uses."""
-        return await self._parts.pruning.prune(everything=everything, keep=keep, filters=filters)
+        return await self._parts.pruning.prune(everything=everything, limits=limits, filters=filters)
 
 
 async def _hushed(batches: AsyncIterator[Sequence[Progress]]) -> AsyncIterator[Sequence[Progress]]:
@@ -163,14 +165,13 @@ class _Build:
             parts.images, parts.cached, parts.clock, use_cache=not options.no_cache, epoch=options.epoch, platform=self._platform,
             sources=cached_from,
         )  # fmt: skip
-        with parts.images.holding() as hold:
+        with parts.images.holding() as hold, parts.entries.building() as stand_on, closing(steps):
             tools = Tools(
                 images=parts.images, steps=steps, copies=parts.copies, sandboxes=parts.sandboxes, trees=parts.trees,
                 fetches=Fetches(parts.registries, self._workspace), mounts=RunMounts(self._workspace, parts.copies, parts.caches),
-                workspace=self._workspace, options=options, hold=hold,
+                workspace=self._workspace, options=options, hold=hold, stand_on=stand_on,
             )  # fmt: skip
             await self._stages(tools)
-            steps.close()
             last = self._results[self._plan.stages[-1].stage.index].result()
             if last.image is None:
                 raise InvalidArgument("No image was generated. Is your Dockerfile empty?")

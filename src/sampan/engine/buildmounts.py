@@ -4,28 +4,59 @@ import asyncio
 import hashlib
 import os
 import posixpath
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
+
+import msgspec
+from msgspec import Struct
 
 from sampan.build.commands import Script
 from sampan.build.instructions import BindMount, CacheMount, Run, RunMount, SecretMount, SshMount, TmpfsMount
 from sampan.build.mounts import mounts_of
 from sampan.engine.buildcopy import Copies, SourceImage
 from sampan.engine.buildspool import Tree, Workspace
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, printable
 from sampan.image.store import Image
+
+_GONE: Final = "gone-"
+
+
+class CacheDirectory(NamedTuple):
+    """One of them. Times in ns since the epoch."""
+
+    path: Path
+    id: str
+    """Of the mount, empty where it is not known."""
+    busy: bool
+    created: int
+    last_used: int
+    uses: int
+
+
+class _About(Struct, frozen=True):
+    """What is noted beside a directory, which belongs to the steps."""
+
+    id: str = ""
+    created: int = 0
+    uses: int = 0
 
 
 class CacheDirectories:
-    """The directories of --mount=type=cache, by name. One for all builds."""
+    """The directories of --mount=type=cache, by name. One for all builds.
+
+    Beside each is a file NAME.json that tells what it is; what is called gone-* is on its way out.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._busy: set[str] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._users: Counter[str] = Counter()
 
     def _path(self, name: str) -> Path:
         return self._root / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
@@ -34,42 +65,89 @@ class CacheDirectories:
     async def use(self, mount: CacheMount) -> AsyncIterator[tuple[Path, bool]]:
         """A mount's directory, as long as the block, and whether it is new."""
         path = self._path(mount.id)
-        if mount.sharing == "locked":
-            async with self._locks.setdefault(mount.id, asyncio.Lock()):
-                yield path, self._make(path, mount)
-            return
         if mount.sharing == "private":
-            number = next(number for number in range(1 << 20) if f"{path}.{number}" not in self._busy)
-            path = Path(f"{path}.{number}")
-        self._busy.add(str(path))
-        try:
-            yield path, self._make(path, mount)
-        finally:
-            self._busy.discard(str(path))
-            with suppress(OSError):
-                os.utime(path)  # when it was last used
+            number = next(number for number in range(1 << 20) if f"{path.name}.{number}" not in self._users)
+            path = path.with_name(f"{path.name}.{number}")
+        async with self._locks.setdefault(path.name, asyncio.Lock()) if mount.sharing == "locked" else nullcontext():
+            self._users[path.name] += 1
+            try:
+                yield path, self._make(path, mount)
+            finally:
+                self._users[path.name] -= 1
+                self._users = +self._users
+                with suppress(OSError):
+                    os.utime(path)  # when it was last used
 
-    @staticmethod
-    def _make(path: Path, mount: CacheMount) -> bool:
+    def _make(self, path: Path, mount: CacheMount) -> bool:
+        about = self._about(path)
         try:
             path.mkdir(mode=0o700)
+            new = True
         except FileExistsError:
-            return False
-        os.chown(path, mount.uid, mount.gid)
-        path.chmod(mount.mode & 0o7777)
-        return True
+            new = False
+        else:
+            os.chown(path, mount.uid, mount.gid)
+            path.chmod(mount.mode & 0o7777)
+        created = time.time_ns() if new else about.created or path.stat().st_mtime_ns
+        noted = msgspec.json.encode(_About(printable(mount.id), created, 1 if new else about.uses + 1))
+        beside = path.with_name(f"{path.name}.new")
+        beside.write_bytes(noted)
+        beside.replace(self._beside(path))
+        return new
 
-    def prunable(self) -> list[Path]:
-        """Those that no step is using."""
-        return [path for path in self._root.iterdir() if str(path) not in self._busy and not self._is_locked(path)]
+    @staticmethod
+    def _beside(path: Path) -> Path:
+        return path.with_name(f"{path.name}.json")
 
-    def _is_locked(self, path: Path) -> bool:
-        return any(lock.locked() and self._path(name) == path for name, lock in self._locks.items())
+    def _about(self, path: Path) -> _About:
+        try:
+            return msgspec.json.decode(self._beside(path).read_bytes(), type=_About)
+        except (OSError, msgspec.DecodeError):  # of an older engine, or lost with the machine
+            return _About()
+
+    def all(self) -> list[CacheDirectory]:
+        """All there are."""
+        found = []
+        for path in self._root.iterdir():
+            if path.suffix not in (".json", ".new") and not path.name.startswith(_GONE):
+                about, changed = self._about(path), path.stat().st_mtime_ns
+                found.append(
+                    CacheDirectory(
+                        path, about.id, path.name in self._users, about.created or changed, max(changed, about.created), about.uses
+                    )
+                )
+        return found
+
+    def take_out(self, path: Path) -> Path | None:
+        """Have a directory no more, unless a step is using it: where it is now, to be emptied and removed. No await: all or nothing."""
+        if path.name in self._users:
+            return None
+        gone = path.with_name(f"{_GONE}{os.urandom(8).hex()}")
+        try:
+            path.rename(gone)  # a step that begins now gets a new one
+        except FileNotFoundError:
+            return None
+        self._beside(path).unlink(missing_ok=True)
+        return gone
+
+    def left(self) -> list[Path]:
+        """What was taken out and is still there: a kill came between."""
+        return list(self._root.glob(f"{_GONE}*"))
 
     @property
     def root(self) -> Path:
         """Where they are."""
         return self._root
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A directory's descriptor."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class _Wanted(NamedTuple):
@@ -120,13 +198,25 @@ class Prepared:
         for wanted in self._wanted:
             source = await self._owner.source_of(wanted, self._stack)
             self.add(Type="bind", Source=source, Target=wanted.mount.target, ReadOnly=wanted.mount.readonly)
-        for mount in self._caches:
-            source = await self._owner.cache_of(mount, self._stack)
+        for mount, source in zip(self._caches, await self._cache_sources(), strict=True):
             self.add(Type="bind", Source=source, Target=mount.target, ReadOnly=mount.readonly)
         taken = {bind["Target"].rstrip("/") for bind in self.binds}
         for path in (posixpath.normpath("/" + volume.lstrip("/")) for volume in self._volumes):
             if path not in ("/", *taken):
                 self.binds.append({"Type": "bind", "Source": await self._owner.volume_of(self._image, path), "Target": path})
+
+    async def _cache_sources(self) -> list[str]:
+        """In order. All steps take theirs by the order of IDs, so that no two wait for what the other has; none waits for itself either."""
+        found = [""] * len(self._caches)
+        locked: dict[str, str] = {}
+        for place, mount in sorted(enumerate(self._caches), key=lambda item: item[1].id):
+            if mount.sharing != "locked" or mount.id not in locked:
+                found[place] = await self._owner.cache_of(mount, self._stack)
+                if mount.sharing == "locked":
+                    locked[mount.id] = found[place]
+            else:
+                found[place] = locked[mount.id]
+        return found
 
     def add_script(self, script: Script) -> None:
         """A here-document that names its own interpreter: a file as long as it runs."""

@@ -115,6 +115,8 @@ class Tools(NamedTuple):
     options: BuildOptions
     hold: Callable[[Sequence[ChainId]], None]
     """Keeps an image's layers until the build ends: `image prune` would take those that have no name."""
+    stand_on: Callable[[Image], None]
+    """Keeps an image in the cache until then."""
 
 
 METADATA_MAX: Final = 4 << 20
@@ -148,6 +150,7 @@ class StageRun:
         self.image = image
         if image is not None:
             self._tools.hold(image.chain)
+            self._tools.stand_on(image)
 
     @property
     def result(self) -> Result:
