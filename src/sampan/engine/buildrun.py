@@ -4,6 +4,7 @@ import codecs
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Final
 
 import msgspec
 
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 _HEAD = 8
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
 
+HOSTNAME: Final = "buildkitsandbox"
+"""Of steps that are to come to the same image each time; BuildKit's steps are called so."""
+
 Say = Callable[[str], Awaitable[None]]
 """Sends text to the client, waiting while it has enough to read."""
 
@@ -38,13 +42,15 @@ class StepContainers:
         self._attach = attach
 
     async def make(
-        self, workspace: Workspace, base: Base, config: ContainerConfig, command: Sequence[str], host: HostConfig
+        self, workspace: Workspace, base: Base, config: ContainerConfig, command: Sequence[str], host: HostConfig, *, anonymous: bool
     ) -> tuple[Container, list[str]]:
-        """A container of a step, not started, and warnings. config: of the stage, its environment complete.
+        """A container of a step, not started, and warnings. config: of the stage, its environment complete. anonymous: it is called as all are.
 
         Raises InvalidArgument, NotImplementedYet.
         """
+        own = not anonymous or host.network_mode.startswith("container:")  # the name is the other container's then
         request = CreateRequest(
+            hostname="" if own else HOSTNAME,
             image=base.image_id,
             user=config.user,
             env=config.env,

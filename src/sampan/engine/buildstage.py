@@ -386,7 +386,8 @@ class StageRun:
             Ulimits=msgspec.to_builtins(list(options.ulimits)),
             Mounts=list(mounts),
         )
-        return await self._tools.sandboxes.make(self._tools.workspace, base, config or self.config, command, host)
+        anonymous = self._tools.steps.epoch is not None
+        return await self._tools.sandboxes.make(self._tools.workspace, base, config or self.config, command, host, anonymous=anonymous)
 
     def _warn(self, warnings: Sequence[str]) -> None:
         for warning in warnings:
