@@ -13,7 +13,7 @@ from sampan.engine.buildspool import Workspace
 from sampan.engine.containers import Base, ContainerService
 from sampan.engine.containerstore import Container
 from sampan.engine.control import Control
-from sampan.engine.runner import Runner
+from sampan.engine.runner import Lent, Runner
 from sampan.errors import Conflict, EngineError
 from sampan.ids import ContainerId, new_id
 from sampan.spec.docker_api.container import CreateRequest, HealthConfig, HostConfig
@@ -44,9 +44,9 @@ class StepContainers:
     async def make(
         self, workspace: Workspace, base: Base, config: ContainerConfig, command: Sequence[str], host: HostConfig, *, anonymous: bool
     ) -> tuple[Container, list[str]]:
-        """A container of a step, not started, and warnings. config: of the stage, its environment complete. anonymous: it is called as all are.
+        """A container of a step, not started, and warnings. config: of the stage, its environment complete.
 
-        Raises InvalidArgument, NotImplementedYet.
+        anonymous: its host has the name that all such have. Raises InvalidArgument, NotImplementedYet.
         """
         own = not anonymous or host.network_mode.startswith("container:")  # the name is the other container's then
         request = CreateRequest(
@@ -69,11 +69,11 @@ class StepContainers:
         workspace.note_sandbox(container_id)
         return await self._service.create_on(base._replace(config=ContainerConfig()), "", request, container_id)
 
-    async def run(self, container: Container, say: Say) -> int:
-        """Run it to its end, telling its output. Its exit code. Raises StartFailure and other EngineErrors."""
+    async def run(self, container: Container, say: Say, lent: Lent) -> int:
+        """Run it to its end with what it is lent, telling its output. Its exit code. Raises StartFailure and other EngineErrors."""
         async with self._attach.output(container) as chunks:
             async with container.lock:
-                await to_the_end(self._runner.start(container))  # half a start is nothing that remove() could end
+                await to_the_end(self._runner.start(container, lent))  # half a start is nothing that remove() could end
             await _tell(chunks, say)
         await container.exited.wait()
         return container.state.exit_code

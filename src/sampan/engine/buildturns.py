@@ -1,6 +1,7 @@
 """How many stages of a build work at a time, and who waits for whom without keeping a place from those that could work."""
 
 import asyncio
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -22,13 +23,12 @@ class Turn:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._give()
 
-    async def after(self, other: "asyncio.Future[T]") -> T:
-        """What another stage comes to. Whoever is ended while it waits has no place to give back."""
-        if not other.done():
-            self._give()
-            await asyncio.shield(other)
-            await self._take()
-        return other.result()
+    async def after(self, others: Awaitable[T]) -> T:
+        """What others' work comes to. Whoever is ended while it waits has no place to give back."""
+        self._give()
+        result = await others
+        await self._take()
+        return result
 
     async def _take(self) -> None:
         await self._places.acquire()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from sampan.engine.buildrun import StepContainers
+from sampan.engine.runner import Lent
 
 if TYPE_CHECKING:
     from sampan.engine.buildspool import Workspace
@@ -21,7 +22,7 @@ class _Engine:
         self.may_go_on = asyncio.Event()
         self.done: list[str] = []
 
-    async def start(self, container: Any) -> None:
+    async def start(self, container: Any, lent: Lent) -> None:
         await self.may_go_on.wait()
         container.is_running = True
         self.done.append("start")
@@ -72,7 +73,7 @@ async def _say(text: str) -> None:
 def test_a_start_is_not_cut_in_half() -> None:
     async def run() -> None:
         engine, container = _Engine(), _container()
-        await _ended_twice(asyncio.create_task(_steps(engine).run(container, _say)), engine)
+        await _ended_twice(asyncio.create_task(_steps(engine).run(container, _say, Lent())), engine)
         assert engine.done == ["start"]
 
     asyncio.run(run())
