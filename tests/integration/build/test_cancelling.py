@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -35,12 +35,17 @@ def _children(engine: Engine) -> list[str]:
     for directory in engine.cgroups():
         for place, _, names in os.walk(directory):
             if "cgroup.procs" in names:
-                for pid in (Path(place) / "cgroup.procs").read_text().split():
-                    try:
-                        found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
-                    except OSError:
-                        continue
+                with suppress(OSError):  # it is going
+                    pids = (Path(place) / "cgroup.procs").read_text().split()
+                    found += [command for pid in pids if (command := _command_of(pid))]
     return found
+
+
+def _command_of(pid: str) -> str:
+    """Empty: it is going."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
 
 
 @contextmanager

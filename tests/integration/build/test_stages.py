@@ -57,6 +57,25 @@ def test_many_that_wait_leave_room_for_whom_they_wait_for(run_build: Build) -> N
     assert run_build(text, nocache=1).error == ""
 
 
+def test_triggers_that_ask_for_stages_leave_room_for_these(run_build: Build) -> None:
+    numbers = range(9)  # one more than work at a time
+    for number in numbers:
+        assert run_build(f"FROM buildbase\nONBUILD RUN true\nONBUILD COPY --from=h{number} /h /h\n", t=f"asks{number}").error == ""
+    helpers = "".join(f"FROM buildbase AS h{number}\nRUN echo {number} > /h\n" for number in numbers)
+    asking = "".join(f"FROM asks{number} AS a{number}\nRUN [ $(cat /h) = {number} ]\n" for number in numbers)
+    ends = "".join(f"COPY --from=a{number} /h /h{number}\n" for number in numbers)
+    assert run_build(f"{helpers}{asking}FROM buildbase\n{ends}", nocache=1).error == ""
+
+
+def test_a_trigger_that_asks_for_a_stage_that_fails_is_told_up_to_there(run_build: Build) -> None:
+    assert run_build("FROM buildbase\nONBUILD COPY --from=helper /h /h\n", nocache=1, t="asks").error == ""
+    text = "FROM buildbase AS helper\nRUN exit 5\nFROM asks AS first\nFROM buildbase AS then\nRUN exec sleep 600\nFROM buildbase\n"
+    built = run_build(f"{text}COPY --from=first /h /h\nCOPY --from=then /h /h\n", nocache=1, forcerm=1)
+    assert built.code == 5
+    assert "RUN exit 5" in built.text
+    assert "AS then" not in built.text
+
+
 def test_a_long_row_of_stages_each_with_a_mount_of_the_one_before(run_build: Build) -> None:
     row = "".join(
         f"FROM buildbase AS r{number + 1}\nRUN --mount=from=r{number},source=/f,target=/g cat /g > /f; echo {number} >> /f\n"
