@@ -16,6 +16,11 @@ from sampan.spec.oci_layout import Platform
 from sampan.state.buildcache import BuildCacheRepository
 from sampan.version import ENGINE_VERSION
 
+_SHALLOWER = (
+    "join several RUN, COPY or ADD instructions to one, copy what they make from a stage of its own with `COPY --from`, "
+    "or begin with an image that has fewer"
+)
+
 
 class Layer:
     """A layer that a step has made, not committed yet."""
@@ -89,7 +94,7 @@ class BuildSteps:
         grows = layer is not None and layer.unpacked.entries > 0
         try:
             if grows:
-                check_depth(parent)
+                check_depth(parent, "the image of the step before", _SHALLOWER)
         except BaseException:
             if layer is not None:
                 self._images.forget(layer.key)
