@@ -102,6 +102,14 @@ def match(pattern: str, name: str) -> bool:
     return Glob(pattern, deep=False).matches(name)
 
 
+def matches(pattern: str, name: str) -> bool:
+    """match(), of which a pattern that is none is not the name of anything."""
+    try:
+        return match(pattern, name)
+    except BadPattern:
+        return False
+
+
 # what a pattern is made of; a token that is a text is that character
 _ANY = 0
 _STAR = 1

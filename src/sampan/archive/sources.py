@@ -190,7 +190,7 @@ def find(
     found: list[Source] = []
     for pattern in patterns:
         if posixpath.normpath(pattern.lstrip("/") or ".").startswith("../") and of_context:
-            raise SourceError(f"forbidden path outside the build context: {pattern} ()")
+            raise _outside(pattern.removeprefix("/"))
         path = posixpath.normpath("/" + pattern).lstrip("/")
         if wildcards and has_wildcards(pattern):
             for candidate in walk(names, ""):
@@ -218,9 +218,25 @@ def has_wildcards(pattern: str) -> bool:
     return False
 
 
+def _outside(path: str) -> SourceError:
+    """Docker says it of every path that cannot be followed."""
+    return SourceError(f"forbidden path outside the build context: {path} ()")
+
+
+def _below_file(path: str, names: Names) -> bool:
+    """Whether one of the directories that it leads through is none, but there."""
+    parts = path.split("/")[:-1]
+    return any(names.kind("/".join(parts[:count])) == "f" for count in range(1, len(parts) + 1))
+
+
 def _one(pattern: str, path: str, names: Names, *, of_context: bool) -> Source:
-    real = real_path(path, names)
+    try:
+        real = real_path(path, names)
+    except SourceError:
+        raise _outside(path) from None
     kind = names.kind(real)
+    if not kind and _below_file(real, names):
+        raise _outside(path)
     if not kind:
         text = f"stat {path}: file does not exist"
         raise SourceError(f"file not found in build context or excluded by .dockerignore: {text}" if of_context else text)

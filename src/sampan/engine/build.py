@@ -137,7 +137,7 @@ class _Build:
         self._platform = platform
         target, own = platform or platforms.own(), platforms.own()
         self._args = Arguments(options.build_args, platform_arguments(platforms.shown(target), platforms.shown(own), options.target))
-        declare_globals(dockerfile, self._args)
+        self._problem = declare_globals(dockerfile, self._args)
         self._plan = plan(dockerfile, self._args, target=options.target)
         self._labels = label_options(options.labels)
         self._results: dict[int, asyncio.Future[Result]] = {}
@@ -193,6 +193,8 @@ class _Build:
             self._lines.say({"stream": f"Step {number}/{total} : {arg.text}"})
             self._lines.say({"stream": "\n"})
             number += 1
+            if self._problem is not None and self._problem[0] is arg:
+                raise InvalidArgument(self._problem[1])
         showing = asyncio.ensure_future(self._show(outputs))
         try:
             async with asyncio.TaskGroup() as group:
@@ -273,9 +275,17 @@ class _Build:
             return result.image, result.config
         if planned.base is None:
             return None, None
-        platform = self._parts.bases.platform_of(planned.platform) or self._platform
+        platform = self._platform_of(planned.platform) or self._platform
         image = await self._parts.bases.get(planned.base.reference, platform, self._options, output.put)
         return image, image.config.config
+
+    def _platform_of(self, text: str) -> Platform | None:
+        """FROM's. Raises InvalidArgument."""
+        try:
+            platforms.wanted(text or "linux")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"failed to parse platform {text}: {error.message}") from None
+        return self._parts.bases.platform_of(text)
 
     async def _image_of(self, source: StageSource | ImageSource, name: str, output: Output) -> Image | None:
         """What `--from` means: a stage's image, or one by its name."""

@@ -184,8 +184,8 @@ def hash_of(groups: Sequence[Group]) -> str:
 
 def _found(names: ListedNames, patterns: Sequence[str], *, wildcards: bool) -> Found:
     try:
-        found = sources.find(patterns, names, dockerignore.match, of_context=True, wildcards=wildcards)
-    except (sources.SourceError, dockerignore.BadPattern) as error:
+        found = sources.find(patterns, names, dockerignore.matches, of_context=True, wildcards=wildcards)
+    except sources.SourceError as error:
         raise InvalidArgument(str(error)) from None
     return Found([list(source) for source in found], sources.hash_of_all(found), sources.links_below(found, names))
 

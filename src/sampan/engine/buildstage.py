@@ -28,7 +28,7 @@ from sampan.engine.buildmounts import Prepared, RunMounts
 from sampan.engine.buildoptions import BuildOptions, StepFailed
 from sampan.engine.buildrun import StepContainers, host_config
 from sampan.engine.buildspool import Tree, Workspace
-from sampan.engine.buildsteps import BuildSteps, Layer
+from sampan.engine.buildsteps import BuildSteps, Layer, Made
 from sampan.engine.buildurls import Fetches, is_git, is_url
 from sampan.engine.containers import Base
 from sampan.engine.containerstore import Container
@@ -210,7 +210,8 @@ class StageRun:
                 container_id = container.id
                 self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container_id)}\n")
-        self._stand_on(self._tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container_id))
+        made = Made(command, "" if quiet else container_id)
+        self._stand_on(self._tools.steps.add(key, self.image, self.config, made, self._author, layer))
         if quiet:
             return
         if container is None:
@@ -292,7 +293,7 @@ class StageRun:
         if instruction.devices:
             raise NotImplementedYet("RUN --device: CDI devices are not implemented by Sampan yet")
         own = self.config.env or []
-        if not instruction.command.words and not instruction.command.heredocs:
+        if not (instruction.command.shell or instruction.command.words or instruction.command.heredocs):
             raise InvalidArgument("no command specified")
         run = command_of(instruction.command, self.config.shell or ())
         command = list(run.words)
@@ -319,7 +320,8 @@ class StageRun:
             self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container.id)}\n")
             layer = await self._perform(container, command, mounts)
-        self._stand_on(tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container.id))
+        made = Made(noted, container.id, ran=True)
+        self._stand_on(tools.steps.add(key, self.image, self.config, made, self._author, layer))
         await self._done(container)
 
     async def _perform(self, container: Container, shown: Sequence[str], mounts: Prepared) -> Layer:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.build.conftest import Build
-from tests.support.builds import context
+from tests.support.builds import context, taken_apart
 from tests.support.engine import Engine
 
 
@@ -228,6 +228,9 @@ def test_squash(run_build: Build, engine: Engine) -> None:
     assert output(engine, "squashed", "ls /a /etc/group 2>/dev/null; stat -c %a /b; cat /b") == "600\n2\n"
     history = engine.request("GET", "/images/squashed/history")[1]
     assert history[0]["Comment"].startswith("merge sha256:")
+    document = taken_apart(engine.request("GET", "/images/squashed/get")[1], "")["document"]
+    assert document["container_config"]["Cmd"][-1].startswith("rm /a")
+    assert document["config"]["Image"] == document["container_config"]["Image"]
 
 
 # mounts
