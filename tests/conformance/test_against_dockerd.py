@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.contracts.layer_semantics import CASES, Case, seen_by
-from tests.support import dockercli
+from tests.support import dockercli, peers
 from tests.support.engine import Engine
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 
-PEERS = Path(__file__).parents[2] / "bench" / "peers"
 TREE = """
 mkdir -p /lower/deep && echo 1 > /lower/deep/file && echo 2 > /lower/other && ln /lower/other /lower/linked && ln -s other /lower/soft
 mkdir /gone && echo 3 > /gone/file && mkdir /replaced && echo 4 > /replaced/old && echo 5 > /kept
@@ -37,15 +36,9 @@ Dockerd = Callable[..., str]
 
 @pytest.fixture(scope="module", params=["28", "20"])
 def host(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A dockerd's address; it is stopped again unless it ran before."""
-
-    def peers(verb: str) -> str:
-        return subprocess.run([PEERS, verb, request.param], capture_output=True, text=True, check=True, timeout=800).stdout.strip()
-
-    ran = Path(peers("url").removeprefix("unix://")).with_name("docker.pid").exists()
-    yield peers("up")
-    if not ran:
-        peers("down")
+    """A dockerd's address."""
+    with peers.dockerd(request.param) as url:
+        yield url
 
 
 @pytest.fixture
