@@ -76,11 +76,11 @@ class BuildService:
     async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Progress]]:
         """Build an image. Yields docker's progress, each time all there is. Raises StepFailed and other EngineErrors, in docker's words."""
         targets = [_target(text) for text in options.tags]
-        platform = self._parts.bases.platform_of(options.platform)
         async with self._parts.spool.workspace() as workspace:
             if options.remote:
                 source = remote_context(self._parts.registries, options.remote, options.dockerfile)
             data = await workspace.take_in(source, options.dockerfile)
+            platform = self._parts.bases.platform_of(options.platform)
             dockerfile = await asyncio.to_thread(parse, data, options.dockerfile)
             lines = Lines()
             build = _Build(self._parts, options, workspace, dockerfile, platform, lines)

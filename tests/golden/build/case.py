@@ -7,6 +7,7 @@ from tests.support.builds import BASE, Content
 
 WHY: Final[Mapping[str, str]] = {
     "attributes": "Sampan keeps extended attributes that are not file capabilities, and those too when one file is copied, as BuildKit does",
+    "buildkit": "Sampan takes what only BuildKit takes",
     "empty-platform": "Sampan has BuildKit's sentence for a platform that a variable leaves empty",
     "ignore-file": "Sampan knows NAME.dockerignore, as BuildKit does",
     "opaque": "overlayfs calls every new directory opaque; Sampan's layers say so only where a directory is hidden",

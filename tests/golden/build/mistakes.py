@@ -135,10 +135,34 @@ _LINES: Final[dict[str, str]] = {
 }  # fmt: skip
 
 _WHY: Final[dict[str, str]] = {
+    "cmd-heredoc": "",
     "copy-chown-big": "owners",
     "copy-chown-negative": "owners",
     "from-platform-none": "empty-platform",
+    "onbuild-heredoc": "",
     "run-work-dir-gone": "work-dir",
+}
+
+_BUILDKIT: Final[dict[str, str]] = {
+    "run-mount": "RUN --mount=type=tmpfs,target=/t true",
+    "run-network": "RUN --network=none true",
+    "copy-chmod": "COPY --chmod=600 Dockerfile /x",
+    "add-chmod": "ADD --chmod=600 Dockerfile /x",
+    "copy-link": "COPY --link Dockerfile /x",
+    "copy-exclude": "COPY --exclude=*file . /x/",
+    "copy-parents": "COPY --parents Dockerfile /x/",
+    "add-unpack": "ADD --unpack=false Dockerfile /x/",
+    "run-heredoc": "RUN <<E\necho 1\necho 2\nE",
+    "run-heredoc-script": "RUN <<E\n#!/bin/sh\necho script\nE",
+    "run-heredoc-of-command": "RUN cat <<E\na $PATH\nE",
+    "copy-heredoc": "COPY <<one <<'two' /x/\n1 $PATH\none\n2 $PATH\ntwo",
+    "copy-heredoc-as": "COPY <<E /x\n\ttext\nE",
+    "copy-heredoc-tabs": "COPY <<-E Dockerfile /x/\n\ttext\n\tE",
+    "add-heredoc": "ADD <<E /x\ntext\nE",
+    "cmd-heredoc": "CMD <<E\necho\nE",
+    "onbuild-heredoc": "ONBUILD RUN <<E\necho 1\nE",
+    "platform-arg": "ARG TARGETARCH\nRUN echo $TARGETARCH",
+    "copy-from-empty": "COPY --from=scratch / /x/",
 }
 
 CASES: Final[dict[str, Case]] = {
@@ -146,6 +170,7 @@ CASES: Final[dict[str, Case]] = {
         f"bad-{name}": case(line if line.startswith("FROM") else f"FROM BASE\n{line}\n", why=_WHY.get(name, ""))
         for name, line in _LINES.items()
     },
+    **{f"buildkit-{name}": case(f"FROM BASE\n{line}\n", why=_WHY.get(name, "buildkit")) for name, line in _BUILDKIT.items()},
     "bad-nothing": case(""),
     "bad-comments-only": case("# nothing\n"),
     "bad-blank": case("\n\n"),
