@@ -14,6 +14,9 @@ _REPEATS_MAX = 2
 """Stars that a regular expression is trusted with: its time grows by the path's length with each. Beyond it is an automaton of ours."""
 
 
+FILE_NAME = ".dockerignore"
+
+
 class BadPattern(ValueError):
     """Go's `syntax error in pattern`, or docker's sentence."""
 
@@ -41,6 +44,15 @@ def read(data: bytes) -> list[str]:
                 pattern = pattern[1:]
         patterns.append("!" + pattern if inverted else pattern)
     return patterns
+
+
+def withheld(data: bytes, dockerfile: str) -> list[str]:
+    """Which of the Dockerfile and the file itself COPY is not to see, by what the file says of them. Of a bad pattern the client tells."""
+    try:
+        matcher = Matcher(read(data))
+    except BadPattern:
+        return []
+    return [name for name in (FILE_NAME, dockerfile) if matcher.excludes(name)]
 
 
 def _clean(path: str) -> str:

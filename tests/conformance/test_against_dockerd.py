@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.contracts.layer_semantics import CASES, Case, seen_by
-from tests.support import dockercli, peers
+from tests.support import dockercli
+from tests.support.dockerds import peer
 from tests.support.engine import Engine
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -36,8 +37,8 @@ Dockerd = Callable[..., str]
 
 @pytest.fixture(scope="module", params=["28", "20"])
 def host(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A dockerd's address."""
-    with peers.dockerd(request.param) as url:
+    """A dockerd's address; it is stopped again unless it ran before."""
+    with peer(request.param) as url:
         yield url
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.golden.build.cases import CASES
 from tests.golden.build.record import answer, caller, clean_up, prepare
-from tests.support import peers
 from tests.support.builds import Call
+from tests.support.dockerds import peer
 from tests.support.engine import Engine
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def docker() -> Iterator[Call]:
     """Requests to a dockerd that has the base image."""
-    with peers.dockerd("28") as url:
+    with peer("28") as url:
         call = caller(url.removeprefix("unix://"))
         prepare(call)
         yield call

@@ -3,17 +3,54 @@
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.engine import Engine
+from tests.support.registryserver import RegistryThread
 
 pytestmark = pytest.mark.root
 
-Compose = Callable[..., str]
+
+class Compose:
+    """docker-compose in a project's directory."""
+
+    def __init__(self, engine: Engine, directory: Path) -> None:
+        program = shutil.which("docker-compose")
+        assert program is not None, "docker-compose is not installed (./dev setup)"
+        self._program = program
+        self._directory = directory
+        self._environment = {
+            **engine.environment(),
+            "COMPOSE_PROJECT_NAME": "composed",
+            "COMPOSE_API_VERSION": "1.44",  # its `up` reads ContainerConfig of images, which 1.45 took away: with dockerd 28 too
+        }
+
+    def begin(self, *args: str) -> "subprocess.Popen[str]":
+        """Start a command."""
+        return subprocess.Popen(
+            [self._program, *args],
+            cwd=self._directory,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *args: str) -> str:
+        """Run a command to its end. Returns its output."""
+        with self.begin(*args) as running:
+            try:
+                output, errors = running.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                raise
+        assert running.returncode == 0, (args, output, errors)
+        return output
+
 
 PROJECT = """
 services:
@@ -48,32 +85,10 @@ CMD ["httpd", "-f", "-p", "80", "-h", "/www"]
 
 @pytest.fixture
 def compose(engine: Engine, tmp_path: Path) -> Compose:
-    """A function that runs docker-compose for a project in tmp_path, and returns its output."""
-    program = shutil.which("docker-compose")
-    assert program is not None, "docker-compose is not installed (./dev setup)"
+    """For a project in tmp_path."""
     (tmp_path / "docker-compose.yml").write_text(PROJECT % "hello")
     (tmp_path / "Dockerfile").write_text(DOCKERFILE)
-    environment = {
-        **engine.environment(),
-        "COMPOSE_PROJECT_NAME": "composed",
-        "COMPOSE_API_VERSION": "1.44",  # its `up` reads ContainerConfig of images, which 1.45 took away: with dockerd 28 too
-    }
-
-    def run(*args: str) -> str:
-        result = subprocess.run(
-            [program, *args],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-        assert result.returncode == 0, (args, result.stdout, result.stderr)
-        return result.stdout
-
-    return run
+    return Compose(engine, tmp_path)
 
 
 def names(engine: Engine, path: str, key: str = "") -> set[str]:
@@ -114,3 +129,41 @@ def test_a_project(engine: Engine, compose: Compose, tmp_path: Path) -> None:
     assert not containers(engine, "web") | containers(engine, "client")
     assert not names(engine, "/networks")
     assert not names(engine, "/volumes", "Volumes")
+
+
+PULLED = """
+services:
+  app:
+    image: %s/team/app:1
+    command: sh -c 'trap "exit 0" TERM; while :; do echo going on; sleep 0.1; done'
+    restart: unless-stopped
+"""
+
+
+def test_pull_restart_and_followed_logs(engine: Engine, compose: Compose, tmp_path: Path) -> None:
+    registry = RegistryThread.on(tmp_path / "registry")
+    try:
+        name = f"{registry.host}/team/app:1"
+        assert engine.cli("tag", "busybox", name).returncode == 0
+        pushed = engine.cli("push", "-q", name)
+        assert pushed.returncode == 0, pushed.stderr
+        assert engine.cli("rmi", name).returncode == 0
+        (tmp_path / "docker-compose.yml").write_text(PULLED % registry.host)
+        compose("pull", "-q")
+    finally:
+        registry.close()
+    compose("up", "-d")
+    ((first, _),) = containers(engine, "app").items()
+    started = engine.request("GET", f"/containers/{first}/json")[1]["State"]["StartedAt"]
+    compose("restart", "app")
+    ((again, _),) = containers(engine, "app").items()
+    assert again == first
+    assert engine.request("GET", f"/containers/{first}/json")[1]["State"]["StartedAt"] > started
+    with compose.begin("logs", "-f", "--no-color") as following:
+        assert following.stdout is not None
+        assert any("going on" in line for line in following.stdout)
+        compose("stop")
+        assert any("exited with code 0" in line for line in following.stdout)
+        following.communicate(timeout=60)
+    compose("down")
+    assert not names(engine, "/networks")

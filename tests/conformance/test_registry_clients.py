@@ -4,11 +4,13 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.support.dockerds import peer
 from tests.support.engine import Engine
 from tests.support.imagetars import base_layer, config, docker_files, packed
 from tests.support.registries import Docker, load
@@ -157,16 +159,16 @@ def test_artifacts_as_oras_makes_them(registry: Registry) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["20", "28"])
 def test_dockerd(version: str, docker_path: str, tmp_path: Path, archive: str) -> None:
-    """Docker's own daemon, in its network namespace, pulls, pushes, mounts and mirrors (`bench/peers up` starts it, if it does not run)."""
-    peers = str(Path(__file__).parents[2] / "bench/peers")
-    url = run(peers, "up", version).strip().splitlines()[-1]
+    """Docker's own daemon, in its network namespace, pulls, pushes and mounts (test_registry_mirror_clients.py: mirrors)."""
+    with ExitStack() as stack:
+        url = stack.enter_context(peer(version))
 
-    def docker(*args: str) -> str:
-        return run(docker_path, "-H", url, *args)
+        def docker(*args: str) -> str:
+            return run(docker_path, "-H", url, *args)
 
-    program = RegistryProgram(tmp_path / "r", namespace=f"sampan-peer{version}")
-    name = f"{program.host}/peer/app"
-    try:
+        program = RegistryProgram(tmp_path / "r", namespace=f"sampan-peer{version}")
+        stack.callback(program.close)
+        name = f"{program.host}/peer/app"
         docker("load", "-i", archive.partition(":")[2])
         docker("tag", "app:1", f"{name}:1")
         assert "digest: sha256:" in docker("push", f"{name}:1")
@@ -178,5 +180,3 @@ def test_dockerd(version: str, docker_path: str, tmp_path: Path, archive: str) -
         digest = next(entry["path"] for entry in program.accesses() if entry["method"] == "HEAD" and "/manifests/" in entry["path"])
         assert digest.endswith("/manifests/1")
         docker("rmi", f"{name}:1")
-    finally:
-        program.close()

@@ -200,6 +200,11 @@ class HijackedStream:
             self._connection.update_reading()
 
 
+def upgrade_head(protocol: str) -> bytes:
+    """The head before the raw bytes of another protocol."""
+    return f"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n".encode()
+
+
 def hijack_head(*, upgrade: bool, multiplexed: bool, extra: str = "") -> bytes:
     """The head that docker sends before the raw bytes; extra = further header lines with their CRLF."""
     if not upgrade:

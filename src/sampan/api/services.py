@@ -4,7 +4,7 @@ Names given as `ref` are what the client wrote; services resolve them by docker'
 prefix). Failures are sampan.errors kinds with docker's words. Every coroutine may be cancelled when the client goes away.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -43,7 +43,7 @@ from sampan.spec.docker_api.network import EndpointSettings, NetworkCreate, Netw
 from sampan.spec.docker_api.system import CheckReport, DiskUsage, EventMessage, PingInfo, SystemInfo, SystemVersion
 from sampan.spec.docker_api.volume import Volume, VolumeListResponse, VolumesPruneReport
 from sampan.spec.oci_layout import Platform
-from sampan.streams import OpenStream, Piece
+from sampan.streams import Duplex, OpenStream, Piece
 
 """`await open_stream(multiplexed)`: call once the request is known to be valid. Sends the 101 (or 200) head and returns the raw connection.
 
@@ -201,11 +201,14 @@ class FileService(Protocol):
 class BuildService(Protocol):
     """Images of Dockerfiles."""
 
-    def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
+    def build(self, options: BuildOptions, source: AsyncIterable[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
         """Build an image of a context (a tar, compressed or not). Yields docker's progress objects, some at a time.
 
         A RUN that fails: StepFailed.
         """
+
+    async def session(self, session_id: str, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
+        """What a client's builds may ask it for, until it ends the stream. InvalidArgument, Conflict: no stream is opened."""
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """Drop what of the build cache nothing else uses, all of it with everything; keep: so many bytes stay."""

@@ -179,10 +179,11 @@ def layer(
     """An upper directory as a layer's archive, without its end: sorted, whiteouts as image-spec layer.md has them.
 
     clamp, outlet: as for Packer. own: names of the engine's mount points; empty files of these names are left out. without: further mount
-    points, left out when they are empty directories, too. lower: the tree below; overlayfs marks every new directory as one that hides
-    others of its name, the layer says so only of those that do.
+    points, left out when they are empty directories, too, with the new directories that hold nothing but such. lower: the tree below;
+    overlayfs marks every new directory as one that hides others of its name, the layer says so only of those that do.
     """
     packer = Packer(clamp, outlet)
+    around = _ancestors(without)
     stack = [_Place(os.dup(upper), os.dup(lower) if lower >= 0 else -1, b"", recorded=True)]
     try:
         while stack:
@@ -202,6 +203,9 @@ def layer(
                     os.close(fd)
                     continue
                 below = _directory(place.lower, name)
+                if below < 0 and prefix + name in around and _is_only_around(fd, prefix + name, without, around):
+                    os.close(fd)
+                    continue
                 stack.append(_Place(fd, below, prefix + name, recorded=True))
                 yield packer.directory(fd, prefix + name, info)
                 if is_opaque(fd) and (below >= 0 or lower < 0):
@@ -215,6 +219,34 @@ def layer(
     finally:
         for place in stack:
             _close(place)
+
+
+def _ancestors(paths: Collection[bytes]) -> frozenset[bytes]:
+    """All directories above paths, the root left out."""
+    found: set[bytes] = set()
+    for path in paths:
+        while b"/" in path and (path := path.rpartition(b"/")[0]) not in found:
+            found.add(path)
+    return frozenset(found)
+
+
+def _is_only_around(fd: int, path: bytes, without: Collection[bytes], around: Collection[bytes]) -> bool:
+    """Whether a directory above mount points holds nothing but them."""
+    for name in map(os.fsencode, os.listdir(fd)):
+        below = path + b"/" + name
+        info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if not stat.S_ISDIR(info.st_mode):
+            if _is_own(below, info, without):
+                continue
+            return False
+        inner = os.open(name, _OPEN, dir_fd=fd)
+        try:
+            is_mount_point = below in without and not os.listdir(inner)
+            if not is_mount_point and not (below in around and _is_only_around(inner, below, without, around)):
+                return False
+        finally:
+            os.close(inner)
+    return True
 
 
 def _directory(parent: int, name: bytes) -> int:

@@ -24,6 +24,7 @@ REGULAR, HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO = b"0", b"1", b"2", 
 _CONTIGUOUS, _GNU_SPARSE = b"7", b"S"
 _HAS_NO_DATA = frozenset((HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO))
 XATTR_PREFIX: Final = b"SCHILY.xattr."
+_PAX_NAMES: Final = frozenset((b"path", b"linkpath", b"uname", b"gname"))
 _ZERO_BLOCK = bytes(BLOCK)
 _BAD_HEADER = "archive/tar: invalid tar header"
 _DECIMAL_TIME = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
@@ -97,7 +98,7 @@ def _parsed(field: bytes, signed: bool) -> int:
         try:
             return int(digits, 8)
         except ValueError:
-            raise InvalidArchive("invalid tar header") from None
+            raise InvalidArchive(_BAD_HEADER) from None
     if field[0] & 0x80:
         value = (
             int.from_bytes(field, "big", signed=True) if field[0] == 0xFF else int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
@@ -291,6 +292,8 @@ class TarReader:
     @staticmethod
     def _apply_pax(entry: Entry, pax: dict[bytes, bytes]) -> None:
         for key, value in pax.items():
+            if b"\0" in (value if key in _PAX_NAMES else key):  # as Go has it (archive/tar, validPAXRecord)
+                raise InvalidArchive(_BAD_HEADER)
             if key == b"path" and value:
                 entry.name = value
             elif key == b"linkpath" and value:

@@ -10,8 +10,10 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
+from sampan import dockerignore
 from sampan.archive.tarsum import of_file
 
 SOURCES_MAX: Final = 100_000
@@ -183,26 +185,54 @@ def walk(names: Names, top: str) -> Iterator[str]:
             stack.extend(f"{path}/{name}" if path else name for name in reversed(names.children(path)))
 
 
-def find(
-    patterns: Sequence[str], names: Names, match: Callable[[str, str], bool], *, of_context: bool, wildcards: bool = True
-) -> list[Source]:
-    """The sources in order. Raises SourceError when one is not there, or nothing was found at all."""
+def find(patterns: Sequence[str], names: Names, *, of_context: bool, wildcards: bool = True, parents: bool = False) -> list[Source]:
+    """The sources in order. Raises SourceError when one is not there, or nothing was found at all, BadPattern.
+
+    parents: for `--parents`, as BuildKit finds them: `**` goes through directories, what is below a directory that was found is in it,
+    a symlink is meant itself.
+    """
     found: list[Source] = []
     for pattern in patterns:
         if posixpath.normpath(pattern.lstrip("/") or ".").startswith("../") and of_context:
             raise _outside(pattern.removeprefix("/"))
         path = posixpath.normpath("/" + pattern).lstrip("/")
         if wildcards and has_wildcards(pattern):
+            matches = _deep(pattern) if parents else partial(dockerignore.matches, path)
+            inside = "\0"
             for candidate in walk(names, ""):
-                if candidate and match(path, candidate):
-                    found.append(_one(pattern, candidate, names, of_context=of_context))
+                if candidate and not candidate.startswith(inside) and matches(candidate):
+                    found.append(_one(pattern, candidate, names, of_context=of_context, follow=not parents))
+                    inside = f"{candidate}/" if parents and found[-1].directory else "\0"
                     if len(found) > SOURCES_MAX:
                         raise SourceError(f"more than {SOURCES_MAX} files match")
         else:
-            found.append(_one(pattern, path, names, of_context=of_context))
+            found.append(_one(pattern, path, names, of_context=of_context, follow=not parents))
     if not found:
         raise SourceError("no source files were specified")
     return found
+
+
+def pivot(pattern: str) -> tuple[str, str]:
+    """With --parents: what comes before `/./`, and is not kept, and the rest; both as paths from the root."""
+    before, found, after = pattern.partition("/./")
+    parts = (before, after) if found else ("", pattern)
+    base, rest = (posixpath.normpath(f"/{part}").strip("/") for part in parts)
+    return base, rest
+
+
+def _deep(pattern: str) -> Callable[[str], bool]:
+    """What a pattern of --parents matches: stars before the pivot stay within a name."""
+    base, rest = pivot(pattern)
+    glob = dockerignore.Glob(rest)
+    if not base:
+        return glob.matches
+    before, depth = dockerignore.Glob(base, deep=False), base.count("/") + 1
+
+    def matches(path: str) -> bool:
+        parts = path.split("/")
+        return len(parts) > depth and before.matches("/".join(parts[:depth])) and glob.matches("/".join(parts[depth:]))
+
+    return matches
 
 
 def has_wildcards(pattern: str) -> bool:
@@ -229,8 +259,12 @@ def _below_file(path: str, names: Names) -> bool:
     return any(names.kind("/".join(parts[:count])) == "f" for count in range(1, len(parts) + 1))
 
 
-def _one(pattern: str, path: str, names: Names, *, of_context: bool) -> Source:
+def _one(pattern: str, path: str, names: Names, *, of_context: bool, follow: bool = True) -> Source:
     try:
+        parent, _, name = path.rpartition("/")
+        place = path if follow else f"{real_path(parent, names)}/{name}".lstrip("/")
+        if not follow and names.kind(place) == "l":
+            return Source(path, place, False, "file:" + _joined([names.link(place)]), pattern)
         real = real_path(path, names)
     except SourceError:
         raise _outside(path) from None

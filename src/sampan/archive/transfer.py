@@ -16,7 +16,7 @@ from sampan.archive.extract import TreeExtractor
 from sampan.archive.pack import KINDS, xattrs_of
 from sampan.archive.reader import CHAR, DIRECTORY, HARDLINK, REGULAR, SYMLINK, Entry
 from sampan.archive.room import Room
-from sampan.archive.sources import Source, SourceError, real_path
+from sampan.archive.sources import Source, SourceError, pivot, real_path
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.linux.permissions import Permissions
 
@@ -208,6 +208,10 @@ class Destination:
         place = self._directory()
         self._make(place, options.owner, only_last=True)
         reader = TreeReader(tree, options)
+        if not kept:
+            reader.add(source.real, b"", contents=True)
+            self._write(place, reader, options.owner)
+            return
         parts = kept.split("/")
         outer = source.path.split("/")[: -len(parts)]
         for depth in range(1, len(parts)):
@@ -280,11 +284,8 @@ class Destination:
 
 def kept_path(pattern: str, path: str) -> str:
     """With --parents: what of a found path is made below the destination; `/./` in the pattern says where that begins."""
-    before, pivot, _ = pattern.partition("/./")
-    if not pivot:
-        return path
-    count = len([part for part in before.split("/") if part not in ("", ".")])
-    return "/".join(path.split("/")[count:])
+    before = pivot(pattern)[0]
+    return "/".join(path.split("/")[before.count("/") + 1 :]) if before else path
 
 
 def ordered(sources: Sequence[Source]) -> list[Source]:

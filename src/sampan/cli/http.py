@@ -423,13 +423,13 @@ class Client:
         self._send(connection, method, f"{target}?{text}" if text else target, {}, None)
         return Pending(connection)
 
-    def hijack(self, path: str, query: Query | None = None, body: Any = None) -> Hijacked:
-        """POST and take the connection over as a raw stream (attach, exec start)."""
+    def hijack(self, path: str, query: Query | None = None, body: Any = None, *, headers: Mapping[str, str] | None = None) -> Hijacked:
+        """POST and take the connection over as a raw stream (attach, exec start), or as another protocol that headers name."""
         target = f"/v{self.negotiate()}{path}"
         if query:
             target += f"?{encode_query(query)}"
         data = b""
-        head = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        head = {"Connection": "Upgrade", "Upgrade": "tcp", **(headers or {})}
         if body is not None:
             data = fastjson.dumps(body).encode("utf-8", "surrogateescape")
             head["Content-Type"] = "application/json"

@@ -15,12 +15,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from sampan.archive.room import NoRoom, Room
 from sampan.digest import Digest, is_sha256, verify
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.findings import Finding
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 KEEP_SECONDS = 7 * 86400
 KEEP_PART = 8
@@ -66,8 +70,11 @@ class PartialBlob:
         self._room = Room(self.fd)
         self._keep = keep
         self._closed, self._spare = closed, spare
-        self._hash = hashlib.sha256()
+        self._hash = self._new_hash()
         self._grown, self._completed = asyncio.Event(), asyncio.Event()
+
+    def _new_hash(self) -> "_Hash":
+        return hashlib.new(self.digest.partition(":")[0])
 
     @property
     def path(self) -> Path:
@@ -126,7 +133,7 @@ class PartialBlob:
     def spoil(self) -> None:
         """Begin again, because what came was not the blob, or cannot be continued: followers are told to do so too."""
         os.ftruncate(self.fd, 0)
-        self._hash = hashlib.sha256()
+        self._hash = self._new_hash()
         self.size = 0
         self.spoilt += 1
         self._wake()
@@ -138,7 +145,7 @@ class PartialBlob:
 
     def finish(self) -> None:
         """All has come: verify it. Raises InvalidArgument; then spoil() is to follow."""
-        verify(Digest("sha256:" + self._hash.hexdigest()), self.size, self.digest, self.length)
+        verify(Digest(f"{self._hash.name}:{self._hash.hexdigest()}"), self.size, self.digest, self.length)
         self._completed.set()
         self._wake()
 
@@ -196,8 +203,9 @@ class PartialBlob:
 class PartialBlobs:
     """The directory of partial blobs. Used from the event loop's thread only."""
 
-    def __init__(self, root: Path) -> None:
-        """root: the data root. What nobody went on with for a week is dropped. Raises OSError."""
+    def __init__(self, root: Path, is_digest: Callable[[str], bool] = is_sha256) -> None:
+        """root: the data root. is_digest: of what we can verify. What nobody went on with for a week is dropped. Raises OSError."""
+        self._is_digest = is_digest
         self._directory = root / "content" / "partial"
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._open: list[PartialBlob] = []
@@ -207,7 +215,7 @@ class PartialBlobs:
         """By digest: what pulls under way have use for, also when it has come"""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By digest, for as long as somebody holds or awaits one."""
-        self._drop_old()
+        self.drop_old()
 
     def _idle(self) -> list[Path]:
         """What nobody fetches now."""
@@ -221,10 +229,11 @@ class PartialBlobs:
             if not is_sha256(f"sha256:{file.name}"):
                 found.append(Finding("file", str(file), "is no partial blob", "remove it", partial(_remove, file)))
             elif time.time() - file.stat().st_mtime > KEEP_SECONDS:
-                found.append(Finding("file", str(file), "is part of a blob that nobody fetches any more", "remove it", self._drop_old))
+                found.append(Finding("file", str(file), "is part of a blob that nobody fetches any more", "remove it", self.drop_old))
         return found
 
-    def _drop_old(self) -> None:
+    def drop_old(self) -> None:
+        """Remove what nobody went on with for a week."""
         for file in self._idle():
             if file.name.startswith(_ALONE) or time.time() - file.stat().st_mtime > KEEP_SECONDS:
                 file.unlink()
@@ -267,7 +276,7 @@ class PartialBlobs:
         alone: a file of one's own, without a lock; it does not survive its closing. So it is, too, where the file has more than this length
         already: somebody is wrong, and what has come is not to be lost to a false promise.
         """
-        if not is_sha256(digest):
+        if not self._is_digest(digest):
             raise InvalidArgument(f"unsupported digest algorithm: {digest}")
         own = alone or self._size(digest) > length
         path = self._directory / f"{_ALONE}{os.urandom(8).hex()}" if own else self._path(digest)

@@ -157,7 +157,6 @@ MISSING: Final[Mapping[str, str]] = {
     "default-runtime": "other OCI runtimes",
     "default-ulimits": "default ulimits (use run --ulimit)",
     "experimental": "experimental features",
-    "host-gateway-ips": "host-gateway addresses",
     "init-path": "another init binary",
     "log-format": "JSON messages of the daemon",
     "metrics-addr": "the metrics endpoint",
@@ -440,6 +439,7 @@ def check_values(config: DaemonConfig) -> None:
             networkconfig.check_address(key, getattr(config, key.replace("-", "_")), version)
         networkconfig.check_part("fixed-cidr", config.fixed_cidr, config.bip)
         networkconfig.check_part("fixed-cidr-v6", config.fixed_cidr_v6, config.bip6)
+        networkconfig.check_host_gateways(config.host_gateway_ips)
         pool_sizes(config)
     except networkconfig.NetworkProblem as exc:
         raise KeyProblem(exc.key, str(exc)) from exc

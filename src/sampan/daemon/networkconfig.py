@@ -31,6 +31,13 @@ def check_part(key: str, part: str, bip: str) -> None:
             raise NetworkProblem(key, f"{key} {part} is not within the bridge's subnet {subnet}")
 
 
+def check_host_gateways(addresses: Sequence[str]) -> None:
+    """host-gateway-ips: one of each family at the most. Raises NetworkProblem."""
+    for version in (4, 6):
+        if sum(ipaddress.ip_address(address).version == version for address in addresses) > 1:
+            raise NetworkProblem("host-gateway-ips", f"only one IPv{version} host gateway IP address can be specified")
+
+
 def pools_of(pools: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
     """default-address-pools as (base, prefix length). Raises NetworkProblem."""
     key = "default-address-pools"

@@ -30,6 +30,7 @@ from sampan.engine.buildcache import BuildCachePruning
 from sampan.engine.buildcopy import Copies
 from sampan.engine.buildmounts import CacheDirectories
 from sampan.engine.buildrun import StepContainers
+from sampan.engine.buildsession import BuildSessions
 from sampan.engine.buildspool import BuildSpool
 from sampan.engine.check import CheckService, LayerCheck, database_look, plain_look
 from sampan.engine.commit import CommitService
@@ -121,7 +122,7 @@ async def _network(
     proxy = UserlandProxy(config.exec_root) if config.userland_proxy and ipv6_is_usable() else None
     exposure = Exposure(rules, proxy)
     store = NetworkStore(NetworkRepository(database), MetaRepository(database))
-    dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts)
+    dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts, config.host_gateway_ips)
     places = Sandboxes(containers, store, exposure, dns, paths)
     if config.ip_forward:
         bridge.sysctl("net/ipv4/ip_forward", "1")
@@ -131,10 +132,11 @@ async def _network(
     stack.push_async_callback(rules.stop, remove=False)
     stack.push_async_callback(exposure.stop)
     stack.push_async_callback(places.stop)
-    for text in await open_networks(store, rules, await _default_bridge(config, rules, pools), config.exec_root, clock.now_ns()):
+    default = await _default_bridge(config, rules, pools)
+    for text in await open_networks(store, rules, default, config.exec_root, config.ip, clock.now_ns()):
         log.warning("%s", text)
     await places.reconcile()
-    return _Network(store, rules, places, NetworkDefaults(pools, config.default_network_opts))
+    return _Network(store, rules, places, NetworkDefaults(pools, config.default_network_opts, config.ip))
 
 
 async def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> bridge.Bridge | None:
@@ -374,7 +376,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
             images=images, spool=spool, bases=Bases(images, parts.pulls), copies=Copies(images, snapshots, workers, spool.empty),
             sandboxes=steps, trees=trees, caches=caches,
             cached=cached, registries=parts.registries, clock=clock, background=background,
-            pruning=BuildCachePruning(images, cached, caches, workers, clock),
+            pruning=BuildCachePruning(images, cached, caches, workers, clock), sessions=BuildSessions(),
         )
     )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)

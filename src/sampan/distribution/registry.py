@@ -1,7 +1,8 @@
 """One repository at one endpoint, as the OCI distribution spec has it: manifests and blobs. Errors are docker's."""
 
+import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -117,13 +118,28 @@ class NoCredentials(Refused):
 class Repository:
     """Reads a repository; upload.py writes to it. Used within the life of its transport."""
 
-    def __init__(self, transport: Transport, endpoint: Endpoint, path: str, authorizer: Authorizer, *, actions: str = "pull") -> None:
-        """path: `library/busybox`. actions: what we want to do there, `pull` or `pull,push`."""
+    def __init__(
+        self,
+        transport: Transport,
+        endpoint: Endpoint,
+        path: str,
+        authorizer: Authorizer,
+        *,
+        actions: str = "pull",
+        is_digest: Callable[[str], bool] = is_sha256,
+    ) -> None:
+        """path: `library/busybox`. actions: what we want to do there, `pull` or `pull,push`. is_digest: of what we can verify."""
+        self._is_digest = is_digest
         self._transport = transport
         self.endpoint = endpoint
         self.path = path
         self._authorizer = authorizer
         self.scope = f"repository:{path}:{actions}"
+
+    def _check_digest(self, digest: str) -> None:
+        """Raises InvalidArgument for what nothing can be verified against."""
+        if not self._is_digest(digest):
+            raise InvalidArgument(f"unsupported digest algorithm: {digest}")
 
     async def ping(self) -> None:
         """Ask whether a registry answers here. Raises Unreachable, NoRegistry, SystemFailure."""
@@ -134,12 +150,13 @@ class Repository:
     async def manifest(self, reference: str) -> Manifest:
         """By tag or digest; a digest is verified. Raises Refused, Unreachable, InvalidArgument."""
         if ":" in reference:
-            _check_digest(reference)
+            self._check_digest(reference)
         headers = {"Accept": ", ".join(MANIFEST_TYPES)}
         async with self.request("GET", f"/v2/{self.path}/manifests/{reference}", headers) as answer:
             body = await self.body(answer)
             media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-        digest = Digest(sha256_of(body))
+        algorithm = reference.partition(":")[0] if ":" in reference else "sha256"
+        digest = Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
         if ":" in reference and digest != reference:
             raise InvalidArgument(f"manifest verification failed for digest {reference}")
         if media_type in SCHEMA1_TYPES:
@@ -166,7 +183,7 @@ class Repository:
     @asynccontextmanager
     async def blob(self, digest: str, offset: int) -> AsyncIterator[Answer]:
         """A blob from an offset on: status 206, or 200 and the whole of it. Raises Refused, Unreachable, InvalidArgument."""
-        _check_digest(digest)
+        self._check_digest(digest)
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         async with self.request("GET", f"/v2/{self.path}/blobs/{digest}", headers) as answer:
             if answer.status not in (200, 206):
@@ -319,9 +336,3 @@ def _status_text(status: int) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
-
-
-def _check_digest(digest: str) -> None:
-    """Raises InvalidArgument for what nothing can be verified against."""
-    if not is_sha256(digest):
-        raise InvalidArgument(f"unsupported digest algorithm: {digest}")

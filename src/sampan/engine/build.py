@@ -5,7 +5,7 @@ order, each one's words together.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from sampan.engine.buildcopy import Copies
 from sampan.engine.buildmounts import CacheDirectories, RunMounts
 from sampan.engine.buildoptions import BuildOptions
 from sampan.engine.buildrun import StepContainers
+from sampan.engine.buildsession import BuildSessions, Session
 from sampan.engine.buildspool import BuildSpool, Workspace
 from sampan.engine.buildstage import Output, Result, StageRun, Tools
 from sampan.engine.buildsteps import BuildSteps
@@ -41,9 +42,12 @@ from sampan.spec.docker_api.image import BuildPruneReport
 from sampan.spec.oci_image import ContainerConfig
 from sampan.spec.oci_layout import Platform
 from sampan.state.buildcache import BuildCacheRepository
+from sampan.streams import Duplex
 
 _BOUND_EVERY = 10 * 60 * 10**9
 """Between two looks at what the cache takes, ns."""
+_PARSED_AT_ONCE = 8192
+"""Bytes of a Dockerfile that are not worth a thread."""
 _EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release."
 _QUIET_MAX = 10_000
 """Lines kept of a quiet build, which are shown when it fails."""
@@ -64,6 +68,7 @@ class BuildParts(NamedTuple):
     pruning: BuildCachePruning
     clock: Clock
     background: Background
+    sessions: BuildSessions
 
 
 class BuildService:
@@ -73,17 +78,20 @@ class BuildService:
         self._parts = parts
         self._bounded = parts.clock.now_ns()
 
-    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Progress]]:
+    async def build(self, options: BuildOptions, source: AsyncIterable[bytes]) -> AsyncIterator[Sequence[Progress]]:
         """Build an image. Yields docker's progress, each time all there is. Raises StepFailed and other EngineErrors, in docker's words."""
         targets = [_target(text) for text in options.tags]
+        session = self._parts.sessions.find(options.session) if options.session else None
         async with self._parts.spool.workspace() as workspace:
-            if options.remote:
-                source = remote_context(self._parts.registries, options.remote, options.dockerfile)
-            data = await workspace.take_in(source, options.dockerfile)
+            given = (
+                await remote_context(self._parts.registries, workspace, options.remote, options.dockerfile) if options.remote else source
+            )
+            data = await workspace.take_in(given, options.dockerfile)
             platform = self._parts.bases.platform_of(options.platform)
-            dockerfile = await asyncio.to_thread(parse, data, options.dockerfile)
+            at_once = len(data) <= _PARSED_AT_ONCE
+            dockerfile = parse(data, options.dockerfile) if at_once else await asyncio.to_thread(parse, data, options.dockerfile)
             lines = Lines()
-            build = _Build(self._parts, options, workspace, dockerfile, platform, lines)
+            build = _Build(self._parts, options, session, workspace, dockerfile, platform, lines)
             try:
                 async with aclosing(lines.batches(build.run(targets))) as shown:
                     async for batch in _hushed(shown) if options.quiet else shown:
@@ -98,6 +106,10 @@ class BuildService:
         if now - self._bounded > _BOUND_EVERY:
             self._bounded = now
             self._parts.background.spawn(self._parts.pruning.bound())
+
+    async def session(self, session_id: str, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
+        """Serve a client's session until it goes. Raises InvalidArgument, Conflict."""
+        await self._parts.sessions.serve(session_id, open_stream)
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """Drop what of the cache nothing else uses."""
@@ -128,13 +140,14 @@ class _Build:
         self,
         parts: BuildParts,
         options: BuildOptions,
+        session: Session | None,
         workspace: Workspace,
         dockerfile: Dockerfile,
         platform: Platform | None,
         lines: Lines,
     ) -> None:
         self._parts, self._options, self._workspace, self._dockerfile, self._lines = parts, options, workspace, dockerfile, lines
-        self._platform = platform
+        self._platform, self._session = platform, session
         target, own = platform or platforms.own(), platforms.own()
         self._args = Arguments(options.build_args, platform_arguments(platforms.shown(target), platforms.shown(own), options.target))
         self._problem = declare_globals(dockerfile, self._args)
@@ -156,7 +169,8 @@ class _Build:
         with parts.images.holding() as hold:
             tools = Tools(
                 images=parts.images, steps=steps, copies=parts.copies, sandboxes=parts.sandboxes, trees=parts.trees,
-                fetches=Fetches(parts.registries, self._workspace), mounts=RunMounts(self._workspace, parts.copies, parts.caches),
+                fetches=Fetches(parts.registries, self._workspace),
+                mounts=RunMounts(self._workspace, parts.copies, parts.caches, self._session),
                 workspace=self._workspace, options=options, hold=hold,
             )  # fmt: skip
             await self._stages(tools)
@@ -245,7 +259,10 @@ class _Build:
         stage = planned.stage
 
         async def source(name: str) -> Image | None:
-            return await self._image_of(from_source(self._dockerfile, name, stage.index), name, output)
+            found = from_source(self._dockerfile, name, stage.index)
+            if isinstance(found, StageSource) and found.index not in self._results:
+                await self._build_late(found.index, output, tools)
+            return await self._image_of(found, name, output)
 
         run = StageRun(tools, output, self._args.stage(), self._dockerfile.directives.escape, source)
         _say_step(output, number, total, stage.text)
@@ -287,12 +304,34 @@ class _Build:
             raise InvalidArgument(f"failed to parse platform {text}: {error.message}") from None
         return self._parts.bases.platform_of(text)
 
+    async def _build_late(self, index: int, output: Output, tools: Tools) -> None:
+        """Build a stage that only a trigger of a base's names, and what it needs, in the words and the place of the stage that asks."""
+        late = [
+            planned for planned in plan(self._dockerfile, self._args, target=str(index)).stages if planned.stage.index not in self._results
+        ]
+        for planned in late:
+            self._results[planned.stage.index] = asyncio.get_running_loop().create_future()
+        number, total = 1, sum(1 + len(planned.stage.instructions) for planned in late)
+        for planned in late:
+            await self._wait_for(planned.needs)
+            self._results[planned.stage.index].set_result(await self._run_stage(planned, output, tools, number, total))
+            number += 1 + len(planned.stage.instructions)
+
+    async def _wait_for(self, needed: Iterable[int]) -> None:
+        """Wait for stages without keeping them from running."""
+        self._running.release()
+        try:
+            for index in sorted(needed):
+                await asyncio.shield(self._results[index])
+        finally:
+            await self._running.acquire()
+
     async def _image_of(self, source: StageSource | ImageSource, name: str, output: Output) -> Image | None:
         """What `--from` means: a stage's image, or one by its name."""
         if isinstance(source, StageSource):
-            if source.index not in self._results:  # named by a trigger of an image's
-                raise InvalidArgument(f"invalid from flag value {name}: the stage is not needed otherwise, and was not built")
-            return (await asyncio.shield(self._results[source.index])).image
+            if not self._results[source.index].done():  # asked for by a trigger
+                await self._wait_for((source.index,))
+            return self._results[source.index].result().image
         if source.reference == SCRATCH:
             return None
         try:

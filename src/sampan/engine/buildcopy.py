@@ -44,6 +44,12 @@ class Group(NamedTuple):
     found: Found
     unpack: bool
     """Whether archives among them are unpacked."""
+    later: Callable[[], Awaitable[Tree]] | None = None
+    """Gets the tree, which is not there yet."""
+
+    async def ready(self) -> "Group":
+        """The same with its tree there. Raises EngineErrors."""
+        return self if self.later is None else self._replace(tree=await self.later(), later=None)
 
 
 class CopyRequest(NamedTuple):
@@ -81,24 +87,25 @@ class Copies:
     @asynccontextmanager
     async def _source(self, tree: Tree, fds: list[int]) -> AsyncIterator[dict[str, Any]]:
         """The jobs' `source` and `sums` arguments; fds gets what they name."""
-        if tree.directory >= 0:
-            fds.append(tree.directory)
+        if tree.directory is not None:
+            directory = await tree.directory()
+            fds.append(directory.fd)
             found: dict[str, Any] = {"source": {"tree": len(fds) - 1}, "sums": None}
-            if tree.sums >= 0:
-                fds.append(tree.sums)
+            if directory.sums >= 0:
+                fds.append(directory.sums)
                 found["sums"] = len(fds) - 1
             yield found
             return
         async with self._lowers(tree.image) as mounts:
             yield {"source": {"lowers": _indexed(mounts, fds)}, "sums": None}
 
-    async def find(self, tree: Tree, patterns: Sequence[str], *, wildcards: bool = True) -> Found:
+    async def find(self, tree: Tree, patterns: Sequence[str], *, wildcards: bool = True, parents: bool = False) -> Found:
         """What the sources of a COPY are, and the hash of them all. Raises InvalidArgument in docker's words."""
         if tree.names is not None:
-            return _found(tree.names, patterns, wildcards=wildcards)
+            return _found(tree.names, patterns, wildcards=wildcards, parents=parents)
         fds: list[int] = []
         async with self._source(tree, fds) as source:
-            args = {**source, "patterns": list(patterns), "wildcards": wildcards}
+            args = {**source, "patterns": list(patterns), "wildcards": wildcards, "parents": parents}
             result = await self._workers.run("build_sources", args, fds)
         return Found(result["sources"], result["hash"], result["links"])
 
@@ -182,10 +189,10 @@ def hash_of(groups: Sequence[Group]) -> str:
     return sources.hash_of_all([sources.Source(*item) for group in groups for item in group.found.sources])
 
 
-def _found(names: ListedNames, patterns: Sequence[str], *, wildcards: bool) -> Found:
+def _found(names: ListedNames, patterns: Sequence[str], *, wildcards: bool, parents: bool) -> Found:
     try:
-        found = sources.find(patterns, names, dockerignore.matches, of_context=True, wildcards=wildcards)
-    except sources.SourceError as error:
+        found = sources.find(patterns, names, of_context=True, wildcards=wildcards, parents=parents)
+    except (sources.SourceError, dockerignore.BadPattern) as error:
         raise InvalidArgument(str(error)) from None
     return Found([list(source) for source in found], sources.hash_of_all(found), sources.links_below(found, names))
 

@@ -4,17 +4,21 @@ import asyncio
 import hashlib
 import os
 import posixpath
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from sampan.build.commands import Script
 from sampan.build.instructions import BindMount, CacheMount, Run, RunMount, SecretMount, SshMount, TmpfsMount
 from sampan.build.mounts import mounts_of
 from sampan.engine.buildcopy import Copies, SourceImage
+from sampan.engine.buildlending import Lending
+from sampan.engine.buildsession import Session
 from sampan.engine.buildspool import Tree, Workspace
-from sampan.errors import InvalidArgument
+from sampan.engine.runner import Lent
 from sampan.image.store import Image
 
 
@@ -26,38 +30,37 @@ class CacheDirectories:
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._locks: dict[str, asyncio.Lock] = {}
         self._busy: set[str] = set()
+        self._making: dict[str, asyncio.Lock] = {}
 
     def _path(self, name: str) -> Path:
         return self._root / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
     @asynccontextmanager
-    async def use(self, mount: CacheMount) -> AsyncIterator[tuple[Path, bool]]:
-        """A mount's directory, as long as the block, and whether it is new."""
+    async def use(self, mount: CacheMount, make: Callable[[], Awaitable[Path]]) -> AsyncIterator[Path]:
+        """A mount's directory, as long as the block. make: gives what a new one is to be, whole, on the same file system."""
         path = self._path(mount.id)
         if mount.sharing == "locked":
             async with self._locks.setdefault(mount.id, asyncio.Lock()):
-                yield path, self._make(path, mount)
+                await self._provide(path, make)
+                yield path
             return
         if mount.sharing == "private":
             number = next(number for number in range(1 << 20) if f"{path}.{number}" not in self._busy)
             path = Path(f"{path}.{number}")
         self._busy.add(str(path))
         try:
-            yield path, self._make(path, mount)
+            await self._provide(path, make)
+            yield path
         finally:
             self._busy.discard(str(path))
             with suppress(OSError):
                 os.utime(path)  # when it was last used
 
-    @staticmethod
-    def _make(path: Path, mount: CacheMount) -> bool:
-        try:
-            path.mkdir(mode=0o700)
-        except FileExistsError:
-            return False
-        os.chown(path, mount.uid, mount.gid)
-        path.chmod(mount.mode & 0o7777)
-        return True
+    async def _provide(self, path: Path, make: Callable[[], Awaitable[Path]]) -> None:
+        """Have it there. One that is there is complete: it was made elsewhere."""
+        async with self._making.setdefault(str(path), asyncio.Lock()):
+            if not path.exists():
+                (await make()).rename(path)
 
     def prunable(self) -> list[Path]:
         """Those that no step is using."""
@@ -81,18 +84,31 @@ class _Wanted(NamedTuple):
     directory: bool
 
 
+class _WantedCache(NamedTuple):
+    """A cache, and what a new one begins with."""
+
+    mount: CacheMount
+    """Its ID tells apart what it begins with, as well."""
+    tree: Tree | None = None
+    path: str = ""
+
+
+def _cache_order(wanted: _WantedCache) -> tuple[str, str]:
+    """The same for all steps, so that no two wait for each other; of one cache that is asked for twice, `locked` comes first."""
+    return wanted.mount.id, wanted.mount.sharing
+
+
 class Prepared:
     """The mounts of one RUN. identity is known at once, the rest after provide()."""
 
-    def __init__(self, owner: "RunMounts", stack: AsyncExitStack) -> None:
-        self._owner, self._stack = owner, stack
+    def __init__(self, owner: "RunMounts", lending: Lending, stack: AsyncExitStack) -> None:
+        self._owner, self._lending, self._stack = owner, lending, stack
         self.identity: list[str] = []
         self.binds: list[dict[str, Any]] = []
-        self.environment: list[str] = []
         self.left_out: list[str] = []
         """Mount points: as long as they are empty, no layer has them."""
         self._wanted: list[_Wanted] = []
-        self._caches: list[CacheMount] = []
+        self._caches: list[_WantedCache] = []
         self._volumes: Sequence[str] = ()
         self._image: Image | None = None
 
@@ -101,14 +117,23 @@ class Prepared:
         self._wanted.append(wanted)
         self.identity.append(f"bind {wanted.mount.target} {content} {wanted.mount.readonly}")
 
-    def want_cache(self, mount: CacheMount) -> None:
-        """A cache: what is in it makes no difference."""
-        self._caches.append(mount)
+    def want_cache(self, wanted: _WantedCache, mount: CacheMount) -> None:
+        """A cache, as it is asked for: what is in it makes no difference."""
+        self._caches.append(wanted)
         self.identity.append(f"cache {mount.target} {mount.id} {mount.readonly}")
 
     def want_volumes(self, image: Image | None, volumes: Sequence[str]) -> None:
         """What the image declares: each begins with what the image has there, and is thrown away after the step."""
         self._image, self._volumes = image, volumes
+
+    def want_lent(self, mount: SecretMount | SshMount) -> None:
+        """A secret, or a socket to an agent: which one makes a difference, what is in it does not."""
+        self.identity.append(self._lending.want(mount))
+
+    @property
+    def lent(self) -> Lent:
+        """What the step has for its one run, and no record of it."""
+        return self._lending.lent
 
     def add(self, **mount: Any) -> None:
         """One of docker's mounts."""
@@ -117,12 +142,16 @@ class Prepared:
 
     async def provide(self) -> None:
         """Have all of them there, as long as the stack. Raises EngineErrors."""
+        await self._lending.provide()
+        self.left_out += self._lending.targets
         for wanted in self._wanted:
-            source = await self._owner.source_of(wanted, self._stack)
-            self.add(Type="bind", Source=source, Target=wanted.mount.target, ReadOnly=wanted.mount.readonly)
-        for mount in self._caches:
-            source = await self._owner.cache_of(mount, self._stack)
-            self.add(Type="bind", Source=source, Target=mount.target, ReadOnly=mount.readonly)
+            self.add(**await self._owner.source_of(wanted), Target=wanted.mount.target, ReadOnly=wanted.mount.readonly)
+        sources: dict[str, str] = {}
+        for cache in sorted(self._caches, key=_cache_order):
+            if cache.mount.id not in sources:
+                sources[cache.mount.id] = await self._owner.cache_of(cache, self._stack)
+        for cache in self._caches:
+            self.add(Type="bind", Source=sources[cache.mount.id], Target=cache.mount.target, ReadOnly=cache.mount.readonly)
         taken = {bind["Target"].rstrip("/") for bind in self.binds}
         for path in (posixpath.normpath("/" + volume.lstrip("/")) for volume in self._volumes):
             if path not in ("/", *taken):
@@ -139,10 +168,12 @@ class Prepared:
 class RunMounts:
     """Prepares the mounts of a build's steps."""
 
-    def __init__(self, workspace: Workspace, copies: Copies, caches: CacheDirectories) -> None:
+    def __init__(self, workspace: Workspace, copies: Copies, caches: CacheDirectories, session: Session | None) -> None:
+        """session: of the client that asked for the build."""
         self._workspace = workspace
         self._copies = copies
         self._caches = caches
+        self._session = session
         self._count = 0
 
     @asynccontextmanager
@@ -158,7 +189,7 @@ class RunMounts:
     ) -> AsyncIterator[Prepared]:
         """What a RUN asks for. Raises InvalidArgument for what is not there."""
         async with AsyncExitStack() as stack:
-            prepared = Prepared(self, stack)
+            prepared = Prepared(self, Lending(self._session, environment, stack), stack)
             for mount in mounts_of(run, environment, workdir, escape):
                 await self._prepare(prepared, mount, source)
             prepared.want_volumes(image, volumes)
@@ -171,32 +202,34 @@ class RunMounts:
             _, real, directory, *_ = found.sources[0]
             prepared.want(_Wanted(mount, tree, real, directory), f"{found.hash} {found.identity()}")
         elif isinstance(mount, CacheMount):
+            wanted = _WantedCache(mount)
             if mount.from_:
-                found = await self._copies.find(Tree(image=await source(mount.from_)), [mount.source], wildcards=False)
+                tree = Tree(image=await source(mount.from_))
+                found = await self._copies.find(tree, [mount.source], wildcards=False)
                 prepared.identity.append(f"begins with {found.hash} {found.identity()}")
-            prepared.want_cache(mount)
+                real = found.sources[0][1]
+                base = "" if tree.image is None else tree.image.id
+                wanted = _WantedCache(msgspec.structs.replace(mount, id=f"{mount.id}\0{base}\0{real}"), tree, real)
+            prepared.want_cache(wanted, mount)
         elif isinstance(mount, TmpfsMount):
             prepared.add(Type="tmpfs", Target=mount.target, TmpfsOptions={"SizeBytes": mount.size}, ReadOnly=mount.readonly)
             prepared.identity.append(f"tmpfs {mount.target} {mount.size}")
-        elif isinstance(mount, SecretMount):
-            if mount.required:
-                raise InvalidArgument(f"secret {mount.id}: not found")
-            prepared.identity.append(f"secret {mount.id} {mount.target} {mount.env}")
-        elif isinstance(mount, SshMount):
-            if mount.required:
-                raise InvalidArgument(f"unset ssh forward key {mount.id}")
-            prepared.identity.append(f"ssh {mount.id} {mount.target}")
+        else:
+            prepared.want_lent(mount)
 
     def fresh(self, name: str) -> Path:
         """A place of the build's own."""
         self._count += 1
         return self._workspace.path / "fetched" / f"{name}{self._count}"
 
-    async def source_of(self, wanted: _Wanted, stack: AsyncExitStack) -> str:
-        """The host's path of a bind mount's source: the context itself when it is only read, else a copy."""
-        if wanted.tree.directory >= 0 and wanted.mount.readonly:
-            return self._workspace.path_of(wanted.path)
-        return await self._copied(wanted.tree, wanted.path, wanted.directory)
+    async def source_of(self, wanted: _Wanted) -> dict[str, Any]:
+        """A bind mount's source, as docker's mounts have it: the context or the image itself when they are only read, else a copy."""
+        image = wanted.tree.image
+        if wanted.tree.directory is not None and wanted.mount.readonly:
+            return {"Type": "bind", "Source": await self._workspace.path_of(wanted.path)}
+        if image is not None and image.chain_id is not None and wanted.mount.readonly and wanted.directory:
+            return {"Type": "image", "Source": image.id, "ImageOptions": {"Subpath": wanted.path}}
+        return {"Type": "bind", "Source": await self._copied(wanted.tree, wanted.path, wanted.directory)}
 
     async def _copied(self, tree: Tree, path: str, directory: bool) -> str:
         place = self.fresh("mount")
@@ -204,11 +237,20 @@ class RunMounts:
         await self._copies.fill(tree, path, place, directory=directory)
         return str(place) if directory else f"{place}/{os.path.basename(path)}"
 
-    async def cache_of(self, mount: CacheMount, stack: AsyncExitStack) -> str:
+    async def cache_of(self, wanted: _WantedCache, stack: AsyncExitStack) -> str:
         """The host's path of a cache."""
-        path, new = await stack.enter_async_context(self._caches.use(mount))
-        del new
-        return str(path)
+
+        async def make() -> Path:
+            place, mount = self.fresh("cache"), wanted.mount
+            place.mkdir(mode=0o700)
+            if wanted.tree is not None:
+                await self._copies.fill(wanted.tree, wanted.path, place, directory=True, own=True)
+                return place
+            os.chown(place, mount.uid, mount.gid)
+            place.chmod(mount.mode & 0o7777)
+            return place
+
+        return str(await stack.enter_async_context(self._caches.use(wanted.mount, make)))
 
     async def volume_of(self, image: Image | None, path: str) -> str:
         """The host's path of a volume, with what the image has there."""

@@ -46,6 +46,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     ulimits: Sequence[Ulimit] = ()
     credentials: Mapping[str, AuthConfig] = {}
     """By registry."""
+    session: str = ""
+    """The ID of the client's session, which has its secrets and agents."""
 
     @property
     def epoch(self) -> int | None:

@@ -12,7 +12,7 @@ from sampan.engine.buildspool import Workspace
 from sampan.engine.containers import Base, ContainerService
 from sampan.engine.containerstore import Container
 from sampan.engine.control import Control
-from sampan.engine.runner import Runner
+from sampan.engine.runner import Lent, Runner
 from sampan.errors import Conflict, EngineError
 from sampan.ids import ContainerId, new_id
 from sampan.spec.docker_api.container import CreateRequest, HealthConfig, HostConfig
@@ -62,11 +62,11 @@ class StepContainers:
         workspace.note_sandbox(container_id)
         return await self._service.create_on(base._replace(config=ContainerConfig()), "", request, container_id)
 
-    async def run(self, container: Container, say: Say) -> int:
-        """Run it to its end, telling its output. Its exit code. Raises StartFailure and other EngineErrors."""
+    async def run(self, container: Container, say: Say, lent: Lent) -> int:
+        """Run it to its end with what it is lent, telling its output. Its exit code. Raises StartFailure and other EngineErrors."""
         async with self._attach.output(container) as chunks:
             async with container.lock:
-                await self._runner.start(container)
+                await self._runner.start(container, lent)
             await _tell(chunks, say)
         await container.exited.wait()
         return container.state.exit_code

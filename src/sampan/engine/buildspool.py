@@ -12,17 +12,20 @@ import asyncio
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from sampan.archive import smallcontext
+from sampan.archive.room import making
 from sampan.archive.sources import ListedNames
 from sampan.engine.background import Background
-from sampan.engine.pipes import feed, through_pipe
+from sampan.engine.pipes import Resumed, feed, through_pipe
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.image.store import Image
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from sampan.streams import Pourable
 from sampan.worker.client import WorkerPool
 
 DOCKERFILE_MAX: Final = 16 << 20
@@ -30,48 +33,143 @@ DEFAULT_DOCKERFILE: Final = "Dockerfile"
 _VOID = "void"
 
 
-class Tree(NamedTuple):
-    """Where files come from: a directory (and the file of its hashes, -1: none), or an image, None being one without layers."""
+class Directory(NamedTuple):
+    """Where a tree's files are."""
 
-    directory: int = -1
-    sums: int = -1
+    fd: int
+    sums: int
+    """The file of their hashes; -1: none."""
+
+
+class _Descriptors(NamedTuple):
+    """The descriptors of a workspace."""
+
+    nowhere: int
+    context: Directory
+
+
+class Tree(NamedTuple):
+    """Where files come from: a directory, or an image, None being one without layers."""
+
+    directory: Callable[[], Awaitable[Directory]] | None = None
     names: ListedNames | None = None
     """All there is in the directory, where that is known."""
     image: Image | None = None
 
 
-class Workspace:
-    """One build's place. Its descriptors are closed with it."""
+def tree_at(fd: int) -> Tree:
+    """Of a directory whose files have no hashes yet."""
 
-    def __init__(self, path: Path, workers: WorkerPool, nowhere: int, stack: ExitStack) -> None:
-        """Made empty. nowhere: a directory with nothing in it. Raises OSError."""
-        self.path = path
+    async def directory() -> Directory:
+        return Directory(fd, -1)
+
+    return Tree(directory)
+
+
+class Workspace:
+    """One build's place, made when something has to be in it. Its descriptors are closed with it."""
+
+    def __init__(self, path: Path, nowhere: str, workers: WorkerPool, stack: ExitStack) -> None:
+        """nowhere: a directory with nothing in it."""
+        self._path = path
         self._workers = workers
         self._stack = stack
-        self.names: ListedNames | None = None
-        """Of a small context: all there is in it."""
-        self.nowhere = nowhere
-        for name in ("tree", "fetched", "sandboxes"):
-            (path / name).mkdir(mode=0o755)
-        self.tree = os.open(path / "tree", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        stack.callback(os.close, self.tree)
-        self.sums = os.open(path / "sums", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        stack.callback(os.close, self.sums)
+        self._nowhere = nowhere
+        self._small: bytes | None = None
+        """A context that is not unpacked yet."""
+        self._unpacking = asyncio.Lock()
+        self._names: ListedNames | None = None
+        self._descriptors: _Descriptors | None = None
 
-    async def take_in(self, source: AsyncIterator[bytes], dockerfile: str) -> bytes:
-        """Unpack a context, compressed or not. Returns its Dockerfile. Raises InvalidArgument, SystemFailure, and what source raises."""
+    @property
+    def made(self) -> bool:
+        """Whether there is anything of it on the disk."""
+        return self._descriptors is not None
+
+    def _made(self) -> "_Descriptors":
+        if self._descriptors is None:
+            try:
+                self._path.mkdir(mode=0o700)
+                self._descriptors = self._make()
+            except OSError as error:
+                raise SystemFailure(f"cannot make a place for the build: {error}") from error
+        return self._descriptors
+
+    def _make(self) -> "_Descriptors":
+        for name in ("tree", "fetched", "sandboxes"):
+            (self._path / name).mkdir(mode=0o755)
+        nowhere = self._kept(self._nowhere, os.O_PATH | os.O_DIRECTORY)
+        tree = self._kept(self._path / "tree", os.O_RDONLY | os.O_DIRECTORY)
+        return _Descriptors(nowhere, Directory(tree, self._kept(self._path / "sums", os.O_RDWR | os.O_CREAT)))
+
+    def _kept(self, path: str | Path, flags: int) -> int:
+        fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        self.keep(fd)
+        return fd
+
+    @property
+    def path(self) -> Path:
+        """Where it is: made now, if it was not. Raises SystemFailure."""
+        self._made()
+        return self._path
+
+    @property
+    def nowhere(self) -> int:
+        """A directory with nothing in it. Raises SystemFailure."""
+        return self._made().nowhere
+
+    async def take_in(self, source: AsyncIterable[bytes] | Pourable, dockerfile: str) -> bytes:
+        """A context, compressed or not. Returns its Dockerfile. Raises InvalidArgument, SystemFailure, and what source raises.
+
+        A small one stays in memory until a step needs its files: of those that the cache has no step does.
+        """
+        head = await _beginning(source, smallcontext.BYTES_MAX + 1) if isinstance(source, AsyncIterable) else b""
+        small = smallcontext.listed(head, dockerfile) if len(head) <= smallcontext.BYTES_MAX else None
+        text = None if small is None else small.files.get(dockerfile)
+        if small is not None and text is not None:
+            self._small, self._names = head, small.names
+            return text
+        result = await self._unpack(Resumed(head, source), dockerfile)
+        if result["entries"] is not None:
+            self._names = ListedNames(tuple(entry) for entry in result["entries"])
+        data = await asyncio.to_thread(self.read_dockerfile, dockerfile)
+        if result["withheld"]:
+            await self._workers.run("context_withhold", {"names": result["withheld"]}, [self._made().context.fd])
+        return data
+
+    async def _unpack(self, source: Resumed, dockerfile: str) -> dict[str, Any]:
+        """What build_jobs.context_in says of it."""
+        made = self._made()
 
         async def take(archive: int) -> dict[str, Any]:
-            return await self._workers.stream("context_in", {"dockerfile": dockerfile}, [archive, self.tree, self.sums, self.nowhere])
+            return await self._workers.stream("context_in", {"dockerfile": dockerfile}, [archive, *made.context, made.nowhere])
 
-        result = await through_pipe(feed(source), take)
-        withheld = result["withheld"]
-        if result["entries"] is not None:
-            self.names = ListedNames(tuple(entry) for entry in result["entries"])
-        data = await asyncio.to_thread(self.read_dockerfile, dockerfile)
-        if withheld:
-            await self._workers.run("context_withhold", {"names": withheld}, [self.tree])
-        return data
+        return await through_pipe(feed(source), take)
+
+    async def _directory(self) -> Directory:
+        """The context's, unpacked now if it was not. Raises InvalidArgument, SystemFailure."""
+        async with self._unpacking:
+            if self._small is not None:
+                await self._unpack(Resumed(self._small), DEFAULT_DOCKERFILE)
+                self._small = None
+        return self._made().context
+
+    def place(self, name: str) -> int:
+        """A new directory for what is fetched, as long as the build. Raises SystemFailure."""
+        path = self.path / "fetched" / name
+        with making("a place for what is fetched"):
+            path.mkdir(mode=0o755)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.keep(fd)
+        return fd
+
+    async def pack(self, directory: int, pipe: int) -> None:
+        """Write what is in a directory into a pipe, as a context: all of it root's."""
+        await self._workers.stream("context_out", {}, [pipe, directory])
+
+    async def empty(self, directory: int) -> None:
+        """Remove all that is in a directory."""
+        await self._workers.run("empty", {}, [directory])
 
     def read_dockerfile(self, name: str) -> bytes:
         """Raises InvalidArgument when it is not there, SystemFailure when it is no file."""
@@ -90,7 +188,7 @@ class Workspace:
 
     def _open(self, name: str) -> int:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        return openat2(self.tree, os.fsencode(name), flags, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        return openat2(self._made().context.fd, os.fsencode(name), flags, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
     @staticmethod
     def _read(fd: int, name: str) -> bytes:
@@ -108,17 +206,18 @@ class Workspace:
     @property
     def context(self) -> Tree:
         """The context as COPY sees it."""
-        return Tree(self.tree, self.sums, self.names)
+        return Tree(self._directory, self._names)
 
     def keep(self, fd: int) -> None:
         """Close a descriptor when the build ends."""
         self._stack.callback(os.close, fd)
 
-    def path_of(self, name: str) -> str:
-        """The host's path of something in the context, which no symlink leads to. Raises InvalidArgument."""
+    async def path_of(self, name: str) -> str:
+        """The host's path of something in the context, which no symlink leads to. Raises InvalidArgument, SystemFailure."""
+        await self._directory()
         flags = os.O_PATH | os.O_CLOEXEC
         try:
-            fd = openat2(self.tree, os.fsencode(name) or b".", flags, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+            fd = openat2(self._made().context.fd, os.fsencode(name) or b".", flags, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
         except OSError as error:
             raise InvalidArgument(f"{name}: {os.strerror(error.errno or 0).lower()}") from None
         os.close(fd)
@@ -131,6 +230,16 @@ class Workspace:
     def forget_sandbox(self, container_id: str) -> None:
         """It is gone, or is to stay."""
         (self.path / "sandboxes" / container_id).unlink(missing_ok=True)
+
+
+async def _beginning(source: AsyncIterable[bytes], length: int) -> bytes:
+    """The first so many bytes, and more where a piece ends later; all, if there are fewer. Raises what source raises."""
+    head = bytearray()  # a list of pieces of one byte each would be large
+    async for piece in source:
+        head += piece
+        if len(head) >= length:
+            break
+    return bytes(head)
 
 
 class BuildSpool:
@@ -148,20 +257,15 @@ class BuildSpool:
 
     @asynccontextmanager
     async def workspace(self) -> AsyncIterator[Workspace]:
-        """A place for one build. Raises SystemFailure."""
+        """A place for one build."""
         path = self._root / os.urandom(12).hex()
         with ExitStack() as stack:
-            try:
-                path.mkdir(mode=0o700)
-                nowhere = os.open(self.empty[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                stack.callback(os.close, nowhere)
-                workspace = Workspace(path, self._workers, nowhere, stack)
-            except OSError as error:
-                raise SystemFailure(f"cannot make a place for the build: {error}") from error
+            workspace = Workspace(path, self.empty[0], self._workers, stack)
             try:
                 yield workspace
             finally:
-                self._background.spawn(self._remove(path))  # nobody waits for 50,000 files to go
+                if workspace.made:
+                    self._background.spawn(self._remove(path))  # nobody waits for 50,000 files to go
 
     async def _remove(self, path: Path) -> None:
         """What a context holds was made by strangers: a worker empties it."""

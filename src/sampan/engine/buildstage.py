@@ -24,12 +24,13 @@ from sampan.build.instructions import (
 from sampan.build.resolve import resolved
 from sampan.digest import ChainId
 from sampan.engine.buildcopy import Copies, CopyRequest, Group, SourceImage, failed, hash_of
+from sampan.engine.buildgit import is_git, is_url
 from sampan.engine.buildmounts import Prepared, RunMounts
 from sampan.engine.buildoptions import BuildOptions, StepFailed
 from sampan.engine.buildrun import StepContainers, host_config
 from sampan.engine.buildspool import Tree, Workspace
 from sampan.engine.buildsteps import BuildSteps, Layer, Made
-from sampan.engine.buildurls import Fetches, is_git, is_url
+from sampan.engine.buildurls import Fetches
 from sampan.engine.containers import Base
 from sampan.engine.containerstore import Container
 from sampan.engine.images import ImageService
@@ -262,7 +263,11 @@ class StageRun:
         comment = f"{metadata.NOP}{name} {flags}{more}{hash_of(groups)} in {instruction.destination} "
 
         async def make() -> Layer:
-            return await tools.copies.copy(tools.workspace, self.image, groups, request)
+            try:
+                ready = [await group.ready() for group in groups]
+            except EngineError as error:
+                raise failed(name, error) from None
+            return await tools.copies.copy(tools.workspace, self.image, ready, request)
 
         await self._nop([comment], make, quiet=True, more=[group.found.identity(parents=request.parents) for group in groups])
 
@@ -273,9 +278,13 @@ class StageRun:
         for fetched, sources in groupby(instruction.sources, lambda source: is_url(source) or is_git(source)):
             if not fetched:
                 unpack = isinstance(instruction, Add) and instruction.unpack is not False
-                groups.append(Group(context, await tools.copies.find(context, list(sources)), unpack))
+                parents = isinstance(instruction, Copy) and instruction.parents
+                groups.append(Group(context, await tools.copies.find(context, list(sources), parents=parents), unpack))
                 continue
             for url in sources:
+                if is_git(url):
+                    groups.append(await tools.fetches.repository(instruction, url))
+                    continue
                 tree, names = await tools.fetches.fetch(instruction, url, destination, self._out.put)
                 unpack = isinstance(instruction, Add) and instruction.unpack is True
                 groups.append(Group(tree, await tools.copies.find(tree, names, wildcards=False), unpack))
@@ -314,7 +323,7 @@ class StageRun:
             await mounts.provide()
             if run.script is not None:
                 mounts.add_script(run.script)
-            environment = [*own, *self._args.run_environment(own), *mounts.environment]
+            environment = [*own, *self._args.run_environment(own)]
             config = msgspec.structs.replace(self.config, env=environment)
             container, warnings = await self._sandbox(command, instruction.network, config, mounts.binds)
             self._warn(warnings)
@@ -328,7 +337,7 @@ class StageRun:
         """Run it, and make a layer of what it changed."""
         tools = self._tools
         try:
-            code = await tools.sandboxes.run(container, self._out.tell)
+            code = await tools.sandboxes.run(container, self._out.tell, mounts.lent)
             if code:
                 raise StepFailed(f"The command '{' '.join(shown)}' returned a non-zero code: {code}", code)
             return await self._changes(container, mounts)

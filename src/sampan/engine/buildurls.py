@@ -5,7 +5,8 @@ import email.utils
 import hashlib
 import os
 import posixpath
-import shutil
+import re
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,16 +16,22 @@ from sampan.archive import compression, writer
 from sampan.archive.reader import REGULAR
 from sampan.build.instructions import Add, Copy, InlineFile
 from sampan.distribution.transport import Answer, Unreachable
-from sampan.engine.buildspool import DOCKERFILE_MAX, Tree, Workspace
-from sampan.engine.progress import Progress
+from sampan.engine.buildcopy import Found, Group
+from sampan.engine.buildgit import GitRepositories, is_git_context, is_url, open_below, remote_of
+from sampan.engine.buildspool import DOCKERFILE_MAX, Tree, Workspace, tree_at
+from sampan.engine.lines import TICK_SECONDS
+from sampan.engine.progress import Progress, bar_line
 from sampan.engine.registries import Registries
-from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
+from sampan.errors import InvalidArgument, SystemFailure
+from sampan.streams import Pourable
+from sampan.units import human_size
 
 UNNAMED: Final = "__unnamed__"
 _KEPT_FREE: Final = 1 << 30
 """Bytes of the disk that a download leaves to others."""
 _HEAD: Final = 512
 _LOOK_EVERY: Final = 32 << 20
+_COMMIT: Final = re.compile("[0-9a-fA-F]+")
 
 
 class Fetched(NamedTuple):
@@ -34,17 +41,6 @@ class Fetched(NamedTuple):
     names: list[str]
 
 
-def is_url(text: str) -> bool:
-    """Whether ADD fetches it."""
-    return text.startswith(("http://", "https://"))
-
-
-def is_git(text: str) -> bool:
-    """Whether ADD clones it (moby builder/remotecontext/urlutil)."""
-    path = urlsplit(text).path if is_url(text) else ""
-    return text.startswith(("git://", "git@", "github.com/", "ssh://")) or path.endswith(".git")
-
-
 class Fetches:
     """Fetches for one build."""
 
@@ -52,35 +48,63 @@ class Fetches:
         """registries: for their proxies and certificates."""
         self._registries = registries
         self._workspace = workspace
+        self._git = GitRepositories(registries.settings.proxies)
         self._count = 0
 
     async def fetch(self, instruction: Copy | Add, url: str, destination: str, put: Callable[[Progress], None]) -> Fetched:
-        """What a URL gives. Raises InvalidArgument, NotImplementedYet, SystemFailure."""
+        """What a URL gives. Raises InvalidArgument, SystemFailure."""
         if isinstance(instruction, Copy):
             raise InvalidArgument("source can't be a URL for COPY")
-        if is_git(url):
-            raise NotImplementedYet(f"{url}: ADD of git repositories is not implemented by Sampan yet")
         directory = self._directory()
         name = await self._fetch(url, directory, destination, put)
         if instruction.checksum:
             await asyncio.to_thread(_check, directory / name, instruction.checksum, url)
         return self._fetched(directory, [name])
 
+    async def repository(self, instruction: Copy | Add, url: str) -> Group:
+        """What a git repository's URL means now; it is cloned when it is needed. Raises InvalidArgument, SystemFailure."""
+        if isinstance(instruction, Copy):
+            raise InvalidArgument("source can't be a git ref for COPY")
+        remote = remote_of(url)
+        if instruction.checksum and not _COMMIT.fullmatch(instruction.checksum):
+            raise InvalidArgument(f"invalid checksum {instruction.checksum} for Git URL, expected hex commit hash")
+        top = self._workspace.place(self._name())
+        resolved = await self._git.resolve(remote, top)
+        if not resolved.commit.startswith(instruction.checksum.lower()):
+            raise InvalidArgument(f"expected checksum to match {instruction.checksum}, got {resolved.commit}")
+        subdirectory = posixpath.normpath(f"/{remote.subdirectory}").strip("/")
+        keep = bool(instruction.keep_git_dir) and not subdirectory
+        told = "git:" + resolved.commit + (f".git#{resolved.ref}" if keep else "") + (f":{subdirectory}" if subdirectory else "")
+
+        async def clone() -> Tree:
+            # tags and branches by their whole names: a short one may mean another to git
+            found = await self._git.clone(remote, top, refs=[resolved.ref], keep=keep)
+            if found != resolved.commit:
+                raise SystemFailure(f"{url}: the ref {resolved.ref} has changed from {resolved.commit} to {found} meanwhile")
+            directory = open_below(top, subdirectory)
+            self._workspace.keep(directory)
+            return tree_at(directory)
+
+        return Group(Tree(), Found([["", "", True, told, url]], told, ""), unpack=False, later=clone)
+
     def written(self, files: Sequence[InlineFile]) -> Fetched:
         """Here-documents as files."""
         directory = self._directory()
         return self._fetched(directory, [_write(directory, file) for file in files])
 
-    def _directory(self) -> Path:
-        directory = self._workspace.path / "fetched" / str(self._count)
+    def _name(self) -> str:
         self._count += 1
+        return str(self._count)
+
+    def _directory(self) -> Path:
+        directory = self._workspace.path / "fetched" / self._name()
         directory.mkdir(mode=0o755)
         return directory
 
     def _fetched(self, directory: Path, names: list[str]) -> Fetched:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._workspace.keep(fd)
-        return Fetched(Tree(directory=fd), names)
+        return Fetched(tree_at(fd), names)
 
     async def _fetch(self, url: str, directory: Path, destination: str, put: Callable[[Progress], None]) -> str:
         """Download one; its name in the directory."""
@@ -99,7 +123,7 @@ class Fetches:
             raise InvalidArgument(f"cannot determine filename for source {url}")
         total = answer.length or 0
         path = directory / (name or UNNAMED)
-        done, looked = 0, 0
+        done, looked, told = 0, 0, -TICK_SECONDS
         with path.open("xb") as file:
             os.fchmod(file.fileno(), 0o600)
             async for piece in answer.pieces():
@@ -108,25 +132,49 @@ class Fetches:
                     looked = done + _LOOK_EVERY
                 file.write(piece)
                 done += len(piece)
-                put({"status": "Downloading", "progressDetail": {"current": done, "total": total}})
+                if time.monotonic() - told >= TICK_SECONDS:
+                    told = time.monotonic()
+                    put(_line(done, total))
+        put(_line(done, total))
         put({"stream": "\n"})
         modified = answer.headers.get("Last-Modified", "")
         try:
             at = email.utils.parsedate_to_datetime(modified).timestamp() if modified else 0.0
-        except ValueError:
+        except (ValueError, OverflowError):
             at = 0.0
         os.utime(path, (at, at))
         return path.name
 
 
-async def remote_context(registries: Registries, url: str, dockerfile: str) -> AsyncIterator[bytes]:
-    """A context from elsewhere: a tar, compressed or not, or a Dockerfile alone. Raises InvalidArgument, SystemFailure."""
-    if is_git(url):
-        if shutil.which("git") is None:
-            raise SystemFailure(f'unable to fetch the git repository {url}: exec: "git": executable file not found in $PATH')
-        raise NotImplementedYet(f"{url}: git repositories as build contexts are not implemented by Sampan yet")
+async def remote_context(registries: Registries, workspace: Workspace, url: str, dockerfile: str) -> AsyncIterator[bytes] | Pourable:
+    """A context from elsewhere: a tar, compressed or not, a Dockerfile alone, a git repository. Raises InvalidArgument, SystemFailure."""
+    if is_git_context(url):
+        remote = remote_of(url)
+        top = workspace.place("context")
+        await GitRepositories(registries.settings.proxies).clone(remote, top, keep=True)
+        directory = open_below(top, remote.subdirectory)
+        workspace.keep(directory)
+        return _Cloned(workspace, top, directory)
     if not is_url(url):
         raise InvalidArgument(f"remote context {url} could not be recognized: it is neither an http(s) URL nor a git repository")
+    return _fetched(registries, url, dockerfile)
+
+
+class _Cloned:
+    """A context that a repository has been cloned for."""
+
+    def __init__(self, workspace: Workspace, top: int, directory: int) -> None:
+        """directory: the part of the clone that is the context."""
+        self._workspace, self._top, self._directory = workspace, top, directory
+
+    async def pour(self, pipe: int) -> None:
+        """See Pourable. The clone is not needed after it."""
+        await self._workspace.pack(self._directory, pipe)
+        await self._workspace.empty(self._top)
+
+
+async def _fetched(registries: Registries, url: str, dockerfile: str) -> AsyncIterator[bytes]:
+    """A file of the web's."""
     async with registries.transport() as transport:
         try:
             async with transport.request("GET", url) as answer:
@@ -156,6 +204,12 @@ async def _as_archive(pieces: AsyncIterator[bytes], dockerfile: str) -> AsyncIte
             raise InvalidArgument(f"the Dockerfile ({dockerfile}) has more than {DOCKERFILE_MAX} bytes")
     header = writer.header(os.fsencode(dockerfile), REGULAR, mode=0o600, size=len(head))
     yield header + head + writer.padding(len(head)) + writer.END
+
+
+def _line(done: int, total: int) -> Progress:
+    """How far a download has come; of one whose length nobody has told there is no bar."""
+    line = bar_line("Downloading", done, total)
+    return line if total else {**line, "progress": f"{human_size(done):>8}"}
 
 
 def _name_of(url: str, answer: Answer) -> str:

@@ -1,17 +1,23 @@
 """What a container asks for of its networks and what it has of them: choices and conversions. Pure."""
 
-from collections.abc import Mapping, Sequence
+import ipaddress
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from sampan.engine.containerstore import Container
 from sampan.engine.networkstore import Network
+from sampan.errors import SystemFailure
 from sampan.network.bridge import Place
 from sampan.network.exposure import Target
 from sampan.network.ports import Published
+from sampan.network.sandbox import Interface
 from sampan.spec.docker_api.network import EndpointSettings
 from sampan.state.containers import EndpointState, PublishedBinding
+
+IFNAME = "com.docker.network.endpoint.ifname"
+SYSCTLS = "com.docker.network.endpoint.sysctls"
 
 Chosen = Sequence[tuple[Network, EndpointSettings]]
 """A container's networks and what it asks for there, in the order of its interfaces."""
@@ -83,11 +89,36 @@ def free_name(prefix: str, taken: Sequence[str]) -> str:
 
 
 def interface_names(chosen: Chosen) -> list[str]:
-    """One for each network."""
+    """One for each network: what is asked for, else one that nobody asks for."""
+    asked = [asked_name(settings) for _, settings in chosen]
     names: list[str] = []
-    for network, _ in chosen:
-        names.append(free_name(network.bridge.settings.prefix if network.bridge is not None else "eth", names))
+    for (network, _), name in zip(chosen, asked, strict=True):
+        prefix = network.bridge.settings.prefix if network.bridge is not None else "eth"
+        names.append(name or free_name(prefix, [*names, *asked]))
     return names
+
+
+def asked_name(settings: EndpointSettings) -> str:
+    """The name of the interface inside, where one is asked for."""
+    return (settings.driver_opts or {}).get(IFNAME, "")
+
+
+def interface_of(network: Network, settings: EndpointSettings, place: Place, name: str, default_routes: Collection[int]) -> Interface:
+    """What is to be made of a place in the container's netns. Raises SystemFailure."""
+    assert network.bridge is not None
+    asked = (settings.ipam_config.link_local_ips if settings.ipam_config is not None else None) or ()
+    sysctls = (settings.driver_opts or {}).get(SYSCTLS, "")
+    made = network.bridge.interface(place, name, default_routes=default_routes)
+    return msgspec.structs.replace(
+        made, link_local=tuple(_link_local(text) for text in asked), sysctls=tuple(sysctls.split(",") if sysctls else ())
+    )
+
+
+def _link_local(text: str) -> str:
+    address = ipaddress.ip_address(text)
+    if not address.is_link_local:
+        raise SystemFailure(f"failed to set up container networking: invalid link local IP address: {text}")
+    return f"{address}/{16 if address.version == 4 else 64}"
 
 
 def state_of(network: Network, place: Place, interface: str) -> EndpointState:

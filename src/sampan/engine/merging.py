@@ -1,5 +1,6 @@
 """From a create request and an image's defaults to the documents a container keeps. Pure: nothing is touched."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 
@@ -138,8 +139,23 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
     if host.auto_remove and policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+    for item in host.extra_hosts or ():
+        _check_extra_host(item)
     if config.working_dir and not config.working_dir.startswith("/"):
         raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+
+
+def _check_extra_host(item: str) -> None:
+    """`name:address`, or host-gateway for the address."""
+    name, separator, address = item.partition(":")
+    if not (name and separator):
+        raise InvalidArgument(f'bad format for add-host: "{item}"')
+    try:
+        is_valid = address == "host-gateway" or bool(ipaddress.ip_address(address))
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise InvalidArgument(f'invalid IP address in add-host: "{address}"')
 
 
 def _check_shared_network(config: Config, host: HostConfig) -> None:

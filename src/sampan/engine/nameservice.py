@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from sampan.engine.containerstore import Container
 from sampan.engine.endpoints import names_by_link
-from sampan.engine.networkfiles import NetworkFiles
+from sampan.engine.networkfiles import HOST_NAME, NetworkFiles
 from sampan.engine.networkstore import Network
 from sampan.errors import SystemFailure
 from sampan.network import sandbox
@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 UDP, TCP = "dns-udp", "dns-tcp"
 """Names of the sockets in custody: queries wait in them while sampand is away."""
-HOST_NAME = "host.docker.internal"
-"""The host, by the gateway of the container's own network (docker has it on desktops only)."""
 
 
 class NameService:
@@ -54,7 +52,7 @@ class NameService:
     def _serve(
         self, container: Container, udp: socket.socket, tcp: socket.socket, joined: Sequence[tuple[Network, EndpointSettings]]
     ) -> None:
-        served = self._served[container.id] = _Served()
+        served = self._served[container.id] = _Served(self._files)
         served.set(joined)
         server = DnsServer(udp, tcp, lambda: served.view, lambda: () if served.internal else self._files.upstream(container))
         server.start()
@@ -83,7 +81,8 @@ class NameService:
 
 
 class _Served:
-    def __init__(self) -> None:
+    def __init__(self, files: NetworkFiles) -> None:
+        self._files = files
         self.view = View([])
         self.internal = False
         self.server: DnsServer | None = None
@@ -91,8 +90,8 @@ class _Served:
     def set(self, joined: Sequence[tuple[Network, EndpointSettings]]) -> None:
         named = [(network.names, names_by_link(settings.links or ())) for network, settings in joined if not network.is_predefined]
         own = NetworkNames("")
-        gateway = next((network.bridge.gateway for network, _ in joined if network.bridge is not None and network.bridge.gateway), "")
-        if gateway:
-            own.add("", [HOST_NAME], [ipaddress.ip_address(gateway)])
+        addresses = self._files.host_addresses(network for network, _ in joined)
+        if addresses:
+            own.add("", [HOST_NAME], [ipaddress.ip_address(address) for address in addresses])
         self.view = View([*named, (own, {})])
         self.internal = all(network.row.internal for network, _ in joined)

@@ -1,24 +1,29 @@
 """A container's /etc/hosts, /etc/hostname and /etc/resolv.conf: what network/resolvconf.py makes of its networks and options."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from sampan.engine.containerstore import Container
-from sampan.engine.networkstore import NetworkStore
+from sampan.engine.networkstore import Network, NetworkStore
 from sampan.errors import InvalidArgument
 from sampan.network import resolvconf
 from sampan.state.containers import EndpointState
 
+HOST_NAME = "host.docker.internal"
+"""The host, by its address on the container's own network (docker has it on desktops only)."""
+
 
 class DnsDefaults(msgspec.Struct, frozen=True):
-    """The name servers, search domains and options of daemon.json: for containers that are given none of their own."""
+    """What daemon.json says of names: servers, search domains and options for containers that are given none of their own."""
 
     servers: Sequence[str] = ()
     search: Sequence[str] = ()
     options: Sequence[str] = ()
+    host: Sequence[str] = ()
+    """The host's addresses, instead of those it has on the container's network (host-gateway-ips)."""
 
 
 class NetworkFiles:
@@ -35,25 +40,33 @@ class NetworkFiles:
         hostname = container.config.hostname
         own = f"{hostname}.{container.config.domainname}" if container.config.domainname else hostname
         own = f"{own} {own.partition('.')[0]}" if "." in own else own
-        extra = [self._extra_host(item, endpoints) for item in container.host_config.extra_hosts or ()]
+        extra = [pair for item in container.host_config.extra_hosts or () for pair in self._extra_hosts(item, endpoints)]
+        if not has_name_service(self._networks, endpoints) and all(name != HOST_NAME for _, name in extra):
+            extra += [(address, HOST_NAME) for address in self.host_addresses(self._joined(endpoints))]
         addresses = [(address, own) for state in endpoints for address in (state.ip, state.ip6) if address]
         _write(Path(directory, "hosts"), resolvconf.hosts([*extra, *linked], addresses))
         _write(Path(directory, "hostname"), hostname + "\n")
         _write(Path(directory, "resolv.conf"), self._resolv_conf(container, endpoints))
 
-    def _extra_host(self, item: str, endpoints: Sequence[EndpointState]) -> tuple[str, str]:
-        name, separator, host = item.partition(":" if "=" not in item else "=")
-        if not separator:
-            raise InvalidArgument(f'bad format for add-host: "{item}"')
-        if host == "host-gateway":
-            host = next((state.gateway for state in endpoints if state.gateway), "") or self._default_gateway()
-        return host, name
+    def _joined(self, endpoints: Sequence[EndpointState]) -> list[Network]:
+        found = (self._networks.get(state.network_name) for state in endpoints)
+        return [network for network in found if network is not None]
 
-    def _default_gateway(self) -> str:
-        network = self._networks.get("bridge")
-        if network is None or network.bridge is None:
+    def _extra_hosts(self, item: str, endpoints: Sequence[EndpointState]) -> list[tuple[str, str]]:
+        """(address, name) of one --add-host."""
+        name, _, host = item.partition(":")
+        if host != "host-gateway":
+            return [(host, name)]
+        default = self._networks.get("bridge")
+        addresses = self.host_addresses([*self._joined(endpoints), *([default] if default is not None else [])])
+        if not addresses:
             raise InvalidArgument("unable to derive the IP value for host-gateway")
-        return network.bridge.gateway
+        return [(address, name) for address in addresses]
+
+    def host_addresses(self, networks: Iterable[Network]) -> Sequence[str]:
+        """What the host is to a container on these networks: its addresses on the first one where it has any."""
+        bridges = [network.bridge for network in networks if network.bridge is not None]
+        return (bridges and self._dns.host) or next((bridge.host_addresses for bridge in bridges if bridge.host_addresses), ())
 
     def upstream(self, container: Container) -> Sequence[str]:
         """The name servers that a container's embedded one asks."""

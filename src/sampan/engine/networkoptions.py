@@ -1,5 +1,6 @@
 """Drivers' options of networks (`-o`, docker's keys): what they come to. Pure; docker 28's words for what is wrong."""
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 
 from sampan.errors import InvalidArgument, NotImplementedYet
@@ -11,6 +12,11 @@ from sampan.state.networks import NetworkRow, Subnet
 BRIDGE = "com.docker.network.bridge."
 MTU = "com.docker.network.driver.mtu"
 PREFIX = "com.docker.network.container_iface_prefix"
+ENABLE_IPV4 = "com.docker.network.enable_ipv4"
+ENABLE_IPV6 = "com.docker.network.enable_ipv6"
+_HOST_ADDRESSES = ("com.docker.network.host_ipv4", "com.docker.network.host_ipv6")
+_ADDRESSES = (f"{BRIDGE}host_binding_ipv4", *_HOST_ADDRESSES)
+_NOT_YET = (f"{BRIDGE}trusted_host_interfaces", *_HOST_ADDRESSES)
 _BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 _GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 _LONGEST_PREFIX = 11
@@ -19,16 +25,51 @@ _LONGEST_PREFIX = 11
 
 def check(name: str, driver: str, options: Mapping[str, str], *, internal: bool) -> None:
     """Raises InvalidArgument, NotImplementedYet."""
+    if driver == "bridge":
+        _check_bridge(options)
     example = (Subnet("10.0.0.0/8", "10.0.0.1"),)
     settings_of(NetworkRow(id="0" * 64, name=name, created=0, driver=driver, subnets=example, options=dict(options), internal=internal))
 
 
-def settings_of(row: NetworkRow, owner: str = "") -> BridgeSettings:
-    """Of a stored network of the engine with this exec-root. Raises InvalidArgument for an option's value that means nothing."""
-    return _bridge(row, owner) if row.driver == "bridge" else _sublinks(row)
+def _check_bridge(options: Mapping[str, str]) -> None:
+    """What is refused of a new network only: that a former version stored it is no reason not to start."""
+    for key in _ADDRESSES:
+        try:
+            ipaddress.ip_address(options.get(key, "0.0.0.0"))
+        except ValueError:
+            raise InvalidArgument(f"failed to parse {key} value: {options[key]} (nil ip)") from None
+    for version in (4, 6):
+        key = f"{BRIDGE}gateway_mode_ipv{version}"
+        if options.get(key) == "":
+            raise InvalidArgument(f"failed to parse {key} value:  (unknown gateway mode )")
+    for key in _NOT_YET:
+        if options.get(key):
+            raise NotImplementedYet(f"{key}: not implemented by Sampan yet")
 
 
-def _bridge(row: NetworkRow, owner: str) -> BridgeSettings:
+def families(ipv4: bool | None, ipv6: bool | None, options: Mapping[str, str]) -> tuple[bool, bool]:
+    """Whether a network has IPv4 and IPv6, by its request or else by its options. Raises InvalidArgument."""
+
+    def chosen(asked: bool | None, key: str, usual: bool) -> bool:
+        if asked is not None or key not in options:
+            return usual if asked is None else asked
+        found = _BOOLEANS.get(options[key].lower())
+        if found is None:
+            raise InvalidArgument(f'driver-opt "{key}" is not a valid bool')
+        return found
+
+    return chosen(ipv4, ENABLE_IPV4, True), chosen(ipv6, ENABLE_IPV6, False)
+
+
+def settings_of(row: NetworkRow, owner: str = "", ip: str = "0.0.0.0") -> BridgeSettings:
+    """Of a stored network of the engine with this exec-root. ip: where ports are published, unless the network's options say it.
+
+    Raises InvalidArgument for an option's value that means nothing.
+    """
+    return _bridge(row, owner, ip) if row.driver == "bridge" else _sublinks(row)
+
+
+def _bridge(row: NetworkRow, owner: str, ip: str) -> BridgeSettings:
     options = row.options
     modes = [_mode(options, f"gateway_mode_ipv{version}", internal=row.internal) for version in (4, 6)]
     name = options.get(f"{BRIDGE}name") or f"br-{row.id[:12]}"
@@ -40,7 +81,7 @@ def _bridge(row: NetworkRow, owner: str) -> BridgeSettings:
         bridge=name, name=row.name, owner=owner, mtu=_mtu(options), internal=row.internal, mode=modes[0], mode6=modes[1], prefix=prefix,
         ipv4=bool(bip), bip=bip, fixed_cidr=part, ipv6=bool(bip6), bip6=bip6, fixed_cidr6=part6, reserved=(*reserved, *reserved6),
         icc=_boolean(options, "enable_icc", True), ip_masq=_boolean(options, "enable_ip_masquerade", True),
-        inhibit=_boolean(options, "inhibit_ipv4", False), ip=options.get(f"{BRIDGE}host_binding_ipv4") or "0.0.0.0",
+        inhibit=_boolean(options, "inhibit_ipv4", False), ip=options.get(f"{BRIDGE}host_binding_ipv4") or ip,
     )  # fmt: skip
 
 

@@ -50,6 +50,8 @@ class NetworkDefaults(msgspec.Struct, frozen=True):
     pools: ipam.Pools
     options: Mapping[str, Mapping[str, str]] = {}
     """By driver."""
+    ip: str = "0.0.0.0"
+    """Where their ports are published: docker has it for the default network only, but who wants loopback means all."""
 
 
 Hold = Callable[[Container, Mapping[str, int]], Awaitable[None]]
@@ -110,11 +112,12 @@ class NetworkService:
 
     async def create(self, body: NetworkCreate) -> NetworkCreated:
         """A network of the user's own. Raises EngineError in docker's words, leaving nothing."""
+        body = networkspec.with_families(body, self._defaults.options.get(body.driver or "bridge", {}))
         networkspec.check(body)
         async with self._making:
             self._store.check_name(body.name)
             row = self._row_of(body)
-            bridge = None if row.config_only else segment(row, self._rules, str(self._paths.exec_root))
+            bridge = None if row.config_only else segment(row, self._rules, str(self._paths.exec_root), self._defaults.ip)
             if bridge is not None:
                 self._check_interface(row, bridge.settings)
             # Stored first: what a kill leaves half made is made at the next start.
@@ -350,13 +353,13 @@ def _shown_gateway(row: NetworkRow, subnet: Subnet) -> str:
     return "" if subnet.implied or mode == "isolated" else subnet.gateway
 
 
-def segment(row: NetworkRow, rules: Rules, owner: str) -> Bridge:
-    """What a stored network is made by. Raises InvalidArgument."""
-    settings = networkoptions.settings_of(row, owner)
+def segment(row: NetworkRow, rules: Rules, owner: str, ip: str) -> Bridge:
+    """What a stored network is made by. ip: where its ports are published. Raises InvalidArgument."""
+    settings = networkoptions.settings_of(row, owner, ip)
     return Bridge(settings, rules) if row.driver == "bridge" else Sublinks(settings, rules, row.driver)
 
 
-async def open_networks(store: NetworkStore, rules: Rules, default: Bridge | None, owner: str, now_ns: int) -> list[str]:
+async def open_networks(store: NetworkStore, rules: Rules, default: Bridge | None, owner: str, ip: str, now_ns: int) -> list[str]:
     """Have every network's bridge up, at the start of the engine with exec-root owner; what cannot be is said."""
     failed = []
     if default is not None:
@@ -367,7 +370,7 @@ async def open_networks(store: NetworkStore, rules: Rules, default: Bridge | Non
         if row.config_only:
             store.load(row, None)
             continue
-        bridge = segment(row, rules, owner)
+        bridge = segment(row, rules, owner, ip)
         try:
             await bridge.start()
         except EngineError as error:

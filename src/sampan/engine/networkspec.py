@@ -1,11 +1,11 @@
 """From a request for a network to what is stored of it. Pure; docker 28's words for what is wrong."""
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from sampan.engine import networkoptions
+from sampan.engine import endpoints, networkoptions
 from sampan.errors import Forbidden, InvalidArgument, NotFound, NotImplementedYet, Unavailable
 from sampan.network import ipam
 from sampan.spec.docker_api.network import EndpointSettings, IPAMConfig, NetworkCreate
@@ -16,6 +16,13 @@ _NOT_A_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
 )
 _PREDEFINED = ("bridge", "host", "none")
+
+
+def with_families(body: NetworkCreate, defaults: Mapping[str, str]) -> NetworkCreate:
+    """A request with its IP versions chosen. defaults: options of daemon.json for the driver. Raises InvalidArgument."""
+    options = {**({} if body.config_only else defaults), **(body.options or {})}
+    ipv4, ipv6 = networkoptions.families(body.enable_ipv4, body.enable_ipv6, options)
+    return msgspec.structs.replace(body, enable_ipv4=ipv4, enable_ipv6=ipv6)
 
 
 def check(body: NetworkCreate) -> None:
@@ -171,8 +178,36 @@ def check_endpoint(row: NetworkRow, settings: EndpointSettings) -> None:
     else:
         for version, text in wanted:
             wrong += _address_problems(row, version, text) if text else []
+    wrong += _link_local_problems((asked.link_local_ips if asked else None) or ())
+    wrong += _sysctl_problems((settings.driver_opts or {}).get(endpoints.SYSCTLS))
     if wrong:
         raise InvalidArgument("\n".join(["invalid endpoint settings:", *(wrong if len(wrong) == 1 else [f"* {text}" for text in wrong])]))
+
+
+def _link_local_problems(given: Sequence[str]) -> list[str]:
+    """Of --link-local-ip."""
+    found = []
+    for text in given:
+        try:
+            is_valid = "%" not in text and not ipaddress.ip_address(text).is_unspecified
+        except ValueError:
+            is_valid = False
+        if not is_valid:
+            found.append(f"invalid link-local IP address: {text}")
+    return found
+
+
+def _sysctl_problems(text: str | None) -> list[str]:
+    """Of an interface's own sysctls. The client writes its name in small letters."""
+    found = []
+    for sysctl in text.split(",") if text is not None else ():
+        words = sysctl.split(".", 4)
+        if len(words) != 5 or words[1] not in ("ipv4", "ipv6", "mpls") or words[3] not in ("IFNAME", "ifname"):
+            found.append(
+                f"unrecognised network interface sysctl '{sysctl}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', "
+                "'X' must be 'ipv4', 'ipv6' or 'mpls'"
+            )
+    return found
 
 
 def _address_problems(row: NetworkRow, version: int, text: str) -> list[str]:

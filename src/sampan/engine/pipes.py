@@ -57,7 +57,7 @@ async def through_pipe(write: Callable[[int], Awaitable[object]], read: Callable
     return result
 
 
-def feed(source: AsyncIterable[bytes]) -> Callable[[int], Awaitable[None]]:
+def feed(source: AsyncIterable[bytes] | Pourable) -> Callable[[int], Awaitable[None]]:
     """For through_pipe: write all of source. Ends early when nobody reads any more; the rest is left unread."""
 
     async def write(writer: int) -> None:
@@ -72,6 +72,24 @@ def feed(source: AsyncIterable[bytes]) -> Callable[[int], Awaitable[None]]:
                 return
 
     return write
+
+
+class Resumed:
+    """A source some of which was read already: that comes first."""
+
+    def __init__(self, head: bytes, rest: AsyncIterable[bytes] | Pourable | None = None) -> None:
+        self._head = head
+        self._rest = rest
+
+    async def pour(self, pipe: int) -> None:
+        """See streams.Pourable."""
+        os.set_blocking(pipe, False)
+        try:
+            await write_all(pipe, self._head)
+        except BrokenPipeError:
+            return
+        if self._rest is not None:
+            await feed(self._rest)(pipe)
 
 
 async def give_from(file: int, offset: int, count: int, writer: int) -> int:

@@ -55,6 +55,22 @@ class Sandbox(msgspec.Struct, frozen=True):
         return {"netns": self.netns} if self.netns is not None and self.netns >= 0 else {}
 
 
+class Lent:
+    """What one run has that no record knows of: a later start of the container has none of it. Owns its descriptors."""
+
+    def __init__(self) -> None:
+        self.mounts: list[plan.Mount] = []
+        self.fds: dict[str, int] = {}
+        """By the names that the mounts give them."""
+        self.environment: list[str] = []
+
+    def close(self) -> None:
+        """May be called twice."""
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds = {}
+
+
 class NetworkPort(Protocol):
     """What the runner needs of networks; see engine/sandboxes.py."""
 
@@ -133,14 +149,17 @@ class Runner:
 
     # start
 
-    async def start(self, container: Container) -> None:
-        """Start a stopped container; the caller holds its lock. Raises StartFailure and other EngineErrors, leaving it stopped."""
+    async def start(self, container: Container, lent: Lent | None = None) -> None:
+        """Start a stopped container; the caller holds its lock. Raises StartFailure and other EngineErrors, leaving it stopped.
+
+        lent: for this run only; it stays the caller's.
+        """
         run = container.state.run + 1
         key = f"{container.id}.{run}"
         self._early[key] = []
         try:
             async with contextlib.AsyncExitStack() as undo:
-                launched, held, endpoints = await self._launch(container, key, undo)
+                launched, held, endpoints = await self._launch(container, key, lent or Lent(), undo)
                 live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
                     container.state,
@@ -181,7 +200,7 @@ class Runner:
             again()
 
     async def _launch(
-        self, container: Container, key: str, undo: contextlib.AsyncExitStack
+        self, container: Container, key: str, lent: Lent, undo: contextlib.AsyncExitStack
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
@@ -192,7 +211,7 @@ class Runner:
         sandbox = await self.network.attach(container)
         undo.push_async_callback(self.network.detach, container)
         try:
-            return await self._launch_on(container, key, sandbox, opened, undo)
+            return await self._launch_on(container, key, sandbox, opened, lent, undo)
         finally:
             for fd in sandbox.descriptors.values():
                 os.close(fd)
@@ -203,6 +222,7 @@ class Runner:
         key: str,
         sandbox: Sandbox,
         opened: Opened,
+        lent: Lent,
         undo: contextlib.AsyncExitStack,
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         directory = self.paths.container(container.id)
@@ -210,7 +230,7 @@ class Runner:
             self.network.write_files(container, sandbox.endpoints, directory)
         layers = await self.snapshots.mounts(container.id)
         undo.callback(layers.close)
-        sent = opened.fds | {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
+        sent = opened.fds | lent.fds | {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
         rootfs = plan.Rootfs(
             lowers=tuple(lower if isinstance(lower, str) else n for n, lower in enumerate(layers.lowers)),
             upper=layers.upper,
@@ -221,10 +241,10 @@ class Runner:
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
             container.id,
-            msgspec.structs.replace(container.config, env=[*sandbox.environment, *(container.config.env or ())]),
+            msgspec.structs.replace(container.config, env=[*sandbox.environment, *(container.config.env or ()), *lent.environment]),
             container.host_config,
             rootfs,
-            [*own, *opened.mounts],
+            [*own, *opened.mounts, *lent.mounts],
             cgroup=self.paths.cgroup(container.id),
             netns=bool(sandbox.descriptors),
         )

@@ -98,9 +98,8 @@ class Sandboxes:
                 places[network.name] = self._take(container, network, settings)
             ports = await self._hold_ports(container, gateways.published)
             interfaces = [
-                network.bridge.interface(places[network.name], name, default_routes=gateways.versions_of(network))
-                for name, (network, _) in zip(names, chosen, strict=True)
-                if network.bridge is not None
+                endpoints.interface_of(network, settings, places[network.name], name, gateways.versions_of(network))
+                for name, (network, settings) in zip(names, chosen, strict=True)
             ]
             netns = await asyncio.to_thread(sandbox.make, interfaces)
             custody: Mapping[str, int] = {}
@@ -240,14 +239,14 @@ class Sandboxes:
         place = self._take(container, network, settings)
         self._places.setdefault(container.id, {})[network.name] = place
         before = container.state.endpoints
-        name = endpoints.free_name(network.bridge.settings.prefix, [state.interface for state in before])
+        name = endpoints.asked_name(settings) or endpoints.free_name(network.bridge.settings.prefix, [state.interface for state in before])
         custody: Mapping[str, int] = {}
         try:
             chosen = self._chosen(container)
             gateways = endpoints.gateways(chosen)
             netns = netns_of(container)
             try:
-                interface = network.bridge.interface(place, name, default_routes=gateways.versions_of(network))
+                interface = endpoints.interface_of(network, settings, place, name, gateways.versions_of(network))
                 await asyncio.to_thread(sandbox.join, netns, interface)
                 if endpoints.has_names(chosen) and not self._dns.serves(container):
                     custody = await self._dns.start(container, netns, chosen)

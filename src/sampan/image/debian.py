@@ -28,6 +28,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+)?")
 _SLIM = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*", "/usr/share/linda/*")
 _SLIM_KEEPS = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
+APT_CONFIG = 'APT::Keep-Downloaded-Packages "false";\\nAPT::AutoRemove::SuggestsImportant "false";\\n'
+"""Of the image's own apt, in printf's form: packages go when they are installed, and at `--auto-remove` those that are only suggested."""
 INDEX_FORMAT = "$(REPO_URI)|$(ORIGIN)|$(RELEASE)"
 
 
@@ -119,6 +121,8 @@ def command(base: Base, target: str, cache: str, apt_options: Sequence[str]) -> 
         '--customize-hook=: >"$1/etc/resolv.conf"; rm -f "$1/etc/hostname" "$1/etc/apt/apt.conf.d/99mmdebstrap"',
         # no service is to be started when a package is installed in a container
         '--customize-hook=printf "#!/bin/sh\\nexit 101\\n" >"$1/usr/sbin/policy-rc.d"; chmod 755 "$1/usr/sbin/policy-rc.d"',
+        # nor is what a RUN installs to be in its layer twice: as files, and as the packages that they came in
+        f"--customize-hook=printf {shlex.quote(APT_CONFIG)} >\"$1/etc/apt/apt.conf.d/90image\"",
         *options, base.suite, target,
     ]  # fmt: skip
 

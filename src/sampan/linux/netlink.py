@@ -39,11 +39,13 @@ class Link:
     """Free text that somebody gave it."""
 
 
-def _attribute(kind: int, payload: bytes) -> bytes:
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One, padded, to stand in a message."""
     return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
+    """A message's attributes by their numbers; of several with one number the last."""
     found = {}
     offset = 0
     while offset + 4 <= len(data):
@@ -100,7 +102,7 @@ class Netlink:
         found = []
         for payload in self._ask(RTM_GETLINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0)):
             _family, _type, index, flags, _change = _LINK.unpack_from(payload)
-            words = _attributes(payload[_LINK.size :])
+            words = attributes(payload[_LINK.size :])
             master = struct.unpack("=I", words[_IFLA_MASTER])[0] if _IFLA_MASTER in words else 0
             alias = words.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace")
             found.append(Link(index, words[_IFLA_NAME].rstrip(b"\0").decode(), master, bool(flags & _IFF_UP), alias))
@@ -111,37 +113,46 @@ class Netlink:
         found = []
         for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(family, 0, 0, 0, 0)):
             kind, prefix, _flags, scope, owner = _ADDRESS.unpack_from(payload)
-            words = _attributes(payload[_ADDRESS.size :])
+            words = attributes(payload[_ADDRESS.size :])
             if owner == index and kind == family and (scope == 0 or family == socket.AF_INET):
                 found.append((socket.inet_ntop(family, words[_IFA_LOCAL if family == socket.AF_INET else _IFA_ADDRESS]), prefix))
+        return found
+
+    def own_addresses(self, family: int) -> set[str]:
+        """Every address of this netns in a family."""
+        found = set()
+        for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(family, 0, 0, 0, 0)):
+            if payload[0] == family:
+                words = attributes(payload[_ADDRESS.size :])
+                found.add(socket.inet_ntop(family, words.get(_IFA_LOCAL) or words[_IFA_ADDRESS]))
         return found
 
     def routes(self, family: int = socket.AF_INET) -> list[tuple[str, int]]:
         """Destinations of all routes of a family as (address, prefix length); that of the default route is all zeros with length 0."""
         nowhere = bytes(4 if family == socket.AF_INET else 16)
         return [
-            (socket.inet_ntop(family, _attributes(payload[_ROUTE.size :]).get(1, nowhere)), payload[1])
+            (socket.inet_ntop(family, attributes(payload[_ROUTE.size :]).get(1, nowhere)), payload[1])
             for payload in self._ask(RTM_GETROUTE, _DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
             if payload[0] == family
         ]
 
     def add_bridge(self, name: str, mac: bytes, mtu: int) -> None:
         """A bridge that is up. FileExistsError when the name is taken."""
-        body = _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP) + _attribute(_IFLA_NAME, name.encode() + b"\0") + _attribute(_IFLA_ADDRESS, mac)
+        body = _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP) + attribute(_IFLA_NAME, name.encode() + b"\0") + attribute(_IFLA_ADDRESS, mac)
         if mtu:
-            body += _attribute(_IFLA_MTU, _number(mtu))
-        self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body + _attribute(_IFLA_LINKINFO, _attribute(1, b"bridge\0")))
+            body += attribute(_IFLA_MTU, _number(mtu))
+        self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body + attribute(_IFLA_LINKINFO, attribute(1, b"bridge\0")))
 
     def add_veth(self, name: str, master: int, peer: str, peer_mac: bytes, peer_netns: int, mtu: int) -> None:
         """A veth on a bridge, up, and its peer (down) in the netns of a file descriptor, by one message."""
-        size = _attribute(_IFLA_MTU, _number(mtu)) if mtu else b""
+        size = attribute(_IFLA_MTU, _number(mtu)) if mtu else b""
         inner = (
-            _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_NAME, peer.encode() + b"\0") + _attribute(_IFLA_ADDRESS, peer_mac) + size
-            + _attribute(_IFLA_NET_NS_FD, _number(peer_netns))
+            _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_NAME, peer.encode() + b"\0") + attribute(_IFLA_ADDRESS, peer_mac) + size
+            + attribute(_IFLA_NET_NS_FD, _number(peer_netns))
         )  # fmt: skip
-        info = _attribute(1, b"veth\0") + _attribute(2, _attribute(1, inner))
-        body = _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP) + _attribute(_IFLA_NAME, name.encode() + b"\0") + size
-        body += _attribute(_IFLA_MASTER, _number(master)) + _attribute(_IFLA_LINKINFO, info)
+        info = attribute(1, b"veth\0") + attribute(2, attribute(1, inner))
+        body = _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP) + attribute(_IFLA_NAME, name.encode() + b"\0") + size
+        body += attribute(_IFLA_MASTER, _number(master)) + attribute(_IFLA_LINKINFO, info)
         self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body)
 
     def add_sub(self, name: str, parent: int, kind: str, mode: str, mac: bytes = b"", netns: int = -1) -> None:
@@ -149,16 +160,16 @@ class Netlink:
 
         mode: of MACVLAN_MODES or IPVLAN_MODES. mac: a macvlan's own; an ipvlan has its parent's.
         """
-        body = _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_NAME, name.encode() + b"\0") + _attribute(_IFLA_LINK, _number(parent))
+        body = _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_NAME, name.encode() + b"\0") + attribute(_IFLA_LINK, _number(parent))
         if netns >= 0:
-            body += _attribute(_IFLA_NET_NS_FD, _number(netns))
+            body += attribute(_IFLA_NET_NS_FD, _number(netns))
         if kind == "macvlan":
-            body += _attribute(_IFLA_ADDRESS, mac) if mac else b""
+            body += attribute(_IFLA_ADDRESS, mac) if mac else b""
             wanted = _number(MACVLAN_MODES[mode])
         else:
             wanted = struct.pack("=H", IPVLAN_MODES[mode])
-        info = _attribute(1, kind.encode() + b"\0") + _attribute(2, _attribute(1, wanted))
-        self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body + _attribute(_IFLA_LINKINFO, info))
+        info = attribute(1, kind.encode() + b"\0") + attribute(2, attribute(1, wanted))
+        self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body + attribute(_IFLA_LINKINFO, info))
 
     def set_link(
         self,
@@ -174,33 +185,33 @@ class Netlink:
         flags, change = (0, 0) if up is None else (_IFF_UP if up else 0, _IFF_UP)
         body = _LINK.pack(0, 0, index, flags, change)
         if master is not None:
-            body += _attribute(_IFLA_MASTER, _number(master))
+            body += attribute(_IFLA_MASTER, _number(master))
         if mac is not None:
-            body += _attribute(_IFLA_ADDRESS, mac)
+            body += attribute(_IFLA_ADDRESS, mac)
         if name is not None:
-            body += _attribute(_IFLA_NAME, name.encode() + b"\0")
+            body += attribute(_IFLA_NAME, name.encode() + b"\0")
         if alias is not None:
-            body += _attribute(_IFLA_IFALIAS, alias.encode())
+            body += attribute(_IFLA_IFALIAS, alias.encode())
         self._ask(RTM_NEWLINK, _ACK, body)
 
     def delete_link(self, name: str) -> None:
         """Remove an interface; a veth's peer goes with it."""
-        self._ask(RTM_DELLINK, _ACK, _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_NAME, name.encode() + b"\0"))
+        self._ask(RTM_DELLINK, _ACK, _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_NAME, name.encode() + b"\0"))
 
     def add_address(self, index: int, address: str, prefix: int, broadcast: str = "") -> None:
         """An address; of IPv6 it is usable at once, without a search for others that have it. FileExistsError when it is there."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         packed = socket.inet_pton(family, address)
         flags = _IFA_F_NODAD if family == socket.AF_INET6 else 0
-        body = _ADDRESS.pack(family, prefix, flags, 0, index) + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+        body = _ADDRESS.pack(family, prefix, flags, 0, index) + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
         if broadcast:
-            body += _attribute(_IFA_BROADCAST, socket.inet_aton(broadcast))
+            body += attribute(_IFA_BROADCAST, socket.inet_aton(broadcast))
         self._ask(RTM_NEWADDR, _ACK | _CREATE | _EXCL, body)
 
     def set_default_route(self, gateway: str, family: int = socket.AF_INET) -> None:
         """The default route of a family, instead of the one there is; "" for none."""
         if gateway:
-            body = _ROUTE.pack(family, 0, 0, 0, 254, 3, 0, 1, 0) + _attribute(_RTA_GATEWAY, socket.inet_pton(family, gateway))
+            body = _ROUTE.pack(family, 0, 0, 0, 254, 3, 0, 1, 0) + attribute(_RTA_GATEWAY, socket.inet_pton(family, gateway))
             self._ask(RTM_NEWROUTE, _ACK | _CREATE | _REPLACE, body)
             return
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # ESRCH: there is none; ENOENT: IPv6's table is empty

@@ -11,10 +11,11 @@ import socket
 import struct
 from collections.abc import Mapping, Sequence
 
+from sampan.linux.netlink import attribute
+
 _NETFILTER = 12
 _HEADER = struct.Struct("=IHHII")
 _GENERIC = struct.Struct("!BBH")
-_ATTRIBUTE = struct.Struct("=HH")
 _REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
 _ERROR = 2
 _BEGIN, _END, _NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0x10, 0x11, 0xA00, 0xA02, 0xA03, 0xA06
@@ -26,20 +27,16 @@ _PROTOCOLS = {"tcp": 6, "udp": 17}
 _DNS = 53
 
 
-def _attribute(kind: int, payload: bytes) -> bytes:
-    return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
-
-
 def _nested(kind: int, *parts: bytes) -> bytes:
-    return _attribute(kind | _NESTED, b"".join(parts))
+    return attribute(kind | _NESTED, b"".join(parts))
 
 
 def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, struct.pack("!i", value))
+    return attribute(kind, struct.pack("!i", value))
 
 
 def _text(kind: int, text: str) -> bytes:
-    return _attribute(kind, text.encode() + b"\0")
+    return attribute(kind, text.encode() + b"\0")
 
 
 def _expression(name: str, *attributes: bytes) -> bytes:
@@ -51,11 +48,11 @@ def _payload(base: int, offset: int, length: int) -> bytes:
 
 
 def _equals(value: bytes) -> bytes:
-    return _expression("cmp", _number(1, 1), _number(2, _EQUAL), _nested(3, _attribute(1, value)))
+    return _expression("cmp", _number(1, 1), _number(2, _EQUAL), _nested(3, attribute(1, value)))
 
 
 def _load(register: int, value: bytes) -> bytes:
-    return _expression("immediate", _number(1, register), _nested(2, _attribute(1, value)))
+    return _expression("immediate", _number(1, register), _nested(2, attribute(1, value)))
 
 
 def _rule(table: str, address: bytes, protocol: str, port: int) -> bytes:

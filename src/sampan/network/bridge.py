@@ -99,9 +99,11 @@ class Bridge:
         return had if self._is_up else [ipaddress.ip_interface(text) for text in (self.settings.bip, self.settings.bip6) if text]
 
     @property
-    def gateway(self) -> str:
-        """The IPv4 address that is the host to its containers; "" for none."""
-        return next((str(found.ip) for found in self.gateways if found.version == 4), "") if self.settings.mode != "isolated" else ""
+    def host_addresses(self) -> list[str]:
+        """The addresses that are the host to its containers, IPv4 first."""
+        settings = self.settings
+        without = {4: settings.inhibit or settings.mode == "isolated", 6: settings.mode6 == "isolated"}
+        return [str(found.ip) for found in self.gateways if not without[found.version]]
 
     @property
     def subnets(self) -> list[ipam.Network]:

@@ -10,6 +10,7 @@ import msgspec
 
 from sampan.errors import SystemFailure
 from sampan.linux.nftables import NftablesError
+from sampan.network import flows
 from sampan.network.ports import HeldPort, PortRequest, Published, PublishedPorts, addresses, hold
 from sampan.network.proxy import UserlandProxy
 from sampan.network.rules import Rules
@@ -107,7 +108,10 @@ class Exposure:
     async def _open(self, held: _Held, ports: Sequence[HeldPort]) -> None:
         target = held.target
         for address in filter(None, (target.ip, target.ip6)):
-            await self._rules.publish(address, _by_dnat(ports, address))
+            forwarded = _by_dnat(ports, address)
+            await self._rules.publish(address, forwarded)
+            if any(port.protocol == "udp" for port in forwarded):
+                await asyncio.to_thread(flows.forget_older, address, forwarded)
             await self._rules.open(address, [port for port in held.opened if (":" in port.host_ip) == (":" in address)])
         for done, port in enumerate(ports, 1):
             await _turn(done)
@@ -127,8 +131,14 @@ class Exposure:
         published = [port.published for port in held.ports]
         await self._withdraw_from_proxy(held)
         await self._free(held)
-        await self._rules.withdraw(published)
+        await self._withdraw(held.target, published)
         await self._shut(held)
+
+    async def _withdraw(self, target: Target, ports: Sequence[Published]) -> None:
+        await self._rules.withdraw(ports)
+        for address in filter(None, (target.ip, target.ip6)):
+            if any(port.protocol == "udp" for port in ports):
+                await asyncio.to_thread(flows.forget_former, address, ports)
 
     async def _shut(self, held: _Held) -> None:
         if held.opened:
@@ -148,7 +158,7 @@ class Exposure:
         """A container's ports lead to another of its addresses from now on. Raises SystemFailure, having freed them."""
         held = self._held[container_id]
         await self._withdraw_from_proxy(held)
-        await self._rules.withdraw([port.published for port in held.ports])
+        await self._withdraw(held.target, [port.published for port in held.ports])
         await self._shut(held)
         held.target = target
         try:

@@ -4,6 +4,7 @@ What happens inside one is done by a short-lived thread, so that the daemon's ot
 """
 
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from sampan.errors import SystemFailure
 from sampan.linux import libc, nfredirect
 from sampan.linux.namespaces import CLONE_NEWNET
 from sampan.linux.netlink import Netlink
@@ -39,10 +41,15 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     """Or macvlan, or ipvlan."""
     mode: str = ""
     """Of a macvlan or ipvlan."""
+    link_local: tuple[str, ...] = ()
+    """More addresses, in CIDR form."""
+    sysctls: tuple[str, ...] = ()
+    """Its own, as net.X.Y.IFNAME.Z=V with its name in the place of IFNAME."""
 
 
 _TABLE = "sampan_dns"
 """In the container's own netns."""
+_ADDING = "failed to set up container networking: failed to add interface {} to sandbox: "
 
 
 def mac_of(address: str) -> bytes:
@@ -67,13 +74,13 @@ def _allow_hairpin(veth: str) -> None:
 
 
 def _in_thread(work: Callable[[], None]) -> None:
-    """Do work in a thread that may change its namespaces. Raises its OSError."""
-    failed: list[OSError] = []
+    """Do work in a thread that may change its namespaces. Raises its OSError or SystemFailure."""
+    failed: list[OSError | SystemFailure] = []
 
     def body() -> None:
         try:
             work()
-        except OSError as error:
+        except (OSError, SystemFailure) as error:
             failed.append(error)
 
     thread = threading.Thread(target=body, name="netns")
@@ -94,14 +101,69 @@ def _set_up(inside: Netlink, interface: Interface) -> None:
         Path(f"/proc/sys/net/ipv6/conf/{interface.name}/disable_ipv6").write_text("1" if interface.address6 is None else "0")
     if interface.address6 is not None:
         inside.add_address(index, str(interface.address6.ip), interface.address6.network.prefixlen)
+    try:
+        for found in map(ipaddress.ip_interface, interface.link_local):
+            inside.add_address(index, str(found.ip), found.network.prefixlen)
+    except OSError as error:
+        shown = " ".join(interface.link_local)
+        words = f'error setting interface "{interface.veth}" link local IPs to [{shown}]: {_reason(error)}'
+        raise SystemFailure(_ADDING.format(interface.veth) + words) from error
     inside.set_link(index, up=True)
+    for sysctl in interface.sysctls:
+        _set_sysctl(interface, sysctl)
     if interface.gateway:
         inside.set_default_route(interface.gateway)
     if interface.gateway6:
         inside.set_default_route(interface.gateway6, socket.AF_INET6)
 
 
+def _set_sysctl(interface: Interface, sysctl: str) -> None:
+    """One of an interface's own, in docker's words where it cannot be. Raises SystemFailure."""
+    name, separator, value = sysctl.partition("=")
+    words = name.split(".")
+    problem = ""
+    if not separator:
+        problem = f"expected sysctl '{sysctl}' to have format name=value"
+    elif len(words) != 5:
+        problem = f"expected sysctl '{sysctl}' to have format net.X.Y.IFNAME.Z"
+    else:
+        path = Path("/proc/sys", *(word.replace("/", "") for word in words[:3]), interface.name, words[4].replace("/", ""))
+        try:
+            if not path.is_file():
+                problem = f"{path} is not a sysctl file"
+            elif path.read_text().strip() != value:
+                path.write_text(value)
+        except OSError as error:
+            problem = f"unable to write to '{path}': write {path}: {_reason(error)}"
+    if problem:
+        raise SystemFailure(_ADDING.format(interface.veth) + problem)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
 def _add(host: Netlink, netns: int, interface: Interface, master: int) -> None:
+    problem = _name_problem(interface.name)
+    if not problem:
+        try:
+            _make(host, netns, interface, master)
+        except FileExistsError:
+            problem = errno.EEXIST
+    if problem:
+        words = f'error renaming interface "{interface.veth}" to "{interface.name}": {os.strerror(problem).lower()}'
+        raise SystemFailure(_ADDING.format(interface.veth) + words)
+
+
+def _name_problem(name: str) -> int:
+    """The error number for what the kernel does not take as a name, or takes for a pattern to make one of; 0 for none."""
+    if len(name.encode()) > 15:
+        return errno.ERANGE
+    is_bad = name in ("", ".", "..") or any(letter in "/:%" or letter.isspace() or not letter.isprintable() for letter in name)
+    return errno.EINVAL if is_bad else 0
+
+
+def _make(host: Netlink, netns: int, interface: Interface, master: int) -> None:
     if interface.kind != "veth":
         host.add_sub(interface.name, master, interface.kind, interface.mode, interface.mac, netns)
         return
@@ -110,7 +172,10 @@ def _add(host: Netlink, netns: int, interface: Interface, master: int) -> None:
 
 
 def make(interfaces: Sequence[Interface]) -> int:
-    """A file descriptor of a new netns with lo and these up, on their bridges. Raises OSError, leaving nothing. Blocks for some ms."""
+    """A file descriptor of a new netns with lo and these up, on their bridges. Blocks for some ms.
+
+    Raises OSError, SystemFailure, leaving nothing.
+    """
     found: list[int] = []
     masters = [socket.if_nametoindex(interface.bridge) for interface in interfaces]
     with Netlink() as host:  # made here: it acts in this thread's netns for good
@@ -127,7 +192,7 @@ def make(interfaces: Sequence[Interface]) -> int:
 
         try:
             _in_thread(work)
-        except OSError:
+        except (OSError, SystemFailure):
             for fd in found:
                 os.close(fd)
             raise
@@ -135,7 +200,7 @@ def make(interfaces: Sequence[Interface]) -> int:
 
 
 def join(netns: int, interface: Interface) -> None:
-    """Add an interface to the netns of a running container. Raises OSError, leaving nothing. Blocks for some ms."""
+    """Add an interface to the netns of a running container. Raises OSError, SystemFailure, leaving nothing. Blocks for some ms."""
     with Netlink() as host:
 
         def work() -> None:
@@ -146,7 +211,7 @@ def join(netns: int, interface: Interface) -> None:
         _add(host, netns, interface, socket.if_nametoindex(interface.bridge))
         try:
             _in_thread(work)
-        except OSError:
+        except (OSError, SystemFailure):
             if interface.veth:
                 delete_link(interface.veth)
             else:

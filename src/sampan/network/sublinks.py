@@ -57,9 +57,9 @@ class Sublinks(Bridge):
         return False
 
     @property
-    def gateway(self) -> str:
-        """The host cannot be reached."""
-        return ""
+    def host_addresses(self) -> list[str]:
+        """None: the host cannot be reached."""
+        return []
 
     def _way_out(self, addresses: ipam.Addresses | None, mode: str) -> str:
         return str(addresses.gateway.ip) if addresses is not None and not self.settings.internal else ""

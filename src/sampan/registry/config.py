@@ -73,6 +73,8 @@ class LimitsConfig(_Part, frozen=True):
     manifest_bytes: int = MANIFEST_MAX
     blob_bytes: int = 0
     uploads: int = 1000
+    uploads_each: int = 500
+    """Of one user; of one address, where there is none."""
     upload_idle_seconds: int = 86400
 
 

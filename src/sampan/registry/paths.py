@@ -72,10 +72,15 @@ def tag_directory(name: str, text: str) -> str:
     return f"{tags(name)}/{text}"
 
 
+def subjects(name: str) -> str:
+    """The directory of those that manifests of a repository refer to."""
+    return f"{REPOSITORIES}/{name}/_manifests/referrers"
+
+
 def referrers(name: str, subject: str) -> str:
     """The directory of the links to manifests with this subject."""
     algorithm, encoded = parts_of(subject)
-    return f"{REPOSITORIES}/{name}/_manifests/referrers/{algorithm}/{encoded}"
+    return f"{subjects(name)}/{algorithm}/{encoded}"
 
 
 def referrer(name: str, subject: str, digest: str) -> str:

@@ -20,7 +20,7 @@ from sampan.registry.access.rules import Rules
 from sampan.registry.access.tokens import Tokens, key_in
 from sampan.registry.accesslog import AccessLog
 from sampan.registry.app import App
-from sampan.registry.config import AuthConfig, Config, address
+from sampan.registry.config import AuthConfig, Config, address, place_of_mirror
 from sampan.registry.control import Control
 from sampan.registry.control import listener as control_listener
 from sampan.registry.gate import Gate
@@ -40,6 +40,8 @@ THREADS = 32
 """For the disk and for hashing: most of the time they wait."""
 LOOK_SECONDS = 5.0
 EXPIRE_SECONDS = 60.0
+DIRECTORY_MODE = 0o700
+"""Of a root that is made: what is in it is given out by the rules of access, and by nothing else."""
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -60,7 +62,8 @@ def listener(text: str) -> socket.socket:
 def own(root: Path) -> int:
     """A lock on the directory, until the process ends: uploads and the collector count on being the only ones. Raises SystemFailure."""
     try:
-        (root / "sampan").mkdir(parents=True, exist_ok=True)
+        root.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
+        (root / "sampan").mkdir(DIRECTORY_MODE, exist_ok=True)
         fd = os.open(root / "sampan/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -94,6 +97,13 @@ async def every(seconds: float, action: Callable[[], object]) -> None:
             log.exception("a periodic task failed")
 
 
+def given_out_freely(config: Config) -> list[str]:
+    """The mirrored registries of which everybody may pull what only a login of ours gets there."""
+    rules = Rules(config.auth.all_rules())
+    named = {name: f"{place_of_mirror(name, one)}/any/repository" for name, one in config.mirrors.items() if one.username}
+    return [name for name, repository in named.items() if rules.allows("", "pull", repository)]
+
+
 class Registry:
     """A registry that is not tied to a process: sampand has one inside it, too. start() and stop() once each."""
 
@@ -115,13 +125,15 @@ class Registry:
         access = access_of(config.auth, root, config.url)
         storage, gate = await asyncio.to_thread(open_storage, config), Gate()
         limits = config.limits
-        uploads = Uploads(root / paths.UPLOADS, lifetime=limits.upload_idle_seconds, at_once=limits.uploads)
+        uploads = Uploads(root / paths.UPLOADS, lifetime=limits.upload_idle_seconds, at_once=limits.uploads, each=limits.uploads_each)
         parts = Parts(
             Blobs(storage, gate), Manifests(storage, gate), uploads, Limits(limits.manifest_bytes, limits.blob_bytes), config.delete
         )
         metrics, access_log = Metrics(), AccessLog(config.access_log)
         mirrors = None
         if config.mirrors:
+            for name in given_out_freely(config):
+                log.warning("everybody who can reach us may pull what the login at %s may read there: see auth.rules", name)
             mirrors = await Mirrors.open(config.mirrors, root, config.cache_bytes, self._stack)
         self.app = App(parts, access, metrics, mirrors, pages=config.web)
 
@@ -154,6 +166,8 @@ class Registry:
         self._tasks.append(start(every(EXPIRE_SECONDS, uploads.expire)))
         if config.gc.interval_seconds > 0:
             self._tasks.append(start(every(config.gc.interval_seconds, self._collect)))
+            if mirrors is not None:
+                self._tasks.append(start(every(config.gc.interval_seconds, mirrors.tidy)))
         if self._tls is not None:
             self._tasks.append(start(every(LOOK_SECONDS, self._tls.refresh)))
         log.info("registry listens on %s, data in %s", ", ".join(f"{host}:{port}" for host, port in self.addresses), root)

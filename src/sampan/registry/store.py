@@ -4,6 +4,8 @@ content first, then the link that shows it; what is taken away loses its link fi
 
 import hashlib
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,8 @@ from sampan.registry.gate import Gate
 from sampan.registry.names import is_digest, parts_of
 from sampan.registry.storage import Missing, Storage, Stored
 
+STEP = 16
+"""Tags that a deletion takes away while others wait."""
 READ_AT_ONCE = 8
 """Manifests in memory, each of which may have 4 MiB."""
 REFERRERS_MAX = 1000
@@ -121,6 +125,8 @@ class Manifests:
     def __init__(self, storage: Storage, gate: Gate) -> None:
         self._storage = storage
         self._gate = gate
+        self._watching: list[tuple[str, set[str]]] = []
+        """Of deletions under way: repository, and the tags that have been pushed to it since they began to look."""
 
     async def resolve(self, name: str, reference: str) -> Digest:
         """A tag's digest, or a digest that the repository has. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
@@ -167,6 +173,9 @@ class Manifests:
             if contents.subject is not None:
                 await self._storage.write(paths.referrer(name, contents.subject, digest), digest.encode())
             for tag in tags:
+                for repository, pushed in self._watching:
+                    if repository == name:
+                        pushed.add(tag)
                 await self._storage.write(paths.tag(name, tag), digest.encode())
 
     async def _check(self, name: str, contents: Contents) -> None:
@@ -188,14 +197,36 @@ class Manifests:
         """A manifest and the tags that mean it, which are returned. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
         manifest = await self.get(name, digest)
         subject = documents.read(manifest.body).subject
-        async with self._gate.exclusive():  # a tag that is pushed now would mean what goes
-            gone = [tag for tag, meant in (await self.tags_with_digests(name)).items() if meant == digest]
-            for tag in gone:
-                await self._storage.remove_all(paths.tag_directory(name, tag))
-            if subject is not None:
-                await self._storage.remove(paths.referrer(name, subject, digest))
-            await self._storage.remove(paths.revision(name, digest))
-        return gone
+        gone: list[str] = []
+        with self._tags_pushed_to(name) as pushed:  # a tag that is pushed meanwhile would mean what goes
+            meaning = [tag for tag, meant in (await self.tags_with_digests(name)).items() if meant == digest]
+            for start in range(0, len(meaning), STEP):
+                async with self._gate.exclusive():
+                    gone += await self._untag(name, meaning[start : start + STEP], digest)
+            async with self._gate.exclusive():
+                gone += await self._untag(name, sorted(pushed), digest)
+                if subject is not None:
+                    await self._storage.remove(paths.referrer(name, subject, digest))
+                await self._storage.remove(paths.revision(name, digest))
+        return list(dict.fromkeys(gone))
+
+    @contextmanager
+    def _tags_pushed_to(self, name: str) -> Iterator[set[str]]:
+        """The tags of a repository that are pushed from now on."""
+        pushed: set[str] = set()
+        self._watching.append((name, pushed))
+        try:
+            yield pushed
+        finally:
+            self._watching = [watch for watch in self._watching if watch[1] is not pushed]
+
+    async def _untag(self, name: str, tags: Sequence[str], digest: str) -> list[str]:
+        """Remove those tags that mean a manifest; these. Behind the gate."""
+        links = await self._storage.read_all(paths.tag(name, tag) for tag in tags)
+        meaning = [tag for tag, link in zip(tags, links, strict=True) if link is not None and link.strip() == digest.encode()]
+        for tag in meaning:
+            await self._storage.remove_all(paths.tag_directory(name, tag))
+        return meaning
 
     async def delete_tag(self, name: str, tag: str) -> Digest:
         """The manifest stays; its digest is returned. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""

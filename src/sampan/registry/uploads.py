@@ -9,6 +9,7 @@ there is then computed again.
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sampan.archive.room import NoRoom, Room
 from sampan.digest import Digest
 from sampan.registry.errors import RegistryError
 from sampan.registry.names import ALGORITHMS, parts_of
@@ -47,16 +49,18 @@ class _Record(msgspec.Struct):
 
     repository: str
     algorithm: str = "sha256"
+    owner: str = ""
 
 
 class Upload:
     """One upload. size: bytes that are in the file."""
 
-    def __init__(self, directory: Path, repository: str, algorithm: str) -> None:
+    def __init__(self, directory: Path, repository: str, algorithm: str, owner: str) -> None:
         self.id = directory.name
         self.directory = directory
         self.repository = repository
         self.algorithm = algorithm
+        self.owner = owner
         self.state = State.OPEN
         self.used = time.monotonic()
         self.size = 0
@@ -86,12 +90,21 @@ class Upload:
             if self.state is State.WRITING:
                 self.state = State.OPEN
 
+    @staticmethod
+    def _take_room(room: Room, size: int) -> None:
+        """See that the disk keeps its reserve: for manifests, deletions and the host. Raises OSError."""
+        try:
+            room.take(size, 0)
+        except NoRoom as error:
+            raise OSError(errno.ENOSPC, str(error)) from None
+
     async def write(self, pieces: AsyncIterator[bytes], limit: int) -> None:
         """Append a body. limit: bytes that the blob may have in all; 0: any number.
 
         Raises RegistryError TOOLARGE, and what pieces raises; what came until then stays.
         """
         with self._writer() as fd:
+            room = Room(fd)
             waiting: list[bytes] = []
             count = 0
             under_way: asyncio.Task[None] | None = None
@@ -104,18 +117,19 @@ class Upload:
                             await to_the_end(under_way)
                         if limit and self.size + count > limit:
                             raise RegistryError("TOOLARGE", f"blobs may have {limit} bytes")
-                        under_way = asyncio.create_task(asyncio.to_thread(self._append, fd, waiting))
+                        under_way = asyncio.create_task(asyncio.to_thread(self._append, fd, room, waiting))
                         waiting, count = [], 0
             finally:
                 if under_way is not None:
                     await to_the_end(under_way)
                 fits = not limit or self.size + count <= limit
                 if fits:
-                    await to_the_end(asyncio.to_thread(self._append, fd, waiting))
+                    await to_the_end(asyncio.to_thread(self._append, fd, room, waiting))
             if not fits:
                 raise RegistryError("TOOLARGE", f"blobs may have {limit} bytes")
 
-    def _append(self, fd: int, pieces: list[bytes]) -> None:
+    def _append(self, fd: int, room: Room, pieces: list[bytes]) -> None:
+        self._take_room(room, sum(map(len, pieces)))
         try:
             for piece in pieces:
                 view = memoryview(piece)
@@ -147,18 +161,18 @@ class Upload:
 
 
 class Uploads:
-    """All uploads, in a directory. lifetime: seconds that one may be idle."""
+    """All uploads, in a directory. lifetime: seconds that one may be idle. at_once, each: of all, and of one user."""
 
-    def __init__(self, directory: Path, *, lifetime: float, at_once: int = UPLOADS_MAX) -> None:
+    def __init__(self, directory: Path, *, lifetime: float, at_once: int = UPLOADS_MAX, each: int = UPLOADS_MAX) -> None:
         self._directory = directory
         self._lifetime = lifetime
-        self._at_once = at_once
+        self._at_once, self._each = at_once, each
         self._known: dict[str, Upload] = {}
         directory.mkdir(parents=True, exist_ok=True)
         for entry in directory.iterdir():
             try:
                 record = msgspec.json.decode((entry / "upload.json").read_bytes(), type=_Record)
-                upload = Upload(entry, record.repository, record.algorithm)
+                upload = Upload(entry, record.repository, record.algorithm, record.owner)
                 upload.recover()
             except (OSError, msgspec.DecodeError, ValueError):
                 shutil.rmtree(entry, ignore_errors=True)
@@ -168,18 +182,20 @@ class Uploads:
     def __len__(self) -> int:
         return len(self._known)
 
-    async def begin(self, repository: str, algorithm: str = "sha256") -> Upload:
-        """Raises RegistryError TOOMANYREQUESTS, DIGEST_INVALID: an algorithm that we do not compute."""
+    async def begin(self, repository: str, algorithm: str = "sha256", owner: str = "") -> Upload:
+        """owner: a user, or the address of who is none. Raises RegistryError TOOMANYREQUESTS; DIGEST_INVALID: we do not compute it."""
         if algorithm not in ALGORITHMS:
             raise RegistryError("DIGEST_INVALID", {"algorithm": algorithm[:100]}, message="unsupported digest algorithm")
-        if len(self._known) >= self._at_once:
-            raise RegistryError("TOOMANYREQUESTS", f"{self._at_once} uploads are under way", headers={"Retry-After": "60"})
-        upload = Upload(self._directory / str(uuid.uuid4()), repository, algorithm)
+        theirs = sum(upload.owner == owner for upload in self._known.values())
+        if len(self._known) >= self._at_once or theirs >= self._each:
+            whose = f"{self._at_once} uploads" if theirs < self._each else f"{self._each} uploads of yours"
+            raise RegistryError("TOOMANYREQUESTS", f"{whose} are under way", headers={"Retry-After": "60"})
+        upload = Upload(self._directory / str(uuid.uuid4()), repository, algorithm, owner)
         self._known[upload.id] = upload
         try:
             upload.directory.mkdir()
             upload.file.touch(0o644)
-            (upload.directory / "upload.json").write_bytes(msgspec.json.encode(_Record(repository, algorithm)))
+            (upload.directory / "upload.json").write_bytes(msgspec.json.encode(_Record(repository, algorithm, owner)))
         except OSError:
             await self.forget(upload)
             raise

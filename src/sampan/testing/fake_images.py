@@ -1,6 +1,6 @@
 """The part of the engine in memory that has to do with images: there is one, busybox."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from sampan.engine.buildoptions import BuildOptions, StepFailed
 from sampan.errors import InvalidArgument, NotFound, SystemFailure, Unauthorized
@@ -18,6 +18,7 @@ from sampan.spec.docker_api.image import (
     SearchResult,
 )
 from sampan.spec.oci_layout import Platform
+from sampan.streams import Duplex
 
 IMAGE_ID = "sha256:" + "ab" * 32
 CREATED = "2026-11-24T00:00:00.123456789Z"
@@ -114,7 +115,7 @@ class FakeBootstraps:
 class FakeBuilds:
     """services.BuildService: any context comes to the one image; a target `fails` exits with 4."""
 
-    async def build(self, options: BuildOptions, source: AsyncIterator[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
+    async def build(self, options: BuildOptions, source: AsyncIterable[bytes]) -> AsyncIterator[Sequence[Mapping[str, object]]]:
         """See the Protocol."""
         size = 0
         async for piece in source:
@@ -125,6 +126,14 @@ class FakeBuilds:
         if options.target == "fails":
             raise StepFailed("The command '/bin/sh -c exit 4' returned a non-zero code: 4", 4)
         yield [{"aux": {"ID": IMAGE_ID}}]
+
+    async def session(self, session_id: str, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
+        """See the Protocol."""
+        if not session_id:
+            raise InvalidArgument("invalid session ID ''")
+        stream = await open_stream()
+        while await stream.recv():
+            pass
 
     async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
         """See the Protocol."""

@@ -7,14 +7,15 @@ The trees they are in: a context is a directory of the spool, with its hashes be
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Final
 
 from sampan import dockerignore
 from sampan.archive import changes, chmod, compression, sources, treediff
 from sampan.archive.apply import ID_MAX
 from sampan.archive.context import ContextExtractor, read_sums
-from sampan.archive.pack import Outlet
+from sampan.archive.pack import Outlet, Packer
 from sampan.archive.reader import BLOCK, InvalidArchive, TarReader
 from sampan.archive.room import Room
 from sampan.archive.source import Source as ByteSource
@@ -33,7 +34,6 @@ from sampan.worker.wire import Kind
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _NO_OWNER: Final = "unable to convert uid/gid chown string to host mapping: "
-_IGNORE: Final = ".dockerignore"
 _IGNORE_MAX: Final = 1 << 20
 _LISTED_MAX: Final = 1000
 """Entries of a context that are told."""
@@ -69,22 +69,14 @@ def context_in(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 
 def _withheld(dockerfile: str) -> list[str]:
     """Which of the Dockerfile and .dockerignore COPY is not to see, by what .dockerignore says of them."""
-    patterns: list[str] = []
-    for name in (f"{dockerfile}{_IGNORE}", _IGNORE):
+    for name in (dockerfile + dockerignore.FILE_NAME, dockerignore.FILE_NAME):
         try:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             continue
         with os.fdopen(fd, "rb") as file:
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                with suppress(dockerignore.BadPattern):
-                    patterns = dockerignore.read(file.read(_IGNORE_MAX))
-        break
-    try:
-        matcher = dockerignore.Matcher(patterns)
-    except dockerignore.BadPattern:  # the client's to tell; docker's daemon does not mind
-        return []
-    return [name for name in (_IGNORE, dockerfile) if matcher.excludes(name)]
+            return dockerignore.withheld(file.read(_IGNORE_MAX), dockerfile) if stat.S_ISREG(os.fstat(fd).st_mode) else []
+    return []
 
 
 def context_withhold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -98,6 +90,15 @@ def context_withhold(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     return {}
 
 
+def context_out(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: where the archive goes, a directory. What is in it, as docker's client packs a context."""
+    output, tree = fds
+    confine.into_root(tree, confine.READ)
+    outlet = Outlet(output)
+    pour(Packer(outlet=outlet, as_context=True).below(os.open("/", _DIRECTORY_FLAGS), b""), outlet)
+    return {}
+
+
 def _tree(args: dict[str, Any], fds: Sequence[int]) -> int:
     """The descriptor of the tree that `source` means: `{"tree": index}` of a context's, `{"lowers": [...]}` of an image's."""
     source = args["source"]
@@ -107,7 +108,7 @@ def _tree(args: dict[str, Any], fds: Sequence[int]) -> int:
 
 
 def build_sources(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """args: source, sums (index of a file of hashes, or None), patterns, wildcards (False: names are meant as they are).
+    """args: source, sums (index of a file of hashes, or None), patterns, wildcards (False: names are meant as they are), parents.
 
     -> sources [[path, real, directory, hash, pattern]...], hash: of them all, links: a hash of where symlinks lead.
     Refused: docker's words.
@@ -120,11 +121,11 @@ def build_sources(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         found = sources.find(
             args["patterns"],
             names,
-            dockerignore.matches,
             of_context=sums is not None,
             wildcards=args["wildcards"],
+            parents=args["parents"],
         )
-    except SourceError as error:
+    except (SourceError, dockerignore.BadPattern) as error:
         raise Refused(Kind.INVALID, str(error)) from None
     return {"sources": found, "hash": sources.hash_of_all(found), "links": sources.links_below(found, names)}
 
@@ -215,19 +216,21 @@ def build_copy(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
             wanted.append((tree, source, archive))
     with _copying(), _destination(args, fds) as (upper, lower, destination):
         matcher = dockerignore.Matcher(args["exclude"]) if args["exclude"] else None
-        options = Options(
-            owner=_owner(args["chown"]),
-            chmod=_chmod(args["chmod"]),
-            excluded=None if matcher is None else matcher.excludes,
-            clamp=args["clamp"],
-        )
+        owner, mode = _owner(args["chown"]), _chmod(args["chmod"])
         for tree, source, archive in wanted:
-            if matcher is not None and not source.directory and matcher.excludes(os.path.basename(source.path)):
+            kept = kept_path(source.pattern, source.path) if args["parents"] else ""
+            if matcher is not None and not source.directory and matcher.excludes(kept or os.path.basename(source.path)):
                 continue
+            options = Options(
+                owner=owner,
+                chmod=mode,
+                excluded=None if matcher is None else partial(_excluded, matcher, kept),
+                clamp=args["clamp"],
+            )
             if archive is not None:
                 archive.extract(destination)
             elif args["parents"]:
-                destination.copy_with_parents(tree, source, kept_path(source.pattern, source.path), options)
+                destination.copy_with_parents(tree, source, kept, options)
             else:
                 destination.copy(tree, source, options)
         outlet = Outlet(output)
@@ -242,6 +245,11 @@ def _copying() -> Iterator[None]:
         yield
     except (Unfit, InvalidArchive, TruncatedArchive, compression.CompressionError) as error:
         raise Refused(Kind.INVALID, f"failed to copy files: {error}") from None
+
+
+def _excluded(matcher: dockerignore.Matcher, top: str, path: str) -> bool:
+    """Patterns of --exclude are below the source, with --parents below what its path is kept from."""
+    return matcher.excludes(f"{top}/{path}" if top else path)
 
 
 def _chmod(text: str) -> chmod.Chmod | None:
@@ -363,6 +371,7 @@ def build_fill(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {
     "context_in": context_in,
     "context_withhold": context_withhold,
+    "context_out": context_out,
     "build_sources": build_sources,
     "build_copy": build_copy,
     "build_mkdir": build_mkdir,

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import os
+import re
 import socket
 import tarfile
 import threading
@@ -256,6 +257,38 @@ RUN --mount=type=bind,source=in,target=/rw cat /rw/f
     assert "++\n" in run_build(text, {"in": None, "in/f": "context\n"}, nocache=1).text
 
 
+def test_what_is_only_read_of_an_image_is_not_copied(run_build: Build, engine: Engine) -> None:
+    text = """FROM buildbase AS other
+RUN mkdir -p /o/d && echo other > /o/d/f && ln -s d /o/l
+FROM buildbase
+RUN --mount=from=other,source=/o/l,target=/m --mount=from=buildbase,target=/all --mount=from=other,source=/o/l/f,target=/f \\
+  --mount=from=other,source=/o,target=/w,rw \\
+  cat /m/f /f /w/d/f; ls -d /all/etc/passwd; touch /m/x /all/x 2>&1; echo new > /w/d/f; cat /w/l/f; \\
+  for m in /m /all /w; do grep " $m " /proc/self/mountinfo | cut -d " " -f 4; done
+"""
+    built = run_build(text, nocache=1, t="bound")
+    assert built.error == ""
+    assert "other\nother\nother\n/all/etc/passwd\n" in built.text
+    assert built.text.count("Read-only file system") == 2
+    assert re.search(r"new\n/o/d\n/\n/\S+/fetched/mount\d+\n", built.text), built.text
+    assert output(engine, "bound", "ls -d /m /all /f /w 2>/dev/null; true") == ""
+
+
+def test_a_new_cache_begins_with_what_it_is_from(run_build: Build) -> None:
+    text = """FROM buildbase AS other
+RUN mkdir -p /o/d && echo in it > /o/d/f && chmod 700 /o && chown joe /o
+FROM buildbase
+RUN --mount=type=cache,id=filled,from=other,source=/o,target=/c stat -c '%U %a' /c; ls /c; cat /c/d/f; touch /c/kept
+RUN --mount=type=cache,id=filled,target=/c ls -A /c | wc -l
+"""
+    first = run_build(text)
+    assert (first.error, "joe 700\nd\nin it\n" in first.text, "\n0\n" in first.text) == ("", True, True)
+    assert "joe 700\nd\nkept\nin it\n" in run_build(text.replace("ls /c;", "ls  /c;")).text
+    other = run_build(text.replace("in it", "in another image"))
+    assert "joe 700\nd\nin another image\n" in other.text
+    assert "stat none: file does not exist" in run_build(text.replace("source=/o", "source=/none")).error
+
+
 def test_a_mount_is_part_of_the_key(run_build: Build) -> None:
     text = "FROM buildbase\nRUN --mount=target=/s,source=f cat /s > /f\n"
     run_build(text, {"f": "1"})
@@ -293,6 +326,32 @@ RUN cat /h/a /h/b
     assert "1\n2\n" in built.text
 
 
+def test_triggers_that_name_stages(run_build: Build) -> None:
+    base = "FROM buildbase\nONBUILD COPY --from=helper /h /h\nONBUILD RUN --mount=from=deep,target=/d cat /h /d/deep\n"
+    assert run_build(base, t="triggering").error == ""
+    text = """FROM buildbase AS unused
+RUN exit 9
+FROM buildbase AS deep
+RUN echo deep > /deep
+FROM deep AS helper
+RUN echo help > /h
+FROM triggering AS one
+FROM triggering AS two
+FROM buildbase
+COPY --from=one /h /1
+COPY --from=two /h /2
+RUN cat /1 /2; echo end
+"""
+    built = run_build(text, nocache=1)
+    assert built.error == ""
+    assert built.text.count("help\ndeep\n") == 2
+    assert "help\nhelp\nend\n" in built.text
+    assert built.text.count(" : RUN echo help") == 1
+    assert run_build("FROM buildbase\nFROM triggering AS one\nFROM buildbase AS helper\nFROM one\n").error.startswith(
+        'cannot copy from stage "helper", it needs to be defined before current stage'
+    )
+
+
 # COPY and ADD beyond docker's classic builder
 
 
@@ -310,6 +369,35 @@ RUN stat -c '%A %U %G' /bin/e; stat -c %a /octal/b/c.txt; find /without /parents
     built = run_build(text, files, nocache=1)
     assert built.error == ""
     assert "-rwx------ joe joe\n640\n/parents/a/b/c.txt\n/parents/b/d.md\n/without/c.txt\n" in built.text
+
+
+def test_copies_with_their_parents(run_build: Build) -> None:
+    files = {
+        "x": None, "x/y": {"type": b"5", "mode": 0o750}, "x/y/a.txt": "a", "x/y/b.md": "b", "x/c.txt": "c", "x/l": {"link": "c.txt"},
+        "x/dangling": {"link": "none"}, "d.txt": "d",
+    }  # fmt: skip
+    text = """FROM buildbase AS other
+COPY x /x
+FROM buildbase
+COPY --parents **/*.txt /deep/
+COPY --parents ./x/./y/*.txt x/./l /pivot/
+COPY --parents x/./ /all
+COPY --parents --exclude=x/y/*.txt --exclude=*/c.txt . /but
+COPY --parents --from=other /x/./**/*.md /x/l /from/
+RUN cd /; for d in deep pivot all but from; do find $d ! -type d; done | grep -v -e Dockerfile | sort; stat -c %a /deep/x/y /from/y
+"""
+    for more in ({}, {f"many/{number}": "" for number in range(1001)}):
+        built = run_build(text, {**files, **({"many": None} if more else {}), **more}, nocache=1)
+        assert built.error == ""
+        lines = [line for line in built.text.splitlines() if line.split("/")[0] in ("deep", "pivot", "all", "but", "from")]
+        assert [line for line in lines if "/many/" not in line] == [
+            "all/c.txt", "all/dangling", "all/l", "all/y/a.txt", "all/y/b.md",
+            "but/d.txt", "but/x/dangling", "but/x/l", "but/x/y/b.md",
+            "deep/d.txt", "deep/x/c.txt", "deep/x/y/a.txt",
+            "from/x/l", "from/y/b.md",
+            "pivot/l", "pivot/y/a.txt",
+        ]  # fmt: skip
+        assert "\n750\n750\n" in built.text
 
 
 @pytest.fixture
@@ -419,4 +507,3 @@ def test_what_a_client_asks_wrongly(run_build: Build) -> None:
     assert run_build("FROM buildbase\n", t="a@sha256:" + "0" * 64).message == "build tag cannot contain a digest"
     assert run_build("FROM buildbase\n", buildargs="xx").message.startswith("error reading build args: ")
     assert run_build("FROM buildbase\n", version=2).status == 501
-    assert "git" in run_build("", remote="https://example.com/x.git").message

@@ -4,10 +4,8 @@ import gzip
 import hashlib
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from sampan.archive.reader import REGULAR
 from tests.support.engine import Engine
 from tests.support.faultyregistry import CONFIG, LAYER, MANIFEST, FaultyRegistry, digest_of
 from tests.support.imagetars import config
+from tests.support.memory import peaks
 from tests.support.realregistry import RealRegistry
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -59,39 +58,6 @@ class Repeated(bytes):
             found += part[max(0, start - position) : max(0, stop - position)]
             position += len(part)
         return bytes(found)
-
-
-@contextmanager
-def peaks(pid: int) -> Iterator[dict[str, int]]:
-    """The most memory (VmHWM, bytes) of a process and of each that it starts, by the name of its kind."""
-    found: dict[str, int] = {}
-    ended = threading.Event()
-
-    def children(parent: int) -> list[int]:
-        text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-        return [int(word) for word in text.split()]
-
-    def look() -> None:
-        known = [("sampand", pid)]
-        while known:
-            kind, one = known.pop()
-            with suppress(OSError, StopIteration):
-                lines = Path(f"/proc/{one}/status").read_text().splitlines()
-                peak = int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) << 10
-                found[kind] = max(found.get(kind, 0), peak)
-                known += [("other" if kind != "sampand" else "zygote", child) for child in children(one)]
-
-    def watch() -> None:
-        while not ended.wait(0.05):
-            look()
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield found
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("driver", ["erofs", "overlay2"])

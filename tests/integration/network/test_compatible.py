@@ -5,21 +5,15 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from sampan.linux.netlink import Netlink
-from tests.integration.network.support import Docker, ok, remove_networks, serve
+from tests.integration.network.support import Docker, ok, serve
 from tests.support.engine import Engine
 
-pytestmark = pytest.mark.root
-
-
-@pytest.fixture(autouse=True)
-def _clean(engine: Engine) -> Iterator[None]:
-    yield
-    remove_networks(engine)
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_networks")]
 
 
 def fetch(port: str) -> str:
@@ -173,6 +167,15 @@ def test_options_of_the_bridge(docker: Docker, engine: Engine, subnets: Callable
     for option, words in {
         f"{key}gateway_mode_ipv4=isolated": "gateway mode 'isolated' can only be used for an internal network",
         f"{key}gateway_mode_ipv6=foo": f"failed to parse {key}gateway_mode_ipv6 value: foo (unknown gateway mode foo)",
+        f"{key}gateway_mode_ipv4=": f"failed to parse {key}gateway_mode_ipv4 value:  (unknown gateway mode )",
+        f"{key}host_binding_ipv4=127.0.0.1/8": f"failed to parse {key}host_binding_ipv4 value: 127.0.0.1/8 (nil ip)",
+        f"{key}host_binding_ipv4=": f"failed to parse {key}host_binding_ipv4 value:  (nil ip)",
+        f"{key}trusted_host_interfaces=lo": f"{key}trusted_host_interfaces: not implemented by Sampan yet",
+        "com.docker.network.host_ipv4=nope": "failed to parse com.docker.network.host_ipv4 value: nope (nil ip)",
+        "com.docker.network.host_ipv4=10.1.1.1": "com.docker.network.host_ipv4: not implemented by Sampan yet",
+        "com.docker.network.enable_ipv4=x": 'driver-opt "com.docker.network.enable_ipv4" is not a valid bool',
+        "com.docker.network.enable_ipv6=x": 'driver-opt "com.docker.network.enable_ipv6" is not a valid bool',
+        "com.docker.network.enable_ipv4=0": "IPv4 or IPv6 must be enabled",
         "com.docker.network.driver.mtu=-5": "invalid MTU number: -5",
     }.items():
         assert words in docker("network", "create", "-o", option, "wrong").stderr

@@ -46,4 +46,9 @@ def test_keys_of_daemon_json(make_engine: Callable[..., Engine]) -> None:
         assert config[0]["Subnet"] == f"10.222.{number}.{16 * which}/28"
         if has_ipv6:
             assert config[1]["Subnet"] == (f"fd54:{number:x}::/64", f"fd54:{number:x}:0:1::/64")[which]
+    ok(engine.cli("run", "-d", "--name", "c2", "--network", "one", "-p", "80", "busybox", "sleep", "60"))
+    assert ok(engine.cli("port", "c2", "80")).startswith("127.0.0.1:")
+    ok(engine.cli("network", "create", "-o", "com.docker.network.bridge.host_binding_ipv4=0.0.0.0", "open"))
+    ok(engine.cli("run", "-d", "--name", "c3", "--network", "open", "-p", "80", "busybox", "sleep", "60"))
+    assert ok(engine.cli("port", "c3", "80")).startswith("0.0.0.0:")
     assert "mtu 1400" in ok(engine.cli("run", "--rm", "--network", "one", "busybox", "ip", "link", "show", "eth0"))

@@ -2,16 +2,16 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.network.support import Docker, ok, remove_networks, serve
+from tests.integration.network.support import Docker, ok, serve
 from tests.support.engine import Engine
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.usefixtures("own_networks"),
     pytest.mark.skipif(not Path("/proc/sys/net/ipv6").is_dir(), reason="this host has no IPv6"),
 ]
 
@@ -20,12 +20,6 @@ pytestmark = [
 def prefix(engine: Engine) -> str:
     """Of subnets that no other test run on this machine has."""
     return f"fd53:{int(engine.subnet.split('.')[2]) + 256:x}"  # no 0, which would be left out of addresses
-
-
-@pytest.fixture(autouse=True)
-def _clean(engine: Engine) -> Iterator[None]:
-    yield
-    remove_networks(engine)
 
 
 def fetch(url: str) -> str:

@@ -2,27 +2,15 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from sampan.network.bridge import owned
-from tests.integration.network.support import SERVE, Docker, ok, remove_networks, serve
+from tests.integration.network.support import SERVE, Docker, ok, serve
 from tests.support.engine import Engine
 
-pytestmark = pytest.mark.root
-
-
-@pytest.fixture(autouse=True)
-def _clean(engine: Engine) -> Iterator[None]:
-    yield
-    remove_networks(engine)
-
-
-@pytest.fixture
-def front(docker: Docker, subnets: Callable[[int], str]) -> str:
-    ok(docker("network", "create", "--subnet", subnets(0), "front"))
-    return "front"
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_networks")]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Pulling through `sampan registry serve`: several upstreams beside local pushes, one fetch for many, stale copies, a bounded cache."""
 
 import contextlib
+import json
 import os
 import threading
 import time
@@ -10,9 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
+from sampan.spec.oci_layout import CONFIG, LAYER
+from sampan.spec.oci_layout import INDEX as OCI_INDEX
+from sampan.spec.oci_layout import MANIFEST as OCI_MANIFEST
 from tests.support.faultyregistry import MANIFEST, FaultyRegistry
 from tests.support.registryprogram import RegistryProgram
-from tests.support.registryserver import Client, digest_of
+from tests.support.registryserver import Client, descriptor, digest_of
 
 CACHE_BYTES = 3_000_000
 
@@ -306,6 +310,42 @@ def test_a_token_server_that_refuses_leaves_the_copy_that_is_here(tmp_path: Path
         client.close()
         program.close()
         upstream.close()
+
+
+def test_referrers_of_a_registry_that_keeps_them_under_a_tag(world: World, client: Client) -> None:
+    digest = world.hub.add("library/signed", "1", b"{}", [b"signed"])
+    entries = [
+        {"mediaType": OCI_MANIFEST, "digest": digest_of(kind.encode()), "size": 4, "artifactType": f"application/{kind}"}
+        for kind in ("sbom", "signature")
+    ]
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+    world.hub.add_manifest("library/signed", digest.replace(":", "-"), index, OCI_INDEX)
+    assert client("GET", f"library/signed/referrers/{digest}").json["manifests"] == entries
+    reply = client("GET", f"docker.io/library/signed/referrers/{digest}", artifactType="application/sbom")
+    assert (reply.status, reply.json["manifests"]) == (200, entries[:1])
+    assert client("GET", f"library/signed/referrers/{digest_of(b'unsigned')}").json["manifests"] == []
+
+
+def test_digests_by_sha512(world: World, client: Client) -> None:
+    data = os.urandom(200_000)
+    digest = digest_of(data, "sha512")
+    world.hub.blobs[digest] = data
+    world.hub.held["library/long"] = {digest}
+    document = {
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(b"{}", CONFIG),
+        "layers": [{"mediaType": LAYER, "digest": digest, "size": len(data)}],
+    }  # fmt: skip
+    body = json.dumps(document).encode()
+    long = digest_of(body, "sha512")
+    world.hub.manifests[f"library/long@{long}"] = (OCI_MANIFEST, body)
+    for _ in range(2):
+        reply = client("GET", f"library/long/manifests/{long}")
+        assert (reply.status, reply.headers["Docker-Content-Digest"], reply.body) == (200, long, body)
+        assert client("GET", f"library/long/blobs/{digest}").body == data
+    assert world.hub.served[digest] == len(data)
+    wrong = digest_of(b"not this", "sha512")
+    world.hub.manifests[f"library/long@{wrong}"] = (OCI_MANIFEST, body)
+    assert client("GET", f"library/long/manifests/{wrong}").status == 503
 
 
 def test_head_without_a_length(world: World, client: Client) -> None:

@@ -268,6 +268,48 @@ def test_clients_with_certificates_and_another_authority_of_theirs(tmp_path: Pat
         program.close()
 
 
+def test_a_session_of_tls_1_2_does_not_outlive_its_authority(tmp_path: Path) -> None:
+    server, first, second = (Authority(tmp_path / name) for name in ("server", "first", "second"))
+    authority = tmp_path / "clients.pem"
+    authority.write_bytes(first.certificate.read_bytes())
+    certificate, key = server.issue("registry", "127.0.0.1")
+    program = RegistryProgram(
+        tmp_path / "r", settings={"tls": {"certificate": str(certificate), "key": str(key), "client-ca": str(authority)}}
+    )
+    context = ssl.create_default_context(cafile=str(server.certificate))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(*first.issue("client", "client.example"))
+
+    def connect(session: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
+        with (
+            socket.create_connection(("127.0.0.1", program.port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as connection,
+        ):
+            connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            return connection.session
+
+    try:
+        session = connect(connect())
+        authority.write_bytes(second.certificate.read_bytes())
+        program.process.send_signal(1)
+        program.wait_for("the certificate has been read again")
+        with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+            connect(session)
+    finally:
+        program.close()
+
+
+def test_a_root_that_is_made_is_nobody_elses(tmp_path: Path) -> None:
+    for own in (False, True):
+        directory = tmp_path / str(own)
+        if own:
+            (directory / "data").mkdir(mode=0o755, parents=True)
+        program = RegistryProgram(directory)
+        program.close()
+        assert program.root.stat().st_mode & 0o777 == (0o755 if own else 0o700)
+
+
 def test_settings_that_are_wrong() -> None:
     for flags, message in ((["--listen", "x"], "invalid address"), (["--tls-key", "x"], "missing required field `certificate`")):
         done = subprocess.run([SAMPAN, "registry", "serve", *flags], capture_output=True, text=True, timeout=20, check=False)

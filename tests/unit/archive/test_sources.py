@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan import dockerignore
 from sampan.archive import chmod, sources
 from sampan.archive.context import ContextExtractor, read_sums
 from sampan.archive.reader import TarReader
@@ -63,8 +62,8 @@ def names(tmp_path: Path) -> ListedNames:
     return listed(tmp_path / "tree", FILES)
 
 
-def found(names: ListedNames, *patterns: str, wildcards: bool = True) -> list[tuple[str, str, bool]]:
-    return [item[:3] for item in sources.find(patterns, names, dockerignore.match, of_context=True, wildcards=wildcards)]
+def found(names: ListedNames, *patterns: str, wildcards: bool = True, parents: bool = False) -> list[tuple[str, str, bool]]:
+    return [item[:3] for item in sources.find(patterns, names, of_context=True, wildcards=wildcards, parents=parents)]
 
 
 def test_names_and_links(names: ListedNames) -> None:
@@ -74,6 +73,37 @@ def test_names_and_links(names: ListedNames) -> None:
     assert found(names, "abs", ".") == [("abs", "d/e", True), ("", "", True)]
     assert found(names, "d/?", "*/1") == [("d/1", "d/1", False), ("d/e", "d/e", True), ("d/1", "d/1", False)]
     assert found(names, "a*b", wildcards=False) == [("a*b", "a*b", False)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("**/1", ["d/1"]),
+        ("**/[12]", ["d/1", "d/e/2"]),
+        ("d/**", ["d/1", "d/e"]),
+        ("**", ["Dockerfile", "a*b", "abs", "d", "gone", "l", "loop", "up"]),
+        ("./d/./**/2", ["d/e/2"]),
+        ("d/./**/2", ["d/e/2"]),
+        ("*/./e", ["d/e"]),
+        ("d/*/./**/*", ["d/e/2"]),
+        ("l*", ["l", "loop"]),
+        ("up", ["up"]),
+        ("l/1", ["l/1"]),
+    ],
+)
+def test_names_with_their_parents(names: ListedNames, pattern: str, paths: list[str]) -> None:
+    assert [path for path, _, _ in found(names, pattern, parents=True)] == paths
+    assert [real for path, real, _ in found(names, "up", "l/1", parents=True)] == ["up", "d/1"]
+
+
+def test_a_symlink_that_is_meant_itself_counts_by_where_it_leads(tmp_path: Path) -> None:
+    hashes = set()
+    for target in ("a", "b"):
+        tree = tmp_path / target / "tree"
+        tree.mkdir(parents=True)
+        (item,) = sources.find(["l"], listed(tree, {"l": {"link": target}}), of_context=True, parents=True)
+        hashes.add(item.hash)
+    assert len(hashes) == 2
 
 
 @pytest.mark.parametrize(
@@ -95,7 +125,7 @@ def test_what_is_not_there(names: ListedNames, pattern: str, message: str) -> No
 
 def test_hashes_are_dockers(names: ListedNames) -> None:
     """As a dockerd 28 has them in its history (tests/golden/build has more)."""
-    (one,) = sources.find(["d/1"], names, dockerignore.match, of_context=True)
+    (one,) = sources.find(["d/1"], names, of_context=True)
     header = "named/1mode416uid0gid0size1typeflag0linknameunamegnamedevmajor0devminor01"
     assert one.hash == "file:" + hashlib.sha256(header.encode()).hexdigest()
 
@@ -104,7 +134,7 @@ def test_times_do_not_count_and_everything_else_does(tmp_path: Path) -> None:
     def of(content: Content) -> str:
         tree = tmp_path / os.urandom(4).hex() / "tree"
         tree.mkdir(parents=True)
-        (item,) = sources.find(["f"], listed(tree, {"f": content}), dockerignore.match, of_context=True)
+        (item,) = sources.find(["f"], listed(tree, {"f": content}), of_context=True)
         return item.hash
 
     plain = of({"data": "x", "mtime": 1})

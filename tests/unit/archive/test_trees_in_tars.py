@@ -207,6 +207,18 @@ def test_mount_points_of_the_engine_are_no_change(trees: Path) -> None:
         assert layer.getnames() == ["d", "d/e", "etc", "etc/hostname", "etc/mine", "sys"]
 
 
+def test_directories_made_for_mount_points_are_no_change(trees: Path) -> None:
+    upper = trees / "upper"
+    for path in ("run/secrets/empty", "d/e", "kept/inner", "root"):
+        (upper / path).mkdir(parents=True, exist_ok=True)
+    for path in ("run/secrets/s", "d/e/s", "kept/inner/s", "kept/mine"):
+        (upper / path).touch()
+    without = {b"run/secrets/s", b"run/secrets/empty", b"d/e/s", b"kept/inner/s", b"root/.cache/pip"}
+    archive = joined(changes.layer(opened(upper), None, (), without, opened(trees / "lower"))) + writer.END
+    with tarfile.open(fileobj=io.BytesIO(archive)) as layer:
+        assert layer.getnames() == ["d", "d/e", "kept", "kept/mine"]
+
+
 @pytest.mark.root
 def test_redirects_are_refused(trees: Path) -> None:
     os.setxattr(trees / "upper/d/e", "trusted.overlay.redirect", b"/elsewhere")

@@ -20,9 +20,9 @@ from sampan.cli.commands import build
 from sampan.cli.contexts import is_git_url
 from sampan.cli.contexttar import directory_tar
 from sampan.cli.excerpt import excerpt, lines_of
-from sampan.cli.gitcontext import split_url
 from sampan.cli.http import CliError
 from sampan.dockerignore import Matcher
+from sampan.gitclone import split_url
 from sampan.testing.fakedaemon import FakeDaemon
 
 OK = b'{"stream":"Successfully built 0123\\n"}\n'
@@ -315,8 +315,8 @@ def test_what_is_a_repository(url: str, git: bool) -> None:
 
 
 def test_urls_of_repositories() -> None:
-    assert split_url("github.com/x/y#a:b") == ("https://github.com/x/y", "a", "b")
-    assert split_url("git@x:y.git#:b") == ("git@x:y.git", "master", "b")
+    assert vars(split_url("github.com/x/y#a:b")) == {"repository": "https://github.com/x/y", "ref": "a", "subdirectory": "b"}
+    assert vars(split_url("git@x:y.git#:b")) == {"repository": "git@x:y.git", "ref": "", "subdirectory": "b"}
 
 
 def test_the_command_has_its_names() -> None:

@@ -104,6 +104,10 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_place(refused, text, mes
             '{"max-concurrent-downloads": -1}',
             "invalid max concurrent downloads: -1 (max-concurrent-downloads: line 1, column 2)",
         ),
+        (
+            '{"host-gateway-ips": ["1.1.1.1", "1.1.1.2"]}',
+            "only one IPv4 host gateway IP address can be specified (host-gateway-ips: line 1, column 2)",
+        ),
         ('{"dns-search": ["a b"]}', "a b is not a valid domain (dns-search: line 1, column 2)"),
         (
             '{"default-ipc-mode": "zz"}',

@@ -77,6 +77,8 @@ def test_the_command() -> None:
     assert '--aptopt=Acquire::http::Proxy "http://proxy:1";' in command
     assert "--dpkgopt=path-exclude=/usr/share/doc/*" in command
     assert command.index("--kill-child=KILL") < command.index("mmdebstrap")
+    (config,) = (word for word in command if "apt.conf.d/90image" in word)
+    assert 'APT::Keep-Downloaded-Packages "false"' in config
 
 
 def test_proxies_of_apts_config() -> None:

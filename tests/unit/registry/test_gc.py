@@ -6,9 +6,11 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from sampan.digest import Digest
 from sampan.registry import documents, paths
@@ -17,9 +19,11 @@ from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
 from sampan.registry.gc import Collector, Report, RepositoryReport
 from sampan.registry.retention import Policy
+from sampan.registry.storage import Storage
 from sampan.registry.store import Blobs, Manifests, digest_of
 from sampan.registry.uploads import Uploads
 from sampan.spec.oci_layout import INDEX, MANIFEST
+from tests.support.buckets import bucket_at, s3_server
 from tests.support.registryserver import descriptor, manifest_of
 
 DAY = 86400.0
@@ -35,10 +39,10 @@ def index_of(*manifests: bytes) -> bytes:
 class Store:
     """A store and its collector. Pushes are of now; `later` is how far the collector's clock is ahead."""
 
-    def __init__(self, root: Path, *policies: Policy, grace: float = DAY) -> None:
-        self.storage, self.gate = FileSystem(root), Gate()
+    def __init__(self, root: Path, *policies: Policy, grace: float = DAY, storage: Storage | None = None) -> None:
+        self.storage, self.gate = storage or FileSystem(root), Gate()
         self.blobs, self.manifests = Blobs(self.storage, self.gate), Manifests(self.storage, self.gate)
-        self.uploads = Uploads(self.storage.uploads, lifetime=60)
+        self.uploads = Uploads(root / paths.UPLOADS, lifetime=60)
         self.later = 0.0
         self.collector = Collector(self.storage, self.gate, self.manifests, policies=policies, grace=grace, now=self.now)
 
@@ -72,9 +76,18 @@ class Store:
         return await self.collector.collect(dry_run=dry_run)
 
 
-def test_what_a_deleted_manifest_leaves_behind(tmp_path: Path) -> None:
+@pytest.fixture(params=["files", "bucket"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    if request.param == "files":
+        yield FileSystem(tmp_path)
+        return
+    with s3_server() as endpoint:
+        yield bucket_at(endpoint)()
+
+
+def test_what_a_deleted_manifest_leaves_behind(tmp_path: Path, storage: Storage) -> None:
     async def whole() -> None:
-        store = Store(tmp_path)
+        store = Store(tmp_path, storage=storage)
         kept = await store.push("team/app", b"kept layer", "kept")
         gone = await store.push("team/app", b"a layer that goes", "gone")
         await store.push("team/other", b"kept layer", "1")
@@ -94,9 +107,9 @@ def test_what_a_deleted_manifest_leaves_behind(tmp_path: Path) -> None:
     asyncio.run(whole())
 
 
-def test_retention_untagged_and_empty_repositories(tmp_path: Path) -> None:
+def test_retention_untagged_and_empty_repositories(tmp_path: Path, storage: Storage) -> None:
     async def whole() -> None:
-        store = Store(tmp_path, Policy(("ci/*",), keep=("latest",), max_age_days=7, untagged_days=1))
+        store = Store(tmp_path, Policy(("ci/*",), keep=("latest",), max_age_days=7, untagged_days=1), storage=storage)
         moved = await store.push("ci/app", b"one", "latest")
         latest = await store.push("ci/app", b"two", "latest")
         await store.push("ci/app", b"three", "build-3")

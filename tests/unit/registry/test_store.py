@@ -1,6 +1,8 @@
 """Repositories: changes that meet each other."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from sampan.registry import documents, paths
 from sampan.registry.errors import RegistryError
 from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
-from sampan.registry.store import Blobs, Manifests, digest_of
+from sampan.registry.store import STEP, Blobs, Manifests, digest_of
 from tests.support.registryserver import EMPTY, manifest_of
 
 NAME = "team/app"
@@ -37,6 +39,58 @@ def test_a_tag_never_means_a_manifest_that_is_deleted_at_the_same_time(tmp_path:
             await asyncio.gather(delete(), push("a"), push("b"), push(f"t{round}"))
             for tag in await storage.names(paths.tags(NAME)):
                 assert await manifests.resolve(NAME, tag) == DIGEST
+
+    asyncio.run(asyncio.wait_for(whole(), 30))
+
+
+class CountingGate(Gate):
+    """exclusive() begins a new count. storage: told of every key that is read or removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        async with super().exclusive():
+            self.counts.append(0)
+            yield
+
+
+class Counted(FileSystem):
+    def __init__(self, root: Path, gate: CountingGate) -> None:
+        super().__init__(root)
+        self._gate = gate
+
+    def _count(self, keys: int) -> None:
+        if self._gate._alone:
+            self._gate.counts[-1] += keys
+
+    async def read_all(self, keys: Iterable[str]) -> list[bytes | None]:
+        listed = list(keys)
+        self._count(len(listed))
+        return await super().read_all(listed)
+
+    async def remove_all(self, key: str) -> None:
+        self._count(1)
+        await super().remove_all(key)
+
+
+def test_a_deletion_keeps_nobody_waiting_for_all_tags(tmp_path: Path) -> None:
+    async def whole() -> None:
+        gate = CountingGate()
+        storage = Counted(tmp_path, gate)
+        manifests = Manifests(storage, gate)
+        await manifests.put(NAME, DIGEST, ("first",), BODY, documents.read(BODY), complete=False)
+        for number in range(300):
+            for tag, digest in ((f"mine{number}", DIGEST), (f"other{number}", digest_of(b"another"))):
+                link = tmp_path / paths.tag(NAME, tag)
+                link.parent.mkdir(parents=True)
+                link.write_text(digest)
+        gone = await manifests.delete(NAME, DIGEST)
+        assert (len(gone), len(set(gone))) == (301, 301)
+        assert await storage.names(paths.tags(NAME)) == sorted(f"other{number}" for number in range(300))
+        assert 0 < max(gate.counts) <= 2 * STEP
 
     asyncio.run(asyncio.wait_for(whole(), 30))
 

@@ -1,16 +1,19 @@
 """Uploads: how many there may be, when they end, what a restart finds."""
 
 import asyncio
+import errno
+import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from sampan.archive.room import Room
 from sampan.registry.errors import RegistryError
 from sampan.registry.store import digest_of
 from sampan.registry.uploads import BATCH, Upload, Uploads
-from tests.support.disks import files_up_to
+from tests.support.disks import files_up_to, tmpfs
 
 
 async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
@@ -34,6 +37,45 @@ def test_not_more_than_so_many_at_once(tmp_path: Path) -> None:
         await uploads.begin("a")
 
     asyncio.run(whole())
+
+
+def test_one_user_does_not_take_all(tmp_path: Path) -> None:
+    async def whole() -> None:
+        uploads = Uploads(tmp_path, lifetime=60, at_once=3, each=2)
+        for _ in range(2):
+            await uploads.begin("a", owner="alice")
+        uploads = Uploads(tmp_path, lifetime=60, at_once=3, each=2)  # they are hers after a restart, too
+        with pytest.raises(RegistryError) as caught:
+            await uploads.begin("a", owner="alice")
+        assert (code_of(caught), caught.value.detail) == ("TOOMANYREQUESTS", "2 uploads of yours are under way")
+        await uploads.begin("a", owner="bob")
+        with pytest.raises(RegistryError) as caught:
+            await uploads.begin("a", owner="carol")
+        assert caught.value.detail == "3 uploads are under way"
+
+    asyncio.run(whole())
+
+
+@pytest.mark.root
+def test_a_part_of_the_disk_is_kept_free(tmp_path: Path) -> None:
+    size = 40 << 20
+
+    async def many() -> AsyncIterator[bytes]:
+        for _ in range(size >> 20):
+            yield bytes(1 << 20)
+
+    async def whole(directory: Path) -> None:
+        uploads = Uploads(directory / "uploads", lifetime=60)
+        upload = await uploads.begin("a")
+        with pytest.raises(OSError, match="no space left") as caught:
+            await upload.write(many(), 0)
+        stat = os.statvfs(directory)
+        assert (caught.value.errno, stat.f_bavail * stat.f_frsize >= size // 20) == (errno.ENOSPC, True)
+        assert upload.file.stat().st_size == upload.size > size // 2  # and it can go on
+        await uploads.begin("b")
+
+    with tmpfs(tmp_path / "disk", f"size={size}") as directory:
+        asyncio.run(whole(directory))
 
 
 def test_the_idle_ones_expire(tmp_path: Path) -> None:
@@ -82,10 +124,10 @@ def test_a_writer_that_is_cancelled_waits_for_its_thread(tmp_path: Path, monkeyp
     appending, release = threading.Event(), threading.Event()
     append = Upload._append
 
-    def slow(upload: Upload, fd: int, waiting: list[bytes]) -> None:
+    def slow(upload: Upload, fd: int, room: Room, waiting: list[bytes]) -> None:
         appending.set()
         release.wait(20)
-        append(upload, fd, waiting)
+        append(upload, fd, room, waiting)
 
     async def whole() -> None:
         upload = await Uploads(tmp_path, lifetime=60).begin("a")

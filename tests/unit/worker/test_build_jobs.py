@@ -21,6 +21,7 @@ pytestmark = pytest.mark.root
 KEEPS = {
     "context_in": confine.WRITE,
     "context_withhold": confine.WRITE,
+    "context_out": confine.READ,
     "build_sources": confine.READ,
     "build_copy": confine.EXTRACT,
     "build_mkdir": confine.EXTRACT,
@@ -52,6 +53,7 @@ def test_a_job_of_a_build(tree: dict[str, Any], tmp_path: Path, name: str) -> No
     order = {
         "context_in": ["archive", "tree", "sums", "nowhere"],
         "context_withhold": ["tree"],
+        "context_out": ["output", "tree"],
         "build_sources": ["output", "nowhere", "tree"],
         "build_copy": ["output", "nowhere", "tree"],
         "build_mkdir": ["output"],

@@ -5,7 +5,9 @@ from typing import TypeVar
 
 import msgspec
 
+from sampan import sessionframes
 from sampan.api import decode, encode
+from sampan.api.hijack import upgrade_head
 from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
 from sampan.api.routes.common import ended, missing
@@ -15,6 +17,7 @@ from sampan.engine.buildoptions import StepFailed
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
 from sampan.spec import gojson
 from sampan.spec.docker_api.container import Ulimit
+from sampan.streams import Duplex
 
 T = TypeVar("T")
 
@@ -75,6 +78,7 @@ def options_of(request: Request) -> BuildOptions:
         cpuset_mems=query.text("cpusetmems"),
         ulimits=_ulimits(request),
         credentials=decode.registry_config(request.headers.get("x-registry-config", "")),
+        session=query.text("session"),
     )
 
 
@@ -83,7 +87,7 @@ async def build(request: Request, services: Services) -> Response | None:
 
     `lines` beside the message of a Dockerfile that cannot be read is ours: where in it.
     """
-    progress = services.builds.build(options_of(request), aiter(request.body))
+    progress = services.builds.build(options_of(request), request.body)
     async with ended(progress):
         try:
             first = await anext(progress, None)
@@ -118,6 +122,32 @@ def _error(error: EngineError) -> Mapping[str, object]:
     return {"errorDetail": {**code, "message": error.message}, "error": error.message}
 
 
+def _refuse_buildkit(request: Request, *, unless: str = "") -> None:
+    """A connection that is to become something else than `unless`. Raises InvalidArgument, NotImplementedYet."""
+    if not request.upgrade:
+        raise InvalidArgument("no upgrade proto in request")
+    if request.headers["upgrade"].lower() != unless:
+        raise NotImplementedYet("BuildKit (session and gRPC) is not implemented in Sampan")
+
+
+def grpc(request: Request, services: Services) -> None:
+    """POST /grpc: BuildKit's own protocol over an upgraded connection."""
+    del services
+    _refuse_buildkit(request)
+
+
+async def session(request: Request, services: Services) -> Response | None:
+    """POST /session: the connection becomes a session of builds, in a protocol of our own (sessionframes.py); BuildKit's is refused."""
+    _refuse_buildkit(request, unless=sessionframes.UPGRADE)
+    await request.body.read_all()
+
+    async def open_stream() -> Duplex:
+        return await request.exchange.hijack(request, upgrade_head(sessionframes.UPGRADE))
+
+    await services.builds.session(request.headers.get(sessionframes.SESSION_HEADER.lower(), ""), open_stream)
+    return None
+
+
 async def prune(request: Request, services: Services) -> Response:
     """POST /build/prune."""
     query = request.query
@@ -128,7 +158,9 @@ async def prune(request: Request, services: Services) -> Response:
 
 _TAG = "Image"
 ROUTES = (
-    Route("POST", "/build", build, _TAG, "partial", cancel=True, note="git contexts, outputs and BuildKit's protocol: 501"),
+    Route("POST", "/build", build, _TAG, "partial", cancel=True, note="outputs and BuildKit's protocol: 501"),
     Route("POST", "/build/cancel", missing("cancelling a build by its ID"), _TAG, "missing"),
     Route("POST", "/build/prune", prune, _TAG),
+    Route("POST", "/session", session, "Session", "partial", note="Sampan's own protocol, for secrets and SSH agents; BuildKit's: 501"),
+    Route("POST", "/grpc", grpc, "Session", "missing", note="400 without an Upgrade header, as docker"),
 )

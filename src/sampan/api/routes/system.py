@@ -6,7 +6,7 @@ from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
 from sampan.api.routes.common import ended
 from sampan.api.services import Services
-from sampan.errors import InvalidArgument, NotImplementedYet
+from sampan.errors import InvalidArgument
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.spec.docker_api.system import EventMessage
 
@@ -80,14 +80,6 @@ async def auth(request: Request, services: Services) -> Response:
     return json_response(await services.logins.login(await request.json(AuthConfig)))
 
 
-def session(request: Request, services: Services) -> Response:
-    """POST /session and /grpc: BuildKit's own protocol over an upgraded connection."""
-    del services
-    if not request.upgrade:
-        raise InvalidArgument("no upgrade proto in request")
-    raise NotImplementedYet("BuildKit (session and gRPC) is not implemented in Sampan")
-
-
 _USAGE_KINDS = ("container", "image", "volume", "build-cache")
 ROUTES = (
     Route("GET", "/_ping", ping, "System"),
@@ -99,6 +91,4 @@ ROUTES = (
     Route("GET", "/system/df", disk_usage, "System", cancel=True, note="bytes on the disk, as du counts"),
     Route("GET", "/system/check", check, "System", cancel=True, note="Sampan's own"),
     Route("POST", "/system/check", check, "System", note="Sampan's own: repairs"),
-    Route("POST", "/session", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
-    Route("POST", "/grpc", session, "Session", "missing", note="400 without an Upgrade header, as docker"),
 )

@@ -55,9 +55,11 @@ SPEC = Command(
         Flag("pull", "", "bool", False, "Always attempt to pull a newer version of the image"),
         Flag("quiet", "q", "bool", False, "Suppress the build output and print image ID on success"),
         Flag("rm", "", "bool", True, "Remove intermediate containers after a successful build"),
+        Flag("secret", "", "list", (), 'Secret to expose to the build (format: "id=mysecret[,src=/local/secret]")'),
         Flag("security-opt", "", "strings", (), "Security options"),
         Flag("shm-size", "", "bytes", 0, 'Size of "/dev/shm"'),
         Flag("squash", "", "bool", False, "Squash newly built layers into a single new layer", api="1.25"),
+        Flag("ssh", "", "list", (), 'SSH agent socket or keys to expose to the build (format: "default|<id>[=<socket>|<key>[,<key>]]")'),
         Flag("tag", "t", "list:tag", (), 'Name and optionally a tag in the "name:tag" format'),
         Flag("target", "", "string", "", "Set the target build stage to build."),
         Flag("ulimit", "", "ulimit", {}, "Ulimit options", shown="[]"),
@@ -68,6 +70,7 @@ _SHOWN_EVERY_S = 0.1
 
 def run(ctx: Context, args: Parsed) -> int:
     """Build an image; prints what the daemon does, or with -q its ID."""
+    from sampan.cli.buildsession import session_of
     from sampan.cli.contexts import prepare
 
     query = _query(ctx, args)
@@ -82,8 +85,12 @@ def run(ctx: Context, args: Parsed) -> int:
 
         out, told = io.StringIO(), io.StringIO()
     progress = _Progress(told)
+    session = session_of(args)
     context = prepare(args.args[0], args.str("file"), progress.counted)
     try:
+        if session is not None:
+            session.start(ctx.client)
+            query["session"] = session.id
         query["dockerfile"] = context.dockerfile or None
         image = _build(ctx, context, query, out, progress, compress=args.bool("compress"))
     except CliError as error:
@@ -93,6 +100,8 @@ def run(ctx: Context, args: Parsed) -> int:
         raise _explained(error, context) from None
     finally:
         context.close()
+        if session is not None:
+            session.close()
     if quiet:
         image = _held(out)  # the ID and a newline, which docker writes to the file too
         sys.stdout.write(image)

@@ -33,7 +33,7 @@ def _length(request: Request) -> int | None:
 
 async def begin(parts: Parts, request: Request) -> Answer:
     """`POST /v2/NAME/blobs/uploads/`, with `?digest=` and the blob, or `?mount=&from=`, or nothing."""
-    name = request.name
+    name, owner = request.name, request.user.name or request.remote
     mount, source = request.one("mount"), request.one("from")
     if mount and is_digest(mount) and source:
         digest = checked_digest(mount)
@@ -41,11 +41,11 @@ async def begin(parts: Parts, request: Request) -> Answer:
             return _created(name, digest)
     text = request.one("digest")
     if not text:
-        upload = await parts.uploads.begin(name, request.one("digest-algorithm", "sha256"))
+        upload = await parts.uploads.begin(name, request.one("digest-algorithm", "sha256"), owner)
         return Answer(202, headers=_progress(upload))
     digest = checked_digest(text)
     algorithm = parts_of(digest).algorithm
-    upload = await parts.uploads.begin(name, algorithm)
+    upload = await parts.uploads.begin(name, algorithm, owner)
     if _length(request) == 0 and digest != digest_of(b"", algorithm):  # to be sent by PUT
         return Answer(202, headers=_progress(upload))
     try:
@@ -73,8 +73,9 @@ async def _take(parts: Parts, upload: Upload, request: Request) -> None:
             )
     try:
         await upload.write(request.body.pieces(), parts.limits.blob)
-    except RegistryError:
-        await parts.uploads.forget(upload)
+    except RegistryError as error:
+        if error.code == "TOOLARGE":  # but not for another request that is writing to it
+            await parts.uploads.forget(upload)
         raise
     if expected is not None and upload.size - before != expected:
         came = upload.size - before

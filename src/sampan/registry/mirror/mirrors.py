@@ -1,7 +1,7 @@
 """Which requests are for a mirrored registry: by `?ns=`, by the prefix of the name, or because it is not here."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,9 @@ from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
 from sampan.registry.mirror.cache import Cache
 from sampan.registry.mirror.mirror import Mirror
+from sampan.registry.mirror.tidy import drop_dangling_links
 from sampan.registry.mirror.upstream import Upstream
+from sampan.registry.names import is_digest
 from sampan.registry.places import secret_of
 from sampan.registry.store import Blobs, Manifests
 from sampan.version import ENGINE_VERSION
@@ -36,8 +38,12 @@ class Place(NamedTuple):
 class Mirrors:
     """All upstreams. Made by open()."""
 
-    def __init__(self, mirror: Mirror, upstreams: Mapping[str, Upstream], default: Upstream | None) -> None:
+    def __init__(
+        self, mirror: Mirror, upstreams: Mapping[str, Upstream], default: Upstream | None, tidy: Callable[[], Awaitable[None]]
+    ) -> None:
+        """tidy: takes away what is of no use any more; to be called now and then."""
         self.mirror = mirror
+        self.tidy = tidy
         self._upstreams = upstreams
         self._default = default
 
@@ -52,9 +58,15 @@ class Mirrors:
         upstreams = {name: Upstream(name, one, transport, passwords[name]) for name, one in config.items()}
         cache = Cache(storage, cache_bytes)
         await cache.load()
-        mirror = Mirror(storage, Blobs(storage, gate), Manifests(storage, gate), PartialBlobs(directory), cache)
+        partials = PartialBlobs(directory, is_digest)
+        mirror = Mirror(storage, Blobs(storage, gate), Manifests(storage, gate), partials, cache)
+
+        async def tidy() -> None:
+            partials.drop_old()
+            await drop_dangling_links(storage, gate)
+
         stack.push_async_callback(mirror.close)
-        return cls(mirror, upstreams, next((upstreams[name] for name, one in config.items() if one.default), None))
+        return cls(mirror, upstreams, next((upstreams[name] for name, one in config.items() if one.default), None), tidy)
 
     def find(self, name: str, namespace: str) -> Place | None:
         """None: it is for us, as is what `?ns=` says of a registry that is not mirrored: somebody may have pushed its images here."""

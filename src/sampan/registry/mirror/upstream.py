@@ -18,6 +18,7 @@ from sampan.reference import DEFAULT_DOMAIN, OFFICIAL_PREFIX, is_repository_path
 from sampan.registry.config import MirrorConfig, place_of_mirror
 from sampan.registry.documents import Referrer
 from sampan.registry.errors import RegistryError
+from sampan.registry.names import is_digest
 from sampan.registryhosts import HUB
 from sampan.spec.docker_api.auth import AuthConfig
 
@@ -27,6 +28,8 @@ REST_SECONDS = 15.0
 """How long an upstream that does not answer is not asked again."""
 REST_MAX = 3600.0
 FETCHES_AT_ONCE = 16
+TAG_ENCODED_MAX = 64
+"""Of a digest, in a tag that stands for it: tags end."""
 UNKNOWN_CODES = ("manifest unknown", "name unknown")
 
 
@@ -77,7 +80,7 @@ class Upstream:
         found = self._repositories.pop(path, None)
         if found is None:
             authorizer = Authorizer(self._transport, self._credentials, self._endpoint)
-            found = Repository(self._transport, self._endpoint, path, authorizer)
+            found = Repository(self._transport, self._endpoint, path, authorizer, is_digest=is_digest)
         self._repositories[path] = found
         while len(self._repositories) > REPOSITORIES_MAX:
             self._repositories.popitem(last=False)
@@ -117,14 +120,25 @@ class Upstream:
                 return Asked(answer.length or 0, answer.headers.get("Docker-Content-Digest", ""))
 
     async def referrers(self, path: str, digest: str) -> list[Referrer]:
-        """Those of one manifest, unfiltered; [] where it knows of none, or has no such list. Raises as asked() does."""
+        """Those of one manifest, unfiltered; [] where it knows of none. Raises as asked() does."""
         async with self.asked():
             repository = self.repository(path)
             async with repository.request("GET", f"/v2/{path}/referrers/{digest}") as answer:
-                if answer.status in (400, 404, 405):
-                    return []
-                body = await repository.body(answer)
+                body = b"" if answer.status in (400, 404, 405) else await repository.body(answer)
+        if not body:
+            body = await self._tagged_referrers(path, digest)
         try:
-            return msgspec.json.decode(body, type=_Index).manifests
+            return msgspec.json.decode(body, type=_Index).manifests if body else []
         except msgspec.DecodeError:
             raise Outage(f"the list of referrers of {self.name} cannot be read") from None
+
+    async def _tagged_referrers(self, path: str, digest: str) -> bytes:
+        """The index that clients keep under a tag where there is no such list (distribution-spec, "Referrers Tag Schema"); b"": none."""
+        algorithm, _, encoded = digest.partition(":")
+        try:
+            async with self.asked():
+                return (await self.repository(path).manifest(f"{algorithm}-{encoded[:TAG_ENCODED_MAX]}")).body
+        except RegistryError as error:
+            if error.code == "MANIFEST_UNKNOWN":
+                return b""
+            raise

@@ -132,7 +132,7 @@ class Root:
         self.at(ops.STEP_MOUNT, destination)
         if bind.get("descriptor") and bind.get("subpath"):
             self.at(ops.STEP_SUBPATH, bind["subpath"])
-            fd = mounts.cut_down(fd, bind["subpath"], self.ensure(destination, True))
+            fd = mounts.cut_down(fd, bind["subpath"], os.dup(self.fd))
             self.at(ops.STEP_MOUNT, destination)
         if bind.get("idmap"):
             self.at(ops.STEP_USER, self.plan["process"]["user"])
