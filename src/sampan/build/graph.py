@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from sampan.build.arguments import Arguments
 from sampan.build.expand import expand
-from sampan.build.instructions import Copy, Dockerfile, Run, Stage, StageInstruction
+from sampan.build.instructions import Arg, Copy, Dockerfile, Run, Stage, StageInstruction
 from sampan.build.mounts import mount_source
 from sampan.build.resolve import resolved
 from sampan.errors import InvalidArgument
@@ -84,10 +84,14 @@ def _aliases(dockerfile: Dockerfile) -> dict[str, int]:
     return aliases
 
 
-def declare_globals(dockerfile: Dockerfile, arguments: Arguments) -> None:
-    """All ARGs before the first FROM, each with those before it put in. Raises InvalidArgument."""
+def declare_globals(dockerfile: Dockerfile, arguments: Arguments) -> tuple[Arg, str] | None:
+    """All ARGs before the first FROM, each with those before it put in. The first that cannot be, and docker's sentence about it."""
     for arg in dockerfile.args:
-        arguments.declare_global(resolved(arg, arguments.globals(), dockerfile.directives.escape))
+        try:
+            arguments.declare_global(resolved(arg, arguments.globals(), dockerfile.directives.escape))
+        except InvalidArgument as error:
+            return arg, error.message
+    return None
 
 
 def plan(

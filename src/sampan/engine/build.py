@@ -89,12 +89,12 @@ class BuildService:
         """Build an image. Yields docker's progress, each time all there is. Raises StepFailed and other EngineErrors, in docker's words."""
         targets = [_target(text) for text in options.tags]
         session = self._parts.sessions.find(options.session) if options.session else None
-        platform = self._parts.bases.platform_of(options.platform)
         async with self._parts.spool.workspace() as workspace:
             given = (
                 await remote_context(self._parts.registries, workspace, options.remote, options.dockerfile) if options.remote else source
             )
             data = await workspace.take_in(given, options.dockerfile)
+            platform = self._parts.bases.platform_of(options.platform)
             at_once = len(data) <= _PARSED_AT_ONCE
             dockerfile = parse(data, options.dockerfile) if at_once else await asyncio.to_thread(parse, data, options.dockerfile)
             lines = Lines()
@@ -158,7 +158,7 @@ class _Build:
         self._platform, self._session = platform, session
         target, own = platform or platforms.own(), platforms.own()
         self._args = Arguments(options.build_args, platform_arguments(platforms.shown(target), platforms.shown(own), options.target))
-        declare_globals(dockerfile, self._args)
+        self._problem = declare_globals(dockerfile, self._args)
         self._plan = plan(dockerfile, self._args, target=options.target)
         self._labels = label_options(options.labels)
         self._results: dict[int, asyncio.Future[Result]] = {}
@@ -218,6 +218,8 @@ class _Build:
             self._lines.say({"stream": f"Step {number}/{total} : {arg.text}"})
             self._lines.say({"stream": "\n"})
             number += 1
+            if self._problem is not None and self._problem[0] is arg:
+                raise InvalidArgument(self._problem[1])
         showing = asyncio.ensure_future(self._show(outputs))
         try:
             async with asyncio.TaskGroup() as group:
@@ -300,7 +302,7 @@ class _Build:
             return result.image, result.config
         if planned.base is None:
             return None, None
-        platform = self._parts.bases.platform_of(planned.platform) or self._platform
+        platform = self._platform_of(planned.platform) or self._platform
         image = await self._fetched(planned.base.reference, platform, output)
         return image, image.config.config
 
@@ -310,6 +312,14 @@ class _Build:
             await turn.after(self._build_late(index, output, tools))
         result = self._results[index]
         return result.result() if result.done() else await turn.after(asyncio.shield(result))
+
+    def _platform_of(self, text: str) -> Platform | None:
+        """FROM's. Raises InvalidArgument."""
+        try:
+            platforms.wanted(text or "linux")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"failed to parse platform {text}: {error.message}") from None
+        return self._parts.bases.platform_of(text)
 
     async def _build_late(self, index: int, output: Output, tools: Tools) -> None:
         """Build a stage that only a trigger of a base's names, and what it needs, in the words of the stage that asks."""

@@ -29,7 +29,7 @@ from sampan.engine.buildmounts import Prepared, RunMounts
 from sampan.engine.buildoptions import BuildOptions, StepFailed
 from sampan.engine.buildrun import StepContainers, host_config
 from sampan.engine.buildspool import Tree, Workspace
-from sampan.engine.buildsteps import BuildSteps, Layer
+from sampan.engine.buildsteps import BuildSteps, Layer, Made
 from sampan.engine.buildurls import Fetches
 from sampan.engine.containers import Base
 from sampan.engine.containerstore import Container
@@ -218,7 +218,8 @@ class StageRun:
         container_id = new_id() if container is None else container.id
         if not quiet:
             self._out.say(f" ---> Running in {short_id(container_id)}\n")
-        self._stand_on(self._tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container_id))
+        made = Made(command, "" if quiet else container_id)
+        self._stand_on(self._tools.steps.add(key, self.image, self.config, made, self._author, layer))
         if container is not None:
             self._tools.workspace.forget_sandbox(container.id)
         elif not quiet:
@@ -306,7 +307,7 @@ class StageRun:
         if instruction.devices:
             raise NotImplementedYet("RUN --device: CDI devices are not implemented by Sampan yet")
         own = self.config.env or []
-        if not instruction.command.words and not instruction.command.heredocs:
+        if not (instruction.command.shell or instruction.command.words or instruction.command.heredocs):
             raise InvalidArgument("no command specified")
         run = command_of(instruction.command, self.config.shell or ())
         command = list(run.words)
@@ -332,10 +333,10 @@ class StageRun:
             container, warnings = await self._sandbox(command, instruction.network, config, mounts.binds)
             self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container.id)}\n")
-            await self._perform(container, command, mounts, key, created_by)
+            await self._perform(container, command, mounts, key, Made(noted, container.id, ran=True))
         await self._done(container)
 
-    async def _perform(self, container: Container, shown: Sequence[str], mounts: Prepared, key: str, created_by: str) -> None:
+    async def _perform(self, container: Container, shown: Sequence[str], mounts: Prepared, key: str, made: Made) -> None:
         """Run it, and make a layer and an image of what it changed."""
         tools = self._tools
         try:
@@ -343,7 +344,7 @@ class StageRun:
             if code:
                 raise StepFailed(f"The command '{' '.join(shown)}' returned a non-zero code: {code}", code)
             layer = await self._changes(container, mounts)
-            self._stand_on(tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container.id))
+            self._stand_on(tools.steps.add(key, self.image, self.config, made, self._author, layer))
         except asyncio.CancelledError:
             await tools.sandboxes.remove(tools.workspace, container)
             raise

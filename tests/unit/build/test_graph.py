@@ -32,7 +32,7 @@ def planned(data: bytes, target: str = "", **given: str | None) -> Plan:
     """The plan of a Dockerfile."""
     dockerfile = parse(data)
     arguments = Arguments(given, PLATFORM)
-    declare_globals(dockerfile, arguments)
+    assert declare_globals(dockerfile, arguments) is None
     return plan(dockerfile, arguments, target=target)
 
 
@@ -125,7 +125,7 @@ def test_ten_thousand_stages_one_on_the_other() -> None:
 def test_arguments_of_a_stage() -> None:
     dockerfile = parse(b"ARG G=global\nARG H\nFROM scratch\nARG G H=own TARGETARCH TARGETVARIANT=mine\nARG E=\nARG U\n")
     arguments = Arguments({"http_proxy": "p", "U": "u", "X": "x", "NONE": None, "HTTPS_PROXY": None}, PLATFORM)
-    declare_globals(dockerfile, arguments)
+    assert declare_globals(dockerfile, arguments) is None
     stage = arguments.stage()
     assert stage.values() == {"http_proxy": "p"}
     for instruction in dockerfile.stages[0].instructions:
