@@ -47,8 +47,11 @@ def read(data: bytes) -> list[str]:
 
 
 def withheld(data: bytes, dockerfile: str) -> list[str]:
-    """Which of the Dockerfile and the file itself COPY is not to see, by what the file says of them. Raises BadPattern."""
-    matcher = Matcher(read(data))
+    """Which of the Dockerfile and the file itself COPY is not to see, by what the file says of them. Of a bad pattern the client tells."""
+    try:
+        matcher = Matcher(read(data))
+    except BadPattern:
+        return []
     return [name for name in (FILE_NAME, dockerfile) if matcher.excludes(name)]
 
 
@@ -109,6 +112,14 @@ def _parents(path: str) -> list[str]:
 def match(pattern: str, name: str) -> bool:
     """Go's filepath.Match: no star crosses a slash, two are as one. Raises BadPattern."""
     return Glob(pattern, deep=False).matches(name)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """match(), of which a pattern that is none is not the name of anything."""
+    try:
+        return match(pattern, name)
+    except BadPattern:
+        return False
 
 
 # what a pattern is made of; a token that is a text is that character

@@ -198,8 +198,9 @@ def test_depth_has_an_end_that_is_told() -> None:
 
 def test_global_arguments_do_not_grow_for_ever() -> None:
     dockerfile = parse(b"ARG a=0123456789\n" + b"ARG a=$a$a\n" * 1000 + b"FROM scratch\n")
-    with pytest.raises(InvalidArgument, match="more than"):
-        declare_globals(dockerfile, Arguments({}, {}))
+    problem = declare_globals(dockerfile, Arguments({}, {}))
+    assert problem is not None
+    assert "more than" in problem[1]
 
 
 def test_a_plan_of_many_stages_takes_bounded_time() -> None:

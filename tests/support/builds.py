@@ -1,22 +1,34 @@
 """Builds as tests see them: contexts made in memory, the stream's text, and an image taken apart so that two engines' can be compared."""
 
 import gzip
+import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import tarfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+_VARYING = (
+    (re.compile(r"/var/lib/docker[^ /]*/(overlay2/[0-9a-f]{64}/merged|tmp/docker-builder\d+/)"), ""),
+    (re.compile(r"/\.pivot_root\d+"), ""),
+    (re.compile(r"[0-9a-f]{64}|[0-9a-f]{12}"), "ID"),
+)
 BASE = "buildbase"
 """The image that all these builds begin with: base_tar(), imported."""
 Call = Callable[[str, str, bytes | None], tuple[int, bytes]]
 """A request to an engine: method, path, body -> status, body."""
 Content = str | bytes | dict[str, Any] | None
+_KINDS = {
+    tarfile.REGTYPE: "-", tarfile.DIRTYPE: "d", tarfile.SYMTYPE: "l", tarfile.LNKTYPE: "h", tarfile.CHRTYPE: "c", tarfile.BLKTYPE: "b",
+    tarfile.FIFOTYPE: "p",
+}  # fmt: skip
 
 
 @cache
@@ -33,9 +45,10 @@ def base_tar() -> bytes:
 
 
 def context(files: Mapping[str, Content]) -> bytes:
-    """A tar. A file is its text, None a directory, or {data, mode, uid, gid, link, hard, type, mtime}."""
+    """A tar. A file is its text, None a directory, or {data, mode, uid, gid, link, hard, type, device, mtime, pax}."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+    extended = any(isinstance(content, dict) and "pax" in content for content in files.values())
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT if extended else tarfile.GNU_FORMAT) as tar:
         for name, content in files.items():
             given: dict[str, Any] = content if isinstance(content, dict) else {"data": content}
             data = given.get("data")
@@ -43,6 +56,8 @@ def context(files: Mapping[str, Content]) -> bytes:
             info = tarfile.TarInfo(name)
             info.mtime, info.uid, info.gid = given.get("mtime", 1_600_000_000), given.get("uid", 0), given.get("gid", 0)
             info.mode = given.get("mode", 0o755 if data is None else 0o644)
+            info.pax_headers = given.get("pax", {})
+            info.devmajor, info.devminor = given.get("device", (0, 0))
             if "link" in given or "hard" in given:
                 info.type = tarfile.SYMTYPE if "link" in given else tarfile.LNKTYPE
                 info.linkname = given.get("link") or given["hard"]
@@ -112,12 +127,17 @@ def build(call: Call, files: Mapping[str, Content] | bytes, **query: Any) -> Bui
 
 
 def without_ids(text: str) -> str:
-    """A text with every ID alike, and what a program says in several pieces as one."""
-    return re.sub(r"[0-9a-f]{12}", "ID", text).replace("\x1b[0m\x1b[91m", "")
+    """A text with every ID alike, without an engine's own paths, and with what a program says in several pieces as one."""
+    for pattern, word in _VARYING:
+        text = pattern.sub(word, text)
+    return text.replace("\x1b[0m\x1b[91m", "")
 
 
-def taken_apart(archive: bytes) -> dict[str, Any]:
-    """An image of `docker save`, but for times, IDs and its base's layer: config, history, and the files of each layer."""
+def taken_apart(archive: bytes, parent: str) -> dict[str, Any]:
+    """An image of `docker save`, but for times, IDs and its base's layer: the whole document, and the files of each layer.
+
+    parent: the ID of its parent, "" for none. What a document leaves out is the same as a zero value.
+    """
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
 
         def read(name: str) -> bytes:
@@ -128,19 +148,68 @@ def taken_apart(archive: bytes) -> dict[str, Any]:
         manifest = json.loads(read("manifest.json"))[0]
         document = json.loads(read(manifest["Config"]))
         layers = [read(name) for name in manifest["Layers"]]
-    config = {name: value for name, value in document["config"].items() if value and name != "Image"}
-    history = [
-        {"created_by": step.get("created_by", ""), "author": step.get("author", ""), "empty_layer": step.get("empty_layer", False)}
-        for step in document["history"]
-    ]
-    skipped = 1 if history and not history[0]["created_by"] else 0  # the base's
-    return {"config": config, "history": history[skipped:], "layers": [_entries(layer) for layer in layers[skipped:]]}
+    assert len(layers) == len(document["rootfs"]["diff_ids"] or [])
+    history = [_step(step) for step in document.pop("history")]
+    skipped = 1 if history and "created_by" not in history[0] else 0  # the base's
+    if len(history) == skipped:
+        return {"document": "the base's", "history": [], "layers": []}
+    names = {parent: "PARENT", document.get("container", "")[:12]: "CONTAINER"}
+    return {
+        "document": _document(document, names),
+        "history": history[skipped:],
+        "layers": [entries(layer, ran=ran) for layer, ran in zip(layers[skipped:], _ran(history[skipped:]), strict=True)],
+    }
 
 
-def _entries(layer: bytes) -> list[list[Any]]:
+def _ran(history: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Of each layer whether it is a RUN's."""
+    return ["#(nop)" not in step.get("created_by", "") for step in history if not step.get("empty_layer")]
+
+
+def _step(step: Mapping[str, Any]) -> dict[str, Any]:
+    assert step["created"]
+    return {name: value for name, value in step.items() if value and name != "created"}
+
+
+def _document(document: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Its fields, but for what is another one each time: of that, whether it is there."""
+    found = {name: value for name, value in document.items() if value and name != "rootfs"}
+    for name in ("created", "container", "docker_version"):
+        if name in found:
+            found[name] = True
+    for name in ("config", "container_config"):
+        if name in found:
+            found[name] = {field: value for field, value in found[name].items() if value}
+            for field in {"Image", "Hostname"} & found[name].keys():
+                found[name][field] = names.get(found[name][field], found[name][field])
+    return found
+
+
+def entries(layer: bytes, *, ran: bool) -> list[str]:
+    """Everything that a layer says of each of its files, a line for each.
+
+    Of a whiteout its name alone; times only of files that are older than the test, and (ran) not those of directories, in which docker
+    makes mount points of its own.
+    """
+    recent = time.time() - 24 * 3600
     with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
         found = []
         for entry in tar:
-            kind = {tarfile.DIRTYPE: "d", tarfile.SYMTYPE: "l", tarfile.LNKTYPE: "h"}.get(entry.type, "f")
-            found.append([entry.name, kind, f"{entry.mode & 0o7777:o}", entry.uid, entry.gid, entry.size, entry.linkname])
+            if os.path.basename(entry.name).startswith(".wh."):
+                found.append(entry.name)
+                continue
+            kind = _KINDS.get(entry.type, "?")
+            words = [entry.name, f"{kind}{entry.mode & 0o7777:04o}", f"{entry.uid}:{entry.gid}"]
+            untold = ran and entry.isdir()
+            words.append("now" if untold or entry.mtime > recent else f"{entry.mtime:.9f}".rstrip("0").rstrip("."))
+            if entry.isreg():
+                file = tar.extractfile(entry)
+                assert file is not None
+                words.append(f"{entry.size} {hashlib.sha256(file.read()).hexdigest()[:16]}")
+            if entry.linkname:
+                words.append(f"-> {entry.linkname}")
+            if entry.type in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+                words.append(f"{entry.devmajor}:{entry.devminor}")
+            words += [f"{name}={value!r}" for name, value in sorted(entry.pax_headers.items()) if name.startswith("SCHILY.xattr")]
+            found.append(" ".join(words))
     return sorted(found)

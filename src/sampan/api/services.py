@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from sampan.engine.buildoptions import BuildOptions
+from sampan.engine.buildoptions import BuildOptions, CacheLimits
 from sampan.engine.commit import CommitOptions
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
 from sampan.filters import Filters
@@ -26,6 +26,8 @@ from sampan.spec.docker_api.container import (
     PathStat,
     PruneReport,
     TopResponse,
+    UpdateRequest,
+    UpdateResponse,
     WaitResponse,
 )
 from sampan.spec.docker_api.image import (
@@ -52,7 +54,7 @@ exception becomes an ordinary HTTP error; afterwards the service owns the stream
 """
 
 
-__all__ = ["AttachOptions", "BuildOptions", "CommitOptions", "LogOptions", "LogStream"]
+__all__ = ["AttachOptions", "BuildOptions", "CacheLimits", "CommitOptions", "LogOptions", "LogStream"]
 
 
 class PendingWait(Protocol):
@@ -94,6 +96,9 @@ class ContainerService(Protocol):
 
     async def rename(self, ref: str, name: str) -> None:
         """Give another name."""
+
+    async def update(self, ref: str, request: UpdateRequest) -> UpdateResponse:
+        """Change limits, also of a running container, and the restart policy. Conflict: not of this container."""
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Delete. Conflict if running and not force."""
@@ -213,8 +218,8 @@ class BuildService(Protocol):
     async def session(self, session_id: str, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
         """What a client's builds may ask it for, until it ends the stream. InvalidArgument, Conflict: no stream is opened."""
 
-    async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
-        """Drop what of the build cache nothing else uses, all of it with everything; keep: so many bytes stay."""
+    async def prune(self, *, everything: bool, limits: CacheLimits, filters: Filters) -> BuildPruneReport:
+        """Drop what of the build cache nothing else uses, as far as limits say; all of it with everything."""
 
 
 class BootstrapService(Protocol):

@@ -13,8 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
+from sampan import dockerignore
 from sampan.archive.tarsum import of_file
-from sampan.dockerignore import Glob, match
 
 SOURCES_MAX: Final = 100_000
 """What all wildcards of one instruction may find."""
@@ -194,10 +194,10 @@ def find(patterns: Sequence[str], names: Names, *, of_context: bool, wildcards: 
     found: list[Source] = []
     for pattern in patterns:
         if posixpath.normpath(pattern.lstrip("/") or ".").startswith("../") and of_context:
-            raise SourceError(f"forbidden path outside the build context: {pattern} ()")
+            raise _outside(pattern.removeprefix("/"))
         path = posixpath.normpath("/" + pattern).lstrip("/")
         if wildcards and has_wildcards(pattern):
-            matches = _deep(pattern) if parents else partial(match, path)
+            matches = _deep(pattern) if parents else partial(dockerignore.matches, path)
             inside = "\0"
             for candidate in walk(names, ""):
                 if candidate and not candidate.startswith(inside) and matches(candidate):
@@ -223,10 +223,10 @@ def pivot(pattern: str) -> tuple[str, str]:
 def _deep(pattern: str) -> Callable[[str], bool]:
     """What a pattern of --parents matches: stars before the pivot stay within a name."""
     base, rest = pivot(pattern)
-    glob = Glob(rest)
+    glob = dockerignore.Glob(rest)
     if not base:
         return glob.matches
-    before, depth = Glob(base, deep=False), base.count("/") + 1
+    before, depth = dockerignore.Glob(base, deep=False), base.count("/") + 1
 
     def matches(path: str) -> bool:
         parts = path.split("/")
@@ -248,14 +248,29 @@ def has_wildcards(pattern: str) -> bool:
     return False
 
 
+def _outside(path: str) -> SourceError:
+    """Docker says it of every path that cannot be followed."""
+    return SourceError(f"forbidden path outside the build context: {path} ()")
+
+
+def _below_file(path: str, names: Names) -> bool:
+    """Whether one of the directories that it leads through is none, but there."""
+    parts = path.split("/")[:-1]
+    return any(names.kind("/".join(parts[:count])) == "f" for count in range(1, len(parts) + 1))
+
+
 def _one(pattern: str, path: str, names: Names, *, of_context: bool, follow: bool = True) -> Source:
-    if not follow and path:
+    try:
         parent, _, name = path.rpartition("/")
-        place = f"{real_path(parent, names)}/{name}".lstrip("/")
-        if names.kind(place) == "l":
+        place = path if follow else f"{real_path(parent, names)}/{name}".lstrip("/")
+        if not follow and names.kind(place) == "l":
             return Source(path, place, False, "file:" + _joined([names.link(place)]), pattern)
-    real = real_path(path, names)
+        real = real_path(path, names)
+    except SourceError:
+        raise _outside(path) from None
     kind = names.kind(real)
+    if not kind and _below_file(real, names):
+        raise _outside(path)
     if not kind:
         text = f"stat {path}: file does not exist"
         raise SourceError(f"file not found in build context or excluded by .dockerignore: {text}" if of_context else text)

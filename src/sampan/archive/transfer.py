@@ -16,7 +16,7 @@ from sampan.archive.extract import TreeExtractor
 from sampan.archive.pack import KINDS, xattrs_of
 from sampan.archive.reader import CHAR, DIRECTORY, HARDLINK, REGULAR, SYMLINK, Entry
 from sampan.archive.room import Room
-from sampan.archive.sources import Source, pivot, real_path
+from sampan.archive.sources import Source, SourceError, pivot, real_path
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.linux.permissions import Permissions
 
@@ -26,6 +26,10 @@ _CHUNK: Final = 1 << 20
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 
 Owner = tuple[int, int]
+
+
+class Unfit(Exception):
+    """Docker's words for a destination that cannot be one."""
 
 
 class Options:
@@ -179,15 +183,19 @@ class Destination:
         self._room = room
 
     def copy(self, tree: int, source: Source, options: Options) -> None:
-        """Copy one source of the tree with this descriptor. Raises OSError, InvalidArchive, NoRoom."""
-        place = real_path(self._path)
+        """Copy one source of the tree with this descriptor. Raises Unfit, OSError, InvalidArchive, NoRoom."""
+        place, there = self._resolved()
         reader = TreeReader(tree, options)
         if source.directory:
+            if there and not os.path.isdir("/" + place):
+                raise Unfit(f"failed to copy directory: mkdir /{place}: not a directory")
             self._make(place, options.owner, only_last=True)
             reader.add(source.real, b"", contents=True)
             self._write(place, reader, options.owner)
             return
         name = posixpath.basename(source.path)
+        if self._path.endswith("/") and there and not os.path.isdir("/" + place):
+            raise Unfit(f"failed to create new directory: mkdir /{place}: not a directory")
         if self._path.endswith("/") or os.path.isdir("/" + place):
             place = real_path(posixpath.join("/", place, name))
         parent, _, base = place.rpartition("/")
@@ -197,7 +205,7 @@ class Destination:
 
     def copy_with_parents(self, tree: int, source: Source, kept: str, options: Options) -> None:
         """Copy one source to `kept`, its path below the destination; the directories in between are as they are in the source's tree."""
-        place = real_path(self._path)
+        place = self._directory()
         self._make(place, options.owner, only_last=True)
         reader = TreeReader(tree, options)
         if not kept:
@@ -214,8 +222,8 @@ class Destination:
         self._write(place, reader, options.owner)
 
     def extract(self, reader: Reader) -> None:
-        """ADD's archives: as they are, owners and all."""
-        place = real_path(self._path)
+        """ADD's archives: as they are, owners and all. Raises as copy()."""
+        place = self._directory()
         self._make(place, None, only_last=True)
         fd = openat2(self._root, os.fsencode(place) or b".", _DIRECTORY_FLAGS, resolve=_RESOLVE)
         try:
@@ -225,11 +233,31 @@ class Destination:
             os.close(fd)
 
     def make(self, owner: Owner | None) -> None:
-        """The destination as a directory, where it is missing. Raises NotADirectoryError."""
-        place = real_path(self._path)
-        self._make(place, owner, only_last=False)
-        if not os.path.isdir("/" + place):
+        """The destination as a directory, where it is missing. Raises Unfit, NotADirectoryError."""
+        place, there = self._resolved()
+        if there and not os.path.isdir("/" + place):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place)
+        self._make(place, owner, only_last=False)
+
+    def _resolved(self) -> tuple[str, bool]:
+        """Where the destination really is, and whether anything is there. Raises Unfit."""
+        try:
+            place = real_path(self._path)
+            os.lstat("/" + place)
+        except SourceError:
+            raise Unfit(f"evalSymlinksInScope: too many links in {self._path.rstrip('/') or '/'}") from None
+        except FileNotFoundError:
+            return place, False
+        except NotADirectoryError:
+            raise Unfit(f"lstat /{place}: not a directory") from None
+        return place, True
+
+    def _directory(self) -> str:
+        """Where it really is; what is there is a directory. Raises Unfit."""
+        place, there = self._resolved()
+        if there and not os.path.isdir("/" + place):
+            raise Unfit(f"mkdir /{place}: not a directory")
+        return place
 
     def _make(self, place: str, owner: Owner | None, *, only_last: bool) -> None:
         """Make a directory and its parents, 0755, the new ones (or only the last) the owner's."""

@@ -197,7 +197,16 @@ def _ports(text: str) -> list[str]:
     low, dash, high = numbers.rpartition(":")[2].partition("-")
     if not _is_port(low) or (dash and not _is_port(high)) or (dash and int(high) < int(low)):
         raise InvalidArgument(f"Invalid containerPort: {numbers}")
+    _check_host_range(numbers, low, high)
     return [f"{number}/{protocol}" for number in range(int(low), int(high or low) + 1)]
+
+
+def _check_host_range(numbers: str, low: str, high: str) -> None:
+    """The host's ports, which mean nothing here, have to be one or as many."""
+    before, _, last = numbers.rpartition(":")
+    first, dash, end = before.rpartition(":")[2].partition("-")
+    if dash and _is_port(first) and _is_port(end) and int(high or low) > int(low) and int(end) - int(first) != int(high or low) - int(low):
+        raise InvalidArgument(f"Invalid ranges specified for container and host Ports: {last} and {first}-{end}")
 
 
 def _is_port(text: str) -> bool:

@@ -32,6 +32,7 @@ from sampan.engine.buildmounts import CacheDirectories
 from sampan.engine.buildrun import StepContainers
 from sampan.engine.buildsession import BuildSessions
 from sampan.engine.buildspool import BuildSpool
+from sampan.engine.cacheentries import CacheEntries
 from sampan.engine.check import CheckService, LayerCheck, database_look, plain_look
 from sampan.engine.commit import CommitService
 from sampan.engine.container_check import ContainerCheck
@@ -286,6 +287,7 @@ def _defaults(config: DaemonConfig) -> ContainerDefaults:
         log_driver=config.log_driver,
         log_opts=dict(config.log_opts),
         shm_size=config.default_shm_size,
+        ipc_mode=config.default_ipc_mode,
         init=config.init,
         no_new_privileges=config.no_new_privileges,
     )
@@ -371,13 +373,15 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     spool = BuildSpool(paths.data_root / "build", snapshots.empty, workers, background)
     cached, caches = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
     images.hidden = cached.hidden
+    entries = CacheEntries(parts.store, lambda: {item.image_id for item in containers}, cached, caches, workers)
     steps = StepContainers(service, runner, control, attach)
     builds = BuildService(
         BuildParts(
             images=images, spool=spool, bases=Bases(images, parts.pulls), copies=Copies(images, snapshots, workers, spool.empty),
             sandboxes=steps, trees=trees, caches=caches,
             cached=cached, registries=parts.registries, clock=clock, background=background,
-            pruning=BuildCachePruning(images, cached, caches, workers, clock), sessions=BuildSessions(),
+            pruning=BuildCachePruning(images, parts.store, snapshots, cached, caches, entries, workers, clock), entries=entries,
+            sessions=BuildSessions(),
         )
     )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
@@ -420,7 +424,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         volumes=volume_service,
         system=system,
         disk_usage=DiskUsageService(
-            images, service, volume_service, snapshots, paths, [parts.registries.partials.disk_usage, parts.bootstraps.disk_usage]
+            images, service, volume_service, snapshots, paths, entries, [parts.registries.partials.disk_usage, parts.bootstraps.disk_usage]
         ),
         checks=_checks(parts, database, containers, runner, NetworkCheck(kernel.store, kernel.places, containers, config.exec_root)),
     )

@@ -60,6 +60,16 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else None
 
 
+class CacheLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the cache a prune leaves, in bytes; 0: not said. Without any of them nothing is left that could go."""
+
+    reserved: int = 0
+    """So much stays, whatever else is said."""
+    max_used: int = 0
+    min_free: int = 0
+    """Of the disk."""
+
+
 class StepFailed(EngineError):
     """A RUN ended with another exit code than 0."""
 

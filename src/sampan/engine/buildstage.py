@@ -29,7 +29,7 @@ from sampan.engine.buildmounts import Prepared, RunMounts
 from sampan.engine.buildoptions import BuildOptions, StepFailed
 from sampan.engine.buildrun import StepContainers, host_config
 from sampan.engine.buildspool import Tree, Workspace
-from sampan.engine.buildsteps import BuildSteps, Layer
+from sampan.engine.buildsteps import BuildSteps, Layer, Made
 from sampan.engine.buildurls import Fetches
 from sampan.engine.containers import Base
 from sampan.engine.containerstore import Container
@@ -137,6 +137,8 @@ class Tools(NamedTuple):
     options: BuildOptions
     hold: Callable[[Sequence[ChainId]], None]
     """Keeps an image's layers until the build ends: `image prune` would take those that have no name."""
+    stand_on: Callable[[Image], None]
+    """Keeps an image in the cache until then."""
 
 
 METADATA_MAX: Final = 4 << 20
@@ -170,6 +172,7 @@ class StageRun:
         self.image = image
         if image is not None:
             self._tools.hold(image.chain)
+            self._tools.stand_on(image)
 
     @property
     def result(self) -> Result:
@@ -225,20 +228,23 @@ class StageRun:
             return
         layer = await make() if make is not None else None
         container = None
-        container_id = new_id()
-        if not quiet:
-            if not self._tools.options.remove:
+        if not quiet and not self._tools.options.remove:
+            try:
                 container, warnings = await self._sandbox(command, "")
-                container_id = container.id
-                self._warn(warnings)
+            except BaseException:  # the build's end by its client, too
+                if layer is not None:
+                    self._tools.images.forget(layer.key)
+                raise
+            self._warn(warnings)
+        container_id = new_id() if container is None else container.id
+        if not quiet:
             self._out.say(f" ---> Running in {short_id(container_id)}\n")
-        self._stand_on(self._tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container_id))
-        if quiet:
-            return
-        if container is None:
-            self._out.say(f" ---> Removed intermediate container {short_id(container_id)}\n")
-        else:
+        made = Made(command, "" if quiet else container_id)
+        self._stand_on(self._tools.steps.add(key, self.image, self.config, made, self._author, layer))
+        if container is not None:
             self._tools.workspace.forget_sandbox(container.id)
+        elif not quiet:
+            self._out.say(f" ---> Removed intermediate container {short_id(container_id)}\n")
 
     def _from_cache(self, key: str, created_by: str) -> bool:
         found = self._tools.steps.find(key, self.image, created_by)
@@ -322,7 +328,7 @@ class StageRun:
         if instruction.devices:
             raise NotImplementedYet("RUN --device: CDI devices are not implemented by Sampan yet")
         own = self.config.env or []
-        if not instruction.command.words and not instruction.command.heredocs:
+        if not (instruction.command.shell or instruction.command.words or instruction.command.heredocs):
             raise InvalidArgument("no command specified")
         run = command_of(instruction.command, self.config.shell or ())
         command = list(run.words)
@@ -348,18 +354,18 @@ class StageRun:
             container, warnings = await self._sandbox(command, instruction.network, config, mounts.binds)
             self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container.id)}\n")
-            layer = await self._perform(container, command, mounts)
-        self._stand_on(tools.steps.add(key, self.image, self.config, created_by, self._author, layer, container.id))
+            await self._perform(container, command, mounts, key, Made(noted, container.id, ran=True))
         await self._done(container)
 
-    async def _perform(self, container: Container, shown: Sequence[str], mounts: Prepared) -> Layer:
-        """Run it, and make a layer of what it changed."""
+    async def _perform(self, container: Container, shown: Sequence[str], mounts: Prepared, key: str, made: Made) -> None:
+        """Run it, and make a layer and an image of what it changed."""
         tools = self._tools
         try:
             code = await tools.sandboxes.run(container, self._out.tell, mounts.lent)
             if code:
                 raise StepFailed(f"The command '{' '.join(shown)}' returned a non-zero code: {code}", code)
-            return await self._changes(container, mounts)
+            layer = await self._changes(container, mounts)
+            self._stand_on(tools.steps.add(key, self.image, self.config, made, self._author, layer))
         except asyncio.CancelledError:
             await tools.sandboxes.remove(tools.workspace, container)
             raise
@@ -411,7 +417,8 @@ class StageRun:
             Ulimits=msgspec.to_builtins(list(options.ulimits)),
             Mounts=list(mounts),
         )
-        return await self._tools.sandboxes.make(self._tools.workspace, base, config or self.config, command, host)
+        anonymous = self._tools.steps.epoch is not None
+        return await self._tools.sandboxes.make(self._tools.workspace, base, config or self.config, command, host, anonymous=anonymous)
 
     def _warn(self, warnings: Sequence[str]) -> None:
         for warning in warnings:

@@ -1,6 +1,7 @@
 """What build steps leave: an image each, whose parent is the one of the step before, and a layer for those that change files."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -8,13 +9,19 @@ from sampan.build import cache
 from sampan.clock import Clock, rfc3339nano
 from sampan.engine.commit import check_depth
 from sampan.engine.images import ImageService
+from sampan.ids import short_id
 from sampan.image import platforms
 from sampan.image.store import Image
 from sampan.snapshot.api import Unpacked
-from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS
+from sampan.spec.oci_image import ContainerConfig, History, ImageConfig, RootFS, StepConfig, StepImage
 from sampan.spec.oci_layout import Platform
 from sampan.state.buildcache import BuildCacheRepository
 from sampan.version import ENGINE_VERSION
+
+_SHALLOWER = (
+    "join several RUN, COPY or ADD instructions to one, copy what they make from a stage of its own with `COPY --from`, "
+    "or begin with an image that has fewer"
+)
 
 
 class Layer:
@@ -22,6 +29,44 @@ class Layer:
 
     def __init__(self, unpacked: Unpacked, key: str) -> None:
         self.unpacked, self.key = unpacked, key
+
+
+class Made(NamedTuple):
+    """How a step was made, which its image's document tells."""
+
+    command: Sequence[str]
+    """What ran, or the shell and a comment."""
+    container: str = ""
+    """Its ID; COPY and ADD have none."""
+    ran: bool = False
+    """RUN: without the image's entrypoint; its host name is not noted."""
+
+    @property
+    def created_by(self) -> str:
+        """As the history says it."""
+        return " ".join(self.command)
+
+    def without_container(self) -> "Made":
+        """The same for an image that is the same each time."""
+        return self._replace(container="")
+
+    def config(self, config: StepConfig, parent: Image | None) -> StepConfig:
+        """`container_config`: the image's, as the container had it, which is given its own image's entrypoint where it has none."""
+        inherited = parent.config.config.entrypoint if parent is not None and parent.config.config is not None and self.container else None
+        return msgspec.structs.replace(
+            config,
+            cmd=list(self.command),
+            entrypoint=None if self.ran else config.entrypoint or inherited,
+            hostname="" if self.ran or not self.container else short_id(self.container),
+        )
+
+
+def _whole(image: Image) -> ImageConfig:
+    """A step's document with all that is in it; of an image that no step made, what is understood of it."""
+    try:
+        return msgspec.json.decode(image.document, type=StepImage)
+    except msgspec.ValidationError:
+        return image.config
 
 
 class BuildSteps:
@@ -84,22 +129,21 @@ class BuildSteps:
             return image
         return None
 
-    def add(
-        self, key: str, parent: Image | None, config: ContainerConfig, created_by: str, author: str, layer: Layer | None, container_id: str
-    ) -> Image:
+    def add(self, key: str, parent: Image | None, config: ContainerConfig, made: Made, author: str, layer: Layer | None) -> Image:
         """The image of a step. Raises InvalidArgument when it would have too many layers; then, too, the layer is dropped."""
         grows = layer is not None and layer.unpacked.entries > 0
         try:
             if grows:
-                check_depth(parent)
+                check_depth(parent, "the image of the step before", _SHALLOWER)
         except BaseException:
             if layer is not None:
                 self._images.forget(layer.key)
             raise
         now = self._clock.now_ns() if self.epoch is None else self.epoch * 10**9
-        document = self._document(parent, config, created_by, author, layer if grows else None, container_id, rfc3339nano(now))
+        told = made if self.epoch is None else made.without_container()
+        document = self._document(parent, config, told, author, layer if grows else None, rfc3339nano(now))
         image = self._images.add_step(parent, document, None if layer is None else (layer.key, layer.unpacked))
-        self._cached.put(key, image.id, created_by, self._clock.now_ns())
+        self._cached.put(key, image.id, made.created_by, self._clock.now_ns())
         self._made.add(image.id)
         return image
 
@@ -113,23 +157,25 @@ class BuildSteps:
             self._cached.show(image.id)
 
     def _document(
-        self, parent: Image | None, config: ContainerConfig, created_by: str, author: str, layer: Layer | None, container: str, created: str
+        self, parent: Image | None, config: ContainerConfig, made: Made, author: str, layer: Layer | None, created: str
     ) -> ImageConfig:
         base = parent.config if parent is not None else None
         layers = list((base.rootfs.diff_ids if base is not None else None) or ())
         former = list((base.history if base is not None else None) or ()) or [History() for _ in layers]  # it may be left out
-        step = History(created=created, created_by=created_by, author=author, empty_layer=layer is None)
-        return ImageConfig(
+        step = History(created=created, created_by=made.created_by, author=author, empty_layer=layer is None)
+        own = StepConfig(**msgspec.structs.asdict(config), image="" if parent is None else parent.id)
+        return StepImage(
             architecture=base.architecture if base is not None else self._platform.architecture,
             variant=base.variant if base is not None else self._platform.variant,
             os="linux",
             created=created,
             author=author,
-            config=config,
+            config=own,
+            container_config=made.config(own, parent),
             rootfs=RootFS(diff_ids=layers if layer is None else [*layers, layer.unpacked.diff_id]),
             history=[*former, step],
             docker_version=ENGINE_VERSION,
-            container="" if self.epoch is not None else container,
+            container=made.container,
         )
 
     def add_squashed(self, base: Image | None, image: Image, layer: Layer) -> Image:
@@ -141,7 +187,7 @@ class BuildSteps:
         grows = layer.unpacked.entries > 0
         diff_ids = list((base.config.rootfs.diff_ids if base is not None else None) or ())
         document = msgspec.structs.replace(
-            image.config,
+            _whole(image),
             created=now,
             rootfs=RootFS(diff_ids=[*diff_ids, layer.unpacked.diff_id] if grows else diff_ids),
             history=[*known, *own, History(created=now, comment=comment, empty_layer=not grows)],

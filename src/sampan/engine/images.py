@@ -324,16 +324,6 @@ class ImageService:
                 self.forget(key)
             raise
 
-    def idle(self, candidates: Iterable[ImageId]) -> dict[ImageId, int]:
-        """Those that nothing keeps (no name, no child, no container), and the bytes that the removal of each alone would free."""
-        named, parents, counts = self._store.named_ids(), self._store.parents(), self._layer_counts()
-        found: dict[ImageId, int] = {}
-        for image_id in candidates:
-            image = self._store.get(image_id)
-            if image is not None and image_id not in named and image_id not in parents and not self._in_use(image_id):
-                found[image_id] = sum(self._layer_size(name) for name in image.chain if counts[name] == 1)
-        return found
-
     def add_restored(self, source: Image, parent: Image | None, steps: int, layers: int) -> Image:
         """What an image was after so many steps of its history, which have so many layers: an image of its own, below it."""
         history = list(source.config.history or ())[:steps]

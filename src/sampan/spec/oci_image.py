@@ -70,6 +70,22 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     container: str = ""
 
 
+class StepConfig(ContainerConfig, frozen=True, rename="pascal", omit_defaults=True):
+    """A config with what docker's classic builder adds to it."""
+
+    hostname: str = ""
+    """Of the container that a step without a command was made in."""
+    image: str = ""
+    """The ID of the image that the step began with."""
+
+
+class StepImage(ImageConfig, frozen=True, omit_defaults=True):
+    """The document of a build step's image: how its container was made is in it as well."""
+
+    config: StepConfig | None = None
+    container_config: StepConfig | None = None
+
+
 _encoder = msgspec.json.Encoder(order="sorted")
 
 

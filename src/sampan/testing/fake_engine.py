@@ -26,6 +26,8 @@ from sampan.spec.docker_api.container import (
     PathStat,
     PruneReport,
     TopResponse,
+    UpdateRequest,
+    UpdateResponse,
     WaitResponse,
 )
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerStateShown, ContainerSummary
@@ -186,6 +188,12 @@ class FakeContainers:
     async def rename(self, ref: str, name: str) -> None:
         """See the Protocol."""
         self.find(ref).name = name
+
+    async def update(self, ref: str, request: UpdateRequest) -> UpdateResponse:
+        """See the Protocol."""
+        del request
+        self.find(ref)
+        return UpdateResponse()
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """See the Protocol."""

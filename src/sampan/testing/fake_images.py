@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-from sampan.engine.buildoptions import BuildOptions, StepFailed
+from sampan.engine.buildoptions import BuildOptions, CacheLimits, StepFailed
 from sampan.errors import InvalidArgument, NotFound, SystemFailure, Unauthorized
 from sampan.filters import Filters
 from sampan.reference import Reference
@@ -140,9 +140,9 @@ class FakeBuilds:
         while await stream.recv():
             pass
 
-    async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
+    async def prune(self, *, everything: bool, limits: CacheLimits, filters: Filters) -> BuildPruneReport:
         """See the Protocol."""
-        del everything, keep, filters
+        del everything, limits, filters
         return BuildPruneReport()
 
 

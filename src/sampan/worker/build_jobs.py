@@ -6,13 +6,14 @@ The trees they are in: a context is a directory of the spool, with its hashes be
 
 import os
 import stat
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Final
 
 from sampan import dockerignore
 from sampan.archive import changes, chmod, compression, sources, treediff
+from sampan.archive.apply import ID_MAX
 from sampan.archive.context import ContextExtractor, read_sums
 from sampan.archive.pack import Outlet, Packer
 from sampan.archive.reader import BLOCK, InvalidArchive, TarReader
@@ -20,7 +21,7 @@ from sampan.archive.room import Room
 from sampan.archive.source import Source as ByteSource
 from sampan.archive.source import TruncatedArchive
 from sampan.archive.sources import Source, SourceError
-from sampan.archive.transfer import Destination, Options, Owner, kept_path, ordered
+from sampan.archive.transfer import Destination, Options, Owner, Unfit, kept_path, ordered
 from sampan.linux import users
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.linux.permissions import Permissions
@@ -213,7 +214,7 @@ def build_copy(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
             archive = _archive_of(tree, source, nowhere) if unpacks else None
             count += archive is not None
             wanted.append((tree, source, archive))
-    with _destination(args, fds) as (upper, lower, destination):
+    with _copying(), _destination(args, fds) as (upper, lower, destination):
         matcher = dockerignore.Matcher(args["exclude"]) if args["exclude"] else None
         owner, mode = _owner(args["chown"]), _chmod(args["chmod"])
         for tree, source, archive in wanted:
@@ -237,6 +238,15 @@ def build_copy(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     return {}
 
 
+@contextmanager
+def _copying() -> Iterator[None]:
+    """Docker's words for what is wrong with an archive or a destination."""
+    try:
+        yield
+    except (Unfit, InvalidArchive, TruncatedArchive, compression.CompressionError) as error:
+        raise Refused(Kind.INVALID, f"failed to copy files: {error}") from None
+
+
 def _excluded(matcher: dockerignore.Matcher, top: str, path: str) -> bool:
     """Patterns of --exclude are below the source, with --parents below what its path is kept from."""
     return matcher.excludes(f"{top}/{path}" if top else path)
@@ -256,6 +266,8 @@ def build_mkdir(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
             destination.make(None)
         except NotADirectoryError:
             raise Refused(Kind.SYSTEM, f"Cannot mkdir: {args['destination']} is not a directory") from None
+        except Unfit as error:
+            raise Refused(Kind.SYSTEM, str(error)) from None
         outlet = Outlet(fds[0])
         pour(changes.layer(upper, args["clamp"], lower=lower, outlet=outlet), outlet)
     return {}
@@ -280,20 +292,50 @@ class _destination:
 
 
 def _owner(chown: str | None) -> Owner | None:
-    """uid and gid of `user[:group]`, by the tree's own tables: of a number alone the same group, of a name alone its own."""
+    """uid and gid of `user[:group]`, by the tree's own tables. Of one alone: the group of that number or name, or else the user's own."""
     if chown is None:
         return None
+    if not chown:
+        return 0, 0
     user, colon, group = chown.partition(":")
+    if ":" in group:
+        raise Refused(Kind.INVALID, f"{_NO_OWNER}invalid chown string format: {chown}")
+    uid, own = _user(user)
+    if colon:
+        return uid, _group(group, None)
+    return uid, _group(user, own)
+
+
+def _user(user: str) -> tuple[int, int | None]:
+    """uid, and for a name its own group."""
+    if (number := _number(user)) is not None:
+        return number, None
     try:
-        identity = users.resolve(f"{user}:{user}" if user.isdecimal() and not colon else user, [])
+        identity = users.resolve(user, []) if user and not user.isdecimal() else None
     except users.LookupFailure:
-        raise Refused(Kind.INVALID, f"{_NO_OWNER}can't find uid for user {user}: no such user: {user}") from None
-    if not group:
-        return identity.uid, identity.gid
+        identity = None
+    if identity is None:
+        raise Refused(Kind.INVALID, f"{_NO_OWNER}can't find uid for user {user}: no such user: {user}")
+    return identity.uid, identity.gid
+
+
+def _group(group: str, otherwise: int | None) -> int:
+    """gid; `otherwise`, if there is no group of that name."""
+    if (number := _number(group)) is not None:
+        return number
     try:
-        return identity.uid, users.resolve(f"{identity.uid}:{group}", []).gid
+        if group and not group.isdecimal():
+            return users.resolve(f"0:{group}", []).gid
     except users.LookupFailure:
-        raise Refused(Kind.INVALID, f"{_NO_OWNER}can't find gid for group {group}: no such group: {group}") from None
+        pass
+    if otherwise is None:
+        raise Refused(Kind.INVALID, f"{_NO_OWNER}can't find gid for group {group}: no such group: {group}")
+    return otherwise
+
+
+def _number(text: str) -> int | None:
+    """An ID that a file can have."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 11 and int(text) < ID_MAX else None
 
 
 def build_squash(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:

@@ -1,17 +1,8 @@
 """Builds whose stream and image are compared with those of a dockerd 28 (docker28.json)."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
-
+from tests.golden.build import configs, files, mistakes
+from tests.golden.build.case import Case, case
 from tests.support.builds import BASE, Content, packed
-
-
-class Case(NamedTuple):
-    """One build."""
-
-    files: dict[str, Content]
-    query: Mapping[str, Any] = {}
-
 
 _TREE: dict[str, Content] = {
     "d": None, "d/1": {"data": "1\n", "mode": 0o640}, "d/e": None, "d/e/2": "2\n", "x": None, "x/up": {"link": "../d/1"},
@@ -21,12 +12,8 @@ _TREE: dict[str, Content] = {
 _INNER: dict[str, Content] = {"in": {"data": None, "uid": 12, "gid": 34}, "in/f": {"data": "q\n", "uid": 12, "gid": 34, "mode": 0o4711}}
 
 
-def _file(text: str, files: dict[str, Content] | None = None, **query: Any) -> Case:
-    return Case({"Dockerfile": text.replace("BASE", BASE), **(files or {})}, query)
-
-
 CASES: dict[str, Case] = {
-    "metadata": _file(
+    "metadata": case(
         """ARG G=1
 FROM BASE AS one
 MAINTAINER me <a@b>
@@ -53,7 +40,7 @@ CMD x
         labels={"z": "1", "a": "2"},
         buildargs={"A": "9", "UNUSED": "1"},
     ),
-    "run": _file(
+    "run": case(
         """FROM BASE
 RUN echo out
 RUN echo err >&2
@@ -75,7 +62,7 @@ RUN exit 4
 """,
         buildargs={"Q": "3", "HTTP_PROXY": "u", "https_proxy": "v"},
     ),
-    "workdir": _file(
+    "workdir": case(
         """FROM BASE
 WORKDIR "/a b/../c"
 WORKDIR rel
@@ -84,7 +71,7 @@ WORKDIR ..
 RUN pwd
 """
     ),
-    "volume": _file(
+    "volume": case(
         """FROM BASE
 VOLUME /v /w
 RUN echo a > /v/x
@@ -94,7 +81,7 @@ VOLUME ["/var/j"]
 RUN touch /var/j/f
 """
     ),
-    "copy": _file(
+    "copy": case(
         """FROM BASE
 RUN mkdir -p /r/s && ln -s /r/s /link && echo f > /file && chown joe /file
 COPY --chown=joe d /r/s/
@@ -120,7 +107,7 @@ COPY . /all
 """,
         _TREE,
     ),
-    "add": _file(
+    "add": case(
         """FROM BASE
 ADD a.tgz /tgz
 ADD a.tar /tar/
@@ -138,7 +125,7 @@ ADD a.tgz d/1 /both/
             "real.gz": packed({}, zipped=True),
         },
     ),
-    "stages": _file(
+    "stages": case(
         """FROM BASE AS b
 COPY --chown=joe . /r
 RUN ln -s /r/d/1 /link
@@ -150,7 +137,7 @@ COPY --from=b --chown=5 /r/d/* /st/
 """,
         _TREE,
     ),
-    "scratch": _file(
+    "scratch": case(
         """FROM scratch
 COPY d /x
 WORKDIR /y
@@ -158,7 +145,7 @@ CMD ["/z"]
 """,
         _TREE,
     ),
-    "ignored": _file(
+    "ignored": case(
         """FROM BASE
 COPY . /q
 RUN ls -A /q
@@ -166,21 +153,24 @@ RUN ls -A /q
         {".dockerignore": "Dockerfile\n.dockerignore\nzz\n", "zz": "1"},
     ),
     "lower-case-name": Case({"dockerfile": f"FROM {BASE}\n"}),
-    "empty-continuation": _file("FROM BASE\nENV a=b \\\n\n c=d\n"),
-    "no-image": _file("FROM scratch\n"),
-    "missing": _file("FROM BASE\nCOPY nope /x\n"),
-    "missing-glob": _file("FROM BASE\nADD a/nope* /x\n"),
-    "outside": _file("FROM BASE\nCOPY ../x /x\n"),
-    "two-to-a-file": _file("FROM BASE\nCOPY d old /x\n", _TREE),
-    "no-user": _file("FROM BASE\nCOPY --chown=nouser old /x\n", _TREE),
-    "no-group": _file("FROM BASE\nCOPY --chown=root:nogroup old /x\n", _TREE),
-    "from-itself": _file("FROM BASE\nCOPY --from=0 /a /b\n"),
-    "run-without-user": _file("FROM BASE\nUSER nosuch\nRUN id\n"),
-    "work-in-a-file": _file("FROM BASE\nWORKDIR /bin/busybox\n"),
-    "too-little-memory": _file("FROM BASE\nRUN x\n", memory=100),
-    "no-network": _file("FROM BASE\nRUN true\n", networkmode="nosuch"),
-    "limits": _file(
+    "empty-continuation": case("FROM BASE\nENV a=b \\\n\n c=d\n"),
+    "no-image": case("FROM scratch\n"),
+    "missing": case("FROM BASE\nCOPY nope /x\n"),
+    "missing-glob": case("FROM BASE\nADD a/nope* /x\n"),
+    "outside": case("FROM BASE\nCOPY ../x /x\n"),
+    "two-to-a-file": case("FROM BASE\nCOPY d old /x\n", _TREE),
+    "no-user": case("FROM BASE\nCOPY --chown=nouser old /x\n", _TREE),
+    "no-group": case("FROM BASE\nCOPY --chown=root:nogroup old /x\n", _TREE),
+    "from-itself": case("FROM BASE\nCOPY --from=0 /a /b\n"),
+    "run-without-user": case("FROM BASE\nUSER nosuch\nRUN id\n"),
+    "work-in-a-file": case("FROM BASE\nWORKDIR /bin/busybox\n"),
+    "too-little-memory": case("FROM BASE\nRUN x\n", memory=100),
+    "no-network": case("FROM BASE\nRUN true\n", networkmode="nosuch"),
+    "limits": case(
         "FROM BASE\nRUN df -k /dev/shm | tail -1; ulimit -n\n", shmsize=1 << 20, memory=32 << 20, cpuquota=50000, cpuperiod=100000
     ),
-    "cut-off": _file("FROM BASE\nRUN ls /sys/class/net; tail -1 /etc/hosts\n", networkmode="none", extrahosts="a:1.2.3.4"),
+    "cut-off": case("FROM BASE\nRUN ls /sys/class/net; tail -1 /etc/hosts\n", networkmode="none", extrahosts="a:1.2.3.4"),
+    **configs.CASES,
+    **files.CASES,
+    **mistakes.CASES,
 }

@@ -1,4 +1,8 @@
-"""Record what a dockerd 28 makes of the builds in cases.py: python -m tests.golden.build.record SOCKET > docker28.json; review the diff."""
+"""Record what an engine makes of the builds in cases.py; review the diff.
+
+python -m tests.golden.build.record SOCKET > docker28.json         of a dockerd 28
+python -m tests.golden.build.record SOCKET ours > sampan.json      of Sampan, where it differs from that on purpose
+"""
 
 import json
 import sys
@@ -36,24 +40,59 @@ def prepare(call: Call) -> None:
 def answer(call: Call, name: str) -> dict[str, Any]:
     """What an engine makes of a case."""
     case = CASES[name]
-    built = build(call, case.files, t=NAME, nocache=1, forcerm=1, **case.query)
+    query = {"t": NAME, "forcerm": 1, "networkmode": "none", **case.query}
+    built = build(call, case.files, nocache=1, **query)
+    if case.again:
+        built = build(call, case.files, **query)
     if built.status != 200:
-        return {"message": built.message}
-    found: dict[str, Any] = {"stream": without_ids(built.text), "code": built.code}
+        return {"message": without_ids(built.message)}
+    found: dict[str, Any] = {"stream": without_ids(built.text).splitlines(), "code": built.code}
     if not built.error:
-        status, archive = call("GET", f"/images/{NAME}/get", None)
-        assert status == 200, archive
-        found |= taken_apart(archive)
-        call("DELETE", f"/images/{NAME}?force=1", None)
+        found |= _image(call)
+    if not query["forcerm"]:
+        _remove_containers(call)
     return found
+
+
+def _remove_containers(call: Call) -> None:
+    """Those of steps that the case has kept."""
+    listed = json.loads(call("GET", f'/containers/json?all=1&filters={{"ancestor":["{BASE}"]}}', None)[1])
+    for container in listed:
+        call("DELETE", f"/containers/{container['Id']}?force=1", None)
+
+
+def _image(call: Call) -> dict[str, Any]:
+    status, told = call("GET", f"/images/{NAME}/json", None)
+    assert status == 200, told
+    status, archive = call("GET", f"/images/{NAME}/get", None)
+    call("DELETE", f"/images/{NAME}?force=1", None)
+    if status != 200:  # an image without layers
+        return {"config": json.loads(told)["Config"]}
+    return taken_apart(archive, json.loads(told)["Parent"])
+
+
+def clean_up(call: Call) -> None:
+    """Remove the base image, and what stages without a name have left on it."""
+    status, base = call("GET", f"/images/{BASE}/json", None)
+    if status != 200:
+        return
+    _remove_containers(call)
+    layer = json.loads(base)["RootFS"]["Layers"][0]
+    listed = json.loads(call("GET", '/images/json?filters={"dangling":["true"]}', None)[1])
+    for image in (one["Id"] for one in listed):
+        status, found = call("GET", f"/images/{image}/json", None)
+        if status == 200 and layer in (json.loads(found)["RootFS"].get("Layers") or ()):
+            call("DELETE", f"/images/{image}", None)
+    call("DELETE", f"/images/{BASE}?force=1", None)
 
 
 def main() -> None:
     """Entry point."""
     call = caller(sys.argv[1])
     prepare(call)
-    json.dump({name: answer(call, name) for name in CASES}, sys.stdout, indent=1, sort_keys=True)
-    call("DELETE", f"/images/{BASE}?force=1", None)
+    names = [name for name, case in CASES.items() if case.why] if sys.argv[2:] == ["ours"] else CASES
+    json.dump({name: answer(call, name) for name in names}, sys.stdout, indent=1, sort_keys=True)
+    clean_up(call)
 
 
 if __name__ == "__main__":

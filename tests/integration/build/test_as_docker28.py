@@ -1,4 +1,4 @@
-"""Builds told and made as a dockerd 28 does: stream, config, history, and every file of every layer (tests/golden/build)."""
+"""Builds told and made as a dockerd 28 does: the stream, and every field of the image and every file of its layers (tests/golden/build)."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from tests.golden.build.case import WHY
 from tests.golden.build.cases import CASES
 from tests.golden.build.record import answer, caller, prepare
 from tests.support.builds import Call
 from tests.support.engine import Engine
 
-DOCKER28: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden/build/docker28.json").read_text())
+_GOLDEN = Path(__file__).parents[2] / "golden/build"
+DOCKER28: dict[str, Any] = json.loads((_GOLDEN / "docker28.json").read_text())
+SAMPAN: dict[str, Any] = json.loads((_GOLDEN / "sampan.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -24,4 +27,10 @@ def call(live_engine: Engine) -> Call:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_build(call: Call, name: str) -> None:
-    assert answer(call, name) == DOCKER28[name]
+    assert answer(call, name) == (SAMPAN if CASES[name].why else DOCKER28)[name]
+
+
+def test_every_difference_has_a_reason_and_is_one() -> None:
+    assert SAMPAN.keys() == {name for name, case in CASES.items() if case.why}
+    assert {case.why for case in CASES.values() if case.why} == WHY.keys()
+    assert not [name for name, answer in SAMPAN.items() if answer == DOCKER28[name]]

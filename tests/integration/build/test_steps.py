@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.build.conftest import Build
-from tests.support.builds import context
+from tests.support.builds import context, taken_apart
 from tests.support.engine import Engine
 
 
@@ -229,6 +229,9 @@ def test_squash(run_build: Build, engine: Engine) -> None:
     assert output(engine, "squashed", "ls /a /etc/group 2>/dev/null; stat -c %a /b; cat /b") == "600\n2\n"
     history = engine.request("GET", "/images/squashed/history")[1]
     assert history[0]["Comment"].startswith("merge sha256:")
+    document = taken_apart(engine.request("GET", "/images/squashed/get")[1], "")["document"]
+    assert document["container_config"]["Cmd"][-1].startswith("rm /a")
+    assert document["config"]["Image"] == document["container_config"]["Image"]
 
 
 # mounts
@@ -260,7 +263,7 @@ RUN mkdir -p /o/d && echo other > /o/d/f && ln -s d /o/l
 FROM buildbase
 RUN --mount=from=other,source=/o/l,target=/m --mount=from=buildbase,target=/all --mount=from=other,source=/o/l/f,target=/f \\
   --mount=from=other,source=/o,target=/w,rw \\
-  cat /m/f /f /w/d/f; ls -d /all/etc/passwd; touch /m/x /all/x; echo new > /w/d/f; cat /w/l/f; \\
+  cat /m/f /f /w/d/f; ls -d /all/etc/passwd; touch /m/x /all/x 2>&1; echo new > /w/d/f; cat /w/l/f; \\
   for m in /m /all /w; do grep " $m " /proc/self/mountinfo | cut -d " " -f 4; done
 """
     built = run_build(text, nocache=1, t="bound")

@@ -76,7 +76,7 @@ def test_the_config_comes_out_as_dockers(case: dict[str, Any]) -> None:
     dockerfile = parse(case["dockerfile"].encode("utf-8", "surrogateescape"))
     escape = dockerfile.directives.escape
     arguments = Arguments({}, {})
-    declare_globals(dockerfile, arguments)
+    assert declare_globals(dockerfile, arguments) is None
     stage = arguments.stage()
     config = ContainerConfig()
     had_cmd = False

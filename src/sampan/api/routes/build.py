@@ -11,7 +11,7 @@ from sampan.api.hijack import upgrade_head
 from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
 from sampan.api.routes.common import ended, missing
-from sampan.api.services import BuildOptions, Services
+from sampan.api.services import BuildOptions, CacheLimits, Services
 from sampan.build.lex import DockerfileError
 from sampan.engine.buildoptions import StepFailed
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
@@ -163,9 +163,24 @@ async def session(request: Request, services: Services) -> Response | None:
 async def prune(request: Request, services: Services) -> Response:
     """POST /build/prune."""
     query = request.query
-    keep = query.number("reserved-space") or query.number("keep-storage")
-    report = await services.builds.prune(everything=query.flag("all"), keep=keep, filters=query.filters())
+    filters = query.filters()
+    if request.version >= (1, 48):
+        limits = CacheLimits(
+            reserved=_bytes(query, "reserved-space") or _bytes(query, "keep-storage"),
+            max_used=_bytes(query, "max-used-space"),
+            min_free=_bytes(query, "min-free-space"),
+        )
+    else:
+        limits = CacheLimits(reserved=_bytes(query, "keep-storage"))
+    report = await services.builds.prune(everything=query.flag("all"), limits=limits, filters=filters)
     return json_response(report)
+
+
+def _bytes(query: decode.Query, name: str) -> int:
+    try:
+        return query.number(name)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{name} is in bytes and expects an integer, got {query.text(name)}: {error.message}") from None
 
 
 _TAG = "Image"

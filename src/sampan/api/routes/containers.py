@@ -12,7 +12,7 @@ from sampan.api.routes.common import missing
 from sampan.api.services import Services
 from sampan.api.versions import Version
 from sampan.errors import InvalidArgument
-from sampan.spec.docker_api.container import CreateRequest, HostConfig
+from sampan.spec.docker_api.container import CreateRequest, HostConfig, UpdateRequest
 from sampan.spec.docker_api.network import NetworkingConfig
 
 _NOT_CONFIG = frozenset(("hostconfig", "networkingconfig"))
@@ -187,6 +187,14 @@ async def prune(request: Request, services: Services) -> Response:
     return json_response(await services.containers.prune(request.query.filters()))
 
 
+async def update(request: Request, services: Services) -> Response:
+    """POST /containers/{id}/update. PidsLimit came with 1.40; limits of single devices came later than 1.51."""
+    wanted = convert_body(await request.json_value(), UpdateRequest)
+    if request.version < (1, 40):
+        wanted = msgspec.structs.replace(wanted, pids_limit=None)
+    return json_response(await services.containers.update(request.variables["id"], wanted))
+
+
 _TAG = "Container"
 ROUTES = (
     Route("GET", "/containers/json", list_containers, _TAG),
@@ -203,10 +211,10 @@ ROUTES = (
     Route("POST", "/containers/{id}/wait", wait, _TAG, cancel=True),
     Route("GET", "/containers/{id}/top", top, _TAG),
     Route("POST", "/containers/{id}/resize", resize, _TAG),
-    Route("DELETE", "/containers/{id}", remove, _TAG),
-    Route("POST", "/containers/{id}/update", missing("docker update"), _TAG, "missing"),
+    Route("POST", "/containers/{id}/update", update, _TAG),
     Route("GET", "/containers/{id}/stats", missing("docker stats"), _TAG, "missing"),
     Route("GET", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
     Route("POST", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
     Route("DELETE", "/containers/{id}/checkpoints/{checkpoint}", missing("docker checkpoint"), _TAG, "missing"),
+    Route("DELETE", "/containers/{id:.*}", remove, _TAG),  # a link's name has a slash
 )
