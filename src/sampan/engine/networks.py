@@ -126,8 +126,7 @@ class NetworkService:
                 if bridge is not None:
                     await bridge.start()
             except BaseException:
-                if bridge is not None:
-                    await bridge.remove()
+                await self._remove_bridge(network)
                 self._store.remove(network)
                 raise
         self._events.publish_of_network(network.row, "create")
@@ -144,13 +143,26 @@ class NetworkService:
         return networkspec.row_of(body, new_id(), self._clock.now_ns(), taken, routes, self._defaults.pools, defaults)
 
     def _check_interface(self, row: NetworkRow, settings: BridgeSettings) -> None:
-        """No two networks on one bridge; a parent of macvlans has any number of them. Raises Forbidden."""
-        for network in self._store:
-            if network.bridge is not None and network.bridge.settings.bridge == settings.bridge and row.driver == "bridge":
+        """No two networks on one bridge; a parent of macvlans has any number of them, but in mode passthru. Raises Forbidden."""
+        for network in self._on_interface(settings.bridge):
+            if row.driver == "bridge":
                 raise Forbidden(
                     f"cannot create network {row.id} ({settings.bridge}): conflicts with network "
                     f"{network.id} ({settings.bridge}): networks have same bridge name"
                 )
+            already = f"macvlan network {network.id} is already using parent interface {settings.bridge}"
+            if settings.mode == "passthru":
+                raise Forbidden(f"cannot use mode passthru, {already}")
+            if network.bridge is not None and network.bridge.settings.mode == "passthru":
+                raise Forbidden(f"{already} in mode passthru")
+
+    def _on_interface(self, name: str) -> list[Network]:
+        return [network for network in self._store if network.bridge is not None and network.bridge.settings.bridge == name]
+
+    async def _remove_bridge(self, network: Network) -> None:
+        """Unless others are on it, as several networks can be on one VLAN."""
+        if network.bridge is not None and self._on_interface(network.bridge.settings.bridge) == [network]:
+            await network.bridge.remove()
 
     async def remove(self, ref: str) -> None:
         """Remove a network that no running container is on. Raises NotFound, Forbidden."""
@@ -166,8 +178,7 @@ class NetworkService:
             if network.row.config_only and any(other.row.config_from == network.name for other in self._store):
                 raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
             network.removing = True
-            if network.bridge is not None:
-                await network.bridge.remove()
+            await self._remove_bridge(network)
             self._store.remove(network)
         self._events.publish_of_network(network.row, "destroy")
 

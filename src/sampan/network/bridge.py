@@ -41,6 +41,8 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     bip6: str = ""
     """As bip and fixed_cidr, for IPv6."""
     fixed_cidr6: str = ""
+    more: tuple[tuple[str, str], ...] = ()
+    """(bip, fixed_cidr) of further subnets, which only macvlans and ipvlans can have."""
     reserved: tuple[str, ...] = ()
     """Addresses of the subnets that others have."""
     mtu: int = 1500
@@ -50,6 +52,10 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = "nat"
     """How containers' IPv4 addresses are reached: nat, nat-unprotected, routed, isolated (docker's gateway_mode_ipv4)."""
     mode6: str = "nat"
+    flag: str = "bridge"
+    """Of an ipvlan: bridge, private, vepa."""
+    dummy: bool = False
+    """Whether the parent is to be an interface that leads nowhere, made for this network."""
     inhibit: bool = False
     """Whether the bridge is to have no IPv4 address: somebody else has the gateway's."""
     prefix: str = "eth"
@@ -85,8 +91,8 @@ class Bridge:
         self.default_ip = settings.ip or "0.0.0.0"
         self._rules = rules
         self._pools = pools or ipam.Pools()
-        self._addresses: ipam.Addresses | None = None
-        self._addresses6: ipam.Addresses | None = None
+        self._addresses: ipam.Ranges | None = None
+        self._addresses6: ipam.Ranges | None = None
         self._is_up = False
         self._starting = asyncio.Lock()
         self.warnings: list[str] = []
@@ -95,8 +101,10 @@ class Bridge:
     @property
     def gateways(self) -> list[ipam.Interface]:
         """The bridge's addresses, IPv4 first; what its settings say, before they are had."""
-        had = [addresses.gateway for addresses in (self._addresses, self._addresses6) if addresses is not None]
-        return had if self._is_up else [ipaddress.ip_interface(text) for text in (self.settings.bip, self.settings.bip6) if text]
+        if self._is_up:
+            return [gateway for addresses in (self._addresses, self._addresses6) if addresses is not None for gateway in addresses.gateways]
+        settings = self.settings
+        return [ipaddress.ip_interface(text) for text in (settings.bip, settings.bip6, *(bip for bip, _ in settings.more)) if text]
 
     @property
     def host_addresses(self) -> list[str]:
@@ -141,9 +149,9 @@ class Bridge:
             gateway, gateway6 = await asyncio.to_thread(self._make)
             settings = self.settings
             if gateway is not None and self._addresses is None:
-                self._addresses = ipam.Addresses(gateway, settings.fixed_cidr, settings.reserved, settings.name)
+                self._addresses = ipam.Ranges([ipam.Addresses(gateway, settings.fixed_cidr, settings.reserved, settings.name)])
             if gateway6 is not None and self._addresses6 is None:
-                self._addresses6 = ipam.Addresses(gateway6, settings.fixed_cidr6, settings.reserved, settings.name)
+                self._addresses6 = ipam.Ranges([ipam.Addresses(gateway6, settings.fixed_cidr6, settings.reserved, settings.name)])
             await self._rules.add(self._zone())
             await asyncio.to_thread(self._bring_up)
             self._is_up = True
@@ -231,14 +239,21 @@ class Bridge:
                 v4.release(ip)
             raise
         hardware = sandbox.mac_of(ip) if ip else b"\x02" + secrets.token_bytes(5)
+        (length, gateway), (length6, gateway6) = self._way_out(v4, ip, self.settings.mode), self._way_out(v6, ip6, self.settings.mode6)
         return Place(
             veth=self._new_veth(), mac=mac or sandbox.mac_text(hardware), endpoint_id=new_id(),
-            ip=ip, prefix_len=v4.gateway.network.prefixlen if v4 is not None else 0, gateway=self._way_out(v4, self.settings.mode),
-            ip6=ip6, prefix_len6=v6.gateway.network.prefixlen if v6 is not None else 0, gateway6=self._way_out(v6, self.settings.mode6),
+            ip=ip, prefix_len=length, gateway=gateway, ip6=ip6, prefix_len6=length6, gateway6=gateway6,
         )  # fmt: skip
 
-    def _way_out(self, addresses: ipam.Addresses | None, mode: str) -> str:
-        return str(addresses.gateway.ip) if addresses is not None and mode != "isolated" and not self.settings.internal else ""
+    def _way_out(self, addresses: ipam.Ranges | None, address: str, mode: str) -> tuple[int, str]:
+        """The length of the prefix of an address, and its gateway; "" where nothing leads out."""
+        if addresses is None:
+            return 0, ""
+        gateway = addresses.gateway_of(address)
+        return gateway.network.prefixlen, str(gateway.ip) if self._leads_out(mode) else ""
+
+    def _leads_out(self, mode: str) -> bool:
+        return mode != "isolated" and not self.settings.internal
 
     def _new_veth(self) -> str:
         return VETH_PREFIX + secrets.token_hex(5)

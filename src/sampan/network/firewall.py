@@ -78,11 +78,11 @@ table {family} {table} {{
   chain prerouting {{
     type nat hook prerouting priority -100; policy accept;
     {family} daddr {loopback} return comment "a neighbour's packet: the routing code drops it as martian, DNAT before that would not"
-    fib daddr type local meta l4proto {{ tcp, udp }} jump publish
+    fib daddr type local meta l4proto {{ tcp, udp, sctp }} jump publish
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
-    {no_output}fib daddr type local meta l4proto {{ tcp, udp }} jump publish
+    {no_output}fib daddr type local meta l4proto {{ tcp, udp, sctp }} jump publish
   }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
