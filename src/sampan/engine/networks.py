@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -22,6 +23,7 @@ from sampan.linux.netlink import Netlink
 from sampan.network import ipam
 from sampan.network.bridge import Bridge, BridgeSettings
 from sampan.network.rules import Rules
+from sampan.network.starting import BrokenBridge, start_all
 from sampan.network.sublinks import Sublinks
 from sampan.spec.docker_api.network import (
     IPAM,
@@ -36,6 +38,8 @@ from sampan.spec.docker_api.network import (
 )
 from sampan.state.containers import EndpointState
 from sampan.state.networks import NetworkRow, Subnet
+
+log = logging.getLogger(__name__)
 
 _HOST = "cannot connect container to host network - container must be created in host network mode"
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
@@ -92,7 +96,7 @@ class NetworkService:
         if self._store.get("bridge") is None:
             found.append("the default bridge network is not available: containers can use networks of their own, host and none")
         for network in self._store:
-            found += network.bridge.warnings if network.bridge is not None else []
+            found += [*network.bridge.warnings, *filter(None, [network.bridge.problem])] if network.bridge is not None else []
         return [f"WARNING: {text}" for text in (*found, *self._exposed())]
 
     def _exposed(self) -> list[str]:
@@ -370,21 +374,44 @@ def segment(row: NetworkRow, rules: Rules, owner: str, ip: str) -> Bridge:
     return Bridge(settings, rules) if row.driver == "bridge" else Sublinks(settings, rules, row.driver)
 
 
-async def open_networks(store: NetworkStore, rules: Rules, default: Bridge | None, owner: str, ip: str, now_ns: int) -> list[str]:
-    """Have every network's bridge up, at the start of the engine with exec-root owner; what cannot be is said."""
-    failed = []
-    if default is not None:
+def _segment_of_stored(row: NetworkRow, rules: Rules, owner: str, ip: str) -> Bridge | None:
+    """As segment(), but never raises: one row that means nothing (any more) must not keep the engine from starting."""
+    if row.config_only:
+        return None
+    try:
+        return segment(row, rules, owner, ip)
+    except Exception as error:
+        log.exception("network %s", row.name)
+        gateways = {subnet.version: f"{subnet.gateway}/{subnet.subnet.partition('/')[2]}" for subnet in row.subnets if _is_whole(subnet)}
+        settings = BridgeSettings(bridge=f"br-{row.id[:12]}", name=row.name, owner=owner, bip=gateways.get(4, ""), bip6=gateways.get(6, ""))
+        return BrokenBridge(settings, rules, error.message if isinstance(error, EngineError) else str(error))
+
+
+def _is_whole(subnet: Subnet) -> bool:
+    """Whether a stored subnet is one, with a gateway."""
+    try:
+        return ipaddress.ip_address(subnet.gateway) in ipaddress.ip_network(subnet.subnet)
+    except ValueError:
+        return False
+
+
+async def open_networks(
+    store: NetworkStore, rules: Rules, default: Bridge | None, owner: str, ip: str, now_ns: int, *, filtered: bool
+) -> list[str]:
+    """Have every network and its rules up, at the start of the engine with exec-root owner; what cannot be is said.
+
+    filtered: whether there are to be rules.
+    """
+    stored = [(row, _segment_of_stored(row, rules, owner, ip)) for row in store.stored()]
+    bridges = [bridge for bridge in (default, *(bridge for _, bridge in stored)) if bridge is not None]
+    failed = await start_all(bridges, rules, filtered=filtered)
+    if default is not None and default not in failed:
         store.add_predefined("bridge", now_ns, default)
     for name in ("host", "none"):
         store.add_predefined(name, now_ns)
-    for row in store.stored():
-        if row.config_only:
-            store.load(row, None)
-            continue
-        bridge = segment(row, rules, owner, ip)
-        try:
-            await bridge.start()
-        except EngineError as error:
-            failed.append(f"network {row.name}: {error.message}")
+    for row, bridge in stored:
         store.load(row, bridge)
-    return failed
+    for bridge, error in failed.items():
+        bridge.problem = error.message
+    alone = [] if default not in failed else ["containers can use the networks host and none only"]
+    return [*alone, *(f"network {bridge.settings.name}: {error.message}" for bridge, error in failed.items())]

@@ -21,6 +21,7 @@ _IFF_UP = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_F_NODAD = 1, 2, 4, 2
 _RTA_OIF, _RTA_GATEWAY = 4, 5
 _RT_SCOPE_LINK = 253
+_SOL_NETLINK, _GET_STRICT_CHECK = 270, 12
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 """linux/if_link.h, enum macvlan_mode."""
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
@@ -70,6 +71,8 @@ class Netlink:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.settimeout(10)
+        with contextlib.suppress(OSError):  # Linux 4.20: addresses of one interface without a look at all others
+            self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHECK, 1)
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -114,7 +117,7 @@ class Netlink:
     def addresses(self, index: int, family: int = socket.AF_INET) -> list[tuple[str, int]]:
         """Addresses of an interface as (address, prefix length), the primary one first; of IPv6 the global ones."""
         found = []
-        for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(family, 0, 0, 0, 0)):
+        for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(family, 0, 0, 0, index)):
             kind, prefix, _flags, scope, owner = _ADDRESS.unpack_from(payload)
             words = attributes(payload[_ADDRESS.size :])
             if owner == index and kind == family and (scope == 0 or family == socket.AF_INET):

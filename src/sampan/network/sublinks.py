@@ -14,7 +14,7 @@ import msgspec
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.linux.netlink import Netlink
 from sampan.network import ipam, sandbox
-from sampan.network.bridge import Bridge, BridgeSettings, Place, mark_of, owned
+from sampan.network.bridge import Bridge, BridgeSettings, Place, index_of, mark_of, owned
 from sampan.network.rules import Rules
 
 _LAST_VLAN = 4094
@@ -40,19 +40,23 @@ class Sublinks(Bridge):
         ]
         return ipam.Ranges(parts) if parts else None
 
-    async def _start(self) -> None:
+    async def prepare(self) -> None:
+        """See that the kernel can. Raises SystemFailure, InvalidArgument."""
         try:
             await asyncio.to_thread(self._try)
         except OSError as error:
             words = (error.strerror or str(error)).lower()
             raise SystemFailure(f"failed to create the {self.settings.name} network on {self.settings.bridge}: {words}") from None
-        self._is_up = True
+
+    async def finish(self) -> None:
+        """There are no rules of it."""
+        self._is_up, self.problem = True, ""
 
     def _try(self) -> None:
         """Have the parent, and see whether the kernel makes one: it may know nothing of them, or not on this parent."""
         name = f"svt{secrets.token_hex(5)}"
         with Netlink() as netlink:
-            if all(link.name != self.settings.bridge for link in netlink.links()):
+            if index_of(self.settings.bridge) is None:
                 self._make_parent(netlink)
             netlink.add_sub(name, socket.if_nametoindex(self.settings.bridge), self._kind, self.settings.mode, flag=self.settings.flag)
             netlink.delete_link(name)
@@ -98,10 +102,6 @@ class Sublinks(Bridge):
         made = super().interface(place, name, default_routes=default_routes)
         on_link = tuple(version for version in default_routes if self._is_routed and version in self.versions)
         return msgspec.structs.replace(made, kind=self._kind, mode=self.settings.mode, flag=self.settings.flag, on_link=on_link)
-
-    def remove_strays(self, kept: set[str]) -> bool:
-        """There are none: the interface goes with its netns."""
-        return False
 
 
 def vlan_of(parent: str) -> tuple[str, int]:

@@ -15,11 +15,13 @@ import pytest
 from sampan.engine import networkoptions
 from sampan.engine.networks import segment
 from sampan.errors import EngineError, Forbidden, SystemFailure
-from sampan.network import sandbox
+from sampan.network import firewall, sandbox
+from sampan.network.bridge import Bridge, BridgeSettings
 from sampan.network.exposure import Exposure, Target
 from sampan.network.firewall import Firewall
 from sampan.network.ports import PortRequest, Published, PublishedPorts, hold
 from sampan.network.rules import Rules
+from sampan.network.starting import start_all
 from sampan.network.sublinks import Sublinks
 from sampan.state.networks import NetworkRow, Subnet
 from tests.support.netplans import recorded
@@ -113,6 +115,42 @@ def test_an_address_that_is_asked_for_is_of_any_of_the_subnets() -> None:
 def test_no_such_flag() -> None:
     with pytest.raises(EngineError, match="requested ipvlan flag 'x' is not valid, 'bridge' is the ipvlan driver default"):
         networkoptions.check("n", "ipvlan", {"parent": "eth0", "ipvlan_flag": "x"}, internal=False)
+
+
+def test_many_networks_come_by_one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And by one look at the host's own rules, which drop here."""
+    ran: list[tuple[str, ...]] = []
+
+    def run(*words: str, text: str | None = None) -> tuple[int, str]:
+        ran.append(words)
+        return 0, "-P FORWARD DROP\n" if text is None else ""
+
+    async def start() -> int:
+        rules = Rules("sampan_test", forward=False)
+        bridges = [Bridge(BridgeSettings(bridge=f"sp{number}", bip=f"10.9.{number}.1/24"), rules) for number in range(200)]
+        failed = await start_all(bridges, rules, filtered=True)
+        await rules.stop(remove=False)
+        return len(failed)
+
+    monkeypatch.setattr(firewall, "_run", run)
+    monkeypatch.setattr("sampan.network.bridge.sysctl", lambda _name, _value: None)
+    with recorded(monkeypatch, "lo") as recorder:
+        assert asyncio.run(start()) == 0
+    rules = [line for line in recorder.lines if "sampan_test" in line]
+    assert (len(rules), rules[0].count("10.9.199.0/24")) == (1, 4 - 2)
+    assert [words for words in ran if words[0].startswith("iptables")][:2] == [("iptables", "-S"), ("iptables-restore", "--noflush")]
+    assert len(ran) <= 4
+
+
+def test_a_network_that_the_kernel_refuses_keeps_no_other_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start() -> list[str]:
+        rules = Rules("sampan_test", forward=False)
+        bridges = [Bridge(BridgeSettings(bridge=name, name=name, bip="10.9.1.1/24"), rules) for name in ("sp0", "eth0", "sp2")]
+        failed = await start_all(bridges, rules, filtered=False)
+        return [bridge.settings.name for bridge in failed]
+
+    with recorded(monkeypatch, "lo", "eth0"):
+        assert asyncio.run(start()) == ["eth0"]
 
 
 # SCTP
