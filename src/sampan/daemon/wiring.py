@@ -67,7 +67,6 @@ from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
 from sampan.engine.volumefill import VolumeFiller
 from sampan.engine.volumes import VolumeService
-from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.findings import Finding
 from sampan.image.store import ImageStore
@@ -128,23 +127,22 @@ async def _network(
     if config.ip_forward:
         bridge.sysctl("net/ipv4/ip_forward", "1")
     pools = ipam.Pools(pool_sizes(config), seed=store.predefined_id("none"))
-    if config.iptables:
-        await rules.start()
     stack.push_async_callback(rules.stop, remove=False)
     stack.push_async_callback(exposure.stop)
     stack.push_async_callback(places.stop)
-    default = await _default_bridge(config, rules, pools)
-    for text in await open_networks(store, rules, default, config.exec_root, config.ip, clock.now_ns()):
+    default = _default_bridge(config, rules, pools)
+    now = clock.now_ns()
+    for text in await open_networks(store, rules, default, config.exec_root, config.ip, now, filtered=config.iptables):
         log.warning("%s", text)
     await places.reconcile()
     return _Network(store, rules, places, NetworkDefaults(pools, config.default_network_opts, config.ip))
 
 
-async def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> bridge.Bridge | None:
-    """The default bridge network, started; None when it is switched off or this host cannot have it."""
+def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> bridge.Bridge | None:
+    """The default bridge network; None when it is switched off."""
     if config.bridge == "none":
         return None
-    found = bridge.Bridge(
+    return bridge.Bridge(
         bridge.BridgeSettings(
             bridge=config.bridge, bip=config.bip, fixed_cidr=config.fixed_cidr, mtu=config.mtu, icc=config.icc, ip_masq=config.ip_masq,
             ip=config.ip, ipv6=config.ipv6, bip6=config.bip6, fixed_cidr6=config.fixed_cidr_v6, owner=config.exec_root,
@@ -152,12 +150,6 @@ async def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools)
         rules,
         pools,
     )  # fmt: skip
-    try:
-        await found.start()
-    except EngineError as error:
-        log.warning("containers can use the networks host and none only: %s", error.message)
-        return None
-    return found
 
 
 def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: WorkerPool) -> LayeredSnapshots:

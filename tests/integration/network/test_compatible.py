@@ -214,6 +214,7 @@ def test_macvlan(docker: Docker, engine: Engine, subnets: Callable[[int], str]) 
                 ok(docker("network", "rm", "lan"))
             wrong = docker("network", "create", "-d", "macvlan", "-o", f"parent={parent}", "-o", "macvlan_mode=foo", "lan")
             assert "requested macvlan mode 'foo' is not valid, 'bridge' mode is the macvlan driver default" in wrong.stderr
-            assert "no interface with this name" in docker("network", "create", "-d", "macvlan", "-o", "parent=nosuch0", "lan").stderr
+            wrong = docker("network", "create", "-d", "macvlan", "-o", "parent=nosuch0", "lan")
+            assert "invalid subinterface vlan name nosuch0, example formatting is eth0.10" in wrong.stderr
         finally:
             netlink.delete_link(parent)

@@ -198,7 +198,7 @@ async def update(request: Request, services: Services) -> Response:
 _TAG = "Container"
 ROUTES = (
     Route("GET", "/containers/json", list_containers, _TAG),
-    Route("POST", "/containers/create", create, _TAG),
+    Route("POST", "/containers/create", create, _TAG, note="SCTP ports ran only as plans: the kernel has no SCTP"),
     Route("POST", "/containers/prune", prune, _TAG),
     Route("GET", "/containers/{id}/json", inspect, _TAG),
     Route("POST", "/containers/{id}/start", start, _TAG, note="checkpoints: 501"),
