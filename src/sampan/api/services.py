@@ -42,6 +42,7 @@ from sampan.spec.docker_api.image import (
 )
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import EndpointSettings, NetworkCreate, NetworkCreated, NetworkInspect, NetworksPruned
+from sampan.spec.docker_api.stats import Stats
 from sampan.spec.docker_api.system import CheckReport, DiskUsage, EventMessage, PingInfo, SystemInfo, SystemVersion
 from sampan.spec.docker_api.volume import Volume, VolumeListResponse, VolumesPruneReport
 from sampan.spec.oci_layout import Platform
@@ -114,6 +115,16 @@ class ContainerService(Protocol):
 
     async def prune(self, filters: Filters) -> PruneReport:
         """Remove all stopped containers that match."""
+
+
+class StatsService(Protocol):
+    """What containers use."""
+
+    async def once(self, ref: str, *, one_shot: bool) -> Stats | None:
+        """One document, with what was read a second before it; one_shot: at once and without. None: removed meanwhile."""
+
+    def stream(self, ref: str, *, one_shot: bool) -> AsyncIterator[Stats]:
+        """A document a second, empty ones while the container does not run, until it is removed. InvalidArgument for one_shot."""
 
 
 class ExecService(Protocol):
@@ -377,6 +388,7 @@ class Services(msgspec.Struct, frozen=True):
     """Everything the routes need."""
 
     containers: ContainerService
+    stats: StatsService
     execs: ExecService
     attach: AttachService
     files: FileService

@@ -62,7 +62,9 @@ from sampan.engine.push import PushService
 from sampan.engine.registries import Registries, RegistrySettings
 from sampan.engine.remote import RemoteService
 from sampan.engine.runner import RunHooks, Runner
+from sampan.engine.sampling import Sampler
 from sampan.engine.sandboxes import Sandboxes
+from sampan.engine.stats import StatsService
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
 from sampan.engine.volumefill import VolumeFiller
@@ -344,6 +346,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     service = ContainerService(
         containers, runner, control, images, snapshots, published, logs, clock, _defaults(config), mounts, filler.fill, health
     )
+    sampler = Sampler(containers, runner.layout, paths, clock)
+    stack.push_async_callback(sampler.close)
     volume_service = VolumeService(volumes, events, background)
 
     async def started(container: Container) -> None:
@@ -398,6 +402,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     )
     services = Services(
         containers=service,
+        stats=StatsService(containers, sampler),
         execs=execs,
         attach=attach,
         files=FileService(containers, trees, published.publish),

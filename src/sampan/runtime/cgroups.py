@@ -8,14 +8,14 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Literal
 
 import msgspec
 
-from sampan.linux import pidfd
+from sampan.linux import cgroupusage, pidfd
 from sampan.linux.kernelfile import write
 
 
@@ -264,6 +264,27 @@ def read(file: str) -> str:
     """The text of a cgroup file. Raises OSError."""
     with open(file) as handle:
         return handle.read()
+
+
+def usage(layout: Layout, path: str) -> cgroupusage.Usage | None:
+    """What a container's cgroup has used; None when it is gone. Blocks."""
+    if layout.version == 2:
+        return cgroupusage.from_v2(files) if (files := _texts(f"{layout.unified}/{path}", cgroupusage.V2_FILES)) else None
+    found: dict[str, str] = {}
+    for controller, names in cgroupusage.V1_FILES.items():
+        directory = v1_path(layout, controller, path)
+        if directory is not None:
+            found |= _texts(directory, names)
+    return cgroupusage.from_v1(found) if found else None
+
+
+def _texts(directory: str, names: Sequence[str]) -> dict[str, str]:
+    """Those of the files that there are."""
+    found: dict[str, str] = {}
+    for name in names:
+        with suppress(OSError):
+            found[name] = read(f"{directory}/{name}")
+    return found
 
 
 def processes(layout: Layout, path: str) -> list[int]:

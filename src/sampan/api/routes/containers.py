@@ -8,7 +8,7 @@ from sampan.api import encode
 from sampan.api.decode import convert_body, dimension
 from sampan.api.http import NO_CONTENT, Request, Response, json_response
 from sampan.api.router import Route
-from sampan.api.routes.common import missing
+from sampan.api.routes.common import ended, missing
 from sampan.api.services import Services
 from sampan.api.versions import Version
 from sampan.errors import InvalidArgument
@@ -175,6 +175,20 @@ async def top(request: Request, services: Services) -> Response:
     return json_response(await services.containers.top(request.variables["id"], request.query.text("ps_args", "-ef") or "-ef"))
 
 
+async def stats(request: Request, services: Services) -> Response | None:
+    """GET /containers/{id}/stats: a document a second, or with stream=false one. one-shot came with 1.41."""
+    name, query = request.variables["id"], request.query
+    one_shot = request.version >= (1, 41) and query.flag("one-shot")
+    if not query.flag("stream", default=True):
+        found = await services.stats.once(name, one_shot=one_shot)
+        return Response(body=encode.document(found) if found is not None else b"")
+    async with ended(services.stats.stream(name, one_shot=one_shot)) as documents:
+        out = request.start_stream("")  # docker names no type here
+        async for document in documents:
+            await out.write(encode.document(document))
+    return None
+
+
 async def resize(request: Request, services: Services) -> Response:
     """POST /containers/{id}/resize."""
     height, width = dimension(request.query, "h", "height"), dimension(request.query, "w", "width")
@@ -212,7 +226,7 @@ ROUTES = (
     Route("GET", "/containers/{id}/top", top, _TAG),
     Route("POST", "/containers/{id}/resize", resize, _TAG),
     Route("POST", "/containers/{id}/update", update, _TAG),
-    Route("GET", "/containers/{id}/stats", missing("docker stats"), _TAG, "missing"),
+    Route("GET", "/containers/{id}/stats", stats, _TAG, cancel=True),
     Route("GET", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
     Route("POST", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
     Route("DELETE", "/containers/{id}/checkpoints/{checkpoint}", missing("docker checkpoint"), _TAG, "missing"),
