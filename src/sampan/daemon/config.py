@@ -153,7 +153,6 @@ MISSING: Final[Mapping[str, str]] = {
     "default-cgroupns-mode": "another default cgroup namespace",
     "default-gateway": "another gateway than the bridge",
     "default-gateway-v6": "IPv6",
-    "default-ipc-mode": "another default IPC mode",
     "default-runtime": "other OCI runtimes",
     "default-ulimits": "default ulimits (use run --ulimit)",
     "experimental": "experimental features",
