@@ -39,6 +39,7 @@ from sampan.engine.trees import Trees
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
 from sampan.ids import new_id, short_id
 from sampan.image.store import Image
+from sampan.spec.docker_api.container import HostConfig
 from sampan.spec.oci_image import ContainerConfig
 
 WAITING_MAX: Final = 256
@@ -202,14 +203,15 @@ class StageRun:
         key = self._tools.steps.key(self.image, command, self.config, more)
         if self._from_cache(key, created_by):
             return
+        if not quiet:  # docker makes a container for it, which must be one that can be
+            self._warn(self._tools.sandboxes.check(_host_config(self._tools.options, "none")))
         layer = await make() if make is not None else None
         container = None
         container_id = new_id()
         if not quiet:
             if not self._tools.options.remove:
-                container, warnings = await self._sandbox(command, "")
+                container, _ = await self._sandbox(command, "")
                 container_id = container.id
-                self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container_id)}\n")
         made = Made(command, "" if quiet else container_id)
         self._stand_on(self._tools.steps.add(key, self.image, self.config, made, self._author, layer))
@@ -373,30 +375,33 @@ class StageRun:
     async def _sandbox(
         self, command: Sequence[str], network: str, config: ContainerConfig | None = None, mounts: Sequence[object] = ()
     ) -> tuple[Container, list[str]]:
-        options = self._tools.options
         image = self.image
         base = Base("" if image is None else image.id, None if image is None else image.chain_id, ContainerConfig())
-        host = host_config(
-            NetworkMode=options.network if network in ("", "default") else network,
-            ExtraHosts=list(options.extra_hosts),
-            SecurityOpt=list(options.security),
-            CgroupParent=options.cgroup_parent,
-            ShmSize=options.shm_size,
-            Memory=options.memory,
-            MemorySwap=options.memory_swap,
-            CpuShares=options.cpu_shares,
-            CpuPeriod=options.cpu_period,
-            CpuQuota=options.cpu_quota,
-            CpusetCpus=options.cpuset_cpus,
-            CpusetMems=options.cpuset_mems,
-            Ulimits=msgspec.to_builtins(list(options.ulimits)),
-            Mounts=list(mounts),
-        )
+        host = _host_config(self._tools.options, network, mounts)
         return await self._tools.sandboxes.make(self._tools.workspace, base, config or self.config, command, host)
 
     def _warn(self, warnings: Sequence[str]) -> None:
         for warning in warnings:
             self._out.say(f" ---> [Warning] {warning}\n")
+
+
+def _host_config(options: BuildOptions, network: str, mounts: Sequence[object] = ()) -> HostConfig:
+    """Of a step's container."""
+    return host_config(
+        NetworkMode=options.network if network in ("", "default") else network,
+        ExtraHosts=list(options.extra_hosts),
+        CgroupParent=options.cgroup_parent,
+        ShmSize=options.shm_size,
+        Memory=options.memory,
+        MemorySwap=options.memory_swap,
+        CpuShares=options.cpu_shares,
+        CpuPeriod=options.cpu_period,
+        CpuQuota=options.cpu_quota,
+        CpusetCpus=options.cpuset_cpus,
+        CpusetMems=options.cpuset_mems,
+        Ulimits=msgspec.to_builtins(list(options.ulimits)),
+        Mounts=list(mounts),
+    )
 
 
 def _destination(path: str, config: ContainerConfig) -> str:
