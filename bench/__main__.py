@@ -15,7 +15,7 @@ from typing import Any
 from bench import build_rows, image_rows, network_rows, registry_rows, rows
 from bench.rows import Row
 from bench.target import BadResult, Target
-from tests.support.engine import START, Engine
+from tests.support.engine import CLI, START, Engine
 
 ROWS = (*rows.ROWS, *image_rows.ROWS, *registry_rows.ROWS, *build_rows.ROWS, *network_rows.ROWS)
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,18 +97,24 @@ def table(row: type[Row], samples: Samples, problems: list[str], targets: list[T
 
 def our_target(engine: Engine) -> Target:
     """A sampand of our own, with roots and a bridge of its own."""
-    return Target("sampan", engine.url, [*START, *engine.flags], str(engine.root))
+    target = Target("sampan", engine.url, [*START, *engine.flags], str(engine.root))
+    target.builder = (*CLI, "build")
+    return target
 
 
 def peer_target(options: argparse.Namespace) -> Target:
     """The dockerd: one that runs, or one that is fetched and started here."""
-    if options.peer_url:
-        return Target("peer", options.peer_url, None, f"docker-{options.peer}", f"sampan-peer{options.peer}")
     script = str(ROOT / "bench/peers")
-    subprocess.run([script, "fetch", options.peer], check=True)
-    subprocess.run([script, "down", options.peer], check=True)
-    url = subprocess.run([script, "url", options.peer], capture_output=True, text=True, check=True).stdout.strip()
-    return Target(f"dockerd{options.peer}", url, [script, "exec", options.peer], f"docker-{options.peer}", f"sampan-peer{options.peer}")
+    name, url, command = "peer", options.peer_url, None
+    if not url:
+        subprocess.run([script, "fetch", options.peer], check=True)
+        subprocess.run([script, "down", options.peer], check=True)
+        url = subprocess.run([script, "url", options.peer], capture_output=True, text=True, check=True).stdout.strip()
+        name, command = f"dockerd{options.peer}", [script, "exec", options.peer]
+    target = Target(name, url, command, f"docker-{options.peer}", f"sampan-peer{options.peer}")
+    if options.peer == "28":
+        target.builder = (script, "client", "28", "buildx", "build")
+    return target
 
 
 def main() -> int:

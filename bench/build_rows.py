@@ -1,8 +1,9 @@
-"""Rows about builds: ten steps that were never built, the same from the cache, and a context of 100 MB of which little is used."""
+"""Rows about builds: ten steps that were never built, the same from the cache, a large context of which little is used, three stages."""
 
 import io
 import os
 import random
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from typing import ClassVar
@@ -11,6 +12,7 @@ from bench.rows import Row, seconds
 from bench.target import require
 
 STEPS, CONTEXT_BYTES = 5, 100_000_000
+STAGES = ("one", "two", "three")
 
 
 def context(files: Mapping[str, bytes]) -> bytes:
@@ -85,4 +87,27 @@ class BuildContext(_Builds):
         return {"build_context_100MB": took}
 
 
-ROWS: tuple[type[Row], ...] = (Build, BuildContext)
+class BuildParallel(_Builds):
+    """Three stages that do not need each other, each of which waits for a second, and a fourth that takes a file of each; by the client."""
+
+    goals: ClassVar[dict[str, float]] = {"build_parallel": 1.0}
+
+    def sample(self) -> dict[str, float]:
+        unique = os.urandom(20).hex().encode()
+        stages = "".join(f"FROM {self.target.image} AS {name}\nCOPY unique /\nRUN sleep 1 && cp /unique /{name}\n" for name in STAGES)
+        copies = "".join(f"COPY --from={name} /{name} /{name}\n" for name in STAGES)
+        text = f"{stages}FROM {self.target.image}\n{copies}".encode()
+        took, done = seconds(self.client, context({"Dockerfile": text, "unique": unique}))
+        require(done.returncode == 0, done.stderr[-300:])
+        require(self.output("cat", *(f"/{name}" for name in STAGES)) == unique * len(STAGES), "what was built")
+        self.remove()
+        return {"build_parallel": took}
+
+    def client(self, archive: bytes) -> "subprocess.CompletedProcess[bytes]":
+        """A build by the engine's own client, the context on its standard input."""
+        environment = {**os.environ, "DOCKER_HOST": self.target.url}
+        command = [*self.target.builder, "--quiet", "--tag", self.name, "-"]
+        return subprocess.run(command, input=archive, capture_output=True, env=environment, check=False, timeout=120)
+
+
+ROWS: tuple[type[Row], ...] = (Build, BuildContext, BuildParallel)

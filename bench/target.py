@@ -80,6 +80,9 @@ def payload(stream: bytes) -> bytes:
 class Target:
     """One engine. `command` starts it in the foreground (None: it runs already, and is left running)."""
 
+    builder: Sequence[str] = ("docker", "build")
+    """The client's command that its users build with."""
+
     def __init__(self, name: str, url: str, command: Sequence[str] | None, mark: str, netns: str = "") -> None:
         """`mark`: a text that the command lines of all its processes contain, for its memory. `netns`: its network (ip-netns(8))."""
         self.name, self.url, self.path, self.command, self.mark = name, url, url.removeprefix("unix://"), command, mark

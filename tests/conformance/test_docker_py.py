@@ -69,6 +69,20 @@ def test_exec_run(client: Any) -> None:
     assert container.exec_run(["sh", "-c", "sleep 0.3; echo a; echo b >&2"], demux=True) == (0, (b"a\n", b"b\n"))
 
 
+@pytest.mark.parametrize(("own", "asked"), [(True, True), (True, False), (False, True), (False, False)])
+def test_an_exec_is_framed_as_its_start_says(client: Any, own: bool, asked: bool) -> None:
+    """Whatever terminal it has; without frames there is no place for stderr (as in dockerd)."""
+    container = client.containers.run("busybox", ["sleep", "1000"], detach=True)
+    made = client.api.exec_create(container.id, ["sh", "-c", "sleep 0.3; echo hi; echo no >&2"], tty=own)
+    output = client.api.exec_start(made["Id"], tty=asked, demux=not asked)
+    end = b"\r\n" if own else b"\n"
+    both = b"hi" + end + b"no" + end
+    if own:
+        assert output == (both if asked else (both, None))
+    else:
+        assert output == (b"hi\n" if asked else (b"hi\n", b"no\n"))
+
+
 def test_attach(client: Any) -> None:
     container = client.containers.create("busybox", ["sh", "-c", "echo first; echo second"])
     stream = container.attach(stream=True, stdout=True, stderr=True)

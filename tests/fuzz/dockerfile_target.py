@@ -40,7 +40,9 @@ def build(data: bytes) -> None:
     declare_globals(dockerfile, arguments)
     made = plan(dockerfile, arguments)
     assert made.stages[-1].stage.index == made.target
-    assert sorted(number for wave in made.waves for number in wave) == [each.stage.index for each in made.stages]
+    numbers = [each.stage.index for each in made.stages]
+    assert numbers == sorted(set(numbers))
+    assert all(each.needs <= set(numbers[:place]) for place, each in enumerate(made.stages))
     for each in made.stages:
         stage = arguments.stage()
         env: list[str] = []

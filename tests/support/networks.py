@@ -8,7 +8,7 @@ import msgspec
 
 from sampan.errors import SystemFailure
 from sampan.network import firewall, sandbox
-from sampan.network.bridge import Bridge, BridgeSettings, Place
+from sampan.network.bridge import Bridge, BridgeSettings, Place, remove_strays
 from sampan.network.exposure import Exposure, Target
 from sampan.network.ports import PortRequest, Published
 from sampan.network.proxy import UserlandProxy, ipv6_is_usable
@@ -79,4 +79,4 @@ class BridgeNetwork:
         for container_id, endpoint in live.items():
             self.bridge.take_again(endpoint.place)
             await self.exposure.reopen(container_id, Target(endpoint.ip), endpoint.ports)
-        await asyncio.to_thread(self.bridge.remove_strays, {endpoint.place.veth for endpoint in live.values()})
+        await asyncio.to_thread(remove_strays, [self.bridge.settings.bridge], {endpoint.place.veth for endpoint in live.values()})

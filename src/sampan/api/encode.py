@@ -69,14 +69,18 @@ def image_inspect(image: ImageInspect, version: Version) -> bytes:
 
 
 def disk_usage(usage: DiskUsage, version: Version) -> bytes:
-    """Before 1.44 VirtualSize; before 1.42 the build cache's size by itself. Here an image without names has null for them."""
+    """Before 1.44 VirtualSize; before 1.42 the build cache's size by itself too. Here an image without names has null for them."""
     images = usage.images
     if images is not None:
         images = [msgspec.structs.replace(one, repo_tags=one.repo_tags or None, repo_digests=one.repo_digests or None) for one in images]
         if version < (1, 44):
             images = [msgspec.structs.replace(image, virtual_size=image.size) for image in images]
     usage = msgspec.structs.replace(usage, images=images)
-    return document(usage if version >= (1, 42) else {**msgspec.to_builtins(usage), "BuilderSize": 0})
+    return document(usage if version >= (1, 42) else {**msgspec.to_builtins(usage), "BuilderSize": _builder_size(usage)})
+
+
+def _builder_size(usage: DiskUsage) -> int:
+    return sum(one.size for one in usage.build_cache or () if not one.shared)
 
 
 def container_inspect(container: ContainerInspect, version: Version) -> bytes:

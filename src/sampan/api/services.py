@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from sampan.engine.buildoptions import BuildOptions
+from sampan.engine.buildoptions import BuildOptions, CacheLimits
 from sampan.engine.commit import CommitOptions
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
 from sampan.filters import Filters
@@ -26,6 +26,8 @@ from sampan.spec.docker_api.container import (
     PathStat,
     PruneReport,
     TopResponse,
+    UpdateRequest,
+    UpdateResponse,
     WaitResponse,
 )
 from sampan.spec.docker_api.image import (
@@ -40,6 +42,7 @@ from sampan.spec.docker_api.image import (
 )
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.docker_api.network import EndpointSettings, NetworkCreate, NetworkCreated, NetworkInspect, NetworksPruned
+from sampan.spec.docker_api.stats import Stats
 from sampan.spec.docker_api.system import CheckReport, DiskUsage, EventMessage, PingInfo, SystemInfo, SystemVersion
 from sampan.spec.docker_api.volume import Volume, VolumeListResponse, VolumesPruneReport
 from sampan.spec.oci_layout import Platform
@@ -52,7 +55,7 @@ exception becomes an ordinary HTTP error; afterwards the service owns the stream
 """
 
 
-__all__ = ["AttachOptions", "BuildOptions", "CommitOptions", "LogOptions", "LogStream"]
+__all__ = ["AttachOptions", "BuildOptions", "CacheLimits", "CommitOptions", "LogOptions", "LogStream"]
 
 
 class PendingWait(Protocol):
@@ -95,6 +98,9 @@ class ContainerService(Protocol):
     async def rename(self, ref: str, name: str) -> None:
         """Give another name."""
 
+    async def update(self, ref: str, request: UpdateRequest) -> UpdateResponse:
+        """Change limits, also of a running container, and the restart policy. Conflict: not of this container."""
+
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Delete. Conflict if running and not force."""
 
@@ -109,6 +115,16 @@ class ContainerService(Protocol):
 
     async def prune(self, filters: Filters) -> PruneReport:
         """Remove all stopped containers that match."""
+
+
+class StatsService(Protocol):
+    """What containers use."""
+
+    async def once(self, ref: str, *, one_shot: bool) -> Stats | None:
+        """One document, with what was read a second before it; one_shot: at once and without. None: removed meanwhile."""
+
+    def stream(self, ref: str, *, one_shot: bool) -> AsyncIterator[Stats]:
+        """A document a second, empty ones while the container does not run, until it is removed. InvalidArgument for one_shot."""
 
 
 class ExecService(Protocol):
@@ -207,11 +223,14 @@ class BuildService(Protocol):
         A RUN that fails: StepFailed.
         """
 
+    def export(self, name: str) -> AsyncIterator[Piece]:
+        """An image's whole root file system as a tar stream. Raises NotFound, with the first piece."""
+
     async def session(self, session_id: str, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
         """What a client's builds may ask it for, until it ends the stream. InvalidArgument, Conflict: no stream is opened."""
 
-    async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
-        """Drop what of the build cache nothing else uses, all of it with everything; keep: so many bytes stay."""
+    async def prune(self, *, everything: bool, limits: CacheLimits, filters: Filters) -> BuildPruneReport:
+        """Drop what of the build cache nothing else uses, as far as limits say; all of it with everything."""
 
 
 class BootstrapService(Protocol):
@@ -369,6 +388,7 @@ class Services(msgspec.Struct, frozen=True):
     """Everything the routes need."""
 
     containers: ContainerService
+    stats: StatsService
     execs: ExecService
     attach: AttachService
     files: FileService

@@ -6,12 +6,12 @@ ordinary ones; parents that are missing are made, 0755. No name and no symlink l
 
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
-from sampan.archive.apply import LayerApplier, Reader, clean, printable, write_all
+from sampan.archive.apply import Applied, LayerApplier, Reader, clean, printable, write_all
 from sampan.archive.reader import BLOCKDEV, CHAR, DIRECTORY, Entry, InvalidArchive
 from sampan.archive.room import Room
-from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS
+from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from sampan.linux.permissions import Permissions
 
 _CAPABILITY = b"security.capability"
@@ -103,6 +103,22 @@ class OwnExtractor(TreeExtractor):
         self._made: set[bytes] = set()
         self._users = os.geteuid(), os.getegid()
         self._parents_owner = -1, -1
+        self._closed: dict[bytes, int] = {}
+        """Modes of directories that their owner is not to write to, once they are filled: only root can do both at a time"""
+
+    def apply(self, reader: Reader) -> Applied:
+        """As LayerApplier's."""
+        applied = super().apply(reader)
+        for name in sorted(self._closed, key=lambda name: name.count(b"/"), reverse=True):
+            parent, _, base = name.rpartition(b"/")
+            with suppress(FileNotFoundError, NotADirectoryError):  # an entry after it has taken its place
+                fd = openat2(self._root, parent or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, resolve=self.resolve)
+                try:
+                    if stat.S_ISDIR(os.stat(base, dir_fd=fd, follow_symlinks=False).st_mode):
+                        self._chmod(fd, base, self._closed[name])
+                finally:
+                    os.close(fd)
+        return applied
 
     def _owner_of(self, entry: Entry) -> tuple[int, int]:
         return -1, -1
@@ -114,8 +130,13 @@ class OwnExtractor(TreeExtractor):
         if entry.type != DIRECTORY:
             entry.mode &= ~(stat.S_ISUID if entry.uid != self._users[0] else 0)
             entry.mode &= ~(stat.S_ISGID if entry.gid != self._users[1] else 0)
+        name = clean(entry.name)
+        self._closed.pop(name, None)
+        if entry.type == DIRECTORY and entry.mode & stat.S_IRWXU != stat.S_IRWXU:
+            self._closed[name] = entry.mode
+            entry.mode |= stat.S_IRWXU
         super()._one(entry, reader)
-        self._made.add(clean(entry.name))
+        self._made.add(name)
 
     def _link(self, entry: Entry, parent: int, base: bytes) -> bool:
         return clean(entry.link) in self._made and super()._link(entry, parent, base)

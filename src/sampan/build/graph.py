@@ -1,4 +1,4 @@
-"""Which stages a target needs, what each reads, and what may run side by side. Pure; nothing is fetched, nothing is run.
+"""Which stages a target needs, and what each reads. Pure; nothing is fetched, nothing is run.
 
 A name means a stage only after that stage (`FROM node AS node` is the image), so there are no cycles. What is wrong with a stage is kept
 with it, and told when its turn comes, as docker's stream does; only a target that is not there is wrong at once.
@@ -61,8 +61,6 @@ class Plan(Struct, frozen=True, kw_only=True):
     target: int
     stages: tuple[PlannedStage, ...]
     """Those that are needed, in the file's order; the last one is the target."""
-    waves: tuple[tuple[int, ...], ...]
-    """The same by number: all of one wave may run side by side, after the waves before it."""
 
 
 def target_index(dockerfile: Dockerfile, target: str) -> int:
@@ -119,7 +117,7 @@ def plan(
             planned[number] = _planned(dockerfile, aliases, stage, values, (triggers or {}).get(number, ()))
             wanted += planned[number].needs
     stages = tuple(planned[number] for number in sorted(planned))
-    return Plan(target=index, stages=stages, waves=_waves(stages))
+    return Plan(target=index, stages=stages)
 
 
 def from_source(dockerfile: Dockerfile, name: str, stage: int) -> Source:
@@ -195,13 +193,3 @@ def _names(instruction: StageInstruction) -> list[str]:
         case Run():
             return [name for flag in instruction.mount_flags if (name := mount_source(flag))]
     return []
-
-
-def _waves(stages: Sequence[PlannedStage]) -> tuple[tuple[int, ...], ...]:
-    depth: dict[int, int] = {}
-    for planned in stages:  # what a stage needs stands before it
-        depth[planned.stage.index] = 1 + max((depth[need] for need in planned.needs), default=-1)
-    waves: list[list[int]] = [[] for _ in range(1 + max(depth.values()))]
-    for number, level in depth.items():
-        waves[level].append(number)
-    return tuple(map(tuple, waves))

@@ -17,18 +17,12 @@ def display(lines: Iterable[bytes], out: TextIO, *, width: int = 0, aux: Callabl
     0 for none (progress is then left out). Raises CliError for an error in the stream."""
     rows: dict[str, int] = {}
     for raw in lines:
-        try:
-            message = fastjson.loads(raw)
-        except ValueError:
-            raise CliError(f"unexpected answer in the stream: {raw[:200].decode('utf-8', 'replace')}") from None
+        message = parsed(raw)
         if "aux" in message and aux is not None:
             aux(message["aux"])
             continue
-        detail = message.get("errorDetail")
-        if detail or message.get("error"):
-            detail = detail if isinstance(detail, dict) else {}
-            code = detail.get("code")
-            raise CliError(str(detail.get("message") or message.get("error")), code if isinstance(code, int) and 0 < code < 256 else 1)
+        if (error := error_of(message)) is not None:
+            raise error
         name = message.get("id") or ""
         bar = _bar(message, width)
         if not width:
@@ -43,6 +37,27 @@ def display(lines: Iterable[bytes], out: TextIO, *, width: int = 0, aux: Callabl
             rows.clear()
             out.write(_text(message, name) + ("" if "stream" in message else "\n"))
         out.flush()
+
+
+def parsed(raw: bytes) -> dict[str, Any]:
+    """A message of the stream. Raises CliError."""
+    try:
+        message = fastjson.loads(raw)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        raise CliError(f"unexpected answer in the stream: {raw[:200].decode('utf-8', 'replace')}")
+    return message
+
+
+def error_of(message: dict[str, Any]) -> CliError | None:
+    """The error that a message is, if it is one."""
+    detail = message.get("errorDetail")
+    if not detail and not message.get("error"):
+        return None
+    detail = detail if isinstance(detail, dict) else {}
+    code = detail.get("code")
+    return CliError(str(detail.get("message") or message.get("error")), code if isinstance(code, int) and 0 < code < 256 else 1)
 
 
 def _text(message: dict[str, Any], name: str) -> str:

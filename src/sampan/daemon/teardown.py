@@ -258,10 +258,10 @@ def remove_network(config: DaemonConfig) -> None:
     """The bridges, the nft table, and the ACCEPT rules put into the host's firewall."""
     with contextlib.suppress(NftablesError):  # no libnftables: no table either
         Firewall(table_of(config.bridge, config.exec_root), ipv6=has_ipv6()).remove()
-    bridges = set(owned(config.exec_root)) | ({config.bridge} - {"", "none"})
-    for bridge in sorted(bridges):
+    made = set(owned(config.exec_root))  # bridges, and parents of macvlans
+    for bridge in sorted(made | ({config.bridge} - {"", "none"})):
         close_forwarding(bridge)
-        if Path(f"/sys/class/net/{bridge}/bridge").is_dir():
+        if bridge in made or Path(f"/sys/class/net/{bridge}/bridge").is_dir():
             with Netlink() as netlink:
                 netlink.delete_link(bridge)
 

@@ -32,6 +32,7 @@ from sampan.engine.buildmounts import CacheDirectories
 from sampan.engine.buildrun import StepContainers
 from sampan.engine.buildsession import BuildSessions
 from sampan.engine.buildspool import BuildSpool
+from sampan.engine.cacheentries import CacheEntries
 from sampan.engine.check import CheckService, LayerCheck, database_look, plain_look
 from sampan.engine.commit import CommitService
 from sampan.engine.container_check import ContainerCheck
@@ -61,12 +62,13 @@ from sampan.engine.push import PushService
 from sampan.engine.registries import Registries, RegistrySettings
 from sampan.engine.remote import RemoteService
 from sampan.engine.runner import RunHooks, Runner
+from sampan.engine.sampling import Sampler
 from sampan.engine.sandboxes import Sandboxes
+from sampan.engine.stats import StatsService
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
 from sampan.engine.volumefill import VolumeFiller
 from sampan.engine.volumes import VolumeService
-from sampan.errors import EngineError
 from sampan.events.bus import EventBus
 from sampan.findings import Finding
 from sampan.image.store import ImageStore
@@ -127,23 +129,22 @@ async def _network(
     if config.ip_forward:
         bridge.sysctl("net/ipv4/ip_forward", "1")
     pools = ipam.Pools(pool_sizes(config), seed=store.predefined_id("none"))
-    if config.iptables:
-        await rules.start()
     stack.push_async_callback(rules.stop, remove=False)
     stack.push_async_callback(exposure.stop)
     stack.push_async_callback(places.stop)
-    default = await _default_bridge(config, rules, pools)
-    for text in await open_networks(store, rules, default, config.exec_root, config.ip, clock.now_ns()):
+    default = _default_bridge(config, rules, pools)
+    now = clock.now_ns()
+    for text in await open_networks(store, rules, default, config.exec_root, config.ip, now, filtered=config.iptables):
         log.warning("%s", text)
     await places.reconcile()
     return _Network(store, rules, places, NetworkDefaults(pools, config.default_network_opts, config.ip))
 
 
-async def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> bridge.Bridge | None:
-    """The default bridge network, started; None when it is switched off or this host cannot have it."""
+def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> bridge.Bridge | None:
+    """The default bridge network; None when it is switched off."""
     if config.bridge == "none":
         return None
-    found = bridge.Bridge(
+    return bridge.Bridge(
         bridge.BridgeSettings(
             bridge=config.bridge, bip=config.bip, fixed_cidr=config.fixed_cidr, mtu=config.mtu, icc=config.icc, ip_masq=config.ip_masq,
             ip=config.ip, ipv6=config.ipv6, bip6=config.bip6, fixed_cidr6=config.fixed_cidr_v6, owner=config.exec_root,
@@ -151,12 +152,6 @@ async def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools)
         rules,
         pools,
     )  # fmt: skip
-    try:
-        await found.start()
-    except EngineError as error:
-        log.warning("containers can use the networks host and none only: %s", error.message)
-        return None
-    return found
 
 
 def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: WorkerPool) -> LayeredSnapshots:
@@ -286,6 +281,7 @@ def _defaults(config: DaemonConfig) -> ContainerDefaults:
         log_driver=config.log_driver,
         log_opts=dict(config.log_opts),
         shm_size=config.default_shm_size,
+        ipc_mode=config.default_ipc_mode,
         init=config.init,
         no_new_privileges=config.no_new_privileges,
     )
@@ -350,6 +346,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     service = ContainerService(
         containers, runner, control, images, snapshots, published, logs, clock, _defaults(config), mounts, filler.fill, health
     )
+    sampler = Sampler(containers, runner.layout, paths, clock)
+    stack.push_async_callback(sampler.close)
     volume_service = VolumeService(volumes, events, background)
 
     async def started(container: Container) -> None:
@@ -370,13 +368,16 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     )
     spool = BuildSpool(paths.data_root / "build", snapshots.empty, workers, background)
     cached, caches = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
+    images.hidden = cached.hidden
+    entries = CacheEntries(parts.store, lambda: {item.image_id for item in containers}, cached, caches, workers)
     steps = StepContainers(service, runner, control, attach)
     builds = BuildService(
         BuildParts(
             images=images, spool=spool, bases=Bases(images, parts.pulls), copies=Copies(images, snapshots, workers, spool.empty),
             sandboxes=steps, trees=trees, caches=caches,
             cached=cached, registries=parts.registries, clock=clock, background=background,
-            pruning=BuildCachePruning(images, cached, caches, workers, clock), sessions=BuildSessions(),
+            pruning=BuildCachePruning(images, parts.store, snapshots, cached, caches, entries, workers, clock), entries=entries,
+            sessions=BuildSessions(),
         )
     )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
@@ -401,6 +402,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     )
     services = Services(
         containers=service,
+        stats=StatsService(containers, sampler),
         execs=execs,
         attach=attach,
         files=FileService(containers, trees, published.publish),
@@ -419,7 +421,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         volumes=volume_service,
         system=system,
         disk_usage=DiskUsageService(
-            images, service, volume_service, snapshots, paths, [parts.registries.partials.disk_usage, parts.bootstraps.disk_usage]
+            images, service, volume_service, snapshots, paths, entries, [parts.registries.partials.disk_usage, parts.bootstraps.disk_usage]
         ),
         checks=_checks(parts, database, containers, runner, NetworkCheck(kernel.store, kernel.places, containers, config.exec_root)),
     )

@@ -1,12 +1,12 @@
 """`POST /build`: a context and its Dockerfile become an image. docs/flows/build.md tells the whole of it.
 
-Stages that the target does not need are not built; those that do not need each other are built side by side, and told of in the file's
-order, each one's words together.
+Stages that the target does not need are not built; the others begin at once, each waiting for another stage only where it names it, and are
+told of in the file's order, each one's words together.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, closing
 from typing import NamedTuple
 
 from sampan.build.arguments import Arguments, platform_arguments
@@ -19,13 +19,16 @@ from sampan.engine.buildbases import Bases
 from sampan.engine.buildcache import BuildCachePruning
 from sampan.engine.buildcopy import Copies
 from sampan.engine.buildmounts import CacheDirectories, RunMounts
-from sampan.engine.buildoptions import BuildOptions
+from sampan.engine.buildoptions import BuildOptions, CacheLimits
 from sampan.engine.buildrun import StepContainers
 from sampan.engine.buildsession import BuildSessions, Session
 from sampan.engine.buildspool import BuildSpool, Workspace
 from sampan.engine.buildstage import Output, Result, StageRun, Tools
 from sampan.engine.buildsteps import BuildSteps
+from sampan.engine.buildtelling import BuildTelling
+from sampan.engine.buildturns import Turn
 from sampan.engine.buildurls import Fetches, remote_context
+from sampan.engine.cacheentries import CacheEntries
 from sampan.engine.images import ImageService
 from sampan.engine.lines import Lines
 from sampan.engine.progress import Progress
@@ -42,10 +45,14 @@ from sampan.spec.docker_api.image import BuildPruneReport
 from sampan.spec.oci_image import ContainerConfig
 from sampan.spec.oci_layout import Platform
 from sampan.state.buildcache import BuildCacheRepository
-from sampan.streams import Duplex
+from sampan.streams import Duplex, Piece
 
 _BOUND_EVERY = 10 * 60 * 10**9
 """Between two looks at what the cache takes, ns."""
+_WORKING_MAX = 8
+"""Stages of one build that run steps at a time."""
+_FETCHING_MAX = 8
+"""Images that one build pulls at a time."""
 _PARSED_AT_ONCE = 8192
 """Bytes of a Dockerfile that are not worth a thread."""
 _EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release."
@@ -66,6 +73,7 @@ class BuildParts(NamedTuple):
     cached: BuildCacheRepository
     registries: Registries
     pruning: BuildCachePruning
+    entries: CacheEntries
     clock: Clock
     background: Background
     sessions: BuildSessions
@@ -99,6 +107,7 @@ class BuildService:
             finally:
                 self._parts.images.clean_up()
                 self._bound()
+                await self._parts.sandboxes.remove_noted(workspace)
 
     def _bound(self) -> None:
         """Now and then keep the cache small, while nobody waits for it."""
@@ -107,13 +116,19 @@ class BuildService:
             self._bounded = now
             self._parts.background.spawn(self._parts.pruning.bound())
 
+    async def export(self, name: str) -> AsyncIterator[Piece]:
+        """An image's whole tree as a tar stream. Raises NotFound."""
+        async with self._parts.copies.export(self._parts.images.resolve(name)) as pieces:
+            async for piece in pieces:
+                yield piece
+
     async def session(self, session_id: str, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
         """Serve a client's session until it goes. Raises InvalidArgument, Conflict."""
         await self._parts.sessions.serve(session_id, open_stream)
 
-    async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
+    async def prune(self, *, everything: bool, limits: CacheLimits, filters: Filters) -> BuildPruneReport:
         """Drop what of the cache nothing else uses."""
-        return await self._parts.pruning.prune(everything=everything, keep=keep, filters=filters)
+        return await self._parts.pruning.prune(everything=everything, limits=limits, filters=filters)
 
 
 async def _hushed(batches: AsyncIterator[Sequence[Progress]]) -> AsyncIterator[Sequence[Progress]]:
@@ -154,7 +169,11 @@ class _Build:
         self._plan = plan(dockerfile, self._args, target=options.target)
         self._labels = label_options(options.labels)
         self._results: dict[int, asyncio.Future[Result]] = {}
-        self._running = asyncio.Semaphore(8)
+        self._failed: int | None = None
+        """The place of the stage that failed first."""
+        self._places = asyncio.Semaphore(_WORKING_MAX)
+        self._fetching = asyncio.Semaphore(_FETCHING_MAX)
+        self._fetches: dict[str, asyncio.Lock] = {}
 
     async def run(self, targets: Sequence[Reference]) -> None:
         """All of it. Raises EngineErrors."""
@@ -166,20 +185,26 @@ class _Build:
             parts.images, parts.cached, parts.clock, use_cache=not options.no_cache, epoch=options.epoch, platform=self._platform,
             sources=cached_from,
         )  # fmt: skip
-        with parts.images.holding() as hold:
+        with parts.images.holding() as hold, parts.entries.building() as stand_on, closing(steps):
             tools = Tools(
                 images=parts.images, steps=steps, copies=parts.copies, sandboxes=parts.sandboxes, trees=parts.trees,
                 fetches=Fetches(parts.registries, self._workspace),
                 mounts=RunMounts(self._workspace, parts.copies, parts.caches, self._session),
-                workspace=self._workspace, options=options, hold=hold,
+                workspace=self._workspace, options=options, hold=hold, stand_on=stand_on,
             )  # fmt: skip
-            await self._stages(tools)
-            steps.close()
+            try:
+                await self._stages(tools)
+            finally:
+                if options.only_output:
+                    steps.hide()
+            if not options.only_output:
+                for result in self._results.values():
+                    steps.show(result.result().image)
             last = self._results[self._plan.stages[-1].stage.index].result()
             if last.image is None:
                 raise InvalidArgument("No image was generated. Is your Dockerfile empty?")
             image = last.image
-            if options.squash:
+            if options.squash and not options.only_output:  # the files are the same
                 layer = await parts.copies.squash(last.base, image, options.epoch)
                 image = steps.add_squashed(last.base, image, layer)
             await self._finish(image, targets)
@@ -197,32 +222,44 @@ class _Build:
 
     async def _stages(self, tools: Tools) -> None:
         """Build them, and show what they say in order. Raises the first error, once what came before it has been shown."""
-        outputs = [Output() for _ in self._plan.stages]
+        number, total = 1, len(self._dockerfile.args) + sum(1 + len(self._instructions(stage)) for stage in self._plan.stages)
+        outputs = self._outputs(number + len(self._dockerfile.args), total)
         for warning in self._dockerfile.warnings:
             self._lines.say({"stream": f"\x1b[91m[WARNING]: {warning.message}\n\x1b[0m"})
         if self._dockerfile.warnings:
             self._lines.say({"stream": f"\x1b[91m[WARNING]: {_EMPTY_CONTINUATION}\n\x1b[0m"})
-        number, total = 1, len(self._dockerfile.args) + sum(1 + len(self._instructions(stage)) for stage in self._plan.stages)
         for arg in self._dockerfile.args:
-            self._lines.say({"stream": f"Step {number}/{total} : {arg.text}"})
-            self._lines.say({"stream": "\n"})
+            if not self._options.steps:
+                self._lines.say({"stream": f"Step {number}/{total} : {arg.text}"})
+                self._lines.say({"stream": "\n"})
             number += 1
             if self._problem is not None and self._problem[0] is arg:
                 raise InvalidArgument(self._problem[1])
         showing = asyncio.ensure_future(self._show(outputs))
         try:
             async with asyncio.TaskGroup() as group:
-                for stage, output in zip(self._plan.stages, outputs, strict=True):
-                    group.create_task(self._stage(stage, output, tools, number, total))
+                for place, (stage, output) in enumerate(zip(self._plan.stages, outputs, strict=True)):
+                    group.create_task(self._stage(place, stage, output, tools, number, total))
                     number += 1 + len(self._instructions(stage))
         except BaseExceptionGroup as failed:
-            await self._show_rest(showing, outputs)
+            await self._show_rest(showing, outputs[: None if self._failed is None else self._failed + 1])
             raise _first(failed) from None
         except BaseException:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
             raise
         await showing
+
+    def _outputs(self, first: int, total: int) -> list[Output]:
+        """Where each stage says what it does. first: the number of the first one's FROM."""
+        if not self._options.steps:
+            return [Output() for _ in self._plan.stages]
+        telling = BuildTelling(self._lines, first, total)
+        return [telling.stage(self._name(planned), 1 + len(self._instructions(planned))) for planned in self._plan.stages]
+
+    def _name(self, planned: PlannedStage) -> str:
+        """What a stage is called where several run side by side."""
+        return planned.stage.alias or (f"stage-{planned.stage.index}" if len(self._dockerfile.stages) > 1 else "")
 
     async def _show(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -232,23 +269,22 @@ class _Build:
                 await self._lines.drained()
 
     async def _show_rest(self, showing: "asyncio.Future[None]", outputs: Sequence[Output]) -> None:
-        """What was said until a stage failed."""
+        """What was said until a stage failed, by it and those before it: docker would not have begun the others."""
         showing.cancel()
         await asyncio.gather(showing, return_exceptions=True)
         for output in outputs:
             for line in output.taken():
                 self._lines.say(line)
 
-    async def _stage(self, planned: PlannedStage, output: Output, tools: Tools, number: int, total: int) -> None:
-        stage = planned.stage
+    async def _stage(self, place: int, planned: PlannedStage, output: Output, tools: Tools, number: int, total: int) -> None:
         try:
-            for needed in sorted(planned.needs):
-                await asyncio.shield(self._results[needed])
-            async with self._running:
-                result = await self._run_stage(planned, output, tools, number, total)
-        finally:
-            output.close()
-        self._results[stage.index].set_result(result)
+            result = await self._run_stage(planned, output, tools, number, total)
+        except Exception:
+            self._failed = place if self._failed is None else self._failed
+            output.fail()
+            raise
+        output.close()  # of a failed one not, so that nobody is shown what comes after it
+        self._results[planned.stage.index].set_result(result)
 
     def _instructions(self, planned: PlannedStage) -> Sequence[StageInstruction]:
         """A stage's own, and for the target `--label`."""
@@ -257,25 +293,27 @@ class _Build:
 
     async def _run_stage(self, planned: PlannedStage, output: Output, tools: Tools, number: int, total: int) -> Result:
         stage = planned.stage
+        turn = Turn(self._places)
 
         async def source(name: str) -> Image | None:
-            found = from_source(self._dockerfile, name, stage.index)
-            if isinstance(found, StageSource) and found.index not in self._results:
-                await self._build_late(found.index, output, tools)
-            return await self._image_of(found, name, output)
+            return await self._image_of(from_source(self._dockerfile, name, stage.index), name, output, tools, turn)
 
         run = StageRun(tools, output, self._args.stage(), self._dockerfile.directives.escape, source)
-        _say_step(output, number, total, stage.text)
+        if isinstance(planned.base, StageSource) and not planned.problem:  # its first step begins when that one has ended
+            await asyncio.shield(self._results[planned.base.index])
+        output.begin(number, total, stage.text)
         if planned.problem:
             raise InvalidArgument(planned.problem)
         image, config = await self._base(planned, output)
-        for trigger in self._begin(run, image, config, output):
-            await run.run(trigger)
-        run.say_image()
-        for place, instruction in enumerate(self._instructions(planned), number + 1):
-            _say_step(output, place, total, instruction.text)
-            await run.run(instruction)
+        triggers = self._begin(run, image, config, output)
+        async with turn:
+            for trigger in triggers:
+                await run.run(trigger)
             run.say_image()
+            for place, instruction in enumerate(self._instructions(planned), number + 1):
+                output.begin(place, total, instruction.text)
+                await run.run(instruction)
+                run.say_image()
         if run.image is not None:
             output.put({"aux": {"ID": run.image.id}})
         return run.result
@@ -287,14 +325,22 @@ class _Build:
         return [parse_trigger(text) for text in triggers]
 
     async def _base(self, planned: PlannedStage, output: Output) -> tuple[Image | None, ContainerConfig | None]:
+        """What a stage stands on. Nothing else is waited for before its first step, and images of all stages are fetched side by side."""
         if isinstance(planned.base, StageSource):
-            result = self._results[planned.base.index].result()
+            result = await asyncio.shield(self._results[planned.base.index])
             return result.image, result.config
         if planned.base is None:
             return None, None
         platform = self._platform_of(planned.platform) or self._platform
-        image = await self._parts.bases.get(planned.base.reference, platform, self._options, output.put)
+        image = await self._fetched(planned.base.reference, platform, output)
         return image, image.config.config
+
+    async def _built(self, index: int, output: Output, tools: Tools, turn: Turn) -> Result:
+        """What another stage comes to, once it is there."""
+        if index not in self._results:
+            await turn.after(self._build_late(index, output, tools))
+        result = self._results[index]
+        return result.result() if result.done() else await turn.after(asyncio.shield(result))
 
     def _platform_of(self, text: str) -> Platform | None:
         """FROM's. Raises InvalidArgument."""
@@ -305,7 +351,7 @@ class _Build:
         return self._parts.bases.platform_of(text)
 
     async def _build_late(self, index: int, output: Output, tools: Tools) -> None:
-        """Build a stage that only a trigger of a base's names, and what it needs, in the words and the place of the stage that asks."""
+        """Build a stage that only a trigger of a base's names, and what it needs, in the words of the stage that asks."""
         late = [
             planned for planned in plan(self._dockerfile, self._args, target=str(index)).stages if planned.stage.index not in self._results
         ]
@@ -313,32 +359,26 @@ class _Build:
             self._results[planned.stage.index] = asyncio.get_running_loop().create_future()
         number, total = 1, sum(1 + len(planned.stage.instructions) for planned in late)
         for planned in late:
-            await self._wait_for(planned.needs)
-            self._results[planned.stage.index].set_result(await self._run_stage(planned, output, tools, number, total))
-            number += 1 + len(planned.stage.instructions)
+            count = 1 + len(planned.stage.instructions)
+            told = output.late(self._name(planned), number, count)
+            self._results[planned.stage.index].set_result(await self._run_stage(planned, told, tools, number, total))
+            number += count
 
-    async def _wait_for(self, needed: Iterable[int]) -> None:
-        """Wait for stages without keeping them from running."""
-        self._running.release()
-        try:
-            for index in sorted(needed):
-                await asyncio.shield(self._results[index])
-        finally:
-            await self._running.acquire()
-
-    async def _image_of(self, source: StageSource | ImageSource, name: str, output: Output) -> Image | None:
+    async def _image_of(self, source: StageSource | ImageSource, name: str, output: Output, tools: Tools, turn: Turn) -> Image | None:
         """What `--from` means: a stage's image, or one by its name."""
         if isinstance(source, StageSource):
-            if not self._results[source.index].done():  # asked for by a trigger
-                await self._wait_for((source.index,))
-            return self._results[source.index].result().image
+            return (await self._built(source.index, output, tools, turn)).image
         if source.reference == SCRATCH:
             return None
         try:
-            image = await self._parts.bases.get(source.reference, self._platform, self._options, output.put)
+            return await self._fetched(source.reference, self._platform, output)
         except EngineError as error:
             raise type(error)(f"invalid from flag value {name}: {error.message}") from None
-        return image
+
+    async def _fetched(self, reference: str, platform: Platform | None, output: Output) -> Image:
+        """An image by its name: who names it second finds it here."""
+        async with self._fetches.setdefault(reference, asyncio.Lock()), self._fetching:
+            return await self._parts.bases.get(reference, platform, self._options, output.put)
 
 
 def _target(text: str) -> Reference:
@@ -350,11 +390,6 @@ def _target(text: str) -> Reference:
     if reference.digest is not None:
         raise SystemFailure("build tag cannot contain a digest")
     return reference.with_default_tag()
-
-
-def _say_step(output: Output, number: int, total: int, text: str) -> None:
-    output.say(f"Step {number}/{total} : {text}")
-    output.say("\n")
 
 
 def _first(failed: "BaseExceptionGroup[BaseException]") -> BaseException:

@@ -13,9 +13,11 @@ from sampan.archive.sources import ListedNames
 from sampan.engine.buildspool import Tree, Workspace
 from sampan.engine.buildsteps import Layer
 from sampan.engine.images import ImageService
+from sampan.engine.pipes import WorkerStream
 from sampan.errors import EngineError, InvalidArgument
 from sampan.image.store import Image
 from sampan.snapshot.api import Mounts, Snapshots
+from sampan.streams import Piece
 from sampan.worker.client import WorkerPool
 
 SourceImage = Callable[[str], Awaitable[Image | None]]
@@ -143,6 +145,19 @@ class Copies:
                 await self._workers.stream("build_squash", args, fds)
 
         return await self._layer(image, write)
+
+    @asynccontextmanager
+    async def export(self, image: Image) -> AsyncIterator[AsyncIterator[Piece]]:
+        """An image's whole tree as a tar stream."""
+        fds: list[int] = []
+        async with self._lowers(image) as mounts:
+            lowers = [place if isinstance(place, str) else place + 1 for place in _indexed(mounts, fds)]  # the pipe comes first
+            args = {"lowers": lowers}
+            stream = WorkerStream(lambda writer: self._workers.stream("build_export", args, [writer, *fds]))
+            try:
+                yield stream.pieces()
+            finally:
+                await stream.close()
 
     async def fill(self, tree: Tree, path: str, place: Path, *, directory: bool, own: bool = False) -> None:
         """Copy a file, or what is in a directory, into an empty directory of the host's. own: the directory becomes as the one copied.

@@ -4,12 +4,16 @@ import asyncio
 import hashlib
 import os
 import posixpath
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
+from msgspec import Struct
 
 from sampan.build.commands import Script
 from sampan.build.instructions import BindMount, CacheMount, Run, RunMount, SecretMount, SshMount, TmpfsMount
@@ -19,18 +23,44 @@ from sampan.engine.buildlending import Lending
 from sampan.engine.buildsession import Session
 from sampan.engine.buildspool import Tree, Workspace
 from sampan.engine.runner import Lent
+from sampan.errors import printable
 from sampan.image.store import Image
+
+_GONE: Final = "gone-"
+
+
+class CacheDirectory(NamedTuple):
+    """One of them. Times in ns since the epoch."""
+
+    path: Path
+    id: str
+    """Of the mount, empty where it is not known."""
+    busy: bool
+    created: int
+    last_used: int
+    uses: int
+
+
+class _About(Struct, frozen=True):
+    """What is noted beside a directory, which belongs to the steps."""
+
+    id: str = ""
+    created: int = 0
+    uses: int = 0
 
 
 class CacheDirectories:
-    """The directories of --mount=type=cache, by name. One for all builds."""
+    """The directories of --mount=type=cache, by name. One for all builds.
+
+    Beside each is a file NAME.json that tells what it is; what is called gone-* is on its way out.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._busy: set[str] = set()
-        self._making: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._users: Counter[str] = Counter()
 
     def _path(self, name: str) -> Path:
         return self._root / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
@@ -39,40 +69,90 @@ class CacheDirectories:
     async def use(self, mount: CacheMount, make: Callable[[], Awaitable[Path]]) -> AsyncIterator[Path]:
         """A mount's directory, as long as the block. make: gives what a new one is to be, whole, on the same file system."""
         path = self._path(mount.id)
-        if mount.sharing == "locked":
-            async with self._locks.setdefault(mount.id, asyncio.Lock()):
-                await self._provide(path, make)
-                yield path
-            return
         if mount.sharing == "private":
-            number = next(number for number in range(1 << 20) if f"{path}.{number}" not in self._busy)
-            path = Path(f"{path}.{number}")
-        self._busy.add(str(path))
-        try:
-            await self._provide(path, make)
-            yield path
-        finally:
-            self._busy.discard(str(path))
-            with suppress(OSError):
-                os.utime(path)  # when it was last used
+            number = next(number for number in range(1 << 20) if f"{path.name}.{number}" not in self._users)
+            path = path.with_name(f"{path.name}.{number}")
+        async with self._locks.setdefault(path.name, asyncio.Lock()) if mount.sharing == "locked" else nullcontext():
+            self._users[path.name] += 1
+            try:
+                await self._provide(path, mount, make)
+                yield path
+            finally:
+                self._users[path.name] -= 1
+                self._users = +self._users
+                with suppress(OSError):
+                    os.utime(path)  # when it was last used
 
-    async def _provide(self, path: Path, make: Callable[[], Awaitable[Path]]) -> None:
+    async def _provide(self, path: Path, mount: CacheMount, make: Callable[[], Awaitable[Path]]) -> None:
         """Have it there. One that is there is complete: it was made elsewhere."""
-        async with self._making.setdefault(str(path), asyncio.Lock()):
-            if not path.exists():
+        async with self._making.setdefault(path.name, asyncio.Lock()):
+            about, new = self._about(path), not path.exists()
+            if new:
                 (await make()).rename(path)
+            self._note(path, mount, about, new=new)
 
-    def prunable(self) -> list[Path]:
-        """Those that no step is using."""
-        return [path for path in self._root.iterdir() if str(path) not in self._busy and not self._is_locked(path)]
+    def _note(self, path: Path, mount: CacheMount, about: _About, *, new: bool) -> None:
+        """It is used once more."""
+        created = time.time_ns() if new else about.created or path.stat().st_mtime_ns
+        asked_for = mount.id.partition("\0")[0]  # without what it began with
+        noted = msgspec.json.encode(_About(printable(asked_for), created, 1 if new else about.uses + 1))
+        beside = path.with_name(f"{path.name}.new")
+        beside.write_bytes(noted)
+        beside.replace(self._beside(path))
 
-    def _is_locked(self, path: Path) -> bool:
-        return any(lock.locked() and self._path(name) == path for name, lock in self._locks.items())
+    @staticmethod
+    def _beside(path: Path) -> Path:
+        return path.with_name(f"{path.name}.json")
+
+    def _about(self, path: Path) -> _About:
+        try:
+            return msgspec.json.decode(self._beside(path).read_bytes(), type=_About)
+        except (OSError, msgspec.DecodeError):  # of an older engine, or lost with the machine
+            return _About()
+
+    def all(self) -> list[CacheDirectory]:
+        """All there are."""
+        found = []
+        for path in self._root.iterdir():
+            if path.suffix not in (".json", ".new") and not path.name.startswith(_GONE):
+                about, changed = self._about(path), path.stat().st_mtime_ns
+                found.append(
+                    CacheDirectory(
+                        path, about.id, path.name in self._users, about.created or changed, max(changed, about.created), about.uses
+                    )
+                )
+        return found
+
+    def take_out(self, path: Path) -> Path | None:
+        """Have a directory no more, unless a step is using it: where it is now, to be emptied and removed. No await: all or nothing."""
+        if path.name in self._users:
+            return None
+        gone = path.with_name(f"{_GONE}{os.urandom(8).hex()}")
+        try:
+            path.rename(gone)  # a step that begins now gets a new one
+        except FileNotFoundError:
+            return None
+        self._beside(path).unlink(missing_ok=True)
+        return gone
+
+    def left(self) -> list[Path]:
+        """What was taken out and is still there: a kill came between."""
+        return list(self._root.glob(f"{_GONE}*"))
 
     @property
     def root(self) -> Path:
         """Where they are."""
         return self._root
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A directory's descriptor."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class _Wanted(NamedTuple):

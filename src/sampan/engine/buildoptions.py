@@ -43,6 +43,10 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     ulimits: Sequence[Ulimit] = ()
+    steps: bool = False
+    """Told of by step as they happen (engine/buildtelling.py), not in the file's order."""
+    only_output: bool = False
+    """Its files are wanted, not the image, which is in the cache then and in no list."""
     credentials: Mapping[str, AuthConfig] = {}
     """By registry."""
     session: str = ""
@@ -53,6 +57,16 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
         """SOURCE_DATE_EPOCH in seconds, when it is given as a build argument: the image is the same each time then."""
         text = self.build_args.get("SOURCE_DATE_EPOCH") or ""
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else None
+
+
+class CacheLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the cache a prune leaves, in bytes; 0: not said. Without any of them nothing is left that could go."""
+
+    reserved: int = 0
+    """So much stays, whatever else is said."""
+    max_used: int = 0
+    min_free: int = 0
+    """Of the disk."""
 
 
 class StepFailed(EngineError):

@@ -4,6 +4,7 @@ import codecs
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Final
 
 import msgspec
 
@@ -19,11 +20,15 @@ from sampan.errors import Conflict, EngineError
 from sampan.ids import ContainerId, new_id
 from sampan.spec.docker_api.container import CreateRequest, HealthConfig, HostConfig
 from sampan.spec.oci_image import ContainerConfig
+from sampan.waiting import to_the_end
 
 log = logging.getLogger(__name__)
 
 _HEAD = 8
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
+
+HOSTNAME: Final = "buildkitsandbox"
+"""Of steps that are to come to the same image each time; BuildKit's steps are called so."""
 
 Say = Callable[[str], Awaitable[None]]
 """Sends text to the client, waiting while it has enough to read."""
@@ -39,13 +44,15 @@ class StepContainers:
         self._attach = attach
 
     async def make(
-        self, workspace: Workspace, base: Base, config: ContainerConfig, command: Sequence[str], host: HostConfig
+        self, workspace: Workspace, base: Base, config: ContainerConfig, command: Sequence[str], host: HostConfig, *, anonymous: bool
     ) -> tuple[Container, list[str]]:
         """A container of a step, not started, and warnings. config: of the stage, its environment complete.
 
-        Raises InvalidArgument, NotImplementedYet.
+        anonymous: its host has the name that all such have. Raises InvalidArgument, NotImplementedYet.
         """
+        own = not anonymous or host.network_mode.startswith("container:")  # the name is the other container's then
         request = CreateRequest(
+            hostname="" if own else HOSTNAME,
             image=base.image_id,
             user=config.user,
             env=config.env,
@@ -73,13 +80,26 @@ class StepContainers:
         """Run it to its end with what it is lent, telling its output. Its exit code. Raises StartFailure and other EngineErrors."""
         async with self._attach.output(container) as chunks:
             async with container.lock:
-                await self._runner.start(container, lent)
+                await to_the_end(self._runner.start(container, lent))  # half a start is nothing that remove() could end
             await _tell(chunks, say)
         await container.exited.wait()
         return container.state.exit_code
 
     async def remove(self, workspace: Workspace, container: Container) -> None:
-        """End and remove it; silent when somebody else has."""
+        """End and remove it, also for a build that is ended meanwhile; silent when somebody else has."""
+        try:
+            await to_the_end(self._remove(container))
+        finally:
+            workspace.forget_sandbox(container.id)
+
+    async def remove_noted(self, workspace: Workspace) -> None:
+        """At the end of a build: those that are neither removed nor to stay."""
+        for container_id in list(workspace.sandboxes):
+            container = self._runner.containers.get(container_id)
+            if container is not None:
+                await self.remove(workspace, container)
+
+    async def _remove(self, container: Container) -> None:
         container.removing = True
         try:
             if container.is_running:
@@ -92,7 +112,6 @@ class StepContainers:
         except EngineError as error:
             container.removing = False
             log.warning("a container of a build stays: %s", error.message)
-        workspace.forget_sandbox(container.id)
 
     async def remove_left(self, container: Container) -> None:
         """At start: one of a build that a kill has ended."""

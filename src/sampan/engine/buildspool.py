@@ -80,6 +80,8 @@ class Workspace:
         self._unpacking = asyncio.Lock()
         self._names: ListedNames | None = None
         self._descriptors: _Descriptors | None = None
+        self.sandboxes: set[str] = set()
+        """The containers that are to go when the build ends."""
 
     @property
     def made(self) -> bool:
@@ -229,10 +231,12 @@ class Workspace:
     def note_sandbox(self, container_id: str) -> None:
         """A container of this build is about to be made: a kill of sampand must not leave it."""
         (self.path / "sandboxes" / container_id).touch()
+        self.sandboxes.add(container_id)
 
     def forget_sandbox(self, container_id: str) -> None:
         """It is gone, or is to stay."""
         (self.path / "sandboxes" / container_id).unlink(missing_ok=True)
+        self.sandboxes.discard(container_id)
 
 
 async def _beginning(source: AsyncIterable[bytes], length: int) -> bytes:

@@ -63,8 +63,29 @@ class Output:
         """Text of the stream."""
         self.put({"stream": text})
 
+    def begin(self, number: int, total: int, text: str) -> None:
+        """A step begins."""
+        self.say(f"Step {number}/{total} : {text}")
+        self.say("\n")
+
+    def late(self, name: str, first: int, steps: int) -> "Output":
+        """Where a stage tells of its steps that this one's step asks for. first: the number of its first."""
+        del name, first, steps
+        return self
+
+    def cached(self) -> None:
+        """It is in the cache."""
+        self.say(" ---> Using cache\n")
+
+    def end(self, image: str) -> None:
+        """It has come to an image, or to none."""
+        self.say(f" ---> {image}\n")
+
+    def fail(self) -> None:
+        """It has not; the error is told elsewhere."""
+
     async def tell(self, text: str) -> None:
-        """say(), once there is room."""
+        """What a RUN writes, once there is room."""
         while len(self._lines) >= WAITING_MAX:
             self._changed.clear()
             await self._changed.wait()
@@ -117,6 +138,8 @@ class Tools(NamedTuple):
     options: BuildOptions
     hold: Callable[[Sequence[ChainId]], None]
     """Keeps an image's layers until the build ends: `image prune` would take those that have no name."""
+    stand_on: Callable[[Image], None]
+    """Keeps an image in the cache until then."""
 
 
 METADATA_MAX: Final = 4 << 20
@@ -150,6 +173,7 @@ class StageRun:
         self.image = image
         if image is not None:
             self._tools.hold(image.chain)
+            self._tools.stand_on(image)
 
     @property
     def result(self) -> Result:
@@ -158,7 +182,7 @@ class StageRun:
 
     def say_image(self) -> None:
         """The line after each step."""
-        self._out.say(f" ---> {short_id(self.image.id) if self.image is not None else ''}\n")
+        self._out.end(short_id(self.image.id) if self.image is not None else "")
 
     async def run(self, instruction: StageInstruction) -> None:
         """One instruction. Raises StepFailed and other EngineErrors in docker's words."""
@@ -207,26 +231,28 @@ class StageRun:
             self._warn(self._tools.sandboxes.check(_host_config(self._tools.options, "none")))
         layer = await make() if make is not None else None
         container = None
-        container_id = new_id()
-        if not quiet:
-            if not self._tools.options.remove:
+        if not quiet and not self._tools.options.remove:
+            try:
                 container, _ = await self._sandbox(command, "")
-                container_id = container.id
+            except BaseException:  # the build's end by its client, too
+                if layer is not None:
+                    self._tools.images.forget(layer.key)
+                raise
+        container_id = new_id() if container is None else container.id
+        if not quiet:
             self._out.say(f" ---> Running in {short_id(container_id)}\n")
         made = Made(command, "" if quiet else container_id)
         self._stand_on(self._tools.steps.add(key, self.image, self.config, made, self._author, layer))
-        if quiet:
-            return
-        if container is None:
-            self._out.say(f" ---> Removed intermediate container {short_id(container_id)}\n")
-        else:
+        if container is not None:
             self._tools.workspace.forget_sandbox(container.id)
+        elif not quiet:
+            self._out.say(f" ---> Removed intermediate container {short_id(container_id)}\n")
 
     def _from_cache(self, key: str, created_by: str) -> bool:
         found = self._tools.steps.find(key, self.image, created_by)
         if found is None:
             return False
-        self._out.say(" ---> Using cache\n")
+        self._out.cached()
         self._stand_on(found)
         return True
 
@@ -330,19 +356,18 @@ class StageRun:
             container, warnings = await self._sandbox(command, instruction.network, config, mounts.binds)
             self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container.id)}\n")
-            layer = await self._perform(container, command, mounts)
-        made = Made(noted, container.id, ran=True)
-        self._stand_on(tools.steps.add(key, self.image, self.config, made, self._author, layer))
+            await self._perform(container, command, mounts, key, Made(noted, container.id, ran=True))
         await self._done(container)
 
-    async def _perform(self, container: Container, shown: Sequence[str], mounts: Prepared) -> Layer:
-        """Run it, and make a layer of what it changed."""
+    async def _perform(self, container: Container, shown: Sequence[str], mounts: Prepared, key: str, made: Made) -> None:
+        """Run it, and make a layer and an image of what it changed."""
         tools = self._tools
         try:
             code = await tools.sandboxes.run(container, self._out.tell, mounts.lent)
             if code:
                 raise StepFailed(f"The command '{' '.join(shown)}' returned a non-zero code: {code}", code)
-            return await self._changes(container, mounts)
+            layer = await self._changes(container, mounts)
+            self._stand_on(tools.steps.add(key, self.image, self.config, made, self._author, layer))
         except asyncio.CancelledError:
             await tools.sandboxes.remove(tools.workspace, container)
             raise
@@ -378,7 +403,8 @@ class StageRun:
         image = self.image
         base = Base("" if image is None else image.id, None if image is None else image.chain_id, ContainerConfig())
         host = _host_config(self._tools.options, network, mounts)
-        return await self._tools.sandboxes.make(self._tools.workspace, base, config or self.config, command, host)
+        anonymous = self._tools.steps.epoch is not None
+        return await self._tools.sandboxes.make(self._tools.workspace, base, config or self.config, command, host, anonymous=anonymous)
 
     def _warn(self, warnings: Sequence[str]) -> None:
         for warning in warnings:

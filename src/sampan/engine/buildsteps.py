@@ -18,6 +18,11 @@ from sampan.spec.oci_layout import Platform
 from sampan.state.buildcache import BuildCacheRepository
 from sampan.version import ENGINE_VERSION
 
+_SHALLOWER = (
+    "join several RUN, COPY or ADD instructions to one, copy what they make from a stage of its own with `COPY --from`, "
+    "or begin with an image that has fewer"
+)
+
 
 class Layer:
     """A layer that a step has made, not committed yet."""
@@ -87,6 +92,8 @@ class BuildSteps:
         self.epoch = epoch
         self._platform = platform or platforms.own()
         self._used: list[str] = []
+        self._made: set[str] = set()
+        """IDs of images."""
 
     def key(self, parent: Image | None, command: Sequence[str], config: ContainerConfig, more: Sequence[str] = ()) -> str:
         """The identity of a step."""
@@ -127,7 +134,7 @@ class BuildSteps:
         grows = layer is not None and layer.unpacked.entries > 0
         try:
             if grows:
-                check_depth(parent)
+                check_depth(parent, "the image of the step before", _SHALLOWER)
         except BaseException:
             if layer is not None:
                 self._images.forget(layer.key)
@@ -137,7 +144,17 @@ class BuildSteps:
         document = self._document(parent, config, told, author, layer if grows else None, rfc3339nano(now))
         image = self._images.add_step(parent, document, None if layer is None else (layer.key, layer.unpacked))
         self._cached.put(key, image.id, made.created_by, self._clock.now_ns())
+        self._made.add(image.id)
         return image
+
+    def hide(self) -> None:
+        """Nobody is to see what was made here. What was there before is somebody's, perhaps."""
+        self._cached.hide(self._made, self._clock.now_ns())
+
+    def show(self, image: Image | None) -> None:
+        """A build whose images are to be seen has come to this one."""
+        if image is not None:
+            self._cached.show(image.id)
 
     def _document(
         self, parent: Image | None, config: ContainerConfig, made: Made, author: str, layer: Layer | None, created: str

@@ -23,6 +23,7 @@ from sampan.version import ENGINE_VERSION
 
 MAX_LAYERS = 127
 """More run nowhere else: docker's overlay2 takes that many in one mount."""
+_SHALLOWER = "make one layer of them with `sampan export CONTAINER | sampan import - NAME`, or begin with an image that has fewer"
 
 
 class CommitOptions(msgspec.Struct, frozen=True):
@@ -58,7 +59,7 @@ class CommitService:
             raise Conflict(f"You cannot commit container {container.id} which is being removed")
         wanted = merged(image_config(config or container.config), image_config(container.config), options.changes)
         parent = self._images.resolve(container.image_id) if container.image_id else None
-        check_depth(parent)
+        check_depth(parent, "the container's image", _SHALLOWER)
         with self._images.pinned(() if parent is None else parent.chain):
             return await self._commit(container, parent, wanted, options, target)
 
@@ -104,14 +105,11 @@ class CommitService:
         return await self._images.unpack_from(write)
 
 
-def check_depth(parent: Image | None) -> None:
-    """Raise InvalidArgument for an image that takes no further layer."""
+def check_depth(parent: Image | None, called: str, ways_out: str) -> None:
+    """Raise InvalidArgument for an image that takes no further layer. called, ways_out: in the words of who is told."""
     count = 0 if parent is None else len(parent.chain)
     if count >= MAX_LAYERS:
-        raise InvalidArgument(
-            f"max depth exceeded: the container's image has {count} layers, and an image can have {MAX_LAYERS}; make one layer of them "
-            "with `sampan export CONTAINER | sampan import - NAME`, or begin with an image that has fewer"
-        )
+        raise InvalidArgument(f"max depth exceeded: {called} has {count} layers, and an image can have {MAX_LAYERS}; {ways_out}")
 
 
 def image_config(config: Config) -> ContainerConfig:

@@ -10,7 +10,7 @@ import msgspec
 from sampan.archive.room import making
 from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine import launching, links, listing, merging, names, processes, showing
+from sampan.engine import joining, launching, links, listing, merging, names, processes, showing, updating
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containermounts import ContainerMounts
@@ -21,17 +21,27 @@ from sampan.engine.limits import host_limits
 from sampan.engine.probing import HealthMonitor
 from sampan.engine.runner import Runner, new_state
 from sampan.engine.signals import signal_number
-from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified
+from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
 from sampan.filters import Filters, labels_match
 from sampan.ids import ContainerId, new_id, short_id
 from sampan.image import platforms
 from sampan.linux import pty
 from sampan.runtime.plan import host_facts, left_out
 from sampan.snapshot.api import Layer, Snapshots
-from sampan.spec.docker_api.container import CreateRequest, CreateResponse, HostConfig, PruneReport, TopResponse, WaitResponse
+from sampan.spec.docker_api.container import (
+    CreateRequest,
+    CreateResponse,
+    HostConfig,
+    PruneReport,
+    TopResponse,
+    UpdateRequest,
+    UpdateResponse,
+    WaitResponse,
+)
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.oci_image import ContainerConfig
 from sampan.state.containers import ContainerRow
+from sampan.waiting import to_the_end
 
 DEFAULT_STOP_SECONDS = 10
 
@@ -43,6 +53,7 @@ class ContainerDefaults(msgspec.Struct, frozen=True):
     """ "" is the engine's own default."""
     log_opts: Mapping[str, str] = {}
     shm_size: int = 64 << 20
+    ipc_mode: str = "private"
     init: bool = False
     no_new_privileges: bool = False
 
@@ -145,13 +156,12 @@ class ContainerService:
             log_driver=self._defaults.log_driver,
             log_opts=self._defaults.log_opts,
             shm_size=self._defaults.shm_size,
+            ipc_mode=self._defaults.ipc_mode,
             limits=host_limits(),
             init=self._defaults.init or None,
             no_new_privileges=self._defaults.no_new_privileges,
         )
-        if host.network_mode.startswith("container:"):
-            other = self._containers.find(host.network_mode.removeprefix("container:"))
-            host = msgspec.structs.replace(host, network_mode=f"container:{other.id}")
+        host = joining.resolved(host, self._containers)
         mounts = self._mounts.wanted(config, host)
         launching.SecurityOptions(host.security_opt or [])
         launching.check_capabilities(host, host_facts().capabilities)
@@ -403,11 +413,27 @@ class ContainerService:
             raise Conflict(f"Error when allocating new name: {error.message}") from None
         self._events.publish(container, "rename", {"oldName": f"/{old}"})
 
-    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
-        """Delete. Conflict if running and not force."""
+    async def update(self, ref: str, request: UpdateRequest) -> UpdateResponse:
+        """Change limits and restart policy. InvalidArgument, Conflict: see engine/updating.py; SystemFailure: the kernel refuses one."""
         container = self._containers.find(ref)
+        async with container.lock:
+            try:
+                if container.removing:
+                    raise Conflict('container is marked for removal and cannot be "update"')
+                host, warnings = updating.updated(container.host_config, request, host_limits())
+                if container.is_running:
+                    await to_the_end(self._control.limit(container, host))
+            except (Conflict, SystemFailure) as error:
+                raise type(error)(f"Cannot update container {container.id}: {error.message}") from None
+            self._containers.set_host_config(container, host)
+        self._events.publish(container, "update")
+        return UpdateResponse(warnings=warnings or None)
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        """Delete. Conflict if running and not force. link: only the link `container/alias`."""
         if link:
-            raise NotFound(f"Could not find a link {ref}")
+            return await self._remove_link(ref)
+        container = self._containers.find(ref)
         if container.removing:
             raise Conflict(f"removal of container {ref} is already in progress")
         running = container.is_running or container.state.status == "restarting"
@@ -433,6 +459,14 @@ class ContainerService:
         except BaseException:
             container.removing = False
             raise
+
+    async def _remove_link(self, path: str) -> None:
+        container, _ = links.without(path, self._containers)
+        async with container.lock:
+            container, host = links.without(path, self._containers)
+            self._containers.set_host_config(container, host)
+            if container.is_running:
+                self._runner.network.write_files(container, container.state.endpoints, self._runner.paths.container(container.id))
 
     async def auto_remove(self, container: Container) -> None:
         """--rm: an ended container goes by itself. What waits to start it finds `removing`."""

@@ -7,13 +7,14 @@ import signal as signals
 
 import msgspec
 
-from sampan.engine import health
+from sampan.engine import health, updating
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.paths import Paths
 from sampan.errors import Conflict, SystemFailure
 from sampan.linux import pidfd
 from sampan.runtime import cgroups
+from sampan.spec.docker_api.container import HostConfig
 
 KILL_SECONDS = 30.0
 
@@ -72,6 +73,11 @@ class Control:
     def forget_manual_stop(self, container: Container) -> None:
         """The daemon's own end stopped it, not the user: restart policies hold."""
         self._containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=False))
+
+    async def limit(self, container: Container, host_config: HostConfig) -> None:
+        """Give a running container the limits of another HostConfig; it has its old ones on failure. Raises SystemFailure."""
+        cgroup = self._paths.cgroup(container.id)
+        await asyncio.to_thread(updating.apply, self._layout, cgroup, container.host_config, host_config)
 
     async def hold(self, container: Container, *, frozen: bool) -> None:
         """Freeze or thaw the processes for a moment; the container's state does not show it.

@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from sampan.archive.trees import measure_tree
+from sampan.clock import rfc3339nano
 from sampan.digest import ChainId
+from sampan.engine.cacheentries import CacheEntries
 from sampan.engine.containers import ContainerService
 from sampan.engine.images import ImageService
 from sampan.engine.paths import Paths
@@ -16,7 +18,7 @@ from sampan.errors import EngineError, NotFound
 from sampan.snapshot.api import Snapshots
 from sampan.spec.docker_api.image import ImageSummary
 from sampan.spec.docker_api.inspect import ContainerSummary
-from sampan.spec.docker_api.system import DiskUsage
+from sampan.spec.docker_api.system import CacheRecord, DiskUsage
 
 _AT_ONCE = 8
 
@@ -31,6 +33,7 @@ class DiskUsageService:
         volumes: VolumeService,
         snapshots: Snapshots,
         paths: Paths,
+        cache: CacheEntries,
         more: Sequence[Callable[[], int]],
     ) -> None:
         """more: bytes on disk of what else belongs to images (partial blobs, fetched packages); called in a thread."""
@@ -39,21 +42,41 @@ class DiskUsageService:
         self._volumes = volumes
         self._snapshots = snapshots
         self._paths = paths
+        self._cache = cache
         self._more = more
         self._busy = asyncio.Lock()
 
     async def usage(self, kinds: Collection[str]) -> DiskUsage:
         """Bytes on disk of each kind in kinds: image, container, volume, build-cache. One at a time: it reads whole trees."""
         async with self._busy:
-            layers = await self._layers() if {"image", "container"} & set(kinds) else {}
+            layers = await self._layers() if {"image", "container", "build-cache"} & set(kinds) else {}
             images, total = (await self._of_images(layers)) if "image" in kinds else (None, 0)
             return DiskUsage(
                 layers_size=total,
                 images=None if images is None else [*images],
                 containers=await self._of_containers(layers) if "container" in kinds else None,
                 volumes=list(await self._volumes.usage()) if "volume" in kinds else None,
-                build_cache=[] if "build-cache" in kinds else None,
+                build_cache=await self._of_cache(layers) if "build-cache" in kinds else None,
             )
+
+    async def _of_cache(self, layers: dict[ChainId, int]) -> list[CacheRecord]:
+        """Its entries. Those that are shared are no part of its size: their layers are images' too."""
+        entries = [*self._cache.steps(lambda name: layers.get(name, 0)), *await self._cache.mounts()]
+        return [
+            CacheRecord(
+                id=entry.id,
+                parents=entry.parents,
+                type=entry.type,
+                description=entry.description,
+                in_use=entry.in_use,
+                shared=entry.shared,
+                size=entry.size,
+                created_at=rfc3339nano(entry.created),
+                last_used_at=rfc3339nano(entry.last_used),
+                usage_count=entry.uses,
+            )
+            for entry in sorted(entries, key=lambda entry: entry.last_used, reverse=True)
+        ]
 
     async def _layers(self) -> dict[ChainId, int]:
         """Of each layer, those that only a container needs included."""
@@ -71,10 +94,14 @@ class DiskUsageService:
         return dict(zip(names, await asyncio.gather(*map(measured, names)), strict=True))
 
     async def _of_images(self, layers: dict[ChainId, int]) -> tuple[Sequence[ImageSummary], int]:
-        """(Images with sizes on disk, all that is of images: what is on its way in and what is being deleted as well.)"""
+        """(Images with sizes on disk, all that is of images: what is on its way in and what is being deleted as well.)
+
+        The layers that only the build cache needs are its own.
+        """
         images = await self._images.list(all=False, filters={}, shared_size=True, layer_size=lambda name: layers.get(name, 0))
         more = await asyncio.to_thread(lambda: sum(measure() for measure in self._more))
-        return images, sum(layers.values()) + await self._snapshots.rest_disk_usage() + more
+        own = sum(layers.get(name, 0) for name in self._cache.layers())
+        return images, sum(layers.values()) - own + await self._snapshots.rest_disk_usage() + more
 
     async def _of_containers(self, layers: dict[ChainId, int]) -> list[ContainerSummary]:
         found: list[ContainerSummary] = []

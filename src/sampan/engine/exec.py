@@ -231,9 +231,9 @@ class ExecService:
                     os.close(terminal)
                 return
             # before the launch: clients that read the answer's head with a buffer (docker-py) lose output that comes with it
-            stream = await open_stream(not found.request.tty)
+            stream = await open_stream(not request.tty)
             try:
-                await self._run_attached(found, stream)
+                await self._run_attached(found, stream, framed=not request.tty)
             except ConnectionError:
                 pass
             finally:
@@ -242,7 +242,8 @@ class ExecService:
             if not found.running and not found.ended.is_set():
                 self._ended(found, START_FAILED)
 
-    async def _run_attached(self, found: Exec, stream: Duplex) -> None:
+    async def _run_attached(self, found: Exec, stream: Duplex, *, framed: bool) -> None:
+        """framed: output goes in docker's frames. It is the start request that says so, whatever terminal the exec has (moby exec.go)."""
         request = found.request
         outputs: list[tuple[int, int | None]] = []
         with contextlib.ExitStack() as ours:
@@ -252,12 +253,12 @@ class ExecService:
                 fds: dict[str, int] = {}
                 if not request.tty:
                     for name, wanted, kind in (("stdout", request.attach_stdout, STDOUT), ("stderr", request.attach_stderr, STDERR)):
-                        if wanted:
+                        if wanted and (framed or kind == STDOUT):  # without frames there is no place for stderr
                             reader, fds[name] = os.pipe2(os.O_CLOEXEC)
                             ours.callback(os.close, reader)
                             theirs.callback(os.close, fds[name])
                             os.set_blocking(reader, False)
-                            outputs.append((reader, kind))
+                            outputs.append((reader, kind if framed else None))
                     if request.attach_stdin:
                         fds["stdin"], stdin.fd = os.pipe2(os.O_CLOEXEC)
                         theirs.callback(os.close, fds["stdin"])
@@ -267,13 +268,13 @@ class ExecService:
                 except EngineError as error:
                     text = error.message.encode() + b"\r\n"
                     # dockerd puts it on stdout; without a tty a client takes anything unframed for a broken stream
-                    await stream.send(text if request.tty else multiplex(STDOUT, text))
+                    await stream.send(multiplex(STDOUT, text) if framed else text)
                     await stream.send_eof()
                     return
             if terminal >= 0:
                 ours.callback(os.close, terminal)
                 os.set_blocking(terminal, False)
-                outputs.append((terminal, None))
+                outputs.append((terminal, STDOUT if framed else None))
                 if request.attach_stdin:
                     stdin.fd = os.dup(terminal)
             await self._stream(found, stream, outputs, stdin)

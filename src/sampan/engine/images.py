@@ -47,6 +47,8 @@ class ImageService:
         """Drops what may be dropped besides images, for `image prune`: what cut off pulls left. Returns the bytes that it freed."""
         self.spare_all: Callable[[], Awaitable[int]] = _nothing
         """Drops what can be had again besides images, for `image prune -a`. Returns the bytes that it freed."""
+        self.hidden: Callable[[], Set[ImageId]] = frozenset
+        """Images that only the build cache has: as long as they have no name they are in no list, and no `image prune` takes them."""
         self._cleaning: asyncio.Task[None] | None = None
         self._more_to_clean = False
         self._trash_error = ""
@@ -81,10 +83,10 @@ class ImageService:
         wanted = image_filters.ListFilter(filters, self._store, self._clock)
         counts = self._layer_counts() if shared_size else {}
         found: builtins.list[body.ImageSummary] = []
-        named, parents = self._store.named_ids(), self._store.parents()
+        named, inner = self._store.named_ids(), self._store.parents() | self.hidden()
         for image in sorted(self._store.all(), key=bodies.created_ns, reverse=True):
             references = self._store.references(image.id) if image.id in named else []
-            if image.id in parents and (wanted.dangling or not (all or references)):
+            if image.id in inner and (wanted.dangling or not (all or references)):
                 continue
             shown = wanted.matching(image, references)
             if shown is None:
@@ -154,13 +156,13 @@ class ImageService:
         """Delete what no container uses; dangling=true (the default) keeps images with tags."""
         wanted = image_filters.PruneFilter(filters, self._clock)
         deleted: builtins.list[body.ImageDeleteItem] = []
-        parents = self._store.parents()
+        inner = self._store.parents() | self.hidden()
         before = sum(layer.size for layer in self._snapshots.layers())
         for image in self._store.all():
             references = self._store.references(image.id)
             if self._store.get(image.id) is None or self._in_use(image.id) or not wanted.applies(image, references):
                 continue
-            if image.id in parents and (wanted.only_dangling or not references):  # it goes with its last child
+            if image.id in inner and (wanted.only_dangling or not references):  # it goes with its last child, or with the cache
                 continue
             for name in [reference.familiar for reference in references] or [image.id]:
                 with suppress(Conflict, NotFound):  # a child that stays keeps its parent; digests go with their repository's last tag
@@ -321,16 +323,6 @@ class ImageService:
             for key in keys.values():
                 self.forget(key)
             raise
-
-    def idle(self, candidates: Iterable[ImageId]) -> dict[ImageId, int]:
-        """Those that nothing keeps (no name, no child, no container), and the bytes that the removal of each alone would free."""
-        named, parents, counts = self._store.named_ids(), self._store.parents(), self._layer_counts()
-        found: dict[ImageId, int] = {}
-        for image_id in candidates:
-            image = self._store.get(image_id)
-            if image is not None and image_id not in named and image_id not in parents and not self._in_use(image_id):
-                found[image_id] = sum(self._layer_size(name) for name in image.chain if counts[name] == 1)
-        return found
 
     def add_restored(self, source: Image, parent: Image | None, steps: int, layers: int) -> Image:
         """What an image was after so many steps of its history, which have so many layers: an image of its own, below it."""

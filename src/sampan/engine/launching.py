@@ -1,7 +1,8 @@
 """From a container's documents to what the supervisor is asked, and from its errors to docker's words."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from sampan.engine.launch_failures import RUNTIME_CREATE, STARTING, StartFailure
@@ -9,8 +10,8 @@ from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
 from sampan.linux import apparmor, rlimits
 from sampan.linux.capabilities import NUMBERS
 from sampan.runtime import cgroups, plan
-from sampan.runtime.cgroups import Layout, Resources
-from sampan.spec.docker_api.container import Config, HostConfig, Ulimit
+from sampan.runtime.cgroups import Layout, Resources, Throttle
+from sampan.spec.docker_api.container import Config, HostConfig, ThrottleDevice, Ulimit
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -90,8 +91,27 @@ def capability_names(host: HostConfig) -> tuple[str, ...]:
     return plan.resolve_capabilities(host.cap_add or [], host.cap_drop or [], host.privileged)
 
 
+def _number_of(path: str) -> str:
+    """`major:minor` of a block device. Raises StartFailure."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise StartFailure(f"stat {path}: {(error.strerror or '').lower()}", 128) from None
+    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+
+
+def _throttles_of(host: HostConfig) -> Iterator[tuple[str, Throttle, int]]:
+    limits: Mapping[Throttle, list[ThrottleDevice] | None] = {
+        "read_bps": host.blkio_device_read_bps,
+        "write_bps": host.blkio_device_write_bps,
+        "read_iops": host.blkio_device_read_iops,
+        "write_iops": host.blkio_device_write_iops,
+    }
+    return ((_number_of(device.path), what, device.rate) for what, devices in limits.items() for device in devices or ())
+
+
 def resources_of(host: HostConfig) -> Resources:
-    """The limits, in the cgroup layer's form."""
+    """The limits, in the cgroup layer's form. Raises StartFailure: a block device is not there."""
     return Resources(
         memory=host.memory,
         memory_swap=host.memory_swap,
@@ -106,15 +126,21 @@ def resources_of(host: HostConfig) -> Resources:
         cpuset_mems=host.cpuset_mems,
         pids_limit=host.pids_limit or 0,
         blkio_weight=host.blkio_weight,
+        device_weights=tuple((_number_of(device.path), device.weight) for device in host.blkio_weight_device or ()),
+        throttles=tuple(_throttles_of(host)),
     )
+
+
+def _share(mode: str) -> plan.Share:
+    return "host" if mode == "host" else "fd" if mode.startswith("container:") else "private"
 
 
 def namespaces_of(host: HostConfig, *, netns: bool) -> plan.Namespaces:
     """Which namespaces are its own. netns: a descriptor of a ready network namespace comes with the launch."""
     return plan.Namespaces(
         net="host" if host.network_mode == "host" else "fd" if netns else "private",
-        pid="host" if host.pid_mode == "host" else "private",
-        ipc="host" if host.ipc_mode == "host" else "private",
+        pid=_share(host.pid_mode),
+        ipc=_share(host.ipc_mode),
         uts="host" if host.uts_mode == "host" else "private",
         cgroup=None if not host.cgroupns_mode else "host" if host.cgroupns_mode == "host" else "private",
     )

@@ -15,6 +15,15 @@ MAX_NUMBER = 8192
 """Docker takes no CPU or node number above."""
 
 
+_THROTTLES = (
+    ("blkio_device_read_bps", "BPS Block I/O read", "BPS read"),
+    ("blkio_device_write_bps", "BPS Block I/O write", "BPS write"),
+    ("blkio_device_read_iops", "IOPS Block read", "IOPS read"),
+    ("blkio_device_write_iops", "IOPS Block write", "IOPS write"),
+)
+"""Fields of Resources, and what docker's warnings call them."""
+
+
 class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What of the host limits depend on. cpus and nodes: lists in the kernel's form, such as `0-3`."""
 
@@ -25,6 +34,8 @@ class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
     swappiness: bool = True
     oom_kill_disable: bool = True
     block_weight: bool = True
+    block_weight_device: bool = True
+    block_throttle: bool = True
 
 
 @lru_cache(maxsize=1)
@@ -44,6 +55,8 @@ def limits_of(layout: Layout) -> HostLimits:
         swap=layout.version == 2 or _exists(layout, "memory", "memory.memsw.limit_in_bytes"),
         swappiness=_exists(layout, "memory", "memory.swappiness"),
         oom_kill_disable=_exists(layout, "memory", "memory.oom_control"),
+        block_weight_device="io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.weight_device"),
+        block_throttle=("io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.throttle.read_bps_device")),
         block_weight="io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.weight"),
     )
 
@@ -89,7 +102,7 @@ def _check_set(text: str, available: str, short: str, long: str) -> None:
         raise InvalidArgument(f"Requested {long} are not available - requested {text}, available: {available}")
 
 
-def _check_memory(host: HostConfig) -> None:
+def _check_memory(host: HostConfig, update: bool) -> None:
     if host.memory and host.memory < MIN_MEMORY:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     if host.memory_reservation and host.memory_reservation < MIN_MEMORY:
@@ -98,7 +111,7 @@ def _check_memory(host: HostConfig) -> None:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
     if host.memory and 0 < host.memory_swap < host.memory:
         raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if not host.memory and host.memory_swap > 0:
+    if not host.memory and host.memory_swap > 0 and not update:
         raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
     if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
         raise InvalidArgument(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
@@ -127,9 +140,12 @@ def _check_cpu(host: HostConfig, limits: HostLimits) -> None:
     _check_set(host.cpuset_mems, limits.nodes, "mems", "memory nodes")
 
 
-def check_limits(host: HostConfig, limits: HostLimits) -> tuple[HostConfig, list[str]]:
-    """(the limits as this host can hold them, warnings of what was left out). Raises InvalidArgument in docker's words."""
-    _check_memory(host)
+def check_limits(host: HostConfig, limits: HostLimits, *, update: bool = False) -> tuple[HostConfig, list[str]]:
+    """(the limits as this host can hold them, warnings of what was left out). Raises InvalidArgument in docker's words.
+
+    update: they are changes of limits that are there.
+    """
+    _check_memory(host, update)
     _check_cpu(host, limits)
     changes: dict[str, Any] = {}
     warnings: list[str] = []
@@ -153,4 +169,13 @@ def check_limits(host: HostConfig, limits: HostLimits) -> tuple[HostConfig, list
         warnings.append("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.")
     elif host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
+    if host.io_maximum_bandwidth or host.io_maximum_iops:
+        raise InvalidArgument("Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps")
+    if host.blkio_weight_device and not limits.block_weight_device:
+        changes["blkio_weight_device"] = []
+        warnings.append("Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.")
+    for field, words, short in _THROTTLES:
+        if getattr(host, field) and not limits.block_throttle:
+            changes[field] = []
+            warnings.append(f"Your kernel does not support {words} limit or the cgroup is not mounted. Block I/O {short} limit discarded.")
     return msgspec.structs.replace(host, **changes), warnings

@@ -9,6 +9,7 @@ from typing import Any
 
 from sampan.engine.progress import Progress, layer_line
 from sampan.errors import SystemFailure
+from sampan.waiting import to_the_end
 
 WAITING_MAX = 256
 """Lines that may wait before those that can be missed are left out."""
@@ -47,7 +48,7 @@ class Lines:
 
         Raises what work raises, but SystemFailure for the machine's OSError: its reader is a client that is to hear of it.
         """
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)
         task.add_done_callback(lambda _: self._changed.set())
         try:
             while not task.done() or self._waiting:
@@ -65,7 +66,11 @@ class Lines:
             raise SystemFailure(f"{error.filename}: {words}" if error.filename else words) from error
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await to_the_end(_over(task))  # a client that is gone may be told of more than once
+
+
+async def _over(task: asyncio.Task[None]) -> None:
+    await asyncio.gather(task, return_exceptions=True)
 
 
 class LayerLines:

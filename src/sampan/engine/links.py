@@ -42,6 +42,20 @@ def resolved(host: HostConfig, containers: Containers) -> HostConfig:
     return msgspec.structs.replace(host, links=found)
 
 
+def without(path: str, containers: Containers) -> tuple[Container, HostConfig]:
+    """The container of a link `container/alias`, and its HostConfig without that link. Raises NotFound, Conflict in docker's words."""
+    name, _, alias = path.strip("/").rpartition("/")
+    if not name:
+        containers.find(path)
+        raise Conflict("Conflict, cannot remove the default link name of the container")
+    container = containers.find(name)
+    links = container.host_config.links or []
+    left = [text for text in links if text.partition(":")[2] != alias]
+    if len(left) == len(links):
+        raise NotFound(f"No such container: {path}")
+    return container, msgspec.structs.replace(container.host_config, links=left or None)
+
+
 def of(container: Container, containers: Containers) -> Iterator[Linked]:
     """Its links on the default bridge network; a container that was removed is none any more."""
     if container.host_config.network_mode != "bridge":

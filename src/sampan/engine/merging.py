@@ -17,6 +17,7 @@ from sampan.spec.oci_image import ContainerConfig
 MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 BUILT_IN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 STOP_SIGNAL_DEFAULT = "SIGTERM"
+_JOINED = re.compile("container:.+", re.DOTALL)
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
 
@@ -72,13 +73,6 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
         "storage options": host.storage_opt,
         "cgroup parents": host.cgroup_parent,
         "kernel memory limits of TCP": host.kernel_memory_tcp,
-        "per-device block-I/O limits": (
-            host.blkio_weight_device
-            or host.blkio_device_read_bps
-            or host.blkio_device_write_bps
-            or host.blkio_device_read_iops
-            or host.blkio_device_write_iops
-        ),
         "real-time CPU limits": host.cpu_realtime_period or host.cpu_realtime_runtime,
     }
     for feature, asked in missing.items():
@@ -113,12 +107,9 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         _check_shared_network(config, host)
     if network == "host" and host.links:
         raise InvalidArgument("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
-    for what, mode in (("ipc", host.ipc_mode), ("pid", host.pid_mode)):
-        if mode.startswith("container:"):
-            raise NotImplementedYet(f"{what} mode {mode}: not implemented by Sampan yet")
-    if host.ipc_mode not in ("", "none", "private", "shareable", "host"):
+    if host.ipc_mode not in ("", "none", "private", "shareable", "host") and not _JOINED.fullmatch(host.ipc_mode):
         raise InvalidArgument(f"invalid IPC mode: {host.ipc_mode}")
-    if host.pid_mode not in ("", "host"):
+    if host.pid_mode not in ("", "host") and not _JOINED.fullmatch(host.pid_mode):
         raise InvalidArgument(f"invalid PID mode: {host.pid_mode}")
     if host.uts_mode not in ("", "host"):
         raise InvalidArgument(f"invalid UTS mode: {host.uts_mode}")
@@ -128,6 +119,15 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         raise InvalidArgument(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     if host.cgroupns_mode not in ("", "private", "host"):
         raise InvalidArgument(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
+    check_restart_policy(host)
+    for item in host.extra_hosts or ():
+        _check_extra_host(item)
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+
+
+def check_restart_policy(host: HostConfig) -> None:
+    """Raise InvalidArgument in docker's words for a policy that is none (moby api/types/container ValidateRestartPolicy)."""
     policy = host.restart_policy
     if policy.name not in _RESTART_POLICIES:
         raise InvalidArgument(
@@ -139,10 +139,6 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
     if host.auto_remove and policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-    for item in host.extra_hosts or ():
-        _check_extra_host(item)
-    if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidArgument(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
 
 
 def _check_extra_host(item: str) -> None:
@@ -190,6 +186,7 @@ def merge_host_config(
     log_driver: str,
     log_opts: Mapping[str, str],
     shm_size: int,
+    ipc_mode: str,
     limits: HostLimits,
     init: bool | None,
     no_new_privileges: bool,
@@ -219,7 +216,7 @@ def merge_host_config(
         memory_swap=swap,
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
         restart_policy=RestartPolicy(name=host.restart_policy.name or "no", maximum_retry_count=host.restart_policy.maximum_retry_count),
-        ipc_mode=host.ipc_mode or "private",
+        ipc_mode=host.ipc_mode or ipc_mode,
         shm_size=host.shm_size or shm_size,
         pids_limit=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
         memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,

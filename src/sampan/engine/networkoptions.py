@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 
 from sampan.errors import InvalidArgument, NotImplementedYet
-from sampan.linux.netlink import IPVLAN_MODES, MACVLAN_MODES
+from sampan.linux.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from sampan.network.bridge import BridgeSettings
 from sampan.spec.docker_api.network import IPAM, IPAMConfig
 from sampan.state.networks import NetworkRow, Subnet
@@ -66,7 +66,7 @@ def settings_of(row: NetworkRow, owner: str = "", ip: str = "0.0.0.0") -> Bridge
 
     Raises InvalidArgument for an option's value that means nothing.
     """
-    return _bridge(row, owner, ip) if row.driver == "bridge" else _sublinks(row)
+    return _bridge(row, owner, ip) if row.driver == "bridge" else _sublinks(row, owner)
 
 
 def _bridge(row: NetworkRow, owner: str, ip: str) -> BridgeSettings:
@@ -85,21 +85,29 @@ def _bridge(row: NetworkRow, owner: str, ip: str) -> BridgeSettings:
     )  # fmt: skip
 
 
-def _sublinks(row: NetworkRow) -> BridgeSettings:
+def _sublinks(row: NetworkRow, owner: str) -> BridgeSettings:
     options, driver = row.options, row.driver
     modes, usual = (MACVLAN_MODES, "bridge") if driver == "macvlan" else (IPVLAN_MODES, "l2")
     mode = options.get(f"{driver}_mode") or usual
     if mode not in modes:
         raise InvalidArgument(f"requested {driver} mode '{mode}' is not valid, '{usual}' mode is the {driver} driver default")
+    flag = (options.get("ipvlan_flag") if driver == "ipvlan" else "") or "bridge"
+    if flag not in IPVLAN_FLAGS:
+        raise InvalidArgument(f"requested ipvlan flag '{flag}' is not valid, 'bridge' is the ipvlan driver default")
     parent = options.get("parent", "")
-    if not parent:
-        raise NotImplementedYet(f"{driver} networks without a parent interface (-o parent=NAME): not implemented by Sampan yet")
-    _check_interface("parent interface", parent, 15)
+    _check_interface("parent interface", parent or "none", 15)
     (bip, part, reserved), (bip6, part6, reserved6) = (_subnet(row, version) for version in (4, 6))
+    further = [subnet for version in (4, 6) for subnet in row.of(version)[1:]]
     return BridgeSettings(
-        bridge=parent, name=row.name, mtu=0, internal=row.internal, mode=mode, ipv4=bool(bip), bip=bip, fixed_cidr=part,
-        ipv6=bool(bip6), bip6=bip6, fixed_cidr6=part6, reserved=(*reserved, *reserved6),
+        bridge=parent or f"{'dm' if driver == 'macvlan' else 'di'}-{row.id[:12]}", dummy=not parent, name=row.name, owner=owner, mtu=0,
+        internal=row.internal or not parent, mode=mode, flag=flag, ipv4=bool(bip), bip=bip, fixed_cidr=part,
+        ipv6=bool(bip6), bip6=bip6, fixed_cidr6=part6, more=tuple((_gateway(subnet), subnet.ip_range) for subnet in further),
+        reserved=(*reserved, *reserved6, *(address for subnet in further for address in subnet.auxiliary.values())),
     )  # fmt: skip
+
+
+def _gateway(subnet: Subnet) -> str:
+    return f"{subnet.gateway}/{subnet.subnet.partition('/')[2]}"
 
 
 def _subnet(row: NetworkRow, version: int) -> tuple[str, str, tuple[str, ...]]:
@@ -107,7 +115,7 @@ def _subnet(row: NetworkRow, version: int) -> tuple[str, str, tuple[str, ...]]:
     subnet = row.subnet(version)
     if subnet is None:
         return "", "", ()
-    return f"{subnet.gateway}/{subnet.subnet.partition('/')[2]}", subnet.ip_range, tuple(subnet.auxiliary.values())
+    return _gateway(subnet), subnet.ip_range, tuple(subnet.auxiliary.values())
 
 
 def _mode(options: Mapping[str, str], key: str, *, internal: bool) -> str:

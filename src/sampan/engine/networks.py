@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -22,6 +23,7 @@ from sampan.linux.netlink import Netlink
 from sampan.network import ipam
 from sampan.network.bridge import Bridge, BridgeSettings
 from sampan.network.rules import Rules
+from sampan.network.starting import BrokenBridge, start_all
 from sampan.network.sublinks import Sublinks
 from sampan.spec.docker_api.network import (
     IPAM,
@@ -36,6 +38,8 @@ from sampan.spec.docker_api.network import (
 )
 from sampan.state.containers import EndpointState
 from sampan.state.networks import NetworkRow, Subnet
+
+log = logging.getLogger(__name__)
 
 _HOST = "cannot connect container to host network - container must be created in host network mode"
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
@@ -92,7 +96,7 @@ class NetworkService:
         if self._store.get("bridge") is None:
             found.append("the default bridge network is not available: containers can use networks of their own, host and none")
         for network in self._store:
-            found += network.bridge.warnings if network.bridge is not None else []
+            found += [*network.bridge.warnings, *filter(None, [network.bridge.problem])] if network.bridge is not None else []
         return [f"WARNING: {text}" for text in (*found, *self._exposed())]
 
     def _exposed(self) -> list[str]:
@@ -126,8 +130,7 @@ class NetworkService:
                 if bridge is not None:
                     await bridge.start()
             except BaseException:
-                if bridge is not None:
-                    await bridge.remove()
+                await self._remove_bridge(network)
                 self._store.remove(network)
                 raise
         self._events.publish_of_network(network.row, "create")
@@ -144,13 +147,26 @@ class NetworkService:
         return networkspec.row_of(body, new_id(), self._clock.now_ns(), taken, routes, self._defaults.pools, defaults)
 
     def _check_interface(self, row: NetworkRow, settings: BridgeSettings) -> None:
-        """No two networks on one bridge; a parent of macvlans has any number of them. Raises Forbidden."""
-        for network in self._store:
-            if network.bridge is not None and network.bridge.settings.bridge == settings.bridge and row.driver == "bridge":
+        """No two networks on one bridge; a parent of macvlans has any number of them, but in mode passthru. Raises Forbidden."""
+        for network in self._on_interface(settings.bridge):
+            if row.driver == "bridge":
                 raise Forbidden(
                     f"cannot create network {row.id} ({settings.bridge}): conflicts with network "
                     f"{network.id} ({settings.bridge}): networks have same bridge name"
                 )
+            already = f"macvlan network {network.id} is already using parent interface {settings.bridge}"
+            if settings.mode == "passthru":
+                raise Forbidden(f"cannot use mode passthru, {already}")
+            if network.bridge is not None and network.bridge.settings.mode == "passthru":
+                raise Forbidden(f"{already} in mode passthru")
+
+    def _on_interface(self, name: str) -> list[Network]:
+        return [network for network in self._store if network.bridge is not None and network.bridge.settings.bridge == name]
+
+    async def _remove_bridge(self, network: Network) -> None:
+        """Unless others are on it, as several networks can be on one VLAN."""
+        if network.bridge is not None and self._on_interface(network.bridge.settings.bridge) == [network]:
+            await network.bridge.remove()
 
     async def remove(self, ref: str) -> None:
         """Remove a network that no running container is on. Raises NotFound, Forbidden."""
@@ -166,8 +182,7 @@ class NetworkService:
             if network.row.config_only and any(other.row.config_from == network.name for other in self._store):
                 raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
             network.removing = True
-            if network.bridge is not None:
-                await network.bridge.remove()
+            await self._remove_bridge(network)
             self._store.remove(network)
         self._events.publish_of_network(network.row, "destroy")
 
@@ -359,21 +374,44 @@ def segment(row: NetworkRow, rules: Rules, owner: str, ip: str) -> Bridge:
     return Bridge(settings, rules) if row.driver == "bridge" else Sublinks(settings, rules, row.driver)
 
 
-async def open_networks(store: NetworkStore, rules: Rules, default: Bridge | None, owner: str, ip: str, now_ns: int) -> list[str]:
-    """Have every network's bridge up, at the start of the engine with exec-root owner; what cannot be is said."""
-    failed = []
-    if default is not None:
+def _segment_of_stored(row: NetworkRow, rules: Rules, owner: str, ip: str) -> Bridge | None:
+    """As segment(), but never raises: one row that means nothing (any more) must not keep the engine from starting."""
+    if row.config_only:
+        return None
+    try:
+        return segment(row, rules, owner, ip)
+    except Exception as error:
+        log.exception("network %s", row.name)
+        gateways = {subnet.version: f"{subnet.gateway}/{subnet.subnet.partition('/')[2]}" for subnet in row.subnets if _is_whole(subnet)}
+        settings = BridgeSettings(bridge=f"br-{row.id[:12]}", name=row.name, owner=owner, bip=gateways.get(4, ""), bip6=gateways.get(6, ""))
+        return BrokenBridge(settings, rules, error.message if isinstance(error, EngineError) else str(error))
+
+
+def _is_whole(subnet: Subnet) -> bool:
+    """Whether a stored subnet is one, with a gateway."""
+    try:
+        return ipaddress.ip_address(subnet.gateway) in ipaddress.ip_network(subnet.subnet)
+    except ValueError:
+        return False
+
+
+async def open_networks(
+    store: NetworkStore, rules: Rules, default: Bridge | None, owner: str, ip: str, now_ns: int, *, filtered: bool
+) -> list[str]:
+    """Have every network and its rules up, at the start of the engine with exec-root owner; what cannot be is said.
+
+    filtered: whether there are to be rules.
+    """
+    stored = [(row, _segment_of_stored(row, rules, owner, ip)) for row in store.stored()]
+    bridges = [bridge for bridge in (default, *(bridge for _, bridge in stored)) if bridge is not None]
+    failed = await start_all(bridges, rules, filtered=filtered)
+    if default is not None and default not in failed:
         store.add_predefined("bridge", now_ns, default)
     for name in ("host", "none"):
         store.add_predefined(name, now_ns)
-    for row in store.stored():
-        if row.config_only:
-            store.load(row, None)
-            continue
-        bridge = segment(row, rules, owner, ip)
-        try:
-            await bridge.start()
-        except EngineError as error:
-            failed.append(f"network {row.name}: {error.message}")
+    for row, bridge in stored:
         store.load(row, bridge)
-    return failed
+    for bridge, error in failed.items():
+        bridge.problem = error.message
+    alone = [] if default not in failed else ["containers can use the networks host and none only"]
+    return [*alone, *(f"network {bridge.settings.name}: {error.message}" for bridge, error in failed.items())]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from sampan.engine import endpoints, networkoptions
-from sampan.errors import Forbidden, InvalidArgument, NotFound, NotImplementedYet, Unavailable
+from sampan.errors import Forbidden, InvalidArgument, NotFound, Unavailable
 from sampan.network import ipam
 from sampan.spec.docker_api.network import EndpointSettings, IPAMConfig, NetworkCreate
 from sampan.state.networks import NetworkRow, Subnet
@@ -44,7 +44,7 @@ def check(body: NetworkCreate) -> None:
         raise NotFound(f'plugin "{body.ipam.driver}" not found')
     if body.enable_ipv4 is False and not body.enable_ipv6:
         raise InvalidArgument("IPv4 or IPv6 must be enabled")
-    _check_subnets(_configs(body))
+    _check_subnets(_configs(body), driver)
     networkoptions.check(body.name, driver, body.options or {}, internal=body.internal)
 
 
@@ -52,7 +52,7 @@ def _configs(body: NetworkCreate) -> Sequence[IPAMConfig]:
     return [] if body.ipam is None else body.ipam.config or []
 
 
-def _check_subnets(configs: Sequence[IPAMConfig]) -> None:
+def _check_subnets(configs: Sequence[IPAMConfig], driver: str) -> None:
     wrong = []
     for config in configs:
         try:
@@ -73,8 +73,8 @@ def _check_subnets(configs: Sequence[IPAMConfig]) -> None:
     if wrong:
         raise InvalidArgument("\n".join(["invalid network config:", *wrong]))
     for version in (4, 6):
-        if sum((":" in config.subnet) == (version == 6) for config in configs) > 1:
-            raise NotImplementedYet("bridge driver doesn't support multiple subnets")
+        if driver == "bridge" and sum((":" in config.subnet) == (version == 6) for config in configs) > 1:
+            raise Forbidden("bridge driver doesn't support multiple subnets")
 
 
 def _outside(kind: str, text: str, network: ipam.Network) -> list[str]:
@@ -137,7 +137,9 @@ def row_of(
     Raises Forbidden when a subnet asked for overlaps another network's, SystemFailure when there is no free one.
     """
     others = [] if body.config_only else list(taken)
-    subnets = [_subnet(config, others) for config in _configs(body)]
+    subnets: list[Subnet] = []
+    for config in _configs(body):
+        subnets.append(_subnet(config, [*others, *(ipaddress.ip_network(subnet.subnet) for subnet in subnets)]))
     wanted = {4: body.enable_ipv4 is not False, 6: bool(body.enable_ipv6)}
     used = [*others, *routes]
     for version in (4, 6):

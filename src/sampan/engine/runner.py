@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from sampan.clock import Clock
-from sampan.engine import health, launching, restarting
+from sampan.engine import health, joining, launching, restarting
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
@@ -230,7 +230,9 @@ class Runner:
             self.network.write_files(container, sandbox.endpoints, directory)
         layers = await self.snapshots.mounts(container.id)
         undo.callback(layers.close)
-        sent = opened.fds | lent.fds | {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
+        joined = undo.enter_context(contextlib.ExitStack())
+        shared = joining.descriptors(container.host_config, self.containers, joined)
+        sent = opened.fds | lent.fds | shared | {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
         rootfs = plan.Rootfs(
             lowers=tuple(lower if isinstance(lower, str) else n for n, lower in enumerate(layers.lowers)),
             upper=layers.upper,
@@ -269,6 +271,7 @@ class Runner:
             raise
         layers.close()
         opened.close()
+        joined.close()
         if "stdin" in ours:
             os.set_blocking(ours["stdin"], False)
         for name in ("stdin", "stdout", "stderr"):
@@ -419,7 +422,7 @@ class Runner:
     async def _give_back(self, container: Container, key: str, code: int, duration: int) -> None:
         """Give everything of a run back, then tell those who wait."""
         live = container.live
-        if container.host_config.pid_mode == "host":
+        if container.host_config.pid_mode:
             # Without a PID namespace of its own the end of its first process ends no other (runc signalAllProcesses).
             await self.end_cgroup(container.id)
         await self.network.detach(container)

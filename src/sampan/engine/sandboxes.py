@@ -21,7 +21,7 @@ from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, Not
 from sampan.ids import new_id
 from sampan.linux import pidfd
 from sampan.network import sandbox
-from sampan.network.bridge import Place
+from sampan.network.bridge import Place, remove_strays
 from sampan.network.exposure import Exposure
 from sampan.network.ports import Published, port_requests
 from sampan.spec.docker_api.network import EndpointSettings
@@ -376,10 +376,8 @@ class Sandboxes:
                 log.warning("container %s has no name service: %s", container.id, error)
 
     async def _remove_strays(self) -> None:
-        kept = self.veths()
-        for network in self._networks:
-            if network.bridge is not None and await asyncio.to_thread(network.bridge.remove_strays, kept):
-                self._cut = True
+        bridges = [network.bridge.settings.bridge for network in self._networks if network.bridge is not None]
+        self._cut = await asyncio.to_thread(remove_strays, bridges, self.veths())
 
     # look
 

@@ -4,6 +4,7 @@ import errno
 import os
 import struct
 
+from sampan.linux import namespaces
 from sampan.linux.libc import mount, syscall, umount2
 
 AT_FDCWD = -100
@@ -103,6 +104,22 @@ def clone_tree(dirfd: int, path: str, recursive: bool) -> int:
     """A detached copy of the mount at path (with submounts if recursive): a bind mount that is nowhere yet."""
     flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
     return syscall("open_tree", dirfd, path.encode(), flags, path=path)
+
+
+def clone_of(process: int, path: str) -> int:
+    """A detached copy of a mount that another process (a pidfd) has at path. Raises OSError. Not for a process with threads.
+
+    open_tree(2) clones mounts of the caller's own namespace only.
+    """
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespaces.setns(process, namespaces.CLONE_NEWNS)
+        try:
+            return clone_tree(AT_FDCWD, path, False)
+        finally:
+            namespaces.setns(own, namespaces.CLONE_NEWNS)
+    finally:
+        os.close(own)
 
 
 def move_mount(mount_fd: int, target_fd: int, path: str = "") -> None:

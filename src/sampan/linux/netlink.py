@@ -19,11 +19,15 @@ _DONE, _ERROR = 3, 2
 _IFLA_ADDRESS, _IFLA_NAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD = 1, 3, 4, 5, 10, 18, 20, 28
 _IFF_UP = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_F_NODAD = 1, 2, 4, 2
-_RTA_GATEWAY = 5
+_RTA_OIF, _RTA_GATEWAY = 4, 5
+_RT_SCOPE_LINK = 253
+_SOL_NETLINK, _GET_STRICT_CHECK = 270, 12
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 """linux/if_link.h, enum macvlan_mode."""
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 """linux/if_link.h, enum ipvlan_mode."""
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+"""linux/if_link.h, IPVLAN_F_*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Netlink:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.settimeout(10)
+        with contextlib.suppress(OSError):  # Linux 4.20: addresses of one interface without a look at all others
+            self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHECK, 1)
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -111,7 +117,7 @@ class Netlink:
     def addresses(self, index: int, family: int = socket.AF_INET) -> list[tuple[str, int]]:
         """Addresses of an interface as (address, prefix length), the primary one first; of IPv6 the global ones."""
         found = []
-        for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(family, 0, 0, 0, 0)):
+        for payload in self._ask(RTM_GETADDR, _DUMP, _ADDRESS.pack(family, 0, 0, 0, index)):
             kind, prefix, _flags, scope, owner = _ADDRESS.unpack_from(payload)
             words = attributes(payload[_ADDRESS.size :])
             if owner == index and kind == family and (scope == 0 or family == socket.AF_INET):
@@ -155,20 +161,34 @@ class Netlink:
         body += attribute(_IFLA_MASTER, _number(master)) + attribute(_IFLA_LINKINFO, info)
         self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body)
 
-    def add_sub(self, name: str, parent: int, kind: str, mode: str, mac: bytes = b"", netns: int = -1) -> None:
+    def add_vlan(self, name: str, parent: int, number: int) -> None:
+        """What of an interface's packets has the tag of a VLAN, as an interface that is up."""
+        data = attribute(1, struct.pack("=H", number))
+        self._add_upper(name, "vlan", attribute(_IFLA_LINK, _number(parent)), attribute(2, data))
+
+    def add_dummy(self, name: str) -> None:
+        """An interface that leads nowhere, up."""
+        self._add_upper(name, "dummy", b"", b"")
+
+    def _add_upper(self, name: str, kind: str, body: bytes, data: bytes) -> None:
+        body = _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP) + attribute(_IFLA_NAME, name.encode() + b"\0") + body
+        self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body + attribute(_IFLA_LINKINFO, attribute(1, kind.encode() + b"\0") + data))
+
+    def add_sub(self, name: str, parent: int, kind: str, mode: str, mac: bytes = b"", netns: int = -1, flag: str = "bridge") -> None:
         """An interface of another one (down): a macvlan or ipvlan, in the netns of a file descriptor or in this one.
 
-        mode: of MACVLAN_MODES or IPVLAN_MODES. mac: a macvlan's own; an ipvlan has its parent's.
+        mode: of MACVLAN_MODES or IPVLAN_MODES. mac: a macvlan's own; an ipvlan has its parent's. flag: an ipvlan's, of IPVLAN_FLAGS.
         """
         body = _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_NAME, name.encode() + b"\0") + attribute(_IFLA_LINK, _number(parent))
         if netns >= 0:
             body += attribute(_IFLA_NET_NS_FD, _number(netns))
         if kind == "macvlan":
             body += attribute(_IFLA_ADDRESS, mac) if mac else b""
-            wanted = _number(MACVLAN_MODES[mode])
+            wanted = attribute(1, _number(MACVLAN_MODES[mode]))
         else:
-            wanted = struct.pack("=H", IPVLAN_MODES[mode])
-        info = attribute(1, kind.encode() + b"\0") + attribute(2, attribute(1, wanted))
+            wanted = attribute(1, struct.pack("=H", IPVLAN_MODES[mode]))
+            wanted += attribute(2, struct.pack("=H", IPVLAN_FLAGS[flag])) if IPVLAN_FLAGS[flag] else b""
+        info = attribute(1, kind.encode() + b"\0") + attribute(2, wanted)
         self._ask(RTM_NEWLINK, _ACK | _CREATE | _EXCL, body + attribute(_IFLA_LINKINFO, info))
 
     def set_link(
@@ -208,10 +228,12 @@ class Netlink:
             body += attribute(_IFA_BROADCAST, socket.inet_aton(broadcast))
         self._ask(RTM_NEWADDR, _ACK | _CREATE | _EXCL, body)
 
-    def set_default_route(self, gateway: str, family: int = socket.AF_INET) -> None:
-        """The default route of a family, instead of the one there is; "" for none."""
-        if gateway:
-            body = _ROUTE.pack(family, 0, 0, 0, 254, 3, 0, 1, 0) + attribute(_RTA_GATEWAY, socket.inet_pton(family, gateway))
+    def set_default_route(self, gateway: str, family: int = socket.AF_INET, *, by: int = 0) -> None:
+        """The default route of a family, instead of the one there is; "" for none. by: the interface, where there is no gateway."""
+        if gateway or by:
+            scope = 0 if gateway or family == socket.AF_INET6 else _RT_SCOPE_LINK
+            body = _ROUTE.pack(family, 0, 0, 0, 254, 3, scope, 1, 0)
+            body += attribute(_RTA_GATEWAY, socket.inet_pton(family, gateway)) if gateway else attribute(_RTA_OIF, _number(by))
             self._ask(RTM_NEWROUTE, _ACK | _CREATE | _REPLACE, body)
             return
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # ESRCH: there is none; ENOENT: IPv6's table is empty

@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import secrets
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -41,6 +41,8 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     bip6: str = ""
     """As bip and fixed_cidr, for IPv6."""
     fixed_cidr6: str = ""
+    more: tuple[tuple[str, str], ...] = ()
+    """(bip, fixed_cidr) of further subnets, which only macvlans and ipvlans can have."""
     reserved: tuple[str, ...] = ()
     """Addresses of the subnets that others have."""
     mtu: int = 1500
@@ -50,6 +52,10 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = "nat"
     """How containers' IPv4 addresses are reached: nat, nat-unprotected, routed, isolated (docker's gateway_mode_ipv4)."""
     mode6: str = "nat"
+    flag: str = "bridge"
+    """Of an ipvlan: bridge, private, vepa."""
+    dummy: bool = False
+    """Whether the parent is to be an interface that leads nowhere, made for this network."""
     inhibit: bool = False
     """Whether the bridge is to have no IPv4 address: somebody else has the gateway's."""
     prefix: str = "eth"
@@ -85,18 +91,22 @@ class Bridge:
         self.default_ip = settings.ip or "0.0.0.0"
         self._rules = rules
         self._pools = pools or ipam.Pools()
-        self._addresses: ipam.Addresses | None = None
-        self._addresses6: ipam.Addresses | None = None
+        self._addresses: ipam.Ranges | None = None
+        self._addresses6: ipam.Ranges | None = None
         self._is_up = False
         self._starting = asyncio.Lock()
         self.warnings: list[str] = []
         """What does not work on this host, for the log and `docker info`."""
+        self.problem = ""
+        """Why it could not be started, until it could."""
 
     @property
     def gateways(self) -> list[ipam.Interface]:
         """The bridge's addresses, IPv4 first; what its settings say, before they are had."""
-        had = [addresses.gateway for addresses in (self._addresses, self._addresses6) if addresses is not None]
-        return had if self._is_up else [ipaddress.ip_interface(text) for text in (self.settings.bip, self.settings.bip6) if text]
+        if self._is_up:
+            return [gateway for addresses in (self._addresses, self._addresses6) if addresses is not None for gateway in addresses.gateways]
+        settings = self.settings
+        return [ipaddress.ip_interface(text) for text in (settings.bip, settings.bip6, *(bip for bip, _ in settings.more)) if text]
 
     @property
     def host_addresses(self) -> list[str]:
@@ -137,16 +147,32 @@ class Bridge:
                 await self._start()
 
     async def _start(self) -> None:
-        try:
+        zone = await self.prepare()
+        if zone is not None:
+            await self._rules.add(zone)
+        await self.finish()
+
+    async def prepare(self) -> Zone | None:
+        """First half of a start: the interface is there. What the rules are to know of it before finish(). Raises SystemFailure."""
+        with self._failing():
             gateway, gateway6 = await asyncio.to_thread(self._make)
             settings = self.settings
             if gateway is not None and self._addresses is None:
-                self._addresses = ipam.Addresses(gateway, settings.fixed_cidr, settings.reserved, settings.name)
+                self._addresses = ipam.Ranges([ipam.Addresses(gateway, settings.fixed_cidr, settings.reserved, settings.name)])
             if gateway6 is not None and self._addresses6 is None:
-                self._addresses6 = ipam.Addresses(gateway6, settings.fixed_cidr6, settings.reserved, settings.name)
-            await self._rules.add(self._zone())
+                self._addresses6 = ipam.Ranges([ipam.Addresses(gateway6, settings.fixed_cidr6, settings.reserved, settings.name)])
+        return self._zone()
+
+    async def finish(self) -> None:
+        """Second half, with its rules in force: it forwards, and gives addresses. Raises SystemFailure."""
+        with self._failing():
             await asyncio.to_thread(self._bring_up)
-            self._is_up = True
+        self._is_up, self.problem = True, ""
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, ValueError) as error:
             shown = "default bridge" if self.settings.name == "bridge" else self.settings.name
             raise SystemFailure(f"failed to create the {shown} network {self.settings.bridge}: {error}") from error
@@ -163,14 +189,15 @@ class Bridge:
 
     def _make(self) -> tuple[ipam.Interface | None, ipam.Interface | None]:
         with Netlink() as netlink:
-            index = next((link.index for link in netlink.links() if link.name == self.settings.bridge), None)
+            index = index_of(self.settings.bridge)
             if index is not None and not Path("/sys/class/net", self.settings.bridge, "bridge").is_dir():
                 raise FileExistsError(errno.EEXIST, "there is an interface of this name that is no bridge")
             settings = self.settings
             has = netlink.addresses(index) if index is not None and settings.ipv4 else []
             gateway: ipam.Interface | None = ipaddress.IPv4Interface(has[0]) if has else None
             if gateway is None and settings.ipv4:
-                gateway = ipam.gateway_of(settings.bip, settings.fixed_cidr, 4, self._pools, netlink.routes())
+                routes = [] if settings.bip or settings.fixed_cidr else netlink.routes()
+                gateway = ipam.gateway_of(settings.bip, settings.fixed_cidr, 4, self._pools, routes)
             elif gateway is not None and settings.bip and ipaddress.ip_interface(settings.bip) != gateway:
                 words = f"bridge {settings.bridge} has the address {gateway} already; bip {settings.bip} is not used"
                 self.warnings.append(words)
@@ -196,7 +223,8 @@ class Bridge:
             sysctl("net/ipv6/conf/all/forwarding", "1")
         has = [ipaddress.ip_interface(found) for found in netlink.addresses(index, socket.AF_INET6)]
         wanted = settings.bip6 or next((str(found) for found in has), "")
-        gateway = ipam.gateway_of(wanted, settings.fixed_cidr6, 6, self._pools, netlink.routes(socket.AF_INET6))
+        routes = [] if wanted or settings.fixed_cidr6 else netlink.routes(socket.AF_INET6)
+        gateway = ipam.gateway_of(wanted, settings.fixed_cidr6, 6, self._pools, routes)
         if gateway not in has and settings.mode6 != "isolated":
             netlink.add_address(index, str(gateway.ip), gateway.network.prefixlen)
         return gateway
@@ -231,14 +259,21 @@ class Bridge:
                 v4.release(ip)
             raise
         hardware = sandbox.mac_of(ip) if ip else b"\x02" + secrets.token_bytes(5)
+        (length, gateway), (length6, gateway6) = self._way_out(v4, ip, self.settings.mode), self._way_out(v6, ip6, self.settings.mode6)
         return Place(
             veth=self._new_veth(), mac=mac or sandbox.mac_text(hardware), endpoint_id=new_id(),
-            ip=ip, prefix_len=v4.gateway.network.prefixlen if v4 is not None else 0, gateway=self._way_out(v4, self.settings.mode),
-            ip6=ip6, prefix_len6=v6.gateway.network.prefixlen if v6 is not None else 0, gateway6=self._way_out(v6, self.settings.mode6),
+            ip=ip, prefix_len=length, gateway=gateway, ip6=ip6, prefix_len6=length6, gateway6=gateway6,
         )  # fmt: skip
 
-    def _way_out(self, addresses: ipam.Addresses | None, mode: str) -> str:
-        return str(addresses.gateway.ip) if addresses is not None and mode != "isolated" and not self.settings.internal else ""
+    def _way_out(self, addresses: ipam.Ranges | None, address: str, mode: str) -> tuple[int, str]:
+        """The length of the prefix of an address, and its gateway; "" where nothing leads out."""
+        if addresses is None:
+            return 0, ""
+        gateway = addresses.gateway_of(address)
+        return gateway.network.prefixlen, str(gateway.ip) if self._leads_out(mode) else ""
+
+    def _leads_out(self, mode: str) -> bool:
+        return mode != "isolated" and not self.settings.internal
 
     def _new_veth(self) -> str:
         return VETH_PREFIX + secrets.token_hex(5)
@@ -266,16 +301,25 @@ class Bridge:
             if addresses is not None and ip:
                 addresses.release(ip)  # nothing answers at it
 
-    def remove_strays(self, kept: set[str]) -> bool:
-        """Remove veths of no container; whether there was one. Blocks. Never raises."""
-        found = False
-        with contextlib.suppress(OSError), Netlink() as netlink:
-            master = socket.if_nametoindex(self.settings.bridge)
-            for link in netlink.links():
-                if link.master == master and link.name.startswith(VETH_PREFIX) and link.name not in kept:
-                    found = True
-                    netlink.delete_link(link.name)
-        return found
+
+def remove_strays(bridges: Iterable[str], kept: set[str]) -> bool:
+    """Remove veths on bridges that are no container's; whether there was one. Blocks. Never raises."""
+    found = False
+    with contextlib.suppress(OSError), Netlink() as netlink:
+        masters = {index for index in map(index_of, bridges) if index is not None}
+        for link in netlink.links():
+            if link.master in masters and link.name.startswith(VETH_PREFIX) and link.name not in kept:
+                found = True
+                netlink.delete_link(link.name)
+    return found
+
+
+def index_of(name: str) -> int | None:
+    """An interface's number; None where there is none of this name. One question, however many there are."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
 
 
 def mark_of(owner: str) -> str:

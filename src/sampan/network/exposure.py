@@ -84,7 +84,8 @@ class Exposure:
         held = self._held[container_id] = _Held(target)
         try:
             for done, request in enumerate(requests, 1):
-                host_ips = addresses(request, default_ip, ipv6=self._proxy is not None or bool(target.ip6))
+                ipv6 = bool(target.ip6) or (self._proxy is not None and request.protocol != "sctp")
+                host_ips = addresses(request, default_ip, ipv6=ipv6)
                 if not target.ip and not request.host_ip:
                     host_ips = (_as_ipv6(default_ip),)
                 for address in [item for item in host_ips if (6 if ":" in item else 4) in routed]:
@@ -116,7 +117,7 @@ class Exposure:
         for done, port in enumerate(ports, 1):
             await _turn(done)
             by_dnat = bool(target.ip6 if port.is_ipv6 else target.ip)
-            port.by_proxy = self._proxy is not None and (port.is_ipv6 or not by_dnat)
+            port.by_proxy = self._proxy is not None and port.published.protocol != "sctp" and (port.is_ipv6 or not by_dnat)
             port.listen()  # after DNAT: no connection that it takes ever waits here
             if port.by_proxy and self._proxy is not None:
                 await self._proxy.open(port, target.either)

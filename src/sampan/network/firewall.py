@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -78,11 +78,11 @@ table {family} {table} {{
   chain prerouting {{
     type nat hook prerouting priority -100; policy accept;
     {family} daddr {loopback} return comment "a neighbour's packet: the routing code drops it as martian, DNAT before that would not"
-    fib daddr type local meta l4proto {{ tcp, udp }} jump publish
+    fib daddr type local meta l4proto {{ tcp, udp, sctp }} jump publish
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
-    {no_output}fib daddr type local meta l4proto {{ tcp, udp }} jump publish
+    {no_output}fib daddr type local meta l4proto {{ tcp, udp, sctp }} jump publish
   }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
@@ -236,39 +236,47 @@ def _drops(rules: str) -> bool:
     return "-P FORWARD DROP" in lines or any(line.startswith(("-A FORWARD -j DROP", "-A FORWARD -j REJECT")) for line in lines)
 
 
-def open_forwarding(bridge: str, *, ipv6: bool = False) -> bool:
-    """ACCEPT for the bridge where the host's FORWARD chain drops: no rule of ours can overrule another table's drop. Whether it does.
+def open_forwarding(bridges: Sequence[str], bridges6: Collection[str] = ()) -> bool:
+    """ACCEPT for bridges where the host's FORWARD chain drops: no rule of ours can overrule another table's drop. Whether it does.
 
-    What may reach the bridge is still decided by our own table, and what may leave it for another engine's bridge by the host's.
-    Can be repeated, to put back what vanished. A failure is logged: the host's firewall is not ours to break.
+    bridges6: those of them that have IPv6. What may reach a bridge is still decided by our own table, and what may leave it for another
+    engine's bridge by the host's. Can be repeated, to put back what vanished. A failure is logged: the host's firewall is not ours to
+    break. Few programs are run, however many bridges there are.
     """
     opened = False
-    for tool in _tools(ipv6=ipv6):
-        code, rules = _run(tool, "-S", "FORWARD")
+    for tool in _tools(ipv6=bool(bridges6)) if bridges else ():
+        code, rules = _run(tool, "-S")
         if code or not _drops(rules):
             continue
         opened = True
-        parent = "DOCKER-USER" if "-j DOCKER-USER" in rules else "FORWARD"
-        if _run(tool, "-C", parent, "-j", _chain(bridge))[0] == 0 and _run(tool, "-S", _chain(bridge))[1].count("\n") > 1:
-            continue
-        code, words = _run(f"{tool}-restore", "--noflush", text=_accept_rules(bridge, parent))
+        lines = rules.splitlines()
+        parent = "DOCKER-USER" if any("-j DOCKER-USER" in line for line in lines if line.startswith("-A FORWARD ")) else "FORWARD"
+        chains = {line.split()[1] for line in lines if line.startswith("-A SAMPAN-")}
+        there = {chain for chain in chains if f"-A {parent} -j {chain}" in lines}
+        wanted = [name for name in bridges if _chain(name) not in there and (name in bridges6 or not tool.startswith("ip6"))]
+        code, words = _run(f"{tool}-restore", "--noflush", text=_accept_rules(wanted, parent)) if wanted else (0, "")
         if code:
-            log.warning("the host's FORWARD chain drops packets of %s: %s", bridge, words.strip())
+            log.warning("the host's FORWARD chain drops packets of %s: %s", ", ".join(wanted), words.strip())
     return opened
 
 
-def _accept_rules(bridge: str, parent: str) -> str:
-    """For iptables-restore: our chain anew, and one jump to it at the head of parent."""
+def _accept_rules(bridges: Iterable[str], parent: str) -> str:
+    """For iptables-restore: each one's chain anew, and one jump to it at the head of parent."""
+    uplinks = _uplinks()
+    lines = [line for bridge in bridges for line in _chain_of(bridge, parent, uplinks)]
+    return "\n".join(["*filter", *lines, "COMMIT"]) + "\n"
+
+
+def _chain_of(bridge: str, parent: str, uplinks: Iterable[str]) -> list[str]:
     chain = _chain(bridge)
     rules = [
         f"-o {bridge} -j ACCEPT",
         f"-i {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-        *(f"-i {bridge} -o {uplink} -j ACCEPT" for uplink in _uplinks()),
+        *(f"-i {bridge} -o {uplink} -j ACCEPT" for uplink in uplinks),
         *(f"-i {bridge} -o {other} -j RETURN" for other in OTHER_ENGINES),
         f"-i {bridge} -j ACCEPT",
     ]
-    lines = ["*filter", f":{chain} - [0:0]", *(f"-A {chain} {rule}" for rule in rules), f"-I {parent} -j {chain}", "COMMIT"]
-    return "\n".join(lines) + "\n"
+    return [f":{chain} - [0:0]", *(f"-A {chain} {rule}" for rule in rules), f"-I {parent} -j {chain}"]
 
 
 def close_forwarding(bridge: str) -> None:

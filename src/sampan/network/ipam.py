@@ -1,5 +1,6 @@
 """Addresses of networks, in memory; what is saved of networks and of containers' endpoints is the durable record."""
 
+import contextlib
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
@@ -132,3 +133,47 @@ class Addresses:
         number = int(ipaddress.ip_address(address))
         if number not in self._fixed:
             self._taken.discard(number)
+
+
+class Ranges:
+    """All addresses of a network in one family: of its subnets, the first one that has a free one. Not thread-safe."""
+
+    def __init__(self, parts: Sequence[Addresses]) -> None:
+        """parts: one or more."""
+        self._parts = parts
+
+    @property
+    def gateways(self) -> list[Interface]:
+        """Of each subnet, in order."""
+        return [part.gateway for part in self._parts]
+
+    @property
+    def gateway(self) -> Interface:
+        """Of the first subnet."""
+        return self._parts[0].gateway
+
+    def gateway_of(self, address: str) -> Interface:
+        """Of the subnet that an address is of."""
+        return self._of(address).gateway
+
+    def take(self, asked: str = "") -> str:
+        """A free address, or the one asked for. Raises SystemFailure, InvalidArgument, Forbidden in docker's words."""
+        if asked:
+            return self._of(asked).take(asked)
+        for part in self._parts[:-1]:
+            with contextlib.suppress(SystemFailure):
+                return part.take()
+        return self._parts[-1].take()
+
+    def take_this(self, address: str) -> bool:
+        """Take one address again; False when it is outside the subnets or taken."""
+        return self._of(address).take_this(address)
+
+    def release(self, address: str) -> None:
+        """Give an address back."""
+        self._of(address).release(address)
+
+    def _of(self, address: str) -> Addresses:
+        """The subnet's of an address; the first one's where it is of none, which says so."""
+        parsed = ipaddress.ip_address(address)
+        return next((part for part in self._parts if parsed in part.gateway.network), self._parts[0])

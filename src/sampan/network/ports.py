@@ -13,6 +13,11 @@ import msgspec
 from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
 
 WILDCARDS = ("0.0.0.0", "::")
+_KINDS = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
 ANY_PORT_TRIES = 64
 """How often the kernel is asked for a port that is free on both families."""
 
@@ -188,7 +193,7 @@ def hold(
     Raises SystemFailure in docker 28's words, NotImplementedYet; holds nothing then.
     """
     failed = f"failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({container_id})"
-    if request.protocol not in ("tcp", "udp"):
+    if request.protocol not in _KINDS:
         raise NotImplementedYet(f"{failed}: publishing {request.protocol} is not implemented by Sampan yet")
     most = most_sockets()
     if len(taken) + len(host_ips) > most:
@@ -237,9 +242,9 @@ def _hold_all(request: PortRequest, host_ips: Sequence[str], port: int, address:
 
 
 def _bind(wanted: Published) -> socket.socket:
-    kind = socket.SOCK_STREAM if wanted.protocol == "tcp" else socket.SOCK_DGRAM
+    kind, protocol = _KINDS[wanted.protocol]
     is_ipv6 = ":" in wanted.host_ip
-    held = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+    held = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, kind | socket.SOCK_CLOEXEC, protocol)
     try:
         if is_ipv6:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sampan.errors import SystemFailure
 from sampan.linux.nftables import NftablesError
@@ -34,20 +34,40 @@ class Rules:
         """Whether there are rules: without them no port can be published."""
         return self._firewall is not None
 
-    async def start(self) -> None:
-        """Make the table anew. A host that cannot have one is a warning."""
+    async def start(self, zones: Sequence[Zone] = ()) -> bool:
+        """Make the table anew with these networks, in one transaction: what was there holds until then.
+
+        Whether it has them: of some that cannot be it has none, and they are to be added one by one. A host without a table is a warning.
+        """
         try:
-            self._firewall = await asyncio.to_thread(self._make)
+            self._firewall = await asyncio.to_thread(firewall.Firewall, self._table, ipv6=firewall.has_ipv6())
+            self._zones = await asyncio.to_thread(self._create, self._firewall, zones)
             self._watch = RulesetWatch(self._table, self._restore)
         except (NftablesError, OSError) as error:
             self._firewall = None
             self.warning = f"nftables cannot be used: no masquerade and no published ports: {error}"
             log.warning("%s", self.warning)
 
-    def _make(self) -> firewall.Firewall:
-        made = firewall.Firewall(self._table, ipv6=firewall.has_ipv6())
-        made.create(self._zones.values())
-        return made
+        else:
+            await self._open_forwarding(self._zones.values())
+        return len(self._zones) == len(zones)
+
+    @staticmethod
+    def _create(rules: firewall.Firewall, zones: Sequence[Zone]) -> dict[str, Zone]:
+        try:
+            rules.create(zones)
+        except NftablesError:
+            if not zones:
+                raise
+            rules.create()
+            return {}
+        return {zone.bridge: zone for zone in zones}
+
+    @staticmethod
+    async def _open_forwarding(zones: Iterable[Zone]) -> None:
+        outward = [zone for zone in zones if not zone.internal]
+        ipv6 = [zone.bridge for zone in outward if zone.has_ipv6]
+        await asyncio.to_thread(firewall.open_forwarding, [zone.bridge for zone in outward], ipv6)
 
     async def stop(self, remove: bool) -> None:
         """End the watch; with remove take all rules away, too."""
@@ -72,8 +92,7 @@ class Rules:
         except NftablesError as error:
             raise SystemFailure(f"failed to set up the rules of {zone.bridge}: {error}") from error
         self._zones[zone.bridge] = zone
-        if not zone.internal:
-            await asyncio.to_thread(firewall.open_forwarding, zone.bridge, ipv6=zone.has_ipv6)
+        await self._open_forwarding([zone])
 
     async def _apply(self, rules: firewall.Firewall, change: Callable[..., None], *args: object) -> None:
         """A change, made in a table that may have been flushed without the watch having put it back yet. Raises NftablesError."""
@@ -144,8 +163,7 @@ class Rules:
         if rules is None:
             return
         if not ours:
-            for zone in [zone for zone in self._zones.values() if not zone.internal]:
-                await asyncio.to_thread(firewall.open_forwarding, zone.bridge, ipv6=zone.has_ipv6)
+            await self._open_forwarding(list(self._zones.values()))
             return
         log.warning("somebody removed rules of table %s: making it anew", rules.table)
         try:

@@ -41,6 +41,10 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     """Or macvlan, or ipvlan."""
     mode: str = ""
     """Of a macvlan or ipvlan."""
+    flag: str = "bridge"
+    """Of an ipvlan."""
+    on_link: tuple[int, ...] = ()
+    """The IP versions whose default route goes by it without a gateway."""
     link_local: tuple[str, ...] = ()
     """More addresses, in CIDR form."""
     sysctls: tuple[str, ...] = ()
@@ -115,6 +119,8 @@ def _set_up(inside: Netlink, interface: Interface) -> None:
         inside.set_default_route(interface.gateway)
     if interface.gateway6:
         inside.set_default_route(interface.gateway6, socket.AF_INET6)
+    for version in interface.on_link:
+        inside.set_default_route("", socket.AF_INET if version == 4 else socket.AF_INET6, by=index)
 
 
 def _set_sysctl(interface: Interface, sysctl: str) -> None:
@@ -165,7 +171,7 @@ def _name_problem(name: str) -> int:
 
 def _make(host: Netlink, netns: int, interface: Interface, master: int) -> None:
     if interface.kind != "veth":
-        host.add_sub(interface.name, master, interface.kind, interface.mode, interface.mac, netns)
+        host.add_sub(interface.name, master, interface.kind, interface.mode, interface.mac, netns, interface.flag)
         return
     host.add_veth(interface.veth, master, interface.name, interface.mac, netns, interface.mtu)
     _allow_hairpin(interface.veth)

@@ -11,11 +11,14 @@ from collections.abc import Collection
 
 import msgspec
 
-from sampan.errors import SystemFailure
+from sampan.errors import InvalidArgument, SystemFailure
 from sampan.linux.netlink import Netlink
 from sampan.network import ipam, sandbox
-from sampan.network.bridge import Bridge, BridgeSettings, Place
+from sampan.network.bridge import Bridge, BridgeSettings, Place, index_of, mark_of, owned
 from sampan.network.rules import Rules
+
+_LAST_VLAN = 4094
+_LONGEST_NUMBER = 9
 
 
 class Sublinks(Bridge):
@@ -25,31 +28,53 @@ class Sublinks(Bridge):
         """kind: macvlan or ipvlan."""
         super().__init__(settings, rules)
         self._kind = kind
-        both = ((4, settings.bip, settings.fixed_cidr), (6, settings.bip6, settings.fixed_cidr6))
-        found = {
-            version: ipam.Addresses(ipaddress.ip_interface(gateway), part, settings.reserved, settings.name)
-            for version, gateway, part in both
-            if gateway
-        }
-        self._addresses, self._addresses6 = found.get(4), found.get(6)
+        self._addresses, self._addresses6 = (self._ranges(version) for version in (4, 6))
 
-    async def _start(self) -> None:
+    def _ranges(self, version: int) -> ipam.Ranges | None:
+        settings = self.settings
+        given = [(settings.bip, settings.fixed_cidr), (settings.bip6, settings.fixed_cidr6), *settings.more]
+        parts = [
+            ipam.Addresses(ipaddress.ip_interface(gateway), part, settings.reserved, settings.name)
+            for gateway, part in given
+            if gateway and (":" in gateway) == (version == 6)
+        ]
+        return ipam.Ranges(parts) if parts else None
+
+    async def prepare(self) -> None:
+        """See that the kernel can. Raises SystemFailure, InvalidArgument."""
         try:
             await asyncio.to_thread(self._try)
         except OSError as error:
             words = (error.strerror or str(error)).lower()
             raise SystemFailure(f"failed to create the {self.settings.name} network on {self.settings.bridge}: {words}") from None
-        self._is_up = True
+
+    async def finish(self) -> None:
+        """There are no rules of it."""
+        self._is_up, self.problem = True, ""
 
     def _try(self) -> None:
-        """Whether the kernel makes one: it may know nothing of them, or not on this parent."""
+        """Have the parent, and see whether the kernel makes one: it may know nothing of them, or not on this parent."""
         name = f"svt{secrets.token_hex(5)}"
         with Netlink() as netlink:
-            netlink.add_sub(name, socket.if_nametoindex(self.settings.bridge), self._kind, self.settings.mode)
+            if index_of(self.settings.bridge) is None:
+                self._make_parent(netlink)
+            netlink.add_sub(name, socket.if_nametoindex(self.settings.bridge), self._kind, self.settings.mode, flag=self.settings.flag)
             netlink.delete_link(name)
 
+    def _make_parent(self, netlink: Netlink) -> None:
+        """A parent that is not there: where none was asked for one that leads nowhere, else a VLAN of what its name says."""
+        parent = self.settings.bridge
+        if self.settings.dummy:
+            netlink.add_dummy(parent)
+        else:
+            upper, number = vlan_of(parent)
+            netlink.add_vlan(parent, _index_of(upper), number)
+        netlink.set_link(socket.if_nametoindex(parent), alias=mark_of(self.settings.owner))
+
     async def remove(self) -> None:
-        """Nothing was made."""
+        """Take the parent away if it was made for this engine: no other network is on it. Never raises."""
+        if self.settings.bridge in await asyncio.to_thread(owned, self.settings.owner):
+            await asyncio.to_thread(sandbox.delete_link, self.settings.bridge)
 
     @property
     def publishes(self) -> bool:
@@ -61,8 +86,13 @@ class Sublinks(Bridge):
         """None: the host cannot be reached."""
         return []
 
-    def _way_out(self, addresses: ipam.Addresses | None, mode: str) -> str:
-        return str(addresses.gateway.ip) if addresses is not None and not self.settings.internal else ""
+    def _leads_out(self, mode: str) -> bool:
+        return not self.settings.internal and not self._is_routed
+
+    @property
+    def _is_routed(self) -> bool:
+        """Whether the kernel routes between interface and parent: all that leaves goes by the interface, to no gateway."""
+        return self._kind == "ipvlan" and self.settings.mode != "l2"
 
     def _new_veth(self) -> str:
         return ""
@@ -70,8 +100,26 @@ class Sublinks(Bridge):
     def interface(self, place: Place, name: str, *, default_routes: Collection[int] = ()) -> sandbox.Interface:
         """What is to be made in the container's netns."""
         made = super().interface(place, name, default_routes=default_routes)
-        return msgspec.structs.replace(made, kind=self._kind, mode=self.settings.mode)
+        on_link = tuple(version for version in default_routes if self._is_routed and version in self.versions)
+        return msgspec.structs.replace(made, kind=self._kind, mode=self.settings.mode, flag=self.settings.flag, on_link=on_link)
 
-    def remove_strays(self, kept: set[str]) -> bool:
-        """There are none: the interface goes with its netns."""
-        return False
+
+def vlan_of(parent: str) -> tuple[str, int]:
+    """(interface, VLAN) that the name of a parent stands for: eth0.10. Raises InvalidArgument in docker's words."""
+    upper, separator, text = parent.partition(".")
+    if not separator:
+        raise InvalidArgument(f"invalid subinterface vlan name {parent}, example formatting is eth0.10")
+    if "." in text:
+        raise InvalidArgument(f"required interface name format is: name.vlan_id, ex. eth0.10 for vlan 10, instead received {parent}")
+    if not (text.isascii() and text.isdecimal()) or len(text) > _LONGEST_NUMBER:
+        raise InvalidArgument(f"unable to parse a valid vlan id from: {text} (ex. eth0.10 for vlan 10)")
+    if not 1 <= int(text) <= _LAST_VLAN:
+        raise InvalidArgument(f"vlan id must be between 1-{_LAST_VLAN}, received: {int(text)}")
+    return upper, int(text)
+
+
+def _index_of(upper: str) -> int:
+    try:
+        return socket.if_nametoindex(upper)
+    except OSError:
+        raise InvalidArgument(f"-o parent interface was not found on the host: {upper}") from None

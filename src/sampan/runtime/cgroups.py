@@ -8,12 +8,14 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from typing import Literal
 
 import msgspec
 
-from sampan.linux import pidfd
+from sampan.linux import cgroupusage, pidfd
 from sampan.linux.kernelfile import write
 
 
@@ -27,6 +29,10 @@ class Layout(msgspec.Struct, frozen=True):
     """The v2 mount point, also on a hybrid host."""
     controllers: tuple[str, ...] = ()
     """Controllers to be had (v2: of the root's cgroup.controllers)."""
+
+
+Throttle = Literal["read_bps", "write_bps", "read_iops", "write_iops"]
+_V2_THROTTLES: Mapping[Throttle, str] = {"read_bps": "rbps", "write_bps": "wbps", "read_iops": "riops", "write_iops": "wiops"}
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +51,10 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     cpuset_mems: str = ""
     pids_limit: int = 0
     blkio_weight: int = 0
+    device_weights: tuple[tuple[str, int], ...] = ()
+    """(`major:minor` of a block device, weight)"""
+    throttles: tuple[tuple[str, Throttle, int], ...] = ()
+    """(`major:minor` of a block device, what is limited, bytes or operations a second)"""
 
 
 def read_layout(mountinfo: str, controllers: str) -> Layout:
@@ -133,6 +143,8 @@ def _v1_writes(resources: Resources) -> list[tuple[str, str, str]]:
         writes.append(("pids", "pids.max", str(resources.pids_limit)))
     if resources.blkio_weight:
         writes.append(("blkio", "blkio.weight", str(resources.blkio_weight)))
+    writes += [("blkio", "blkio.weight_device", f"{device} {weight}") for device, weight in resources.device_weights]
+    writes += [("blkio", f"blkio.throttle.{what}_device", f"{device} {rate}") for device, what, rate in resources.throttles]
     return writes
 
 
@@ -156,8 +168,15 @@ def _v2_writes(resources: Resources) -> list[tuple[str, str, str]]:
     if resources.pids_limit > 0:
         writes.append(("pids", "pids.max", str(resources.pids_limit)))
     if resources.blkio_weight:
-        writes.append(("io", "io.weight", f"default {1 + (resources.blkio_weight - 10) * 9999 // 990}"))
+        writes.append(("io", "io.weight", f"default {_io_weight(resources.blkio_weight)}"))
+    writes += [("io", "io.weight", f"{device} {_io_weight(weight)}") for device, weight in resources.device_weights]
+    writes += [("io", "io.max", f"{device} {_V2_THROTTLES[what]}={rate}") for device, what, rate in resources.throttles]
     return writes
+
+
+def _io_weight(weight: int) -> int:
+    """10 to 1000 of v1 as 1 to 10000 of v2."""
+    return 1 + (weight - 10) * 9999 // 990
 
 
 def resource_writes(layout: Layout, path: str, resources: Resources) -> list[tuple[str, str, bool]]:
@@ -245,6 +264,27 @@ def read(file: str) -> str:
     """The text of a cgroup file. Raises OSError."""
     with open(file) as handle:
         return handle.read()
+
+
+def usage(layout: Layout, path: str) -> cgroupusage.Usage | None:
+    """What a container's cgroup has used; None when it is gone. Blocks."""
+    if layout.version == 2:
+        return cgroupusage.from_v2(files) if (files := _texts(f"{layout.unified}/{path}", cgroupusage.V2_FILES)) else None
+    found: dict[str, str] = {}
+    for controller, names in cgroupusage.V1_FILES.items():
+        directory = v1_path(layout, controller, path)
+        if directory is not None:
+            found |= _texts(directory, names)
+    return cgroupusage.from_v1(found) if found else None
+
+
+def _texts(directory: str, names: Sequence[str]) -> dict[str, str]:
+    """Those of the files that there are."""
+    found: dict[str, str] = {}
+    for name in names:
+        with suppress(OSError):
+            found[name] = read(f"{directory}/{name}")
+    return found
 
 
 def processes(layout: Layout, path: str) -> list[int]:

@@ -78,7 +78,10 @@ Share = Literal["private", "host", "fd"]
 
 
 class Namespaces(msgspec.Struct, frozen=True, kw_only=True):
-    """fd: descriptor named netns, ipcns or pidns in the launch message. cgroup None: docker's default for the host's layout."""
+    """fd: descriptor named netns, ipcns or pidns in the launch message. cgroup None: docker's default for the host's layout.
+
+    ipcns is a pidfd: its process's /dev/shm is shared, too.
+    """
 
     net: Share = "fd"
     pid: Share = "private"
@@ -323,7 +326,11 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
             result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
     else:
         result.append(_file_system("mqueue", "/dev/mqueue", [], safe))
-        if "/dev/shm" not in taken and spec.shm:
+        if spec.namespaces.ipc == "fd" and "/dev/shm" not in taken:
+            binds.append({"source": "/dev/shm", "destination": "/dev/shm", "readonly": False, "recursive": False,
+                          "propagation": "rprivate", "optional": True, "mounts_of": "ipcns"})  # fmt: skip
+            result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
+        elif "/dev/shm" not in taken and spec.shm:
             shm = _file_system("tmpfs", "/dev/shm", ["mode=1777", f"size={spec.shm_size}"], safe)
             result.append({**shm, "source": "shm"})
     for path, major, minor in defaults.DEVICES:

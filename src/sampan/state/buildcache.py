@@ -1,10 +1,14 @@
 """The build cache: which image a step came to."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sampan.digest import ImageId
 from sampan.state.database import Database
+
+_HIDDEN: Final = "hidden "
+_HIDDEN_END: Final = "hidden!"
+"""Keys that are no step's: from the one, before the other."""
 
 
 class CachedStep(NamedTuple):
@@ -32,7 +36,8 @@ class BuildCacheRepository:
     def all(self) -> list[CachedStep]:
         """Every step, those used longest ago first."""
         columns = "key, image_id, description, created, last_used, uses"
-        return [CachedStep(*row) for row in self._database.read().execute(f"SELECT {columns} FROM build_cache ORDER BY last_used")]
+        query = f"SELECT {columns} FROM build_cache WHERE key < ? OR key >= ? ORDER BY last_used"
+        return [CachedStep(*row) for row in self._database.read().execute(query, (_HIDDEN, _HIDDEN_END))]
 
     def put(self, key: str, image: ImageId, description: str, now: int) -> None:
         """Note what a step came to."""
@@ -41,6 +46,25 @@ class BuildCacheRepository:
                 "INSERT OR REPLACE INTO build_cache (key, image_id, description, created, last_used) VALUES (?, ?, ?, ?, ?)",
                 (key, image, description, now, now),
             )
+
+    def hide(self, images: Iterable[str], now: int) -> None:
+        """These are in no list: only the cache has them. As rows of their own, which go with the images."""
+        with self._database.transaction(durable=False) as cx:
+            cx.executemany(
+                "INSERT OR REPLACE INTO build_cache (key, image_id, description, created, last_used) "
+                "SELECT ?, id, '', ?, ? FROM images WHERE id = ?",  # one may have been removed meanwhile
+                [(_HIDDEN + image, now, now, image) for image in images],
+            )
+
+    def show(self, image: ImageId) -> None:
+        """It is in lists."""
+        if self.find(_HIDDEN + image) is not None:
+            self.delete([_HIDDEN + image])
+
+    def hidden(self) -> frozenset[ImageId]:
+        """The images that are in no list."""
+        rows = self._database.read().execute("SELECT image_id FROM build_cache WHERE key >= ? AND key < ?", (_HIDDEN, _HIDDEN_END))
+        return frozenset(ImageId(row[0]) for row in rows)
 
     def touch(self, keys: Iterable[str], now: int) -> None:
         """Steps were used."""

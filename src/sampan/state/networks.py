@@ -46,10 +46,14 @@ class NetworkRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: dict[str, str] = {}
 
     def subnet(self, version: int) -> Subnet | None:
-        """The one of a family that its containers get addresses of."""
+        """The first one of a family; of a bridge the only one."""
+        return next(iter(self.of(version)), None)
+
+    def of(self, version: int) -> list[Subnet]:
+        """Those of a family that its containers get addresses of."""
         if not (self.enable_ipv4 if version == 4 else self.enable_ipv6):
-            return None
-        return next((subnet for subnet in self.subnets if subnet.version == version), None)
+            return []
+        return [subnet for subnet in self.subnets if subnet.version == version]
 
 
 _encode = msgspec.json.Encoder().encode

@@ -26,10 +26,13 @@ from sampan.spec.docker_api.container import (
     PathStat,
     PruneReport,
     TopResponse,
+    UpdateRequest,
+    UpdateResponse,
     WaitResponse,
 )
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerStateShown, ContainerSummary
 from sampan.spec.docker_api.network import EndpointSettings, NetworkCreate, NetworkCreated, NetworkInspect, NetworkSettings, NetworksPruned
+from sampan.spec.docker_api.stats import CpuStats, CpuUsage, Stats
 from sampan.spec.docker_api.system import (
     CheckFinding,
     CheckReport,
@@ -187,6 +190,12 @@ class FakeContainers:
         """See the Protocol."""
         self.find(ref).name = name
 
+    async def update(self, ref: str, request: UpdateRequest) -> UpdateResponse:
+        """See the Protocol."""
+        del request
+        self.find(ref)
+        return UpdateResponse()
+
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """See the Protocol."""
         del volumes, link
@@ -279,6 +288,32 @@ class FakeAttach:
                 await row.ended.wait()
 
         return LogStream(multiplexed=not row.request.tty, chunks=chunks())
+
+
+class FakeStats:
+    """services.StatsService: a counter that rises by one from document to document."""
+
+    def __init__(self, containers: FakeContainers) -> None:
+        self._containers = containers
+
+    def _document(self, row: FakeContainer, at: int) -> Stats:
+        stats = [CpuStats(cpu_usage=CpuUsage(total_usage=number)) for number in (at, at - 1)]
+        return Stats(name=f"/{row.name}", id=row.id, cpu_stats=stats[0], precpu_stats=stats[1])
+
+    async def once(self, ref: str, *, one_shot: bool) -> Stats | None:
+        """See the Protocol."""
+        return self._document(self._containers.find(ref), 1 if one_shot else 2)
+
+    def stream(self, ref: str, *, one_shot: bool) -> AsyncIterator[Stats]:
+        """See the Protocol."""
+        row = self._containers.find(ref)
+        if one_shot:
+            raise InvalidArgument("cannot have stream=true and one-shot=true")
+        return self._documents(row)
+
+    async def _documents(self, row: FakeContainer) -> AsyncIterator[Stats]:
+        for at in range(1, 4):
+            yield self._document(row, at)
 
 
 class FakeExecs:
@@ -552,7 +587,7 @@ def fake_engine() -> FakeEngine:
     """A fresh engine with one image and no containers. Call in a running loop."""
     containers, system = FakeContainers(), FakeSystem()
     services = Services(
-        containers=containers, execs=FakeExecs(containers), attach=FakeAttach(containers),
+        containers=containers, stats=FakeStats(containers), execs=FakeExecs(containers), attach=FakeAttach(containers),
         files=FakeFiles(containers), commits=FakeCommits(containers),
         bootstraps=FakeBootstraps(), builds=FakeBuilds(), pulls=FakePulls(), pushes=FakePushes(), logins=FakeLogins(),
         remotes=FakeRemotes(), imports=FakeImports(), image_mounts=FakeImageMounts(),

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-from sampan.engine.buildoptions import BuildOptions, StepFailed
+from sampan.engine.buildoptions import BuildOptions, CacheLimits, StepFailed
 from sampan.errors import InvalidArgument, NotFound, SystemFailure, Unauthorized
 from sampan.filters import Filters
 from sampan.reference import Reference
@@ -18,7 +18,7 @@ from sampan.spec.docker_api.image import (
     SearchResult,
 )
 from sampan.spec.oci_layout import Platform
-from sampan.streams import Duplex
+from sampan.streams import Duplex, Piece
 
 IMAGE_ID = "sha256:" + "ab" * 32
 CREATED = "2026-11-24T00:00:00.123456789Z"
@@ -127,6 +127,11 @@ class FakeBuilds:
             raise StepFailed("The command '/bin/sh -c exit 4' returned a non-zero code: 4", 4)
         yield [{"aux": {"ID": IMAGE_ID}}]
 
+    async def export(self, name: str) -> AsyncIterator[Piece]:
+        """See the Protocol."""
+        del name
+        yield bytes(1024)
+
     async def session(self, session_id: str, open_stream: Callable[[], Awaitable[Duplex]]) -> None:
         """See the Protocol."""
         if not session_id:
@@ -135,9 +140,9 @@ class FakeBuilds:
         while await stream.recv():
             pass
 
-    async def prune(self, *, everything: bool, keep: int, filters: Filters) -> BuildPruneReport:
+    async def prune(self, *, everything: bool, limits: CacheLimits, filters: Filters) -> BuildPruneReport:
         """See the Protocol."""
-        del everything, keep, filters
+        del everything, limits, filters
         return BuildPruneReport()
 
 

@@ -347,6 +347,16 @@ def build_squash(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     return {}
 
 
+def build_export(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """fds: where the archive goes. args: lowers. An image's whole tree."""
+    mounted = view.lower_of(args, fds)
+    root = os.open(".", _DIRECTORY_FLAGS, dir_fd=mounted)  # a new mount is only a path
+    confine.into_root(root, confine.READ)
+    outlet = Outlet(fds[0])
+    pour(Packer(outlet=outlet).below(root, b""), outlet)
+    return {}
+
+
 def build_fill(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """fds: an empty directory, then as `source` says. args: source, path, directory, own (the directory becomes as the one copied)."""
     tree = _tree(args, fds)
@@ -376,5 +386,6 @@ JOBS: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any]]] = {
     "build_copy": build_copy,
     "build_mkdir": build_mkdir,
     "build_squash": build_squash,
+    "build_export": build_export,
     "build_fill": build_fill,
 }

@@ -52,6 +52,20 @@ def test_legacy_links(docker: Docker) -> None:
     assert re.search("container [0-9a-f]{64} not attached to default bridge network", docker("run", "--link", "far", "busybox").stderr)
 
 
+def test_a_link_is_removed_by_its_path(docker: Docker) -> None:
+    ok(docker("run", "-d", "--name", "base", "busybox", "sleep", "60"))
+    ok(docker("run", "-d", "--name", "app", "--link", "base:store", "--link", "base:other", "busybox", "sleep", "60"))
+    default = docker("rm", "--link", "app")
+    assert default.stderr.endswith("Conflict, cannot remove the default link name of the container\n")
+    assert docker("rm", "--link", "app/nope").stderr == "Error response from daemon: No such container: app/nope\n"
+    assert ok(docker("rm", "--link", "app/store")) == "app/store"
+    assert ok(docker("inspect", "-f", "{{.HostConfig.Links}}", "app")) == "[/base:/app/other]"
+    hosts = ok(docker("exec", "app", "cat", "/etc/hosts"))
+    assert "other" in hosts
+    assert "store" not in hosts
+    assert ok(docker("ps", "-q", "--filter", "name=base")) != ""
+
+
 def test_ports_go_with_the_gateway(docker: Docker, subnets: Callable[[int], str]) -> None:
     ok(docker("network", "create", "--subnet", subnets(0), "one"))
     ok(docker("network", "create", "--subnet", subnets(1), "--internal", "inner"))
@@ -200,6 +214,7 @@ def test_macvlan(docker: Docker, engine: Engine, subnets: Callable[[int], str]) 
                 ok(docker("network", "rm", "lan"))
             wrong = docker("network", "create", "-d", "macvlan", "-o", f"parent={parent}", "-o", "macvlan_mode=foo", "lan")
             assert "requested macvlan mode 'foo' is not valid, 'bridge' mode is the macvlan driver default" in wrong.stderr
-            assert "no interface with this name" in docker("network", "create", "-d", "macvlan", "-o", "parent=nosuch0", "lan").stderr
+            wrong = docker("network", "create", "-d", "macvlan", "-o", "parent=nosuch0", "lan")
+            assert "invalid subinterface vlan name nosuch0, example formatting is eth0.10" in wrong.stderr
         finally:
             netlink.delete_link(parent)

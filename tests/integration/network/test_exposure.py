@@ -23,7 +23,7 @@ pathlib.Path("/proc/sys/net/ipv4/conf/sp0/route_localnet").write_text("1")
 """
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1.5).close()"
 SERVE = "import socket; s = socket.create_server(('0.0.0.0', 80)); print('up', flush=True)\nwhile True: s.accept()[0].close()"
-OPEN = "from sampan.network import firewall; assert firewall.open_forwarding('sp0')"
+OPEN = "from sampan.network import firewall; assert firewall.open_forwarding(['sp0'])"
 CLOSE = "from sampan.network import firewall; firewall.close_forwarding('sp0')"
 
 WIRES = """

@@ -1,12 +1,16 @@
 """Every command of the tutorials against a live engine; its output compared with what the text shows.
 
-    ```console    lines after "$ " are run by sh, one after another; what follows each is its output (stdout and stderr)
-    ```terminal   the first command is run on a pty; the lines after "/ # " are typed once that prompt is there
+    ```console       lines after "$ " are run by sh, one after another, in the directory that the last `cd` went to; lines after "> "
+                     go on with a command; what follows each is its output (stdout and stderr)
+    ```terminal      the first command is run on a pty; the lines after "/ # " are typed once that prompt is there
+    ```console slow  as console, but run by a test of its own that takes minutes
 
 In the expected text `<NAME>` matches what its kind allows, and a line `...` any number of lines. Runs of blanks count as one: the
 columns of a table are as wide as their contents.
 """
 
+import itertools
+import json
 import os
 import pty
 import re
@@ -23,7 +27,7 @@ import pytest
 from tests.support.engine import CLI, Engine
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-BLOCK = re.compile(r"^```(console|terminal)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(console|terminal|console slow)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KINDS = {
     "ID": r"[0-9a-f]{12}",
     "LONGID": r"[0-9a-f]{64}",
@@ -47,8 +51,13 @@ def blocks(text: str) -> list[tuple[str, str]]:
 
 def steps(block: str) -> list[tuple[str, str]]:
     """(command, expected output) of a console block."""
-    parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
-    return [(part.split("\n", 1)[0], part.split("\n", 1)[1]) for part in parts]
+    found = []
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        first, *rest = part.splitlines(keepends=True)
+        more = list(itertools.takewhile(lambda line: re.match(r">( |$)", line), rest))
+        command = first + "".join(line[1:].removeprefix(" ") for line in more)
+        found.append((command.rstrip("\n"), "".join(rest[len(more) :])))
+    return found
 
 
 def pattern(expected: str) -> re.Pattern[str]:
@@ -64,8 +73,8 @@ def pattern(expected: str) -> re.Pattern[str]:
 
 
 def squeezed(text: str) -> str:
-    """A text with runs of blanks as one and none at the ends of lines."""
-    return "".join(re.sub(r"\s+", " ", line.strip()) + "\n" for line in text.splitlines())
+    """A text with runs of blanks as one and none at the ends of lines; a line that is written over itself ends once."""
+    return "".join(re.sub(r"\s+", " ", line.strip()) + "\n" for line in re.sub(r"\r+\n", "\n", text).splitlines())
 
 
 def expect(output: str, expected: str, what: str) -> None:
@@ -87,14 +96,19 @@ def environment(new_engine: Engine, tmp_path: Path) -> dict[str, str]:
     program = tmp_path / "sampan"
     program.write_text(f'#!/bin/sh\nexec {shlex.join(CLI)} "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return {**new_engine.environment(), "PATH": f"{tmp_path}:{os.environ['PATH']}", "TERM": "xterm", "LC_ALL": "C.UTF-8", "no_proxy": "*"}
+    search = f"{tmp_path}:{os.environ['PATH']}"
+    return {**new_engine.environment(), "PATH": search, "PWD": str(tmp_path), "TERM": "xterm", "LC_ALL": "C.UTF-8", "no_proxy": "*"}
 
 
-def run_console(block: str, environment: dict[str, str]) -> None:
+def run_console(block: str, environment: dict[str, str], timeout: float = 90) -> None:
+    """Commands, each by a shell of its own; what the next one of them inherits is the directory."""
     for command, expected in steps(block):
+        if command.startswith("cd "):
+            environment["PWD"] = os.path.normpath(os.path.join(environment["PWD"], command.removeprefix("cd ")))
+            continue
         done = subprocess.run(
-            ["sh", "-c", command],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, timeout=90, check=False,
+            ["sh", "-c", command], cwd=environment["PWD"], env=environment, timeout=timeout, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         expect(done.stdout.decode(), expected, f"$ {command}")
 
@@ -129,8 +143,28 @@ def run_terminal(block: str, environment: dict[str, str]) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["tutorial.md", "tutorial.zh.md"])
 def test_every_command_prints_what_the_tutorial_shows(name: str, environment: dict[str, str]) -> None:
+    run = {"console": run_console, "terminal": run_terminal}
     for kind, block in blocks((DOCS / name).read_text()):
-        (run_terminal if kind == "terminal" else run_console)(block, environment)
+        if kind in run:
+            run[kind](block, environment)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_so_do_those_that_take_long(environment: dict[str, str], new_engine: Engine) -> None:
+    """With the proxies that this machine has in the client's configuration, where a user behind one has them."""
+    new_engine.bootstrap()
+    proxies = {f"{kind}Proxy": os.environ[f"{kind}_proxy"] for kind in ("http", "https") if f"{kind}_proxy" in os.environ}
+    config = Path(environment["DOCKER_CONFIG"]) / "config.json"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(json.dumps({"proxies": {"default": {**proxies, "noProxy": "download.redis.io"}}}))
+    for block in slow("tutorial.md"):
+        run_console(block, environment, timeout=600)
+
+
+def slow(name: str) -> list[str]:
+    """The blocks that take long."""
+    return [block for kind, block in blocks((DOCS / name).read_text()) if kind == "console slow"]
 
 
 def outline(name: str) -> list[tuple[str, ...]]:
@@ -140,6 +174,7 @@ def outline(name: str) -> list[tuple[str, ...]]:
 
 def test_both_languages_show_the_same_commands() -> None:
     assert outline("tutorial.md") == outline("tutorial.zh.md")
+    assert slow("tutorial.md") == slow("tutorial.zh.md")  # run once for both
 
 
 def test_the_comparison_notices_a_difference() -> None:
@@ -148,3 +183,8 @@ def test_the_comparison_notices_a_difference() -> None:
     with pytest.raises(AssertionError):
         expect("busybox latest xyz\n", "busybox latest <ID>\n", "")
     expect("a\nb\nc\n", "a\n...\nc\n", "")
+    expect("some of it\r\r\ndone\n", "some of it\ndone\n", "")
+
+
+def test_a_command_of_several_lines() -> None:
+    assert steps("$ cat <<END\n> a\n>\n>  b\n> END\na\n$ true\n") == [("cat <<END\na\n\n b\nEND", "a\n"), ("true", "")]

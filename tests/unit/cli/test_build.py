@@ -20,10 +20,10 @@ from sampan.cli.commands import build
 from sampan.cli.contexts import is_git_url
 from sampan.cli.contexttar import directory_tar
 from sampan.cli.excerpt import excerpt, lines_of
-from sampan.cli.http import CliError
 from sampan.dockerignore import Matcher
 from sampan.gitclone import split_url
 from sampan.testing.fakedaemon import FakeDaemon
+from tests.support.nobody import as_nobody
 
 OK = b'{"stream":"Successfully built 0123\\n"}\n'
 
@@ -179,27 +179,6 @@ def test_what_cannot_be_read_is_told() -> None:
         (directory / "file").unlink()
         problem = f"error checking context: can't stat '{directory}/listed/file'"
         assert as_nobody(lambda: list(directory_tar(str(directory), matcher))) == problem
-
-
-def as_nobody(work: Callable[[], object]) -> str:
-    """The message of the error that work raises in a process of another user."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            work()
-        except CliError as error:
-            os.write(write, error.message.encode())
-        except BaseException as error:
-            os.write(write, repr(error).encode())
-        os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    with open(read, "rb") as pipe:
-        return pipe.read().decode()
 
 
 def test_a_large_context_takes_no_memory(daemon: FakeDaemon, here: Path) -> None:

@@ -30,6 +30,8 @@ def complete(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[str]
         (["image", "bootstrap", "busybox", ""], [], ":4"),
         (["completion", "z"], ["zsh"], ":4"),
         (["import", "x"], [], ":0"),
+        (["build", "--progress", "r"], ["rawjson"], ":4"),
+        (["build", "-o", ""], [], ":0"),
         (["nosuch", "x"], [], ":4"),
         (["run", "busybox", "l"], [], ":0"),
         (["-H", "unix:///nonexistent", "rm", "x"], [], ":4"),

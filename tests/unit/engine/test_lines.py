@@ -1,6 +1,7 @@
 """Progress that nobody reads."""
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
@@ -44,6 +45,34 @@ def test_a_reader_that_leaves_ends_it() -> None:
         reader = lines.of(work())
         await anext(reader)
         await reader.aclose()  # type: ignore[attr-defined]
+        assert ended.is_set()
+
+    asyncio.run(run())
+
+
+def test_a_reader_that_is_ended_twice_waits_for_the_end() -> None:
+    async def run() -> None:
+        ended, may_end = asyncio.Event(), asyncio.Event()
+
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await may_end.wait()
+                ended.set()
+
+        async def read() -> None:
+            async with aclosing(Lines().batches(work())) as batches:
+                await anext(batches)
+
+        reader = asyncio.create_task(read())
+        for _ in range(3):
+            await asyncio.sleep(0)
+            reader.cancel()
+        await asyncio.sleep(0)
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
         assert ended.is_set()
 
     asyncio.run(run())

@@ -76,6 +76,7 @@ def merged_host(host: HostConfig, **given: Any) -> tuple[HostConfig, list[str]]:
         "log_driver": "",
         "log_opts": {"max-size": "1m"},
         "shm_size": 64 << 20,
+        "ipc_mode": "private",
         "init": True,
         "no_new_privileges": False,
     }

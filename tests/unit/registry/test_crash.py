@@ -4,8 +4,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,9 @@ from sampan.registry.gc import Collector
 from sampan.registry.mirror.mirrors import Mirrors, Place
 from sampan.registry.retention import Policy
 from sampan.registry.s3 import S3
-from sampan.registry.storage import Storage
+from sampan.registry.storage import Missing, Storage
 from sampan.registry.store import Blobs, Manifests, digest_of
 from sampan.registry.uploads import Uploads
-from tests.support.buckets import connect, new_bucket, s3_server
 from tests.support.crashes import CHANGE, instants_of
 from tests.support.faultyregistry import FaultyRegistry
 from tests.support.registryserver import descriptor, manifest_of
@@ -180,23 +179,28 @@ class Collections(Pushes):
 
 
 class DyingS3(S3):
-    """Says before each request that changes something that it does."""
+    """Says before each request that changes something that it does; of several things it takes one away after the other, as S3 may."""
 
     async def _ask(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        if call.__name__ in ("put_async", "delete_async"):
+        if call.__name__ == "delete_async":
+            for key in arguments[0]:
+                sys.audit(CHANGE)
+                with suppress(Missing):  # S3 does not mind
+                    await super()._ask(call, key)
+            return None
+        if call.__name__ == "put_async":
             sys.audit(CHANGE)
         return await super()._ask(call, *arguments, **options)
 
 
 class Bucket(Collections):
-    """The same, and a push, with the content in a bucket."""
+    """The same, and a push, with the content in a bucket: obstore's that is a directory. It takes a hundredth of the time of S3's."""
 
-    def __init__(self, endpoint: str, bucket: str) -> None:
+    def __init__(self) -> None:
         import_module("obstore.store")  # once, not in every child
-        self._endpoint, self._bucket = endpoint, bucket
 
     def open(self, root: Path, tell: Tell = lambda _: None) -> Store:  # type: ignore[override]
-        return Store(connect(self._endpoint, self._bucket, root.name, DyingS3), root, tell)
+        return Store(DyingS3(import_module("obstore.store").LocalStore(root / "bucket", mkdir=True, automatic_cleanup=True)), root, tell)
 
     async def run(self, root: Path, tell: Tell) -> None:
         store = self.open(root, tell)
@@ -243,15 +247,9 @@ def test_a_kill_at_each_step(tmp_path: Path, scenario: type[Pushes], at_least: i
     assert instants_of(f"{__name__}:{scenario.__name__}", tmp_path) > at_least
 
 
-@pytest.fixture
-def bucket() -> Iterator[tuple[str, str]]:
-    with s3_server() as endpoint:
-        yield endpoint, new_bucket(endpoint)
-
-
-@pytest.mark.slow
-def test_a_kill_at_each_request_to_a_bucket(tmp_path: Path, bucket: tuple[str, str]) -> None:
-    assert instants_of(f"{__name__}:Bucket", tmp_path, *bucket) > 15
+def test_a_kill_at_each_request_to_a_bucket(tmp_path: Path) -> None:
+    pytest.importorskip("obstore", reason="pip install obstore")
+    assert instants_of(f"{__name__}:Bucket", tmp_path) > 25
 
 
 def test_a_kill_at_each_step_of_a_mirror(tmp_path: Path) -> None:

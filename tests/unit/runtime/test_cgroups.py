@@ -40,3 +40,20 @@ def test_unlimited_swap() -> None:
     v2 = cgroups.read_layout(UNIFIED, "memory")
     writes = cgroups.resource_writes(v2, "c", Resources(memory=100, memory_swap=-1))
     assert ("/sys/fs/cgroup/c/memory.swap.max", "max", False) in writes
+
+
+def test_limits_of_single_devices() -> None:
+    wanted = Resources(device_weights=(("8:0", 10), ("8:16", 1000)), throttles=(("8:0", "read_bps", 5), ("8:0", "write_iops", 7)))
+    v1 = cgroups.Layout(1, (("blkio", "/b"),))
+    assert [write[:2] for write in cgroups.resource_writes(v1, "c", wanted)] == [
+        ("/b/c/blkio.weight_device", "8:0 10"),
+        ("/b/c/blkio.weight_device", "8:16 1000"),
+        ("/b/c/blkio.throttle.read_bps_device", "8:0 5"),
+        ("/b/c/blkio.throttle.write_iops_device", "8:0 7"),
+    ]
+    assert [write[:2] for write in cgroups.resource_writes(cgroups.Layout(2, (), "/u"), "c", wanted)] == [
+        ("/u/c/io.weight", "8:0 1"),
+        ("/u/c/io.weight", "8:16 10000"),
+        ("/u/c/io.max", "8:0 rbps=5"),
+        ("/u/c/io.max", "8:0 wiops=7"),
+    ]

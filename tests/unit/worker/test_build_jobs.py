@@ -26,6 +26,7 @@ KEEPS = {
     "build_copy": confine.EXTRACT,
     "build_mkdir": confine.EXTRACT,
     "build_squash": confine.READ,
+    "build_export": confine.READ,
     "build_fill": confine.WRITE,
 }
 
@@ -49,6 +50,7 @@ def test_a_job_of_a_build(tree: dict[str, Any], tmp_path: Path, name: str) -> No
         "view": {**tree, "own": []}, "destination": "/d/", "chown": "", "chmod": "", "exclude": [], "parents": False, "clamp": None,
         "groups": [{"source": {"tree": 2}, "sources": [["f", "f", False, "", "f"]], "unpack": True}],
         "old": image, "new": image, "path": "f", "directory": False, "own": True,
+        **image,
     }  # fmt: skip
     order = {
         "context_in": ["archive", "tree", "sums", "nowhere"],
@@ -58,6 +60,7 @@ def test_a_job_of_a_build(tree: dict[str, Any], tmp_path: Path, name: str) -> No
         "build_copy": ["output", "nowhere", "tree"],
         "build_mkdir": ["output"],
         "build_squash": ["output"],
+        "build_export": ["output"],
         "build_fill": ["filled", "nowhere", "tree"],
     }[name]
     other = os.getppid()

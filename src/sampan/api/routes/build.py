@@ -9,7 +9,7 @@ from sampan.api.hijack import upgrade_head
 from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
 from sampan.api.routes.common import ended, missing
-from sampan.api.services import BuildOptions, Services
+from sampan.api.services import BuildOptions, CacheLimits, Services
 from sampan.build.lex import DockerfileError
 from sampan.engine.buildoptions import StepFailed
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet, SystemFailure
@@ -97,6 +97,8 @@ def options_of(request: Request) -> BuildOptions:
         cpuset_cpus=query.text("cpusetcpus"),
         cpuset_mems=query.text("cpusetmems"),
         ulimits=_ulimits(request),
+        steps=query.flag("steps"),
+        only_output=query.flag("only-output"),
         credentials=decode.registry_config(request.headers.get("x-registry-config", "")),
         session=query.text("session"),
     )
@@ -154,6 +156,16 @@ def _error(error: EngineError) -> Mapping[str, object]:
     return {"errorDetail": {**code, "message": error.message}, "error": error.message}
 
 
+async def export(request: Request, services: Services) -> None:
+    """GET /images/{name}/export, which is ours: the image's whole root file system, for `sampan build --output`."""
+    async with ended(services.builds.export(request.variables["name"])) as pieces:
+        first = await anext(pieces)
+        out = request.start_stream("application/x-tar")
+        await out.write(first)
+        async for piece in pieces:
+            await out.write(piece)
+
+
 def _refuse_buildkit(request: Request, *, unless: str = "") -> None:
     """A connection that is to become something else than `unless`. Raises InvalidArgument, NotImplementedYet."""
     if not request.upgrade:
@@ -183,9 +195,24 @@ async def session(request: Request, services: Services) -> Response | None:
 async def prune(request: Request, services: Services) -> Response:
     """POST /build/prune."""
     query = request.query
-    keep = query.number("reserved-space") or query.number("keep-storage")
-    report = await services.builds.prune(everything=query.flag("all"), keep=keep, filters=query.filters())
+    filters = query.filters()
+    if request.version >= (1, 48):
+        limits = CacheLimits(
+            reserved=_bytes(query, "reserved-space") or _bytes(query, "keep-storage"),
+            max_used=_bytes(query, "max-used-space"),
+            min_free=_bytes(query, "min-free-space"),
+        )
+    else:
+        limits = CacheLimits(reserved=_bytes(query, "keep-storage"))
+    report = await services.builds.prune(everything=query.flag("all"), limits=limits, filters=filters)
     return json_response(report)
+
+
+def _bytes(query: decode.Query, name: str) -> int:
+    try:
+        return query.number(name)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{name} is in bytes and expects an integer, got {query.text(name)}: {error.message}") from None
 
 
 _TAG = "Image"
@@ -193,6 +220,7 @@ ROUTES = (
     Route("POST", "/build", build, _TAG, "partial", cancel=True, note="outputs and BuildKit's protocol: 501"),
     Route("POST", "/build/cancel", missing("cancelling a build by its ID"), _TAG, "missing"),
     Route("POST", "/build/prune", prune, _TAG),
+    Route("GET", "/images/{name:.*}/export", export, _TAG, cancel=True, note="Sampan's own"),
     Route("POST", "/session", session, "Session", "partial", note="Sampan's own protocol, for secrets and SSH agents; BuildKit's: 501"),
     Route("POST", "/grpc", grpc, "Session", "missing", note="400 without an Upgrade header, as docker"),
 )

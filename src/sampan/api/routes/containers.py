@@ -8,11 +8,11 @@ from sampan.api import encode
 from sampan.api.decode import convert_body, dimension
 from sampan.api.http import NO_CONTENT, Request, Response, json_response
 from sampan.api.router import Route
-from sampan.api.routes.common import missing
+from sampan.api.routes.common import ended, missing
 from sampan.api.services import Services
 from sampan.api.versions import Version
 from sampan.errors import InvalidArgument
-from sampan.spec.docker_api.container import CreateRequest, HostConfig
+from sampan.spec.docker_api.container import CreateRequest, HostConfig, UpdateRequest
 from sampan.spec.docker_api.network import NetworkingConfig
 
 _NOT_CONFIG = frozenset(("hostconfig", "networkingconfig"))
@@ -175,6 +175,20 @@ async def top(request: Request, services: Services) -> Response:
     return json_response(await services.containers.top(request.variables["id"], request.query.text("ps_args", "-ef") or "-ef"))
 
 
+async def stats(request: Request, services: Services) -> Response | None:
+    """GET /containers/{id}/stats: a document a second, or with stream=false one. one-shot came with 1.41."""
+    name, query = request.variables["id"], request.query
+    one_shot = request.version >= (1, 41) and query.flag("one-shot")
+    if not query.flag("stream", default=True):
+        found = await services.stats.once(name, one_shot=one_shot)
+        return Response(body=encode.document(found) if found is not None else b"")
+    async with ended(services.stats.stream(name, one_shot=one_shot)) as documents:
+        out = request.start_stream("")  # docker names no type here
+        async for document in documents:
+            await out.write(encode.document(document))
+    return None
+
+
 async def resize(request: Request, services: Services) -> Response:
     """POST /containers/{id}/resize."""
     height, width = dimension(request.query, "h", "height"), dimension(request.query, "w", "width")
@@ -187,10 +201,18 @@ async def prune(request: Request, services: Services) -> Response:
     return json_response(await services.containers.prune(request.query.filters()))
 
 
+async def update(request: Request, services: Services) -> Response:
+    """POST /containers/{id}/update. PidsLimit came with 1.40; limits of single devices came later than 1.51."""
+    wanted = convert_body(await request.json_value(), UpdateRequest)
+    if request.version < (1, 40):
+        wanted = msgspec.structs.replace(wanted, pids_limit=None)
+    return json_response(await services.containers.update(request.variables["id"], wanted))
+
+
 _TAG = "Container"
 ROUTES = (
     Route("GET", "/containers/json", list_containers, _TAG),
-    Route("POST", "/containers/create", create, _TAG),
+    Route("POST", "/containers/create", create, _TAG, note="SCTP ports ran only as plans: the kernel has no SCTP"),
     Route("POST", "/containers/prune", prune, _TAG),
     Route("GET", "/containers/{id}/json", inspect, _TAG),
     Route("POST", "/containers/{id}/start", start, _TAG, note="checkpoints: 501"),
@@ -203,10 +225,10 @@ ROUTES = (
     Route("POST", "/containers/{id}/wait", wait, _TAG, cancel=True),
     Route("GET", "/containers/{id}/top", top, _TAG),
     Route("POST", "/containers/{id}/resize", resize, _TAG),
-    Route("DELETE", "/containers/{id}", remove, _TAG),
-    Route("POST", "/containers/{id}/update", missing("docker update"), _TAG, "missing"),
-    Route("GET", "/containers/{id}/stats", missing("docker stats"), _TAG, "missing"),
+    Route("POST", "/containers/{id}/update", update, _TAG),
+    Route("GET", "/containers/{id}/stats", stats, _TAG, cancel=True),
     Route("GET", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
     Route("POST", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
     Route("DELETE", "/containers/{id}/checkpoints/{checkpoint}", missing("docker checkpoint"), _TAG, "missing"),
+    Route("DELETE", "/containers/{id:.*}", remove, _TAG),  # a link's name has a slash
 )

@@ -58,7 +58,10 @@ ROUTES = (
         "/networks/create",
         create,
         _TAG,
-        note="bridge, macvlan; ipvlan and routed modes ran only as plans: the kernel refused one, nobody routed to the other",
+        note=(
+            "bridge, macvlan; ipvlan, VLAN and dummy parents ran only as plans (tests/golden/network): the kernel has none of them; "
+            "routed modes too: nobody routed to them"
+        ),
     ),
     Route("POST", "/networks/prune", prune, _TAG),
     Route("GET", "/networks/{id:.*}", inspect, _TAG),

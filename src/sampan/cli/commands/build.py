@@ -44,6 +44,7 @@ SPEC = Command(
         Flag("memory-swap", "", "swap-bytes", 0, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
         Flag("network", "", "string", "default", "Set the networking mode for the RUN instructions during build", complete="networks"),
         Flag("no-cache", "", "bool", False, "Do not use cache when building the image"),
+        Flag("output", "o", "list", (), 'Output destination (format: "type=local,dest=path")', complete="files"),
         Flag(
             "platform",
             "",
@@ -51,6 +52,14 @@ SPEC = Command(
             os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),
             "Set platform if server is multi-platform capable",
             api="1.38",
+        ),
+        Flag(
+            "progress",
+            "",
+            "string",
+            "auto",
+            'Set type of progress output ("auto", "plain", "quiet", "rawjson", "tty"). Use plain to show container output',
+            complete="words:auto,plain,quiet,rawjson,tty",
         ),
         Flag("pull", "", "bool", False, "Always attempt to pull a newer version of the image"),
         Flag("quiet", "q", "bool", False, "Suppress the build output and print image ID on success"),
@@ -70,20 +79,28 @@ _SHOWN_EVERY_S = 0.1
 
 def run(ctx: Context, args: Parsed) -> int:
     """Build an image; prints what the daemon does, or with -q its ID."""
+    from sampan.cli import buildoutput, buildprogress
     from sampan.cli.buildsession import session_of
     from sampan.cli.contexts import prepare
 
+    outputs = buildoutput.parse(args.list("output"))
     query = _query(ctx, args)
+    if outputs and not any(output.is_image for output in outputs):
+        query |= {"only-output": True, "t": None}
     iidfile = args.str("iidfile")
     if iidfile:
         _remove(iidfile)
-    out: TextIO = sys.stdout
-    told: TextIO = sys.stdout
-    quiet = args.bool("quiet")
-    if quiet:
+    piped = any(output.is_stdout for output in outputs)
+    out: TextIO = sys.stderr if piped else sys.stdout
+    told = out
+    mode = buildprogress.mode_of(args.str("progress"), out, quiet=args.bool("quiet"))
+    quiet = mode == "quiet"
+    query |= {"q": quiet or None, "steps": mode in ("tty", "rawjson") or None}
+    if mode in ("quiet", "rawjson"):
         import io
 
-        out, told = io.StringIO(), io.StringIO()
+        told = io.StringIO()
+        out = io.StringIO() if quiet else out
     progress = _Progress(told)
     session = session_of(args)
     context = prepare(args.args[0], args.str("file"), progress.counted)
@@ -92,7 +109,7 @@ def run(ctx: Context, args: Parsed) -> int:
             session.start(ctx.client)
             query["session"] = session.id
         query["dockerfile"] = context.dockerfile or None
-        image = _build(ctx, context, query, out, progress, compress=args.bool("compress"))
+        image = _build(ctx, context, query, out, progress, mode, compress=args.bool("compress"))
     except CliError as error:
         if quiet:
             sys.stderr.write(_held(told) + _held(out))
@@ -104,10 +121,12 @@ def run(ctx: Context, args: Parsed) -> int:
             session.close()
     if quiet:
         image = _held(out)  # the ID and a newline, which docker writes to the file too
-        sys.stdout.write(image)
-        sys.stdout.flush()
+        if not piped:
+            sys.stdout.write(image)
+            sys.stdout.flush()
     if iidfile:
         _write(iidfile, image)
+    buildoutput.write(ctx, outputs, image.strip())
     return 0
 
 
@@ -152,7 +171,6 @@ def _query(ctx: Context, args: Parsed) -> dict[str, object]:
         "nocache": truth("no-cache"),
         "platform": args.str("platform") or None,
         "pull": truth("pull"),
-        "q": truth("quiet"),
         "rm": None if args.bool("rm") else False,
         "securityopt": args.list("security-opt") or None,
         "shmsize": number("shm-size"),
@@ -164,8 +182,11 @@ def _query(ctx: Context, args: Parsed) -> dict[str, object]:
     }
 
 
-def _build(ctx: Context, context: BuildContext, query: dict[str, object], out: TextIO, progress: _Progress, *, compress: bool) -> str:
+def _build(
+    ctx: Context, context: BuildContext, query: dict[str, object], out: TextIO, progress: _Progress, mode: str, *, compress: bool
+) -> str:
     """The image's ID, as far as the daemon has told it."""
+    from sampan.cli import buildprogress
     from sampan.cli.credentials import registry_config
     from sampan.cli.progress import display
 
@@ -183,7 +204,12 @@ def _build(ctx: Context, context: BuildContext, query: dict[str, object], out: T
         if isinstance(value, dict) and isinstance(value.get("ID"), str):
             images.append(value["ID"])
 
-    display(response.lines(), out, width=progress.width, aux=aux)
+    if mode == "tty":
+        buildprogress.draw(response.lines(), out, aux)
+    elif mode == "rawjson":
+        buildprogress.copy(response.lines(), out, aux)
+    else:
+        display(response.lines(), out, width=progress.width, aux=aux)
     return images[-1] if images else ""
 
 

@@ -59,7 +59,7 @@ def _verbose(df: dict[str, Any], source: str) -> str:
         )
     container_rows = [containers.Container({**one, "SizeRootFs": 0}, trunc=trunc) for one in df.get("Containers") or ()]
     volume_rows = [objects.Volume(one) for one in df.get("Volumes") or ()]
-    cache = df.get("BuildCache") or []
+    cache = sorted(df.get("BuildCache") or (), key=lambda one: (one.get("LastUsedAt") or "", one.get("ID") or ""))
     cache_rows = [objects.Cache(one, trunc=trunc) for one in cache]
     if source != "table":
         text = "{{json .}}" if source == "json" else source.removeprefix("table")

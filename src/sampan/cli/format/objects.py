@@ -179,7 +179,7 @@ class Cache(Methods):
         return name + "*" if self.r.get("InUse") else name
 
     def Parent(self) -> str:
-        name = ",".join(self.r.get("Parents") or ()) or self.r.get("Parent") or ""
+        name = ",".join(self.r.get(" Parents") or self.r.get("Parents") or ()) or self.r.get("Parent") or ""
         return short_id(name) if self.trunc else name
 
     def CacheType(self) -> str:

@@ -34,6 +34,9 @@ class Root:
             self.at(ops.STEP_SUBPATH if subpath else ops.STEP_MOUNT, f"{bind['source']}/{subpath}".rstrip("/") or "/")
             try:
                 ready = bind.get("descriptor")
+                if bind.get("mounts_of"):
+                    self.binds.append(mounts.clone_of(fds[bind["mounts_of"]], bind["source"]))
+                    continue
                 self.binds.append(fds[ready] if ready else mounts.clone_below(bind["source"], subpath, bind["recursive"]))
             except FileNotFoundError:
                 if not bind.get("optional"):

@@ -205,6 +205,18 @@ class CreateResponse(Body, frozen=True, kw_only=True):
     warnings: list[str]
 
 
+class UpdateRequest(Resources, frozen=True, kw_only=True):
+    """The body of update: 0, "" and null leave a limit as it is."""
+
+    restart_policy: RestartPolicy = always(RestartPolicy())
+
+
+class UpdateResponse(Body, frozen=True, kw_only=True):
+    """The answer to update."""
+
+    warnings: list[str] | None = always(None)
+
+
 class WaitError(Body, frozen=True, kw_only=True):
     """Why a wait ended without an exit code."""
 

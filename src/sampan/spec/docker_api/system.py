@@ -272,6 +272,22 @@ class CheckReport(Body, frozen=True, kw_only=True):
     """With deep."""
 
 
+class CacheRecord(Body, frozen=True, kw_only=True):
+    """An entry of the build cache (moby api/types/build/cache.go)."""
+
+    id: str = msgspec.field(name="ID")
+    parents: tuple[str, ...] = msgspec.field(default=(), name=" Parents")
+    """Docker's slip of the pen: its clients read it so."""
+    type: str
+    description: str
+    in_use: bool
+    shared: bool
+    size: int
+    created_at: str
+    last_used_at: str
+    usage_count: int
+
+
 class DiskUsage(Body, frozen=True, kw_only=True):
     """GET /system/df; None: not asked for. Bytes on the disk."""
 
@@ -279,4 +295,4 @@ class DiskUsage(Body, frozen=True, kw_only=True):
     images: list[ImageSummary] | None = always(None)
     containers: list[ContainerSummary] | None = always(None)
     volumes: list[Any] | None = always(None)
-    build_cache: list[Any] | None = always(None)
+    build_cache: list[CacheRecord] | None = always(None)

@@ -1,0 +1,116 @@
+"""Other limits and another restart policy for a container that is there (docker update). Pure but for apply."""
+
+import errno
+import os
+
+import msgspec
+
+from sampan.engine.launching import resources_of
+from sampan.engine.limits import HostLimits, check_limits
+from sampan.engine.merging import check_restart_policy
+from sampan.errors import Conflict, SystemFailure
+from sampan.linux.kernelfile import write
+from sampan.runtime.cgroups import Layout, resource_writes
+from sampan.spec.docker_api.container import HostConfig, UpdateRequest
+
+_CHANGEABLE = (
+    "blkio_weight",
+    "cpu_shares",
+    "nano_cpus",
+    "cpu_period",
+    "cpu_quota",
+    "cpuset_cpus",
+    "cpuset_mems",
+    "memory",
+    "memory_swap",
+    "memory_reservation",
+    "cpu_realtime_period",
+    "cpu_realtime_runtime",
+)
+_UNSET = {"pids.max": "max"}
+"""What is written where a limit is taken away."""
+
+
+def updated(host: HostConfig, asked: UpdateRequest, limits: HostLimits) -> tuple[HostConfig, list[str]]:
+    """(what a container has then, warnings); 0, "" and None of what is asked for mean `as it is` (moby container_unix.go UpdateContainer).
+
+    Raises InvalidArgument: it can be of no container. Conflict: not of this one.
+    """
+    wanted = HostConfig(**{name: getattr(asked, name) for name in (*_CHANGEABLE, "pids_limit", "restart_policy")})
+    check_restart_policy(wanted)
+    wanted, warnings = check_limits(wanted, limits, update=True)
+    _check_conflicts(host, wanted)
+    changes = {name: value for name in _CHANGEABLE if (value := getattr(wanted, name))}
+    if wanted.memory and not wanted.memory_swap and not host.memory_swap:
+        changes["memory_swap"] = 2 * wanted.memory  # as when it is created with that limit
+    if wanted.pids_limit is not None:
+        changes["pids_limit"] = max(wanted.pids_limit, 0)
+    if wanted.restart_policy.name:
+        changes["restart_policy"] = wanted.restart_policy
+    return msgspec.structs.replace(host, **changes), warnings
+
+
+def _check_conflicts(host: HostConfig, wanted: HostConfig) -> None:
+    for asked, have, words in (
+        (wanted.nano_cpus, host.cpu_period, "Nano CPUs cannot be updated as CPU Period has"),
+        (wanted.nano_cpus, host.cpu_quota, "Nano CPUs cannot be updated as CPU Quota has"),
+        (wanted.cpu_period, host.nano_cpus, "CPU Period cannot be updated as NanoCPUs has"),
+        (wanted.cpu_quota, host.nano_cpus, "CPU Quota cannot be updated as NanoCPUs has"),
+    ):
+        if asked > 0 and have > 0:
+            raise Conflict(f"Conflicting options: {words} already been set")
+    if not wanted.memory_swap and 0 < host.memory_swap < wanted.memory:
+        raise Conflict("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
+    if host.auto_remove and wanted.restart_policy.name not in ("", "no"):
+        raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
+
+
+def apply(layout: Layout, cgroup: str, old: HostConfig, new: HostConfig) -> None:
+    """Give a running container's cgroups the new limits; on failure they have the old ones again. Raises SystemFailure."""
+    before = _values(layout, cgroup, old)
+    after = _values(layout, cgroup, new)
+    writes = {file: value for file, value in after.items() if before.get(file) != value}
+    writes.update({file: _UNSET[os.path.basename(file)] for file in before.keys() - after.keys() if os.path.basename(file) in _UNSET})
+    try:
+        _write(writes)
+    except OSError as error:
+        restored = {file: before.get(file) or _UNSET.get(os.path.basename(file), "") for file in writes}
+        _write_what_can_be({file: value for file, value in restored.items() if value})
+        file = os.path.basename(error.filename)
+        raise SystemFailure(f"cannot set {file} to {writes[error.filename]}: {error.strerror}") from error
+
+
+def _values(layout: Layout, cgroup: str, host: HostConfig) -> dict[str, str]:
+    return {
+        file: value for file, value, required in resource_writes(layout, cgroup, resources_of(host)) if required or os.path.exists(file)
+    }
+
+
+def _write(values: dict[str, str]) -> None:
+    """Write each file, in an order in which the kernel takes them: a memory limit is never above that with swap (EINVAL)."""
+    refused: dict[str, str] = {}
+    for file, value in values.items():
+        try:
+            _put(file, value)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            refused[file] = value
+    for file, value in refused.items():
+        _put(file, value)
+
+
+def _write_what_can_be(values: dict[str, str]) -> None:
+    """Twice, for the same reason; what the kernel still refuses stays as it is."""
+    for file, value in (*values.items(), *values.items()):
+        try:
+            write(file, value)
+        except OSError:
+            continue
+
+
+def _put(file: str, value: str) -> None:
+    try:
+        write(file, value)
+    except OSError as error:  # the kernel's refusal of a value does not name the file
+        raise OSError(error.errno, error.strerror, file) from None

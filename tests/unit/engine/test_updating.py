@@ -1,0 +1,88 @@
+"""Other limits for a container that is there: what is merged, what is refused, and in which order the kernel is told."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.engine import updating
+from sampan.engine.limits import HostLimits
+from sampan.errors import EngineError, SystemFailure
+from sampan.runtime.cgroups import Layout
+from sampan.spec.docker_api.container import HostConfig, RestartPolicy, UpdateRequest
+
+MB = 1 << 20
+HOST = HostLimits(cpu_count=2, cpus="0-1", nodes="0")
+
+
+def updated(have: dict[str, Any], wanted: dict[str, Any]) -> HostConfig:
+    return updating.updated(HostConfig(**have), UpdateRequest(**wanted), HOST)[0]
+
+
+def test_nothing_asked_changes_nothing() -> None:
+    have = {"memory": 8 * MB, "memory_swap": 16 * MB, "cpu_shares": 5, "restart_policy": RestartPolicy(name="always")}
+    assert updated(have, {}) == HostConfig(**have)
+
+
+@pytest.mark.parametrize(
+    ("have", "wanted", "now"),
+    [
+        ({"pids_limit": 5}, {"pids_limit": -1}, {"pids_limit": 0}),
+        ({}, {"memory": 8 * MB}, {"memory": 8 * MB, "memory_swap": 16 * MB}),
+        ({"memory": 8 * MB, "memory_swap": -1}, {"memory": 9 * MB}, {"memory": 9 * MB, "memory_swap": -1}),
+        ({"memory": 8 * MB, "memory_swap": 9 * MB}, {"memory_swap": 20 * MB}, {"memory": 8 * MB, "memory_swap": 20 * MB}),
+        ({}, {"restart_policy": RestartPolicy(name="on-failure", maximum_retry_count=3)}, None),
+        ({"nano_cpus": 10**9}, {"nano_cpus": 15 * 10**8}, {"nano_cpus": 15 * 10**8}),
+    ],
+    ids=["no-pids", "first-memory", "unlimited-swap", "swap-alone", "policy", "cpus"],
+)
+def test_merged(have: dict[str, Any], wanted: dict[str, Any], now: dict[str, Any] | None) -> None:
+    assert updated(have, wanted) == HostConfig(**(wanted if now is None else now))
+
+
+@pytest.mark.parametrize(
+    ("have", "wanted", "words"),
+    [
+        ({"cpu_period": 2000}, {"nano_cpus": 10**9}, "Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set"),
+        ({"cpu_quota": 2000}, {"nano_cpus": 10**9}, "Conflicting options: Nano CPUs cannot be updated as CPU Quota has already been set"),
+        ({"nano_cpus": 10**9}, {"cpu_period": 2000}, "Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set"),
+        ({"nano_cpus": 10**9}, {"cpu_quota": 2000}, "Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set"),
+        (
+            {"memory": 8 * MB, "memory_swap": 9 * MB},
+            {"memory": 10 * MB},
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+        ),
+        (
+            {"auto_remove": True},
+            {"restart_policy": RestartPolicy(name="always")},
+            "Restart policy cannot be updated because AutoRemove is enabled for the container",
+        ),
+        ({}, {"memory": 5 * MB}, "Minimum memory limit allowed is 6MB"),
+        (
+            {},
+            {"restart_policy": RestartPolicy(name="never")},
+            "invalid restart policy: unknown policy 'never'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
+        ),
+    ],
+    ids=["period", "quota", "nano-period", "nano-quota", "below-swap", "rm", "too-little", "policy"],
+)
+def test_refused(have: dict[str, Any], wanted: dict[str, Any], words: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        updated(have, wanted)
+    assert caught.value.message == words
+
+
+def test_a_refused_write_leaves_the_old_limits(tmp_path: Path) -> None:
+    layout = Layout(2, (), str(tmp_path), ("memory", "pids", "cpu"))
+    directory = tmp_path / "c"
+    directory.mkdir()
+    old = HostConfig(memory=8 * MB, memory_swap=16 * MB, cpu_shares=100)
+    for file in ("memory.max", "memory.swap.max", "cpu.weight"):
+        (directory / file).touch()
+    os.mkdir(directory / "pids.max")  # what cannot be written
+    with pytest.raises(SystemFailure) as caught:
+        updating.apply(layout, "c", old, HostConfig(memory=32 * MB, memory_swap=64 * MB, cpu_shares=200, pids_limit=5))
+    assert caught.value.message == "cannot set pids.max to 5: Is a directory"
+    assert (directory / "memory.max").read_text().startswith(str(8 * MB))
+    assert (directory / "cpu.weight").read_text().startswith("4")
