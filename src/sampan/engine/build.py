@@ -34,7 +34,7 @@ from sampan.engine.lines import Lines
 from sampan.engine.progress import Progress
 from sampan.engine.registries import Registries
 from sampan.engine.trees import Trees
-from sampan.errors import EngineError, InvalidArgument
+from sampan.errors import EngineError, InvalidArgument, SystemFailure
 from sampan.filters import Filters
 from sampan.ids import short_id
 from sampan.image import platforms
@@ -382,9 +382,13 @@ class _Build:
 
 
 def _target(text: str) -> Reference:
-    reference = parse_reference(text)
+    """Raises SystemFailure: docker answers 500."""
+    try:
+        reference = parse_reference(text)
+    except InvalidArgument as error:
+        raise SystemFailure(error.message) from None
     if reference.digest is not None:
-        raise InvalidArgument("build tag cannot contain a digest")
+        raise SystemFailure("build tag cannot contain a digest")
     return reference.with_default_tag()
 
 

@@ -33,7 +33,6 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     squash: bool = False
     network: str = ""
     extra_hosts: Sequence[str] = ()
-    security: Sequence[str] = ()
     cgroup_parent: str = ""
     shm_size: int = 0
     memory: int = 0

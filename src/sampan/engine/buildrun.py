@@ -8,11 +8,13 @@ from typing import Final
 
 import msgspec
 
+from sampan.engine import merging
 from sampan.engine.attach import AttachService
 from sampan.engine.buildspool import Workspace
 from sampan.engine.containers import Base, ContainerService
 from sampan.engine.containerstore import Container
 from sampan.engine.control import Control
+from sampan.engine.limits import host_limits
 from sampan.engine.runner import Lent, Runner
 from sampan.errors import Conflict, EngineError
 from sampan.ids import ContainerId, new_id
@@ -68,6 +70,11 @@ class StepContainers:
         container_id = ContainerId(new_id())
         workspace.note_sandbox(container_id)
         return await self._service.create_on(base._replace(config=ContainerConfig()), "", request, container_id)
+
+    @staticmethod
+    def check(host: HostConfig) -> list[str]:
+        """Whether a step's container could have these limits and hosts, and warnings. Raises InvalidArgument, NotImplementedYet."""
+        return merging.check_host(host, host_limits())
 
     async def run(self, container: Container, say: Say, lent: Lent) -> int:
         """Run it to its end with what it is lent, telling its output. Its exit code. Raises StartFailure and other EngineErrors."""

@@ -144,7 +144,10 @@ class Workspace:
         made = self._made()
 
         async def take(archive: int) -> dict[str, Any]:
-            return await self._workers.stream("context_in", {"dockerfile": dockerfile}, [archive, *made.context, made.nowhere])
+            try:
+                return await self._workers.stream("context_in", {"dockerfile": dockerfile}, [archive, *made.context, made.nowhere])
+            except InvalidArgument as error:  # docker answers 500
+                raise SystemFailure(error.message) from None
 
         return await through_pipe(feed(source), take)
 
@@ -174,9 +177,9 @@ class Workspace:
         await self._workers.run("empty", {}, [directory])
 
     def read_dockerfile(self, name: str) -> bytes:
-        """Raises InvalidArgument when it is not there, SystemFailure when it is no file."""
+        """Raises SystemFailure when it is not there or no file, as docker does, InvalidArgument when it is too large."""
         if posixpath.normpath(name).startswith("../"):
-            raise InvalidArgument(f"forbidden path outside the build context: {name} ()")
+            raise SystemFailure(f"forbidden path outside the build context: {name} ()")
         try:
             fd = self._open(name)
         except OSError as error:
@@ -185,7 +188,7 @@ class Workspace:
             if name == DEFAULT_DOCKERFILE:
                 with suppress(OSError):
                     return self._read(self._open(name.lower()), name)
-            raise InvalidArgument(f"Cannot locate specified Dockerfile: {name}") from None
+            raise SystemFailure(f"Cannot locate specified Dockerfile: {name}") from None
         return self._read(fd, name)
 
     def _open(self, name: str) -> int:
@@ -198,7 +201,7 @@ class Workspace:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
                 what = "is a directory" if stat.S_ISDIR(info.st_mode) else "is no regular file"
-                raise InvalidArgument(f"unexpected error reading Dockerfile: read {name}: {what}")
+                raise SystemFailure(f"unexpected error reading Dockerfile: read {name}: {what}")
             if info.st_size > DOCKERFILE_MAX:
                 raise InvalidArgument(f"the Dockerfile ({name}) has more than {DOCKERFILE_MAX} bytes")
             return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))

@@ -23,6 +23,7 @@ from sampan.engine.lines import TICK_SECONDS
 from sampan.engine.progress import Progress, bar_line
 from sampan.engine.registries import Registries
 from sampan.errors import InvalidArgument, SystemFailure
+from sampan.quoting import go_quote
 from sampan.streams import Pourable
 from sampan.units import human_size
 
@@ -108,6 +109,8 @@ class Fetches:
 
     async def _fetch(self, url: str, directory: Path, destination: str, put: Callable[[Progress], None]) -> str:
         """Download one; its name in the directory."""
+        if problem := _problem(url):
+            raise InvalidArgument(problem)
         async with self._registries.transport() as transport:
             try:
                 async with transport.request("GET", url) as answer:
@@ -156,7 +159,7 @@ async def remote_context(registries: Registries, workspace: Workspace, url: str,
         workspace.keep(directory)
         return _Cloned(workspace, top, directory)
     if not is_url(url):
-        raise InvalidArgument(f"remote context {url} could not be recognized: it is neither an http(s) URL nor a git repository")
+        raise SystemFailure(f"remoteURL ({url}) could not be recognized as URL")
     return _fetched(registries, url, dockerfile)
 
 
@@ -175,6 +178,8 @@ class _Cloned:
 
 async def _fetched(registries: Registries, url: str, dockerfile: str) -> AsyncIterator[bytes]:
     """A file of the web's."""
+    if problem := _problem(url):
+        raise SystemFailure(f"error downloading remote context {url}: {problem}")
     async with registries.transport() as transport:
         try:
             async with transport.request("GET", url) as answer:
@@ -204,6 +209,15 @@ async def _as_archive(pieces: AsyncIterator[bytes], dockerfile: str) -> AsyncIte
             raise InvalidArgument(f"the Dockerfile ({dockerfile}) has more than {DOCKERFILE_MAX} bytes")
     header = writer.header(os.fsencode(dockerfile), REGULAR, mode=0o600, size=len(head))
     yield header + head + writer.padding(len(head)) + writer.END
+
+
+def _problem(url: str) -> str:
+    """Go's words for a URL that is none."""
+    try:
+        urlsplit(url)
+    except ValueError:
+        return f"parse {go_quote(url)}: missing ']' in host"
+    return ""
 
 
 def _line(done: int, total: int) -> Progress:

@@ -2,16 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from sampan.engine.launch_failures import RUNTIME_CREATE, STARTING, StartFailure
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
-from sampan.linux import apparmor
+from sampan.linux import apparmor, rlimits
 from sampan.linux.capabilities import NUMBERS
 from sampan.runtime import cgroups, plan
 from sampan.runtime.cgroups import Layout, Resources, Throttle
-from sampan.spec.docker_api.container import Config, HostConfig, ThrottleDevice
+from sampan.spec.docker_api.container import Config, HostConfig, ThrottleDevice, Ulimit
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -159,6 +159,7 @@ def launch_spec(
     """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
     security = SecurityOptions(host.security_opt or [])
     check_shares(host.cpu_shares, cgroups.host_layout())
+    _check_limits(host.ulimits or ())
     size = (host.console_size[0], host.console_size[1])
     return plan.LaunchSpec(
         id=container_id,
@@ -234,6 +235,13 @@ def check_shares(shares: int, layout: Layout) -> None:
     what = "minimum allowed cpu-shares is 2" if 0 < shares < 2 else "maximum allowed cpu-shares is 262144" if shares > 262144 else ""
     if what and layout.version == 1:
         raise StartFailure(f"{STARTING}error setting cgroup config for procHooks process: the {what}", 128)
+
+
+def _check_limits(ulimits: Sequence[Ulimit]) -> None:
+    """Raises StartFailure."""
+    for limit in ulimits:
+        if limit.name not in rlimits.NUMBERS:
+            raise StartFailure(f"{RUNTIME_CREATE}wrong rlimit value: RLIMIT_{limit.name.upper()}", 128)
 
 
 def check_capabilities(host: HostConfig, available: int) -> None:

@@ -154,6 +154,13 @@ def _check_extra_host(item: str) -> None:
         raise InvalidArgument(f'invalid IP address in add-host: "{address}"')
 
 
+def check_host(host: HostConfig, limits: HostLimits) -> list[str]:
+    """Warnings of what a container of any config would have left out of it. Raises InvalidArgument, NotImplementedYet."""
+    _check_modes(Config(), host)
+    _refuse_missing(Config(), host, None)
+    return check_limits(host, limits)[1]
+
+
 def _check_shared_network(config: Config, host: HostConfig) -> None:
     """What a container in another's netns cannot have of its own (moby runconfig/hostconfig_unix.go validateNetMode)."""
     if not host.network_mode.partition(":")[2]:

@@ -8,11 +8,12 @@ import json
 import re
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 _RANGES = {
     "int64": (-(1 << 63), (1 << 63) - 1),
@@ -211,8 +212,8 @@ def _too_deep(text: str) -> bool:
     return False
 
 
-def parse(data: bytes) -> Any:
-    """The one JSON value in data, as Python's own types.
+def parse(data: bytes, *, whole: bool = False) -> Any:
+    """The one JSON value in data, as Python's own types. whole: what ends too early is told as json.Unmarshal does.
 
     Raises TrailingData if more follows it, GoJsonError in Go's words if it is malformed or data is empty.
     """
@@ -227,7 +228,8 @@ def parse(data: bytes) -> Any:
     except GoJsonError:
         raise
     except (RecursionError, ValueError) as problem:
-        raise GoJsonError(_syntax_message(stripped, problem)) from None
+        message = _syntax_message(stripped, problem)
+        raise GoJsonError("unexpected end of JSON input" if whole and message == "unexpected EOF" else message) from None
     if stripped[end:].strip(" \t\r\n"):
         raise TrailingData("unexpected content after JSON")
     return _without_surrogates(value) if _SURROGATE.search(stripped) else value
@@ -277,6 +279,16 @@ def convert(value: Any, cls: type[S]) -> S:
     except _FieldMismatch as problem:
         place = f"Go struct field {cls.__name__}.{problem.path}"
         raise GoJsonError(f"json: cannot unmarshal {problem.found} into {place} of type {problem.wanted}") from None
+    except _Mismatch as problem:
+        raise GoJsonError(f"json: cannot unmarshal {problem.found} into Go value of type {problem.wanted}") from None
+
+
+def typed(value: Any, kind: type[T]) -> T | None:
+    """A parsed value as a list or map of a kind; null is None. Raises GoJsonError in Go's words, but for the place within the value."""
+    try:
+        return None if value is None else cast("T", _convert(value, kind))
+    except _FieldMismatch as problem:
+        raise GoJsonError(f"json: cannot unmarshal {problem.found} into Go struct field .{problem.path} of type {problem.wanted}") from None
     except _Mismatch as problem:
         raise GoJsonError(f"json: cannot unmarshal {problem.found} into Go value of type {problem.wanted}") from None
 

@@ -121,7 +121,7 @@ class FakeBuilds:
         async for piece in source:
             size += len(piece)
         if not size:
-            raise InvalidArgument(f"Cannot locate specified Dockerfile: {options.dockerfile}")
+            raise SystemFailure(f"Cannot locate specified Dockerfile: {options.dockerfile}")
         yield [{"stream": "Step 1/1 : FROM busybox"}, {"stream": "\n"}]
         if options.target == "fails":
             raise StepFailed("The command '/bin/sh -c exit 4' returned a non-zero code: 4", 4)

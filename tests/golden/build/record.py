@@ -2,6 +2,7 @@
 
 python -m tests.golden.build.record SOCKET > docker28.json         of a dockerd 28
 python -m tests.golden.build.record SOCKET ours > sampan.json      of Sampan, where it differs from that on purpose
+python -m tests.golden.build.record SOCKET requests > requests28.json   of a dockerd 28, to requests.py
 """
 
 import json
@@ -10,6 +11,7 @@ from typing import Any
 
 from sampan.daemon.teardown import UnixConnection
 from tests.golden.build.cases import CASES
+from tests.golden.build.requests import REQUESTS, answer_of_request
 from tests.support.builds import BASE, Call, base_tar, build, taken_apart, without_ids
 
 NAME = "golden-build"
@@ -90,8 +92,12 @@ def main() -> None:
     """Entry point."""
     call = caller(sys.argv[1])
     prepare(call)
-    names = [name for name, case in CASES.items() if case.why] if sys.argv[2:] == ["ours"] else CASES
-    json.dump({name: answer(call, name) for name in names}, sys.stdout, indent=1, sort_keys=True)
+    if sys.argv[2:] == ["requests"]:
+        found = {name: answer_of_request(call, name) for name in REQUESTS}
+    else:
+        names = [name for name, case in CASES.items() if case.why] if sys.argv[2:] == ["ours"] else CASES
+        found = {name: answer(call, name) for name in names}
+    json.dump(found, sys.stdout, indent=1, sort_keys=True)
     clean_up(call)
 
 

@@ -9,11 +9,13 @@ import pytest
 from tests.golden.build.case import WHY
 from tests.golden.build.cases import CASES
 from tests.golden.build.record import answer, caller, prepare
+from tests.golden.build.requests import DIFFERENT, REQUESTS, answer_of_request
 from tests.support.builds import Call
 from tests.support.engine import Engine
 
 _GOLDEN = Path(__file__).parents[2] / "golden/build"
 DOCKER28: dict[str, Any] = json.loads((_GOLDEN / "docker28.json").read_text())
+REQUESTS28: dict[str, Any] = json.loads((_GOLDEN / "requests28.json").read_text())
 SAMPAN: dict[str, Any] = json.loads((_GOLDEN / "sampan.json").read_text())
 
 
@@ -28,6 +30,16 @@ def call(live_engine: Engine) -> Call:
 @pytest.mark.parametrize("name", CASES)
 def test_a_build(call: Call, name: str) -> None:
     assert answer(call, name) == (SAMPAN if CASES[name].why else DOCKER28)[name]
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request(call: Call, name: str) -> None:
+    expected, found = REQUESTS28[name], answer_of_request(call, name)
+    if name in DIFFERENT:
+        assert (found["status"], found["said"][-1]) == (expected["status"], DIFFERENT[name])
+        assert found["said"] != expected["said"]
+    else:
+        assert found == expected
 
 
 def test_every_difference_has_a_reason_and_is_one() -> None:

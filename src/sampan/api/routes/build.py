@@ -1,9 +1,7 @@
 """Building images (swagger tag Image)."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
-
-import msgspec
+from typing import Any, TypeVar
 
 from sampan import sessionframes
 from sampan.api import decode, encode
@@ -14,12 +12,15 @@ from sampan.api.routes.common import ended, missing
 from sampan.api.services import BuildOptions, CacheLimits, Services
 from sampan.build.lex import DockerfileError
 from sampan.engine.buildoptions import StepFailed
-from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
+from sampan.errors import EngineError, InvalidArgument, NotImplementedYet, SystemFailure
 from sampan.spec import gojson
 from sampan.spec.docker_api.container import Ulimit
 from sampan.streams import Duplex
 
 T = TypeVar("T")
+
+_UNWANTED_MAX = 256 << 10
+"""Bytes."""
 
 
 def _json(request: Request, name: str, kind: type[T], empty: T, shown: str) -> T:
@@ -28,24 +29,44 @@ def _json(request: Request, name: str, kind: type[T], empty: T, shown: str) -> T
     if not text:
         return empty
     try:
-        value = gojson.parse(text.encode("utf-8", "replace"))
-        return empty if value is None else msgspec.convert(value, kind)
-    except (gojson.GoJsonError, msgspec.ValidationError) as error:
-        raise InvalidArgument(f"error reading {shown}: {error}") from None
+        return gojson.typed(gojson.parse(text.encode("utf-8", "replace"), whole=True), kind) or empty
+    except gojson.GoJsonError as error:
+        raise InvalidArgument(f"{shown}: {error}") from None
+
+
+def _number(request: Request, name: str) -> int:
+    """A parameter, of which docker takes what is no number as 0."""
+    try:
+        return request.query.number(name)
+    except InvalidArgument:
+        return 0
+
+
+def _shm_size(request: Request) -> int:
+    """Raises SystemFailure: docker answers 500."""
+    text = request.query.text("shmsize")
+    try:
+        return decode.atoi(text, "ParseInt") if text else 0
+    except InvalidArgument as error:
+        raise SystemFailure(error.message) from None
 
 
 def _ulimits(request: Request) -> list[Ulimit]:
-    return [gojson.convert(item, Ulimit) for item in _json(request, "ulimits", list, [], "ulimit settings")]
+    return _json(request, "ulimits", list[Ulimit], [], "error reading ulimit settings")
 
 
 def options_of(request: Request) -> BuildOptions:
-    """The parameters of POST /build. Raises InvalidArgument, NotImplementedYet."""
+    """The parameters of POST /build. Raises InvalidArgument, NotImplementedYet, SystemFailure."""
     query = request.query
-    if query.text("version", "1") not in ("", "1"):
+    version = query.text("version") or "1"
+    if version not in ("1", "2"):
+        raise InvalidArgument(f"invalid version {decode.go_quote(version)}")
+    if version == "2":
         raise NotImplementedYet("BuildKit's protocol (version 2 of the builder) is not implemented by Sampan yet")
-    if query.texts("outputs") and query.text("outputs") not in ("", "[]"):
+    if query.has("securityopt"):
+        raise InvalidArgument("security options are not supported on linux")
+    if _json(request, "outputs", list[Any], [], "invalid outputs specified"):
         raise NotImplementedYet("outputs of a build other than an image are not implemented by Sampan yet")
-    security = query.texts("securityopt")
     isolation = query.text("isolation")
     if isolation not in ("", "default"):
         raise InvalidArgument(f'unsupported isolation: "{isolation}"')
@@ -55,10 +76,10 @@ def options_of(request: Request) -> BuildOptions:
         tags=[tag for tag in query.texts("t") if tag],
         target=query.text("target"),
         platform=query.text("platform"),
-        build_args=_json(request, "buildargs", dict[str, str | None], {}, "build args"),
-        labels=_json(request, "labels", dict[str, str], {}, "labels"),
+        build_args=_json(request, "buildargs", dict[str, str | None], {}, "error reading build args"),
+        labels=_json(request, "labels", dict[str, str], {}, "error reading labels"),
         no_cache=query.flag("nocache"),
-        cache_from=_json(request, "cachefrom", list[str], [], "cache-from"),
+        cache_from=_json(request, "cachefrom", list[str], [], "error reading cache-from"),
         pull=query.flag("pull"),
         remove=query.flag("forcerm") or not query.text("rm") or query.flag("rm"),
         force_remove=query.flag("forcerm"),
@@ -66,14 +87,13 @@ def options_of(request: Request) -> BuildOptions:
         squash=query.flag("squash"),
         network=query.text("networkmode"),
         extra_hosts=[host for text in query.texts("extrahosts") for host in text.split(",") if host],
-        security=[] if security == ["null"] else security,
         cgroup_parent=query.text("cgroupparent"),
-        shm_size=query.number("shmsize"),
-        memory=query.number("memory"),
-        memory_swap=query.number("memswap"),
-        cpu_shares=query.number("cpushares"),
-        cpu_period=query.number("cpuperiod"),
-        cpu_quota=query.number("cpuquota"),
+        shm_size=_shm_size(request),
+        memory=_number(request, "memory"),
+        memory_swap=_number(request, "memswap"),
+        cpu_shares=_number(request, "cpushares"),
+        cpu_period=_number(request, "cpuperiod"),
+        cpu_quota=_number(request, "cpuquota"),
         cpuset_cpus=query.text("cpusetcpus"),
         cpuset_mems=query.text("cpusetmems"),
         ulimits=_ulimits(request),
@@ -89,7 +109,12 @@ async def build(request: Request, services: Services) -> Response | None:
 
     `lines` beside the message of a Dockerfile that cannot be read is ours: where in it.
     """
-    progress = services.builds.build(options_of(request), request.body)
+    try:
+        options = options_of(request)
+    except EngineError:
+        await _take_in(request)
+        raise
+    progress = services.builds.build(options, request.body)
     async with ended(progress):
         try:
             first = await anext(progress, None)
@@ -106,6 +131,13 @@ async def build(request: Request, services: Services) -> Response | None:
         except EngineError as error:
             await _tell(request, error)
     return None
+
+
+async def _take_in(request: Request) -> None:
+    """A context that nobody wants, to a bound: Go's server takes it in before it answers, and docker's client tells that it was sent."""
+    taken = 0
+    while taken < _UNWANTED_MAX and (piece := await request.body.read()):
+        taken += len(piece)
 
 
 async def _tell(request: Request, error: EngineError) -> None:
