@@ -246,7 +246,7 @@ class NetworkService:
     def _changed(self, container: Container, states: Sequence[EndpointState]) -> None:
         """Note a running container's new places, and tell its files."""
         self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=tuple(states)))
-        self._places.write_files(container, states, self._paths.container(container.id))
+        self._places.update_files(container, states)
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
         """Take a container off a network. force: one that is not there is no error. Raises EngineError."""
