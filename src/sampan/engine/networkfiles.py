@@ -16,6 +16,11 @@ HOST_NAME = "host.docker.internal"
 """The host, by its address on the container's own network (docker has it on desktops only)."""
 
 
+_MADE = ".made"
+"""Ends the name of a copy: the file as we made it, to tell what its user changed."""
+_MOST = 1 << 20
+
+
 class DnsDefaults(msgspec.Struct, frozen=True):
     """What daemon.json says of names: servers, search domains and options for containers that are given none of their own."""
 
@@ -36,7 +41,29 @@ class NetworkFiles:
     def write(
         self, container: Container, endpoints: Sequence[EndpointState], directory: str, linked: Sequence[tuple[str, str]] = ()
     ) -> None:
-        """All three, for these places on networks. linked: (address, names) of others. Raises InvalidArgument."""
+        """All three of a container about to start, for these places on networks. linked: (address, names) of others.
+
+        Raises InvalidArgument.
+        """
+        for name, text in self._texts(container, endpoints, linked).items():
+            _write(Path(directory, name), text)
+            _write(Path(directory, name + _MADE), text)
+
+    def update(
+        self, container: Container, endpoints: Sequence[EndpointState], directory: str, linked: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """Of a running container: as docker does, what its user wrote into hosts stays there, and a resolv.conf of his is left alone."""
+        for name, text in self._texts(container, endpoints, linked).items():
+            current, made = _head(Path(directory, name)), _head(Path(directory, name + _MADE))
+            if current is None:
+                continue
+            is_edited = bool(made) and current != made  # without the copy a former version made the file
+            if is_edited and name != "hosts":
+                continue
+            _write(Path(directory, name), resolvconf.merged(current, made or "", text) if is_edited else text)
+            _write(Path(directory, name + _MADE), text)
+
+    def _texts(self, container: Container, endpoints: Sequence[EndpointState], linked: Sequence[tuple[str, str]]) -> dict[str, str]:
         hostname = container.config.hostname
         own = f"{hostname}.{container.config.domainname}" if container.config.domainname else hostname
         own = f"{own} {own.partition('.')[0]}" if "." in own else own
@@ -44,9 +71,11 @@ class NetworkFiles:
         if not has_name_service(self._networks, endpoints) and all(name != HOST_NAME for _, name in extra):
             extra += [(address, HOST_NAME) for address in self.host_addresses(self._joined(endpoints))]
         addresses = [(address, own) for state in endpoints for address in (state.ip, state.ip6) if address]
-        _write(Path(directory, "hosts"), resolvconf.hosts([*extra, *linked], addresses))
-        _write(Path(directory, "hostname"), hostname + "\n")
-        _write(Path(directory, "resolv.conf"), self._resolv_conf(container, endpoints))
+        return {
+            "hosts": resolvconf.hosts([*extra, *linked], addresses),
+            "hostname": hostname + "\n",
+            "resolv.conf": self._resolv_conf(container, endpoints),
+        }
 
     def _joined(self, endpoints: Sequence[EndpointState]) -> list[Network]:
         found = (self._networks.get(state.network_name) for state in endpoints)
@@ -85,7 +114,7 @@ class NetworkFiles:
             text = _read(source)
         if has_name_service(self._networks, endpoints):
             return resolvconf.internal_resolv_conf(text, servers, search, options, source)
-        return resolvconf.resolv_conf(text, servers, search, options, source)
+        return resolvconf.resolv_conf(text, servers, search, options, source, ipv6=any(state.ip6 for state in endpoints))
 
 
 def has_name_service(networks: NetworkStore, endpoints: Sequence[EndpointState]) -> bool:
@@ -98,9 +127,19 @@ def _write(path: Path, text: str) -> None:
     """In place: a bind mount in a running container shows the file's inode, not its name."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
-        os.write(fd, text.encode())
+        os.write(fd, text.encode(errors="surrogateescape"))
     finally:
         os.close(fd)
+
+
+def _head(path: Path) -> str | None:
+    """What a container's file says; "" where there is none; None when it is too large to be touched: its user can write into it."""
+    try:
+        with path.open(errors="surrogateescape") as file:
+            text = file.read(_MOST + 1)
+    except OSError:
+        return ""
+    return text if len(text) <= _MOST else None
 
 
 def _read(path: str) -> str:

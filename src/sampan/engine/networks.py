@@ -218,7 +218,7 @@ class NetworkService:
                 raise Conflict(sandboxes.SHARED if mode == "host" else _HOST)
             if mode.startswith("container:"):
                 raise Conflict(sandboxes.SHARED)
-            if network.name in endpoints.configured(container):
+            if container.is_running and network.name in endpoints.configured(container):
                 raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
             if "none" in (mode, network.name):
                 raise Forbidden(sandboxes.NONE_AND_MORE)
@@ -246,7 +246,7 @@ class NetworkService:
     def _changed(self, container: Container, states: Sequence[EndpointState]) -> None:
         """Note a running container's new places, and tell its files."""
         self._containers.set_networking(container, msgspec.structs.replace(container.state, endpoints=tuple(states)))
-        self._places.write_files(container, states, self._paths.container(container.id))
+        self._places.update_files(container, states)
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
         """Take a container off a network. force: one that is not there is no error. Raises EngineError."""
@@ -298,7 +298,10 @@ class NetworkService:
         for kind in kinds:
             if kind not in ("custom", "builtin"):
                 raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
-        dangling = listing.boolean(filters, "dangling")
+        try:
+            dangling = listing.boolean(filters, "dangling")
+        except InvalidArgument:
+            raise InvalidArgument('invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")') from None
         found = []
         for network in self._store:
             shown = self._show(network)

@@ -20,7 +20,7 @@ from sampan.engine.runner import Sandbox
 from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound, SystemFailure
 from sampan.ids import new_id
 from sampan.linux import pidfd
-from sampan.network import sandbox
+from sampan.network import announcing, sandbox
 from sampan.network.bridge import Place, remove_strays
 from sampan.network.exposure import Exposure
 from sampan.network.ports import Published, port_requests
@@ -55,12 +55,15 @@ class Sandboxes:
         self._places: dict[str, dict[str, Place]] = {}
         """Container ID → network name → what it has there."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._announcing: set[asyncio.Task[None]] = set()
         self._cut = False
         """Whether somebody was put on or taken off a network when the former sampand was killed: default routes may be missing."""
 
     async def stop(self) -> None:
         """Wait for what is being deleted. Containers' sockets of the name service stay in custody."""
         await self._dns.close()
+        for task in self._announcing:
+            task.cancel()
         if self._tasks:
             await asyncio.gather(*self._tasks)
 
@@ -102,6 +105,7 @@ class Sandboxes:
                 for name, (network, settings) in zip(names, chosen, strict=True)
             ]
             netns = await asyncio.to_thread(sandbox.make, interfaces)
+            self._announce_addresses(netns, interfaces)
             custody: Mapping[str, int] = {}
             try:
                 await self._open_ports(container)
@@ -187,6 +191,12 @@ class Sandboxes:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def _announce_addresses(self, netns: int, interfaces: Sequence[sandbox.Interface]) -> None:
+        """In the background: nobody waits for it, not even the engine's end."""
+        task = asyncio.get_running_loop().create_task(announcing.announce(os.dup(netns), interfaces))
+        self._announcing.add(task)
+        task.add_done_callback(self._announcing.discard)
+
     def _announce(self, container: Container, states: Sequence[EndpointState]) -> None:
         """Have its names known on the networks that have a name service."""
         for state in states:
@@ -199,7 +209,7 @@ class Sandboxes:
         """It runs: those that are linked to it learn its address."""
         for other in self._containers:
             if other.is_running and any(linked.container is container for linked in links.of(other, self._containers)):
-                self.write_files(other, other.state.endpoints, self._paths.container(other.id))
+                self.update_files(other, other.state.endpoints)
 
     # published ports
 
@@ -248,6 +258,7 @@ class Sandboxes:
             try:
                 interface = endpoints.interface_of(network, settings, place, name, gateways.versions_of(network))
                 await asyncio.to_thread(sandbox.join, netns, interface)
+                self._announce_addresses(netns, [interface])
                 if endpoints.has_names(chosen) and not self._dns.serves(container):
                     custody = await self._dns.start(container, netns, chosen)
             finally:
@@ -332,8 +343,12 @@ class Sandboxes:
             os.close(netns)
 
     def write_files(self, container: Container, states: Sequence[EndpointState], directory: str) -> None:
-        """hostname, hosts and resolv.conf of a container about to start, or whose networks changed. Raises InvalidArgument."""
+        """hostname, hosts and resolv.conf of a container about to start. Raises InvalidArgument."""
         self._files.write(container, states, directory, links.hosts(container, self._containers))
+
+    def update_files(self, container: Container, states: Sequence[EndpointState]) -> None:
+        """Those of a running container whose networks changed. Raises InvalidArgument."""
+        self._files.update(container, states, self._paths.container(container.id), links.hosts(container, self._containers))
 
     # after a restart of sampand
 

@@ -8,6 +8,8 @@ HOST_FILE = "/etc/resolv.conf"
 SYSTEMD_FILE = "/run/systemd/resolve/resolv.conf"
 DEFAULT_SERVERS = ("8.8.8.8", "8.8.4.4")
 """What docker uses on the default bridge when the host has no name server that a container could reach."""
+DEFAULT_SERVERS6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
+"""Beside them where the container has IPv6."""
 EMBEDDED = "127.0.0.11"
 """The address of the embedded name server, in the container's netns."""
 _HEADER = """\
@@ -35,13 +37,13 @@ def host_file(text: str) -> str:
     return SYSTEMD_FILE if [line[:1] for line in _words(text, "nameserver")] == [["127.0.0.53"]] else HOST_FILE
 
 
-def _reachable(server: str) -> bool:
-    """Whether a container with IPv4 only can ask this server."""
+def _reachable(server: str, ipv6: bool) -> bool:
+    """Whether a container can ask this server. ipv6: whether it has that."""
     try:
         address = ipaddress.ip_address(server.partition("%")[0])
     except ValueError:
         return False
-    return address.version == 4 and not address.is_loopback
+    return (address.version == 4 or ipv6) and not address.is_loopback
 
 
 def _chosen(text: str, servers: Sequence[str], search: Sequence[str], options: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
@@ -63,15 +65,24 @@ def _render(names: Sequence[str], domains: Sequence[str], options: Sequence[str]
 
 
 def resolv_conf(
-    text: str, servers: Sequence[str] = (), search: Sequence[str] = (), options: Sequence[str] = (), source: str = HOST_FILE
+    text: str,
+    servers: Sequence[str] = (),
+    search: Sequence[str] = (),
+    options: Sequence[str] = (),
+    source: str = HOST_FILE,
+    *,
+    ipv6: bool = False,
 ) -> str:
-    """A container's resolv.conf made of the host's and of what --dns, --dns-search (`.`: none) and --dns-option give."""
+    """A container's resolv.conf made of the host's and of what --dns, --dns-search (`.`: none) and --dns-option give.
+
+    ipv6: whether it is on a network with IPv6.
+    """
     used_default = False
     names = list(servers)
     if not names:
-        names = [line[0] for line in _words(text, "nameserver") if line and _reachable(line[0])]
+        names = [line[0] for line in _words(text, "nameserver") if line and _reachable(line[0], ipv6)]
         used_default = not names
-        names = names or list(DEFAULT_SERVERS)
+        names = names or [*DEFAULT_SERVERS, *(DEFAULT_SERVERS6 if ipv6 else ())]
     domains, chosen, overrides = _chosen(text, servers, search, options)
     notes = [f"# Based on host file: '{source}' (legacy)"]
     if used_default:
@@ -112,3 +123,11 @@ def upstream(text: str, servers: Sequence[str] = ()) -> list[str]:
 def hosts(extra: Sequence[tuple[str, str]] = (), own: Sequence[tuple[str, str]] = ()) -> str:
     """A container's hosts file: local names, then (address, names) of --add-host in order, then its own on each network."""
     return _LOCAL_HOSTS + "".join(f"{address}\t{names}\n" for address, names in (*extra, *own))
+
+
+def merged(current: str, made: str, wanted: str) -> str:
+    """A hosts file with what somebody else wrote into it. made: what it was made as; wanted: what would be made now."""
+    gone, lines = set(made.splitlines()) - set(wanted.splitlines()), current.splitlines()
+    kept = [line for line in lines if line not in gone]
+    new = [line for line in wanted.splitlines() if line not in set(made.splitlines()) and line not in kept]
+    return "".join(f"{line}\n" for line in (*kept, *new))

@@ -273,6 +273,24 @@ def name_service(netns: int) -> tuple[socket.socket, socket.socket]:
         return found[0], found[1]
 
 
+def packet_sockets(netns: int, interfaces: Sequence[Interface]) -> list[socket.socket]:
+    """One in a netns for each interface, that sends whole frames. Raises OSError. Blocks."""
+    with contextlib.ExitStack() as undo:
+        found = []
+
+        def work() -> None:
+            libc.setns(netns, CLONE_NEWNET)
+            for interface in interfaces:
+                made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+                undo.enter_context(made)
+                made.bind((interface.name, 0))
+                found.append(made)
+
+        _in_thread(work)
+        undo.pop_all()
+        return found
+
+
 def take_down(veth: str) -> None:
     """Nothing answers at the interface's address any more. Never raises; delete_link() takes some 20 ms, and nobody waits for it."""
     with contextlib.suppress(OSError), Netlink() as netlink:

@@ -68,7 +68,10 @@ class Sublinks(Bridge):
             netlink.add_dummy(parent)
         else:
             upper, number = vlan_of(parent)
-            netlink.add_vlan(parent, _index_of(upper), number)
+            index = _index_of(upper)
+            if not 1 <= number <= _LAST_VLAN:
+                raise InvalidArgument(f"vlan id must be between 1-{_LAST_VLAN}, received: {number}")
+            netlink.add_vlan(parent, index, number)
         netlink.set_link(socket.if_nametoindex(parent), alias=mark_of(self.settings.owner))
 
     async def remove(self) -> None:
@@ -113,8 +116,6 @@ def vlan_of(parent: str) -> tuple[str, int]:
         raise InvalidArgument(f"required interface name format is: name.vlan_id, ex. eth0.10 for vlan 10, instead received {parent}")
     if not (text.isascii() and text.isdecimal()) or len(text) > _LONGEST_NUMBER:
         raise InvalidArgument(f"unable to parse a valid vlan id from: {text} (ex. eth0.10 for vlan 10)")
-    if not 1 <= int(text) <= _LAST_VLAN:
-        raise InvalidArgument(f"vlan id must be between 1-{_LAST_VLAN}, received: {int(text)}")
     return upper, int(text)
 
 

@@ -21,8 +21,13 @@ rules.create([firewall.Zone(bridge="sp0", subnets=(ipaddress.IPv4Network("10.77.
 rules.publish("10.77.0.2", [Published(80, "tcp", "127.0.0.1", 8080), Published(80, "tcp", "0.0.0.0", 8081)])
 pathlib.Path("/proc/sys/net/ipv4/conf/sp0/route_localnet").write_text("1")
 """
-CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1.5).close()"
-SERVE = "import socket; s = socket.create_server(('0.0.0.0', 80)); print('up', flush=True)\nwhile True: s.accept()[0].close()"
+CONNECT = "import socket, sys; print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 1.5).recv(99).decode())"
+SERVE = """
+import socket
+s = socket.create_server(('0.0.0.0', 80)); print('up', flush=True)
+while True:
+    with s.accept()[0] as client: client.sendall(client.getpeername()[0].encode())
+"""
 OPEN = "from sampan.network import firewall; assert firewall.open_forwarding(['sp0'])"
 CLOSE = "from sampan.network import firewall; firewall.close_forwarding('sp0')"
 
@@ -101,6 +106,12 @@ def test_only_what_is_published_is_reached(hosts: dict[str, str], reaches: Calla
     assert not reaches("neighbour", "10.77.0.2", 80)
     shell(LOOPBACK_TO_THE_WIRE.format(**hosts))
     assert not reaches("neighbour", "127.0.0.1", 8080)
+
+
+def test_the_container_sees_who_connects(hosts: dict[str, str]) -> None:
+    for where, address, port, seen in (("neighbour", "10.78.0.1", "8081", "10.78.0.2"), ("host", "127.0.0.1", "8080", "10.77.0.1")):
+        command = ["ip", "netns", "exec", hosts[where], sys.executable, "-c", CONNECT, address, port]
+        assert subprocess.run(command, check=True, timeout=30, capture_output=True, text=True).stdout == f"{seen}\n"
 
 
 def test_a_host_that_drops_forwarded_packets(hosts: dict[str, str], reaches: Callable[[str, str, int], bool]) -> None:

@@ -1,9 +1,14 @@
 """Published ports through the API: what is no address, and very many ports at once."""
 
+import os
+import signal
+import socket
 import threading
+from collections.abc import Callable
 
 import pytest
 
+from tests.integration.network.support import Docker, ok
 from tests.support.engine import Engine
 
 pytestmark = pytest.mark.root
@@ -34,3 +39,62 @@ def test_others_are_answered_while_very_many_ports_are_published(engine: Engine)
     ports = engine.request("GET", f"/containers/{created['Id']}/json")[1]["NetworkSettings"]["Ports"]
     assert sum(len(found) for found in ports.values()) in (2000, 4000)  # with IPv6 each has two
     assert engine.request("DELETE", f"/containers/{created['Id']}?force=1")[0] == 204
+
+
+def free_ports(count: int) -> int:
+    """The first of some that are free one after the other."""
+    for first in range(24000, 32000, count):
+        try:
+            for port in range(first, first + count):
+                socket.create_server(("0.0.0.0", port)).close()
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no free ports")
+
+
+@pytest.mark.usefixtures("own_networks")
+def test_ranges_protocols_addresses_and_conflicts(docker: Docker) -> None:
+    first = free_ports(6)
+    sleep = ("busybox", "sleep", "600")
+    ok(docker("run", "-d", "--name", "many", "-p", f"127.0.0.1:{first}-{first + 1}:80-81", "-p", f"127.0.0.1:{first}:53/udp", *sleep))
+    shown = ok(docker("port", "many")).splitlines()
+    assert shown == [f"53/udp -> 127.0.0.1:{first}", f"80/tcp -> 127.0.0.1:{first}", f"81/tcp -> 127.0.0.1:{first + 1}"]
+    span = f"127.0.0.1:{first}-{first + 2}:80"
+    ok(docker("run", "-d", "--name", "next", "-p", span, *sleep))
+    assert ok(docker("port", "next")) == f"80/tcp -> 127.0.0.1:{first + 2}"
+    full = docker("run", "-d", "--name", "full", "-p", span, *sleep)
+    assert full.returncode == 125
+    assert f"Bind for 127.0.0.1:{first + 2} failed: port is already allocated" in full.stderr
+    wide = docker("run", "-d", "--name", "wide", "-p", f"{first}:80", *sleep)
+    assert f"Bind for 127.0.0.1:{first} failed: port is already allocated" in wide.stderr
+    ok(docker("run", "-d", "--name", "six", "-p", f"[::1]:{first + 3}:80", *sleep))
+    assert ok(docker("port", "six")) == f"80/tcp -> [::1]:{first + 3}"
+    ok(docker("run", "-d", "--name", "all", "-P", "--expose", "80", "--expose", "53/udp", *sleep))
+    ports = ok(docker("port", "all")).splitlines()
+    assert {line.partition(" ")[0] for line in ports} == {"80/tcp", "53/udp"}
+    ok(docker("stop", "-t", "0", "many", "six"))
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        port = first if family == socket.AF_INET else first + 3
+        socket.create_server((host, port), family=family).close()
+    ok(docker("start", "many"))
+
+
+def test_ports_are_held_over_a_kill_and_freed_with_their_container(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine()
+    engine.start()
+    engine.bootstrap()
+    first = free_ports(2)
+    for number, name in enumerate(("stays", "ends")):
+        ok(engine.cli("run", "-d", "--name", name, "-p", f"127.0.0.1:{first + number}:80", "busybox", "sleep", "600"))
+    pid = engine.request("GET", "/containers/ends/json")[1]["State"]["Pid"]
+    engine.stop(signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    engine.start()
+    ok(engine.cli("wait", "ends"))
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("127.0.0.1", first))
+    socket.create_server(("127.0.0.1", first + 1)).close()
+    taken = engine.cli("run", "--rm", "-p", f"127.0.0.1:{first}:80", "busybox", "true")
+    assert f"Bind for 127.0.0.1:{first} failed: port is already allocated" in taken.stderr
+    ok(engine.cli("run", "--rm", "-p", f"127.0.0.1:{first + 1}:80", "busybox", "true"))

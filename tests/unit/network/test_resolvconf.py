@@ -26,6 +26,9 @@ def test_overrides() -> None:
 def test_servers_that_a_container_cannot_reach_are_left_out() -> None:
     text = "nameserver 127.0.0.1\nnameserver ::1\nnameserver 10.9.9.53\nnameserver fd00::1\nsearch a.org b.org\n"
     assert resolv_conf(text).splitlines()[4:6] == ["nameserver 10.9.9.53", "search a.org b.org"]
+    assert resolv_conf(text + "nameserver 2001:db8::53\n", ipv6=True).count("nameserver 2001:db8::53\n") == 1
+    assert "2001:db8::53" not in resolv_conf(text + "nameserver 2001:db8::53\n")
+    assert resolv_conf("nameserver ::1\n", ipv6=True).count("nameserver 2001:4860:4860::88") == 2
     only_local = resolv_conf("nameserver 127.0.0.53\n")
     assert "nameserver 8.8.8.8\nnameserver 8.8.4.4\n" in only_local
     assert "# Used default nameservers.\n" in only_local
