@@ -4,13 +4,18 @@ import contextlib
 import http.client
 import json
 import os
+import pty
+import re
+import select
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.engine import Engine, UnixConnection
+from tests.support.engine import CLI, Engine, UnixConnection
 
 pytestmark = pytest.mark.root
 
@@ -153,3 +158,102 @@ def test_docker_py(engine: Engine) -> None:
         found.close()
     finally:
         client.close()
+
+
+class Live:
+    """A client's `stats` that runs on; on a terminal or into a pipe."""
+
+    def __init__(self, engine: Engine, command: list[str], *, terminal: bool) -> None:
+        self.end, far = pty.openpty() if terminal else os.pipe()
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=far, stderr=subprocess.STDOUT, env=engine.environment(), start_new_session=True
+        )
+        os.close(far)
+        self.text = ""
+
+    def frame(self, matches: Callable[[str], bool]) -> str:
+        """The next whole picture that is as wanted."""
+        deadline = time.monotonic() + 30
+        while True:
+            while "\x1b[J" in self.text:
+                frame, _, self.text = self.text.partition("\x1b[J")
+                if matches(frame):
+                    return frame
+            assert time.monotonic() < deadline, self.text
+            if select.select([self.end], [], [], 1)[0]:
+                self.text += os.read(self.end, 1 << 16).decode().replace("\r\n", "\n")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.end)
+
+
+@pytest.fixture(params=["sampan", "docker"])
+def client(request: pytest.FixtureRequest, docker_path: str) -> list[str]:
+    return CLI if request.param == "sampan" else [docker_path]
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_live_as_containers_come_and_go(engine: Engine, client: list[str], terminal: bool) -> None:
+    first = started(engine, "--name", "stats-first")
+    live = Live(engine, [*client, "stats"], terminal=terminal)
+    try:
+        frame = live.frame(lambda text: "stats-first" in text)
+        _, once_more, erasing = frame.split("\x1b[H")
+        assert erasing == "".join(f"{line} \x1b[K\n" for line in once_more.split("\n"))
+        title, row, *_ = once_more.split("\n")
+        assert title.split("  ")[0] == "CONTAINER ID"
+        assert re.fullmatch(
+            rf"{first[:12]}   stats-first +[\d.]+% +[\d.]+[KM]iB / [\d.]+GiB +[\d.]+% +[\d.]+k?B / [\d.]+k?B +[\d.]+\w?B / [\d.]+\w?B +\d+",
+            row,
+        )
+        started(engine, "--name", "stats-second")
+        live.frame(lambda text: re.search(r"stats-second .*% .*iB / .*\n", text) is not None)
+        engine.cli("kill", "stats-first")
+        live.frame(lambda text: "stats-first" not in text and "stats-second" in text)
+    finally:
+        live.close()
+
+
+def test_all_containers_with_those_to_come(engine: Engine, client: list[str]) -> None:
+    engine.cli("create", "--name", "stats-first", "busybox", "true")
+    live = Live(engine, [*client, "stats", "-a", "--format", "{{.Name}} {{.PIDs}};"], terminal=False)
+    try:
+        live.frame(lambda text: "stats-first 0;" in text)
+        second = engine.cli("create", "--name", "stats-second", "busybox", "sleep", "1000").stdout.strip()
+        live.frame(lambda text: "stats-second 0;" in text)
+        engine.cli("start", second)
+        live.frame(lambda text: "stats-second 1;" in text)
+    finally:
+        live.close()
+
+
+def test_both_clients_print_alike(engine: Engine, docker_path: str) -> None:
+    started(engine, "--name", "stats-runs", "-m", "64m")
+    engine.cli("create", "--name", "stats-stopped", "busybox", "true")
+    for words in (["-a"], ["--no-trunc", "--format", "json", "stats-runs", "stats-stopped"]):
+        found = [engine.run_client(program, "stats", "--no-stream", *words) for program in (CLI, [docker_path])]
+        ours, theirs = ([_masked(line) for line in result.stdout.splitlines()] for result in found)
+        assert (found[0].returncode, ours) == (0, theirs)
+    found = [engine.run_client(program, "stats", "nope", "stats-runs", "nope2") for program in (CLI, [docker_path])]
+    assert (found[0].returncode, found[0].stderr, found[0].stdout) == (1, found[1].stderr, found[1].stdout)
+    assert found[0].stderr.startswith("Error response from daemon: No such container: nope\n")
+
+
+def _masked(line: str) -> str:
+    """Without what a running container's figures are; those of one that does not run stay."""
+    if "stats-runs" not in line:
+        return re.sub(" +", " ", line)
+    return re.sub(" +", " ", re.sub(r"\b[\d.]+(?=%|B|kB|MB|KiB|MiB)(%|kB|MB|KiB|MiB|B)", "N", line))
+
+
+def test_control_c_ends_it(engine: Engine) -> None:
+    started(engine, "--name", "stats-first")
+    live = Live(engine, [*CLI, "stats", "stats-first"], terminal=True)
+    try:
+        live.frame(lambda text: "stats-first" in text)
+        os.kill(live.process.pid, signal.SIGINT)
+        assert live.process.wait(20) == 130
+    finally:
+        live.close()
