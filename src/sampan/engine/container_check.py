@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +43,8 @@ class ContainerCheck:
 
     async def look(self) -> list[Finding]:
         """What is of no container, and what containers lack. A container that somebody is at work with is left out."""
-        found = await asyncio.to_thread(self._search)
+        elsewhere = {str(container.id): self._place(container.id) for container in self._containers if container.host_config.cgroup_parent}
+        found = await asyncio.to_thread(self._search, elsewhere)
         return [
             *self._containers.look(),
             *self._look_at_directories(found),
@@ -51,8 +52,8 @@ class ContainerCheck:
             *map(_stray_mount, found.mounts),
         ]
 
-    def _search(self) -> _Found:
-        """Any thread."""
+    def _search(self, elsewhere: Mapping[str, str]) -> _Found:
+        """Any thread. elsewhere: cgroups with a parent of the container's own, by its ID."""
         layout, paths = self._runner.layout, self._runner.paths
         directories: list[str] = []
         with contextlib.suppress(FileNotFoundError):
@@ -64,7 +65,9 @@ class ContainerCheck:
         images = {point for point, _ in mounted(self._data_root)}
         below = tuple(f"{self._data_root}/{name}/" for name in _NO_MOUNTS_BELOW)
         points = [point.path for point in mount_points() if point.path.startswith(below) and point.path not in images]
-        return _Found(directories, {name: bool(cgroups.processes(layout, paths.cgroup(name))) for name in names}, points[::-1])
+        places = {**{name: paths.cgroup(name) for name in names}, **elsewhere}
+        found = {name: bool(cgroups.processes(layout, place)) for name, place in places.items()}
+        return _Found(directories, found, points[::-1])
 
     # directories
 
@@ -101,7 +104,7 @@ class ContainerCheck:
             if self._is_stray_cgroup(name):
                 problem = "is of no container" if self._containers.get(name) is None else "is of a container that does not run"
                 end = partial(self._end_cgroup, name)
-                yield Finding("cgroup", self._runner.paths.cgroup(name), problem, "end what is in it, and remove it", end)
+                yield Finding("cgroup", self._place(name), problem, "end what is in it, and remove it", end)
         layout = self._runner.layout
         can_tell = layout.version == 2 or any(cgroups.v1_path(layout, name, "") is not None for name in ("pids", "memory"))
         for container in self._containers if can_tell else ():
@@ -112,13 +115,17 @@ class ContainerCheck:
         container = self._containers.get(name)
         if container is not None and (container.is_running or container.live is not None or _is_busy(container)):
             return False
-        return any(map(os.path.isdir, cgroups.directories(self._runner.layout, self._runner.paths.cgroup(name))))
+        return any(map(os.path.isdir, cgroups.directories(self._runner.layout, self._place(name))))
+
+    def _place(self, name: str) -> str:
+        container = self._containers.get(name)
+        return self._runner.paths.cgroup(name, container.host_config.cgroup_parent if container is not None else "")
 
     async def _end_cgroup(self, name: str) -> None:
         container = self._containers.get(name)
         async with container.lock if container is not None else contextlib.nullcontext():
             if container is None or not (container.is_running or container.live is not None):
-                await self._runner.end_cgroup(name)
+                await self._runner.end_cgroup(self._place(name))
 
 
 def _is_busy(container: Container) -> bool:

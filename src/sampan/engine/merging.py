@@ -71,7 +71,6 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
         "device requests (GPUs)": host.device_requests,
         "user namespaces": host.userns_mode not in ("", "host"),
         "storage options": host.storage_opt,
-        "cgroup parents": host.cgroup_parent,
         "kernel memory limits of TCP": host.kernel_memory_tcp,
         "real-time CPU limits": host.cpu_realtime_period or host.cpu_realtime_runtime,
     }

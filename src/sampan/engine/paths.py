@@ -1,5 +1,6 @@
 """Where the engine keeps what belongs to one container."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,7 @@ class Paths(msgspec.Struct, frozen=True):
         """Where its log segments are."""
         return f"{self.container(container_id)}/log"
 
-    def cgroup(self, container_id: str) -> str:
-        """Its cgroup, below each hierarchy's root."""
-        return f"{self.cgroup_parent}/{container_id}"
+    def cgroup(self, container_id: str, parent: str = "") -> str:
+        """Its cgroup, below each hierarchy's root. parent: what was asked for (`--cgroup-parent`); "" = the engine's own."""
+        above = os.path.normpath(f"/{parent}").strip("/") if parent else self.cgroup_parent
+        return f"{above}/{container_id}" if above else container_id

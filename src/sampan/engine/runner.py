@@ -247,7 +247,7 @@ class Runner:
             container.host_config,
             rootfs,
             [*own, *opened.mounts, *lent.mounts],
-            cgroup=self.paths.cgroup(container.id),
+            cgroup=self.paths.cgroup(container.id, container.host_config.cgroup_parent),
             netns=bool(sandbox.descriptors),
         )
         launch = plan.launch_plan(spec)
@@ -282,13 +282,12 @@ class Runner:
 
     async def _end_lost(self, container: Container, key: str) -> None:
         """Nobody will read the reply to a launch: whatever came of it is in the container's cgroup, and must not run on unknown."""
-        await self.end_cgroup(container.id)
+        await self.end_cgroup(self.paths.cgroup(container.id, container.host_config.cgroup_parent))
         with contextlib.suppress(EngineError):
             await self.forget_process(key)
 
-    async def end_cgroup(self, container_id: str) -> None:
-        """Kill every process in a container's cgroup and remove it."""
-        path = self.paths.cgroup(container_id)
+    async def end_cgroup(self, path: str) -> None:
+        """Kill every process in a cgroup of a container's (paths.cgroup) and remove it."""
         for _ in range(END_TRIES):
             if not cgroups.kill_all(self.layout, path):
                 break
@@ -352,7 +351,7 @@ class Runner:
         if key in self._handled or not container.is_running:
             return key in self._handled
         self._handled.add(key)
-        oom = cgroups.oom_kills(self.layout, self.paths.cgroup(container.id)) > 0
+        oom = cgroups.oom_kills(self.layout, self.paths.cgroup(container.id, container.host_config.cgroup_parent)) > 0
         state = container.state
         finished_at = at or self.clock.now_ns()
         duration = max(0, (finished_at - state.started_at) // 1_000_000_000)
@@ -424,7 +423,7 @@ class Runner:
         live = container.live
         if container.host_config.pid_mode:
             # Without a PID namespace of its own the end of its first process ends no other (runc signalAllProcesses).
-            await self.end_cgroup(container.id)
+            await self.end_cgroup(self.paths.cgroup(container.id, container.host_config.cgroup_parent))
         await self.network.detach(container)
         self.events.publish_networks(container, "disconnect")
         await self.mounts.close(container)
@@ -439,7 +438,7 @@ class Runner:
             if live.pidfd >= 0:
                 pidfd.reap(live.pidfd)  # an orphan of a killed keeper is our child
             live.close()
-        await asyncio.to_thread(cgroups.remove, self.layout, self.paths.cgroup(container.id))
+        await asyncio.to_thread(cgroups.remove, self.layout, self.paths.cgroup(container.id, container.host_config.cgroup_parent))
         with contextlib.suppress(EngineError):
             await self.supervisor.forget(key)
         await self._forget_stream(key)

@@ -121,7 +121,11 @@ class Sampler:
         names = frozenset(state.interface for state in owner.state.endpoints if state.interface) if owner is not None else frozenset[str]()
         if container.config.network_disabled:
             names = frozenset()
-        return _Target(self._paths.cgroup(container.id), names, _net_dev(owner) if names and owner is not None else -1)
+        return _Target(
+            self._paths.cgroup(container.id, container.host_config.cgroup_parent),
+            names,
+            _net_dev(owner) if names and owner is not None else -1,
+        )
 
     def _owner(self, container: Container) -> Container | None:
         """Whose netns it is in; None for one that does not run any more."""

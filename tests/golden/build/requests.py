@@ -35,7 +35,6 @@ DIFFERENT: Final = {
     'labels={"a":1}': "error reading labels: json: cannot unmarshal number into Go value of type string",
     "ulimits={}": "error reading ulimit settings: json: cannot unmarshal object into Go value of type []container.Ulimit",
     'ulimits=[{"Name":1}]': "error reading ulimit settings: json: cannot unmarshal number into Go struct field .Name of type string",
-    "cgroupparent=a.slice": "cgroup parents: not implemented by Sampan yet",
     "cpushares=-1": "invalid CPU shares (-1): value must be a positive integer",
     "networkmode=container:": "invalid container format container:<name|id>",
     "networkmode=container:nosuch": "No such container: nosuch",

@@ -1,5 +1,6 @@
 """`docker update` by the real client: the kernel's limits of what runs, what is kept for what does not, and what is refused."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.runtime.cgroups import host_layout, v1_path
+from sampan.runtime.cgroups import directories, host_layout, v1_path
 from tests.support.engine import Engine
 
 pytestmark = pytest.mark.root
@@ -140,3 +141,30 @@ def test_limits_of_single_disks(engine: Engine, docker: Docker) -> None:
         127,
         "docker: Error response from daemon: stat /dev/nothing: no such file or directory",
     )
+
+
+def test_another_parent_of_the_cgroup(engine: Engine, docker: Docker) -> None:
+    parent = f"parents-{engine.root.name}/of"
+    top = parent.partition("/")[0]
+    run(docker, "child", "--cgroup-parent", f"/../{parent}", "--pids-limit", "33")
+    identifier = docker("inspect", "-f", "{{.Id}} {{.HostConfig.CgroupParent}}", "child").stdout.split()[0]
+    pid = engine.request("GET", "/containers/child/json")[1]["State"]["Pid"]
+    places = {line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()}
+    try:
+        assert places <= {f"/{parent}/{identifier}", "/"}
+        assert f"/{parent}/{identifier}" in places
+        assert limit(engine, "child", "pids") == "33"
+        assert docker("exec", "child", "true").returncode == 0
+        assert docker("pause", "child").returncode == 0
+        engine.stop(signal.SIGKILL)
+        engine.start()
+        assert docker("unpause", "child").returncode == 0
+        assert "sleep 1000" in docker("top", "child").stdout
+        assert engine.findings() == []
+        docker("kill", "child")
+        assert not any(os.path.exists(f"{directory}/{identifier}") for directory in directories(host_layout(), parent))
+    finally:
+        engine.remove_containers()
+        for directory in (*directories(host_layout(), parent), *directories(host_layout(), top)):
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(directory)
