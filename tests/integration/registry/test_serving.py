@@ -404,3 +404,15 @@ def test_verify_beside_the_running_registry_and_without_it(tmp_path: Path) -> No
     assert (code, said.splitlines()[0]) == (1, f"{digest}: the content is {digest_of(manifest + bytes([10]))}, {len(manifest) + 1} bytes")
     shutil.rmtree(program.root)
     assert verify() == (2, f"sampan registry verify: {program.root}: no such directory\n")
+
+
+def test_a_path_cannot_write_a_line_of_the_log(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path)
+    shutil.rmtree(program.root / "sampan/uploads")
+    (program.root / "sampan/uploads").write_bytes(b"")
+    connection = http.client.HTTPConnection(program.host, timeout=20)
+    connection.request("POST", "/v2/team/app/blobs/uploads/")
+    assert connection.getresponse().status == 500
+    connection.close()
+    assert program.wait_for(r"POST (\S+) failed") == "'/v2/team/app/blobs/uploads/'"
+    program.close()
