@@ -378,8 +378,9 @@ def test_gc_beside_the_running_registry_and_without_it(tmp_path: Path) -> None:
     assert json.loads(collect("--json", "--dry-run"))["dry_run"]
 
 
-def test_verify_beside_the_running_registry_and_without_it(tmp_path: Path) -> None:
+def test_verify_beside_the_running_registry_and_without_it(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     program = RegistryProgram(tmp_path)
+    request.addfinalizer(program.close)
 
     def verify(*flags: str) -> tuple[int, str]:
         command = [SAMPAN, "registry", "verify", "--config", str(tmp_path / "registry.json"), *flags]
@@ -406,8 +407,9 @@ def test_verify_beside_the_running_registry_and_without_it(tmp_path: Path) -> No
     assert verify() == (2, f"sampan registry verify: {program.root}: no such directory\n")
 
 
-def test_a_path_cannot_write_a_line_of_the_log(tmp_path: Path) -> None:
+def test_a_path_cannot_write_a_line_of_the_log(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     program = RegistryProgram(tmp_path)
+    request.addfinalizer(program.close)
     shutil.rmtree(program.root / "sampan/uploads")
     (program.root / "sampan/uploads").write_bytes(b"")
     connection = http.client.HTTPConnection(program.host, timeout=20)
@@ -415,4 +417,3 @@ def test_a_path_cannot_write_a_line_of_the_log(tmp_path: Path) -> None:
     assert connection.getresponse().status == 500
     connection.close()
     assert program.wait_for(r"POST (\S+) failed") == "'/v2/team/app/blobs/uploads/'"
-    program.close()
