@@ -24,7 +24,7 @@ from sampan.registry.server import Server
 from sampan.registry.storage import Storage
 from sampan.registry.store import Blobs, Manifests
 from sampan.registry.uploads import Uploads
-from sampan.spec.oci_layout import CONFIG, LAYER, MANIFEST
+from sampan.spec.oci_layout import CONFIG, INDEX, LAYER, MANIFEST
 
 EMPTY = b"{}"
 EVERYTHING = Rule(users=("anonymous",), actions=("pull", "push", "delete", "catalogue"))
@@ -163,3 +163,9 @@ def manifest_of(config: bytes, *layers: bytes, **more: Any) -> bytes:
         "layers": [descriptor(layer, LAYER + "+gzip") for layer in layers],
     }
     return json.dumps({**document, **more}).encode()
+
+
+def index_of(*manifests: bytes) -> bytes:
+    """An OCI index."""
+    entries = [descriptor(manifest, MANIFEST) for manifest in manifests]
+    return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()

@@ -130,6 +130,7 @@ COMMANDS: dict[str, str] = {
     "registry gc": "registry_gc",
     "registry passwd": "registry_passwd",
     "registry serve": "registry_serve",
+    "registry verify": "registry_verify",
     "system check": "system_check",
     "system df": "system_df",
     "system events": "events",

@@ -60,10 +60,10 @@ class App:
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
-                log.error("%s %s: %s", request.method, request.path, error.strerror)
+                log.error("%s %a: %s", request.method, request.path, error.strerror)
                 answer = failure(RegistryError("STORAGE_FULL"))
             else:
-                log.exception("%s %s failed", request.method, request.path)
+                log.exception("%s %a failed", request.method, request.path)
                 answer = failure(RegistryError("UNKNOWN"))
         for name, value in COMMON.items():
             answer.headers.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""A running registry's own door, for `sampan registry gc`: a unix socket in its directory, open to who may write there."""
+"""A running registry's own door, for `sampan registry gc` and `verify`: a unix socket in its directory, open to who may write there."""
 
 import contextlib
 import http.client
@@ -14,9 +14,10 @@ from sampan.registry.errors import RegistryError
 from sampan.registry.gc import Collector
 from sampan.registry.http import Answer, Request
 from sampan.registry.uploads import Uploads
+from sampan.registry.verify import Verifier
 
 SOCKET = "sampan/control.sock"
-GC_SECONDS = 86400.0
+ANSWER_SECONDS = 86400.0
 
 
 @contextlib.contextmanager
@@ -49,12 +50,15 @@ def listener(root: Path) -> socket.socket:
 class Control:
     """Answers there."""
 
-    def __init__(self, collector: Collector, uploads: Uploads) -> None:
+    def __init__(self, collector: Collector, uploads: Uploads, verifier: Verifier) -> None:
         self._collector = collector
         self._uploads = uploads
+        self._verifier = verifier
 
     async def answer(self, request: Request) -> Answer:
-        """`POST /gc`, with `?dry-run=1`"""
+        """`POST /gc`, with `?dry-run=1`, and `POST /verify`"""
+        if (request.method, request.path) == ("POST", "/verify"):
+            return Answer.json(msgspec.json.encode(await self._verifier.verify()))
         if (request.method, request.path) != ("POST", "/gc"):
             error = RegistryError("UNSUPPORTED")
             return Answer.json(error.document(), error.status)
@@ -66,7 +70,7 @@ class Control:
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, root: Path) -> None:
-        super().__init__("localhost", timeout=GC_SECONDS)
+        super().__init__("localhost", timeout=ANSWER_SECONDS)
         self._root = root
 
     def connect(self) -> None:
@@ -75,11 +79,11 @@ class _Connection(http.client.HTTPConnection):
             self.sock.connect(address)
 
 
-def ask_for_collection(root: Path, *, dry_run: bool) -> bytes | None:
-    """The report of the registry that runs on this directory; None: none does. Raises SystemFailure, OSError."""
+def ask(root: Path, target: str) -> bytes | None:
+    """The report of the registry that runs on this directory; None: none does. target: `/gc`, `/verify`. Raises SystemFailure, OSError."""
     connection = _Connection(root)
     try:
-        connection.request("POST", "/gc?dry-run=1" if dry_run else "/gc")
+        connection.request("POST", target)
         answer = connection.getresponse()
         body = answer.read()
     except (FileNotFoundError, ConnectionRefusedError):
@@ -87,5 +91,5 @@ def ask_for_collection(root: Path, *, dry_run: bool) -> bytes | None:
     finally:
         connection.close()
     if answer.status != 200:
-        raise SystemFailure("the registry has failed to collect: its log says why")
+        raise SystemFailure("the registry has failed: its log says why")
     return body

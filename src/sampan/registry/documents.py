@@ -46,7 +46,9 @@ class Contents(msgspec.Struct, frozen=True):
 
     media_type: str
     blobs: tuple[tuple[Digest, int], ...]
-    """(digest, size) of what must be in the repository as blobs: config and layers, but those that lie elsewhere."""
+    """(digest, size) of what must be in the repository as blobs: config and layers, but those that lie elsewhere.
+
+    Each once, however often a manifest has it: each is looked for."""
     named: frozenset[Digest]
     """All blobs it names, wherever they are said to lie: what must not be collected."""
     manifests: tuple[Digest, ...]
@@ -93,9 +95,9 @@ def read(body: bytes, sent_as: str = "") -> Contents:
     artifact_type = document.artifact_type or (document.config.media_type if document.config is not None else "")
     return Contents(
         media_type,
-        tuple((Digest(item.digest), item.size) for item in blobs),
+        tuple(dict.fromkeys((Digest(item.digest), item.size) for item in blobs)),
         frozenset(Digest(item.digest) for item in (*blobs, *(document.layers or ()))),
-        tuple(Digest(item.digest) for item in document.manifests or ()),
+        tuple(dict.fromkeys(Digest(item.digest) for item in document.manifests or ())),
         Digest(document.subject.digest) if document.subject is not None else None,
         artifact_type,
         document.annotations,

@@ -1,5 +1,6 @@
 """Requests and answers as the handlers see them: no HTTP library in here. server.py makes the ones and sends the others."""
 
+import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -7,6 +8,17 @@ from typing import NamedTuple, Protocol
 from sampan.registry.storage import Stored
 
 JSON = "application/json"
+IPV6_NETWORK = 64
+"""Bits. Whoever has one address of it has all (RFC 6177)."""
+
+
+def source_of(address: str) -> str:
+    """What is counted as one client: an address of IPv4, a network of IPv6."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if found.version == 4 else str(ipaddress.ip_network((int(found), IPV6_NETWORK), strict=False))
 
 
 class Body(Protocol):

@@ -1,4 +1,4 @@
-"""The registry's program: `serve`, `gc` and `passwd`, started by `sampan registry` with a JSON document of arguments."""
+"""The registry's program: `serve`, `gc`, `verify` and `passwd`, started by `sampan registry` with a JSON document of arguments."""
 
 import asyncio
 import getpass
@@ -15,9 +15,12 @@ from sampan.registry.config import Config, load
 
 if TYPE_CHECKING:
     from sampan.registry.gc import Report
+    from sampan.registry.verify import Verification
 
 PASSWORD_MAX = 72
 """bcrypt looks at no more bytes."""
+DAMAGED, FAILED = 1, 2
+"""Exit codes of `verify`: something is wrong; it could not be found out."""
 
 
 def _serve(arguments: dict[str, Any]) -> None:
@@ -34,14 +37,14 @@ def _serve(arguments: dict[str, Any]) -> None:
 def _gc(arguments: dict[str, Any]) -> None:
     import msgspec
 
-    from sampan.registry.control import ask_for_collection
+    from sampan.registry.control import ask
     from sampan.registry.gc import Report
 
     config = load(Path(arguments["config"]) if arguments["config"] else None, os.environ, arguments["settings"])
     root, dry_run = Path(config.root), bool(arguments["dry_run"])
     if not root.is_dir():
         raise InvalidArgument(f"{root}: no such directory")
-    body = ask_for_collection(root, dry_run=dry_run)
+    body = ask(root, "/gc?dry-run=1" if dry_run else "/gc")
     report = msgspec.json.decode(body, type=Report) if body is not None else asyncio.run(_collect_alone(config, dry_run=dry_run))
     if arguments["json"]:
         print(msgspec.json.encode(report).decode())
@@ -66,6 +69,36 @@ async def _collect_alone(config: Config, *, dry_run: bool) -> "Report":
         os.close(lock)
 
 
+def _verify(arguments: dict[str, Any]) -> None:
+    import msgspec
+
+    from sampan.registry.control import ask
+    from sampan.registry.verify import Verification
+
+    config = load(Path(arguments["config"]) if arguments["config"] else None, os.environ, arguments["settings"])
+    root = Path(config.root)
+    if not root.is_dir():
+        raise InvalidArgument(f"{root}: no such directory")
+    body = ask(root, "/verify")
+    found = msgspec.json.decode(body, type=Verification) if body is not None else asyncio.run(_verify_alone(config))
+    print(msgspec.json.encode(found).decode() if arguments["json"] else "\n".join(found.lines()))
+    if found.problems:
+        raise SystemExit(DAMAGED)
+
+
+async def _verify_alone(config: Config) -> "Verification":
+    """A directory whose registry does not run."""
+    from sampan.registry.places import open_storage
+    from sampan.registry.serving import own
+    from sampan.registry.verify import Verifier
+
+    lock = own(Path(config.root))
+    try:
+        return await Verifier(open_storage(config)).verify()
+    finally:
+        os.close(lock)
+
+
 def _passwd(arguments: dict[str, Any]) -> None:
     from sampan.registry.access.htpasswd import hashed
 
@@ -82,10 +115,10 @@ def entry() -> None:
     """`ROLE JSON`"""
     role, arguments = sys.argv[1], json.loads(sys.argv[2])
     try:
-        {"serve": _serve, "gc": _gc, "passwd": _passwd}[role](arguments)
+        {"serve": _serve, "gc": _gc, "verify": _verify, "passwd": _passwd}[role](arguments)
     except EngineError as error:
         print(f"sampan registry {role}: {error.message}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(FAILED if role == "verify" else 1) from None
     except OSError as error:
         print(f"sampan registry {role}: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(FAILED if role == "verify" else 1) from None

@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,39 +22,57 @@ from sampan.registry.storage import Missing, Stat
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-PIECE = 1 << 20
+PIECE = 64 * 1024
+"""Given out at once."""
+SMALL, LARGE = 128 * 1024, 1 << 20
+"""Fetched at once: a slow client's is in memory for long, however many there are."""
+LARGE_AT_ONCE, FETCHES_AT_ONCE = 4, 8
+QUICK_SECONDS = 1.0
+"""A client that takes a piece in less may get a large one next."""
+PART, PARTS_MAX = 5 << 20, 10_000
+"""S3's limits: bytes of a part, but for the last one, at least; parts of an object at most."""
+PARTS_AT_ONCE = INGESTS_AT_ONCE = 2
 AT_ONCE = 32
 """Requests under way for one list of things."""
 TOUCHED = ".touched"
 
 
 class StoredObject:
-    """See storage.Stored."""
+    """See storage.Stored. fetching, large: how many pieces may be on their way, and how many large ones in memory, of all objects."""
 
-    def __init__(self, store: "S3Store", key: str, size: int) -> None:
-        self._store, self._key, self.size = store, key, size
+    def __init__(self, store: "S3Store", key: str, size: int, fetching: asyncio.Semaphore, large: asyncio.Semaphore) -> None:
+        self._store, self._key, self.size, self._fetching, self._large = store, key, size, fetching, large
 
     def file(self) -> int | None:
         """See storage.Stored: there is none."""
         return None
 
     async def pieces(self, start: int, length: int) -> AsyncIterator[bytes]:
-        """See storage.Stored. Raises OSError when the object ends early."""
+        """See storage.Stored. Raises OSError when the object ends early. By ranges: a stream would read ahead for every client."""
+        quick = False
+        while length > 0:
+            large = quick and not self._large.locked()
+            async with self._large if large else nullcontext():
+                whole = await self._range(start, min(length, LARGE if large else SMALL))
+                start, length = start + len(whole), length - len(whole)
+                began = time.monotonic()
+                for offset in range(0, len(whole), PIECE):
+                    yield bytes(whole[offset : offset + PIECE])
+                quick = time.monotonic() - began < QUICK_SECONDS
+
+    async def _range(self, start: int, length: int) -> memoryview:
+        """Raises OSError."""
         import obstore
         from obstore.exceptions import BaseError
 
-        if not length:
-            return
-        left = length
         try:
-            answer = await obstore.get_async(self._store, self._key, options={"range": (start, start + length)})
-            async for piece in answer.stream(min_chunk_size=PIECE):
-                left -= len(piece)
-                yield bytes(piece)
+            async with self._fetching:
+                found = memoryview(await obstore.get_range_async(self._store, self._key, start=start, length=length))
         except (BaseError, FileNotFoundError) as error:
             raise OSError(f"{self._key}: {error}") from error
-        if left:
+        if len(found) != length:
             raise OSError(f"{self._key} ended early")
+        return found
 
     def close(self) -> None:
         """See storage.Stored."""
@@ -66,6 +85,9 @@ class S3:
         self._store = store
         self._prefix = f"{prefix}/" if prefix else ""
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._ingests = asyncio.Semaphore(INGESTS_AT_ONCE)
+        self._fetching = asyncio.Semaphore(FETCHES_AT_ONCE)
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     @classmethod
     def connect(cls, bucket: str, *, prefix: str, settings: Mapping[str, str]) -> "S3":
@@ -118,7 +140,9 @@ class S3:
         """See storage.Storage. In parts, when it is large; nothing is seen of it before the last one."""
         import obstore
 
-        await self._ask(obstore.put_async, self._prefix + key, file)
+        part = max(PART, -(-file.stat().st_size // PARTS_MAX))
+        async with self._ingests:  # parts are in memory
+            await self._ask(obstore.put_async, self._prefix + key, file, chunk_size=part, max_concurrency=PARTS_AT_ONCE)
         await asyncio.to_thread(file.unlink)
 
     async def _own_stat(self, key: str) -> Stat:
@@ -142,7 +166,7 @@ class S3:
 
     async def open(self, key: str) -> StoredObject:
         """See storage.Storage."""
-        return StoredObject(self._store, self._prefix + key, (await self._own_stat(key)).size)
+        return StoredObject(self._store, self._prefix + key, (await self._own_stat(key)).size, self._fetching, self._large)
 
     async def remove(self, key: str) -> None:
         """See storage.Storage."""

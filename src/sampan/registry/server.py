@@ -136,8 +136,7 @@ async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
             if isinstance(body, Part):
                 await _send_part(request, response, body)
             else:
-                async for piece in body:
-                    await response.write(piece)
+                await _send_pieces(response, body)
         await response.write_eof()
         return response
     finally:
@@ -147,11 +146,19 @@ async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
             await body.aclose()
 
 
+async def _send_pieces(response: web.StreamResponse, pieces: AsyncIterator[bytes]) -> None:
+    try:
+        async for piece in pieces:
+            await response.write(piece)
+    finally:
+        if hasattr(pieces, "aclose"):  # what it holds is free now, not when it is collected
+            await pieces.aclose()
+
+
 async def _send_part(request: web.BaseRequest, response: web.StreamResponse, part: Part) -> None:
     fd = part.content.file()
     if fd is None:
-        async for piece in part.content.pieces(part.start, part.length):
-            await response.write(piece)
+        await _send_pieces(response, part.content.pieces(part.start, part.length))
         return
     first = min(part.length, FIRST_PIECE)
     await response.write(os.pread(fd, first, part.start))  # in the page cache, or worth waiting for: what follows needs it, too
@@ -160,8 +167,7 @@ async def _send_part(request: web.BaseRequest, response: web.StreamResponse, par
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
         if transport.get_extra_info("sslcontext") is not None:  # asyncio's stand-in for sendfile(2) reads 16 KB at a time
-            async for piece in part.content.pieces(part.start + first, part.length - first):
-                await response.write(piece)
+            await _send_pieces(response, part.content.pieces(part.start + first, part.length - first))
             return
         with open(fd, "rb", closefd=False) as file:
             await asyncio.get_running_loop().sendfile(transport, file, part.start + first, part.length - first)

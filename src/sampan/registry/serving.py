@@ -34,6 +34,7 @@ from sampan.registry.server import Server
 from sampan.registry.store import Blobs, Manifests
 from sampan.registry.tls import ServerTls
 from sampan.registry.uploads import Uploads
+from sampan.registry.verify import Verifier
 
 log = logging.getLogger("sampan.registry")
 THREADS = 32
@@ -150,7 +151,7 @@ class Registry:
         self.collector = Collector(storage, gate, parts.manifests, policies=config.retention, grace=config.gc.grace_seconds)
         metrics.counter("sampan_registry_gc_runs", "Collections.", lambda: self.collector.runs)
         metrics.counter("sampan_registry_gc_freed_bytes", "Freed by them.", lambda: self.collector.freed_bytes)
-        control = Server(Control(self.collector, uploads).answer, grace=1)
+        control = Server(Control(self.collector, uploads, Verifier(storage)).answer, grace=1)
         self._servers.append(control)
         await control.listen(control_listener(root))
         main = Server(self.app.answer, done, grace=config.drain_seconds, proxies=config.trusted_proxies)

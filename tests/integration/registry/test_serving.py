@@ -4,6 +4,8 @@ import base64
 import contextlib
 import http.client
 import json
+import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 
 from tests.support.certificates import Authority
 from tests.support.registryprogram import SAMPAN, RegistryProgram
-from tests.support.registryserver import Client, digest_of
+from tests.support.registryserver import EMPTY, Client, digest_of
 
 
 @pytest.fixture(scope="module")
@@ -374,3 +376,44 @@ def test_gc_beside_the_running_registry_and_without_it(tmp_path: Path) -> None:
     client.close()
     assert program.end() == 0
     assert json.loads(collect("--json", "--dry-run"))["dry_run"]
+
+
+def test_verify_beside_the_running_registry_and_without_it(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    program = RegistryProgram(tmp_path)
+    request.addfinalizer(program.close)
+
+    def verify(*flags: str) -> tuple[int, str]:
+        command = [SAMPAN, "registry", "verify", "--config", str(tmp_path / "registry.json"), *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        return done.returncode, done.stdout + done.stderr
+
+    client = Client(program.host)
+    manifest = client.push_image("team/app", "1")
+    upload = client.begin("team/app")
+    code, said = verify()
+    assert code == 0
+    assert re.fullmatch(r"Verified 3 blobs, \d+ bytes: no problems\n", said)
+    digest = digest_of(manifest)
+    encoded = digest.partition(":")[2]
+    (program.root / f"docker/registry/v2/blobs/sha256/{encoded[:2]}/{encoded}/data").write_bytes(manifest + b"\n")
+    code, said = verify("--json")
+    assert (code, [problem["what"] for problem in json.loads(said)["problems"]]) == (1, [digest])
+    assert client("PUT", upload, EMPTY, digest=digest_of(EMPTY)).status == 201  # what is under way stays
+    client.close()
+    assert program.end() == 0
+    code, said = verify()
+    assert (code, said.splitlines()[0]) == (1, f"{digest}: the content is {digest_of(manifest + bytes([10]))}, {len(manifest) + 1} bytes")
+    shutil.rmtree(program.root)
+    assert verify() == (2, f"sampan registry verify: {program.root}: no such directory\n")
+
+
+def test_a_path_cannot_write_a_line_of_the_log(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    program = RegistryProgram(tmp_path)
+    request.addfinalizer(program.close)
+    shutil.rmtree(program.root / "sampan/uploads")
+    (program.root / "sampan/uploads").write_bytes(b"")
+    connection = http.client.HTTPConnection(program.host, timeout=20)
+    connection.request("POST", "/v2/team/app/blobs/uploads/")
+    assert connection.getresponse().status == 500
+    connection.close()
+    assert program.wait_for(r"POST (\S+) failed") == "'/v2/team/app/blobs/uploads/'"

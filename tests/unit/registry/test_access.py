@@ -142,6 +142,19 @@ def test_guesses_of_one_do_not_lock_another_out(htpasswd: Path) -> None:
     assert made.admit(other) == "alice"
 
 
+def test_guesses_from_all_addresses_of_a_network_are_those_of_one(htpasswd: Path) -> None:
+    made = Made(htpasswd)
+    answers = []
+    for number in range(REFUSE_AT + 1):
+        guess = request(basic(f"user {number}", "guess"))
+        guess.remote = f"2001:db8:0:1:{number:x}::1"
+        answers.append(made.admit(guess))
+    assert answers[-1] == "TOOMANYREQUESTS"
+    other = request(basic("alice", "secret"))
+    other.remote = "2001:db8:0:2::1"
+    assert made.admit(other) == "alice"
+
+
 def test_the_brake_forgets() -> None:
     clock = Clock()
     brake = Brake(clock)

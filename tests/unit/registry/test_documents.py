@@ -30,6 +30,13 @@ def test_the_artifact_type_is_the_documents_own() -> None:
     assert documents.read(manifest_of(b"c", artifactType="x/y")).artifact_type == "x/y"
 
 
+def test_what_is_named_again_and_again_is_looked_for_once() -> None:
+    found = documents.read(manifest_of(b"config", *[b"layer"] * 20_000))
+    assert len(found.blobs) == 2
+    entries = [descriptor(b"manifest", MANIFEST)] * 20_000
+    assert len(documents.read(json.dumps({"schemaVersion": 2, "manifests": entries}).encode(), INDEX).manifests) == 1
+
+
 @pytest.mark.parametrize("more", [{"config": descriptor(b"", CONFIG)}, {"layers": []}])
 def test_no_document_is_both(more: dict[str, object]) -> None:
     """CVE-2021-41190: what one reader takes for a manifest, and another for an index."""

@@ -1,7 +1,6 @@
 """The collector: what goes and what stays, and that nothing goes while it is being pushed."""
 
 import asyncio
-import json
 import os
 import random
 import threading
@@ -24,16 +23,11 @@ from sampan.registry.store import Blobs, Manifests, digest_of
 from sampan.registry.uploads import Uploads
 from sampan.spec.oci_layout import INDEX, MANIFEST
 from tests.support.buckets import bucket_at, s3_server
-from tests.support.registryserver import descriptor, manifest_of
+from tests.support.registryserver import descriptor, index_of, manifest_of
 
 DAY = 86400.0
 TICK = 0.02
 """Seconds: a grace shorter than can be set, longer than file systems' clocks take from one time to the next."""
-
-
-def index_of(*manifests: bytes) -> bytes:
-    entries = [descriptor(manifest, MANIFEST) for manifest in manifests]
-    return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
 
 
 class Store:

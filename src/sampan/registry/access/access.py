@@ -18,7 +18,7 @@ from sampan.registry.access.htpasswd import Htpasswd
 from sampan.registry.access.rules import Rules
 from sampan.registry.access.tokens import SCOPES_MAX, Grant, Tokens, parse_scope
 from sampan.registry.errors import RegistryError
-from sampan.registry.http import Answer, Request, User
+from sampan.registry.http import Answer, Request, User, source_of
 
 log = logging.getLogger("sampan.registry")
 KNOWN_SECONDS = 60.0
@@ -57,7 +57,7 @@ class Logins:
         key = (name, hmac.digest(self._secret, password.encode(), hashlib.sha256), self._users.generation)
         if self._known.get(key, 0.0) > time.monotonic():
             return
-        keys = (f"address {remote}", f"user {name}")
+        keys = (f"address {source_of(remote)}", f"user {name}")
         if self._brake.refuses(keys[0]) or self._waiting >= HASHING_MAX:
             raise RegistryError("TOOMANYREQUESTS", message="too many failed logins: try again later", headers={"Retry-After": "300"})
         self._waiting += 1

@@ -5,7 +5,7 @@ import re
 
 from sampan.digest import Digest
 from sampan.registry.errors import RegistryError
-from sampan.registry.http import Answer, Request
+from sampan.registry.http import Answer, Request, source_of
 from sampan.registry.names import checked_digest, checked_name, is_digest, parts_of
 from sampan.registry.parts import Parts
 from sampan.registry.store import digest_of
@@ -33,7 +33,7 @@ def _length(request: Request) -> int | None:
 
 async def begin(parts: Parts, request: Request) -> Answer:
     """`POST /v2/NAME/blobs/uploads/`, with `?digest=` and the blob, or `?mount=&from=`, or nothing."""
-    name, owner = request.name, request.user.name or request.remote
+    name, owner = request.name, request.user.name or source_of(request.remote)
     mount, source = request.one("mount"), request.one("from")
     if mount and is_digest(mount) and source:
         digest = checked_digest(mount)

@@ -204,7 +204,7 @@ class Mirror:
             return False
 
     def _stale(self, name: str, reference: str, known: Manifest, why: str) -> Found:
-        log.warning("%s:%s is given out stale: %s", name, reference, why)
+        log.warning("%s:%s is given out stale: %a", name, reference, why)
         self.counts.stale += 1
         return Found(known, True)
 
@@ -298,7 +298,7 @@ class Mirror:
                         blob.abandon()
                     blob.close()
         except (EngineError, OSError) as error:
-            log.warning("%s@%s cannot be fetched: %s", name, digest, getattr(error, "message", error))
+            log.warning("%s@%s cannot be fetched: %a", name, digest, getattr(error, "message", error))
         finally:
             if not arriving.begun.done():
                 arriving.begun.set_exception(RegistryError("UNAVAILABLE", {"upstream": upstream.name, "digest": digest}))
