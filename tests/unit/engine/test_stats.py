@@ -35,7 +35,7 @@ def sample(version: str, networks: dict[str, Traffic] | None = None, time_ns: in
 def container(**attributes: Any) -> Container:
     values = {"id": "c" * 64, "name": "box", "is_running": True, "removed": asyncio.Event()} | attributes
     values.setdefault("config", SimpleNamespace(network_disabled=False))
-    values.setdefault("host_config", SimpleNamespace(network_mode="bridge"))
+    values.setdefault("host_config", SimpleNamespace(network_mode="bridge", cgroup_parent=""))
     values.setdefault("state", SimpleNamespace(endpoints=(), pid=0))
     made = type("Stub", (), {})()
     vars(made).update(values)
