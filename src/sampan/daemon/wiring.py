@@ -77,6 +77,7 @@ from sampan.network.exposure import Exposure
 from sampan.network.proxy import UserlandProxy, ipv6_is_usable
 from sampan.network.rules import Rules
 from sampan.proxies import Proxies
+from sampan.runtime.cgroups import host_layout
 from sampan.runtime.client import KeeperClient, Link, SupervisorClient
 from sampan.runtime.protocol import Message
 from sampan.runtime.spawning import spawn_keeper
@@ -84,6 +85,7 @@ from sampan.snapshot import probe
 from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.formats import LayerFormat
 from sampan.snapshot.store import LayeredSnapshots
+from sampan.spec.docker_api.container import Ulimit
 from sampan.state.blobs import BlobSourceRepository
 from sampan.state.buildcache import BuildCacheRepository
 from sampan.state.containers import ContainerRepository, MetaRepository
@@ -282,6 +284,8 @@ def _defaults(config: DaemonConfig) -> ContainerDefaults:
         log_opts=dict(config.log_opts),
         shm_size=config.default_shm_size,
         ipc_mode=config.default_ipc_mode,
+        cgroupns_mode=config.default_cgroupns_mode or ("private" if host_layout().version == 2 else "host"),
+        ulimits=[Ulimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in config.default_ulimits.values()],
         init=config.init,
         no_new_privileges=config.no_new_privileges,
     )

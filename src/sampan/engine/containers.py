@@ -34,6 +34,7 @@ from sampan.spec.docker_api.container import (
     HostConfig,
     PruneReport,
     TopResponse,
+    Ulimit,
     UpdateRequest,
     UpdateResponse,
     WaitResponse,
@@ -54,6 +55,8 @@ class ContainerDefaults(msgspec.Struct, frozen=True):
     log_opts: Mapping[str, str] = {}
     shm_size: int = 64 << 20
     ipc_mode: str = "private"
+    cgroupns_mode: str = "host"
+    ulimits: Sequence[Ulimit] = ()
     init: bool = False
     no_new_privileges: bool = False
 
@@ -157,6 +160,8 @@ class ContainerService:
             log_opts=self._defaults.log_opts,
             shm_size=self._defaults.shm_size,
             ipc_mode=self._defaults.ipc_mode,
+            cgroupns_mode=self._defaults.cgroupns_mode,
+            ulimits=self._defaults.ulimits,
             limits=host_limits(),
             init=self._defaults.init or None,
             no_new_privileges=self._defaults.no_new_privileges,

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -10,7 +10,7 @@ from sampan.engine import health
 from sampan.engine.limits import HostLimits, check_limits
 from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.network.ports import port_requests
-from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy
+from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy, Ulimit
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 
@@ -186,6 +186,8 @@ def merge_host_config(
     log_opts: Mapping[str, str],
     shm_size: int,
     ipc_mode: str,
+    cgroupns_mode: str,
+    ulimits: Sequence[Ulimit],
     limits: HostLimits,
     init: bool | None,
     no_new_privileges: bool,
@@ -209,6 +211,7 @@ def merge_host_config(
         security = [*(security or ()), "label=disable"]
     if no_new_privileges and not any(option.startswith("no-new-privileges") for option in security or ()):
         security = [*(security or ()), "no-new-privileges"]
+    own_limits = {limit.name for limit in host.ulimits or ()}
     merged = msgspec.structs.replace(
         host,
         log_config=log,
@@ -216,6 +219,8 @@ def merge_host_config(
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
         restart_policy=RestartPolicy(name=host.restart_policy.name or "no", maximum_retry_count=host.restart_policy.maximum_retry_count),
         ipc_mode=host.ipc_mode or ipc_mode,
+        cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else cgroupns_mode),
+        ulimits=[*(host.ulimits or ()), *(limit for limit in ulimits if limit.name not in own_limits)] or host.ulimits,
         shm_size=host.shm_size or shm_size,
         pids_limit=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
         memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,

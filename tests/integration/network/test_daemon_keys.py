@@ -1,4 +1,4 @@
-"""What daemon.json says of networks: where ports are published, pools, options, IPv6 on the default network."""
+"""What daemon.json says of containers, and of networks: where ports are published, pools, options, IPv6 on the default network."""
 
 import json
 import subprocess
@@ -24,6 +24,9 @@ def test_keys_of_daemon_json(make_engine: Callable[..., Engine]) -> None:
     keys = {
         "ip": "127.0.0.1",
         "default-address-pools": pools,
+        "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 300, "Hard": 400}},
+        "default-cgroupns-mode": "private",
+        "default-ipc-mode": "shareable",
         "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}},
     }
     has_ipv6 = Path("/proc/sys/net/ipv6").is_dir()
@@ -32,6 +35,13 @@ def test_keys_of_daemon_json(make_engine: Callable[..., Engine]) -> None:
     (engine.root / "daemon.json").write_text(json.dumps(keys))
     engine.start()
     engine.bootstrap()
+    assert ok(engine.cli("run", "--rm", "busybox", "sh", "-c", "ulimit -Sn; ulimit -Hn")) == "300\n400"
+    assert ok(engine.cli("run", "--rm", "--ulimit", "nofile=50:60", "busybox", "sh", "-c", "ulimit -Sn")) == "50"
+    ok(engine.cli("create", "--name", "c0", "busybox"))
+    modes = ok(
+        engine.cli("inspect", "-f", "{{.HostConfig.IpcMode}} {{.HostConfig.CgroupnsMode}} {{(index .HostConfig.Ulimits 0).Hard}}", "c0")
+    )
+    assert modes == "shareable private 400"
     ok(engine.cli("run", "-d", "--name", "c1", "-p", "80", "-p", "0.0.0.0::81", "busybox", "sleep", "60"))
     assert ok(engine.cli("port", "c1", "80")).startswith("127.0.0.1:")
     assert ok(engine.cli("port", "c1", "81")).startswith("0.0.0.0:")

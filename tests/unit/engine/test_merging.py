@@ -7,7 +7,7 @@ import pytest
 from sampan.engine.limits import HostLimits
 from sampan.engine.merging import merge_config, merge_env, merge_host_config
 from sampan.errors import InvalidArgument
-from sampan.spec.docker_api.container import CreateRequest, HostConfig, LogConfig
+from sampan.spec.docker_api.container import CreateRequest, HostConfig, LogConfig, Ulimit
 from sampan.spec.oci_image import ContainerConfig
 
 
@@ -77,6 +77,8 @@ def merged_host(host: HostConfig, **given: Any) -> tuple[HostConfig, list[str]]:
         "log_opts": {"max-size": "1m"},
         "shm_size": 64 << 20,
         "ipc_mode": "private",
+        "cgroupns_mode": "private",
+        "ulimits": [Ulimit(name="nofile", soft=5, hard=6)],
         "init": True,
         "no_new_privileges": False,
     }
@@ -94,6 +96,11 @@ def merged_host(host: HostConfig, **given: Any) -> tuple[HostConfig, list[str]]:
         ({"memory": 8 << 20, "memory_swap": -1}, "memory_swap", -1),
         ({}, "shm_size", 64 << 20),
         ({"shm_size": 1}, "shm_size", 1),
+        ({}, "cgroupns_mode", "private"),
+        ({"privileged": True}, "cgroupns_mode", "host"),
+        ({"cgroupns_mode": "host"}, "cgroupns_mode", "host"),
+        ({}, "ulimits", [Ulimit(name="nofile", soft=5, hard=6)]),
+        ({"ulimits": [Ulimit(name="nofile", soft=1, hard=2)]}, "ulimits", [Ulimit(name="nofile", soft=1, hard=2)]),
         ({}, "init", True),
         ({"init": False}, "init", False),
         ({"pids_limit": -1}, "pids_limit", None),
