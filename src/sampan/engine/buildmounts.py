@@ -239,10 +239,7 @@ class Prepared:
 
     def add_script(self, script: Script) -> None:
         """A here-document that names its own interpreter: a file as long as it runs."""
-        path = self._owner.fresh("script")
-        path.write_bytes(script.content.encode("utf-8", "surrogateescape"))
-        path.chmod(0o755)
-        self.binds.append({"Type": "bind", "Source": str(path), "Target": script.path, "ReadOnly": True})
+        self.binds.append({"Type": "bind", "Source": self._owner.script_of(script), "Target": script.path, "ReadOnly": True})
 
 
 class RunMounts:
@@ -254,7 +251,6 @@ class RunMounts:
         self._copies = copies
         self._caches = caches
         self._session = session
-        self._count = 0
 
     @asynccontextmanager
     async def of(
@@ -297,11 +293,6 @@ class RunMounts:
         else:
             prepared.want_lent(mount)
 
-    def fresh(self, name: str) -> Path:
-        """A place of the build's own."""
-        self._count += 1
-        return self._workspace.path / "fetched" / f"{name}{self._count}"
-
     async def source_of(self, wanted: _Wanted) -> dict[str, Any]:
         """A bind mount's source, as docker's mounts have it: the context or the image itself when they are only read, else a copy."""
         image = wanted.tree.image
@@ -312,7 +303,7 @@ class RunMounts:
         return {"Type": "bind", "Source": await self._copied(wanted.tree, wanted.path, wanted.directory)}
 
     async def _copied(self, tree: Tree, path: str, directory: bool) -> str:
-        place = self.fresh("mount")
+        place = self._workspace.fresh("mount")
         place.mkdir(mode=0o755)
         await self._copies.fill(tree, path, place, directory=directory)
         return str(place) if directory else f"{place}/{os.path.basename(path)}"
@@ -321,7 +312,7 @@ class RunMounts:
         """The host's path of a cache."""
 
         async def make() -> Path:
-            place, mount = self.fresh("cache"), wanted.mount
+            place, mount = self._workspace.fresh("cache"), wanted.mount
             place.mkdir(mode=0o700)
             if wanted.tree is not None:
                 await self._copies.fill(wanted.tree, wanted.path, place, directory=True, own=True)
@@ -334,8 +325,15 @@ class RunMounts:
 
     async def volume_of(self, image: Image | None, path: str) -> str:
         """The host's path of a volume, with what the image has there."""
-        place = self.fresh("volume")
+        place = self._workspace.fresh("volume")
         place.mkdir(mode=0o755)
         if image is not None and image.chain_id is not None:
             await self._copies.fill(Tree(image=image), path, place, directory=True, own=True)
         return str(place)
+
+    def script_of(self, script: Script) -> str:
+        """The host's path of a script."""
+        path = self._workspace.fresh("script")
+        path.write_bytes(script.content.encode("utf-8", "surrogateescape"))
+        path.chmod(0o755)
+        return str(path)

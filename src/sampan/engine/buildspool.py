@@ -3,7 +3,7 @@
 <data root>/build/<24 hex>/     one build; whatever of these is there at sampand's start is left from a kill
     tree/                       its context
     sums                        the hashes of what is in the context
-    fetched/                    what ADD has fetched
+    fetched/                    what is fetched for it, and what its steps mount
     sandboxes/<container ID>    an empty file: a container of this build that is to go when the build ends
 <data root>/build/void/         a directory with nothing in it, beside the snapshots': overlayfs wants two
 """
@@ -80,6 +80,7 @@ class Workspace:
         self._unpacking = asyncio.Lock()
         self._names: ListedNames | None = None
         self._descriptors: _Descriptors | None = None
+        self._count = 0
         self.sandboxes: set[str] = set()
         """The containers that are to go when the build ends."""
 
@@ -159,9 +160,14 @@ class Workspace:
                 self._small = None
         return self._made().context
 
-    def place(self, name: str) -> int:
-        """A new directory for what is fetched, as long as the build. Raises SystemFailure."""
-        path = self.path / "fetched" / name
+    def fresh(self, what: str) -> Path:
+        """The path of a new file or directory, which goes with the build. what: said in its name. Raises SystemFailure."""
+        self._count += 1
+        return self.path / "fetched" / f"{what}{self._count}"
+
+    def place(self, what: str) -> int:
+        """A new directory, open as long as the build. Raises SystemFailure."""
+        path = self.fresh(what)
         with making("a place for what is fetched"):
             path.mkdir(mode=0o755)
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

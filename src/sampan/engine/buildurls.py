@@ -50,7 +50,6 @@ class Fetches:
         self._registries = registries
         self._workspace = workspace
         self._git = GitRepositories(registries.settings.proxies)
-        self._count = 0
 
     async def fetch(self, instruction: Copy | Add, url: str, destination: str, put: Callable[[Progress], None]) -> Fetched:
         """What a URL gives. Raises InvalidArgument, SystemFailure."""
@@ -69,7 +68,7 @@ class Fetches:
         remote = remote_of(url)
         if instruction.checksum and not _COMMIT.fullmatch(instruction.checksum):
             raise InvalidArgument(f"invalid checksum {instruction.checksum} for Git URL, expected hex commit hash")
-        top = self._workspace.place(self._name())
+        top = self._workspace.place("git")
         resolved = await self._git.resolve(remote, top)
         if not resolved.commit.startswith(instruction.checksum.lower()):
             raise InvalidArgument(f"expected checksum to match {instruction.checksum}, got {resolved.commit}")
@@ -93,12 +92,8 @@ class Fetches:
         directory = self._directory()
         return self._fetched(directory, [_write(directory, file) for file in files])
 
-    def _name(self) -> str:
-        self._count += 1
-        return str(self._count)
-
     def _directory(self) -> Path:
-        directory = self._workspace.path / "fetched" / self._name()
+        directory = self._workspace.fresh("files")
         directory.mkdir(mode=0o755)
         return directory
 
