@@ -173,7 +173,7 @@ class _Build:
         """The place of the stage that failed first."""
         self._places = asyncio.Semaphore(_WORKING_MAX)
         self._fetching = asyncio.Semaphore(_FETCHING_MAX)
-        self._fetches: dict[str, asyncio.Lock] = {}
+        self._fetch_locks: dict[str, asyncio.Lock] = {}
 
     async def run(self, targets: Sequence[Reference]) -> None:
         """All of it. Raises EngineErrors."""
@@ -377,7 +377,7 @@ class _Build:
 
     async def _fetched(self, reference: str, platform: Platform | None, output: Output) -> Image:
         """An image by its name: who names it second finds it here."""
-        async with self._fetches.setdefault(reference, asyncio.Lock()), self._fetching:
+        async with self._fetch_locks.setdefault(reference, asyncio.Lock()), self._fetching:
             return await self._parts.bases.get(reference, platform, self._options, output.put)
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from sampan.archive import smallcontext
 from sampan.archive.room import making
 from sampan.archive.sources import ListedNames
+from sampan.build.lex import FILE_MAX
 from sampan.engine.background import Background
 from sampan.engine.pipes import Resumed, feed, through_pipe
 from sampan.errors import InvalidArgument, SystemFailure
@@ -28,7 +29,6 @@ from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE
 from sampan.streams import Pourable
 from sampan.worker.client import WorkerPool
 
-DOCKERFILE_MAX: Final = 16 << 20
 DEFAULT_DOCKERFILE: Final = "Dockerfile"
 _VOID = "void"
 
@@ -208,8 +208,8 @@ class Workspace:
             if not stat.S_ISREG(info.st_mode):
                 what = "is a directory" if stat.S_ISDIR(info.st_mode) else "is no regular file"
                 raise SystemFailure(f"unexpected error reading Dockerfile: read {name}: {what}")
-            if info.st_size > DOCKERFILE_MAX:
-                raise InvalidArgument(f"the Dockerfile ({name}) has more than {DOCKERFILE_MAX} bytes")
+            if info.st_size > FILE_MAX:
+                raise InvalidArgument(f"the Dockerfile ({name}) has more than {FILE_MAX} bytes")
             return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
         finally:
             os.close(fd)
