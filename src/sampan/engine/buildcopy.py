@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sampan import dockerignore
 from sampan.archive import sources
 from sampan.archive.sources import ListedNames
-from sampan.engine.buildspool import Tree, Workspace
+from sampan.engine.buildspool import Tree, Workspace, opened
 from sampan.engine.buildsteps import Layer
 from sampan.engine.images import ImageService
 from sampan.engine.pipes import WorkerStream
@@ -164,13 +164,10 @@ class Copies:
 
         What is not there, or of another kind, leaves it empty.
         """
-        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with opened(place) as fd:
             fds = [fd]
             async with self._source(tree, fds) as source:
                 await self._workers.stream("build_fill", {**source, "path": path, "directory": directory, "own": own}, fds)
-        finally:
-            os.close(fd)
 
     async def make_directory(self, parent: Image | None, path: str, epoch: int | None) -> Layer:
         """The layer with a WORKDIR, empty if it is there already."""

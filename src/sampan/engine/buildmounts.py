@@ -6,8 +6,8 @@ import os
 import posixpath
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
@@ -143,16 +143,6 @@ class CacheDirectories:
     def root(self) -> Path:
         """Where they are."""
         return self._root
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """A directory's descriptor."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 class _Wanted(NamedTuple):

@@ -12,8 +12,8 @@ import asyncio
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -55,6 +55,24 @@ class Tree(NamedTuple):
     names: ListedNames | None = None
     """All there is in the directory, where that is known."""
     image: Image | None = None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A directory's descriptor."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+async def remove_tree(workers: WorkerPool, path: Path) -> None:
+    """Remove a directory of strangers' files: a worker empties it. What cannot be removed stays. Raises OSError, SystemFailure."""
+    with opened(path) as fd:
+        await workers.run("empty", {}, [fd])
+    with suppress(OSError):
+        await asyncio.to_thread(path.rmdir)
 
 
 def tree_at(fd: int) -> Tree:
@@ -278,17 +296,7 @@ class BuildSpool:
                 yield workspace
             finally:
                 if workspace.made:
-                    self._background.spawn(self._remove(path))  # nobody waits for 50,000 files to go
-
-    async def _remove(self, path: Path) -> None:
-        """What a context holds was made by strangers: a worker empties it."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            await self._workers.run("empty", {}, [fd])
-        finally:
-            os.close(fd)
-        with suppress(OSError):
-            await asyncio.to_thread(path.rmdir)
+                    self._background.spawn(remove_tree(self._workers, path))  # nobody waits for 50,000 files to go
 
     def left(self) -> Iterable[str]:
         """At start: the containers of builds that a kill has ended."""
@@ -300,4 +308,4 @@ class BuildSpool:
         """At start, after left(): remove what a kill has left."""
         for path in list(self._root.iterdir()):
             if path.name not in (_VOID, "mounts"):
-                await self._remove(path)
+                await remove_tree(self._workers, path)
