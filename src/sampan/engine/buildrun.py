@@ -68,7 +68,7 @@ class StepContainers:
         )
         # volumes: what a step writes into them is dropped anyhow (engine/buildstage.py)
         container_id = ContainerId(new_id())
-        workspace.note_sandbox(container_id)
+        workspace.note_container(container_id)
         return await self._service.create_on(base._replace(config=ContainerConfig()), "", request, container_id)
 
     @staticmethod
@@ -90,11 +90,11 @@ class StepContainers:
         try:
             await to_the_end(self._remove(container))
         finally:
-            workspace.forget_sandbox(container.id)
+            workspace.forget_container(container.id)
 
     async def remove_noted(self, workspace: Workspace) -> None:
         """At the end of a build: those that are neither removed nor to stay."""
-        for container_id in list(workspace.sandboxes):
+        for container_id in list(workspace.containers):
             container = self._runner.containers.get(container_id)
             if container is not None:
                 await self.remove(workspace, container)

@@ -4,7 +4,7 @@
     tree/                       its context
     sums                        the hashes of what is in the context
     fetched/                    what is fetched for it, and what its steps mount
-    sandboxes/<container ID>    an empty file: a container of this build that is to go when the build ends
+    containers/<container ID>   an empty file: a container of this build that is to go when the build ends
 <data root>/build/void/         a directory with nothing in it, beside the snapshots': overlayfs wants two
 """
 
@@ -99,7 +99,7 @@ class Workspace:
         self._names: ListedNames | None = None
         self._descriptors: _Descriptors | None = None
         self._count = 0
-        self.sandboxes: set[str] = set()
+        self.containers: set[str] = set()
         """The containers that are to go when the build ends."""
 
     @property
@@ -117,7 +117,7 @@ class Workspace:
         return self._descriptors
 
     def _make(self) -> "_Descriptors":
-        for name in ("tree", "fetched", "sandboxes"):
+        for name in ("tree", "fetched", "containers"):
             (self._path / name).mkdir(mode=0o755)
         nowhere = self._kept(self._nowhere, os.O_PATH | os.O_DIRECTORY)
         tree = self._kept(self._path / "tree", os.O_RDONLY | os.O_DIRECTORY)
@@ -252,15 +252,15 @@ class Workspace:
         os.close(fd)
         return f"{self.path}/tree/{name}".rstrip("/")
 
-    def note_sandbox(self, container_id: str) -> None:
+    def note_container(self, container_id: str) -> None:
         """A container of this build is about to be made: a kill of sampand must not leave it."""
-        (self.path / "sandboxes" / container_id).touch()
-        self.sandboxes.add(container_id)
+        (self.path / "containers" / container_id).touch()
+        self.containers.add(container_id)
 
-    def forget_sandbox(self, container_id: str) -> None:
+    def forget_container(self, container_id: str) -> None:
         """It is gone, or is to stay."""
-        (self.path / "sandboxes" / container_id).unlink(missing_ok=True)
-        self.sandboxes.discard(container_id)
+        (self.path / "containers" / container_id).unlink(missing_ok=True)
+        self.containers.discard(container_id)
 
 
 async def _beginning(source: AsyncIterable[bytes], length: int) -> bytes:
@@ -302,7 +302,7 @@ class BuildSpool:
         """At start: the containers of builds that a kill has ended."""
         for path in self._root.iterdir():
             with suppress(OSError):
-                yield from os.listdir(path / "sandboxes")
+                yield from os.listdir(path / "containers")
 
     async def repair(self) -> None:
         """At start, after left(): remove what a kill has left."""
