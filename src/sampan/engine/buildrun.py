@@ -10,6 +10,7 @@ import msgspec
 
 from sampan.engine import merging
 from sampan.engine.attach import AttachService
+from sampan.engine.buildoptions import BuildOptions
 from sampan.engine.buildspool import Workspace
 from sampan.engine.containers import Base, ContainerService
 from sampan.engine.containerstore import Container
@@ -133,6 +134,22 @@ async def _tell(chunks: AsyncIterator[bytes], say: Say) -> None:
                 await say(f"{_RED}{text}{_PLAIN}" if stream == 2 else text)
 
 
-def host_config(**given: object) -> HostConfig:
-    """Of a step's container: it keeps no log, for its output is the build's."""
-    return msgspec.convert({**given, "LogConfig": {"Type": "none", "Config": {}}}, HostConfig)
+def host_config(options: BuildOptions, network: str, mounts: Sequence[object] = ()) -> HostConfig:
+    """Of a step's container: it keeps no log, for its output is the build's. network: the step's own, "" or `default` for the build's."""
+    given = {
+        "NetworkMode": options.network if network in ("", "default") else network,
+        "ExtraHosts": list(options.extra_hosts),
+        "CgroupParent": options.cgroup_parent,
+        "ShmSize": options.shm_size,
+        "Memory": options.memory,
+        "MemorySwap": options.memory_swap,
+        "CpuShares": options.cpu_shares,
+        "CpuPeriod": options.cpu_period,
+        "CpuQuota": options.cpu_quota,
+        "CpusetCpus": options.cpuset_cpus,
+        "CpusetMems": options.cpuset_mems,
+        "Ulimits": msgspec.to_builtins(list(options.ulimits)),
+        "Mounts": list(mounts),
+        "LogConfig": {"Type": "none", "Config": {}},
+    }
+    return msgspec.convert(given, HostConfig)

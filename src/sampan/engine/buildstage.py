@@ -39,7 +39,6 @@ from sampan.engine.trees import Trees
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
 from sampan.ids import new_id, short_id
 from sampan.image.store import Image
-from sampan.spec.docker_api.container import HostConfig
 from sampan.spec.oci_image import ContainerConfig
 
 WAITING_MAX: Final = 256
@@ -228,7 +227,7 @@ class StageRun:
         if self._from_cache(key, created_by):
             return
         if not quiet:  # docker makes a container for it, which must be one that can be
-            self._warn(self._tools.containers.check(_host_config(self._tools.options, "none")))
+            self._warn(self._tools.containers.check(host_config(self._tools.options, "none")))
         layer = await make() if make is not None else None
         container = None
         if not quiet and not self._tools.options.remove:
@@ -402,32 +401,13 @@ class StageRun:
     ) -> tuple[Container, list[str]]:
         image = self.image
         base = Base("" if image is None else image.id, None if image is None else image.chain_id, ContainerConfig())
-        host = _host_config(self._tools.options, network, mounts)
+        host = host_config(self._tools.options, network, mounts)
         anonymous = self._tools.steps.epoch is not None
         return await self._tools.containers.make(self._tools.workspace, base, config or self.config, command, host, anonymous=anonymous)
 
     def _warn(self, warnings: Sequence[str]) -> None:
         for warning in warnings:
             self._out.say(f" ---> [Warning] {warning}\n")
-
-
-def _host_config(options: BuildOptions, network: str, mounts: Sequence[object] = ()) -> HostConfig:
-    """Of a step's container."""
-    return host_config(
-        NetworkMode=options.network if network in ("", "default") else network,
-        ExtraHosts=list(options.extra_hosts),
-        CgroupParent=options.cgroup_parent,
-        ShmSize=options.shm_size,
-        Memory=options.memory,
-        MemorySwap=options.memory_swap,
-        CpuShares=options.cpu_shares,
-        CpuPeriod=options.cpu_period,
-        CpuQuota=options.cpu_quota,
-        CpusetCpus=options.cpuset_cpus,
-        CpusetMems=options.cpuset_mems,
-        Ulimits=msgspec.to_builtins(list(options.ulimits)),
-        Mounts=list(mounts),
-    )
 
 
 def _destination(path: str, config: ContainerConfig) -> str:
