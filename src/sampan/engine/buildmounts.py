@@ -265,15 +265,15 @@ class RunMounts:
         if isinstance(mount, BindMount):
             tree = Tree(image=await source(mount.from_)) if mount.from_ else self._workspace.context
             found = await self._copies.find(tree, [mount.source], wildcards=False)
-            _, real, directory, *_ = found.sources[0]
-            prepared.want(_Wanted(mount, tree, real, directory), f"{found.hash} {found.identity()}")
+            first = found.sources[0]
+            prepared.want(_Wanted(mount, tree, first.real, first.directory), f"{found.hash} {found.identity()}")
         elif isinstance(mount, CacheMount):
             wanted = _WantedCache(mount)
             if mount.from_:
                 tree = Tree(image=await source(mount.from_))
                 found = await self._copies.find(tree, [mount.source], wildcards=False)
                 prepared.identity.append(f"begins with {found.hash} {found.identity()}")
-                real = found.sources[0][1]
+                real = found.sources[0].real
                 base = "" if tree.image is None else tree.image.id
                 wanted = _WantedCache(msgspec.structs.replace(mount, id=f"{mount.id}\0{base}\0{real}"), tree, real)
             prepared.want_cache(wanted, mount)

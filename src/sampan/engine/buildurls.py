@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from sampan.archive import compression, writer
 from sampan.archive.reader import REGULAR
 from sampan.archive.room import NoRoom, Room
+from sampan.archive.sources import Source
 from sampan.build.instructions import Add, Copy, InlineFile
 from sampan.build.lex import FILE_MAX
 from sampan.distribution.transport import Answer, Unreachable
@@ -84,7 +85,7 @@ class Fetches:
             self._workspace.keep(directory)
             return tree_at(directory)
 
-        return Group(Tree(), Found([["", "", True, told, url]], told, ""), unpack=False, later=clone)
+        return Group(Tree(), Found([Source("", "", True, told, url)], told, ""), unpack=False, later=clone)
 
     def written(self, files: Sequence[InlineFile]) -> Fetched:
         """Here-documents as files."""
