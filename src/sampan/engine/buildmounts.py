@@ -6,7 +6,7 @@ import os
 import posixpath
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,8 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from sampan.build.commands import Script
-from sampan.build.instructions import BindMount, CacheMount, Run, RunMount, SecretMount, SshMount, TmpfsMount
-from sampan.build.mounts import mounts_of
+from sampan.build.instructions import BindMount, CacheMount, RunMount, SecretMount, SshMount, TmpfsMount
 from sampan.engine.buildcopy import Copies, SourceImage
 from sampan.engine.buildlending import Lending
 from sampan.engine.buildsession import Session
@@ -244,21 +243,14 @@ class RunMounts:
 
     @asynccontextmanager
     async def of(
-        self,
-        run: Run,
-        environment: Mapping[str, str],
-        workdir: str,
-        escape: str,
-        source: SourceImage,
-        image: Image | None,
-        volumes: Sequence[str],
+        self, wanted: Sequence[RunMount], environment: Mapping[str, str], source: SourceImage, image: Image | None, volumes: Iterable[str]
     ) -> AsyncIterator[Prepared]:
-        """What a RUN asks for. Raises InvalidArgument for what is not there."""
+        """What a RUN in an image asks for, and what the image declares. Raises InvalidArgument for what is not there."""
         async with AsyncExitStack() as stack:
             prepared = Prepared(self, Lending(self._session, environment, stack), stack)
-            for mount in mounts_of(run, environment, workdir, escape):
+            for mount in wanted:
                 await self._prepare(prepared, mount, source)
-            prepared.want_volumes(image, volumes)
+            prepared.want_volumes(image, sorted(volumes))
             yield prepared
 
     async def _prepare(self, prepared: Prepared, mount: RunMount, source: SourceImage) -> None:

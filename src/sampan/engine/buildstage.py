@@ -21,6 +21,7 @@ from sampan.build.instructions import (
     StageInstruction,
     WorkDir,
 )
+from sampan.build.mounts import mounts_of
 from sampan.build.resolve import resolved
 from sampan.digest import ChainId
 from sampan.engine.buildcopy import Copies, CopyRequest, Group, SourceImage, failed, hash_of
@@ -335,10 +336,9 @@ class StageRun:
         command = list(run.words)
         noted = [*self._args.key_prefix(own), *command]
         created_by = " ".join(noted)
-        volumes = sorted(self.config.volumes or ())
-        async with tools.mounts.of(
-            instruction, self._environment(), self.config.working_dir or "/", self._escape, self._source, self.image, volumes
-        ) as mounts:
+        environment = self._environment()
+        wanted = mounts_of(instruction, environment, self.config.working_dir or "/", self._escape)
+        async with tools.mounts.of(wanted, environment, self._source, self.image, self.config.volumes or ()) as mounts:
             more = [
                 *mounts.identity,
                 *([run.script.content] if run.script is not None else []),
@@ -350,8 +350,7 @@ class StageRun:
             await mounts.provide()
             if run.script is not None:
                 mounts.add_script(run.script)
-            environment = [*own, *self._args.run_environment(own)]
-            config = msgspec.structs.replace(self.config, env=environment)
+            config = msgspec.structs.replace(self.config, env=[*own, *self._args.run_environment(own)])
             container, warnings = await self._container(command, instruction.network, config, mounts.binds)
             self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container.id)}\n")
