@@ -4,7 +4,7 @@ A name means a stage only after that stage (`FROM node AS node` is the image), s
 with it, and told when its turn comes, as docker's stream does; only a target that is not there is wrong at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -94,16 +94,10 @@ def declare_globals(dockerfile: Dockerfile, arguments: Arguments) -> tuple[Arg, 
     return None
 
 
-def plan(
-    dockerfile: Dockerfile,
-    arguments: Arguments,
-    *,
-    target: str = "",
-    triggers: Mapping[int, Sequence[StageInstruction]] | None = None,
-) -> Plan:
+def plan(dockerfile: Dockerfile, arguments: Arguments, *, target: str = "") -> Plan:
     """The plan for a target. `arguments` has the global ones declared. Raises InvalidArgument for a target that is not there.
 
-    `triggers`: what ONBUILD of the bases has brought, by stage: they may name stages too, and need another plan once they are known.
+    Triggers (ONBUILD) of the bases are not known yet: what they name is planned for when it is met.
     """
     index = target_index(dockerfile, target)
     values = arguments.globals()
@@ -114,7 +108,7 @@ def plan(
         number = wanted.pop()
         if number not in planned:
             stage = dockerfile.stages[number]
-            planned[number] = _planned(dockerfile, aliases, stage, values, (triggers or {}).get(number, ()))
+            planned[number] = _planned(dockerfile, aliases, stage, values)
             wanted += planned[number].needs
     stages = tuple(planned[number] for number in sorted(planned))
     return Plan(target=index, stages=stages)
@@ -143,13 +137,7 @@ def _from_source(dockerfile: Dockerfile, aliases: Mapping[str, int], name: str, 
     return ImageSource(name)
 
 
-def _planned(
-    dockerfile: Dockerfile,
-    aliases: Mapping[str, int],
-    stage: Stage,
-    values: Mapping[str, str],
-    triggers: Sequence[StageInstruction],
-) -> PlannedStage:
+def _planned(dockerfile: Dockerfile, aliases: Mapping[str, int], stage: Stage, values: Mapping[str, str]) -> PlannedStage:
     if stage.alias and aliases[stage.alias] != stage.index:
         return PlannedStage(stage=stage, problem=f"{stage.alias} stage name already used")
     try:
@@ -157,7 +145,7 @@ def _planned(
     except InvalidArgument as error:
         return PlannedStage(stage=stage, problem=error.message)
     reads: dict[Source, None] = {}
-    for instruction in (*triggers, *stage.instructions):
+    for instruction in stage.instructions:
         for name in _names(instruction):
             try:
                 reads[_from_source(dockerfile, aliases, name, stage.index)] = None

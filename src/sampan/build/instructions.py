@@ -216,7 +216,7 @@ class Run(Instruction, tag="RUN", frozen=True, kw_only=True):
     keyword: ClassVar[str] = "RUN"
     command: CommandLine
     mount_flags: tuple[str, ...] = ()
-    """The values of --mount as written: they may hold variables. `mounts.mounts_of(run, expand)` makes RunMounts of them."""
+    """The values of --mount as written: they may hold variables. `mounts.mounts_of` makes a RunMount of each."""
     network: Network = "default"
     security: Security = "sandbox"
     devices: tuple[Device, ...] = ()

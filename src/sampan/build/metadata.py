@@ -52,11 +52,6 @@ def shell_of(config: ContainerConfig) -> list[str]:
     return list(config.shell or DEFAULT_SHELL)
 
 
-def history(config: ContainerConfig, comment: str) -> str:
-    """`created_by` of a step that runs nothing."""
-    return " ".join([*shell_of(config), NOP, comment])
-
-
 def first_config(config: ContainerConfig | None) -> ContainerConfig:
     """What a stage begins with: its base's config, which has a PATH in any case and no triggers."""
     own = config or ContainerConfig()

@@ -1,4 +1,4 @@
-"""Statements taken apart into keyword, flags and arguments, by the rules of each instruction; what they mean is parse.py's. Pure."""
+"""Statements taken apart into keyword, flags and arguments, by the rules of each instruction; what they mean is interpret.py's. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias

@@ -371,16 +371,16 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         discarded=images.collect,
     )
     spool = BuildSpool(paths.data_root / "build", snapshots.empty, workers, background)
-    cached, caches = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
+    cached, directories = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
     images.hidden = cached.hidden
-    entries = CacheEntries(parts.store, lambda: {item.image_id for item in containers}, cached, caches, workers)
+    entries = CacheEntries(parts.store, lambda: {item.image_id for item in containers}, cached, directories, workers)
     steps = StepContainers(service, runner, control, attach)
     builds = BuildService(
         BuildParts(
             images=images, spool=spool, bases=Bases(images, parts.pulls), copies=Copies(images, snapshots, workers, spool.empty),
-            sandboxes=steps, trees=trees, caches=caches,
+            containers=steps, trees=trees, directories=directories,
             cached=cached, registries=parts.registries, clock=clock, background=background,
-            pruning=BuildCachePruning(images, parts.store, snapshots, cached, caches, entries, workers, clock), entries=entries,
+            pruning=BuildCachePruning(images, parts.store, snapshots, cached, directories, entries, workers, clock), entries=entries,
             sessions=BuildSessions(),
         )
     )  # fmt: skip

@@ -67,9 +67,9 @@ class BuildParts(NamedTuple):
     spool: BuildSpool
     bases: Bases
     copies: Copies
-    sandboxes: StepContainers
+    containers: StepContainers
     trees: Trees
-    caches: CacheDirectories
+    directories: CacheDirectories
     cached: BuildCacheRepository
     registries: Registries
     pruning: BuildCachePruning
@@ -107,7 +107,7 @@ class BuildService:
             finally:
                 self._parts.images.clean_up()
                 self._bound()
-                await self._parts.sandboxes.remove_noted(workspace)
+                await self._parts.containers.remove_noted(workspace)
 
     def _bound(self) -> None:
         """Now and then keep the cache small, while nobody waits for it."""
@@ -173,7 +173,7 @@ class _Build:
         """The place of the stage that failed first."""
         self._places = asyncio.Semaphore(_WORKING_MAX)
         self._fetching = asyncio.Semaphore(_FETCHING_MAX)
-        self._fetches: dict[str, asyncio.Lock] = {}
+        self._fetch_locks: dict[str, asyncio.Lock] = {}
 
     async def run(self, targets: Sequence[Reference]) -> None:
         """All of it. Raises EngineErrors."""
@@ -187,9 +187,9 @@ class _Build:
         )  # fmt: skip
         with parts.images.holding() as hold, parts.entries.building() as stand_on, closing(steps):
             tools = Tools(
-                images=parts.images, steps=steps, copies=parts.copies, sandboxes=parts.sandboxes, trees=parts.trees,
+                images=parts.images, steps=steps, copies=parts.copies, containers=parts.containers, trees=parts.trees,
                 fetches=Fetches(parts.registries, self._workspace),
-                mounts=RunMounts(self._workspace, parts.copies, parts.caches, self._session),
+                mounts=RunMounts(self._workspace, parts.copies, parts.directories, self._session),
                 workspace=self._workspace, options=options, hold=hold, stand_on=stand_on,
             )  # fmt: skip
             try:
@@ -377,7 +377,7 @@ class _Build:
 
     async def _fetched(self, reference: str, platform: Platform | None, output: Output) -> Image:
         """An image by its name: who names it second finds it here."""
-        async with self._fetches.setdefault(reference, asyncio.Lock()), self._fetching:
+        async with self._fetch_locks.setdefault(reference, asyncio.Lock()), self._fetching:
             return await self._parts.bases.get(reference, platform, self._options, output.put)
 
 

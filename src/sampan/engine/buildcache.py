@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine.buildmounts import CacheDirectories, opened
+from sampan.engine.buildmounts import CacheDirectories
 from sampan.engine.buildoptions import CacheLimits
+from sampan.engine.buildspool import remove_tree
 from sampan.engine.cacheentries import CacheEntries, Entry
 from sampan.engine.images import ImageService
 from sampan.errors import Conflict, InvalidArgument, NotFound
@@ -32,11 +32,9 @@ STEPS_MAX: Final = 50_000
 """Steps remembered; more are forgotten, those used longest ago first."""
 _SHARE: Final = 10
 _SHARE_MIN: Final = 2 << 30
-"""What the cache alone may take: a tenth of the disk, or 2 GiB."""
+"""What the cache alone may take: a tenth of the disk, but 2 GiB at least."""
 _FIELDS: Final = ("id", "parent", "type", "description", "inuse", "shared", "private")
 _FILTERS: Final = (*_FIELDS, "until", "unused-for", "label", "label!")
-
-
 _YES: Final = ("", "1", "true")
 _NO: Final = ("0", "false")
 
@@ -146,7 +144,7 @@ class BuildCachePruning:
 
     async def _prune(self, everything: bool, limits: CacheLimits, wanted: _Wanted) -> BuildPruneReport:
         for path in self._directories.left():
-            await self._empty(path)
+            await remove_tree(self._workers, path)
         sizes = {layer.name: layer.size for layer in self._snapshots.layers()}
         entries = [*self._entries.steps(lambda name: sizes.get(name, 0)), *await self._entries.mounts()]
         total = sum(entry.size for entry in entries if not entry.shared)
@@ -202,7 +200,7 @@ class BuildCachePruning:
             gone = self._directories.take_out(entry.directory)
             if gone is None:
                 return None
-            await self._empty(gone)
+            await remove_tree(self._workers, gone)
             return entry.size
         await asyncio.sleep(0)  # there may be thousands
         image = self._entries.idle(entry.image or "")
@@ -212,12 +210,6 @@ class BuildCachePruning:
             await self._images.remove(image.id, force=False, prune=False)
             return sum(sizes.get(name, 0) for name in turns.went(image))
         return None
-
-    async def _empty(self, gone: Path) -> None:
-        with opened(gone) as fd:
-            await self._workers.run("empty", {}, [fd])
-        with suppress(OSError):  # the next time
-            gone.rmdir()
 
     async def bound(self) -> None:
         """After a build: keep the cache as small as it has to be, on its own account."""

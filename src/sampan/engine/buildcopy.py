@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from sampan import dockerignore
 from sampan.archive import sources
-from sampan.archive.sources import ListedNames
-from sampan.engine.buildspool import Tree, Workspace
+from sampan.archive.sources import ListedNames, Source
+from sampan.engine.buildspool import Tree, Workspace, opened
 from sampan.engine.buildsteps import Layer
 from sampan.engine.images import ImageService
 from sampan.engine.pipes import WorkerStream
@@ -27,15 +27,15 @@ SourceImage = Callable[[str], Awaitable[Image | None]]
 class Found(NamedTuple):
     """What sources are."""
 
-    sources: list[list[Any]]
-    """As build_jobs.build_sources tells them."""
+    sources: list[Source]
     hash: str
+    """Of them all."""
     links: str
-    """Of what the hash does not tell."""
+    """Of what that one does not tell."""
 
     def identity(self, *, parents: bool = False) -> str:
         """What else the cache tells them by: links, and the names they get. parents: what they were asked for by is in these."""
-        names = [[path, pattern] if parents else [path] for path, *_, pattern in self.sources]
+        names = [[source.path, source.pattern] if parents else [source.path] for source in self.sources]
         return json.dumps([self.links, names])
 
 
@@ -109,7 +109,7 @@ class Copies:
         async with self._source(tree, fds) as source:
             args = {**source, "patterns": list(patterns), "wildcards": wildcards, "parents": parents}
             result = await self._workers.run("build_sources", args, fds)
-        return Found(result["sources"], result["hash"], result["links"])
+        return Found([Source(*item) for item in result["sources"]], result["hash"], result["links"])
 
     async def copy(self, workspace: Workspace, parent: Image | None, groups: Sequence[Group], request: CopyRequest) -> Layer:
         """The layer that a COPY adds. Raises InvalidArgument, SystemFailure; then nothing is left."""
@@ -149,11 +149,14 @@ class Copies:
     @asynccontextmanager
     async def export(self, image: Image) -> AsyncIterator[AsyncIterator[Piece]]:
         """An image's whole tree as a tar stream."""
-        fds: list[int] = []
         async with self._lowers(image) as mounts:
-            lowers = [place if isinstance(place, str) else place + 1 for place in _indexed(mounts, fds)]  # the pipe comes first
-            args = {"lowers": lowers}
-            stream = WorkerStream(lambda writer: self._workers.stream("build_export", args, [writer, *fds]))
+
+            async def write(writer: int) -> dict[str, Any]:
+                fds = [writer]
+                args = {"lowers": _indexed(mounts, fds)}
+                return await self._workers.stream("build_export", args, fds)
+
+            stream = WorkerStream(write)
             try:
                 yield stream.pieces()
             finally:
@@ -164,13 +167,10 @@ class Copies:
 
         What is not there, or of another kind, leaves it empty.
         """
-        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with opened(place) as fd:
             fds = [fd]
             async with self._source(tree, fds) as source:
                 await self._workers.stream("build_fill", {**source, "path": path, "directory": directory, "own": own}, fds)
-        finally:
-            os.close(fd)
 
     async def make_directory(self, parent: Image | None, path: str, epoch: int | None) -> Layer:
         """The layer with a WORKDIR, empty if it is there already."""
@@ -182,7 +182,7 @@ class Copies:
 
         return await self._layer(parent, write)
 
-    async def _layer(self, parent: Image | None, write: Any) -> Layer:
+    async def _layer(self, parent: Image | None, write: Callable[[int], Awaitable[None]]) -> Layer:
         with self._images.pinned(() if parent is None else parent.chain):
             return Layer(*await self._images.unpack_from(write))
 
@@ -201,7 +201,7 @@ class Copies:
 
 def hash_of(groups: Sequence[Group]) -> str:
     """What a history says of them all."""
-    return sources.hash_of_all([sources.Source(*item) for group in groups for item in group.found.sources])
+    return sources.hash_of_all([source for group in groups for source in group.found.sources])
 
 
 def _found(names: ListedNames, patterns: Sequence[str], *, wildcards: bool, parents: bool) -> Found:
@@ -209,7 +209,7 @@ def _found(names: ListedNames, patterns: Sequence[str], *, wildcards: bool, pare
         found = sources.find(patterns, names, of_context=True, wildcards=wildcards, parents=parents)
     except (sources.SourceError, dockerignore.BadPattern) as error:
         raise InvalidArgument(str(error)) from None
-    return Found([list(source) for source in found], sources.hash_of_all(found), sources.links_below(found, names))
+    return Found(found, sources.hash_of_all(found), sources.links_below(found, names))
 
 
 def _indexed(mounts: Mounts, fds: list[int]) -> list[str | int]:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.proxies import Proxies
 from sampan.quoting import go_quote
 from sampan.readiness import readable
+from sampan.waiting import to_the_end
 
 LIMIT_SECONDS: Final = 3600.0
 """How long a repository may take."""
@@ -148,7 +148,7 @@ async def _said(request: str, directory: int) -> bytes:
     finally:
         os.close(reader)
         process.send_signal(signal.SIGTERM)
-        await _ended(process)
+        await to_the_end(asyncio.to_thread(process.wait))
 
 
 async def _read(reader: int) -> bytes:
@@ -161,14 +161,6 @@ async def _read(reader: int) -> bytes:
             break
         said += piece
     return said
-
-
-async def _ended(process: "subprocess.Popen[bytes]") -> None:
-    """Return, however often this is cancelled, when the process is gone."""
-    waiting = asyncio.ensure_future(asyncio.to_thread(process.wait))
-    while not waiting.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(waiting)
 
 
 def open_below(directory: int, subdirectory: str) -> int:

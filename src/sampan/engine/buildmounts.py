@@ -6,8 +6,8 @@ import os
 import posixpath
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
@@ -16,8 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from sampan.build.commands import Script
-from sampan.build.instructions import BindMount, CacheMount, Run, RunMount, SecretMount, SshMount, TmpfsMount
-from sampan.build.mounts import mounts_of
+from sampan.build.instructions import BindMount, CacheMount, RunMount, SecretMount, SshMount, TmpfsMount
 from sampan.engine.buildcopy import Copies, SourceImage
 from sampan.engine.buildlending import Lending
 from sampan.engine.buildsession import Session
@@ -145,16 +144,6 @@ class CacheDirectories:
         return self._root
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """A directory's descriptor."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 class _Wanted(NamedTuple):
     """A bind mount whose source is found, but not there yet."""
 
@@ -239,10 +228,7 @@ class Prepared:
 
     def add_script(self, script: Script) -> None:
         """A here-document that names its own interpreter: a file as long as it runs."""
-        path = self._owner.fresh("script")
-        path.write_bytes(script.content.encode("utf-8", "surrogateescape"))
-        path.chmod(0o755)
-        self.binds.append({"Type": "bind", "Source": str(path), "Target": script.path, "ReadOnly": True})
+        self.binds.append({"Type": "bind", "Source": self._owner.script_of(script), "Target": script.path, "ReadOnly": True})
 
 
 class RunMounts:
@@ -254,40 +240,32 @@ class RunMounts:
         self._copies = copies
         self._caches = caches
         self._session = session
-        self._count = 0
 
     @asynccontextmanager
     async def of(
-        self,
-        run: Run,
-        environment: Mapping[str, str],
-        workdir: str,
-        escape: str,
-        source: SourceImage,
-        image: Image | None,
-        volumes: Sequence[str],
+        self, wanted: Sequence[RunMount], environment: Mapping[str, str], source: SourceImage, image: Image | None, volumes: Iterable[str]
     ) -> AsyncIterator[Prepared]:
-        """What a RUN asks for. Raises InvalidArgument for what is not there."""
+        """What a RUN in an image asks for, and what the image declares. Raises InvalidArgument for what is not there."""
         async with AsyncExitStack() as stack:
             prepared = Prepared(self, Lending(self._session, environment, stack), stack)
-            for mount in mounts_of(run, environment, workdir, escape):
+            for mount in wanted:
                 await self._prepare(prepared, mount, source)
-            prepared.want_volumes(image, volumes)
+            prepared.want_volumes(image, sorted(volumes))
             yield prepared
 
     async def _prepare(self, prepared: Prepared, mount: RunMount, source: SourceImage) -> None:
         if isinstance(mount, BindMount):
             tree = Tree(image=await source(mount.from_)) if mount.from_ else self._workspace.context
             found = await self._copies.find(tree, [mount.source], wildcards=False)
-            _, real, directory, *_ = found.sources[0]
-            prepared.want(_Wanted(mount, tree, real, directory), f"{found.hash} {found.identity()}")
+            first = found.sources[0]
+            prepared.want(_Wanted(mount, tree, first.real, first.directory), f"{found.hash} {found.identity()}")
         elif isinstance(mount, CacheMount):
             wanted = _WantedCache(mount)
             if mount.from_:
                 tree = Tree(image=await source(mount.from_))
                 found = await self._copies.find(tree, [mount.source], wildcards=False)
                 prepared.identity.append(f"begins with {found.hash} {found.identity()}")
-                real = found.sources[0][1]
+                real = found.sources[0].real
                 base = "" if tree.image is None else tree.image.id
                 wanted = _WantedCache(msgspec.structs.replace(mount, id=f"{mount.id}\0{base}\0{real}"), tree, real)
             prepared.want_cache(wanted, mount)
@@ -296,11 +274,6 @@ class RunMounts:
             prepared.identity.append(f"tmpfs {mount.target} {mount.size}")
         else:
             prepared.want_lent(mount)
-
-    def fresh(self, name: str) -> Path:
-        """A place of the build's own."""
-        self._count += 1
-        return self._workspace.path / "fetched" / f"{name}{self._count}"
 
     async def source_of(self, wanted: _Wanted) -> dict[str, Any]:
         """A bind mount's source, as docker's mounts have it: the context or the image itself when they are only read, else a copy."""
@@ -312,7 +285,7 @@ class RunMounts:
         return {"Type": "bind", "Source": await self._copied(wanted.tree, wanted.path, wanted.directory)}
 
     async def _copied(self, tree: Tree, path: str, directory: bool) -> str:
-        place = self.fresh("mount")
+        place = self._workspace.fresh("mount")
         place.mkdir(mode=0o755)
         await self._copies.fill(tree, path, place, directory=directory)
         return str(place) if directory else f"{place}/{os.path.basename(path)}"
@@ -321,7 +294,7 @@ class RunMounts:
         """The host's path of a cache."""
 
         async def make() -> Path:
-            place, mount = self.fresh("cache"), wanted.mount
+            place, mount = self._workspace.fresh("cache"), wanted.mount
             place.mkdir(mode=0o700)
             if wanted.tree is not None:
                 await self._copies.fill(wanted.tree, wanted.path, place, directory=True, own=True)
@@ -334,8 +307,15 @@ class RunMounts:
 
     async def volume_of(self, image: Image | None, path: str) -> str:
         """The host's path of a volume, with what the image has there."""
-        place = self.fresh("volume")
+        place = self._workspace.fresh("volume")
         place.mkdir(mode=0o755)
         if image is not None and image.chain_id is not None:
             await self._copies.fill(Tree(image=image), path, place, directory=True, own=True)
         return str(place)
+
+    def script_of(self, script: Script) -> str:
+        """The host's path of a script."""
+        path = self._workspace.fresh("script")
+        path.write_bytes(script.content.encode("utf-8", "surrogateescape"))
+        path.chmod(0o755)
+        return str(path)

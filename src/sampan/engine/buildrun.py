@@ -10,6 +10,7 @@ import msgspec
 
 from sampan.engine import merging
 from sampan.engine.attach import AttachService
+from sampan.engine.buildoptions import BuildOptions
 from sampan.engine.buildspool import Workspace
 from sampan.engine.containers import Base, ContainerService
 from sampan.engine.containerstore import Container
@@ -68,7 +69,7 @@ class StepContainers:
         )
         # volumes: what a step writes into them is dropped anyhow (engine/buildstage.py)
         container_id = ContainerId(new_id())
-        workspace.note_sandbox(container_id)
+        workspace.note_container(container_id)
         return await self._service.create_on(base._replace(config=ContainerConfig()), "", request, container_id)
 
     @staticmethod
@@ -90,11 +91,11 @@ class StepContainers:
         try:
             await to_the_end(self._remove(container))
         finally:
-            workspace.forget_sandbox(container.id)
+            workspace.forget_container(container.id)
 
     async def remove_noted(self, workspace: Workspace) -> None:
         """At the end of a build: those that are neither removed nor to stay."""
-        for container_id in list(workspace.sandboxes):
+        for container_id in list(workspace.containers):
             container = self._runner.containers.get(container_id)
             if container is not None:
                 await self.remove(workspace, container)
@@ -133,6 +134,22 @@ async def _tell(chunks: AsyncIterator[bytes], say: Say) -> None:
                 await say(f"{_RED}{text}{_PLAIN}" if stream == 2 else text)
 
 
-def host_config(**given: object) -> HostConfig:
-    """Of a step's container: it keeps no log, for its output is the build's."""
-    return msgspec.convert({**given, "LogConfig": {"Type": "none", "Config": {}}}, HostConfig)
+def host_config(options: BuildOptions, network: str, mounts: Sequence[object] = ()) -> HostConfig:
+    """Of a step's container: it keeps no log, for its output is the build's. network: the step's own, "" or `default` for the build's."""
+    given = {
+        "NetworkMode": options.network if network in ("", "default") else network,
+        "ExtraHosts": list(options.extra_hosts),
+        "CgroupParent": options.cgroup_parent,
+        "ShmSize": options.shm_size,
+        "Memory": options.memory,
+        "MemorySwap": options.memory_swap,
+        "CpuShares": options.cpu_shares,
+        "CpuPeriod": options.cpu_period,
+        "CpuQuota": options.cpu_quota,
+        "CpusetCpus": options.cpuset_cpus,
+        "CpusetMems": options.cpuset_mems,
+        "Ulimits": msgspec.to_builtins(list(options.ulimits)),
+        "Mounts": list(mounts),
+        "LogConfig": {"Type": "none", "Config": {}},
+    }
+    return msgspec.convert(given, HostConfig)

@@ -3,8 +3,8 @@
 <data root>/build/<24 hex>/     one build; whatever of these is there at sampand's start is left from a kill
     tree/                       its context
     sums                        the hashes of what is in the context
-    fetched/                    what ADD has fetched
-    sandboxes/<container ID>    an empty file: a container of this build that is to go when the build ends
+    fetched/                    what is fetched for it, and what its steps mount
+    containers/<container ID>   an empty file: a container of this build that is to go when the build ends
 <data root>/build/void/         a directory with nothing in it, beside the snapshots': overlayfs wants two
 """
 
@@ -12,14 +12,15 @@ import asyncio
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sampan.archive import smallcontext
 from sampan.archive.room import making
 from sampan.archive.sources import ListedNames
+from sampan.build.lex import FILE_MAX
 from sampan.engine.background import Background
 from sampan.engine.pipes import Resumed, feed, through_pipe
 from sampan.errors import InvalidArgument, SystemFailure
@@ -28,7 +29,6 @@ from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE
 from sampan.streams import Pourable
 from sampan.worker.client import WorkerPool
 
-DOCKERFILE_MAX: Final = 16 << 20
 DEFAULT_DOCKERFILE: Final = "Dockerfile"
 _VOID = "void"
 
@@ -57,6 +57,24 @@ class Tree(NamedTuple):
     image: Image | None = None
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A directory's descriptor."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+async def remove_tree(workers: WorkerPool, path: Path) -> None:
+    """Remove a directory of strangers' files: a worker empties it. What cannot be removed stays. Raises OSError, SystemFailure."""
+    with opened(path) as fd:
+        await workers.run("empty", {}, [fd])
+    with suppress(OSError):
+        await asyncio.to_thread(path.rmdir)
+
+
 def tree_at(fd: int) -> Tree:
     """Of a directory whose files have no hashes yet."""
 
@@ -80,7 +98,8 @@ class Workspace:
         self._unpacking = asyncio.Lock()
         self._names: ListedNames | None = None
         self._descriptors: _Descriptors | None = None
-        self.sandboxes: set[str] = set()
+        self._count = 0
+        self.containers: set[str] = set()
         """The containers that are to go when the build ends."""
 
     @property
@@ -98,7 +117,7 @@ class Workspace:
         return self._descriptors
 
     def _make(self) -> "_Descriptors":
-        for name in ("tree", "fetched", "sandboxes"):
+        for name in ("tree", "fetched", "containers"):
             (self._path / name).mkdir(mode=0o755)
         nowhere = self._kept(self._nowhere, os.O_PATH | os.O_DIRECTORY)
         tree = self._kept(self._path / "tree", os.O_RDONLY | os.O_DIRECTORY)
@@ -159,9 +178,14 @@ class Workspace:
                 self._small = None
         return self._made().context
 
-    def place(self, name: str) -> int:
-        """A new directory for what is fetched, as long as the build. Raises SystemFailure."""
-        path = self.path / "fetched" / name
+    def fresh(self, what: str) -> Path:
+        """The path of a new file or directory, which goes with the build. what: said in its name. Raises SystemFailure."""
+        self._count += 1
+        return self.path / "fetched" / f"{what}{self._count}"
+
+    def place(self, what: str) -> int:
+        """A new directory, open as long as the build. Raises SystemFailure."""
+        path = self.fresh(what)
         with making("a place for what is fetched"):
             path.mkdir(mode=0o755)
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -202,8 +226,8 @@ class Workspace:
             if not stat.S_ISREG(info.st_mode):
                 what = "is a directory" if stat.S_ISDIR(info.st_mode) else "is no regular file"
                 raise SystemFailure(f"unexpected error reading Dockerfile: read {name}: {what}")
-            if info.st_size > DOCKERFILE_MAX:
-                raise InvalidArgument(f"the Dockerfile ({name}) has more than {DOCKERFILE_MAX} bytes")
+            if info.st_size > FILE_MAX:
+                raise InvalidArgument(f"the Dockerfile ({name}) has more than {FILE_MAX} bytes")
             return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
         finally:
             os.close(fd)
@@ -228,15 +252,15 @@ class Workspace:
         os.close(fd)
         return f"{self.path}/tree/{name}".rstrip("/")
 
-    def note_sandbox(self, container_id: str) -> None:
+    def note_container(self, container_id: str) -> None:
         """A container of this build is about to be made: a kill of sampand must not leave it."""
-        (self.path / "sandboxes" / container_id).touch()
-        self.sandboxes.add(container_id)
+        (self.path / "containers" / container_id).touch()
+        self.containers.add(container_id)
 
-    def forget_sandbox(self, container_id: str) -> None:
+    def forget_container(self, container_id: str) -> None:
         """It is gone, or is to stay."""
-        (self.path / "sandboxes" / container_id).unlink(missing_ok=True)
-        self.sandboxes.discard(container_id)
+        (self.path / "containers" / container_id).unlink(missing_ok=True)
+        self.containers.discard(container_id)
 
 
 async def _beginning(source: AsyncIterable[bytes], length: int) -> bytes:
@@ -272,26 +296,16 @@ class BuildSpool:
                 yield workspace
             finally:
                 if workspace.made:
-                    self._background.spawn(self._remove(path))  # nobody waits for 50,000 files to go
-
-    async def _remove(self, path: Path) -> None:
-        """What a context holds was made by strangers: a worker empties it."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            await self._workers.run("empty", {}, [fd])
-        finally:
-            os.close(fd)
-        with suppress(OSError):
-            await asyncio.to_thread(path.rmdir)
+                    self._background.spawn(remove_tree(self._workers, path))  # nobody waits for 50,000 files to go
 
     def left(self) -> Iterable[str]:
         """At start: the containers of builds that a kill has ended."""
         for path in self._root.iterdir():
             with suppress(OSError):
-                yield from os.listdir(path / "sandboxes")
+                yield from os.listdir(path / "containers")
 
     async def repair(self) -> None:
         """At start, after left(): remove what a kill has left."""
         for path in list(self._root.iterdir()):
             if path.name not in (_VOID, "mounts"):
-                await self._remove(path)
+                await remove_tree(self._workers, path)

@@ -21,6 +21,7 @@ from sampan.build.instructions import (
     StageInstruction,
     WorkDir,
 )
+from sampan.build.mounts import mounts_of
 from sampan.build.resolve import resolved
 from sampan.digest import ChainId
 from sampan.engine.buildcopy import Copies, CopyRequest, Group, SourceImage, failed, hash_of
@@ -39,7 +40,6 @@ from sampan.engine.trees import Trees
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
 from sampan.ids import new_id, short_id
 from sampan.image.store import Image
-from sampan.spec.docker_api.container import HostConfig
 from sampan.spec.oci_image import ContainerConfig
 
 WAITING_MAX: Final = 256
@@ -130,7 +130,7 @@ class Tools(NamedTuple):
     images: ImageService
     steps: BuildSteps
     copies: Copies
-    sandboxes: StepContainers
+    containers: StepContainers
     trees: Trees
     fetches: Fetches
     mounts: RunMounts
@@ -228,12 +228,12 @@ class StageRun:
         if self._from_cache(key, created_by):
             return
         if not quiet:  # docker makes a container for it, which must be one that can be
-            self._warn(self._tools.sandboxes.check(_host_config(self._tools.options, "none")))
+            self._warn(self._tools.containers.check(host_config(self._tools.options, "none")))
         layer = await make() if make is not None else None
         container = None
         if not quiet and not self._tools.options.remove:
             try:
-                container, _ = await self._sandbox(command, "")
+                container, _ = await self._container(command, "")
             except BaseException:  # the build's end by its client, too
                 if layer is not None:
                     self._tools.images.forget(layer.key)
@@ -244,7 +244,7 @@ class StageRun:
         made = Made(command, "" if quiet else container_id)
         self._stand_on(self._tools.steps.add(key, self.image, self.config, made, self._author, layer))
         if container is not None:
-            self._tools.workspace.forget_sandbox(container.id)
+            self._tools.workspace.forget_container(container.id)
         elif not quiet:
             self._out.say(f" ---> Removed intermediate container {short_id(container_id)}\n")
 
@@ -336,10 +336,9 @@ class StageRun:
         command = list(run.words)
         noted = [*self._args.key_prefix(own), *command]
         created_by = " ".join(noted)
-        volumes = sorted(self.config.volumes or ())
-        async with tools.mounts.of(
-            instruction, self._environment(), self.config.working_dir or "/", self._escape, self._source, self.image, volumes
-        ) as mounts:
+        environment = self._environment()
+        wanted = mounts_of(instruction, environment, self.config.working_dir or "/", self._escape)
+        async with tools.mounts.of(wanted, environment, self._source, self.image, self.config.volumes or ()) as mounts:
             more = [
                 *mounts.identity,
                 *([run.script.content] if run.script is not None else []),
@@ -351,9 +350,8 @@ class StageRun:
             await mounts.provide()
             if run.script is not None:
                 mounts.add_script(run.script)
-            environment = [*own, *self._args.run_environment(own)]
-            config = msgspec.structs.replace(self.config, env=environment)
-            container, warnings = await self._sandbox(command, instruction.network, config, mounts.binds)
+            config = msgspec.structs.replace(self.config, env=[*own, *self._args.run_environment(own)])
+            container, warnings = await self._container(command, instruction.network, config, mounts.binds)
             self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container.id)}\n")
             await self._perform(container, command, mounts, key, Made(noted, container.id, ran=True))
@@ -363,19 +361,19 @@ class StageRun:
         """Run it, and make a layer and an image of what it changed."""
         tools = self._tools
         try:
-            code = await tools.sandboxes.run(container, self._out.tell, mounts.lent)
+            code = await tools.containers.run(container, self._out.tell, mounts.lent)
             if code:
                 raise StepFailed(f"The command '{' '.join(shown)}' returned a non-zero code: {code}", code)
             layer = await self._changes(container, mounts)
             self._stand_on(tools.steps.add(key, self.image, self.config, made, self._author, layer))
         except asyncio.CancelledError:
-            await tools.sandboxes.remove(tools.workspace, container)
+            await tools.containers.remove(tools.workspace, container)
             raise
         except EngineError:
             if tools.options.force_remove:
                 await self._done(container)
             else:
-                tools.workspace.forget_sandbox(container.id)
+                tools.workspace.forget_container(container.id)
             raise
 
     async def _changes(self, container: Container, mounts: Prepared) -> Layer:
@@ -392,42 +390,23 @@ class StageRun:
         """Remove a step's container, if it is to be removed."""
         tools = self._tools
         if tools.options.remove or tools.options.force_remove:
-            await tools.sandboxes.remove(tools.workspace, container)
+            await tools.containers.remove(tools.workspace, container)
             self._out.say(f" ---> Removed intermediate container {short_id(container.id)}\n")
         else:
-            tools.workspace.forget_sandbox(container.id)
+            tools.workspace.forget_container(container.id)
 
-    async def _sandbox(
+    async def _container(
         self, command: Sequence[str], network: str, config: ContainerConfig | None = None, mounts: Sequence[object] = ()
     ) -> tuple[Container, list[str]]:
         image = self.image
         base = Base("" if image is None else image.id, None if image is None else image.chain_id, ContainerConfig())
-        host = _host_config(self._tools.options, network, mounts)
+        host = host_config(self._tools.options, network, mounts)
         anonymous = self._tools.steps.epoch is not None
-        return await self._tools.sandboxes.make(self._tools.workspace, base, config or self.config, command, host, anonymous=anonymous)
+        return await self._tools.containers.make(self._tools.workspace, base, config or self.config, command, host, anonymous=anonymous)
 
     def _warn(self, warnings: Sequence[str]) -> None:
         for warning in warnings:
             self._out.say(f" ---> [Warning] {warning}\n")
-
-
-def _host_config(options: BuildOptions, network: str, mounts: Sequence[object] = ()) -> HostConfig:
-    """Of a step's container."""
-    return host_config(
-        NetworkMode=options.network if network in ("", "default") else network,
-        ExtraHosts=list(options.extra_hosts),
-        CgroupParent=options.cgroup_parent,
-        ShmSize=options.shm_size,
-        Memory=options.memory,
-        MemorySwap=options.memory_swap,
-        CpuShares=options.cpu_shares,
-        CpuPeriod=options.cpu_period,
-        CpuQuota=options.cpu_quota,
-        CpusetCpus=options.cpuset_cpus,
-        CpusetMems=options.cpuset_mems,
-        Ulimits=msgspec.to_builtins(list(options.ulimits)),
-        Mounts=list(mounts),
-    )
 
 
 def _destination(path: str, config: ContainerConfig) -> str:

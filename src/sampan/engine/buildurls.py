@@ -14,11 +14,14 @@ from urllib.parse import unquote, urlsplit
 
 from sampan.archive import compression, writer
 from sampan.archive.reader import REGULAR
+from sampan.archive.room import NoRoom, Room
+from sampan.archive.sources import Source
 from sampan.build.instructions import Add, Copy, InlineFile
+from sampan.build.lex import FILE_MAX
 from sampan.distribution.transport import Answer, Unreachable
 from sampan.engine.buildcopy import Found, Group
 from sampan.engine.buildgit import GitRepositories, is_git_context, is_url, open_below, remote_of
-from sampan.engine.buildspool import DOCKERFILE_MAX, Tree, Workspace, tree_at
+from sampan.engine.buildspool import Tree, Workspace, tree_at
 from sampan.engine.lines import TICK_SECONDS
 from sampan.engine.progress import Progress, bar_line
 from sampan.engine.registries import Registries
@@ -28,10 +31,7 @@ from sampan.streams import Pourable
 from sampan.units import human_size
 
 UNNAMED: Final = "__unnamed__"
-_KEPT_FREE: Final = 1 << 30
-"""Bytes of the disk that a download leaves to others."""
 _HEAD: Final = 512
-_LOOK_EVERY: Final = 32 << 20
 _COMMIT: Final = re.compile("[0-9a-fA-F]+")
 
 
@@ -50,14 +50,13 @@ class Fetches:
         self._registries = registries
         self._workspace = workspace
         self._git = GitRepositories(registries.settings.proxies)
-        self._count = 0
 
     async def fetch(self, instruction: Copy | Add, url: str, destination: str, put: Callable[[Progress], None]) -> Fetched:
         """What a URL gives. Raises InvalidArgument, SystemFailure."""
         if isinstance(instruction, Copy):
             raise InvalidArgument("source can't be a URL for COPY")
         directory = self._directory()
-        name = await self._fetch(url, directory, destination, put)
+        name = await self._download(url, directory, destination, put)
         if instruction.checksum:
             await asyncio.to_thread(_check, directory / name, instruction.checksum, url)
         return self._fetched(directory, [name])
@@ -69,7 +68,7 @@ class Fetches:
         remote = remote_of(url)
         if instruction.checksum and not _COMMIT.fullmatch(instruction.checksum):
             raise InvalidArgument(f"invalid checksum {instruction.checksum} for Git URL, expected hex commit hash")
-        top = self._workspace.place(self._name())
+        top = self._workspace.place("git")
         resolved = await self._git.resolve(remote, top)
         if not resolved.commit.startswith(instruction.checksum.lower()):
             raise InvalidArgument(f"expected checksum to match {instruction.checksum}, got {resolved.commit}")
@@ -86,19 +85,15 @@ class Fetches:
             self._workspace.keep(directory)
             return tree_at(directory)
 
-        return Group(Tree(), Found([["", "", True, told, url]], told, ""), unpack=False, later=clone)
+        return Group(Tree(), Found([Source("", "", True, told, url)], told, ""), unpack=False, later=clone)
 
     def written(self, files: Sequence[InlineFile]) -> Fetched:
         """Here-documents as files."""
         directory = self._directory()
         return self._fetched(directory, [_write(directory, file) for file in files])
 
-    def _name(self) -> str:
-        self._count += 1
-        return str(self._count)
-
     def _directory(self) -> Path:
-        directory = self._workspace.path / "fetched" / self._name()
+        directory = self._workspace.fresh("files")
         directory.mkdir(mode=0o755)
         return directory
 
@@ -107,7 +102,7 @@ class Fetches:
         self._workspace.keep(fd)
         return Fetched(tree_at(fd), names)
 
-    async def _fetch(self, url: str, directory: Path, destination: str, put: Callable[[Progress], None]) -> str:
+    async def _download(self, url: str, directory: Path, destination: str, put: Callable[[Progress], None]) -> str:
         """Download one; its name in the directory."""
         if problem := _problem(url):
             raise InvalidArgument(problem)
@@ -126,13 +121,12 @@ class Fetches:
             raise InvalidArgument(f"cannot determine filename for source {url}")
         total = answer.length or 0
         path = directory / (name or UNNAMED)
-        done, looked, told = 0, 0, -TICK_SECONDS
+        done, told = 0, -TICK_SECONDS
         with path.open("xb") as file:
             os.fchmod(file.fileno(), 0o600)
+            room = Room(file.fileno())
             async for piece in answer.pieces():
-                if done + len(piece) > looked:
-                    _check_room(file.fileno())
-                    looked = done + _LOOK_EVERY
+                _take(room, len(piece))
                 file.write(piece)
                 done += len(piece)
                 if time.monotonic() - told >= TICK_SECONDS:
@@ -160,7 +154,7 @@ async def remote_context(registries: Registries, workspace: Workspace, url: str,
         return _Cloned(workspace, top, directory)
     if not is_url(url):
         raise SystemFailure(f"remoteURL ({url}) could not be recognized as URL")
-    return _fetched(registries, url, dockerfile)
+    return _downloaded(registries, url, dockerfile)
 
 
 class _Cloned:
@@ -176,7 +170,7 @@ class _Cloned:
         await self._workspace.empty(self._top)
 
 
-async def _fetched(registries: Registries, url: str, dockerfile: str) -> AsyncIterator[bytes]:
+async def _downloaded(registries: Registries, url: str, dockerfile: str) -> AsyncIterator[bytes]:
     """A file of the web's."""
     if problem := _problem(url):
         raise SystemFailure(f"error downloading remote context {url}: {problem}")
@@ -205,8 +199,8 @@ async def _as_archive(pieces: AsyncIterator[bytes], dockerfile: str) -> AsyncIte
         return
     async for piece in pieces:
         head += piece
-        if len(head) > DOCKERFILE_MAX:
-            raise InvalidArgument(f"the Dockerfile ({dockerfile}) has more than {DOCKERFILE_MAX} bytes")
+        if len(head) > FILE_MAX:
+            raise InvalidArgument(f"the Dockerfile ({dockerfile}) has more than {FILE_MAX} bytes")
     header = writer.header(os.fsencode(dockerfile), REGULAR, mode=0o600, size=len(head))
     yield header + head + writer.padding(len(head)) + writer.END
 
@@ -237,10 +231,11 @@ def _name_of(url: str, answer: Answer) -> str:
     return "" if name in (".", "..") or "\0" in name else name[:255]
 
 
-def _check_room(fd: int) -> None:
-    stat = os.fstatvfs(fd)
-    if stat.f_bavail * stat.f_frsize < min(_KEPT_FREE, stat.f_blocks * stat.f_frsize // 20):
-        raise SystemFailure("no space left on device")
+def _take(room: Room, size: int) -> None:
+    try:
+        room.take(size, 0)
+    except NoRoom as error:
+        raise SystemFailure(str(error)) from None
 
 
 def _check(path: Path, checksum: str, url: str) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sampan.digest import ChainId, ImageId
-from sampan.engine.buildmounts import CacheDirectories, opened
+from sampan.engine.buildmounts import CacheDirectories
+from sampan.engine.buildspool import opened
 from sampan.errors import EngineError
 from sampan.image.store import Image, ImageStore
 from sampan.state.buildcache import BuildCacheRepository, CachedStep

@@ -8,7 +8,7 @@ import pytest
 
 from sampan.build.arguments import Arguments, platform_arguments
 from sampan.build.graph import ImageSource, Plan, StageSource, declare_globals, from_source, plan, target_index
-from sampan.build.parse import parse, parse_trigger
+from sampan.build.parse import parse
 from sampan.errors import InvalidArgument
 
 GOLDEN = Path(__file__).parents[2] / "golden/dockerfile"
@@ -107,14 +107,6 @@ def test_platforms_and_arguments_of_froms() -> None:
     assert [(each.platform, each.base) for each in planned(data, "first").stages] == [("linux/amd64", ImageSource("a:1-x"))]
     assert planned(data, V="2", Z="z").stages[0].base == ImageSource("b:arm64")
     assert planned(data, "first", V="2", Z="z").stages[0].base == ImageSource("a:2-xz")
-
-
-def test_triggers_of_a_base_may_need_stages() -> None:
-    dockerfile = parse(b"FROM scratch AS files\nFROM base\n")
-    arguments = Arguments({}, PLATFORM)
-    assert [each.stage.index for each in plan(dockerfile, arguments).stages] == [1]
-    trigger = parse_trigger("COPY --from=files /a /b")
-    assert [each.stage.index for each in plan(dockerfile, arguments, triggers={1: [trigger]}).stages] == [0, 1]
 
 
 def test_ten_thousand_stages_one_on_the_other() -> None:

@@ -84,7 +84,7 @@ def test_a_removal_goes_on_to_its_end() -> None:
         engine, container = _Engine(), _container()
         container.is_running = True
         forgotten: list[str] = []
-        workspace = cast("Workspace", SimpleNamespace(forget_sandbox=forgotten.append))
+        workspace = cast("Workspace", SimpleNamespace(forget_container=forgotten.append))
         await _ended_twice(asyncio.create_task(_steps(engine).remove(workspace, container)), engine)
         assert engine.done == ["kill", "discard"]
         assert forgotten == ["id"]
