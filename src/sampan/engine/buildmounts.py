@@ -256,9 +256,9 @@ class RunMounts:
         self._session = session
         self._count = 0
 
-    @asynccontextmanager
     async def of(
         self,
+        stack: AsyncExitStack,
         run: Run,
         environment: Mapping[str, str],
         workdir: str,
@@ -266,14 +266,13 @@ class RunMounts:
         source: SourceImage,
         image: Image | None,
         volumes: Sequence[str],
-    ) -> AsyncIterator[Prepared]:
-        """What a RUN asks for. Raises InvalidArgument for what is not there."""
-        async with AsyncExitStack() as stack:
-            prepared = Prepared(self, Lending(self._session, environment, stack), stack)
-            for mount in mounts_of(run, environment, workdir, escape):
-                await self._prepare(prepared, mount, source)
-            prepared.want_volumes(image, volumes)
-            yield prepared
+    ) -> Prepared:
+        """What a RUN asks for. All of it goes with the stack. Raises InvalidArgument for what is not there."""
+        prepared = Prepared(self, Lending(self._session, environment, stack), stack)
+        for mount in mounts_of(run, environment, workdir, escape):
+            await self._prepare(prepared, mount, source)
+        prepared.want_volumes(image, volumes)
+        return prepared
 
     async def _prepare(self, prepared: Prepared, mount: RunMount, source: SourceImage) -> None:
         if isinstance(mount, BindMount):

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -103,10 +104,11 @@ class Output:
         self._changed.set()
         return lines
 
-    async def batches(self) -> AsyncIterator[list[Progress]]:
-        """All of it, as it comes."""
+    async def batches(self, ready: Callable[[], Awaitable[None]]) -> AsyncIterator[list[Progress]]:
+        """All of it, as it comes, each time once its reader is ready for more."""
         while True:
             if self._lines:
+                await ready()
                 yield self.taken()
                 continue
             if self._closed:
@@ -186,19 +188,16 @@ class StageRun:
 
     async def run(self, instruction: StageInstruction) -> None:
         """One instruction. Raises StepFailed and other EngineErrors in docker's words."""
-        environment = self._environment()
+        environment = self._args.environment(self.config.env or [])
         instruction = resolved(instruction, environment, self._escape)
         if isinstance(instruction, Run):
-            await self._run(instruction)
+            await self._run(instruction, environment)
         elif isinstance(instruction, (Copy, Add)):
             await self._copy(instruction)
         elif isinstance(instruction, WorkDir):
             await self._work_dir(instruction)
         else:
             await self._metadata(instruction)
-
-    def _environment(self) -> Mapping[str, str]:
-        return self._args.environment(self.config.env or [])
 
     # steps that run nothing
 
@@ -323,7 +322,7 @@ class StageRun:
 
     # RUN
 
-    async def _run(self, instruction: Run) -> None:
+    async def _run(self, instruction: Run, environment: Mapping[str, str]) -> None:
         tools = self._tools
         if instruction.security == "insecure":
             raise InvalidArgument("RUN --security=insecure is not allowed: build steps run as isolated as containers")
@@ -337,9 +336,10 @@ class StageRun:
         noted = [*self._args.key_prefix(own), *command]
         created_by = " ".join(noted)
         volumes = sorted(self.config.volumes or ())
-        async with tools.mounts.of(
-            instruction, self._environment(), self.config.working_dir or "/", self._escape, self._source, self.image, volumes
-        ) as mounts:
+        async with AsyncExitStack() as stack:
+            mounts = await tools.mounts.of(
+                stack, instruction, environment, self.config.working_dir or "/", self._escape, self._source, self.image, volumes
+            )
             more = [
                 *mounts.identity,
                 *([run.script.content] if run.script is not None else []),
@@ -351,8 +351,7 @@ class StageRun:
             await mounts.provide()
             if run.script is not None:
                 mounts.add_script(run.script)
-            environment = [*own, *self._args.run_environment(own)]
-            config = msgspec.structs.replace(self.config, env=environment)
+            config = msgspec.structs.replace(self.config, env=[*own, *self._args.run_environment(own)])
             container, warnings = await self._sandbox(command, instruction.network, config, mounts.binds)
             self._warn(warnings)
             self._out.say(f" ---> Running in {short_id(container.id)}\n")
