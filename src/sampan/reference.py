@@ -1,6 +1,7 @@
 """Image references: grammar, normal form and docker's error texts (distribution/reference v0.6: reference.go, normalize.go). Pure."""
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from sampan.errors import InvalidArgument
@@ -110,6 +111,7 @@ def _split_domain(text: str) -> tuple[str, str]:
     return domain, remainder
 
 
+@lru_cache(maxsize=256)
 def parse(text: str) -> Reference:
     """Parse what a user wrote, `busybox`, `x/y:1`, `localhost:5000/z@sha256:...` (ParseNormalizedNamed).
 

@@ -97,6 +97,12 @@ class ChunkedOutput:
         if isinstance(data, bytes) or not await self._connection.splice(head, data, tail):
             await self._connection.write(b"%b%b%b" % (head, bytes(data), tail))
 
+    def framed(self, data: bytes) -> bytes:
+        """What is to be sent for a piece."""
+        if self._silent or not data:
+            return b""
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+
     def finish(self) -> None:
         """The end of the answer."""
         if self._chunked and not self._silent:
@@ -366,7 +372,9 @@ class Connection(asyncio.Protocol):
         silent = empty or (request is not None and request.method == "HEAD")
         self._transport.write(head if silent else head + response.body)
 
-    def start_stream(self, request: Request, status: int, content_type: str, headers: tuple[tuple[str, str], ...] = ()) -> Output:
+    def start_stream(
+        self, request: Request, status: int, content_type: str, headers: tuple[tuple[str, str], ...] = (), first: bytes = b""
+    ) -> Output:
         """See http.Exchange."""
         chunked = request.head.minor >= 1
         if not request.body.complete or not chunked:
@@ -375,9 +383,10 @@ class Connection(asyncio.Protocol):
         framing += "".join(f"{name}: {value}\r\n" for name, value in headers)
         if not self._keep_alive:
             framing += "Connection: close\r\n"
-        self.write_now(_head(status, content_type, framing + "\r\n").encode("latin-1", "replace"))
-        self._output = ChunkedOutput(self, chunked=chunked, silent=request.method == "HEAD")
-        return self._output
+        output = ChunkedOutput(self, chunked=chunked, silent=request.method == "HEAD")
+        self.write_now(_head(status, content_type, framing + "\r\n").encode("latin-1", "replace") + output.framed(first))
+        self._output = output
+        return output
 
     async def hijack(self, request: Request, head: bytes) -> "Duplex":
         """See http.Exchange."""

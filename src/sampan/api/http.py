@@ -347,8 +347,10 @@ class Output(Protocol):
 class Exchange(Protocol):
     """What a request can ask of its connection."""
 
-    def start_stream(self, request: "Request", status: int, content_type: str, headers: tuple[tuple[str, str], ...] = ()) -> Output:
-        """Send the head of a chunked answer now."""
+    def start_stream(
+        self, request: "Request", status: int, content_type: str, headers: tuple[tuple[str, str], ...] = (), first: bytes = b""
+    ) -> Output:
+        """Send the head of a chunked answer now, and with it the first piece, if it is known."""
 
     async def hijack(self, request: "Request", head: bytes) -> Duplex:
         """Send head and take the connection over as raw bytes."""
@@ -399,7 +401,9 @@ class Request:
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
         return decode.parse_body(data)
 
-    def start_stream(self, content_type: str = "application/json", status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Output:
-        """Send the head of a streamed answer now; errors after this are the route's to tell in-band."""
-        self.stream = self.exchange.start_stream(self, status, content_type, headers)
+    def start_stream(
+        self, content_type: str = "application/json", status: int = 200, headers: tuple[tuple[str, str], ...] = (), first: bytes = b""
+    ) -> Output:
+        """Send the head of a streamed answer now, with its first piece if there is one; later errors are the route's to tell in-band."""
+        self.stream = self.exchange.start_stream(self, status, content_type, headers, first)
         return self.stream

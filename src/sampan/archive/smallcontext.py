@@ -6,6 +6,7 @@ out, what is no archive, what .dockerignore takes back) a worker has to unpack i
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from sampan import dockerignore
@@ -17,6 +18,8 @@ from sampan.archive.tarsum import of_entry
 
 BYTES_MAX: Final = 256 << 10
 _ENTRIES_MAX: Final = 1000
+_KEPT_BYTES_MAX: Final = 64 << 10
+"""Of one that is remembered."""
 
 
 class SmallContext(NamedTuple):
@@ -29,6 +32,11 @@ class SmallContext(NamedTuple):
 
 def listed(data: bytes, dockerfile: str) -> SmallContext | None:
     """What a tar has; None where a worker must look. dockerfile: its name, which is not to be withheld from COPY."""
+    return _looked_at(data, dockerfile) if len(data) <= _KEPT_BYTES_MAX else _looked_at.__wrapped__(data, dockerfile)
+
+
+@lru_cache(maxsize=4)  # a client packs what has not changed to the same bytes
+def _looked_at(data: bytes, dockerfile: str) -> SmallContext | None:
     try:
         return _listed(data, dockerfile)
     except ValueError:  # a damaged archive: whoever unpacks it has the words

@@ -31,6 +31,7 @@ class Arguments:
 
     def __init__(self, given: Mapping[str, str | None], platform: Mapping[str, str]) -> None:
         self._given = given
+        self._proxies = {name: value for name in PROXIES if (value := given.get(name)) is not None}
         self._platform = platform
         self._globals: dict[str, str | None] = {}
         self._declared: set[str] = set()
@@ -69,7 +70,7 @@ class Arguments:
 
     def _values(self, declared: Mapping[str, str | None]) -> dict[str, str]:
         values = {name: self.value(name, default) for name, default in declared.items()}
-        values |= {name: given for name in PROXIES if name not in declared and (given := self._given.get(name)) is not None}
+        values |= {name: given for name, given in self._proxies.items() if name not in declared}
         return {name: value for name, value in values.items() if value is not None}
 
 

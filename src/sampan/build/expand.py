@@ -47,6 +47,8 @@ class Budget:
 
 def expand(word: str, environment: Mapping[str, str], escape: str = "\\", budget: Budget | None = None) -> str:
     """The word with variables replaced and quotes removed; spaces stay. Raises InvalidArgument in docker's words."""
+    if not word or _PLAIN[escape, ""].fullmatch(word):
+        return word
     return _Lexer(word, environment, escape, budget=budget).run()
 
 

@@ -7,6 +7,7 @@ told of in the file's order, each one's words together.
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, closing
+from functools import lru_cache
 from typing import NamedTuple
 
 from sampan.build.arguments import Arguments, platform_arguments
@@ -55,6 +56,8 @@ _FETCHING_MAX = 8
 """Images that one build pulls at a time."""
 _PARSED_AT_ONCE = 8192
 """Bytes of a Dockerfile that are not worth a thread."""
+_parsed = lru_cache(maxsize=16)(parse)
+"""For these: most are built more than once."""
 _EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release."
 _QUIET_MAX = 10_000
 """Lines kept of a quiet build, which are shown when it fails."""
@@ -96,8 +99,8 @@ class BuildService:
             )
             data = await workspace.take_in(given, options.dockerfile)
             platform = self._parts.bases.platform_of(options.platform)
-            at_once = len(data) <= _PARSED_AT_ONCE
-            dockerfile = parse(data, options.dockerfile) if at_once else await asyncio.to_thread(parse, data, options.dockerfile)
+            short = len(data) <= _PARSED_AT_ONCE
+            dockerfile = _parsed(data, options.dockerfile) if short else await asyncio.to_thread(parse, data, options.dockerfile)
             lines = Lines()
             build = _Build(self._parts, options, session, workspace, dockerfile, platform, lines)
             try:
@@ -263,10 +266,9 @@ class _Build:
 
     async def _show(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
-            async for batch in output.batches():
+            async for batch in output.batches(self._lines.drained):
                 for line in batch:
                     self._lines.say(line)
-                await self._lines.drained()
 
     async def _show_rest(self, showing: "asyncio.Future[None]", outputs: Sequence[Output]) -> None:
         """What was said until a stage failed, by it and those before it: docker would not have begun the others."""

@@ -241,17 +241,24 @@ class RunMounts:
         self._caches = caches
         self._session = session
 
-    @asynccontextmanager
     async def of(
-        self, wanted: Sequence[RunMount], environment: Mapping[str, str], source: SourceImage, image: Image | None, volumes: Iterable[str]
-    ) -> AsyncIterator[Prepared]:
-        """What a RUN in an image asks for, and what the image declares. Raises InvalidArgument for what is not there."""
-        async with AsyncExitStack() as stack:
-            prepared = Prepared(self, Lending(self._session, environment, stack), stack)
-            for mount in wanted:
-                await self._prepare(prepared, mount, source)
-            prepared.want_volumes(image, sorted(volumes))
-            yield prepared
+        self,
+        stack: AsyncExitStack,
+        wanted: Sequence[RunMount],
+        environment: Mapping[str, str],
+        source: SourceImage,
+        image: Image | None,
+        volumes: Iterable[str],
+    ) -> Prepared:
+        """What a RUN in an image asks for, and what the image declares. All of it goes with the stack.
+
+        Raises InvalidArgument for what is not there.
+        """
+        prepared = Prepared(self, Lending(self._session, environment, stack), stack)
+        for mount in wanted:
+            await self._prepare(prepared, mount, source)
+        prepared.want_volumes(image, sorted(volumes))
+        return prepared
 
     async def _prepare(self, prepared: Prepared, mount: RunMount, source: SourceImage) -> None:
         if isinstance(mount, BindMount):

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -103,10 +104,11 @@ class Output:
         self._changed.set()
         return lines
 
-    async def batches(self) -> AsyncIterator[list[Progress]]:
-        """All of it, as it comes."""
+    async def batches(self, ready: Callable[[], Awaitable[None]]) -> AsyncIterator[list[Progress]]:
+        """All of it, as it comes, each time once its reader is ready for more."""
         while True:
             if self._lines:
+                await ready()
                 yield self.taken()
                 continue
             if self._closed:
@@ -186,19 +188,16 @@ class StageRun:
 
     async def run(self, instruction: StageInstruction) -> None:
         """One instruction. Raises StepFailed and other EngineErrors in docker's words."""
-        environment = self._environment()
+        environment = self._args.environment(self.config.env or [])
         instruction = resolved(instruction, environment, self._escape)
         if isinstance(instruction, Run):
-            await self._run(instruction)
+            await self._run(instruction, environment)
         elif isinstance(instruction, (Copy, Add)):
             await self._copy(instruction)
         elif isinstance(instruction, WorkDir):
             await self._work_dir(instruction)
         else:
             await self._metadata(instruction)
-
-    def _environment(self) -> Mapping[str, str]:
-        return self._args.environment(self.config.env or [])
 
     # steps that run nothing
 
@@ -323,7 +322,7 @@ class StageRun:
 
     # RUN
 
-    async def _run(self, instruction: Run) -> None:
+    async def _run(self, instruction: Run, environment: Mapping[str, str]) -> None:
         tools = self._tools
         if instruction.security == "insecure":
             raise InvalidArgument("RUN --security=insecure is not allowed: build steps run as isolated as containers")
@@ -336,9 +335,9 @@ class StageRun:
         command = list(run.words)
         noted = [*self._args.key_prefix(own), *command]
         created_by = " ".join(noted)
-        environment = self._environment()
         wanted = mounts_of(instruction, environment, self.config.working_dir or "/", self._escape)
-        async with tools.mounts.of(wanted, environment, self._source, self.image, self.config.volumes or ()) as mounts:
+        async with AsyncExitStack() as stack:
+            mounts = await tools.mounts.of(stack, wanted, environment, self._source, self.image, self.config.volumes or ())
             more = [
                 *mounts.identity,
                 *([run.script.content] if run.script is not None else []),

@@ -75,8 +75,10 @@ class CacheEntries:
         try:
             yield stand_on
         finally:
-            self._standing.subtract(images)
-            self._standing = +self._standing
+            for image_id in images:
+                self._standing[image_id] -= 1
+                if not self._standing[image_id]:
+                    del self._standing[image_id]
 
     def in_use(self) -> Set[str]:
         """The images that must stay: containers and builds are at work with them."""

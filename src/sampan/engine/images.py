@@ -129,6 +129,15 @@ class ImageService:
         """Layers that must stay: an image has them, or somebody is at work with them."""
         return {*self._layer_counts(), *self._pins}
 
+    def _unneeded(self, layers: Set[ChainId]) -> Set[ChainId]:
+        """Those of these layers that may go: no image has them, and nobody is at work with them."""
+        left = layers - self._pins.keys()
+        for image in reversed(self._store.all()):  # what was at work has likely come to one of the last
+            if not left:
+                break
+            left = left.difference(image.chain)
+        return left
+
     def _layer_counts(self) -> dict[ChainId, int]:
         counts: dict[ChainId, int] = {}
         for image in self._store.all():
@@ -390,16 +399,19 @@ class ImageService:
         names: set[ChainId] = set()
 
         def hold(chain: Iterable[ChainId]) -> None:
-            new = set(chain) - names
-            names.update(new)
-            self._pins.update(new)
+            for name in chain:
+                if name not in names:
+                    names.add(name)
+                    self._pins[name] += 1
 
         try:
             yield hold
         finally:
-            self._pins.subtract(names)
-            self._pins = +self._pins
-            unneeded = names - self._needed() if names else names
+            for name in names:
+                self._pins[name] -= 1
+                if not self._pins[name]:
+                    del self._pins[name]
+            unneeded = self._unneeded(names)
             for layer in reversed(self._snapshots.layers() if unneeded else []):
                 if layer.name in unneeded:
                     self._release([layer.name])

@@ -53,6 +53,7 @@ class Lines:
         try:
             while not task.done() or self._waiting:
                 if self._waiting:
+                    await asyncio.sleep(0)  # what else is said before anything is waited for goes with it
                     lines = list(self._waiting)
                     self._waiting.clear()
                     self._changed.set()
@@ -65,8 +66,11 @@ class Lines:
             words = (error.strerror or str(error)).lower()
             raise SystemFailure(f"{error.filename}: {words}" if error.filename else words) from error
         finally:
-            task.cancel()
-            await to_the_end(_over(task))  # a client that is gone may be told of more than once
+            if not task.done():
+                task.cancel()
+                await to_the_end(_over(task))  # a client that is gone may be told of more than once
+            elif not task.cancelled():
+                task.exception()  # nobody may have been there to hear of it
 
 
 async def _over(task: asyncio.Task[None]) -> None:

@@ -240,9 +240,11 @@ class ImageStore:
 
     def tag(self, image: Image, reference: Reference, *, now: int) -> None:
         """Point a name (with a tag) at an image; another image may lose it."""
-        had = self._names.get(reference) == image.id  # then only the time is new
-        self._rows.tag(image.id, reference.name, _tag_of(reference), now, durable=not had)
-        self._names[reference] = image.id
+        if self._names.get(reference) == image.id:
+            self._rows.tag_again(image.id, now)
+        else:
+            self._rows.tag(image.id, reference.name, _tag_of(reference), now)
+            self._names[reference] = image.id
         self._images[image.id] = self._images[image.id]._replace(last_tagged=now)
 
     def add_digest(self, image: Image, reference: Reference) -> None:

@@ -476,7 +476,7 @@ class LayeredSnapshots:
 
     async def empty_trash(self) -> None:
         """See Snapshots.empty_trash."""
-        fd = os.open(self._root / "trash", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(f"{self._root}/trash", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             stuck = (await self._workers.run("empty", {}, [fd]))["stuck"] if os.listdir(fd) else ""
         finally:

@@ -9,6 +9,8 @@ from sampan.state.database import Database
 _HIDDEN: Final = "hidden "
 _HIDDEN_END: Final = "hidden!"
 """Keys that are no step's: from the one, before the other."""
+_KNOWN_MAX: Final = 1024
+"""Steps kept in memory: those of the builds that are done again and again."""
 
 
 class CachedStep(NamedTuple):
@@ -27,11 +29,24 @@ class BuildCacheRepository:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._known: dict[str, ImageId] = {}
+        self._cascades = database.cascades
 
     def find(self, key: str) -> ImageId | None:
         """The image of a step, or None. It is there: its removal removes the row."""
+        if self._cascades != self._database.cascades:
+            self._cascades = self._database.cascades
+            self._known.clear()
+        return self._known.get(key) or self._stored(key)
+
+    def _stored(self, key: str) -> ImageId | None:
         row = self._database.read().execute("SELECT image_id FROM build_cache WHERE key = ?", (key,)).fetchone()
-        return None if row is None else ImageId(row[0])
+        if row is None:
+            return None
+        if len(self._known) >= _KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        image = self._known[key] = ImageId(row[0])
+        return image
 
     def all(self) -> list[CachedStep]:
         """Every step, those used longest ago first."""
@@ -41,6 +56,7 @@ class BuildCacheRepository:
 
     def put(self, key: str, image: ImageId, description: str, now: int) -> None:
         """Note what a step came to."""
+        self._known.pop(key, None)
         with self._database.transaction(durable=False) as cx:
             cx.execute(
                 "INSERT OR REPLACE INTO build_cache (key, image_id, description, created, last_used) VALUES (?, ?, ?, ?, ?)",
@@ -73,5 +89,8 @@ class BuildCacheRepository:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Forget steps."""
+        gone = [(key,) for key in keys]
+        for (key,) in gone:
+            self._known.pop(key, None)
         with self._database.transaction(durable=False) as cx:
-            cx.executemany("DELETE FROM build_cache WHERE key = ?", [(key,) for key in keys])
+            cx.executemany("DELETE FROM build_cache WHERE key = ?", gone)

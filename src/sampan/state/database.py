@@ -44,6 +44,8 @@ class Database:
         if not self._locked():
             os.close(self._lock)
             raise DatabaseLocked(f"another sampand is running on {path.parent}: its state is locked")
+        self.cascades = 0
+        """How often rows may have gone along with others, unheard of by those who keep some in memory."""
         self._fast = self._connect(path, "NORMAL")
         self._durable = self._connect(path, "FULL")
         try:

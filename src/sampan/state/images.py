@@ -87,10 +87,15 @@ class ImageRepository:
             if digest is not None:
                 cx.execute("INSERT OR REPLACE INTO image_digests (repository, digest, image_id) VALUES (?, ?, ?)", (*digest, row.id))
 
-    def tag(self, image: ImageId, repository: str, tag: str, at: int, *, durable: bool = True) -> None:
-        """Point a tag at an image; `at` in ns. durable: see insert()."""
-        with self._database.transaction(durable=durable) as cx:
+    def tag(self, image: ImageId, repository: str, tag: str, at: int) -> None:
+        """Point a tag at an image; `at` in ns."""
+        with self._database.transaction() as cx:
             cx.execute("INSERT OR REPLACE INTO image_tags (repository, tag, image_id) VALUES (?, ?, ?)", (repository, tag, image))
+            cx.execute("UPDATE images SET last_tagged = ? WHERE id = ?", (at, image))
+
+    def tag_again(self, image: ImageId, at: int) -> None:
+        """A tag that it has already; `at` in ns. The machine's end may lose it, as long as nothing durable comes after it."""
+        with self._database.transaction(durable=False) as cx:
             cx.execute("UPDATE images SET last_tagged = ? WHERE id = ?", (at, image))
 
     def remove_names(self, names: list[tuple[str, str | None, str | None]]) -> None:
@@ -116,3 +121,4 @@ class ImageRepository:
             cx.execute("DELETE FROM image_digests WHERE image_id = ?", (image,))
             cx.execute("UPDATE images SET parent = '' WHERE parent = ?", (image,))
             cx.execute("DELETE FROM images WHERE id = ?", (image,))
+        self._database.cascades += 1

@@ -35,6 +35,25 @@ def with_server(path: Path, handler: Handler, client: Callable[[str], Awaitable[
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_first_piece_goes_out_with_the_head(tmp_path: Path, method: str) -> None:
+    async def handler(request: Request) -> None:
+        request.start_stream(first=b"first")
+        await asyncio.Event().wait()
+
+    async def client(path: str) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, path)
+            await loop.sock_sendall(sock, GET.replace(b"GET", method.encode()))
+            head, _, body = (await loop.sock_recv(sock, 65536)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert body == (b"5\r\nfirst\r\n" if method == "GET" else b"")
+
+    with_server(tmp_path / "s", handler, client, cancel=True)
+
+
 def test_streaming_handler_is_cancelled_when_the_client_goes(tmp_path: Path) -> None:
     cancelled = asyncio.Event()
 

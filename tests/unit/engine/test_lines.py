@@ -31,6 +31,35 @@ def test_the_task_does_not_wait_for_its_reader() -> None:
     asyncio.run(run())
 
 
+def test_what_is_said_in_one_go_comes_together() -> None:
+    async def run() -> None:
+        lines = Lines()
+
+        async def work() -> None:
+            lines.say({"number": 1})
+            await asyncio.sleep(0)
+            lines.say({"number": 2})
+
+        assert [batch async for batch in lines.batches(work())] == [[{"number": 1}, {"number": 2}]]
+
+    asyncio.run(run())
+
+
+def test_a_reader_that_leaves_after_the_end_is_no_trouble() -> None:
+    async def run() -> None:
+        lines = Lines()
+
+        async def work() -> None:
+            lines.say({})
+            raise NotFound("nobody hears of it")
+
+        reader = lines.batches(work())
+        await anext(reader)
+        await reader.aclose()
+
+    asyncio.run(run())
+
+
 def test_a_reader_that_leaves_ends_it() -> None:
     async def run() -> None:
         lines, ended = Lines(), asyncio.Event()

@@ -118,10 +118,7 @@ async def build(request: Request, services: Services) -> Response | None:
     async with ended(progress):
         try:
             first = await anext(progress, None)
-            out = request.start_stream("application/json")
-            if first is None:
-                return None
-            await out.write(_lines(first))
+            out = request.start_stream("application/json", first=_lines(first or ()))
             async for batch in progress:
                 await out.write(_lines(batch))
         except DockerfileError as error:
@@ -148,7 +145,7 @@ async def _tell(request: Request, error: EngineError) -> None:
 
 
 def _lines(batch: Sequence[Mapping[str, object]]) -> bytes:
-    return b"".join(encode.encode(line) + b"\r\n" for line in batch)
+    return b"\r\n".join([*map(encode.encode, batch), b""])
 
 
 def _error(error: EngineError) -> Mapping[str, object]:
