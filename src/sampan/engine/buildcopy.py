@@ -103,7 +103,7 @@ class Copies:
 
     async def find(self, tree: Tree, patterns: Sequence[str], *, wildcards: bool = True, parents: bool = False) -> Found:
         """What the sources of a COPY are, and the hash of them all. Raises InvalidArgument in docker's words."""
-        if tree.names is not None:
+        if tree.names is not None and tree.names.is_quick(patterns):
             return _found(tree.names, patterns, wildcards=wildcards, parents=parents)
         fds: list[int] = []
         async with self._source(tree, fds) as source:

@@ -116,7 +116,7 @@ def build_sources(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     tree = _tree(args, fds)
     sums = None if args["sums"] is None else read_sums(fds[args["sums"]])
     confine.into_root(tree, confine.READ)
-    names = sources.RootNames(sums)
+    names = sources.RootNames(sums, Budget().more)
     try:
         found = sources.find(
             args["patterns"],
