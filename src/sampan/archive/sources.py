@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from sampan import dockerignore
+from sampan.archive.pack import keeps
 from sampan.archive.tarsum import of_file
 
 SOURCES_MAX: Final = 100_000
@@ -45,6 +46,9 @@ class Names(Protocol):
     def hash(self, path: str, real: str) -> str:
         """Of a file or directory by its path and its real path; of a directory what it is itself, not what is in it."""
 
+    def beside(self, path: str) -> str:
+        """What there is to say of a file or directory that its hash does not tell, which has to be docker's."""
+
 
 class SourceError(Exception):
     """Docker's words for a source that cannot be had."""
@@ -67,9 +71,12 @@ class Source(NamedTuple):
 class RootNames:
     """The current root's. Files are hashed as they are, or (sums, of a context) as their archive's headers said."""
 
-    def __init__(self, sums: Mapping[bytes, str] | None = None, read: Callable[[int], object] = lambda _: None) -> None:
-        """read: told of the bytes that hashing takes."""
+    def __init__(
+        self, sums: Mapping[bytes, str] | None = None, read: Callable[[int], object] = lambda _: None, *, odd: bool = False
+    ) -> None:
+        """read: told of the bytes that hashing takes. odd: what the headers said is not all (archive/context.py)."""
         self._sums = sums
+        self._odd = odd
         self._read = read
 
     def kind(self, path: str) -> str:
@@ -91,6 +98,12 @@ class RootNames:
     def hash(self, path: str, real: str) -> str:
         """See Names. What was in no archive's header is hashed by its path, as docker does."""
         return _hash_of_file(real, self._read) if self._sums is None else self._sums.get(os.fsencode(real), path)
+
+    def beside(self, path: str) -> str:
+        """See Names: attributes, of which docker's hash has one; and where the headers do not tell what a file is, what it is."""
+        if self._sums is not None and not self._odd:
+            return ""
+        return (_hash_of_file(path, self._read) if self._odd else "") + _hash_of_attributes("/" + path)
 
 
 class ListedNames:
@@ -127,6 +140,11 @@ class ListedNames:
     def hash(self, path: str, real: str) -> str:
         """See Names."""
         return self._entries.get(real, ("", "", ""))[1] or path
+
+    def beside(self, path: str) -> str:
+        """See Names: nothing, of those that are told."""
+        del path
+        return ""
 
 
 def listed(names: Names, most: int, length: int) -> list[tuple[str, str, str, str]] | None:
@@ -192,6 +210,15 @@ def _hash_of_file(real: str, read: Callable[[int], object]) -> str:
         finally:
             os.close(fd)
     return digest.hexdigest()
+
+
+def _hash_of_attributes(path: str) -> str:
+    """Nothing for a file without any."""
+    try:
+        found = {key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False) if keeps(key)}
+    except OSError:  # a file system without
+        return ""
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest() if found else ""
 
 
 def walk(names: Names, top: str) -> Iterator[str]:
@@ -297,7 +324,7 @@ def _one(pattern: str, path: str, names: Names, *, of_context: bool, follow: boo
         return Source(path, real, False, "file:" + names.hash(path, real), pattern)
     hashes: list[str] = []
     for inner in walk(names, real):
-        with suppress(SourceError):  # a symlink that leads to itself counts by links_below alone
+        with suppress(SourceError):  # a symlink that leads to itself counts by beside() alone
             hashes += [names.hash(inner, real_path(inner, names))] if inner else []
     return Source(path, real, True, "dir:" + _joined(sorted(hashes)), pattern)
 
@@ -306,13 +333,18 @@ def _joined(hashes: Sequence[str]) -> str:
     return hashlib.sha256(",".join(hashes).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def links_below(found: Sequence[Source], names: Names) -> str:
-    """A hash of where the symlinks in directories lead: docker's own hash has what is there instead, or nothing."""
+def beside(found: Sequence[Source], names: Names) -> str:
+    """A hash of what docker's own does not tell. Of symlinks in directories that has what is there instead, or nothing."""
     digest = hashlib.sha256()
     for source in found:
-        for inner in walk(names, source.real) if source.directory else ():
-            if names.kind(inner) == "l":
-                digest.update(os.fsencode(inner) + b"\0" + os.fsencode(names.link(inner)) + b"\0")
+        for inner in walk(names, source.real):
+            kind = names.kind(inner)
+            if kind == "l":
+                told = names.link(inner) if source.directory else ""
+            else:
+                told = names.beside(inner) if inner else ""
+            if told:
+                digest.update(os.fsencode(inner) + b"\0" + os.fsencode(told) + b"\0")
     return digest.hexdigest()
 
 

@@ -287,8 +287,12 @@ class StageRun:
         if sum(len(group.found.sources) for group in groups) > 1 and not instruction.destination.endswith("/"):
             raise InvalidArgument(f"When using {name} with more than one source file, the destination must be a directory and end with a /")
         flags = f"--chown={instruction.chown} " if instruction.chown else ""
-        more = "".join(f"{flag} " for flag in _further_flags(instruction))
-        comment = f"{metadata.NOP}{name} {flags}{more}{hash_of(groups)} in {instruction.destination} "
+        further = _further_flags(instruction)
+        shown = "".join(f"{flag} " for flag in further)
+        comment = f"{metadata.NOP}{name} {flags}{shown}{hash_of(groups)} in {instruction.destination} "
+        # one by one: a pattern may look as two flags do
+        more = [group.found.identity(parents=request.parents) for group in groups] + further
+        more += [f"unpacks {number}" for number, group in enumerate(groups) if group.unpack]
 
         async def make() -> Layer:
             try:
@@ -297,7 +301,7 @@ class StageRun:
                 raise failed(name, error) from None
             return await tools.copies.copy(tools.workspace, self.image, ready, request)
 
-        await self._nop([comment], make, quiet=True, more=[group.found.identity(parents=request.parents) for group in groups])
+        await self._nop([comment], make, quiet=True, more=more)
 
     async def _groups(self, instruction: Copy | Add, destination: str, context: Tree) -> list[Group]:
         """The sources in order. Those of URLs and here-documents are put into a place of the build's own first."""
