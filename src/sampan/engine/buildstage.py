@@ -46,10 +46,29 @@ WAITING_MAX: Final = 256
 """Lines of a stage that wait to be shown before its RUN waits too."""
 
 
+LENGTH_MAX: Final = 1 << 20
+"""The same in characters: what a RUN writes comes in pieces of any size."""
+UNHEARD_MAX: Final = 16 << 20
+"""Characters of all stages of a build that are not heard yet, before their RUNs wait."""
+
+
+class Unheard:
+    """What all RUNs of a build have written, and nobody was told yet."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        """Characters."""
+
+
 class Output:
     """What a stage says, until it is its turn to be heard."""
 
-    def __init__(self) -> None:
+    def __init__(self, unheard: Unheard | None = None) -> None:
+        """unheard: of the build."""
+        self.heard = asyncio.Event()
+        """Set once it is."""
+        self._unheard = unheard or Unheard()
+        self._length = 0
         self._lines: deque[Progress] = deque()
         self._changed = asyncio.Event()
         self._closed = False
@@ -86,9 +105,13 @@ class Output:
 
     async def tell(self, text: str) -> None:
         """What a RUN writes, once there is room."""
-        while len(self._lines) >= WAITING_MAX:
+        if self._unheard.length > UNHEARD_MAX:
+            await self.heard.wait()
+        while len(self._lines) >= WAITING_MAX or self._length > LENGTH_MAX:
             self._changed.clear()
             await self._changed.wait()
+        self._length += len(text)
+        self._unheard.length += len(text)
         self.say(text)
 
     def close(self) -> None:
@@ -100,11 +123,14 @@ class Output:
         """What there is now."""
         lines = list(self._lines)
         self._lines.clear()
+        self._unheard.length -= self._length
+        self._length = 0
         self._changed.set()
         return lines
 
     async def batches(self) -> AsyncIterator[list[Progress]]:
         """All of it, as it comes."""
+        self.heard.set()
         while True:
             if self._lines:
                 yield self.taken()

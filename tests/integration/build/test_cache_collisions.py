@@ -52,7 +52,7 @@ def test_files_with_one_hash(run_build: Build, name: str, bulk: int) -> None:
 def test_excluded(run_build: Build) -> None:
     mark = uuid.uuid4().hex
     files: dict[str, Content] = {"e/a": "", "e/b": "", "e/c": ""}
-    text = f'FROM buildbase\nLABEL mark={mark}\nCOPY --exclude=%s e /e\n'
+    text = f"FROM buildbase\nLABEL mark={mark}\nCOPY --exclude=%s e /e\n"
     first, second = (run_build(text % patterns, files) for patterns in ('"a --exclude=b"', "a --exclude=b"))
     assert first.error == second.error == ""
     assert first.image != second.image
