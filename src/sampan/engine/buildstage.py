@@ -357,6 +357,10 @@ class StageRun:
         tools = self._tools
         if instruction.security == "insecure":
             raise InvalidArgument("RUN --security=insecure is not allowed: build steps run as isolated as containers")
+        if instruction.network == "host" and tools.options.network != "host":
+            raise InvalidArgument(
+                "RUN --network=host is not allowed: only with --network host of the build itself a step has the host's network"
+            )
         if instruction.devices:
             raise NotImplementedYet("RUN --device: CDI devices are not implemented by Sampan yet")
         own = self.config.env or []

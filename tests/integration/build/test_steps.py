@@ -301,6 +301,9 @@ def test_a_mount_is_part_of_the_key(run_build: Build) -> None:
 def test_secrets_that_nobody_sent(run_build: Build) -> None:
     assert run_build("FROM buildbase\nRUN --mount=type=secret,id=key,required=true true\n").error == "secret key: not found"
     assert run_build("FROM buildbase\nRUN --mount=type=secret,id=key ls /run/secrets || true\n").error == ""
+    refused = run_build("FROM buildbase\nRUN --network=host true\n")
+    assert refused.error.startswith("RUN --network=host is not allowed"), refused.text
+    assert run_build("FROM buildbase\nRUN --network=host true\n", networkmode="host").error == ""
     assert "--security=insecure" in run_build("FROM buildbase\nRUN --security=insecure true\n").error
 
 
