@@ -1,17 +1,19 @@
 """What the steps of a build leave is bounded: their documents stay in memory."""
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from sampan.clock import SystemClock
 from sampan.engine import buildsteps
 from sampan.engine.buildsteps import BuildSteps, Made
-from sampan.engine.images import ImageService
 from sampan.errors import InvalidArgument
 from sampan.image.store import Image, image_of
 from sampan.spec.oci_image import ContainerConfig, ImageConfig, encode_config
-from sampan.state.buildcache import BuildCacheRepository
+
+if TYPE_CHECKING:
+    from sampan.engine.images import ImageService
+    from sampan.state.buildcache import BuildCacheRepository
 
 
 class _Images:
