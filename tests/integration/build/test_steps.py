@@ -307,6 +307,12 @@ def test_secrets_that_nobody_sent(run_build: Build) -> None:
     assert "--security=insecure" in run_build("FROM buildbase\nRUN --security=insecure true\n").error
 
 
+@pytest.mark.parametrize("name", ["..", '"a\0b"', "a" * 256])
+def test_names_of_here_documents_that_no_file_can_have(run_build: Build, name: str) -> None:
+    bare = name.strip('"')
+    assert run_build(f"FROM buildbase\nCOPY <<{name} /x/\na\n{bare}\n").error.endswith(" cannot be the name of a file")
+
+
 def test_scripts(run_build: Build) -> None:
     text = """FROM buildbase
 RUN <<EOT
