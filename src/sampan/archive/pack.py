@@ -241,13 +241,19 @@ def _names(directory: int) -> Iterator[bytes]:
     return iter(sorted(map(os.fsencode, os.listdir(directory))))
 
 
+def keeps(key: bytes | str) -> bool:
+    """Whether an attribute of this name means something elsewhere."""
+    key = os.fsencode(key)
+    return key in _XATTRS or (key.startswith(b"user.") and not key.startswith(b"user.overlay."))
+
+
 def xattrs_of(fd: int, only: tuple[bytes, ...] | None = None) -> dict[bytes, bytes]:
     """Those of an open file that mean something elsewhere; `only`: of these. Raises OSError."""
     found: dict[bytes, bytes] = {}
     for key in map(os.fsencode, os.listxattr(fd)):
         if only is not None and key not in only:
             continue
-        if key in _XATTRS or (key.startswith(b"user.") and not key.startswith(b"user.overlay.")):
+        if keeps(key):
             try:
                 found[key] = os.getxattr(fd, key)
             except OSError as error:

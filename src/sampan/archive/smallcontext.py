@@ -18,6 +18,11 @@ from sampan.archive.tarsum import of_entry
 
 BYTES_MAX: Final = 256 << 10
 _ENTRIES_MAX: Final = 1000
+"""Files and directories, also those that only names tell of: a name may have two thousand of these."""
+_NAMES_MAX: Final = 100_000
+"""Bytes of all names."""
+_IGNORE_MAX: Final = 4096
+"""Bytes of .dockerignore that are looked at here: what patterns cost is whoever wrote them's choice."""
 _KEPT_BYTES_MAX: Final = 64 << 10
 """Of one that is remembered."""
 
@@ -59,19 +64,23 @@ def _listed(data: bytes, dockerfile: str) -> SmallContext | None:
             files[os.fsdecode(name)] = content
         entries[name] = ("f" if entry.type == REGULAR else "d", digest.hexdigest())
     ignore = files.get(dockerfile + dockerignore.FILE_NAME, files.get(dockerignore.FILE_NAME, b""))
-    if not _completed(entries) or dockerignore.withheld(ignore, dockerfile):
+    if len(ignore) > _IGNORE_MAX or not _completed(entries) or dockerignore.withheld(ignore, dockerfile):
         return None
     order = sorted((name for name in entries if name), key=lambda name: name.split(b"/"))
     return SmallContext(ListedNames((os.fsdecode(name), *entries[name], "") for name in order), files)
 
 
 def _completed(entries: dict[bytes, tuple[str, str]]) -> bool:
-    """Add the directories that only the names below them tell of. False: a file stands in the place of one."""
+    """Add the directories that only the names below them tell of. False: a file stands in the place of one, or there are too many."""
+    length = sum(map(len, entries))
     for name in list(entries):
         parent = name.rpartition(b"/")[0]
         while parent and parent not in entries:
             entries[parent] = ("d", "")
+            length += len(parent)
+            if len(entries) > _ENTRIES_MAX or length > _NAMES_MAX:
+                return False
             parent = parent.rpartition(b"/")[0]
         if parent and entries[parent][0] != "d":
             return False
-    return True
+    return length <= _NAMES_MAX

@@ -14,12 +14,21 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from sampan import dockerignore
+from sampan.archive.pack import keeps
 from sampan.archive.tarsum import of_file
 
 SOURCES_MAX: Final = 100_000
 """What all wildcards of one instruction may find."""
+_QUICK_MAX: Final = 200_000
+"""Letters of patterns times names that the engine itself compares: a twentieth of a second at worst."""
+_PATTERN_COST: Final = 30
+"""Of a pattern without any, in letters."""
+_NAME_LETTERS: Final = 10
+"""Letters of a name that cost as much as a name without any."""
 _LINKS_MAX: Final = 255
 _CHUNK: Final = 1 << 20
+_LOOK: Final = 256
+"""Bytes that a look at a file counts as."""
 
 
 class Names(Protocol):
@@ -36,6 +45,9 @@ class Names(Protocol):
 
     def hash(self, path: str, real: str) -> str:
         """Of a file or directory by its path and its real path; of a directory what it is itself, not what is in it."""
+
+    def beside(self, path: str) -> str:
+        """What there is to say of a file or directory that its hash does not tell, which has to be docker's."""
 
 
 class SourceError(Exception):
@@ -59,8 +71,13 @@ class Source(NamedTuple):
 class RootNames:
     """The current root's. Files are hashed as they are, or (sums, of a context) as their archive's headers said."""
 
-    def __init__(self, sums: Mapping[bytes, str] | None = None) -> None:
+    def __init__(
+        self, sums: Mapping[bytes, str] | None = None, read: Callable[[int], object] = lambda _: None, *, odd: bool = False
+    ) -> None:
+        """read: told of the bytes that hashing takes. odd: what the headers said is not all (archive/context.py)."""
         self._sums = sums
+        self._odd = odd
+        self._read = read
 
     def kind(self, path: str) -> str:
         """See Names."""
@@ -80,7 +97,13 @@ class RootNames:
 
     def hash(self, path: str, real: str) -> str:
         """See Names. What was in no archive's header is hashed by its path, as docker does."""
-        return _hash_of_file(real) if self._sums is None else self._sums.get(os.fsencode(real), path)
+        return _hash_of_file(real, self._read) if self._sums is None else self._sums.get(os.fsencode(real), path)
+
+    def beside(self, path: str) -> str:
+        """See Names: attributes, of which docker's hash has one; and where the headers do not tell what a file is, what it is."""
+        if self._sums is not None and not self._odd:
+            return ""
+        return (_hash_of_file(path, self._read) if self._odd else "") + _hash_of_attributes("/" + path)
 
 
 class ListedNames:
@@ -94,6 +117,13 @@ class ListedNames:
             self._entries[path] = (kind, digest, link)
             parent, _, name = path.rpartition("/")
             self._children.setdefault(parent, []).append(name)
+
+    def is_quick(self, patterns: Sequence[str]) -> bool:
+        """Whether patterns are found at once: each is held against every name, at worst every letter of it against every name's."""
+        count, length = len(self._entries), sum(map(len, self._entries))
+        of_wildcards = count + length // _NAME_LETTERS
+        work = sum((len(pattern) + _PATTERN_COST) * (of_wildcards if has_wildcards(pattern) else count) for pattern in patterns)
+        return work <= _QUICK_MAX
 
     def kind(self, path: str) -> str:
         """See Names."""
@@ -110,6 +140,11 @@ class ListedNames:
     def hash(self, path: str, real: str) -> str:
         """See Names."""
         return self._entries.get(real, ("", "", ""))[1] or path
+
+    def beside(self, path: str) -> str:
+        """See Names: nothing, of those that are told."""
+        del path
+        return ""
 
 
 def listed(names: Names, most: int, length: int) -> list[tuple[str, str, str, str]] | None:
@@ -151,8 +186,9 @@ def real_path(path: str, names: Names | None = None) -> str:
     return done
 
 
-def _hash_of_file(real: str) -> str:
+def _hash_of_file(real: str, read: Callable[[int], object]) -> str:
     path = "/" + real
+    read(_LOOK)
     try:
         info = os.lstat(path)
     except OSError:
@@ -169,10 +205,20 @@ def _hash_of_file(real: str) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             while piece := os.read(fd, _CHUNK):
+                read(len(piece))
                 digest.update(piece)
         finally:
             os.close(fd)
     return digest.hexdigest()
+
+
+def _hash_of_attributes(path: str) -> str:
+    """Nothing for a file without any."""
+    try:
+        found = {key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False) if keeps(key)}
+    except OSError:  # a file system without
+        return ""
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest() if found else ""
 
 
 def walk(names: Names, top: str) -> Iterator[str]:
@@ -278,7 +324,7 @@ def _one(pattern: str, path: str, names: Names, *, of_context: bool, follow: boo
         return Source(path, real, False, "file:" + names.hash(path, real), pattern)
     hashes: list[str] = []
     for inner in walk(names, real):
-        with suppress(SourceError):  # a symlink that leads to itself counts by links_below alone
+        with suppress(SourceError):  # a symlink that leads to itself counts by beside() alone
             hashes += [names.hash(inner, real_path(inner, names))] if inner else []
     return Source(path, real, True, "dir:" + _joined(sorted(hashes)), pattern)
 
@@ -287,13 +333,18 @@ def _joined(hashes: Sequence[str]) -> str:
     return hashlib.sha256(",".join(hashes).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def links_below(found: Sequence[Source], names: Names) -> str:
-    """A hash of where the symlinks in directories lead: docker's own hash has what is there instead, or nothing."""
+def beside(found: Sequence[Source], names: Names) -> str:
+    """A hash of what docker's own does not tell. Of symlinks in directories that has what is there instead, or nothing."""
     digest = hashlib.sha256()
     for source in found:
-        for inner in walk(names, source.real) if source.directory else ():
-            if names.kind(inner) == "l":
-                digest.update(os.fsencode(inner) + b"\0" + os.fsencode(names.link(inner)) + b"\0")
+        for inner in walk(names, source.real):
+            kind = names.kind(inner)
+            if kind == "l":
+                told = names.link(inner) if source.directory else ""
+            else:
+                told = names.beside(inner) if inner else ""
+            if told:
+                digest.update(os.fsencode(inner) + b"\0" + os.fsencode(told) + b"\0")
     return digest.hexdigest()
 
 

@@ -24,7 +24,7 @@ from sampan.engine.buildoptions import BuildOptions, CacheLimits
 from sampan.engine.buildrun import StepContainers
 from sampan.engine.buildsession import BuildSessions, Session
 from sampan.engine.buildspool import BuildSpool, Workspace
-from sampan.engine.buildstage import Output, Result, StageRun, Tools
+from sampan.engine.buildstage import Output, Result, StageRun, Tools, Unheard
 from sampan.engine.buildsteps import BuildSteps
 from sampan.engine.buildtelling import BuildTelling
 from sampan.engine.buildturns import Turn
@@ -61,6 +61,8 @@ _parsed = lru_cache(maxsize=16)(parse)
 _EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release."
 _QUIET_MAX = 10_000
 """Lines kept of a quiet build, which are shown when it fails."""
+_QUIET_LENGTH_MAX = 4 << 20
+"""Characters of these."""
 
 
 class BuildParts(NamedTuple):
@@ -137,14 +139,16 @@ class BuildService:
 async def _hushed(batches: AsyncIterator[Sequence[Progress]]) -> AsyncIterator[Sequence[Progress]]:
     """The image's ID alone; everything when the build fails."""
     kept: list[Progress] = []
+    length = 0
     image = ""
     try:
         async for batch in batches:
             for line in batch:
                 if "aux" in line:
                     image = str(line["aux"]["ID"])  # type: ignore[index]
-                elif len(kept) < _QUIET_MAX:
+                elif len(kept) < _QUIET_MAX and length < _QUIET_LENGTH_MAX:
                     kept.append(line)
+                    length += len(str(line.get("stream", "")))
     except EngineError:
         yield kept
         raise
@@ -256,7 +260,8 @@ class _Build:
     def _outputs(self, first: int, total: int) -> list[Output]:
         """Where each stage says what it does. first: the number of the first one's FROM."""
         if not self._options.steps:
-            return [Output() for _ in self._plan.stages]
+            unheard = Unheard()
+            return [Output(unheard) for _ in self._plan.stages]
         telling = BuildTelling(self._lines, first, total)
         return [telling.stage(self._name(planned), 1 + len(self._instructions(planned))) for planned in self._plan.stages]
 
@@ -295,7 +300,7 @@ class _Build:
 
     async def _run_stage(self, planned: PlannedStage, output: Output, tools: Tools, number: int, total: int) -> Result:
         stage = planned.stage
-        turn = Turn(self._places)
+        turn = Turn(self._places, output.heard)
 
         async def source(name: str) -> Image | None:
             return await self._image_of(from_source(self._dockerfile, name, stage.index), name, output, tools, turn)

@@ -30,13 +30,13 @@ class Found(NamedTuple):
     sources: list[Source]
     hash: str
     """Of them all."""
-    links: str
-    """Of what that one does not tell."""
+    beside: str
+    """A hash of what the hash does not tell."""
 
     def identity(self, *, parents: bool = False) -> str:
-        """What else the cache tells them by: links, and the names they get. parents: what they were asked for by is in these."""
+        """What else the cache tells them by: what the hash leaves out, and the names they get. parents: these have what was asked for."""
         names = [[source.path, source.pattern] if parents else [source.path] for source in self.sources]
-        return json.dumps([self.links, names])
+        return json.dumps([self.beside, names])
 
 
 class Group(NamedTuple):
@@ -103,13 +103,13 @@ class Copies:
 
     async def find(self, tree: Tree, patterns: Sequence[str], *, wildcards: bool = True, parents: bool = False) -> Found:
         """What the sources of a COPY are, and the hash of them all. Raises InvalidArgument in docker's words."""
-        if tree.names is not None:
+        if tree.names is not None and tree.names.is_quick(patterns):
             return _found(tree.names, patterns, wildcards=wildcards, parents=parents)
         fds: list[int] = []
         async with self._source(tree, fds) as source:
             args = {**source, "patterns": list(patterns), "wildcards": wildcards, "parents": parents}
             result = await self._workers.run("build_sources", args, fds)
-        return Found([Source(*item) for item in result["sources"]], result["hash"], result["links"])
+        return Found([Source(*item) for item in result["sources"]], result["hash"], result["beside"])
 
     async def copy(self, workspace: Workspace, parent: Image | None, groups: Sequence[Group], request: CopyRequest) -> Layer:
         """The layer that a COPY adds. Raises InvalidArgument, SystemFailure; then nothing is left."""
@@ -209,7 +209,7 @@ def _found(names: ListedNames, patterns: Sequence[str], *, wildcards: bool, pare
         found = sources.find(patterns, names, of_context=True, wildcards=wildcards, parents=parents)
     except (sources.SourceError, dockerignore.BadPattern) as error:
         raise InvalidArgument(str(error)) from None
-    return Found(found, sources.hash_of_all(found), sources.links_below(found, names))
+    return Found(found, sources.hash_of_all(found), sources.beside(found, names))
 
 
 def _indexed(mounts: Mounts, fds: list[int]) -> list[str | int]:

@@ -20,6 +20,8 @@ _CHANNELS_MAX: Final = 64
 """Channels of one session at a time."""
 _UNREAD_MAX: Final = 512 << 10
 """Bytes of a channel that nobody has read yet: a secret, or two messages of an agent's. One with more is cut."""
+_PIECE: Final = 64
+"""Bytes that a piece takes besides those that are in it, at least: many may be empty."""
 
 
 class Channel:
@@ -40,7 +42,7 @@ class Channel:
         """A frame of the client's."""
         self._answered = True
         if kind == DATA and not self._ended:
-            self._unread += len(payload)
+            self._unread += len(payload) + _PIECE
             self._pieces.append(payload)
             self.too_much = self._unread > _UNREAD_MAX
         elif kind == REFUSE:
@@ -67,7 +69,7 @@ class Channel:
         while True:
             while self._pieces:
                 piece = self._pieces.popleft()
-                self._unread -= len(piece)
+                self._unread -= len(piece) + _PIECE
                 yield piece
             if self._ended:
                 return

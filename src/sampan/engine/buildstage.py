@@ -47,10 +47,29 @@ WAITING_MAX: Final = 256
 """Lines of a stage that wait to be shown before its RUN waits too."""
 
 
+LENGTH_MAX: Final = 1 << 20
+"""The same in characters: what a RUN writes comes in pieces of any size."""
+UNHEARD_MAX: Final = 16 << 20
+"""Characters of all stages of a build that are not heard yet, before their RUNs wait."""
+
+
+class Unheard:
+    """What all RUNs of a build have written, and nobody was told yet."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        """Characters."""
+
+
 class Output:
     """What a stage says, until it is its turn to be heard."""
 
-    def __init__(self) -> None:
+    def __init__(self, unheard: Unheard | None = None) -> None:
+        """unheard: of the build."""
+        self.heard = asyncio.Event()
+        """Set once it is."""
+        self._unheard = unheard or Unheard()
+        self._length = 0
         self._lines: deque[Progress] = deque()
         self._changed = asyncio.Event()
         self._closed = False
@@ -87,9 +106,13 @@ class Output:
 
     async def tell(self, text: str) -> None:
         """What a RUN writes, once there is room."""
-        while len(self._lines) >= WAITING_MAX:
+        if self._unheard.length > UNHEARD_MAX:
+            await self.heard.wait()
+        while len(self._lines) >= WAITING_MAX or self._length > LENGTH_MAX:
             self._changed.clear()
             await self._changed.wait()
+        self._length += len(text)
+        self._unheard.length += len(text)
         self.say(text)
 
     def close(self) -> None:
@@ -101,11 +124,14 @@ class Output:
         """What there is now."""
         lines = list(self._lines)
         self._lines.clear()
+        self._unheard.length -= self._length
+        self._length = 0
         self._changed.set()
         return lines
 
     async def batches(self, ready: Callable[[], Awaitable[None]]) -> AsyncIterator[list[Progress]]:
         """All of it, as it comes, each time once its reader is ready for more."""
+        self.heard.set()
         while True:
             if self._lines:
                 await ready()
@@ -286,8 +312,12 @@ class StageRun:
         if sum(len(group.found.sources) for group in groups) > 1 and not instruction.destination.endswith("/"):
             raise InvalidArgument(f"When using {name} with more than one source file, the destination must be a directory and end with a /")
         flags = f"--chown={instruction.chown} " if instruction.chown else ""
-        more = "".join(f"{flag} " for flag in _further_flags(instruction))
-        comment = f"{metadata.NOP}{name} {flags}{more}{hash_of(groups)} in {instruction.destination} "
+        further = _further_flags(instruction)
+        shown = "".join(f"{flag} " for flag in further)
+        comment = f"{metadata.NOP}{name} {flags}{shown}{hash_of(groups)} in {instruction.destination} "
+        # one by one: a pattern may look as two flags do
+        more = [group.found.identity(parents=request.parents) for group in groups] + further
+        more += [f"unpacks {number}" for number, group in enumerate(groups) if group.unpack]
 
         async def make() -> Layer:
             try:
@@ -296,7 +326,7 @@ class StageRun:
                 raise failed(name, error) from None
             return await tools.copies.copy(tools.workspace, self.image, ready, request)
 
-        await self._nop([comment], make, quiet=True, more=[group.found.identity(parents=request.parents) for group in groups])
+        await self._nop([comment], make, quiet=True, more=more)
 
     async def _groups(self, instruction: Copy | Add, destination: str, context: Tree) -> list[Group]:
         """The sources in order. Those of URLs and here-documents are put into a place of the build's own first."""
@@ -326,6 +356,10 @@ class StageRun:
         tools = self._tools
         if instruction.security == "insecure":
             raise InvalidArgument("RUN --security=insecure is not allowed: build steps run as isolated as containers")
+        if instruction.network == "host" and tools.options.network != "host":
+            raise InvalidArgument(
+                "RUN --network=host is not allowed: only with --network host of the build itself a step has the host's network"
+            )
         if instruction.devices:
             raise NotImplementedYet("RUN --device: CDI devices are not implemented by Sampan yet")
         own = self.config.env or []

@@ -1,7 +1,7 @@
 """What build steps leave: an image each, whose parent is the one of the step before, and a layer for those that change files."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -9,6 +9,7 @@ from sampan.build import cache
 from sampan.clock import Clock, rfc3339nano
 from sampan.engine.commit import check_depth
 from sampan.engine.images import ImageService
+from sampan.errors import InvalidArgument
 from sampan.ids import short_id
 from sampan.image import platforms
 from sampan.image.store import Image
@@ -22,6 +23,10 @@ _SHALLOWER = (
     "join several RUN, COPY or ADD instructions to one, copy what they make from a stage of its own with `COPY --from`, "
     "or begin with an image that has fewer"
 )
+
+
+DOCUMENTS_MAX: Final = 256 << 20
+"""Bytes of the documents of one build's images, which stay in memory: each has all the metadata and the history of those before it."""
 
 
 class Layer:
@@ -94,6 +99,8 @@ class BuildSteps:
         self._used: list[str] = []
         self._made: set[str] = set()
         """IDs of images."""
+        self._documents = 0
+        """Bytes of theirs."""
 
     def key(self, parent: Image | None, command: Sequence[str], config: ContainerConfig, more: Sequence[str] = ()) -> str:
         """The identity of a step."""
@@ -130,9 +137,11 @@ class BuildSteps:
         return None
 
     def add(self, key: str, parent: Image | None, config: ContainerConfig, made: Made, author: str, layer: Layer | None) -> Image:
-        """The image of a step. Raises InvalidArgument when it would have too many layers; then, too, the layer is dropped."""
+        """The image of a step. Raises InvalidArgument for too many layers or too much metadata; then, too, the layer is dropped."""
         grows = layer is not None and layer.unpacked.entries > 0
         try:
+            if self._documents > DOCUMENTS_MAX:
+                raise InvalidArgument(f"the images of a build's steps come to more than {DOCUMENTS_MAX} bytes of metadata and history")
             if grows:
                 check_depth(parent, "the image of the step before", _SHALLOWER)
         except BaseException:
@@ -145,6 +154,7 @@ class BuildSteps:
         image = self._images.add_step(parent, document, None if layer is None else (layer.key, layer.unpacked))
         self._cached.put(key, image.id, made.created_by, self._clock.now_ns())
         self._made.add(image.id)
+        self._documents += len(image.document)
         return image
 
     def hide(self) -> None:

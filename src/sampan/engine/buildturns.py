@@ -1,4 +1,7 @@
-"""How many stages of a build work at a time, and who waits for whom without keeping a place from those that could work."""
+"""How many stages of a build work at a time, and who waits for whom without keeping a place from those that could work.
+
+The stage that is being heard needs no place: those that have one may be waiting to be heard after it.
+"""
 
 import asyncio
 from collections.abc import Awaitable
@@ -11,9 +14,10 @@ T = TypeVar("T")
 class Turn:
     """A stage's place among those that work: `async with` takes one of them, and after() gives it up while another stage is waited for."""
 
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        """places: of one build, shared by its stages."""
+    def __init__(self, places: asyncio.Semaphore, heard: asyncio.Event) -> None:
+        """places: of one build, shared by its stages. heard: set once what this stage says is being told."""
         self._places = places
+        self._heard = heard
         self._held = False
 
     async def __aenter__(self) -> Self:
@@ -31,8 +35,16 @@ class Turn:
         return result
 
     async def _take(self) -> None:
-        await self._places.acquire()
-        self._held = True
+        acquiring, hearing = (asyncio.ensure_future(way) for way in (self._places.acquire(), self._heard.wait()))
+        try:
+            await asyncio.wait((acquiring, hearing), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if not acquiring.cancel():
+                self._places.release()
+            raise
+        finally:
+            hearing.cancel()
+        self._held = not acquiring.cancel()
 
     def _give(self) -> None:
         if self._held:

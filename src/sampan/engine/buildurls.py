@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from sampan.archive import compression, writer
+from sampan.archive.apply import NAME_MAX
 from sampan.archive.reader import REGULAR
 from sampan.archive.room import NoRoom, Room
 from sampan.archive.sources import Source
@@ -228,7 +229,7 @@ def _name_of(url: str, answer: Answer) -> str:
             key, _, value = word.strip().partition("=")
             if key.lower() == "filename":
                 name = posixpath.basename(value.strip('"'))
-    return "" if name in (".", "..") or "\0" in name else name[:255]
+    return "" if name in (".", "..") or "\0" in name else os.fsdecode(os.fsencode(name)[:NAME_MAX])
 
 
 def _take(room: Room, size: int) -> None:
@@ -250,6 +251,8 @@ def _check(path: Path, checksum: str, url: str) -> None:
 
 def _write(directory: Path, file: InlineFile) -> str:
     name = posixpath.basename(file.path.rstrip("/")) or UNNAMED
+    if name in (".", "..") or "\0" in name or len(os.fsencode(name)) > NAME_MAX:
+        raise InvalidArgument(f"{go_quote(name)} cannot be the name of a file")
     path = directory / name
     path.write_bytes(file.content.encode("utf-8", "surrogateescape"))
     path.chmod(0o644)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sampan import dockerignore
 from sampan.archive import changes, chmod, compression, sources, treediff
 from sampan.archive.apply import ID_MAX
-from sampan.archive.context import ContextExtractor, read_sums
+from sampan.archive.context import ODD, ContextExtractor, read_sums
 from sampan.archive.pack import Outlet, Packer
 from sampan.archive.reader import BLOCK, InvalidArchive, TarReader
 from sampan.archive.room import Room
@@ -63,7 +63,8 @@ def context_in(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         source.drain()
     withheld = _withheld(args["dockerfile"])
     names = sources.RootNames(read_sums(sums))
-    entries = sources.listed(names, _LISTED_MAX, _LISTED_LENGTH) if not withheld and extractor.result.entries <= _LISTED_MAX else None
+    told = not withheld and not extractor.odd and extractor.result.entries <= _LISTED_MAX
+    entries = sources.listed(names, _LISTED_MAX, _LISTED_LENGTH) if told else None
     return {"size": source.consumed, "withheld": withheld, "entries": entries}
 
 
@@ -110,13 +111,13 @@ def _tree(args: dict[str, Any], fds: Sequence[int]) -> int:
 def build_sources(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """args: source, sums (index of a file of hashes, or None), patterns, wildcards (False: names are meant as they are), parents.
 
-    -> sources [[path, real, directory, hash, pattern]...], hash: of them all, links: a hash of where symlinks lead.
+    -> sources [[path, real, directory, hash, pattern]...], hash: of them all, beside: a hash of what that one leaves out.
     Refused: docker's words.
     """
     tree = _tree(args, fds)
     sums = None if args["sums"] is None else read_sums(fds[args["sums"]])
     confine.into_root(tree, confine.READ)
-    names = sources.RootNames(sums)
+    names = sources.RootNames(sums, Budget().more, odd=ODD in (sums or ()))
     try:
         found = sources.find(
             args["patterns"],
@@ -127,7 +128,7 @@ def build_sources(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         )
     except (SourceError, dockerignore.BadPattern) as error:
         raise Refused(Kind.INVALID, str(error)) from None
-    return {"sources": found, "hash": sources.hash_of_all(found), "links": sources.links_below(found, names)}
+    return {"sources": found, "hash": sources.hash_of_all(found), "beside": sources.beside(found, names)}
 
 
 class _Archive:

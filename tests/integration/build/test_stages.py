@@ -57,6 +57,14 @@ def test_many_that_wait_leave_room_for_whom_they_wait_for(run_build: Build) -> N
     assert run_build(text, nocache=1).error == ""
 
 
+def test_those_that_have_much_to_say_leave_room_for_whom_is_heard(run_build: Build, meeting: Callable[[str], str]) -> None:
+    loud = meeting("yes 0123456789abcdef | while ! [ -e /c/go ]; do head -c 65536; done")
+    stages = "".join(f"FROM buildbase AS loud{number}\n{loud}\nRUN touch /f\n" for number in range(9))
+    ends = "".join(f"COPY --from=loud{number} /f /f{number}\n" for number in range(9))
+    first = f"FROM buildbase AS one\nRUN sleep 2\nFROM one AS two\n{meeting('touch /c/go /f')}\n"
+    assert run_build(f"{first}{stages}FROM buildbase\nCOPY --from=two /f /f\n{ends}", nocache=1).error == ""
+
+
 def test_triggers_that_ask_for_stages_leave_room_for_these(run_build: Build) -> None:
     numbers = range(9)  # one more than work at a time
     for number in numbers:

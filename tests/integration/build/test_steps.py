@@ -301,7 +301,16 @@ def test_a_mount_is_part_of_the_key(run_build: Build) -> None:
 def test_secrets_that_nobody_sent(run_build: Build) -> None:
     assert run_build("FROM buildbase\nRUN --mount=type=secret,id=key,required=true true\n").error == "secret key: not found"
     assert run_build("FROM buildbase\nRUN --mount=type=secret,id=key ls /run/secrets || true\n").error == ""
+    refused = run_build("FROM buildbase\nRUN --network=host true\n")
+    assert refused.error.startswith("RUN --network=host is not allowed"), refused.text
+    assert run_build("FROM buildbase\nRUN --network=host true\n", networkmode="host").error == ""
     assert "--security=insecure" in run_build("FROM buildbase\nRUN --security=insecure true\n").error
+
+
+@pytest.mark.parametrize("name", ["..", '"a\0b"', "a" * 256])
+def test_names_of_here_documents_that_no_file_can_have(run_build: Build, name: str) -> None:
+    bare = name.strip('"')
+    assert run_build(f"FROM buildbase\nCOPY <<{name} /x/\na\n{bare}\n").error.endswith(" cannot be the name of a file")
 
 
 def test_scripts(run_build: Build) -> None:

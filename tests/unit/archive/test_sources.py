@@ -193,3 +193,18 @@ def test_tars_of_python_too(tmp_path: Path) -> None:
     assert len(read_sums(sums)[b"f"]) == 64
     os.close(root)
     os.close(sums)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "count", "length"),
+    [(["x*"] * 500, 1000, 5), (["d"] * 500, 1000, 5), (["d/" + "*a" * 500 + "b"], 1000, 5), (["d/" + "*a" * 40 + "b"] * 20, 20, 4000)],
+)
+def test_many_patterns_are_not_found_at_once(patterns: list[str], count: int, length: int) -> None:
+    names = ListedNames([("d", "d", "", ""), *((f"d/{'a' * length}{number}", "f", "0" * 64, "") for number in range(count))])
+    assert not names.is_quick(patterns)
+    assert names.is_quick(patterns[:1]) == (len(patterns) == 500)
+
+
+def test_few_patterns_are_found_at_once() -> None:
+    names = ListedNames([("d", "d", "", ""), *((f"d/source{number}.py", "f", "0" * 64, "") for number in range(999))])
+    assert names.is_quick(["d", "*.py"])

@@ -134,3 +134,14 @@ def test_ids_are_checked_and_used_once() -> None:
                 await sessions.serve(wrong, never)
 
     with_session(talk)
+
+
+def test_pieces_without_anything_in_them_are_no_way_to_fill_the_memory() -> None:
+    async def send(data: bytes) -> None:
+        del data
+
+    channel = Channel(1, send)
+    for _ in range(100_000):
+        channel.take(frames.DATA, b"")
+    assert channel.too_much
+    assert len(channel._pieces) < 10_000
