@@ -15,6 +15,7 @@ from hypothesis import settings
 
 from tests.support import dockercli
 from tests.support.engine import Engine
+from tests.support.workers import LentWorkers
 
 # A busy machine is no fault: no deadlines. The CI must not find by luck what belongs to another change; a developer's run draws
 # new examples each time.
@@ -29,6 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_report_header() -> str:
     return dockercli.describe()
+
+
+def pytest_unconfigure() -> None:
+    LentWorkers.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,6 +28,7 @@ from sampan.snapshot.api import Snapshots
 from sampan.worker.client import WorkerPool
 from tests.contracts.layer_semantics import CASES, LENIENT, OWN, Case, listing
 from tests.support.tars import pipe_of, tar
+from tests.support.workers import LentWorkers
 
 
 class Driver(NamedTuple):
@@ -40,7 +41,7 @@ class Driver(NamedTuple):
         """Run body with a live driver."""
 
         async def whole() -> None:
-            workers = WorkerPool()
+            workers = LentWorkers()
             try:
                 snapshots = self.make(workers)
                 await asyncio.wait_for(body(snapshots), seconds)

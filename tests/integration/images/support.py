@@ -14,17 +14,18 @@ from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.store import LayeredSnapshots
 from sampan.spec.oci_layout import Platform
 from sampan.state.database import Database
-from sampan.worker.client import WorkerPool
+from tests.support.workers import LentWorkers
 
 if TYPE_CHECKING:
     from sampan.digest import ImageId
     from sampan.engine.image_removal import ImageUser
+    from sampan.worker.client import WorkerPool
 
 
 class Images:
     """The service and what is around it. `users` says which containers use which image. driver: of new layers; both can be read."""
 
-    def __init__(self, root: Path, workers: WorkerPool, driver: str = "overlay2") -> None:
+    def __init__(self, root: Path, workers: "WorkerPool", driver: str = "overlay2") -> None:
         self.database = Database(root / "state.db")
 
         def more(empty: Path) -> list[ErofsLayers]:
@@ -67,7 +68,7 @@ def run(root: Path, body: Callable[[Images], Awaitable[None]], driver: str = "ov
     """Run body with a service on root, as one life of sampand."""
 
     async def whole() -> None:
-        workers = WorkerPool()
+        workers = LentWorkers()
         images = Images(root, workers, driver)
         try:
             await asyncio.wait_for(body(images), 60)
