@@ -67,7 +67,7 @@ class StepContainers:
             healthcheck=HealthConfig(test=["NONE"]),
             host_config=host,
         )
-        # volumes: what a step writes into them is dropped anyhow (engine/buildstage.py)
+        # no volumes: those of the image are mounts of the step (engine/buildmounts.py)
         container_id = ContainerId(new_id())
         workspace.note_container(container_id)
         return await self._service.create_on(base._replace(config=ContainerConfig()), "", request, container_id)
