@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from sampan.cli.main import Context
 
 _IMAGES = ("image", "docker")
+_PUSH = "give the image a name and push it: sampan push"
 _OTHERS = {
     "oci": "save the image: sampan save",
-    "registry": "give the image a name and push it: sampan push",
+    "registry": _PUSH,
 }
 _NEW_DIRECTORY = 0o700
 
@@ -78,7 +79,8 @@ def _parse(value: str) -> Output:
     if kind in _IMAGES and destination:
         raise CliError(f"dest is not implemented by Sampan for the {kind} exporter: save the image: sampan save")
     for name in given:
-        raise CliError(f"{name} is not implemented by Sampan for the {kind} exporter")
+        instead = f": {_PUSH}" if name == "push" else ""
+        raise CliError(f"{name} is not implemented by Sampan for the {kind} exporter{instead}")
     return Output(kind, destination if kind != "tar" else destination or "-")
 
 

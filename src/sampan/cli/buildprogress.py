@@ -39,6 +39,18 @@ def mode_of(given: str, out: TextIO, *, quiet: bool = False) -> str:
     return mode
 
 
+def show(mode: str, lines: Iterator[bytes], out: TextIO, aux: Callable[[Any], object], *, width: int) -> None:
+    """Tell of the engine's messages. aux: takes what is not for the user. width: of a terminal, or 0. Raises CliError for an error."""
+    if mode == "tty":
+        draw(lines, out, aux)
+    elif mode == "rawjson":
+        copy(lines, out, aux)
+    else:
+        from sampan.cli.progress import display
+
+        display(lines, out, width=width, aux=aux)
+
+
 def copy(lines: Iterator[bytes], out: TextIO, aux: Callable[[Any], object]) -> None:
     """Show the engine's own messages, one a line. Raises CliError for an error among them."""
     from sampan.cli.progress import error_of, parsed

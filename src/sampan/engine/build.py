@@ -332,9 +332,9 @@ class _Build:
         return [parse_trigger(text) for text in triggers]
 
     async def _base(self, planned: PlannedStage, output: Output) -> tuple[Image | None, ContainerConfig | None]:
-        """What a stage stands on. Nothing else is waited for before its first step, and images of all stages are fetched side by side."""
+        """What a stage stands on: another one, which has ended, or an image; those of all stages are fetched side by side."""
         if isinstance(planned.base, StageSource):
-            result = await asyncio.shield(self._results[planned.base.index])
+            result = self._results[planned.base.index].result()
             return result.image, result.config
         if planned.base is None:
             return None, None

@@ -51,9 +51,9 @@ class StepContainers:
 
         anonymous: its host has the name that all such have. Raises InvalidArgument, NotImplementedYet.
         """
-        own = not anonymous or host.network_mode.startswith("container:")  # the name is the other container's then
+        shared = host.network_mode.startswith("container:")  # name and ports are the other container's then
         request = CreateRequest(
-            hostname="" if own else HOSTNAME,
+            hostname=HOSTNAME if anonymous and not shared else "",
             image=base.image_id,
             user=config.user,
             env=config.env,
@@ -61,13 +61,13 @@ class StepContainers:
             entrypoint=[],
             working_dir=config.working_dir,
             labels=config.labels,
-            exposed_ports=config.exposed_ports,
+            exposed_ports=None if shared else config.exposed_ports,
             stop_signal=config.stop_signal,
             shell=config.shell,
             healthcheck=HealthConfig(test=["NONE"]),
             host_config=host,
         )
-        # volumes: what a step writes into them is dropped anyhow (engine/buildstage.py)
+        # no volumes: those of the image are mounts of the step (engine/buildmounts.py)
         container_id = ContainerId(new_id())
         workspace.note_container(container_id)
         return await self._service.create_on(base._replace(config=ContainerConfig()), "", request, container_id)

@@ -211,9 +211,10 @@ def build_copy(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     for group in args["groups"]:
         tree = _tree(group, fds)
         for source in ordered([Source(*item) for item in group["sources"]]):
-            unpacks = group["unpack"] and not source.directory and count < _ARCHIVES_MAX
-            archive = _archive_of(tree, source, nowhere) if unpacks else None
+            archive = _archive_of(tree, source, nowhere) if group["unpack"] and not source.directory else None
             count += archive is not None
+            if count > _ARCHIVES_MAX:
+                raise Refused(Kind.INVALID, f"failed to copy files: one ADD unpacks {_ARCHIVES_MAX} archives at most")
             wanted.append((tree, source, archive))
     with _copying(), _destination(args, fds) as (upper, lower, destination):
         matcher = dockerignore.Matcher(args["exclude"]) if args["exclude"] else None

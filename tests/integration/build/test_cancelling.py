@@ -71,11 +71,11 @@ def _read_until(client: socket.socket, words: bytes) -> None:
 def nothing_left(engine: Engine, run_build: Build) -> Iterator[Callable[[], None]]:
     """A function: all is soon as it was before the test. It is called at the test's end too."""
     run_build("FROM buildbase\nRUN true\n", nocache=1)
-    _wait(lambda: _left(engine)["build"] == ["mounts", "void"])
+    assert _comes_true(lambda: _left(engine)["build"] == ["mounts", "void"])
     before = _left(engine)
 
     def check() -> None:
-        _wait(lambda: _left(engine) == before)
+        _comes_true(lambda: _left(engine) == before)
         assert _left(engine) == before
 
     yield check
@@ -83,10 +83,12 @@ def nothing_left(engine: Engine, run_build: Build) -> Iterator[Callable[[], None
     assert engine.findings() == []
 
 
-def _wait(condition: Callable[[], bool]) -> None:
+def _comes_true(condition: Callable[[], bool]) -> bool:
+    """Whether it does within ten seconds."""
     deadline = time.monotonic() + 10
-    while not condition() and time.monotonic() < deadline:
+    while not (met := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)
+    return met
 
 
 CASES: dict[str, tuple[str, bytes, str]] = {
@@ -116,7 +118,7 @@ def test_a_client_that_goes_away(engine: Engine, nothing_left: Callable[[], None
 def test_a_client_that_goes_away_while_it_sends(engine: Engine, nothing_left: Callable[[], None]) -> None:
     body = context({"Dockerfile": "FROM buildbase\n", "big": os.urandom(1 << 20) * 8})
     with _asked(engine, body, "", sent=len(body) // 2):
-        _wait(lambda: _left(engine)["build"] != ["mounts", "void"])
+        assert _comes_true(lambda: _left(engine)["build"] != ["mounts", "void"])
     nothing_left()
 
 
@@ -125,7 +127,7 @@ def test_a_client_that_goes_away_while_its_base_is_pulled(engine: Engine, nothin
     never = registry.hang["/manifests/"] = threading.Event()
     try:
         with _asked(engine, context({"Dockerfile": f"FROM {registry.host}/base:1\n"}), ""):
-            _wait(lambda: any("/manifests/" in line for line in registry.requests))
+            assert _comes_true(lambda: any("/manifests/" in line for line in registry.requests))
         nothing_left()
     finally:
         never.set()

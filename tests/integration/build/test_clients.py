@@ -83,7 +83,7 @@ def test_docker_py(engine: Engine, directory: Path) -> None:
     client.close()
 
 
-def test_a_kill_in_the_midst_of_a_step(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+def test_a_kill_in_the_midst_of_a_step(make_engine: Callable[..., Engine]) -> None:
     engine = make_engine()
     engine.start()
     call = caller(engine.socket)

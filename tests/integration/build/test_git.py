@@ -133,7 +133,7 @@ def test_what_cannot_be_a_context(run_build: Build, server: GitServer, engine: E
 @pytest.mark.parametrize(
     "url", ["ext::sh -c true", "file:///etc", "--upload-pack=x", "/etc", "git@-oProxyCommand=touch:x", "ssh://-o/x.git"]
 )
-def test_urls_that_are_none(run_build: Build, tmp_path: Path, url: str) -> None:
+def test_urls_that_are_none(run_build: Build, url: str) -> None:
     assert run_build("", remote=url).message
 
 

@@ -20,7 +20,7 @@ from tests.support.builds import context, taken_apart
 from tests.support.engine import Engine
 
 
-def containers(engine: Engine, **filters: str) -> list[dict[str, str]]:
+def containers(engine: Engine) -> list[dict[str, str]]:
     """All containers."""
     found: list[dict[str, str]] = engine.request("GET", "/containers/json?all=1")[1]
     return found
@@ -366,7 +366,7 @@ RUN cat /1 /2; echo end
 # COPY and ADD beyond docker's classic builder
 
 
-def test_flags_of_copy(run_build: Build, engine: Engine) -> None:
+def test_flags_of_copy(run_build: Build) -> None:
     files = {"a": None, "a/b": None, "a/b/c.txt": "c", "a/b/d.md": "d", "e.sh": "e"}
     text = """FROM buildbase
 RUN ln -s /tmp /link

@@ -45,7 +45,10 @@ def test_forms(value: str, kind: str, destination: str) -> None:
         (["type=tar,dest={here}/file/x"], "invalid destination file: {here}/file/x: not a directory"),
         (["type=oci,dest=x"], "the oci exporter is not implemented by Sampan: save the image: sampan save"),
         (["type=registry"], "the registry exporter is not implemented by Sampan: give the image a name and push it: sampan push"),
-        (["type=image,push=true"], "push is not implemented by Sampan for the image exporter"),
+        (
+            ["type=image,push=true"],
+            "push is not implemented by Sampan for the image exporter: give the image a name and push it: sampan push",
+        ),
         (["type=docker,dest=x"], "dest is not implemented by Sampan for the docker exporter: save the image: sampan save"),
         (["type=what"], 'exporter "what" could not be found'),
         (["type=tar", "-"], "only one output can be written to stdout"),

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from sampan.engine.buildrun import StepContainers
+from sampan.engine.buildoptions import BuildOptions
+from sampan.engine.buildrun import HOSTNAME, StepContainers, host_config
+from sampan.engine.containers import Base
 from sampan.engine.runner import Lent
+from sampan.spec.docker_api.container import CreateRequest
+from sampan.spec.oci_image import ContainerConfig
 
 if TYPE_CHECKING:
     from sampan.engine.buildspool import Workspace
@@ -90,3 +94,21 @@ def test_a_removal_goes_on_to_its_end() -> None:
         assert forgotten == ["id"]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("network", "hostname", "ports"), [("bridge", HOSTNAME, {"80/tcp": {}}), ("container:other", "", None)])
+def test_a_step_in_anothers_network_has_neither_a_name_nor_ports_of_its_own(network: str, hostname: str, ports: object) -> None:
+    asked: list[CreateRequest] = []
+
+    async def create_on(base: Base, name: str, request: CreateRequest, container_id: str) -> None:
+        asked.append(request)
+
+    async def run() -> None:
+        steps = StepContainers(cast("Any", SimpleNamespace(create_on=create_on)), cast("Any", None), cast("Any", None), cast("Any", None))
+        workspace = cast("Workspace", SimpleNamespace(note_container=lambda _: None))
+        config = ContainerConfig(exposed_ports={"80/tcp": {}})
+        host = host_config(BuildOptions(network=network), "")
+        await steps.make(workspace, Base("", None, ContainerConfig()), config, ["true"], host, anonymous=True)
+
+    asyncio.run(run())
+    assert [(request.hostname, request.exposed_ports) for request in asked] == [(hostname, ports)]

@@ -8,8 +8,9 @@ import pytest
 
 from sampan.linux.capabilities import NUMBERS
 from sampan.linux.prctl import capbset_read
-from sampan.worker import confine, view
+from sampan.worker import build_jobs, confine, view
 from sampan.worker.build_jobs import JOBS
+from sampan.worker.tree_jobs import Refused
 from tests.support.builds import context
 from tests.support.tars import pipe_of
 from tests.unit.worker.test_view import in_child, open_device, tree
@@ -89,3 +90,15 @@ def test_no_device_opens_where_copies_go(tree: dict[str, Any], name: str) -> Non
         open_device(name)
 
     assert in_child(work) == 0
+
+
+def test_one_archive_too_many_is_not_copied_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_jobs, "_ARCHIVES_MAX", 2)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(context({"f": name}))
+    tree = os.open(tmp_path, os.O_RDONLY)
+    sources = [[name, name, False, "", name] for name in ("a", "b", "c")]
+    args = {"groups": [{"source": {"tree": 2}, "sources": sources, "unpack": True}]}
+    with pytest.raises(Refused, match="one ADD unpacks 2 archives at most"):
+        JOBS["build_copy"](args, [-1, -1, tree])
+    os.close(tree)

@@ -51,10 +51,6 @@ def _shm_size(request: Request) -> int:
         raise SystemFailure(error.message) from None
 
 
-def _ulimits(request: Request) -> list[Ulimit]:
-    return _json(request, "ulimits", list[Ulimit], [], "error reading ulimit settings")
-
-
 def options_of(request: Request) -> BuildOptions:
     """The parameters of POST /build. Raises InvalidArgument, NotImplementedYet, SystemFailure."""
     query = request.query
@@ -96,7 +92,7 @@ def options_of(request: Request) -> BuildOptions:
         cpu_quota=_number(request, "cpuquota"),
         cpuset_cpus=query.text("cpusetcpus"),
         cpuset_mems=query.text("cpusetmems"),
-        ulimits=_ulimits(request),
+        ulimits=_json(request, "ulimits", list[Ulimit], [], "error reading ulimit settings"),
         steps=query.flag("steps"),
         only_output=query.flag("only-output"),
         credentials=decode.registry_config(request.headers.get("x-registry-config", "")),

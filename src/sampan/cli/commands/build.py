@@ -10,7 +10,7 @@ from sampan.cli.http import ApiError, CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, TextIO
 
     from sampan.cli.contexts import BuildContext
@@ -109,7 +109,8 @@ def run(ctx: Context, args: Parsed) -> int:
             session.start(ctx.client)
             query["session"] = session.id
         query["dockerfile"] = context.dockerfile or None
-        image = _build(ctx, context, query, out, progress, mode, compress=args.bool("compress"))
+        pieces = progress.counted(_packed(context, compress=args.bool("compress")), "Sending build context to Docker daemon", 0)
+        image = _build(ctx, query, pieces, lambda lines, aux: buildprogress.show(mode, lines, out, aux, width=progress.width))
     except CliError as error:
         if quiet:
             sys.stderr.write(_held(told) + _held(out))
@@ -182,21 +183,21 @@ def _query(ctx: Context, args: Parsed) -> dict[str, object]:
     }
 
 
+def _packed(context: BuildContext, *, compress: bool) -> Iterator[bytes]:
+    if not compress:
+        return context.pieces
+    from sampan.cli.contexttar import gzipped
+
+    return gzipped(context.pieces)
+
+
 def _build(
-    ctx: Context, context: BuildContext, query: dict[str, object], out: TextIO, progress: _Progress, mode: str, *, compress: bool
+    ctx: Context, query: dict[str, object], pieces: Iterator[bytes], show: Callable[[Iterator[bytes], Callable[[Any], None]], None]
 ) -> str:
-    """The image's ID, as far as the daemon has told it."""
-    from sampan.cli import buildprogress
+    """The image's ID, as far as the daemon has told it. show: tells of the daemon's messages, and passes on what is not for the user."""
     from sampan.cli.credentials import registry_config
-    from sampan.cli.progress import display
 
-    pieces = context.pieces
-    if compress:
-        from sampan.cli.contexttar import gzipped
-
-        pieces = gzipped(pieces)
     headers = {"Content-Type": "application/x-tar", "X-Registry-Config": registry_config(ctx)}
-    pieces = progress.counted(pieces, "Sending build context to Docker daemon", 0)
     response = ctx.client.request("POST", "/build", query, data=pieces, headers=headers)
     images: list[str] = []
 
@@ -204,12 +205,7 @@ def _build(
         if isinstance(value, dict) and isinstance(value.get("ID"), str):
             images.append(value["ID"])
 
-    if mode == "tty":
-        buildprogress.draw(response.lines(), out, aux)
-    elif mode == "rawjson":
-        buildprogress.copy(response.lines(), out, aux)
-    else:
-        display(response.lines(), out, width=progress.width, aux=aux)
+    show(response.lines(), aux)
     return images[-1] if images else ""
 
 
