@@ -18,6 +18,8 @@ from sampan.errors import InvalidArgument
 from sampan.quoting import go_quote
 
 SCRATCH: Final = "scratch"
+GLOBALS_MAX: Final = 4 << 20
+"""Characters of all ARGs before the first FROM, variables put in."""
 
 
 class StageSource(Struct, frozen=True, tag_field="source", tag="stage"):
@@ -86,11 +88,22 @@ def _aliases(dockerfile: Dockerfile) -> dict[str, int]:
 
 def declare_globals(dockerfile: Dockerfile, arguments: Arguments) -> tuple[Arg, str] | None:
     """All ARGs before the first FROM, each with those before it put in. The first that cannot be, and docker's sentence about it."""
+    seen, length = arguments.globals(), 0
     for arg in dockerfile.args:
         try:
-            arguments.declare_global(resolved(arg, arguments.globals(), dockerfile.directives.escape))
+            done = resolved(arg, seen, dockerfile.directives.escape)
         except InvalidArgument as error:
             return arg, error.message
+        length += sum(len(declaration.default or "") for declaration in done.declarations)
+        if length > GLOBALS_MAX:
+            return arg, f"the ARGs before the first FROM come to more than {GLOBALS_MAX} characters"
+        arguments.declare_global(done)
+        for declaration in done.declarations:  # not all of them anew: there may be a million
+            value = arguments.value(declaration.name, declaration.default)
+            if value is None:
+                seen.pop(declaration.name, None)
+            else:
+                seen[declaration.name] = value
     return None
 
 

@@ -23,6 +23,7 @@ _CHUNK = 1 << 18
 _PEEK = 1024
 """Bytes that tell a tar from a Dockerfile."""
 _DOCKERFILE_MAX = 16 << 20
+_IGNORE_MAX = 16 << 20
 
 
 class BuildContext:
@@ -174,11 +175,13 @@ def _patterns(root: str, dockerfile: str) -> list[str]:
             continue
         try:
             with open(path, "rb") as file:
-                data = file.read()
+                data = file.read(_IGNORE_MAX + 1)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise CliError(f"open {path}: {_reason(error)}") from None
+        if len(data) > _IGNORE_MAX:
+            raise CliError(f"error reading .dockerignore: {path} has more than {_IGNORE_MAX} bytes")
         try:
             return dockerignore.read(data)
         except dockerignore.BadPattern as error:
@@ -315,10 +318,10 @@ def _of_git(url: str, dockerfile: str) -> BuildContext:
     top, directory = clone(url)
     try:
         # -f is looked for in the repository
-        inside = os.path.join(directory, dockerfile) if dockerfile not in ("", "-") else dockerfile
+        inside = "-" if dockerfile == "-" else os.path.join(directory, dockerfile) if dockerfile else _default_dockerfile(directory)
+        if inside != "-" and os.path.relpath(_resolved(inside), _root(directory)).startswith("../"):  # a symlink of theirs may lead here
+            raise _problem(f"the Dockerfile ({dockerfile or os.path.basename(inside)}) must be within the build context")
         context = _of_directory(_root(directory), inside, dockerfile or "Dockerfile")
-        if inside not in ("", "-") and os.path.relpath(_resolved(inside), _root(directory)).startswith("../"):
-            raise _problem(f"the Dockerfile ({dockerfile}) must be within the build context")
     except BaseException:
         shutil.rmtree(top, ignore_errors=True)
         raise

@@ -273,8 +273,8 @@ class StageRun:
         elif not quiet:
             self._out.say(f" ---> Removed intermediate container {short_id(container_id)}\n")
 
-    def _from_cache(self, key: str, created_by: str) -> bool:
-        found = self._tools.steps.find(key, self.image, created_by)
+    def _from_cache(self, key: str, created_by: str, *, told: bool = True) -> bool:
+        found = self._tools.steps.find(key, self.image, created_by, told=told)
         if found is None:
             return False
         self._out.cached()
@@ -378,7 +378,7 @@ class StageRun:
                 *([f"network {instruction.network}"] if instruction.network != "default" else []),
             ]
             key = tools.steps.key(self.image, noted, self.config, more)
-            if self._from_cache(key, created_by):
+            if self._from_cache(key, created_by, told=not more):
                 return
             await mounts.provide()
             if run.script is not None:

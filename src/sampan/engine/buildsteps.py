@@ -108,8 +108,8 @@ class BuildSteps:
         epoch = () if self.epoch is None else (f"epoch {self.epoch}",)
         return cache.key(base, command, config, [*more, *epoch])
 
-    def find(self, key: str, parent: Image | None, created_by: str) -> Image | None:
-        """The image that this step has come to before."""
+    def find(self, key: str, parent: Image | None, created_by: str, *, told: bool) -> Image | None:
+        """The image that this step has come to before. told: created_by, all that images from elsewhere have of it, tells all of it."""
         if not self._use_cache:
             return None
         image_id = self._cached.find(key)
@@ -117,7 +117,7 @@ class BuildSteps:
         if image is not None:
             self._used.append(key)
             return image
-        return self._from_sources(key, parent, created_by)
+        return self._from_sources(key, parent, created_by) if told else None
 
     def _from_sources(self, key: str, parent: Image | None, created_by: str) -> Image | None:
         """The image that one of `--cache-from` was at this step: its history up to here, made an image of its own."""

@@ -298,6 +298,21 @@ def test_a_mount_is_part_of_the_key(run_build: Build) -> None:
     assert run_build(text, {"f": "2"}).cached == 0
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RUN --mount=target=/s,source=f cat /s > /f\n",
+        "RUN <<EOF\n#!/bin/sh\necho {f} > /f\nEOF\n",
+        "RUN --mount=type=cache,target=/c,id={f} ls /c > /f\n",
+    ],
+)
+def test_an_image_to_take_steps_from_does_not_tell_what_a_run_reads(run_build: Build, text: str) -> None:
+    first, second = (f"FROM buildbase\n{text.replace('{f}', f)}" for f in "12")
+    assert run_build(first, {"f": "1"}, t="steps-of").error == ""
+    again = run_build(second, {"f": "2"}, cachefrom='["steps-of"]')
+    assert (again.error, again.cached) == ("", 0)
+
+
 def test_secrets_that_nobody_sent(run_build: Build) -> None:
     assert run_build("FROM buildbase\nRUN --mount=type=secret,id=key,required=true true\n").error == "secret key: not found"
     assert run_build("FROM buildbase\nRUN --mount=type=secret,id=key ls /run/secrets || true\n").error == ""

@@ -130,3 +130,32 @@ def test_arguments_of_a_stage() -> None:
     assert arguments.unused() == ["NONE", "X"]
     assert arguments.stage().key_prefix([]) == ["|0"]
     assert Arguments({}, {}).stage().key_prefix([]) == []
+
+
+class _Counting(Arguments):
+    """Says how often it is asked for a value."""
+
+    asked = 0
+
+    def value(self, name: str, default: str | None) -> str | None:
+        self.asked += 1
+        return super().value(name, default)
+
+
+def test_many_global_arguments_take_no_more_than_their_number() -> None:
+    lines = "ARG a0=x\n" + "".join(f"ARG a{number}=$a{number - 1}\n" for number in range(1, 3000))
+    arguments = _Counting({"a7": "given", "HTTP_PROXY": "p"}, PLATFORM)
+    dockerfile = parse(f"{lines}ARG a2999\nARG a5=\nARG TARGETOS\nARG TARGETARCH=mine\nARG HTTP_PROXY\nFROM a\n".encode())
+    assert declare_globals(dockerfile, arguments) is None
+    assert arguments.asked < 2 * 3000
+    values = arguments.globals()
+    assert [values.get(name) for name in ("a0", "a6", "a7", "a8", "a2998", "a2999", "a5", "TARGETOS", "TARGETARCH", "HTTP_PROXY")] == [
+        "x", "x", "given", "given", "given", None, "", "linux", "mine", "p",
+    ]  # fmt: skip
+
+
+def test_what_global_arguments_come_to_is_bounded() -> None:
+    doubled = "ARG a=" + "x" * 60000 + "\nARG b=" + "$a" * 17 + "\n" + "".join(f"ARG c{number}=$b\n" for number in range(100))
+    problem = declare_globals(parse(f"{doubled}FROM a\n".encode()), Arguments({}, PLATFORM))
+    assert problem is not None
+    assert problem[1] == "the ARGs before the first FROM come to more than 4194304 characters"

@@ -239,6 +239,11 @@ def test_contexts_are_downloaded(sampan: Callable[..., Run], web: tuple[str, dic
     assert "connection refused" in sampan("http://127.0.0.1:1/x", NO_PROXY="*").err
 
 
+def test_an_ignore_file_without_end(sampan: Callable[..., Run], here: Path) -> None:
+    (here / ".dockerignore").symlink_to("/dev/zero")
+    assert sampan(".").err.startswith("error reading .dockerignore: ")
+
+
 def test_git_repositories_are_cloned(sampan: Callable[..., Run], here: Path, web: tuple[str, dict[str, bytes]]) -> None:
     url, files = web
     repository = here.parent / "repository"
@@ -252,6 +257,8 @@ def test_git_repositories_are_cloned(sampan: Callable[..., Run], here: Path, web
     (repository / "sub").mkdir()
     (repository / "sub/Dockerfile").write_text("FROM sub\n")
     (repository / "out").symlink_to("/etc")
+    (repository / "theirs").mkdir()
+    (repository / "theirs/Dockerfile").symlink_to(here / "Dockerfile")
     git("add", ".")
     git("commit", "-m", "one")
     git("branch", "other")
@@ -273,6 +280,8 @@ def test_git_repositories_are_cloned(sampan: Callable[..., Run], here: Path, web
         "must be within the build context"
         in sampan("-f", "../../here/Dockerfile", f"{url}/r.git#:sub", NO_PROXY="*", TMPDIR=str(here.parent)).err
     )
+    led_out = sampan(f"{url}/r.git#:theirs", NO_PROXY="*", TMPDIR=str(here.parent))
+    assert led_out.err == "unable to prepare context: the Dockerfile (Dockerfile) must be within the build context\n"
     assert not list(here.parent.glob("docker-build-git*"))
     missing = sampan(f"{url}/r.git", PATH="/nonexistent")
     assert missing.err == "unable to prepare context: unable to find 'git': exec: \"git\": executable file not found in $PATH\n"
