@@ -19,7 +19,9 @@ from sampan.archive.tarsum import of_file
 SOURCES_MAX: Final = 100_000
 """What all wildcards of one instruction may find."""
 _LINKS_MAX: Final = 255
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 18
+LATER: Final = "+"
+"""Instead of a hash: it is still to be made; before digits: of these, and of the file's content."""
 
 
 class Names(Protocol):
@@ -56,11 +58,17 @@ class Source(NamedTuple):
     """What it was asked for by."""
 
 
+class HashedLater(Exception):
+    """A file's hash is not known yet, and can be had only where the file is."""
+
+
 class RootNames:
     """The current root's. Files are hashed as they are, or (sums, of a context) as their archive's headers said."""
 
     def __init__(self, sums: Mapping[bytes, str] | None = None) -> None:
         self._sums = sums
+        self.late: dict[bytes, str] = {}
+        """The hashes that were made here."""
 
     def kind(self, path: str) -> str:
         """See Names."""
@@ -80,14 +88,20 @@ class RootNames:
 
     def hash(self, path: str, real: str) -> str:
         """See Names. What was in no archive's header is hashed by its path, as docker does."""
-        return _hash_of_file(real) if self._sums is None else self._sums.get(os.fsencode(real), path)
+        if self._sums is None:
+            return _hash_of_file(real)
+        name = os.fsencode(real)
+        digest = self.late.get(name) or self._sums.get(name)
+        if digest is not None and digest.startswith(LATER) and len(digest) > len(LATER):
+            digest = self.late[name] = _hash_of_content(hashlib.sha256(bytes.fromhex(digest[len(LATER) :])), "/" + real)
+        return path if digest is None else digest
 
 
 class ListedNames:
     """Those of a small tree, as a worker has told them."""
 
     def __init__(self, entries: Iterable[tuple[str, str, str, str]]) -> None:
-        """entries: (path, kind, hash or "", where a symlink leads), parents before children, by name."""
+        """entries: (path, kind, hash, "" or LATER, where a symlink leads), parents before children, by name."""
         self._entries: dict[str, tuple[str, str, str]] = {"": ("d", "", "")}
         self._children: dict[str, list[str]] = {}
         for path, kind, digest, link in entries:
@@ -108,8 +122,11 @@ class ListedNames:
         return self._children.get(path, [])
 
     def hash(self, path: str, real: str) -> str:
-        """See Names."""
-        return self._entries.get(real, ("", "", ""))[1] or path
+        """See Names. Raises HashedLater."""
+        digest = self._entries.get(real, ("", "", ""))[1]
+        if digest == LATER:
+            raise HashedLater(real)
+        return digest or path
 
 
 def listed(names: Names, most: int, length: int) -> list[tuple[str, str, str, str]] | None:
@@ -165,13 +182,18 @@ def _hash_of_file(real: str) -> str:
         except OSError:
             capability = None
     digest = of_file(os.fsencode(real), info, link, capability)
-    if stat.S_ISREG(info.st_mode) and info.st_size:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            while piece := os.read(fd, _CHUNK):
-                digest.update(piece)
-        finally:
-            os.close(fd)
+    return _hash_of_content(digest, path) if stat.S_ISREG(info.st_mode) and info.st_size else digest.hexdigest()
+
+
+def _hash_of_content(digest: "hashlib._Hash", path: str) -> str:
+    """A hash that has begun, with a file's content."""
+    buffer = memoryview(bytearray(_CHUNK))
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        while count := os.readv(fd, [buffer]):
+            digest.update(buffer[:count])
+    finally:
+        os.close(fd)
     return digest.hexdigest()
 
 
