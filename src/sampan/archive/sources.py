@@ -26,9 +26,11 @@ _PATTERN_COST: Final = 30
 _NAME_LETTERS: Final = 10
 """Letters of a name that cost as much as a name without any."""
 _LINKS_MAX: Final = 255
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 18
 _LOOK: Final = 256
 """Bytes that a look at a file counts as."""
+LATER: Final = "+"
+"""Instead of a hash: it is still to be made; before digits: of these, and of the file's content."""
 
 
 class Names(Protocol):
@@ -68,6 +70,10 @@ class Source(NamedTuple):
     """What it was asked for by."""
 
 
+class HashedLater(Exception):
+    """A file's hash is not known yet, and can be had only where the file is."""
+
+
 class RootNames:
     """The current root's. Files are hashed as they are, or (sums, of a context) as their archive's headers said."""
 
@@ -78,6 +84,8 @@ class RootNames:
         self._sums = sums
         self._odd = odd
         self._read = read
+        self.late: dict[bytes, str] = {}
+        """The hashes that were made here."""
 
     def kind(self, path: str) -> str:
         """See Names."""
@@ -97,7 +105,13 @@ class RootNames:
 
     def hash(self, path: str, real: str) -> str:
         """See Names. What was in no archive's header is hashed by its path, as docker does."""
-        return _hash_of_file(real, self._read) if self._sums is None else self._sums.get(os.fsencode(real), path)
+        if self._sums is None:
+            return _hash_of_file(real, self._read)
+        name = os.fsencode(real)
+        digest = self.late.get(name) or self._sums.get(name)
+        if digest is not None and digest.startswith(LATER) and len(digest) > len(LATER):
+            digest = self.late[name] = _hash_of_content(hashlib.sha256(bytes.fromhex(digest[len(LATER) :])), "/" + real, self._read)
+        return path if digest is None else digest
 
     def beside(self, path: str) -> str:
         """See Names: attributes, of which docker's hash has one; and where the headers do not tell what a file is, what it is."""
@@ -110,7 +124,7 @@ class ListedNames:
     """Those of a small tree, as a worker has told them."""
 
     def __init__(self, entries: Iterable[tuple[str, str, str, str]]) -> None:
-        """entries: (path, kind, hash or "", where a symlink leads), parents before children, by name."""
+        """entries: (path, kind, hash, "" or LATER, where a symlink leads), parents before children, by name."""
         self._entries: dict[str, tuple[str, str, str]] = {"": ("d", "", "")}
         self._children: dict[str, list[str]] = {}
         for path, kind, digest, link in entries:
@@ -138,8 +152,11 @@ class ListedNames:
         return self._children.get(path, [])
 
     def hash(self, path: str, real: str) -> str:
-        """See Names."""
-        return self._entries.get(real, ("", "", ""))[1] or path
+        """See Names. Raises HashedLater."""
+        digest = self._entries.get(real, ("", "", ""))[1]
+        if digest == LATER:
+            raise HashedLater(real)
+        return digest or path
 
     def beside(self, path: str) -> str:
         """See Names: nothing, of those that are told."""
@@ -201,14 +218,19 @@ def _hash_of_file(real: str, read: Callable[[int], object]) -> str:
         except OSError:
             capability = None
     digest = of_file(os.fsencode(real), info, link, capability)
-    if stat.S_ISREG(info.st_mode) and info.st_size:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            while piece := os.read(fd, _CHUNK):
-                read(len(piece))
-                digest.update(piece)
-        finally:
-            os.close(fd)
+    return _hash_of_content(digest, path, read) if stat.S_ISREG(info.st_mode) and info.st_size else digest.hexdigest()
+
+
+def _hash_of_content(digest: "hashlib._Hash", path: str, read: Callable[[int], object]) -> str:
+    """A hash that has begun, with a file's content."""
+    buffer = memoryview(bytearray(_CHUNK))
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        while count := os.readv(fd, [buffer]):
+            read(count)
+            digest.update(buffer[:count])
+    finally:
+        os.close(fd)
     return digest.hexdigest()
 
 

@@ -14,8 +14,8 @@ from sampan.archive.reader import REGULAR, Entry
 _CAPABILITY: Final = "security.capability"
 
 
-def _begun(fields: list[tuple[bytes, bytes]]) -> "hashlib._Hash":
-    return hashlib.sha256(b"".join(key + value for key, value in fields))
+def _joined(fields: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(key + value for key, value in fields)
 
 
 def _decimal(number: int) -> bytes:
@@ -30,6 +30,11 @@ def _octal(field: bytes) -> int:
 
 def of_entry(entry: Entry) -> "hashlib._Hash":
     """The hash of an archive's member as far as its header goes; its data is to be added."""
+    return hashlib.sha256(head_of(entry))
+
+
+def head_of(entry: Entry) -> bytes:
+    """What is hashed of a member before its data."""
     header, pax = entry.header, entry.pax
     fields = [
         (b"name", entry.name),
@@ -44,7 +49,7 @@ def of_entry(entry: Entry) -> "hashlib._Hash":
         (b"devmajor", _decimal(entry.major)),
         (b"devminor", _decimal(entry.minor)),
     ]
-    return _begun([*fields, *sorted(entry.xattrs.items())])
+    return _joined([*fields, *sorted(entry.xattrs.items())])
 
 
 def of_file(name: bytes, info: os.stat_result, link: bytes, capability: bytes | None) -> "hashlib._Hash":
@@ -64,4 +69,4 @@ def of_file(name: bytes, info: os.stat_result, link: bytes, capability: bytes | 
         (b"devmajor", _decimal(os.major(info.st_rdev) if device else 0)),
         (b"devminor", _decimal(os.minor(info.st_rdev) if device else 0)),
     ]
-    return _begun([*fields, *([(_CAPABILITY.encode(), capability)] if capability is not None else [])])
+    return hashlib.sha256(_joined([*fields, *([(_CAPABILITY.encode(), capability)] if capability is not None else [])]))

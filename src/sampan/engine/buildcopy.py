@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +104,8 @@ class Copies:
     async def find(self, tree: Tree, patterns: Sequence[str], *, wildcards: bool = True, parents: bool = False) -> Found:
         """What the sources of a COPY are, and the hash of them all. Raises InvalidArgument in docker's words."""
         if tree.names is not None and tree.names.is_quick(patterns):
-            return _found(tree.names, patterns, wildcards=wildcards, parents=parents)
+            with suppress(sources.HashedLater):
+                return _found(tree.names, patterns, wildcards=wildcards, parents=parents)
         fds: list[int] = []
         async with self._source(tree, fds) as source:
             args = {**source, "patterns": list(patterns), "wildcards": wildcards, "parents": parents}

@@ -121,7 +121,7 @@ class Workspace:
             (self._path / name).mkdir(mode=0o755)
         nowhere = self._kept(self._nowhere, os.O_PATH | os.O_DIRECTORY)
         tree = self._kept(self._path / "tree", os.O_RDONLY | os.O_DIRECTORY)
-        return _Descriptors(nowhere, Directory(tree, self._kept(self._path / "sums", os.O_RDWR | os.O_CREAT)))
+        return _Descriptors(nowhere, Directory(tree, self._kept(self._path / "sums", os.O_RDWR | os.O_CREAT | os.O_APPEND)))
 
     def _kept(self, path: str | Path, flags: int) -> int:
         fd = os.open(path, flags | os.O_CLOEXEC, 0o600)

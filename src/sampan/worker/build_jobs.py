@@ -14,12 +14,12 @@ from typing import Any, Final
 from sampan import dockerignore
 from sampan.archive import changes, chmod, compression, sources, treediff
 from sampan.archive.apply import ID_MAX
-from sampan.archive.context import ODD, ContextExtractor, read_sums
+from sampan.archive.context import ODD, ContextExtractor, add_sums, read_sums, told
 from sampan.archive.pack import Outlet, Packer
 from sampan.archive.reader import BLOCK, InvalidArchive, TarReader
 from sampan.archive.room import Room
+from sampan.archive.source import PipeSource, TruncatedArchive
 from sampan.archive.source import Source as ByteSource
-from sampan.archive.source import TruncatedArchive
 from sampan.archive.sources import Source, SourceError
 from sampan.archive.transfer import Destination, Options, Owner, Unfit, kept_path, ordered
 from sampan.linux import users
@@ -55,16 +55,18 @@ def context_in(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     kind = compression.detect(head)
     child = Decompressor(kind, head, archive, nowhere) if kind else None
     confine.into_root(tree, confine.WRITE)
-    source = ByteSource(Budget().metered(read if child is None else reader_of(child.output)), hashed=False)
+    budget = Budget()
+    pipe, read = (archive, read) if child is None else (child.output, reader_of(child.output))
+    source = PipeSource(pipe, budget.metered(read), budget.more)
     with checked(child):
-        with (extractor := ContextExtractor(tree, sums)):
+        with (extractor := ContextExtractor(tree, sums, os.fsencode(args["dockerfile"]))):
             extractor.apply(TarReader(source, unpadded=True))
             extractor.finish()
         source.drain()
     withheld = _withheld(args["dockerfile"])
-    names = sources.RootNames(read_sums(sums))
-    told = not withheld and not extractor.odd and extractor.result.entries <= _LISTED_MAX
-    entries = sources.listed(names, _LISTED_MAX, _LISTED_LENGTH) if told else None
+    names = sources.RootNames(told(read_sums(sums)))
+    is_told = not withheld and not extractor.odd and extractor.result.entries <= _LISTED_MAX
+    entries = sources.listed(names, _LISTED_MAX, _LISTED_LENGTH) if is_told else None
     return {"size": source.consumed, "withheld": withheld, "entries": entries}
 
 
@@ -128,6 +130,8 @@ def build_sources(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         )
     except (SourceError, dockerignore.BadPattern) as error:
         raise Refused(Kind.INVALID, str(error)) from None
+    if sums is not None:
+        add_sums(fds[args["sums"]], names.late)
     return {"sources": found, "hash": sources.hash_of_all(found), "beside": sources.beside(found, names)}
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampan.archive import chmod, sources
-from sampan.archive.context import ContextExtractor, read_sums
+from sampan.archive.context import LATER_MIN, ContextExtractor, add_sums, read_sums, told
+from sampan.archive.meant import Meant
 from sampan.archive.reader import TarReader
 from sampan.archive.source import Source
 from sampan.archive.sources import ListedNames, RootNames, SourceError
@@ -24,14 +25,14 @@ FILES: dict[str, Content] = {
 }  # fmt: skip
 
 
-def listed(tree: Path, files: dict[str, Content]) -> ListedNames:
+def listed(tree: Path, files: dict[str, Content], dockerfile: str = "") -> ListedNames:
     """A context taken in, as it is told."""
     root, sums = os.open(tree, os.O_RDONLY), os.open(tree.parent / "sums", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        with (extractor := ContextExtractor(root, sums)):
+        with (extractor := ContextExtractor(root, sums, dockerfile.encode())):
             extractor.apply(TarReader(Source(io.BytesIO(context(files)).read, hashed=False)))
             extractor.finish()
-        found = sources.listed(_Below(tree, read_sums(sums)), 1000, 100_000)
+        found = sources.listed(_Below(tree, told(read_sums(sums))), 1000, 100_000)
     finally:
         os.close(root)
         os.close(sums)
@@ -208,3 +209,62 @@ def test_many_patterns_are_not_found_at_once(patterns: list[str], count: int, le
 def test_few_patterns_are_found_at_once() -> None:
     names = ListedNames([("d", "d", "", ""), *((f"d/source{number}.py", "f", "0" * 64, "") for number in range(999))])
     assert names.is_quick(["d", "*.py"])
+
+
+LARGE = os.urandom(LATER_MIN)
+COPIES_F = "FROM x\nCOPY f /\n"
+
+
+@pytest.mark.parametrize(("dockerfile", "known"), [(COPIES_F, False), ("FROM x\nCOPY . /\n", True), ("FROM x\nCOPY f d/large /\n", True)])
+def test_a_large_file_that_is_not_likely_to_be_copied_is_hashed_when_it_is(tmp_path: Path, dockerfile: str, known: bool) -> None:
+    (tmp_path / "tree").mkdir()
+    names = listed(tmp_path / "tree", {"Dockerfile": dockerfile, "d": None, "d/large": LARGE, "f": "1"}, "Dockerfile")
+    assert names.hash("f", "f") != sources.LATER
+    if not known:
+        with pytest.raises(sources.HashedLater):
+            names.hash("d/large", "d/large")
+    sums = os.open(tmp_path / "sums", os.O_RDWR | os.O_APPEND)
+    place = os.fsencode(tmp_path / "tree/d/large")[1:]
+    expected = listed_at_once(tmp_path, {"d/large": LARGE})[b"d/large"]
+    for made in (not known, False):  # the second time it is there
+        told = read_sums(sums)
+        there = RootNames({place: told[b"d/large"]})
+        assert there.hash("d/large", os.fsdecode(place)) == expected
+        assert bool(there.late) == made
+        add_sums(sums, dict.fromkeys([b"d/large"], expected))
+    os.close(sums)
+
+
+def listed_at_once(tmp_path: Path, files: dict[str, Content]) -> dict[bytes, str]:
+    """Hashes of a context whose Dockerfile is not known."""
+    (tmp_path / "other").mkdir()
+    root, sums = os.open(tmp_path / "other", os.O_RDONLY), os.memfd_create("sums")
+    with (extractor := ContextExtractor(root, sums)):
+        extractor.apply(TarReader(Source(io.BytesIO(context(files)).read, hashed=False)))
+        extractor.finish()
+    found = read_sums(sums)
+    os.close(root)
+    os.close(sums)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("line", "paths"),
+    [
+        ("COPY a b/ /x/", {b"a", b"b/c"}),
+        ("copy --chown=1 ./a \\\n  b /", {b"a", b"b/c"}),
+        ('ADD ["b", "/"]', {b"b/c"}),
+        ("COPY a*  /", {b"a", b"b/c", b"d"}),
+        ("COPY $X /", {b"a", b"b/c", b"d"}),
+        ("COPY . /", {b"a", b"b/c", b"d"}),
+        ("COPY ./ .", {b"a", b"b/c", b"d"}),
+        ("COPY / .", {b"a", b"b/c", b"d"}),
+        ("COPY b/../a /", {b"b/c", b"a", b"d"}),
+        ("COPY --from=x a /", set()),
+        ("RUN --mount=type=bind,target=/x true", {b"a", b"b/c", b"d"}),
+        ("RUN --mount=type=cache,target=/a cp a b", set()),
+    ],
+)
+def test_what_a_dockerfile_may_mean(line: str, paths: set[bytes]) -> None:
+    meant = Meant(f"FROM x\n{line}\nCMD a\n".encode())
+    assert {path for path in (b"a", b"b/c", b"d") if meant.has(path)} == paths
