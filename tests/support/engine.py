@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sampan.daemon.config import parse_command_line
+from sampan.daemon import teardown
+from sampan.daemon.config import known, parse_command_line
 from sampan.daemon.teardown import UnixConnection, cgroup_directories
 from sampan.network.bridge import owned
 
@@ -79,12 +80,12 @@ class Engine:
         return self.process.wait(timeout)
 
     def teardown(self) -> None:
-        """End everything of this engine, as `quickstart --uninstall` does."""
+        """End everything of this engine, as `quickstart --uninstall` does, but without programs to start or a grace for containers."""
         if self.process is not None and self.process.poll() is None:
-            # sampand is our child: without a wait it stays a zombie
-            subprocess.run([*TEARDOWN, "containers", *self.flags], check=True, timeout=120, stdout=subprocess.DEVNULL)
-            self.stop()
-        subprocess.run([*TEARDOWN, "purge", *self.flags], check=True, timeout=120, stdout=subprocess.DEVNULL)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self.remove_containers()
+            self.stop()  # sampand is our child: without a wait it stays a zombie
+        teardown.run("purge", known(self.flags).config)
 
     # -- clients
 

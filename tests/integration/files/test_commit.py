@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.test_copy_clients import CHANGES, image
-from tests.support import layers
+from tests.support import layers, tars
 from tests.support.engine import CLI, Engine
 from tests.support.imagetars import base_layer, config, docker_files, packed
 
@@ -102,10 +102,13 @@ def test_config_changes(engine: Engine, files_image: str) -> None:
     assert engine.cli("commit", "none").stderr == "Error response from daemon: No such container: none\n"
 
 
-def test_the_deepest_image(engine: Engine, files_image: str) -> None:
+@pytest.mark.parametrize("committed", [3, pytest.param(126, marks=pytest.mark.slow)])
+def test_the_deepest_image(engine: Engine, committed: int) -> None:
     """docker's limit is on the 128th layer; what would exceed it is refused with the way out, and the image before it runs."""
-    base = files_image
-    for number in range(126):
+    below = [base_layer(engine), *(tars.tar(("f", f"tmp/layer{number}")) for number in range(126 - committed))]
+    assert engine.request("POST", "/images/load?quiet=1", packed(docker_files(config(*below), below, ["below:1"])))[0] == 200
+    base = "below:1"
+    for number in range(126 - committed, 126):
         assert engine.request("POST", "/containers/create?name=deep", {"Image": base, "Cmd": ["sh"]})[0] == 201
         body = io.BytesIO()
         with tarfile.open(fileobj=body, mode="w") as tar:

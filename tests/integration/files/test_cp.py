@@ -340,6 +340,12 @@ def test_the_end_of_the_client_ends_the_worker(stalled: tuple[Box, UnixConnectio
     box.act("start")
 
 
+@pytest.mark.parametrize(
+    "engine_of_each_driver",
+    ["live_engine", pytest.param("overlay_engine", marks=pytest.mark.slow)],
+    ids=["own-driver", "overlay2"],
+    indirect=True,
+)
 def test_a_start_waits_for_copies_and_ends_those_that_stall(stalled: tuple[Box, UnixConnection]) -> None:
     box, _ = stalled
     starting = threading.Thread(target=box.act, args=("start",))

@@ -41,8 +41,8 @@ def test_output_is_logged_and_drained(rig: Any, driver: str) -> None:
     assert read_all(log, tail=2) == b"out\nno newline"
 
 
-def test_a_killed_keeper_loses_and_doubles_nothing(rig: Any) -> None:
-    count = 8_000_000
+@pytest.mark.parametrize("count", [3_000_000, pytest.param(8_000_000, marks=pytest.mark.slow)])
+def test_a_killed_keeper_loses_and_doubles_nothing(rig: Any, count: int) -> None:
     log = rig.log("k", max_size=0, max_file=0)
     process = rig.write("k", BULK.format(n=count), log)
     kills = 0
