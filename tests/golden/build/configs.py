@@ -45,7 +45,7 @@ LABEL v=$V w="${V}w" x='$V'
     "cmd-own-kept": case('FROM BASE AS one\nCMD ["base"]\nFROM one\nCMD ["own"]\nENTRYPOINT ["/e"]\nENTRYPOINT shell form\n'),
     "entrypoint-empty": case('FROM BASE\nENTRYPOINT ["/e"]\nCMD a\nENTRYPOINT []\n'),
     "entrypoint-and-run": case('FROM BASE\nENTRYPOINT ["/nope"]\nCMD ["x"]\nRUN echo ran\nWORKDIR /w\nCOPY Dockerfile .\n'),
-    "shell": case('FROM BASE\nSHELL ["/bin/sh", "-xc"]\nRUN echo a\nCMD b\nENTRYPOINT c\nHEALTHCHECK CMD d\nONBUILD RUN e\n'),
+    "shell": case('FROM BASE\nSHELL ["/bin/sh", "-uc"]\nRUN echo a\nCMD b\nENTRYPOINT c\nHEALTHCHECK CMD d\nONBUILD RUN e\n'),
     "shell-of-base": case('FROM BASE AS one\nSHELL ["/bin/sh", "-uc"]\nFROM one\nRUN echo a\nCMD b\n'),
     "healthchecks": case(
         """FROM BASE

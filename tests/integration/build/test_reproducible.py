@@ -19,7 +19,7 @@ RUN --network=none hostname > n; for i in $(seq 300); do echo $i > /w/f$i; done;
 FROM base
 COPY --from=work /w /w
 WORKDIR /v
-RUN --network=host <<EOT
+RUN <<EOT
 hostname
 cat /w/deep/n /w/deep/h /w/deep/e /w/deep/u
 rm /w/f1
@@ -47,11 +47,11 @@ def other(_session_engines: Callable[..., Engine]) -> Engine:
     return engine
 
 
-@pytest.mark.parametrize("squash", [0, 1], ids=["layers", "squashed"])
-def test_two_engines_make_the_same_image(engine: Engine, other: Engine, squash: int) -> None:
+@pytest.mark.parametrize("query", [{"squash": 0}, {"squash": 1}, {"networkmode": "host"}], ids=["layers", "squashed", "host"])
+def test_two_engines_make_the_same_image(engine: Engine, other: Engine, query: dict[str, object]) -> None:
     # the name is given to what --squash has made: the stream tells the image before it
-    first = made(engine, 1_700_000_000, squash=squash, t="same")
-    second = made(other, 1_800_000_000, squash=squash, t="same")
+    first = made(engine, 1_700_000_000, t="same", **query)
+    second = made(other, 1_800_000_000, t="same", **query)
     assert "buildkitsandbox\n" * 5 in first.text
     documents = [one.request("GET", "/images/same/json")[1] for one in (engine, other)]
     assert documents[0]["RootFS"] == documents[1]["RootFS"]

@@ -301,7 +301,7 @@ def test_a_mount_is_part_of_the_key(run_build: Build) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "RUN --mount=target=/s,source=f cat /s > /f\n",
+        "RUN --mount=target=/s,source=f cat /s > /g\n",
         "RUN <<EOF\n#!/bin/sh\necho {f} > /f\nEOF\n",
         "RUN --mount=type=cache,target=/c,id={f} ls /c > /f\n",
     ],

@@ -16,6 +16,9 @@ async def fill(output: Output, size: int = 1 << 18) -> None:
 
 
 def test_a_stage_waits_and_so_do_all_together() -> None:
+    async def ready() -> None:
+        """At once."""
+
     async def scenario() -> None:
         unheard = Unheard()
         outputs = [Output(unheard) for _ in range(50)]
@@ -27,7 +30,7 @@ def test_a_stage_waits_and_so_do_all_together() -> None:
         assert unheard.length <= UNHEARD_MAX + (2 << 18)
         for task in tasks:
             task.cancel()
-        last = outputs[-1].batches()  # whoever is heard goes on
+        last = outputs[-1].batches(ready)  # whoever is heard goes on
         task = asyncio.create_task(fill(outputs[-1]))
         assert await asyncio.wait_for(anext(last), 10)
         assert await asyncio.wait_for(anext(last), 10)
