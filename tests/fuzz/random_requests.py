@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 from sampan.api.app import ROUTES
 from sampan.spec.docker_api.container import CreateRequest, HostConfig
@@ -118,3 +119,12 @@ def random_request(rng: random.Random) -> bytes:
         headers += f"Content-Length: {len(payload)}\r\n"
     target = path + (f"?{query}" if query else "")
     return f"{method} {target} HTTP/1.1\r\n{headers}\r\n".encode("utf-8", "replace") + framed
+
+
+_BUILD = re.compile(rb"POST (/v[\d.]+)?/build[ ?]")
+_EXCEPTION = re.compile(rb'\{"message":"[A-Z]\w*(Error|Exception|Exit|Interrupt)?: ')
+
+
+def is_dockers(data: bytes, got: bytes) -> bool:
+    """Whether a 500 is dockerd's own status: for builds' contexts, files and names that are wrong. An exception of ours shows its type."""
+    return got.split(b" ", 2)[1] == b"500" and _BUILD.match(data) is not None and _EXCEPTION.search(got) is None
