@@ -121,7 +121,7 @@ def random_request(rng: random.Random) -> bytes:
     return f"{method} {target} HTTP/1.1\r\n{headers}\r\n".encode("utf-8", "replace") + framed
 
 
-_BUILD = re.compile(rb"POST (/v[\d.]+)?/build[ ?]")
+_BUILD = re.compile(rb"POST (http://\w+)?(/v[\d.]+)?/build[ ?]")
 _EXCEPTION = re.compile(rb'\{"message":"[A-Z]\w*(Error|Exception|Exit|Interrupt)?: ')
 
 
