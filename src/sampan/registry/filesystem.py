@@ -115,7 +115,9 @@ class FileSystem:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             try:
-                os.write(fd, content)
+                view = memoryview(content)
+                while view:  # a disk that is nearly full takes a part, and says so only the next time
+                    view = view[os.write(fd, view) :]
                 os.fsync(fd)
             finally:
                 os.close(fd)

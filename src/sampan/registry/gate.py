@@ -9,20 +9,23 @@ from contextlib import asynccontextmanager
 
 
 class Gate:
-    """Shared and exclusive, in the order of asking. For one event loop."""
+    """Shared and exclusive: whoever asks for one waits for those who have asked for the other. For one event loop."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Condition()
         self._inside = 0
         self._waiting = 0
         self._alone = False
+        self._sharing = 0
+        """How many wait to share."""
+        self._let_in = 0
+        """How many of them go first now: they have waited for somebody who was alone, and who may at once ask again."""
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
         """Beside others who share."""
         if self._alone or self._waiting:
-            async with self._changed:
-                await self._changed.wait_for(lambda: not self._alone and not self._waiting)
+            await self._wait_to_share()
         self._inside += 1  # no other task has run since the condition was true
         try:
             yield
@@ -31,13 +34,26 @@ class Gate:
             if self._waiting and not self._inside:
                 await self._tell()
 
+    async def _wait_to_share(self) -> None:
+        self._sharing += 1
+        shares = False
+        try:
+            async with self._changed:
+                await self._changed.wait_for(lambda: not self._alone and (not self._waiting or self._let_in > 0))
+            shares = True
+        finally:
+            self._sharing -= 1
+            self._let_in = max(self._let_in - 1, 0)
+            if not shares and not self._let_in:
+                await self._tell()
+
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
         """Alone."""
         self._waiting += 1
         try:
             async with self._changed:
-                await self._changed.wait_for(lambda: not self._alone and not self._inside)
+                await self._changed.wait_for(lambda: not self._alone and not self._inside and not self._let_in)
             self._alone = True
         finally:
             self._waiting -= 1
@@ -47,6 +63,7 @@ class Gate:
             yield
         finally:
             self._alone = False
+            self._let_in = self._sharing
             await self._tell()
 
     async def _tell(self) -> None:

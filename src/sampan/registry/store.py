@@ -5,7 +5,7 @@ content first, then the link that shows it; what is taken away loses its link fi
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -194,9 +194,11 @@ class Manifests:
                 raise RegistryError("MANIFEST_BLOB_UNKNOWN", {"digest": digest}) from None
 
     async def delete(self, name: str, digest: Digest) -> list[str]:
-        """A manifest and the tags that mean it, which are returned. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
-        manifest = await self.get(name, digest)
-        subject = documents.read(manifest.body).subject
+        """A manifest, damaged or not, and the tags that mean it (returned). Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
+        await self.resolve(name, digest)
+        subject = None
+        with suppress(RegistryError):
+            subject = documents.read((await self.get(name, digest)).body).subject
         gone: list[str] = []
         with self._tags_pushed_to(name) as pushed:  # a tag that is pushed meanwhile would mean what goes
             meaning = [tag for tag, meant in (await self.tags_with_digests(name)).items() if meant == digest]

@@ -11,7 +11,9 @@ from sampan.registry import documents, paths
 from sampan.registry.errors import RegistryError
 from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
+from sampan.registry.storage import Missing
 from sampan.registry.store import STEP, Blobs, Manifests, digest_of
+from tests.support.disks import files_up_to
 from tests.support.registryserver import EMPTY, manifest_of
 
 NAME = "team/app"
@@ -93,6 +95,35 @@ def test_a_deletion_keeps_nobody_waiting_for_all_tags(tmp_path: Path) -> None:
         assert 0 < max(gate.counts) <= 2 * STEP
 
     asyncio.run(asyncio.wait_for(whole(), 30))
+
+
+def test_a_full_disk_takes_no_part_of_a_manifest(tmp_path: Path) -> None:
+    async def whole() -> None:
+        storage = FileSystem(tmp_path)
+        with files_up_to(300_000), pytest.raises(OSError, match="File too large"):
+            await storage.write("docker/registry/v2/large", b"x" * 400_000)
+        with pytest.raises(Missing):
+            await storage.read("docker/registry/v2/large")
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("content", [None, b"damaged", b'{"schemaVersion": 1}'])
+def test_what_cannot_be_read_can_be_deleted(tmp_path: Path, content: bytes | None) -> None:
+    async def whole() -> None:
+        gate = Gate()
+        storage = FileSystem(tmp_path)
+        manifests = Manifests(storage, gate)
+        await manifests.put(NAME, DIGEST, ("first",), BODY, documents.read(BODY), complete=False)
+        place = tmp_path / paths.blob(DIGEST)
+        place.unlink(missing_ok=True)
+        if content is not None:
+            place.write_bytes(content)
+        assert await manifests.delete(NAME, DIGEST) == ["first"]
+        with pytest.raises(RegistryError):
+            await manifests.resolve(NAME, DIGEST)
+
+    asyncio.run(whole())
 
 
 @pytest.mark.parametrize("damaged", [b"", b"conten", b"content and more"])
