@@ -116,6 +116,7 @@ def test_the_cache_is_pruned(sampan: Client, directory: Path) -> None:
     assert "Total reclaimed space: " in pruned.stdout
 
 
+@pytest.mark.slow
 def test_metadata_does_not_grow_for_ever(sampan: Client, directory: Path) -> None:
     lines = [f"LABEL l{number}=$a$a$a$a$a$a$a$a$a$a" for number in range(60)]
     (directory / "Dockerfile").write_text("\n".join(["FROM buildbase", f"ARG a={'x' * 10_000}", *lines]))

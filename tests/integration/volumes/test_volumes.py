@@ -273,6 +273,7 @@ def test_events(engine: Engine, ok: Ok) -> None:
 
 
 def test_disk_usage(engine: Engine, ok: Ok) -> None:
+    engine.request("POST", "/build/prune?all=1")  # of other tests
     ok("run", "--name", "box", "-v", "used:/u", "busybox", "sh", "-c", "head -c 5000 /dev/zero >/u/f; ln /u/f /u/g")
     ok("volume", "create", "free")
     Path(engine.data_root, "volumes/free/_data/f").write_bytes(b"x" * 3000)

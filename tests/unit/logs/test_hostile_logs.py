@@ -71,6 +71,7 @@ def test_the_tail_of_a_line_without_end_is_looked_for_so_far_back(tmp_path: Path
 
 
 @pytest.mark.parametrize("driver", ["local", "json-file"])
+@pytest.mark.slow
 def test_a_long_way_back_leaves_turns_to_the_others(tmp_path: Path, driver: str) -> None:
     """Frames of a byte; the lines wanted are more than there are."""
     log = written(tmp_path, driver, b"\n", 60_000)

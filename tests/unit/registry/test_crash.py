@@ -247,6 +247,7 @@ def test_a_kill_at_each_step(tmp_path: Path, scenario: type[Pushes], at_least: i
     assert instants_of(f"{__name__}:{scenario.__name__}", tmp_path) > at_least
 
 
+@pytest.mark.slow
 def test_a_kill_at_each_request_to_a_bucket(tmp_path: Path) -> None:
     pytest.importorskip("obstore", reason="pip install obstore")
     assert instants_of(f"{__name__}:Bucket", tmp_path) > 25
