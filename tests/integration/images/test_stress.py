@@ -94,7 +94,7 @@ class User:
     def ask(self, method: str, path: str) -> None:
         answer = str(self.engine.request(method, path, timeout=120)[1])
         if ("message" in answer or '"error"' in answer) and not any(text in answer for text in EXPECTED):
-            self.unexpected.append(f"{method} {path}: {answer[:500]}")
+            self.unexpected.append(f"{method} {path}: {answer[-500:]}")
 
     def leave(self, path: str) -> None:
         """Ask, and be gone before the answer is."""
