@@ -93,9 +93,7 @@ class Restorer:
         if not state.paused:
             await self._thaw(container)
         container.exited.clear()
-        if state.paused and not cgroups.is_frozen(
-            self._runner.layout, self._runner.paths.cgroup(container.id, container.host_config.cgroup_parent)
-        ):
+        if state.paused and not cgroups.is_frozen(self._runner.layout, self._runner.paths.cgroup_of(container)):
             # Killed between thawing it and storing that.
             self._containers.set_state(container, msgspec.structs.replace(state, status="running", paused=False))
         return True
@@ -126,9 +124,7 @@ class Restorer:
 
     async def _thaw(self, container: Container) -> None:
         """A commit that was killed has left the processes frozen."""
-        if await asyncio.to_thread(
-            cgroups.is_frozen, self._runner.layout, self._runner.paths.cgroup(container.id, container.host_config.cgroup_parent)
-        ):
+        if await asyncio.to_thread(cgroups.is_frozen, self._runner.layout, self._runner.paths.cgroup_of(container)):
             with contextlib.suppress(EngineError):
                 await self._control.hold(container, frozen=False)
 
@@ -186,4 +182,4 @@ class Restorer:
                 await self._runner.end_cgroup(paths.cgroup(name))
         for container in self._containers:  # those elsewhere, which are known by their containers only
             if container.host_config.cgroup_parent and not container.is_running and container.live is None:
-                await self._runner.end_cgroup(paths.cgroup(container.id, container.host_config.cgroup_parent))
+                await self._runner.end_cgroup(paths.cgroup_of(container))

@@ -284,9 +284,7 @@ class ContainerService:
         container = self._containers.find(ref)
         if not container.is_running:
             raise Conflict(f"container {container.id} is not running")
-        result = await processes.top(
-            self._runner.layout, self._runner.paths.cgroup(container.id, container.host_config.cgroup_parent), ps_args
-        )
+        result = await processes.top(self._runner.layout, self._runner.paths.cgroup_of(container), ps_args)
         self._events.publish(container, "top")
         return result
 

@@ -76,7 +76,7 @@ class Control:
 
     async def limit(self, container: Container, host_config: HostConfig) -> None:
         """Give a running container the limits of another HostConfig; it has its old ones on failure. Raises SystemFailure."""
-        cgroup = self._paths.cgroup(container.id, container.host_config.cgroup_parent)
+        cgroup = self._paths.cgroup_of(container)
         await asyncio.to_thread(updating.apply, self._layout, cgroup, container.host_config, host_config)
 
     async def hold(self, container: Container, *, frozen: bool) -> None:
@@ -85,9 +85,7 @@ class Control:
         Raises Conflict when they have ended, SystemFailure.
         """
         try:
-            await asyncio.to_thread(
-                cgroups.freeze, self._layout, self._paths.cgroup(container.id, container.host_config.cgroup_parent), frozen
-            )
+            await asyncio.to_thread(cgroups.freeze, self._layout, self._paths.cgroup_of(container), frozen)
         except (OSError, TimeoutError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENODEV):  # its cgroup has gone, or is just going
                 raise Conflict(f"Container {container.id} is not running") from error

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+from sampan.engine.containerstore import Container
+
 
 class Paths(msgspec.Struct, frozen=True):
     """The engine's roots, and a container's places below them."""
@@ -30,3 +32,7 @@ class Paths(msgspec.Struct, frozen=True):
         """Its cgroup, below each hierarchy's root. parent: what was asked for (`--cgroup-parent`); "" = the engine's own."""
         above = os.path.normpath(f"/{parent}").strip("/") if parent else self.cgroup_parent
         return f"{above}/{container_id}" if above else container_id
+
+    def cgroup_of(self, container: Container) -> str:
+        """A container's cgroup, below the parent that it asked for."""
+        return self.cgroup(container.id, container.host_config.cgroup_parent)

@@ -247,7 +247,7 @@ class Runner:
             container.host_config,
             rootfs,
             [*own, *opened.mounts, *lent.mounts],
-            cgroup=self.paths.cgroup(container.id, container.host_config.cgroup_parent),
+            cgroup=self.paths.cgroup_of(container),
             netns=bool(sandbox.descriptors),
         )
         launch = plan.launch_plan(spec)
@@ -282,7 +282,7 @@ class Runner:
 
     async def _end_lost(self, container: Container, key: str) -> None:
         """Nobody will read the reply to a launch: whatever came of it is in the container's cgroup, and must not run on unknown."""
-        await self.end_cgroup(self.paths.cgroup(container.id, container.host_config.cgroup_parent))
+        await self.end_cgroup(self.paths.cgroup_of(container))
         with contextlib.suppress(EngineError):
             await self.forget_process(key)
 
@@ -351,7 +351,7 @@ class Runner:
         if key in self._handled or not container.is_running:
             return key in self._handled
         self._handled.add(key)
-        oom = cgroups.oom_kills(self.layout, self.paths.cgroup(container.id, container.host_config.cgroup_parent)) > 0
+        oom = cgroups.oom_kills(self.layout, self.paths.cgroup_of(container)) > 0
         state = container.state
         finished_at = at or self.clock.now_ns()
         duration = max(0, (finished_at - state.started_at) // 1_000_000_000)
@@ -423,7 +423,7 @@ class Runner:
         live = container.live
         if container.host_config.pid_mode:
             # Without a PID namespace of its own the end of its first process ends no other (runc signalAllProcesses).
-            await self.end_cgroup(self.paths.cgroup(container.id, container.host_config.cgroup_parent))
+            await self.end_cgroup(self.paths.cgroup_of(container))
         await self.network.detach(container)
         self.events.publish_networks(container, "disconnect")
         await self.mounts.close(container)
@@ -438,7 +438,7 @@ class Runner:
             if live.pidfd >= 0:
                 pidfd.reap(live.pidfd)  # an orphan of a killed keeper is our child
             live.close()
-        await asyncio.to_thread(cgroups.remove, self.layout, self.paths.cgroup(container.id, container.host_config.cgroup_parent))
+        await asyncio.to_thread(cgroups.remove, self.layout, self.paths.cgroup_of(container))
         with contextlib.suppress(EngineError):
             await self.supervisor.forget(key)
         await self._forget_stream(key)

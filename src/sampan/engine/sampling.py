@@ -122,7 +122,7 @@ class Sampler:
         if container.config.network_disabled:
             names = frozenset()
         return _Target(
-            self._paths.cgroup(container.id, container.host_config.cgroup_parent),
+            self._paths.cgroup_of(container),
             names,
             _net_dev(owner) if names and owner is not None else -1,
         )
