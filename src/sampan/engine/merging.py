@@ -18,6 +18,7 @@ MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 BUILT_IN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 STOP_SIGNAL_DEFAULT = "SIGTERM"
 _JOINED = re.compile("container:.+", re.DOTALL)
+NO_REAL_TIME = "real-time CPU limits: not implemented by Sampan yet"
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
 
@@ -72,11 +73,12 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
         "user namespaces": host.userns_mode not in ("", "host"),
         "storage options": host.storage_opt,
         "kernel memory limits of TCP": host.kernel_memory_tcp,
-        "real-time CPU limits": host.cpu_realtime_period or host.cpu_realtime_runtime,
     }
     for feature, asked in missing.items():
         if asked:
             raise NotImplementedYet(f"{feature}: not implemented by Sampan yet")
+    if host.cpu_realtime_period or host.cpu_realtime_runtime:
+        raise NotImplementedYet(NO_REAL_TIME)
 
 
 def _check_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> None:

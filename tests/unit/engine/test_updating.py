@@ -58,6 +58,7 @@ def test_merged(have: dict[str, Any], wanted: dict[str, Any], now: dict[str, Any
             {"restart_policy": RestartPolicy(name="always")},
             "Restart policy cannot be updated because AutoRemove is enabled for the container",
         ),
+        ({}, {"cpu_realtime_runtime": 1000}, "real-time CPU limits: not implemented by Sampan yet"),
         ({}, {"memory": 5 * MB}, "Minimum memory limit allowed is 6MB"),
         (
             {},
@@ -65,7 +66,7 @@ def test_merged(have: dict[str, Any], wanted: dict[str, Any], now: dict[str, Any
             "invalid restart policy: unknown policy 'never'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
         ),
     ],
-    ids=["period", "quota", "nano-period", "nano-quota", "below-swap", "rm", "too-little", "policy"],
+    ids=["period", "quota", "nano-period", "nano-quota", "below-swap", "rm", "real-time", "too-little", "policy"],
 )
 def test_refused(have: dict[str, Any], wanted: dict[str, Any], words: str) -> None:
     with pytest.raises(EngineError) as caught:
