@@ -39,7 +39,7 @@ from sampan.engine.container_check import ContainerCheck
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containermounts import ContainerMounts
-from sampan.engine.containers import ContainerDefaults, ContainerService
+from sampan.engine.containers import ContainerService
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
 from sampan.engine.disk_usage import DiskUsageService
@@ -51,6 +51,7 @@ from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.imports import ImportService
 from sampan.engine.login import LoginService
+from sampan.engine.merging import ContainerDefaults
 from sampan.engine.network_check import NetworkCheck
 from sampan.engine.networkfiles import DnsDefaults
 from sampan.engine.networks import NetworkDefaults, NetworkService, open_networks

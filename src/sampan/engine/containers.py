@@ -1,7 +1,7 @@
 """ContainerService: docker's calls on containers, each a use case over the registry and the runner."""
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -34,7 +34,6 @@ from sampan.spec.docker_api.container import (
     HostConfig,
     PruneReport,
     TopResponse,
-    Ulimit,
     UpdateRequest,
     UpdateResponse,
     WaitResponse,
@@ -45,20 +44,6 @@ from sampan.state.containers import ContainerRow
 from sampan.waiting import to_the_end
 
 DEFAULT_STOP_SECONDS = 10
-
-
-class ContainerDefaults(msgspec.Struct, frozen=True):
-    """What daemon.json says of containers."""
-
-    log_driver: str = ""
-    """ "" is the engine's own default."""
-    log_opts: Mapping[str, str] = {}
-    shm_size: int = 64 << 20
-    ipc_mode: str = "private"
-    cgroupns_mode: str = "host"
-    ulimits: Sequence[Ulimit] = ()
-    init: bool = False
-    no_new_privileges: bool = False
 
 
 class Base(NamedTuple):
@@ -105,7 +90,7 @@ class ContainerService:
         events: ContainerEvents,
         logs: ContainerLogs,
         clock: Clock,
-        defaults: ContainerDefaults,
+        defaults: merging.ContainerDefaults,
         mounts: ContainerMounts,
         fill: Callable[[Container], Awaitable[None]],
         health: HealthMonitor,
@@ -156,15 +141,8 @@ class ContainerService:
         host, warnings = merging.merge_host_config(
             request,
             config,
-            log_driver=self._defaults.log_driver,
-            log_opts=self._defaults.log_opts,
-            shm_size=self._defaults.shm_size,
-            ipc_mode=self._defaults.ipc_mode,
-            cgroupns_mode=self._defaults.cgroupns_mode,
-            ulimits=self._defaults.ulimits,
+            defaults=self._defaults,
             limits=host_limits(),
-            init=self._defaults.init or None,
-            no_new_privileges=self._defaults.no_new_privileges,
         )
         host = joining.resolved(host, self._containers)
         mounts = self._mounts.wanted(config, host)

@@ -22,6 +22,20 @@ NO_REAL_TIME = "real-time CPU limits: not implemented by Sampan yet"
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
 
+class ContainerDefaults(msgspec.Struct, frozen=True):
+    """What daemon.json says of containers."""
+
+    log_driver: str = ""
+    """ "" is the engine's own default."""
+    log_opts: Mapping[str, str] = {}
+    shm_size: int = 64 << 20
+    ipc_mode: str = "private"
+    cgroupns_mode: str = "host"
+    ulimits: Sequence[Ulimit] = ()
+    init: bool = False
+    no_new_privileges: bool = False
+
+
 def merge_env(image: list[str], wanted: list[str]) -> list[str]:
     """The user's variables, then those of the image that the user did not name (moby daemon/commit.go merge)."""
     names = {entry.partition("=")[0] for entry in wanted}
@@ -184,15 +198,8 @@ def merge_host_config(
     request: CreateRequest,
     config: Config,
     *,
-    log_driver: str,
-    log_opts: Mapping[str, str],
-    shm_size: int,
-    ipc_mode: str,
-    cgroupns_mode: str,
-    ulimits: Sequence[Ulimit],
+    defaults: ContainerDefaults,
     limits: HostLimits,
-    init: bool | None,
-    no_new_privileges: bool,
 ) -> tuple[HostConfig, list[str]]:
     """The container's HostConfig with docker's defaults filled in, and warnings. Raises InvalidArgument, NotImplementedYet."""
     host = request.host_config or HostConfig()
@@ -200,8 +207,8 @@ def merge_host_config(
     host, warnings = check_limits(host, limits)
     _refuse_missing(config, host, request.networking_config)
     port_requests((), host.port_bindings, False)  # refuses what start could only fail at
-    driver = host.log_config.type or log_driver
-    inherited = log_opts if driver == log_driver else {}
+    driver = host.log_config.type or defaults.log_driver
+    inherited = defaults.log_opts if driver == defaults.log_driver else {}
     log = LogConfig(type=driver, config={**inherited, **(host.log_config.config or {})})
     swap = host.memory_swap
     if host.memory and not swap:
@@ -211,7 +218,7 @@ def merge_host_config(
     security = host.security_opt
     if host.privileged and "label=disable" not in (security or ()):
         security = [*(security or ()), "label=disable"]
-    if no_new_privileges and not any(option.startswith("no-new-privileges") for option in security or ()):
+    if defaults.no_new_privileges and not any(option.startswith("no-new-privileges") for option in security or ()):
         security = [*(security or ()), "no-new-privileges"]
     own_limits = {limit.name for limit in host.ulimits or ()}
     merged = msgspec.structs.replace(
@@ -220,15 +227,15 @@ def merge_host_config(
         memory_swap=swap,
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
         restart_policy=RestartPolicy(name=host.restart_policy.name or "no", maximum_retry_count=host.restart_policy.maximum_retry_count),
-        ipc_mode=host.ipc_mode or ipc_mode,
-        cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else cgroupns_mode),
-        ulimits=[*(host.ulimits or ()), *(limit for limit in ulimits if limit.name not in own_limits)] or host.ulimits,
-        shm_size=host.shm_size or shm_size,
+        ipc_mode=host.ipc_mode or defaults.ipc_mode,
+        cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else defaults.cgroupns_mode),
+        ulimits=[*(host.ulimits or ()), *(limit for limit in defaults.ulimits if limit.name not in own_limits)] or host.ulimits,
+        shm_size=host.shm_size or defaults.shm_size,
         pids_limit=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,
         memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,
         binds=host.binds or None,
         port_bindings=host.port_bindings or {},
-        init=init if host.init is None else host.init,
+        init=(defaults.init or None) if host.init is None else host.init,
         security_opt=security,
     )
     return merged, warnings

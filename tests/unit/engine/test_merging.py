@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sampan.engine.limits import HostLimits
-from sampan.engine.merging import merge_config, merge_env, merge_host_config
+from sampan.engine.merging import ContainerDefaults, merge_config, merge_env, merge_host_config
 from sampan.errors import InvalidArgument
 from sampan.spec.docker_api.container import CreateRequest, HostConfig, LogConfig, Ulimit
 from sampan.spec.oci_image import ContainerConfig
@@ -72,19 +72,11 @@ def test_other_fields(field: str, image: Any, wanted: Any, merged: Any) -> None:
 
 def merged_host(host: HostConfig, **given: Any) -> tuple[HostConfig, list[str]]:
     request = CreateRequest(cmd=["x"], host_config=host, **given)
-    daemon: dict[str, Any] = {
-        "log_driver": "",
-        "log_opts": {"max-size": "1m"},
-        "shm_size": 64 << 20,
-        "ipc_mode": "private",
-        "cgroupns_mode": "private",
-        "ulimits": [Ulimit(name="nofile", soft=5, hard=6)],
-        "init": True,
-        "no_new_privileges": False,
-    }
-    return merge_host_config(
-        request, merge_config(request, ContainerConfig(), "h"), limits=HostLimits(cpu_count=1, cpus="0", nodes="0"), **daemon
+    daemon = ContainerDefaults(
+        log_opts={"max-size": "1m"}, cgroupns_mode="private", ulimits=[Ulimit(name="nofile", soft=5, hard=6)], init=True
     )
+    config = merge_config(request, ContainerConfig(), "h")
+    return merge_host_config(request, config, defaults=daemon, limits=HostLimits(cpu_count=1, cpus="0", nodes="0"))
 
 
 @pytest.mark.parametrize(
