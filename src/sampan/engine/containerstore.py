@@ -14,6 +14,7 @@ from sampan.engine.mounting import Mount, VolumeMount, stored
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.findings import Finding
 from sampan.ids import ContainerId
+from sampan.linux import pidfd
 from sampan.spec.docker_api.container import Config, HostConfig
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.state.containers import ContainerRepository, ContainerRow, ContainerState
@@ -47,6 +48,11 @@ class Live:
         self.drained = asyncio.Event()
         """Set once the keeper has all output in the log."""
         self.followers: set[Follower] = set()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process has: then its number may be another's."""
+        return self.pidfd < 0 or pidfd.has_ended(self.pidfd)
 
     def held(self) -> dict[str, int]:
         """Every descriptor by its name on the wire."""

@@ -7,7 +7,6 @@ import msgspec
 
 from sampan.engine.containerstore import Container, Containers
 from sampan.errors import Conflict, InvalidArgument, NotFound
-from sampan.linux import pidfd
 from sampan.spec.docker_api.container import HostConfig
 
 PREFIX = "container:"
@@ -52,4 +51,4 @@ def _handle(name: str, ref: str, containers: Containers) -> int:
 
 def _runs(container: Container) -> bool:
     live = container.live
-    return container.is_running and live is not None and live.pidfd >= 0 and not pidfd.has_ended(live.pidfd)
+    return container.is_running and live is not None and not live.has_ended

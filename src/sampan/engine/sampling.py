@@ -11,7 +11,7 @@ from sampan.clock import Clock
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.paths import Paths
 from sampan.errors import NotFound
-from sampan.linux import pidfd, procstat
+from sampan.linux import procstat
 from sampan.linux.cgroupusage import Usage
 from sampan.runtime import cgroups
 
@@ -146,7 +146,7 @@ def _net_dev(container: Container) -> int:
     except OSError:
         return -1
     live = container.live
-    if live is None or live.pidfd < 0 or pidfd.has_ended(live.pidfd):  # then its number may be another's
+    if live is None or live.has_ended:  # then its number may be another's
         os.close(fd)
         return -1
     return fd

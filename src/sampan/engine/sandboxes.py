@@ -19,7 +19,6 @@ from sampan.engine.paths import Paths
 from sampan.engine.runner import Sandbox
 from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound, SystemFailure
 from sampan.ids import new_id
-from sampan.linux import pidfd
 from sampan.network import announcing, sandbox
 from sampan.network.bridge import Place, remove_strays
 from sampan.network.exposure import Exposure
@@ -413,7 +412,7 @@ def netns_of(container: Container) -> int:
     except FileNotFoundError:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
     live = container.live
-    if live is None or live.pidfd < 0 or pidfd.has_ended(live.pidfd):  # then its number may be another's
+    if live is None or live.has_ended:  # then its number may be another's
         os.close(netns)
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
     return netns
