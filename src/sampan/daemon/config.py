@@ -21,10 +21,12 @@ from sampan.daemon import flags, networkconfig
 from sampan.daemon.convert import Ulimit, ValueProblem, from_json, from_texts, shown
 from sampan.daemon.jsonfile import Json, JsonError, Parser, line_and_column
 from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_GROUP, usage
+from sampan.engine.limits import HostLimits, host_limits
 from sampan.errors import EngineError
 from sampan.logs.options import validate as validate_logs
 from sampan.mirrors import problem_of_mirror, problem_of_registry
 from sampan.proxies import Proxies
+from sampan.runtime.cgroups import Layout, host_layout
 from sampan.version import API_VERSION, VERSION
 
 FILE_PROBLEM: Final = "unable to configure the Docker daemon with file {}: "
@@ -147,8 +149,6 @@ MISSING: Final[Mapping[str, str]] = {
     "containerd": "containerd (Sampan runs containers itself)",
     "containerd-namespace": "containerd (Sampan runs containers itself)",
     "containerd-plugin-namespace": "containerd (Sampan runs containers itself)",
-    "cpu-rt-period": "real-time scheduling limits",
-    "cpu-rt-runtime": "real-time scheduling limits",
     "cri-containerd": "containerd (Sampan runs containers itself)",
     "default-gateway": "another gateway than the bridge",
     "default-gateway-v6": "IPv6",
@@ -480,9 +480,18 @@ def check_modes(config: DaemonConfig) -> None:
         )
     if config.storage_driver not in ("", "overlay", "overlay2", "erofs"):
         raise KeyProblem("storage-driver", f"driver not supported: {config.storage_driver} (Sampan has erofs and overlay2)")
+    check_real_time(config, host_layout(), host_limits())
     for option in config.exec_opts:
         if option not in ("native.cgroupdriver=cgroupfs", "native.cgroupdriver="):
             raise KeyProblem("exec-opts", f"invalid exec-opt: {option}: Sampan has native.cgroupdriver=cgroupfs")
+
+
+def check_real_time(config: DaemonConfig, layout: Layout, limits: HostLimits) -> None:
+    """Refuse what the kernel cannot do, in docker's words."""
+    reason = "not implemented for cgroup v2" if layout.version == 2 else "" if limits.real_time else "not supported by the kernel"
+    for key in ("cpu-rt-period", "cpu-rt-runtime"):
+        if getattr(config, key.replace("-", "_")) and reason:
+            raise KeyProblem(key, f"daemon-scoped cpu-rt-period and cpu-rt-runtime are {reason}")
 
 
 def check_missing(config: DaemonConfig) -> None:

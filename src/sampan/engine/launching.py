@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
+
 from sampan.engine.launch_failures import RUNTIME_CREATE, STARTING, StartFailure
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
 from sampan.linux import apparmor, rlimits
@@ -12,6 +14,14 @@ from sampan.linux.capabilities import NUMBERS
 from sampan.runtime import cgroups, plan
 from sampan.runtime.cgroups import Layout, Resources, Throttle
 from sampan.spec.docker_api.container import Config, HostConfig, ThrottleDevice, Ulimit
+
+
+class LaunchSettings(msgspec.Struct, frozen=True):
+    """What daemon.json says of every launch. Microseconds; 0 = as the cgroup above has it."""
+
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
+
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -122,6 +132,8 @@ def resources_of(host: HostConfig) -> Resources:
         cpu_quota=host.cpu_quota,
         cpu_period=host.cpu_period,
         nano_cpus=host.nano_cpus,
+        cpu_rt_period=host.cpu_realtime_period,
+        cpu_rt_runtime=host.cpu_realtime_runtime,
         cpuset_cpus=host.cpuset_cpus,
         cpuset_mems=host.cpuset_mems,
         pids_limit=host.pids_limit or 0,
@@ -155,6 +167,7 @@ def launch_spec(
     *,
     cgroup: str,
     netns: bool,
+    settings: LaunchSettings,
 ) -> plan.LaunchSpec:
     """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
     security = SecurityOptions(host.security_opt or [])
@@ -177,6 +190,7 @@ def launch_spec(
         oom_score_adj=host.oom_score_adj,
         rootfs=rootfs,
         cgroup=cgroup,
+        parents_real_time=(settings.cpu_rt_period, settings.cpu_rt_runtime),
         hostname=config.hostname,
         domainname=config.domainname,
         mounts=tuple(mounts),

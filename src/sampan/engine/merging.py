@@ -18,7 +18,6 @@ MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 BUILT_IN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 STOP_SIGNAL_DEFAULT = "SIGTERM"
 _JOINED = re.compile("container:.+", re.DOTALL)
-NO_REAL_TIME = "real-time CPU limits: not implemented by Sampan yet"
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
 
@@ -86,13 +85,10 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
         "device requests (GPUs)": host.device_requests,
         "user namespaces": host.userns_mode not in ("", "host"),
         "storage options": host.storage_opt,
-        "kernel memory limits of TCP": host.kernel_memory_tcp,
     }
     for feature, asked in missing.items():
         if asked:
             raise NotImplementedYet(f"{feature}: not implemented by Sampan yet")
-    if host.cpu_realtime_period or host.cpu_realtime_runtime:
-        raise NotImplementedYet(NO_REAL_TIME)
 
 
 def _check_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> None:
@@ -134,6 +130,8 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         raise InvalidArgument(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     if host.cgroupns_mode not in ("", "private", "host"):
         raise InvalidArgument(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
+    if "" in (host.annotations or {}):
+        raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
     check_restart_policy(host)
     for item in host.extra_hosts or ():
         _check_extra_host(item)

@@ -126,6 +126,7 @@ class Runner:
         logs: ContainerLogs,
         clock: Clock,
         paths: Paths,
+        settings: launching.LaunchSettings,
     ) -> None:
         self.containers = containers
         self.snapshots = snapshots
@@ -138,6 +139,7 @@ class Runner:
         self.logs = logs
         self.clock = clock
         self.paths = paths
+        self.settings = settings
         self.layout = cgroups.host_layout()
         self.hooks = RunHooks()
         """Set once, where the objects meet."""
@@ -249,6 +251,7 @@ class Runner:
             [*own, *opened.mounts, *lent.mounts],
             cgroup=self.paths.cgroup_of(container),
             netns=bool(sandbox.descriptors),
+            settings=self.settings,
         )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}

@@ -7,8 +7,8 @@ import msgspec
 
 from sampan.engine.launching import resources_of
 from sampan.engine.limits import HostLimits, check_limits
-from sampan.engine.merging import NO_REAL_TIME, check_restart_policy
-from sampan.errors import Conflict, NotImplementedYet, SystemFailure
+from sampan.engine.merging import check_restart_policy
+from sampan.errors import Conflict, SystemFailure
 from sampan.linux.kernelfile import write
 from sampan.runtime.cgroups import Layout, resource_writes
 from sampan.spec.docker_api.container import HostConfig, UpdateRequest
@@ -19,6 +19,8 @@ _CHANGEABLE = (
     "nano_cpus",
     "cpu_period",
     "cpu_quota",
+    "cpu_realtime_period",
+    "cpu_realtime_runtime",
     "cpuset_cpus",
     "cpuset_mems",
     "memory",
@@ -32,12 +34,10 @@ _UNSET = {"pids.max": "max"}
 def updated(host: HostConfig, asked: UpdateRequest, limits: HostLimits) -> tuple[HostConfig, list[str]]:
     """(what a container has then, warnings); 0, "" and None of what is asked for mean `as it is` (moby container_unix.go UpdateContainer).
 
-    Raises InvalidArgument: it can be of no container. Conflict: not of this one. NotImplementedYet, as create does.
+    Raises InvalidArgument: it can be of no container. Conflict: not of this one.
     """
     wanted = HostConfig(**{name: getattr(asked, name) for name in (*_CHANGEABLE, "pids_limit", "restart_policy")})
     check_restart_policy(wanted)
-    if asked.cpu_realtime_period or asked.cpu_realtime_runtime:
-        raise NotImplementedYet(NO_REAL_TIME)
     wanted, warnings = check_limits(wanted, limits, update=True)
     _check_conflicts(host, wanted)
     changes = {name: value for name in _CHANGEABLE if (value := getattr(wanted, name))}

@@ -115,6 +115,8 @@ class LaunchSpec(Process, frozen=True, kw_only=True):
     rootfs: Rootfs
     cgroup: str
     """Path below every hierarchy's root, such as `sampan/<id>`."""
+    parents_real_time: tuple[int, int] = (0, 0)
+    """Period and runtime of the real-time scheduler, in microseconds, of every cgroup above; 0 leaves it as it is."""
     hostname: str = ""
     domainname: str = ""
     mounts: tuple[Mount, ...] = ()
@@ -247,7 +249,13 @@ def _cgroup(spec: LaunchSpec, host: HostFacts) -> dict[str, Any]:
         "unified": cgroups.unified_directory(layout, spec.cgroup),
         "cpuset": [],
         "delegate": [],
-        "writes": [list(item) for item in cgroups.resource_writes(layout, spec.cgroup, spec.resources)],
+        "writes": [
+            list(item)
+            for item in (
+                *cgroups.parents_real_time(layout, spec.cgroup, *spec.parents_real_time),
+                *cgroups.resource_writes(layout, spec.cgroup, spec.resources),
+            )
+        ],
         "devices": None,
         "rules": _device_rules(spec),
     }

@@ -8,6 +8,8 @@ import pytest
 from sampan.daemon import config
 from sampan.daemon.config import DaemonConfig, parse_command_line
 from sampan.daemon.options import BY_KEY
+from sampan.engine.limits import HostLimits
+from sampan.runtime.cgroups import Layout
 
 WITH_FILE = "unable to configure the Docker daemon with file {}: "
 MERGED = WITH_FILE + "merged configuration validation from file and command line flags failed: "
@@ -282,3 +284,22 @@ def test_what_is_known_of_an_engine_with_a_wrong_file(
     found = config.known(["--config-file", str(path), *arguments])
     assert (found.config.bridge, found.problem == "", found.places) == (bridge, sound, places)
     assert found.config.data_root == ("/d" if arguments == ROOTS else DaemonConfig().data_root)
+
+
+@pytest.mark.parametrize(
+    ("layout", "real_time", "reason"),
+    [
+        (Layout(1), True, ""),
+        (Layout(1), False, "daemon-scoped cpu-rt-period and cpu-rt-runtime are not supported by the kernel"),
+        (Layout(2), False, "daemon-scoped cpu-rt-period and cpu-rt-runtime are not implemented for cgroup v2"),
+    ],
+)
+def test_real_time_scheduling(layout: Layout, real_time: bool, reason: str) -> None:
+    limits = HostLimits(cpu_count=2, cpus="0-1", nodes="0", real_time=real_time)
+    config.check_real_time(DaemonConfig(), layout, limits)
+    try:
+        config.check_real_time(DaemonConfig(cpu_rt_period=5), layout, limits)
+        found = ""
+    except config.KeyProblem as problem:
+        found = str(problem)
+    assert found == reason

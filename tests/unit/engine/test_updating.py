@@ -58,7 +58,11 @@ def test_merged(have: dict[str, Any], wanted: dict[str, Any], now: dict[str, Any
             {"restart_policy": RestartPolicy(name="always")},
             "Restart policy cannot be updated because AutoRemove is enabled for the container",
         ),
-        ({}, {"cpu_realtime_runtime": 1000}, "real-time CPU limits: not implemented by Sampan yet"),
+        (
+            {},
+            {"cpu_realtime_runtime": 2000, "cpu_realtime_period": 1000},
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ),
         ({}, {"memory": 5 * MB}, "Minimum memory limit allowed is 6MB"),
         (
             {},
