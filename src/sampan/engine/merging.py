@@ -17,6 +17,7 @@ from sampan.spec.oci_image import ContainerConfig
 MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 BUILT_IN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 STOP_SIGNAL_DEFAULT = "SIGTERM"
+PORTS_DISCARDED = "Published ports are discarded when using host network mode"
 _JOINED = re.compile("container:.+", re.DOTALL)
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
@@ -212,7 +213,7 @@ def merge_host_config(
     if host.memory and not swap:
         swap = 2 * host.memory
     if host.network_mode == "host" and host.port_bindings:
-        warnings.append("Published ports are discarded when using host network mode")
+        warnings.append(PORTS_DISCARDED)
     security = host.security_opt
     if host.privileged and "label=disable" not in (security or ()):
         security = [*(security or ()), "label=disable"]

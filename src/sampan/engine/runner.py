@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -26,6 +26,7 @@ from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
 from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
+from sampan.network.ports import Binding
 from sampan.runtime import cgroups, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.snapshot.api import Snapshots
@@ -85,6 +86,11 @@ class NetworkPort(Protocol):
 
     async def detach(self, container: Container) -> None:
         """Take them back. Never raises."""
+
+    def republished(
+        self, container: Container, removed: Collection[str], added: Mapping[str, Sequence[Binding] | None]
+    ) -> contextlib.AbstractAsyncContextManager[tuple[EndpointState, ...]]:
+        """Other published ports for a running container, and its places then; undone when the context ends by an exception."""
 
     def write_files(self, container: Container, endpoints: Sequence[EndpointState], directory: str) -> None:
         """Write hostname, hosts and resolv.conf."""
