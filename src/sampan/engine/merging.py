@@ -8,7 +8,7 @@ import msgspec
 
 from sampan.engine import health
 from sampan.engine.limits import HostLimits, check_limits
-from sampan.errors import InvalidArgument, NotImplementedYet
+from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
 from sampan.network.ports import port_requests
 from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy, Ulimit
 from sampan.spec.docker_api.network import NetworkingConfig
@@ -82,14 +82,22 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
     if config.mac_address and not MAC_ADDRESS.fullmatch(config.mac_address):
         raise InvalidArgument(f"invalid MAC address {config.mac_address}")
     _check_endpoints(host, networking)
+    _check_storage(host.storage_opt or {})
     missing: Mapping[str, object] = {
         "device requests (GPUs)": host.device_requests,
         "user namespaces": host.userns_mode not in ("", "host"),
-        "storage options": host.storage_opt,
     }
     for feature, asked in missing.items():
         if asked:
             raise NotImplementedYet(f"{feature}: not implemented by Sampan yet")
+
+
+def _check_storage(options: Mapping[str, str]) -> None:
+    """Refuse a size of the writable layer, and what docker has not either. Raises SystemFailure, as docker does."""
+    if any(key.lower() == "size" for key in options):
+        raise SystemFailure("--storage-opt is supported only for overlay over xfs with 'pquota' mount option, and not by Sampan yet")
+    for key in options:
+        raise SystemFailure(f"Unknown option {key.lower()}")
 
 
 def _check_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> None:
