@@ -48,7 +48,6 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = {
     "blkio_device_write_bps": (_KERNEL, "else discarded with a warning"),
     "blkio_device_read_iops": (_KERNEL, "else discarded with a warning"),
     "blkio_device_write_iops": (_KERNEL, "else discarded with a warning"),
-    "device_requests": (_REFUSED, ""),
     "storage_opt": (_REFUSED, ""),
     "userns_mode": (_REFUSED, "but `host`"),
 }

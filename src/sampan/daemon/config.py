@@ -37,6 +37,9 @@ LOG_LEVELS: Final = {
 DOMAIN: Final = re.compile(r"^([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+$|^\.$")
 
 
+CDI_SPEC_DIRS: Final = ("/etc/cdi", "/var/run/cdi")
+
+
 class ConfigError(Exception):
     """The daemon must not start; the text is for the one who starts it."""
 
@@ -51,6 +54,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     bridge: str = DEFAULT_BRIDGE
     builder: Mapping[str, Any] = {}
     cdi_spec_dirs: tuple[str, ...] = ()
+    """After parse_command_line: docker's own unless told otherwise; none where an empty one is named, or by the feature `cdi`."""
     cgroup_parent: str = ""
     containerd: str = ""
     containerd_namespace: str = "moby"
@@ -145,7 +149,6 @@ MISSING: Final[Mapping[str, str]] = {
     "allow-direct-routing": "direct routing to published ports",
     "authorization-plugins": "authorization plugins",
     "builder": "the image builder",
-    "cdi-spec-dirs": "CDI devices",
     "containerd": "containerd (Sampan runs containers itself)",
     "containerd-namespace": "containerd (Sampan runs containers itself)",
     "containerd-plugin-namespace": "containerd (Sampan runs containers itself)",
@@ -339,8 +342,10 @@ def merge(given: flags.Flags) -> DaemonConfig:
 def complete(config: DaemonConfig) -> DaemonConfig:
     """Fill in what depends on other keys: a daemon with its own exec-root gets its own socket and pid file."""
     hosts = tuple(host if "://" in host else f"tcp://{host}" for host in config.hosts)
+    named = config.cdi_spec_dirs or CDI_SPEC_DIRS
     return msgspec.structs.replace(
         config,
+        cdi_spec_dirs=tuple(filter(None, named)) if config.features.get("cdi", True) else (),
         hosts=hosts or (f"unix://{config.exec_root}/sampan.sock",),
         pidfile=config.pidfile or f"{config.exec_root}/sampand.pid",
         log_level="debug" if config.debug else config.log_level,
@@ -502,7 +507,7 @@ def check_missing(config: DaemonConfig) -> None:
         if getattr(config, name) != default:
             raise KeyProblem(key, f"{key}: not supported by Sampan {VERSION}: {feature}")
     for feature, on in config.features.items():
-        if on:
+        if on and feature != "cdi":
             raise KeyProblem("features", f"features: not supported by Sampan {VERSION}: {feature}")
 
 

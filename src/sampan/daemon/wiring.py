@@ -281,7 +281,7 @@ def _registry_settings(config: DaemonConfig) -> RegistrySettings:
 
 
 def _launches(config: DaemonConfig) -> LaunchSettings:
-    return LaunchSettings(config.cpu_rt_period, config.cpu_rt_runtime)
+    return LaunchSettings(config.cpu_rt_period, config.cpu_rt_runtime, config.cdi_spec_dirs)
 
 
 def _defaults(config: DaemonConfig) -> ContainerDefaults:
@@ -302,6 +302,7 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         data_root=config.data_root,
         log_driver=config.log_driver,
         labels=config.labels,
+        cdi_spec_dirs=config.cdi_spec_dirs,
         registries=_registry_settings(config),
         debug=config.debug,
         live_restore=config.live_restore,

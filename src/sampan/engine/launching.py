@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from sampan.engine.cdi import Edits
 from sampan.engine.launch_failures import RUNTIME_CREATE, STARTING, StartFailure
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
 from sampan.linux import apparmor, rlimits
@@ -21,8 +22,10 @@ class LaunchSettings(msgspec.Struct, frozen=True):
 
     cpu_rt_period: int = 0
     cpu_rt_runtime: int = 0
+    cdi_spec_dirs: tuple[str, ...] = ()
 
 
+NO_EDITS = Edits()
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -143,6 +146,15 @@ def resources_of(host: HostConfig) -> Resources:
     )
 
 
+def _devices(host: HostConfig, edits: Edits) -> tuple[plan.Device, ...]:
+    """Those by path, and those by name, which win."""
+    found = {}
+    for device in host.devices or ():
+        path = device.path_in_container or device.path_on_host
+        found[path] = plan.Device(host_path=device.path_on_host, container_path=path, permissions=device.cgroup_permissions or "rwm")
+    return tuple((found | {device.container_path: device for device in edits.devices}).values())
+
+
 def _share(mode: str) -> plan.Share:
     return "host" if mode == "host" else "fd" if mode.startswith("container:") else "private"
 
@@ -168,19 +180,21 @@ def launch_spec(
     cgroup: str,
     netns: bool,
     settings: LaunchSettings,
+    edits: Edits = NO_EDITS,
 ) -> plan.LaunchSpec:
     """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
     security = SecurityOptions(host.security_opt or [])
     check_shares(host.cpu_shares, cgroups.host_layout())
     _check_limits(host.ulimits or ())
     size = (host.console_size[0], host.console_size[1])
+    edited = {mount.destination for mount in edits.mounts}
     return plan.LaunchSpec(
         id=container_id,
         args=tuple(command_of(config)),
-        env=tuple(environment_of(config)),
+        env=tuple(override(environment_of(config), list(edits.env))),
         cwd=config.working_dir or "/",
         user=config.user,
-        groups_add=tuple(host.group_add or ()),
+        groups_add=(*(host.group_add or ()), *map(str, edits.groups)),
         tty=config.tty,
         console_size=size if all(size) else None,
         capabilities=capability_names(host),
@@ -193,19 +207,12 @@ def launch_spec(
         parents_real_time=(settings.cpu_rt_period, settings.cpu_rt_runtime),
         hostname=config.hostname,
         domainname=config.domainname,
-        mounts=tuple(mounts),
+        mounts=(*(mount for mount in mounts if mount.destination not in edited), *edits.mounts),
         shm_size=host.shm_size,
         shm=host.ipc_mode != "none",
         masked_paths=None if host.masked_paths is None else tuple(host.masked_paths),
         readonly_paths=None if host.readonly_paths is None else tuple(host.readonly_paths),
-        devices=tuple(
-            plan.Device(
-                host_path=device.path_on_host,
-                container_path=device.path_in_container or device.path_on_host,
-                permissions=device.cgroup_permissions or "rwm",
-            )
-            for device in host.devices or ()
-        ),
+        devices=_devices(host, edits),
         device_rules=tuple(host.device_cgroup_rules or ()),
         namespaces=namespaces_of(host, netns=netns),
         resources=resources_of(host),

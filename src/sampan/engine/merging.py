@@ -84,7 +84,6 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
     _check_endpoints(host, networking)
     _check_storage(host.storage_opt or {})
     missing: Mapping[str, object] = {
-        "device requests (GPUs)": host.device_requests,
         "user namespaces": host.userns_mode not in ("", "host"),
     }
     for feature, asked in missing.items():

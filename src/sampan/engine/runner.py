@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from sampan.clock import Clock
-from sampan.engine import health, joining, launching, restarting
+from sampan.engine import cdi, health, joining, launching, restarting
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
@@ -247,6 +247,8 @@ class Runner:
             work=layers.work,
             readonly=container.host_config.readonly_rootfs,
         )
+        requests = container.host_config.device_requests
+        edits = await asyncio.to_thread(cdi.edits_of, requests, self.settings.cdi_spec_dirs) if requests else cdi.Edits()
         taken = {mount.destination for mount in opened.mounts}
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
@@ -258,6 +260,7 @@ class Runner:
             cgroup=self.paths.cgroup_of(container),
             netns=bool(sandbox.descriptors),
             settings=self.settings,
+            edits=edits,
         )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}

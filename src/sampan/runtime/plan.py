@@ -43,6 +43,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """The source is this descriptor of the launch message: a detached mount."""
     idmap: bool = False
     """What the owner of the source has on the disk is the container's user's inside, and what that makes is his."""
+    attributes: tuple[str, ...] = ()
+    """Further ones of the mount itself, such as nosuid."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -361,6 +363,7 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
                 **({"subpath": mount.subpath} if mount.subpath else {}),
                 **({"descriptor": mount.descriptor} if mount.descriptor else {}),
                 **({"idmap": True} if mount.idmap else {}),
+                **({"attributes": list(mount.attributes)} if mount.attributes else {}),
             }
         )
         result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})

@@ -13,7 +13,7 @@ from sampan.engine import containers
 from sampan.engine.limits import HostLimits
 from sampan.engine.merging import ContainerDefaults, merge_config, merge_host_config
 from sampan.errors import EngineError
-from sampan.spec.docker_api.container import Config, CreateRequest, DeviceRequest, HostConfig, ThrottleDevice, WeightDevice
+from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, ThrottleDevice, WeightDevice
 from sampan.spec.oci_image import ContainerConfig
 
 DOCUMENT = Path(__file__).parents[3] / "docs/api-coverage.md"
@@ -64,9 +64,9 @@ SAMPLES: dict[str, Any] = {
     "cpu_realtime_runtime": 1000, "memory_swap": 2 << 30, "memory_swappiness": 10, "oom_kill_disable": True, "blkio_weight": 10,
     "blkio_weight_device": [WeightDevice(path="/dev/null", weight=10)],
     **{f"blkio_device_{what}": [ThrottleDevice(path="/dev/null", rate=1)] for what in ("read_bps", "write_bps", "read_iops", "write_iops")},
-    "device_requests": [DeviceRequest(count=-1)], "storage_opt": {"size": "1G"}, "userns_mode": "private",
+    "storage_opt": {"size": "1G"}, "userns_mode": "private",
 }  # fmt: skip
-NAMED = {"device_requests": "GPU", "storage_opt": "storage", "userns_mode": "user namespace", "io_maximum_iops": "IOPs",
+NAMED = {"storage_opt": "storage", "userns_mode": "user namespace", "io_maximum_iops": "IOPs",
          "cpu_percent": "CPU percent", "io_maximum_bandwidth": "bandwidth"}  # fmt: skip
 """What a sentence about a field calls it, where that is not its name."""
 

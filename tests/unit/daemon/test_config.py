@@ -255,7 +255,7 @@ def test_every_key_is_read_or_refused_or_always_so():
         text = file.read_text()
         text = text.partition("class KeyProblem")[0] if file.name == "config.py" else text  # what checks read is not used
         read |= set(re.findall(r"\bconfig\.([a-z0-9_]+)", text))
-    checked = {"exec-opts", "features"}  # the values that are taken are what Sampan does
+    checked = {"exec-opts"}  # the values that are taken are what Sampan does
     for key in BY_KEY:
         kinds = [key in config.MISSING, key in config.ALWAYS_SO, key in checked, key.replace("-", "_") in read]
         assert sum(kinds) == 1, (key, kinds)
