@@ -146,7 +146,7 @@ class ContainerService:
         )
         host = joining.resolved(host, self._containers)
         mounts = self._mounts.wanted(config, host)
-        launching.SecurityOptions(host.security_opt or [])
+        warnings.extend(launching.SecurityOptions(host.security_opt or []).ignored(has_apparmor=host_facts().apparmor))
         launching.check_capabilities(host, host_facts().capabilities)
         warnings.extend(left_out(launching.capability_names(host), host_facts()))
         if config.stop_signal and not (config.stop_signal.isdecimal() and len(config.stop_signal) < 10):  # any number, as in docker

@@ -9,12 +9,13 @@ import msgspec
 
 from sampan.engine.cdi import Edits
 from sampan.engine.launch_failures import RUNTIME_CREATE, STARTING, StartFailure
-from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
-from sampan.linux import apparmor, rlimits
+from sampan.errors import InvalidArgument
+from sampan.linux import rlimits
 from sampan.linux.capabilities import NUMBERS
 from sampan.runtime import cgroups, plan
 from sampan.runtime.cgroups import Layout, Resources, Throttle
 from sampan.spec.docker_api.container import Config, HostConfig, ThrottleDevice, Ulimit
+from sampan.units import FALSE, TRUE
 
 
 class LaunchSettings(msgspec.Struct, frozen=True):
@@ -59,26 +60,36 @@ class SecurityOptions:
     def __init__(self, options: list[str]) -> None:
         self.seccomp: dict[str, Any] | Literal["unconfined"] | None = None
         self.no_new_privileges = False
+        self.writable_cgroups: bool | None = None
+        self.apparmor = ""
+        self._label = ""
         for option in options:
             key, separator, value = option.partition("=") if "=" in option else option.partition(":")
             if key == "no-new-privileges":
-                if separator and value not in ("true", "false"):
-                    raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
-                self.no_new_privileges = value != "false"
+                self.no_new_privileges = _flag(option, separator, value)
+            elif key == "writable-cgroups":
+                self.writable_cgroups = _flag(option, separator, value)
+            elif option == "disable":
+                continue
             elif not separator:
                 raise InvalidArgument(f'invalid --security-opt 1: "{option}"')
             elif key == "seccomp":
                 self._take_seccomp(value)
             elif key == "apparmor":
-                if value != "unconfined":
-                    raise _no_apparmor(value)
+                self.apparmor = value
             elif key == "label":
-                if value != "disable":
-                    raise InvalidArgument("SELinux is not available in this engine: --security-opt label is refused")
-            elif key == "writable-cgroups" and value == "true":
-                raise NotImplementedYet("writable cgroups: not implemented by Sampan yet")
-            elif key != "writable-cgroups":
+                self._label = self._label if value == "disable" else value
+            else:
                 raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+
+    def ignored(self, *, has_apparmor: bool) -> list[str]:
+        """Warnings of what this host cannot do: docker ignores it, too, and says nothing."""
+        warnings = []
+        if self.apparmor not in ("", "unconfined") and not has_apparmor:
+            warnings.append(f"The host has no AppArmor: the profile {self.apparmor} is not applied.")
+        if self._label:
+            warnings.append(f"SELinux is not supported: the label {self._label} is not applied.")
+        return warnings
 
     def _take_seccomp(self, value: str) -> None:
         if value == "unconfined":
@@ -93,10 +104,11 @@ class SecurityOptions:
             self.seccomp = profile
 
 
-def _no_apparmor(profile: str) -> EngineError:
-    if apparmor.enabled():
-        return NotImplementedYet(f"AppArmor profile {profile!r}: AppArmor is not implemented by Sampan yet")
-    return InvalidArgument(f"AppArmor is not available on this host: cannot apply profile {profile!r}")
+def _flag(option: str, separator: str, value: str) -> bool:
+    """A security option that is on by its name alone, else as Go's strconv.ParseBool reads its value."""
+    if separator and value not in TRUE + FALSE:
+        raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+    return not separator or value in TRUE
 
 
 def capability_names(host: HostConfig) -> tuple[str, ...]:
@@ -200,6 +212,7 @@ def launch_spec(
         capabilities=capability_names(host),
         seccomp=security.seccomp,
         no_new_privileges=security.no_new_privileges,
+        apparmor=profile_of(security, host),
         rlimits=tuple(plan.Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in host.ulimits or ()),
         oom_score_adj=host.oom_score_adj,
         rootfs=rootfs,
@@ -219,7 +232,13 @@ def launch_spec(
         sysctls=namespaced_sysctls(host),
         init=bool(host.init),
         privileged=host.privileged,
+        writable_cgroups=security.writable_cgroups,
     )
+
+
+def profile_of(security: SecurityOptions, host: HostConfig) -> str:
+    """The AppArmor profile of a container's processes: there is none of Sampan's own."""
+    return security.apparmor or ("unconfined" if host.privileged else "")
 
 
 _IPC_SYSCTLS = frozenset(
