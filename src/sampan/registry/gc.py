@@ -12,6 +12,9 @@ Why that is safe: whoever adds a link writes or touches the content before, insi
 and its times, then waits until everybody who was inside the gate has come out, and looks at the links only then. So content that gets a
 link from somebody who was inside has it by the look; and who comes in later gives it another time than the plan knows, because that one was
 older than any clock's tick.
+
+A manifest that cannot be read may name all that its repository had when that was noticed, and nothing that came later: this is noted, and
+kept until the manifest is deleted, goes by a policy, or is pushed again.
 """
 
 import asyncio
@@ -19,21 +22,20 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from sampan.digest import Digest
 from sampan.registry import documents, paths
+from sampan.registry.documents import References
 from sampan.registry.errors import RegistryError
 from sampan.registry.gate import Gate
+from sampan.registry.names import is_digest, parts_of
 from sampan.registry.retention import DAY, Policy, policy_of, tags_to_go
 from sampan.registry.storage import Missing, Stat, Storage
-from sampan.registry.store import Manifests
+from sampan.registry.store import Manifests, digest_of
 from sampan.waiting import to_the_end
-
-if TYPE_CHECKING:
-    from sampan.digest import Digest
-    from sampan.registry.documents import Contents
 
 T = TypeVar("T")
 log = logging.getLogger("sampan.registry")
@@ -62,7 +64,7 @@ class Report(msgspec.Struct):
     uploads: int = 0
     repaired_referrers: int = 0
     damaged: list[str] = []
-    """Manifests that cannot be read; their repository's blobs stay."""
+    """Manifests that cannot be read."""
     seconds: float = 0.0
 
     def lines(self) -> list[str]:
@@ -73,7 +75,7 @@ class Report(msgspec.Struct):
             found += [f"{name}: manifest {digest}" for digest in entry.manifests]
             found += [f"{name}: blob {digest}" for digest in entry.blobs]
             found += [f"{name}: repository"] if entry.removed else []
-        found += [f"{name} is damaged: the blobs of its repository are kept" for name in self.damaged]
+        found += [f"{name} is damaged: what it may name is kept until it is deleted" for name in self.damaged]
         done = "Would remove" if self.dry_run else "Removed"
         return [*found, f"{done} {self.content} blobs, {self.bytes} bytes"]
 
@@ -81,8 +83,8 @@ class Report(msgspec.Struct):
 class _RepositoryPlan:
     def __init__(self, name: str) -> None:
         self.name = name
-        self.contents: dict[str, Contents] = {}
-        """Of the manifests, read."""
+        self.references: dict[str, References] = {}
+        """Of the manifests."""
         self.tags: dict[str, float] = {}
         """Those to go, and when they were pushed."""
         self.manifests: dict[str, float] = {}
@@ -92,6 +94,7 @@ class _RepositoryPlan:
         self.referrers: list[tuple[Digest, str]] = []
         """(subject, digest) whose links are missing."""
         self.damaged: list[str] = []
+        """Their references are all that they may name."""
 
 
 class Collector:
@@ -154,13 +157,23 @@ class Collector:
     # looking
 
     async def _read(self, plan: _RepositoryPlan, digests: Sequence[str]) -> None:
-        """What manifests name; one that is damaged is noted."""
-        unread = [digest for digest in digests if digest not in plan.contents and digest not in plan.damaged]
+        """What manifests name."""
+        unread = [digest for digest in digests if digest not in plan.references]
         for digest, body in zip(unread, await self._storage.read_all(map(paths.blob, unread)), strict=True):
             try:
-                plan.contents[digest] = documents.read(body or b"")
+                plan.references[digest] = documents.references(_undamaged(digest, body))
             except RegistryError:
+                plan.references[digest] = await self._possible(plan.name, digest)
                 plan.damaged.append(digest)
+
+    async def _possible(self, name: str, damaged: str) -> References:
+        """All that a manifest that cannot be read may name: what the repository had when that was noticed."""
+        try:
+            noted = (await self._storage.read(paths.damage(name, damaged))).decode("ascii", "replace").split()
+        except Missing:
+            noted = [*await self._storage.links(paths.layers(name)), *await self._manifests.revisions(name)]
+        found = tuple(Digest(digest) for digest in noted if is_digest(digest))
+        return References(frozenset(found), found, None)
 
     async def _look(self, name: str, linked: set[str]) -> _RepositoryPlan:
         """Plan for one repository; what stays is added to linked."""
@@ -183,13 +196,13 @@ class Collector:
         live = self._named(plan, staying)
         for digest in await self._storage.links(paths.layers(name)):
             stat = await self._stat(paths.layer(name, digest))
-            if stat is not None and not plan.damaged and digest not in live and self._is_old(stat.modified):
+            if stat is not None and digest not in live and self._is_old(stat.modified):
                 plan.links[digest] = stat.modified
             else:
                 linked.add(digest)
         linked.update(staying)
         for digest in staying:
-            subject = plan.contents[digest].subject if digest in plan.contents else None
+            subject = plan.references[digest].subject
             if subject is not None and await self._stat(paths.referrer(name, subject, digest)) is None:
                 plan.referrers.append((subject, digest))  # docker-registry has none
         return plan
@@ -203,9 +216,9 @@ class Collector:
     def _reachable(plan: _RepositoryPlan, roots: set[str]) -> set[str]:
         """Roots, what their indexes name, and what refers to any of these."""
         referring: dict[str, list[str]] = {}
-        for digest, contents in plan.contents.items():
-            if contents.subject is not None:
-                referring.setdefault(contents.subject, []).append(digest)
+        for digest, references in plan.references.items():
+            if references.subject is not None:
+                referring.setdefault(references.subject, []).append(digest)
         found: set[str] = set()
         waiting = list(roots)
         while waiting:
@@ -213,14 +226,14 @@ class Collector:
             if digest not in found:
                 found.add(digest)
                 waiting += referring.get(digest, [])
-                if digest in plan.contents:
-                    waiting += plan.contents[digest].manifests
+                if digest in plan.references:
+                    waiting += plan.references[digest].manifests
         return found
 
     @staticmethod
     def _named(plan: _RepositoryPlan, digests: Sequence[str]) -> set[str]:
         """The blobs that manifests name."""
-        return {blob for digest in digests if digest in plan.contents for blob in plan.contents[digest].named}
+        return {blob for digest in digests for blob in plan.references[digest].blobs}
 
     async def _plan_report(self, plan: _RepositoryPlan) -> RepositoryReport:
         entry = RepositoryReport(list(plan.tags), list(plan.manifests), list(plan.links))
@@ -269,21 +282,31 @@ class Collector:
         live = self._named(plan, now_there)
         for digest, modified in links:
             stat = await self._stat(paths.layer(plan.name, digest))
-            if plan.damaged or digest in live or (stat is not None and stat.modified != modified):
+            if digest in live or (stat is not None and stat.modified != modified):
                 spared.add(digest)
             elif stat is not None:
                 await self._storage.remove(paths.layer(plan.name, digest))
                 entry.blobs.append(digest)
 
     async def _finish(self, plan: _RepositoryPlan, entry: RepositoryReport) -> None:
-        """Make the links of referrers that are missing, and take away a repository without anything."""
+        """Make the links of referrers that are missing, note what is damaged, and take away a repository without anything."""
         for subject, digest in plan.referrers:
             if await self._stat(paths.revision(plan.name, digest)) is not None:
                 await self._storage.write(paths.referrer(plan.name, subject, digest), digest.encode())
+        await self._note_damage(plan)
         if not await self._manifests.exists(plan.name):
             for mark in paths.MARKS:
                 await self._storage.remove_all(f"{paths.repository(plan.name)}/{mark}")
             entry.removed = True
+
+    async def _note_damage(self, plan: _RepositoryPlan) -> None:
+        """What came after a manifest was found damaged is not among what it may name the next time."""
+        noted = await self._storage.links(paths.damaged(plan.name))
+        damaged = [digest for digest in plan.damaged if await self._stat(paths.revision(plan.name, digest)) is not None]
+        for digest in set(damaged) - set(noted):
+            await self._storage.write(paths.damage(plan.name, digest), "\n".join(plan.references[digest].manifests).encode())
+        for digest in set(noted) - set(damaged):
+            await self._storage.remove(paths.damage(plan.name, digest))
 
     async def _take_manifests(self, plan: _RepositoryPlan, digests: Sequence[str], entry: RepositoryReport) -> None:
         """Those that are still untagged, that nobody was told of since the look, and that nothing new refers to."""
@@ -295,7 +318,7 @@ class Collector:
         for digest in digests:
             if digest in kept or digest not in now_there:
                 continue
-            subject = plan.contents[digest].subject if digest in plan.contents else None
+            subject = plan.references[digest].subject
             if subject is not None:
                 await self._storage.remove(paths.referrer(plan.name, subject, digest))
             await self._storage.remove(paths.revision(plan.name, digest))
@@ -322,6 +345,13 @@ class Collector:
                 await self._storage.remove(paths.blob(digest))
             report.content += 1
             report.bytes += stat.size
+
+
+def _undamaged(digest: str, body: bytes | None) -> bytes:
+    """A manifest's bytes. Raises RegistryError: they are not these."""
+    if body is None or digest_of(body, parts_of(digest).algorithm) != digest:
+        raise RegistryError("MANIFEST_INVALID", "its content is missing, or another")
+    return body
 
 
 def _steps(items: Sequence[T]) -> list[Sequence[T]]:

@@ -7,10 +7,12 @@
         _manifests/revisions/ALGORITHM/HEX/link              this repository has the manifest
         _manifests/tags/TAG/current/link                     the manifest's digest
         _manifests/referrers/ALGORITHM/HEX/ALGORITHM/HEX/link    ours: manifests (last) whose subject is (first)
+        _manifests/damaged/ALGORITHM/HEX/link              ours: all that a manifest that cannot be read may name
     sampan/uploads/ID/{data,upload.json}                     ours: on their way in
     sampan/tmp/                                              ours: half-written files
 
-A link's content is a digest. Keys have "/" between their parts, and no part comes from a request without the check of `names.py`.
+A link's content is a digest, or some, one on each line. Keys have "/" between their parts, and no part comes from a request without the
+check of `names.py`.
 """
 
 from sampan.registry.names import parts_of
@@ -87,3 +89,14 @@ def referrer(name: str, subject: str, digest: str) -> str:
     """The link of one of them."""
     algorithm, encoded = parts_of(digest)
     return f"{referrers(name, subject)}/{algorithm}/{encoded}/link"
+
+
+def damaged(name: str) -> str:
+    """The directory of what the collector has noted of manifests that cannot be read."""
+    return f"{REPOSITORIES}/{name}/_manifests/damaged"
+
+
+def damage(name: str, digest: str) -> str:
+    """What it has noted of one."""
+    algorithm, encoded = parts_of(digest)
+    return f"{damaged(name)}/{algorithm}/{encoded}/link"

@@ -177,7 +177,7 @@ class Registry:
         report = await self.collector.collect()
         log.info("collected %d blobs, %d bytes, in %.1f s", report.content, report.bytes, report.seconds)
         for damaged in report.damaged:
-            log.error("%s cannot be read: the blobs of its repository are kept", damaged)
+            log.error("%s is damaged: what it may name is kept until it is deleted", damaged)
 
     def reload(self) -> None:
         """Look at the certificate now."""

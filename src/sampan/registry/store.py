@@ -41,6 +41,14 @@ def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
     return Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
 
 
+def _referrer(digest: str, body: bytes) -> Referrer | None:
+    """None: it is damaged."""
+    try:
+        return documents.read(body).referrer(digest, len(body))
+    except RegistryError:
+        return None
+
+
 async def kept(storage: Storage, digest: Digest, size: int) -> bool:
     """Touch content that is pushed again; False: it is not here, or a damaged disk has made it shorter or longer."""
     key = paths.blob(digest)
@@ -270,7 +278,7 @@ class Manifests:
             some = digests[start : start + READ_AT_ONCE]
             bodies = await self._storage.read_all(paths.blob(digest) for digest in some)
             for digest, body in zip(some, bodies, strict=True):
-                entry = documents.read(body).referrer(digest, len(body)) if body is not None else None
+                entry = _referrer(digest, body or b"")
                 if entry is None or artifact_type not in ("", entry.artifact_type):
                     continue
                 size += len(msgspec.json.encode(entry))

@@ -13,8 +13,9 @@ from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
 from sampan.registry.storage import Missing
 from sampan.registry.store import STEP, Blobs, Manifests, digest_of
+from sampan.spec.oci_layout import MANIFEST
 from tests.support.disks import files_up_to
-from tests.support.registryserver import EMPTY, manifest_of
+from tests.support.registryserver import EMPTY, descriptor, manifest_of
 
 NAME = "team/app"
 BODY = manifest_of(EMPTY)
@@ -122,6 +123,23 @@ def test_what_cannot_be_read_can_be_deleted(tmp_path: Path, content: bytes | Non
         assert await manifests.delete(NAME, DIGEST) == ["first"]
         with pytest.raises(RegistryError):
             await manifests.resolve(NAME, DIGEST)
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("content", [None, b"damaged"])
+def test_a_damaged_referrer_does_not_hide_the_others(tmp_path: Path, content: bytes | None) -> None:
+    async def whole() -> None:
+        storage = FileSystem(tmp_path)
+        manifests = Manifests(storage, Gate())
+        bodies = [manifest_of(EMPTY, subject=descriptor(BODY, MANIFEST), annotations={"number": str(number)}) for number in range(2)]
+        for body in bodies:
+            await manifests.put(NAME, digest_of(body), (), body, documents.read(body), complete=False)
+        await storage.remove(paths.blob(digest_of(bodies[0])))
+        if content is not None:
+            await storage.write(paths.blob(digest_of(bodies[0])), content)
+        found, _ = await manifests.referrers(NAME, DIGEST)
+        assert [entry.digest for entry in found] == [digest_of(bodies[1])]
 
     asyncio.run(whole())
 
