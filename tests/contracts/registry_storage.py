@@ -116,6 +116,8 @@ class StorageContract:
             await storage.write(paths.layer("team/app", DIGEST), DIGEST.encode())
             await storage.write(paths.revision("team/app/sub", digest_of(b"", "sha512")), b"")
             await storage.write(paths.revision("other", DIGEST), b"")
+            assert [await storage.has_links(paths.layers(name)) for name in ("team/app", "team", "other")] == [True, False, False]
+            assert await storage.has_links(paths.revisions("team/app/sub"))
             assert await storage.names(paths.tags("team/app")) == ["a", "b", "v1.0"]
             assert await storage.links(paths.layers("team/app")) == [DIGEST]
             assert await storage.links(paths.revisions("team/app/sub")) == [digest_of(b"", "sha512")]
@@ -126,6 +128,7 @@ class StorageContract:
             await storage.remove(paths.layer("team/app", DIGEST))
             assert await storage.names(paths.tags("team/app")) == ["b", "v1.0"]
             assert await storage.links(paths.layers("team/app")) == []
+            assert not await storage.has_links(paths.layers("team/app"))
             await storage.remove(paths.revision("other", DIGEST))
             assert await storage.repositories() == ["team/app"]
 

@@ -34,7 +34,7 @@ from sampan.registry.gate import Gate
 from sampan.registry.names import is_digest, parts_of
 from sampan.registry.retention import DAY, Policy, policy_of, tags_to_go
 from sampan.registry.storage import Missing, Stat, Storage
-from sampan.registry.store import Manifests, digest_of
+from sampan.registry.store import Manifests, bodies_of, digest_of
 from sampan.waiting import to_the_end
 
 T = TypeVar("T")
@@ -159,7 +159,7 @@ class Collector:
     async def _read(self, plan: _RepositoryPlan, digests: Sequence[str]) -> None:
         """What manifests name."""
         unread = [digest for digest in digests if digest not in plan.references]
-        for digest, body in zip(unread, await self._storage.read_all(map(paths.blob, unread)), strict=True):
+        async for digest, body in bodies_of(self._storage, unread):
             try:
                 plan.references[digest] = documents.references(_undamaged(digest, body))
             except RegistryError:

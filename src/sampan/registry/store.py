@@ -4,7 +4,7 @@ content first, then the link that shows it; what is taken away loses its link fi
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +39,14 @@ class Manifest(NamedTuple):
 def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
     """ALGORITHM:HEX of body."""
     return Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
+
+
+async def bodies_of(storage: Storage, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes | None]]:
+    """Manifests with their bytes, few of which are in memory at once; None for those that are missing."""
+    for start in range(0, len(digests), READ_AT_ONCE):
+        some = digests[start : start + READ_AT_ONCE]
+        for digest, body in zip(some, await storage.read_all(map(paths.blob, some)), strict=True):
+            yield digest, body
 
 
 def _referrer(digest: str, body: bytes) -> Referrer | None:
@@ -246,10 +254,11 @@ class Manifests:
 
     async def exists(self, name: str) -> bool:
         """Whether there is such a repository: one with a manifest or a blob."""
-        for directory in (paths.revisions(name), paths.layers(name)):
-            if await self._storage.links(directory):
-                return True
-        return False
+        return await self.has_any(name) or await self._storage.has_links(paths.layers(name))
+
+    async def has_any(self, name: str) -> bool:
+        """Whether a repository has a manifest."""
+        return await self._storage.has_links(paths.revisions(name))
 
     async def tags(self, name: str) -> list[str]:
         """In order of their bytes. Raises RegistryError NAME_UNKNOWN."""
@@ -274,19 +283,16 @@ class Manifests:
         digests = await self._storage.links(paths.referrers(name, subject))
         found: list[Referrer] = []
         size = 0
-        for start in range(bisect_right(digests, after), len(digests), READ_AT_ONCE):
-            some = digests[start : start + READ_AT_ONCE]
-            bodies = await self._storage.read_all(paths.blob(digest) for digest in some)
-            for digest, body in zip(some, bodies, strict=True):
-                entry = _referrer(digest, body or b"")
-                if entry is None or artifact_type not in ("", entry.artifact_type):
-                    continue
-                size += len(msgspec.json.encode(entry))
-                if found and (len(found) >= REFERRERS_MAX or size > REFERRERS_BYTES):
-                    return found, found[-1].digest
-                found.append(entry)
+        async for digest, body in bodies_of(self._storage, digests[bisect_right(digests, after) :]):
+            entry = _referrer(digest, body or b"")
+            if entry is None or artifact_type not in ("", entry.artifact_type):
+                continue
+            size += len(msgspec.json.encode(entry))
+            if found and (len(found) >= REFERRERS_MAX or size > REFERRERS_BYTES):
+                return found, found[-1].digest
+            found.append(entry)
         return found, ""
 
     async def repositories(self) -> list[str]:
         """The names of those that have a manifest."""
-        return [name for name in await self._storage.repositories() if await self._storage.links(paths.revisions(name))]
+        return [name for name in await self._storage.repositories() if await self.has_any(name)]

@@ -15,7 +15,7 @@ from sampan.registry import documents, paths
 from sampan.registry.errors import RegistryError
 from sampan.registry.names import is_digest, parts_of
 from sampan.registry.storage import Missing, Storage
-from sampan.registry.store import READ_AT_ONCE
+from sampan.registry.store import bodies_of
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,12 +101,10 @@ class Verifier:
             if await self._size(digest) is None:
                 yield Problem(digest, "the blob's content is missing", name)
         blobs, manifests = set(layers), set(revisions)
-        for start in range(0, len(revisions), READ_AT_ONCE):
-            some = revisions[start : start + READ_AT_ONCE]
-            for digest, body in zip(some, await self._storage.read_all(map(paths.blob, some)), strict=True):
-                found.manifests += 1
-                async for problem in self._manifest(body, blobs, manifests):
-                    yield Problem(digest, problem, name)
+        async for digest, body in bodies_of(self._storage, revisions):
+            found.manifests += 1
+            async for problem in self._manifest(body, blobs, manifests):
+                yield Problem(digest, problem, name)
         tags = await self._storage.names(paths.tags(name))
         links = await self._storage.read_all(paths.tag(name, tag) for tag in tags)
         for tag, link in zip(tags, links, strict=True):

@@ -6,7 +6,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sampan.registry.gate import Gate
 from sampan.registry.gc import Collector, Report, RepositoryReport
 from sampan.registry.retention import Policy
 from sampan.registry.storage import Storage
-from sampan.registry.store import Blobs, Manifests, digest_of
+from sampan.registry.store import READ_AT_ONCE, Blobs, Manifests, digest_of
 from sampan.registry.uploads import Uploads
 from sampan.spec.oci_layout import INDEX, MANIFEST
 from tests.support.buckets import bucket_at, s3_server
@@ -222,6 +222,29 @@ def test_a_damaged_index_keeps_the_images_it_may_name(tmp_path: Path, storage: S
         assert set((await store.collect()).repositories["team/app"].manifests) == {index, image}
         await store.collect()
         assert await store.contents() == set()
+
+    asyncio.run(whole())
+
+
+def test_few_manifests_are_in_memory_at_once(tmp_path: Path) -> None:
+    """Each may have 4 MiB, and a repository thousands."""
+
+    class Counting(FileSystem):
+        most = 0
+
+        async def read_all(self, keys: Iterable[str]) -> list[bytes | None]:
+            listed = list(keys)
+            self.most = max(self.most, sum(key.startswith(paths.BLOBS) for key in listed))
+            return await super().read_all(listed)
+
+    async def whole() -> None:
+        storage = Counting(tmp_path)
+        store = Store(tmp_path, storage=storage)
+        for number in range(2 * READ_AT_ONCE + 1):
+            body = manifest_of(b"{}", annotations={"number": str(number)})
+            await store.manifests.put("team/app", digest_of(body), (), body, documents.read(body), complete=False)
+        await store.collect()
+        assert 0 < storage.most <= READ_AT_ONCE
 
     asyncio.run(whole())
 
