@@ -20,9 +20,8 @@ kept until the manifest is deleted, goes by a policy, or is pushed again.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -30,17 +29,13 @@ from sampan.digest import Digest
 from sampan.registry import documents, paths
 from sampan.registry.documents import References
 from sampan.registry.errors import RegistryError
-from sampan.registry.gate import Gate
+from sampan.registry.gate import Gate, steps
 from sampan.registry.names import is_digest, parts_of
 from sampan.registry.retention import DAY, Policy, policy_of, tags_to_go
 from sampan.registry.storage import Missing, Stat, Storage
 from sampan.registry.store import Manifests, bodies_of, digest_of
-from sampan.waiting import to_the_end
 
-T = TypeVar("T")
 log = logging.getLogger("sampan.registry")
-STEP = 32
-"""Things taken away while others wait."""
 LEAST_GRACE = 1.0
 """Seconds; clocks of file systems tick slowly."""
 
@@ -243,26 +238,17 @@ class Collector:
 
     # taking away
 
-    async def _alone(self, step: Coroutine[Any, Any, None]) -> None:
-        """Behind the gate, to the end: nobody else comes in before the threads of a step that is cancelled are done."""
-
-        async def whole() -> None:
-            async with self._gate.exclusive():
-                await step
-
-        await to_the_end(whole())
-
     async def _take_away(self, plan: _RepositoryPlan, spared: set[str]) -> RepositoryReport:
         """spared: gets what stays after all."""
         entry = RepositoryReport()
-        for tags in _steps(list(plan.tags.items())):
-            await self._alone(self._take_tags(plan, tags, entry))
-        for digests in _steps(list(plan.manifests)):
-            await self._alone(self._take_manifests(plan, digests, entry))
-        for links in _steps(list(plan.links.items())):
-            await self._alone(self._take_links(plan, links, spared, entry))
+        for tags in steps(list(plan.tags.items())):
+            await self._gate.remove(self._take_tags(plan, tags, entry))
+        for digests in steps(list(plan.manifests)):
+            await self._gate.remove(self._take_manifests(plan, digests, entry))
+        for links in steps(list(plan.links.items())):
+            await self._gate.remove(self._take_links(plan, links, spared, entry))
         spared.update(set(plan.manifests) - set(entry.manifests))
-        await self._alone(self._finish(plan, entry))
+        await self._gate.remove(self._finish(plan, entry))
         return entry
 
     async def _take_tags(self, plan: _RepositoryPlan, tags: Sequence[tuple[str, float]], entry: RepositoryReport) -> None:
@@ -333,8 +319,8 @@ class Collector:
         return stat is not None and stat.modified == planned
 
     async def _take_away_content(self, old: dict[str, Stat], spared: set[str], report: Report) -> None:
-        for step in _steps(list(old.items())):
-            await self._alone(self._take_blobs(step, spared, report))
+        for step in steps(list(old.items())):
+            await self._gate.remove(self._take_blobs(step, spared, report))
 
     async def _take_blobs(self, blobs: Sequence[tuple[str, Stat]], spared: set[str], report: Report) -> None:
         for digest, stat in blobs:
@@ -352,7 +338,3 @@ def _undamaged(digest: str, body: bytes | None) -> bytes:
     if body is None or digest_of(body, parts_of(digest).algorithm) != digest:
         raise RegistryError("MANIFEST_INVALID", "its content is missing, or another")
     return body
-
-
-def _steps(items: Sequence[T]) -> list[Sequence[T]]:
-    return [items[start : start + STEP] for start in range(0, len(items), STEP)]

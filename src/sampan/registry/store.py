@@ -15,12 +15,10 @@ from sampan.digest import Digest
 from sampan.registry import documents, paths
 from sampan.registry.documents import Contents, Referrer
 from sampan.registry.errors import RegistryError
-from sampan.registry.gate import Gate
+from sampan.registry.gate import Gate, steps
 from sampan.registry.names import is_digest, parts_of
 from sampan.registry.storage import Missing, Storage, Stored
 
-STEP = 16
-"""Tags that a deletion takes away while others wait."""
 READ_AT_ONCE = 8
 """Manifests in memory, each of which may have 4 MiB."""
 REFERRERS_MAX = 1000
@@ -107,22 +105,26 @@ class Blobs:
 
     async def add(self, name: str, digest: Digest, file: Path) -> None:
         """Take over a local file with this digest."""
-        async with self._gate.shared():
-            if await kept(self._storage, digest, file.stat().st_size):
-                file.unlink()
-            else:
-                await self._storage.ingest(file, paths.blob(digest))
-            await self._storage.write(paths.layer(name, digest), digest.encode())
+        await self._gate.add(self._add(name, digest, file))
+
+    async def _add(self, name: str, digest: Digest, file: Path) -> None:
+        if await kept(self._storage, digest, file.stat().st_size):
+            file.unlink()
+        else:
+            await self._storage.ingest(file, paths.blob(digest))
+        await self._storage.write(paths.layer(name, digest), digest.encode())
 
     async def mount(self, name: str, digest: Digest, source: str) -> bool:
         """Have a blob that another repository has; False: it has not."""
-        async with self._gate.shared():
-            try:
-                await self._promise(source, digest)
-                await self._storage.touch(paths.blob(digest))  # its new link comes after the collector may have looked (gc.py)
-            except (RegistryError, Missing):
-                return False
-            await self._storage.write(paths.layer(name, digest), digest.encode())
+        return await self._gate.add(self._mount(name, digest, source))
+
+    async def _mount(self, name: str, digest: Digest, source: str) -> bool:
+        try:
+            await self._promise(source, digest)
+            await self._storage.touch(paths.blob(digest))  # its new link comes after the collector may have looked (gc.py)
+        except (RegistryError, Missing):
+            return False
+        await self._storage.write(paths.layer(name, digest), digest.encode())
         return True
 
     async def delete(self, name: str, digest: Digest) -> None:
@@ -180,7 +182,8 @@ class Manifests:
 
         Raises RegistryError MANIFEST_BLOB_UNKNOWN.
         """
-        async with self._gate.shared():
+
+        async def whole() -> None:
             if complete:
                 await self._check(name, contents)
             if not await kept(self._storage, digest, len(body)):
@@ -193,6 +196,8 @@ class Manifests:
                     if repository == name:
                         pushed.add(tag)
                 await self._storage.write(paths.tag(name, tag), digest.encode())
+
+        await self._gate.add(whole())
 
     async def _check(self, name: str, contents: Contents) -> None:
         for digest, size in contents.blobs:
@@ -218,15 +223,18 @@ class Manifests:
         gone: list[str] = []
         with self._tags_pushed_to(name) as pushed:  # a tag that is pushed meanwhile would mean what goes
             meaning = [tag for tag, meant in (await self.tags_with_digests(name)).items() if meant == digest]
-            for start in range(0, len(meaning), STEP):
-                async with self._gate.exclusive():
-                    gone += await self._untag(name, meaning[start : start + STEP], digest)
-            async with self._gate.exclusive():
-                gone += await self._untag(name, sorted(pushed), digest)
-                if subject is not None:
-                    await self._storage.remove(paths.referrer(name, subject, digest))
-                await self._storage.remove(paths.revision(name, digest))
+            for tags in steps(meaning):
+                gone += await self._gate.remove(self._untag(name, tags, digest))
+            gone += await self._gate.remove(self._take_away(name, digest, subject, pushed))
         return list(dict.fromkeys(gone))
+
+    async def _take_away(self, name: str, digest: Digest, subject: Digest | None, pushed: set[str]) -> list[str]:
+        """A manifest's links, and the tags that mean it after all; these. Behind the gate."""
+        gone = await self._untag(name, sorted(pushed), digest)
+        if subject is not None:
+            await self._storage.remove(paths.referrer(name, subject, digest))
+        await self._storage.remove(paths.revision(name, digest))
+        return gone
 
     @contextmanager
     def _tags_pushed_to(self, name: str) -> Iterator[set[str]]:

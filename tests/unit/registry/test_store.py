@@ -1,18 +1,20 @@
 """Repositories: changes that meet each other."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sampan.registry import documents, paths
 from sampan.registry.errors import RegistryError
 from sampan.registry.filesystem import FileSystem
-from sampan.registry.gate import Gate
+from sampan.registry.gate import STEP, Gate
 from sampan.registry.storage import Missing
-from sampan.registry.store import STEP, Blobs, Manifests, digest_of
+from sampan.registry.store import Blobs, Manifests, digest_of
 from sampan.spec.oci_layout import MANIFEST
 from tests.support.disks import files_up_to
 from tests.support.registryserver import EMPTY, descriptor, manifest_of
@@ -107,6 +109,59 @@ def test_a_full_disk_takes_no_part_of_a_manifest(tmp_path: Path) -> None:
             await storage.read("docker/registry/v2/large")
 
     asyncio.run(whole())
+
+
+@pytest.mark.parametrize("change", ["put", "delete", "add", "mount"])
+def test_a_change_that_is_cancelled_ends_before_the_collector_comes_in(tmp_path: Path, change: str) -> None:
+    """Else it would take away what a link that is being written is about to need."""
+    release, happened = threading.Event(), []
+
+    async def whole() -> None:
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        class Slow(FileSystem):
+            def _wait(self) -> None:
+                loop.call_soon_threadsafe(begun.set)
+                release.wait(20)
+                happened.append("changed")
+
+            async def write(self, key: str, content: bytes) -> None:
+                await asyncio.to_thread(self._wait)
+
+            async def remove_all(self, key: str) -> None:
+                await asyncio.to_thread(self._wait)
+
+        gate = Gate()
+        usual = FileSystem(tmp_path)
+        await Manifests(usual, gate).put(NAME, DIGEST, ("first",), BODY, documents.read(BODY), complete=False)
+        (tmp_path / "came").write_bytes(EMPTY)
+        await Blobs(usual, gate).add(NAME, digest_of(EMPTY), tmp_path / "came")
+        (tmp_path / "came").write_bytes(EMPTY)
+        blobs, manifests = Blobs(Slow(tmp_path), gate), Manifests(Slow(tmp_path), gate)
+        changes: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+            "put": lambda: manifests.put(NAME, DIGEST, ("second",), BODY, documents.read(BODY)),
+            "delete": lambda: manifests.delete(NAME, DIGEST),
+            "add": lambda: blobs.add(NAME, digest_of(EMPTY), tmp_path / "came"),
+            "mount": lambda: blobs.mount("team/other", digest_of(EMPTY), NAME),
+        }
+        changing = asyncio.create_task(changes[change]())
+
+        async def collect() -> None:
+            async with gate.exclusive():
+                happened.append("collected")
+
+        await begun.wait()
+        changing.cancel()
+        collecting = asyncio.create_task(collect())
+        for _ in range(100):  # turns of the loop: whoever may come in has come in
+            await asyncio.sleep(0)
+        release.set()
+        await asyncio.wait([changing, collecting])
+        assert changing.cancelled()
+
+    asyncio.run(asyncio.wait_for(whole(), 20))
+    assert happened[0] == "changed"
+    assert happened[-1] == "collected"
 
 
 @pytest.mark.parametrize("content", [None, b"damaged", b'{"schemaVersion": 1}'])
