@@ -134,7 +134,11 @@ class Collector:
                 report.repaired_referrers += len(plan.referrers)
                 if entry.tags or entry.manifests or entry.blobs or entry.removed:
                     report.repositories[plan.name] = entry
-            await self._take_away_content({digest: stat for digest, stat in old.items() if digest not in linked}, spared, report)
+            unlinked = [(digest, stat) for digest, stat in old.items() if digest not in linked]
+            if dry_run:
+                report.content, report.bytes = len(unlinked), sum(stat.size for _, stat in unlinked)
+            else:
+                await self._take_away_content(unlinked, spared, report)
             report.seconds = round(time.monotonic() - began, 3)
             if not dry_run:
                 self.runs += 1
@@ -318,19 +322,17 @@ class Collector:
         stat = await self._stat(paths.revision(plan.name, digest))
         return stat is not None and stat.modified == planned
 
-    async def _take_away_content(self, old: dict[str, Stat], spared: set[str], report: Report) -> None:
-        for step in steps(list(old.items())):
+    async def _take_away_content(self, unlinked: Sequence[tuple[str, Stat]], spared: set[str], report: Report) -> None:
+        for step in steps(unlinked):
             await self._gate.remove(self._take_blobs(step, spared, report))
 
     async def _take_blobs(self, blobs: Sequence[tuple[str, Stat]], spared: set[str], report: Report) -> None:
         for digest, stat in blobs:
-            if not report.dry_run:
-                now_there = await self._stat(paths.blob(digest))
-                if digest in spared or now_there is None or now_there.modified != stat.modified:
-                    continue
+            now_there = await self._stat(paths.blob(digest))
+            if digest not in spared and now_there is not None and now_there.modified == stat.modified:
                 await self._storage.remove(paths.blob(digest))
-            report.content += 1
-            report.bytes += stat.size
+                report.content += 1
+                report.bytes += stat.size
 
 
 def _undamaged(digest: str, body: bytes | None) -> bytes:

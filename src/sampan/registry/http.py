@@ -60,7 +60,7 @@ class Request:
     route: str = "none"
     """The name of the path's kind, for metrics."""
     may: Callable[[str, str], bool] = lambda _action, _name: True
-    """Whether the user may do an action (access.py) in a repository other than the path's."""
+    """Whether the user may do an action (access/rules.py) in a repository other than the path's."""
     sees: Callable[[str], bool] = lambda _name: True
     """Whether a repository is in lists for the user: by the rules, as a token for a list names no repository."""
 

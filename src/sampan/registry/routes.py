@@ -1,4 +1,4 @@
-"""The API as data: every path, its methods, who may use them. Nothing else decides what a request is."""
+"""The API as data: every path, its methods, who may use them. Only what anybody may ask is not here: /token, /healthz, /readyz (app.py)."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +14,7 @@ Handler = Callable[[Parts, Request], Awaitable[Answer]]
 
 
 class Operation(NamedTuple):
-    """What one method does. action: what the user must be allowed to do in the repository (access.py)."""
+    """What one method does. action: what the user must be allowed to do in the repository (access/rules.py)."""
 
     handler: Handler
     action: str

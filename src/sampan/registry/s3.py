@@ -188,7 +188,7 @@ class S3:
                 raise OSError(f"S3: {error}") from error
 
     async def remove_all(self, key: str) -> None:
-        """See storage.Storage. Links go first: they are what is looked at."""
+        """See storage.Storage. Whoever looks meanwhile may see a part: in a bucket a directory does not go at once."""
         import obstore
 
         found = [self._prefix + below async for below, _ in self._below(key)]
