@@ -114,6 +114,10 @@ class Blobs:
             await self._storage.ingest(file, paths.blob(digest))
         await self._storage.write(paths.layer(name, digest), digest.encode())
 
+    async def link(self, name: str, digest: Digest) -> None:
+        """Have a blob whose content is here already."""
+        await self._gate.add(self._storage.write(paths.layer(name, digest), digest.encode()))
+
     async def mount(self, name: str, digest: Digest, source: str) -> bool:
         """Have a blob that another repository has; False: it has not."""
         return await self._gate.add(self._mount(name, digest, source))

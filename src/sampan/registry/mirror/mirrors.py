@@ -4,7 +4,6 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 from sampan.content.partial import PartialBlobs
 from sampan.distribution.transport import Transport
@@ -16,7 +15,7 @@ from sampan.registry.http import Request
 from sampan.registry.mirror.cache import Cache
 from sampan.registry.mirror.mirror import Mirror
 from sampan.registry.mirror.tidy import drop_dangling_links
-from sampan.registry.mirror.upstream import Upstream
+from sampan.registry.mirror.upstream import Place, Upstream
 from sampan.registry.names import checked_digest, is_digest
 from sampan.registry.parts import Parts
 from sampan.registry.places import secret_of
@@ -27,19 +26,6 @@ FALLING_BACK = frozenset(("manifest", "blob", "tags", "referrers"))
 """Routes that the default upstream is asked for."""
 MIRRORED = FALLING_BACK | {"uploads", "upload"}
 """Routes of repositories, of mirrored ones too. Pages show only what is here."""
-
-
-class Place(NamedTuple):
-    """A repository of an upstream. namespace: what `?ns=` said."""
-
-    upstream: Upstream
-    path: str
-    namespace: str
-
-    @property
-    def name(self) -> str:
-        """What access rules call it."""
-        return f"{self.upstream.stored_under}/{self.path}"
 
 
 class Mirrors:
