@@ -70,18 +70,18 @@ class App:
         if request.path == TOKEN_PATH and request.method in ("GET", "POST"):
             request.route = "token"
             return await self._access.token(request)
-        found = routes.find(request.method, request.path)
-        if found is None or (found.route.name == "pages" and not self._pages):
+        match = routes.find(request.method, request.path)
+        if match is None or (match.route.name == "pages" and not self._pages):
             return Answer(404, b"404 page not found\n", dict(_TEXT))
-        request.route = found.route.name
-        request.variables = found.variables
-        name = found.variables.get("name", "")
-        await self._access.admit(request, found.operation.action, name)
+        request.route = match.route.name
+        request.variables = match.variables
+        name = match.variables.get("name", "")
+        await self._access.admit(request, match.operation.action, name)
         place = await self._mirrors.place_of(request, self._parts) if self._mirrors is not None else None
         if place is None or self._mirrors is None:
-            return await found.operation.handler(self._parts, request)
-        self._access.admit_to_mirror(request, found.operation.action, place.name)
-        return await mirrored.answer(self._mirrors.mirror, place, found.route.name, request)
+            return await match.operation.handler(self._parts, request)
+        self._access.admit_to_mirror(request, match.operation.action, place.name)
+        return await mirrored.answer(self._mirrors.mirror, place, match.route.name, request)
 
     def operations(self, request: Request) -> Answer | None:
         """`/healthz`: the process answers. `/readyz`: it takes requests. Nobody need log in for these; None: something else."""

@@ -1,7 +1,7 @@
 """Requests and answers as the handlers see them: no HTTP library in here. server.py makes the ones and sends the others."""
 
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -74,7 +74,7 @@ class Request:
         return self.variables["name"]
 
 
-class Part(NamedTuple):
+class ByteRange(NamedTuple):
     """A range of something stored."""
 
     content: Stored
@@ -87,13 +87,10 @@ class Answer:
     """What is sent. body: bytes, a part of something stored, or pieces (headers has a Content-Length then, if it is known)."""
 
     status: int = 200
-    body: bytes | Part | AsyncIterator[bytes] = b""
+    body: bytes | ByteRange | AsyncIterator[bytes] = b""
     headers: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def json(cls, content: bytes, status: int = 200, headers: Mapping[str, str] | None = None, kind: str = JSON) -> "Answer":
         """A JSON document."""
         return cls(status, content, {"Content-Type": kind, **(headers or {})})
-
-
-Handler = Callable[[Request], Awaitable[Answer]]

@@ -56,8 +56,8 @@ async def _collect_alone(config: Config, *, dry_run: bool) -> "Report":
     """On a directory whose registry does not run."""
     from sampan.registry.gate import Gate
     from sampan.registry.gc import Collector
-    from sampan.registry.places import open_storage
     from sampan.registry.serving import own
+    from sampan.registry.storages import open_storage
     from sampan.registry.store import Manifests
 
     lock = own(Path(config.root))
@@ -88,8 +88,8 @@ def _verify(arguments: dict[str, Any]) -> None:
 
 async def _verify_alone(config: Config) -> "Verification":
     """A directory whose registry does not run."""
-    from sampan.registry.places import open_storage
     from sampan.registry.serving import own
+    from sampan.registry.storages import open_storage
     from sampan.registry.verify import Verifier
 
     lock = own(Path(config.root))

@@ -66,7 +66,7 @@ ROUTES = (
 )
 
 
-class Found(NamedTuple):
+class Match(NamedTuple):
     """A request's place in the table."""
 
     route: Route
@@ -74,7 +74,7 @@ class Found(NamedTuple):
     variables: dict[str, str]
 
 
-def find(method: str, path: str) -> Found | None:
+def find(method: str, path: str) -> Match | None:
     """None: no such path. HEAD is what GET is where it has nothing of its own. Raises RegistryError UNSUPPORTED, NAME_INVALID."""
     for route in ROUTES:
         match = route.pattern.fullmatch(path)
@@ -87,5 +87,5 @@ def find(method: str, path: str) -> Found | None:
         variables = match.groupdict()
         if "name" in variables:
             checked_name(variables["name"])
-        return Found(route, operation, variables)
+        return Match(route, operation, variables)
     return None

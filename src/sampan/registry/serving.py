@@ -29,8 +29,8 @@ from sampan.registry.http import Request
 from sampan.registry.metrics import Metrics
 from sampan.registry.mirror.mirrors import Mirrors
 from sampan.registry.parts import Limits, Parts
-from sampan.registry.places import open_storage
 from sampan.registry.server import Server
+from sampan.registry.storages import open_storage
 from sampan.registry.store import Blobs, Manifests
 from sampan.registry.tls import ServerTls
 from sampan.registry.uploads import Uploads

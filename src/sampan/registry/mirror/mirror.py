@@ -99,7 +99,7 @@ class Following:
             await asyncio.wait([following])
 
 
-class Found(NamedTuple):
+class MirroredManifest(NamedTuple):
     """A manifest; stale: it could not be asked for again."""
 
     manifest: Manifest
@@ -117,17 +117,17 @@ class Mirror:
         self.cache = cache
         self.counts = Counts()
         self._arriving: dict[str, Arriving] = {}
-        self._asking: dict[tuple[str, str], asyncio.Task[Found]] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[MirroredManifest]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # manifests
 
-    async def manifest(self, place: Place, reference: str) -> Found:
+    async def manifest(self, place: Place, reference: str) -> MirroredManifest:
         """Raises RegistryError."""
         known = await self._known(place.name, reference)
         if known is not None and (is_digest(reference) or await self._age(place.name, reference) < place.upstream.fresh_seconds):
             self.counts.hits += 1
-            return Found(known, False)
+            return MirroredManifest(known, False)
         return await self._once((place.name, reference), lambda: self._ask(place, reference, known))
 
     async def _known(self, name: str, reference: str) -> Manifest | None:
@@ -144,12 +144,12 @@ class Mirror:
         except Missing:
             return float("inf")
 
-    async def _once(self, key: tuple[str, str], ask: Callable[[], Awaitable[Found]]) -> Found:
+    async def _once(self, key: tuple[str, str], ask: Callable[[], Awaitable[MirroredManifest]]) -> MirroredManifest:
         """However many want it: one question."""
         task = self._asking.get(key)
         if task is None:
 
-            async def run() -> Found:
+            async def run() -> MirroredManifest:
                 try:
                     return await ask()
                 finally:
@@ -158,13 +158,13 @@ class Mirror:
             task = self._asking[key] = asyncio.create_task(run())
         return await asyncio.shield(task)
 
-    async def _ask(self, place: Place, reference: str, known: Manifest | None) -> Found:
+    async def _ask(self, place: Place, reference: str, known: Manifest | None) -> MirroredManifest:
         try:
             if known is not None and await self._is_current(place, reference, known):
                 with suppress(Missing):  # it has just gone for others
                     await self._storage.touch(paths.tag(place.name, reference))
                 self.counts.hits += 1
-                return Found(known, False)
+                return MirroredManifest(known, False)
             async with place.upstream.asked():
                 fetched = await place.upstream.repository(place.path).manifest(reference)
         except Outage as error:
@@ -185,11 +185,15 @@ class Mirror:
         try:
             contents = documents.read(fetched.body, fetched.media_type)
         except RegistryError as error:  # of a kind that we do not keep: passed on
-            return Found(manifest, False) if known is None else self._stale(place.name, reference, known, f"{error.message} {error.detail}")
+            return (
+                MirroredManifest(manifest, False)
+                if known is None
+                else self._stale(place.name, reference, known, f"{error.message} {error.detail}")
+            )
         tags = () if is_digest(reference) else (reference,)
         await self._manifests.put(place.name, fetched.digest, tags, fetched.body, contents, complete=False)
         await self.cache.added(fetched.digest, len(fetched.body))
-        return Found(manifest, False)
+        return MirroredManifest(manifest, False)
 
     @staticmethod
     async def _is_current(place: Place, reference: str, known: Manifest) -> bool:
@@ -199,10 +203,10 @@ class Mirror:
         except RegistryError:  # an answer to HEAD has no words, that to GET will say why
             return False
 
-    def _stale(self, name: str, reference: str, known: Manifest, why: str) -> Found:
+    def _stale(self, name: str, reference: str, known: Manifest, why: str) -> MirroredManifest:
         log.warning("%s:%s is given out stale: %a", name, reference, why)
         self.counts.stale += 1
-        return Found(known, True)
+        return MirroredManifest(known, True)
 
     # blobs
 

@@ -18,7 +18,7 @@ from sampan.registry.mirror.tidy import drop_dangling_links
 from sampan.registry.mirror.upstream import Place, Upstream
 from sampan.registry.names import checked_digest, is_digest
 from sampan.registry.parts import Parts
-from sampan.registry.places import secret_of
+from sampan.registry.storages import secret_of
 from sampan.registry.store import Blobs, Manifests
 from sampan.version import ENGINE_VERSION
 
