@@ -185,11 +185,9 @@ class Mirror:
         try:
             contents = documents.read(fetched.body, fetched.media_type)
         except RegistryError as error:  # of a kind that we do not keep: passed on
-            return (
-                MirroredManifest(manifest, False)
-                if known is None
-                else self._stale(place.name, reference, known, f"{error.message} {error.detail}")
-            )
+            if known is None:
+                return MirroredManifest(manifest, False)
+            return self._stale(place.name, reference, known, f"{error.message} {error.detail}")
         tags = () if is_digest(reference) else (reference,)
         await self._manifests.put(place.name, fetched.digest, tags, fetched.body, contents, complete=False)
         await self.cache.added(fetched.digest, len(fetched.body))
