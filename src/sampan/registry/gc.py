@@ -30,7 +30,7 @@ from sampan.registry import documents, paths
 from sampan.registry.documents import References
 from sampan.registry.errors import RegistryError
 from sampan.registry.gate import Gate, steps
-from sampan.registry.names import is_digest, parts_of
+from sampan.registry.names import parts_of
 from sampan.registry.retention import DAY, Policy, policy_of, tags_to_go
 from sampan.registry.storage import Missing, Stat, Storage
 from sampan.registry.store import Manifests, bodies_of, digest_of
@@ -168,11 +168,10 @@ class Collector:
     async def _possible(self, name: str, damaged: str) -> References:
         """All that a manifest that cannot be read may name: what the repository had when that was noticed."""
         try:
-            noted = (await self._storage.read(paths.damage(name, damaged))).decode("ascii", "replace").split()
+            noted = paths.digests_in(await self._storage.read(paths.damage(name, damaged)))
         except Missing:
-            noted = [*await self._storage.links(paths.layers(name)), *await self._manifests.revisions(name)]
-        found = tuple(Digest(digest) for digest in noted if is_digest(digest))
-        return References(frozenset(found), found, None)
+            noted = [*map(Digest, await self._storage.links(paths.layers(name))), *map(Digest, await self._manifests.revisions(name))]
+        return References(frozenset(noted), tuple(noted), None)
 
     async def _look(self, name: str, linked: set[str]) -> _RepositoryPlan:
         """Plan for one repository; what stays is added to linked."""
@@ -185,7 +184,7 @@ class Collector:
         revisions = await self._manifests.revisions(name)
         await self._read(plan, revisions)
         if policy is not None and policy.untagged_days is not None:
-            roots = {digest for tag, digest in tags.items() if tag not in plan.tags}
+            roots: set[str] = {digest for tag, digest in tags.items() if tag not in plan.tags and digest is not None}
             kept = self._reachable(plan, roots)
             for digest in revisions:
                 stat = await self._stat(paths.revision(name, digest))
@@ -282,7 +281,7 @@ class Collector:
         """Make the links of referrers that are missing, note what is damaged, and take away a repository without anything."""
         for subject, digest in plan.referrers:
             if await self._stat(paths.revision(plan.name, digest)) is not None:
-                await self._storage.write(paths.referrer(plan.name, subject, digest), digest.encode())
+                await self._storage.write(paths.referrer(plan.name, subject, digest), paths.link_of(digest))
         await self._note_damage(plan)
         if not await self._manifests.exists(plan.name):
             for mark in paths.MARKS:
@@ -294,7 +293,7 @@ class Collector:
         noted = await self._storage.links(paths.damaged(plan.name))
         damaged = [digest for digest in plan.damaged if await self._stat(paths.revision(plan.name, digest)) is not None]
         for digest in set(damaged) - set(noted):
-            await self._storage.write(paths.damage(plan.name, digest), "\n".join(plan.references[digest].manifests).encode())
+            await self._storage.write(paths.damage(plan.name, digest), paths.link_of(*plan.references[digest].manifests))
         for digest in set(noted) - set(damaged):
             await self._storage.remove(paths.damage(plan.name, digest))
 
@@ -304,7 +303,7 @@ class Collector:
         await self._read(plan, now_there)
         tags = await self._manifests.tags_with_digests(plan.name)
         new = {digest for digest in now_there if not await self._is_as_planned(plan, digest)}
-        kept = self._reachable(plan, set(tags.values()) | new)
+        kept = self._reachable(plan, {digest for digest in tags.values() if digest is not None} | new)
         for digest in digests:
             if digest in kept or digest not in now_there:
                 continue

@@ -15,7 +15,8 @@ A link's content is a digest, or some, one on each line. Keys have "/" between t
 check of `names.py`.
 """
 
-from sampan.registry.names import parts_of
+from sampan.digest import Digest
+from sampan.registry.names import is_digest, parts_of
 
 V2 = "docker/registry/v2"
 BLOBS = f"{V2}/blobs"
@@ -24,6 +25,22 @@ UPLOADS = "sampan/uploads"
 TEMPORARY = "sampan/tmp"
 MARKS = ("_layers", "_manifests", "_uploads")
 """What makes a directory a repository; no part of a name begins with `_`."""
+
+
+def link_of(*digests: str) -> bytes:
+    """A link's content."""
+    return "\n".join(digests).encode()
+
+
+def digests_in(link: bytes) -> list[Digest]:
+    """Those of a link's content that are digests: a damaged disk, or another program, may have left anything."""
+    return [Digest(line) for line in link.decode("ascii", "replace").split() if is_digest(line)]
+
+
+def digest_in(link: bytes) -> Digest | None:
+    """The one that a link has; None: it has none."""
+    found = digests_in(link)
+    return found[0] if len(found) == 1 else None
 
 
 def blob(digest: str) -> str:

@@ -112,11 +112,11 @@ class Blobs:
             file.unlink()
         else:
             await self._storage.ingest(file, paths.blob(digest))
-        await self._storage.write(paths.layer(name, digest), digest.encode())
+        await self._storage.write(paths.layer(name, digest), paths.link_of(digest))
 
     async def link(self, name: str, digest: Digest) -> None:
         """Have a blob whose content is here already."""
-        await self._gate.add(self._storage.write(paths.layer(name, digest), digest.encode()))
+        await self._gate.add(self._storage.write(paths.layer(name, digest), paths.link_of(digest)))
 
     async def mount(self, name: str, digest: Digest, source: str) -> bool:
         """Have a blob that another repository has; False: it has not."""
@@ -128,7 +128,7 @@ class Blobs:
             await self._storage.touch(paths.blob(digest))  # its new link comes after the collector may have looked (gc.py)
         except (RegistryError, Missing):
             return False
-        await self._storage.write(paths.layer(name, digest), digest.encode())
+        await self._storage.write(paths.layer(name, digest), paths.link_of(digest))
         return True
 
     async def delete(self, name: str, digest: Digest) -> None:
@@ -156,12 +156,17 @@ class Manifests:
             if is_digest(reference):
                 digest = Digest(reference)
             else:
-                digest = Digest((await self._storage.read(paths.tag(name, reference))).decode("ascii", "replace").strip())
+                found = paths.digest_in(await self._storage.read(paths.tag(name, reference)))
+                if found is None:
+                    raise Missing(reference)
+                digest = found
             await self._storage.stat(paths.revision(name, digest))
         except Missing:
-            detail = {"name": name, "reference": reference}
-            raise RegistryError("MANIFEST_UNKNOWN" if await self.exists(name) else "NAME_UNKNOWN", detail) from None
+            raise await self._unknown(name, reference) from None
         return digest
+
+    async def _unknown(self, name: str, reference: str) -> RegistryError:
+        return RegistryError("MANIFEST_UNKNOWN" if await self.exists(name) else "NAME_UNKNOWN", {"name": name, "reference": reference})
 
     async def get(self, name: str, reference: str) -> Manifest:
         """By tag or digest. Raises RegistryError."""
@@ -192,14 +197,14 @@ class Manifests:
                 await self._check(name, contents)
             if not await kept(self._storage, digest, len(body)):
                 await self._storage.write(paths.blob(digest), body)
-            await self._storage.write(paths.revision(name, digest), digest.encode())
+            await self._storage.write(paths.revision(name, digest), paths.link_of(digest))
             if contents.subject is not None:
-                await self._storage.write(paths.referrer(name, contents.subject, digest), digest.encode())
+                await self._storage.write(paths.referrer(name, contents.subject, digest), paths.link_of(digest))
             for tag in tags:
                 for repository, pushed in self._watching:
                     if repository == name:
                         pushed.add(tag)
-                await self._storage.write(paths.tag(name, tag), digest.encode())
+                await self._storage.write(paths.tag(name, tag), paths.link_of(digest))
 
         await self._gate.add(whole())
 
@@ -253,16 +258,16 @@ class Manifests:
     async def _untag(self, name: str, tags: Sequence[str], digest: str) -> list[str]:
         """Remove those tags that mean a manifest; these. Behind the gate."""
         links = await self._storage.read_all(paths.tag(name, tag) for tag in tags)
-        meaning = [tag for tag, link in zip(tags, links, strict=True) if link is not None and link.strip() == digest.encode()]
+        meaning = [tag for tag, link in zip(tags, links, strict=True) if link is not None and paths.digest_in(link) == digest]
         for tag in meaning:
             await self._storage.remove_all(paths.tag_directory(name, tag))
         return meaning
 
-    async def delete_tag(self, name: str, tag: str) -> Digest:
-        """The manifest stays; its digest is returned. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
-        digest = await self.resolve(name, tag)
+    async def delete_tag(self, name: str, tag: str) -> None:
+        """The manifest stays, if the tag means one. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
+        if not await self._storage.names(paths.tag_directory(name, tag)):
+            raise await self._unknown(name, tag)
         await self._storage.remove_all(paths.tag_directory(name, tag))
-        return digest
 
     async def exists(self, name: str) -> bool:
         """Whether there is such a repository: one with a manifest or a blob."""
@@ -279,11 +284,11 @@ class Manifests:
             raise RegistryError("NAME_UNKNOWN", {"name": name})
         return found
 
-    async def tags_with_digests(self, name: str) -> dict[str, str]:
-        """Every tag and what it means."""
+    async def tags_with_digests(self, name: str) -> dict[str, Digest | None]:
+        """Every tag and what it means; None: nothing."""
         names = await self._storage.names(paths.tags(name))
         links = await self._storage.read_all(paths.tag(name, tag) for tag in names)
-        return {tag: link.decode("ascii", "replace").strip() for tag, link in zip(names, links, strict=True) if link is not None}
+        return {tag: paths.digest_in(link) for tag, link in zip(names, links, strict=True) if link is not None}
 
     async def revisions(self, name: str) -> list[str]:
         """The digests of all manifests."""

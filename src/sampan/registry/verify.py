@@ -13,7 +13,7 @@ import msgspec
 
 from sampan.registry import documents, paths
 from sampan.registry.errors import RegistryError
-from sampan.registry.names import is_digest, parts_of
+from sampan.registry.names import parts_of
 from sampan.registry.storage import Missing, Storage
 from sampan.registry.store import bodies_of
 
@@ -108,8 +108,8 @@ class Verifier:
         tags = await self._storage.names(paths.tags(name))
         links = await self._storage.read_all(paths.tag(name, tag) for tag in tags)
         for tag, link in zip(tags, links, strict=True):
-            meant = (link or b"").decode("ascii", "replace").strip()
-            if not is_digest(meant):
+            meant = paths.digest_in(link or b"")
+            if meant is None:
                 yield Problem(tag, "the tag means nothing", name)
             elif meant not in manifests:
                 yield Problem(tag, f"the tag means {meant}, which the repository has not", name)

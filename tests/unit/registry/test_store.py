@@ -182,6 +182,25 @@ def test_what_cannot_be_read_can_be_deleted(tmp_path: Path, content: bytes | Non
     asyncio.run(whole())
 
 
+@pytest.mark.parametrize("link", [b"", b"nonsense", b"\xff", b"sha256:x", digest_of(b"not here").encode()])
+def test_a_tag_that_means_nothing_can_be_deleted(tmp_path: Path, link: bytes) -> None:
+    async def whole() -> None:
+        storage = FileSystem(tmp_path)
+        manifests = Manifests(storage, Gate())
+        await manifests.put(NAME, DIGEST, ("first", "damaged"), BODY, documents.read(BODY), complete=False)
+        await storage.write(paths.tag(NAME, "damaged"), link)
+        with pytest.raises(RegistryError) as raised:
+            await manifests.get(NAME, "damaged")
+        assert raised.value.code == "MANIFEST_UNKNOWN"
+        await manifests.delete_tag(NAME, "damaged")
+        assert await manifests.tags(NAME) == ["first"]
+        with pytest.raises(RegistryError):
+            await manifests.delete_tag(NAME, "damaged")
+        assert await manifests.delete(NAME, DIGEST) == ["first"]
+
+    asyncio.run(whole())
+
+
 @pytest.mark.parametrize("content", [None, b"damaged"])
 def test_a_damaged_referrer_does_not_hide_the_others(tmp_path: Path, content: bytes | None) -> None:
     async def whole() -> None:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 
 from sampan.registry import paths
 from sampan.registry.gate import Gate, steps
-from sampan.registry.names import is_digest
 from sampan.registry.storage import Missing, Storage
 
 
@@ -25,9 +24,9 @@ async def _links(storage: Storage, name: str) -> AsyncIterator[str]:
 async def _dangling(storage: Storage, keys: Sequence[str]) -> list[str]:
     found = []
     for key, link in zip(keys, await storage.read_all(keys), strict=True):
-        digest = (link or b"").decode("ascii", "replace").strip()
+        digest = paths.digest_in(link or b"")
         try:
-            if link is not None and is_digest(digest):
+            if digest is not None:
                 await storage.stat(paths.blob(digest))
                 continue
         except Missing:
