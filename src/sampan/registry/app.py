@@ -18,11 +18,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
 
-def failure(error: RegistryError) -> Answer:
-    """The answer to an error."""
-    return Answer.json(error.document(), error.status, error.headers)
-
-
 class App:
     """One registry's API. ready: whether it takes requests, or is about to stop."""
 
@@ -50,16 +45,16 @@ class App:
         try:
             answer = await self._answer(request)
         except RegistryError as error:
-            answer = failure(error)
+            answer = Answer.failure(error)
         except (ConnectionError, TimeoutError):
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 log.error("%s %a: %s", request.method, request.path, error.strerror)
-                answer = failure(RegistryError("STORAGE_FULL"))
+                answer = Answer.failure(RegistryError("STORAGE_FULL"))
             else:
                 log.exception("%s %a failed", request.method, request.path)
-                answer = failure(RegistryError("UNKNOWN"))
+                answer = Answer.failure(RegistryError("UNKNOWN"))
         for name, value in COMMON.items():
             answer.headers.setdefault(name, value)
         return answer

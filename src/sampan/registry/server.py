@@ -240,8 +240,7 @@ class Server:
         try:
             asked.query = parse_qs(query, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="replace")
         except ValueError:
-            error = RegistryError("REQUEST_INVALID", f"a query may have {FIELDS_MAX} fields")
-            return Answer.json(error.document(), error.status)
+            return Answer.failure(RegistryError("REQUEST_INVALID", f"a query may have {FIELDS_MAX} fields"))
         return await self._answer_to(asked)
 
     async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:

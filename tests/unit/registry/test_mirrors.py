@@ -40,9 +40,7 @@ def mirrors_of(*names: str, default: str = "") -> Mirrors:
 
 def request_for(name: str, route: str = "manifest", *, method: str = "GET", **query: str) -> Request:
     variables = {"name": name, "reference": "1", "digest": digest_of(EMPTY)}
-    request = Request(method, "/", {key: [value] for key, value in query.items()}, {}, None, variables=variables, route=route)  # type: ignore[arg-type]
-    request.may = lambda _action, _name: False
-    return request
+    return Request(method, "/", {key: [value] for key, value in query.items()}, {}, None, variables=variables, route=route)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,6 @@ async def _may_be_elsewhere(request: Request, parts: Parts) -> bool:
     if request.route != "blob":
         return True
     # Whoever is about to push asks by HEAD what need not be sent: what another registry has is not here.
-    if request.method == "HEAD" and request.may("push", request.name):
+    if request.method == "HEAD" and request.user.may("push", request.name):
         return False
     return not await parts.blobs.has(request.name, checked_digest(request.variables["digest"]))
