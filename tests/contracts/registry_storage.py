@@ -91,9 +91,12 @@ class StorageContract:
             await storage.ingest(place.file(BLOB), paths.blob(DIGEST))
             stored = await storage.open(paths.blob(DIGEST))
             assert stored.size == len(BLOB)
-            if stored.file() is not None:
-                await storage.remove(paths.blob(DIGEST))
+            in_a_bucket = stored.file() is None
+            await storage.remove(paths.blob(DIGEST))
+            try:
                 assert b"".join([piece async for piece in stored.pieces(0, len(BLOB))]) == BLOB
+            except OSError:  # what is read by ranges is gone with its name, and never shorter than it was said to be
+                assert in_a_bucket
             stored.close()
             stored.close()
 
