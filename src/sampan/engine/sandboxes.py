@@ -21,7 +21,7 @@ from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, Not
 from sampan.ids import new_id
 from sampan.network import announcing, sandbox
 from sampan.network.bridge import Place, remove_strays
-from sampan.network.exposure import Exposure
+from sampan.network.exposure import Exposure, Target
 from sampan.network.ports import Published, port_requests
 from sampan.spec.docker_api.network import EndpointSettings
 from sampan.state.containers import EndpointState
@@ -353,6 +353,7 @@ class Sandboxes:
 
     async def reconcile(self) -> None:
         """Take again what the running containers have; once, before any container is started or its end is handled. Never raises."""
+        published: dict[str, tuple[Target, list[Published]]] = {}
         for container in self._containers:
             if not container.is_running:
                 continue
@@ -365,8 +366,9 @@ class Sandboxes:
                 if not network.bridge.take_again(places[network.name]):
                     log.warning("the addresses of container %s on network %s are not free", container.id, network.name)
                 if state.ports:
-                    await self._exposure.reopen(container.id, endpoints.target_of(state), endpoints.published(state.ports))
+                    published[container.id] = endpoints.target_of(state), endpoints.published(state.ports)
             self._announce(container, container.state.endpoints)
+        await self._exposure.reopen(published)
         await self._remove_strays()
 
     async def resume(self) -> None:

@@ -18,7 +18,7 @@ from sampan.network import firewall
 from sampan.network.ports import Published
 rules = firewall.Firewall("sampan_sp0")
 rules.create([firewall.Zone(bridge="sp0", subnets=(ipaddress.IPv4Network("10.77.0.0/24"),))])
-rules.publish("10.77.0.2", [Published(80, "tcp", "127.0.0.1", 8080), Published(80, "tcp", "0.0.0.0", 8081)])
+rules.publish(dict.fromkeys([Published(80, "tcp", "127.0.0.1", 8080), Published(80, "tcp", "0.0.0.0", 8081)], "10.77.0.2"))
 pathlib.Path("/proc/sys/net/ipv4/conf/sp0/route_localnet").write_text("1")
 """
 CONNECT = "import socket, sys; print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 1.5).recv(99).decode())"

@@ -19,12 +19,12 @@ from sampan.network import firewall, sandbox
 from sampan.network.bridge import Bridge, BridgeSettings
 from sampan.network.exposure import Exposure, Target
 from sampan.network.firewall import Firewall
-from sampan.network.ports import PortRequest, Published, PublishedPorts, hold
+from sampan.network.ports import HeldPort, PortRequest, Published, PublishedPorts, hold
 from sampan.network.rules import Rules
 from sampan.network.starting import start_all
 from sampan.network.sublinks import Sublinks
 from sampan.state.networks import NetworkRow, Subnet
-from tests.support.netplans import recorded
+from tests.support.netplans import Recorder, recorded
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "network"
 ONE = (Subnet("192.0.2.0/24", "192.0.2.1"),)
@@ -153,6 +153,42 @@ def test_a_network_that_the_kernel_refuses_keeps_no_other_from_starting(monkeypa
         assert asyncio.run(start()) == ["eth0"]
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_ports_of_many_containers_come_by_one_transaction(refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the engine's start; if it is refused, each port has one of its own, so that the others are there."""
+    held: list[str] = []
+
+    class Port(HeldPort):
+        def listen(self) -> None:
+            held.append(str(self.published.host_port))
+
+    def hold_plainly(request: PortRequest, host_ips: Sequence[str], *_rest: object) -> list[HeldPort]:
+        return [Port(Published(request.port, request.protocol, host_ip, request.host_first), socket.socket()) for host_ip in host_ips]
+
+    async def start(recorder: Recorder) -> list[str]:
+        rules = Rules("sampan_test", forward=False)
+        await rules.start()
+        exposure = Exposure(rules, None)
+        before = len(recorder.lines)
+        running = {
+            f"{number:064}": (Target(f"10.9.1.{number}"), [Published(80, "tcp", "0.0.0.0", 8000 + number)]) for number in range(2, 102)
+        }
+        await exposure.reopen({**running, "r" * 64: (Target("10.9.2.2"), [Published(80, "tcp", "0.0.0.0", 0)])})
+        lines = recorder.lines[before:]
+        await exposure.stop()
+        await rules.stop(remove=False)
+        return [line for line in lines if line.startswith("add element")]
+
+    monkeypatch.setattr("sampan.network.exposure.hold", hold_plainly)
+    with recorded(monkeypatch, "lo") as recorder:
+        recorder.refused = "8007 : 10.9.1.7 " if refused else ""
+        ran = asyncio.run(start(recorder))
+    assert held == [str(8000 + number) for number in range(2, 102) if not (refused and number == 7)]
+    assert len(ran) == (100 if refused else 2)
+    assert "opened { 10.9.2.2 . tcp . 80 }" in ran[-1]
+    assert refused or ran[0].count("on_any") == 100
+
+
 # SCTP
 
 
@@ -161,9 +197,9 @@ def test_rules_of_sctp_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorded(monkeypatch) as recorder:
         rules = Firewall("sampan_test", ipv6=True)
         rules.create()
-        rules.publish("172.18.0.2", ports)
-        rules.publish("fd00::2", [Published(2905, "sctp", "::", 2905)])
-        rules.open("172.18.0.2", ports[:1])
+        rules.publish(dict.fromkeys(ports, "172.18.0.2"))
+        rules.publish({Published(2905, "sctp", "::", 2905): "fd00::2"})
+        rules.open({"172.18.0.2": ports[:1]})
         rules.withdraw(ports)
     compare("sctp", recorder.text)
 
