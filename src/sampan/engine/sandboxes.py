@@ -328,10 +328,15 @@ class Sandboxes:
     async def _route(self, container: Container, chosen: endpoints.Chosen) -> None:
         """Have a running container's default routes go by these of its networks. Never raises."""
         places = self._places.get(container.id, {})
-        by4, by6 = (places.get(item.name) if item is not None else None for item in endpoints.gateways(chosen))
-        gateway, gateway6 = by4.gateway if by4 is not None else "", by6.gateway6 if by6 is not None else ""
+        names = {state.network_name: state.interface for state in container.state.endpoints}
+        gateways = endpoints.gateways(chosen)
+        interfaces = [
+            network.bridge.interface(places[network.name], names.get(network.name, ""), default_routes=gateways.versions_of(network))
+            for network, _ in chosen
+            if network.bridge is not None and network.name in places
+        ]
         with contextlib.suppress(OSError):
-            await self._inside(container, lambda netns: sandbox.route(netns, gateway, gateway6))
+            await self._inside(container, lambda netns: sandbox.route(netns, interfaces))
 
     @staticmethod
     async def _inside(container: Container, work: Callable[[int], None]) -> None:

@@ -86,6 +86,27 @@ def test_interfaces(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "versions", "expected"),
+    [
+        ("ipvlan_l3", (4, 6), ["default inet by interface 3 scope 253", "default inet6 by interface 3 scope 0"]),
+        ("ipvlan", (4, 6), ["default inet by 192.0.2.1 scope 0", "default inet6 by 2001:db8::1 scope 0"]),
+        ("ipvlan_l3", (6,), ["default inet scope 255", "default inet6 by interface 3 scope 0"]),
+        ("ipvlan_l3s", (), ["default inet scope 255", "default inet6 scope 255"]),
+    ],
+)
+def test_default_routes_that_move(name: str, versions: tuple[int, ...], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """To what is left when a container leaves the network that had them; an ipvlan that routes has no gateway."""
+    made = network(*CASES[name])
+    with recorded(monkeypatch, "lo", "eth0", "eth1") as recorder:
+        asyncio.run(made.start())
+        interface = made.interface(made.take(), "eth1", default_routes=versions)
+        monkeypatch.setattr("sampan.linux.libc.setns", lambda _netns, _kind: None)
+        before = len(recorder.lines)
+        sandbox.route(9, [interface])
+    assert [line.split(" ", 2)[2] for line in recorder.lines[before:]] == expected
+
+
+@pytest.mark.parametrize(
     ("parent", "words"),
     [
         ("nope", "invalid subinterface vlan name nope, example formatting is eth0.10"),
