@@ -180,7 +180,7 @@ class Exposure:
         held.target = target
         try:
             await self._open(held)
-        except SystemFailure:
+        except BaseException:
             await self.close(container_id)
             raise
 
