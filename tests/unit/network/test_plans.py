@@ -20,6 +20,7 @@ from sampan.network.bridge import Bridge, BridgeSettings
 from sampan.network.exposure import Exposure, Target
 from sampan.network.firewall import Firewall
 from sampan.network.ports import HeldPort, PortRequest, Published, PublishedPorts, hold
+from sampan.network.proxy import ipv6_is_usable
 from sampan.network.rules import Rules
 from sampan.network.starting import start_all
 from sampan.network.sublinks import Sublinks
@@ -229,14 +230,17 @@ def test_an_sctp_port_is_held_by_an_sctp_socket(monkeypatch: pytest.MonkeyPatch)
     kinds = []
     real = socket.socket
 
-    def make(family: int, kind: int, protocol: int) -> socket.socket:
+    def make(family: int, kind: int, protocol: int = 0) -> socket.socket:
         kinds.append((family, kind & ~socket.SOCK_CLOEXEC, protocol))
         return real(family, kind, 0)  # TCP's, for the kernel may have no SCTP
 
     monkeypatch.setattr(socket, "socket", make)
-    [held] = hold(PortRequest(2905, "sctp"), ["127.0.0.1"], "web", "1" * 64, "172.18.0.2", PublishedPorts())
-    held.close()
-    assert kinds == [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)]
+    for address in ("127.0.0.1", "::1") if ipv6_is_usable() else ("127.0.0.1",):
+        kinds.clear()
+        [held] = hold(PortRequest(2905, "sctp"), [address], "web", "1" * 64, "172.18.0.2", PublishedPorts())
+        held.close()
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        assert kinds == [(family, socket.SOCK_STREAM, socket.IPPROTO_SCTP)]
 
 
 def test_a_kernel_without_sctp_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
