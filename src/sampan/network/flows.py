@@ -3,7 +3,7 @@
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from sampan.linux.conntrack import Flow, forget_udp
@@ -18,14 +18,15 @@ def forget_older(forwarded: Mapping[Published, str]) -> None:
     for family in (socket.AF_INET, socket.AF_INET6):
         udp = _udp(forwarded, family)
         if udp:
-            _forget(family, partial(_leads_elsewhere, udp))
+            _forget(family, udp, partial(_leads_elsewhere, udp))
 
 
 def forget_former(address: str, ports: Sequence[Published]) -> None:
     """Flows by these ports of the host to a container that has them no more. Never raises. Blocks."""
     known = {(port.host_port, port.port) for port in ports if port.protocol == "udp"}
+    numbers = {number for number, _ in known}
     if known:
-        _forget(_family_of(address), lambda flow, _own: flow.answers == address and (flow.asked_port, flow.answers_port) in known)
+        _forget(_family_of(address), numbers, lambda flow, _own: flow.answers == address and (flow.asked_port, flow.answers_port) in known)
 
 
 def _udp(forwarded: Mapping[Published, str], family: int) -> dict[int, list[tuple[Published, str]]]:
@@ -38,19 +39,19 @@ def _udp(forwarded: Mapping[Published, str], family: int) -> dict[int, list[tupl
 
 
 def _leads_elsewhere(udp: Mapping[int, Sequence[tuple[Published, str]]], flow: Flow, own: set[str]) -> bool:
-    return any(flow.answers != address and _is_to(flow, port, own) for port, address in udp.get(flow.asked_port, ()))
+    return any(flow.answers != address and _is_to(flow, port, own) for port, address in udp[flow.asked_port])
 
 
 def _family_of(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _forget(family: int, matches: Callable[[Flow, set[str]], bool]) -> None:
-    """matches: told the host's addresses, too."""
+def _forget(family: int, numbers: Collection[int], matches: Callable[[Flow, set[str]], bool]) -> None:
+    """numbers: of the ports that are sent to. matches: told the host's addresses, too."""
     try:
         with Netlink() as netlink:
             own = netlink.own_addresses(family)
-        forget_udp(family, lambda flow: matches(flow, own))
+        forget_udp(family, numbers, lambda flow: matches(flow, own))
     except OSError as error:
         log.debug("older UDP flows: %s", error)
 
