@@ -296,6 +296,32 @@ def test_nobody_knows(view: View, servers: list[str]) -> None:
     assert dnslib.DNSRecord.parse(reply).header.rcode in (dnslib.RCODE.SERVFAIL, dnslib.RCODE.REFUSED)
 
 
+def test_queries_of_one_container_that_wait_are_bounded(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those beyond are dropped; the next ones are answered when there is room again, and what is ours is answered all the time."""
+    monkeypatch.setattr(dnsserver, "IN_FLIGHT", 20)
+    monkeypatch.setattr(dnsserver, "PATIENCE", 1.5)
+    arrived: list[bytes] = []
+
+    def silent(packet: bytes) -> list[bytes]:
+        arrived.append(packet)
+        return resolved(packet) if b"answered" in packet else []
+
+    def client(address: tuple[str, int]) -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+            for number in range(100):
+                asker.sendto(query(f"n{number}.example"), address)
+            assert rdata(by_udp(query("web"))(address)) == ["172.18.0.2"]
+            assert len(arrived) <= 20
+            asker.settimeout(10)
+            assert dnslib.DNSRecord.parse(asker.recv(65536)).header.rcode == dnslib.RCODE.SERVFAIL
+        return by_udp(query("answered.example"))(address)
+
+    with upstream(silent) as port:
+        reply = talk(view, ["127.0.0.1"], port, client)
+    assert isinstance(reply, bytes)
+    assert rdata(reply) == ["192.0.2.1"]
+
+
 def test_connections_of_one_container_are_bounded(view: View) -> None:
     def client(address: tuple[str, int]) -> bytes:
         open_ones = [socket.create_connection(address, timeout=10) for _ in range(dnsserver.CONNECTIONS)]
