@@ -127,6 +127,8 @@ COMMANDS: dict[str, str] = {
     "network ls": "network_ls",
     "network prune": "network_prune",
     "network rm": "network_rm",
+    "plugin inspect": "plugin_inspect",
+    "plugin ls": "plugin_ls",
     "registry gc": "registry_gc",
     "registry passwd": "registry_passwd",
     "registry serve": "registry_serve",
@@ -153,6 +155,7 @@ ALIASES: dict[str, str] = {
     "mirror remove": "mirror rm",
     "network list": "network ls",
     "network remove": "network rm",
+    "plugin list": "plugin ls",
     "volume list": "volume ls",
     "volume remove": "volume rm",
 }
@@ -162,19 +165,48 @@ GROUPS: dict[str, str] = {
     "image": "Manage images",
     "mirror": "Manage mirrors of registries",
     "network": "Manage networks",
+    "plugin": "Manage plugins",
     "registry": "Run a registry",
     "system": "Manage Docker",
     "volume": "Manage volumes",
 }
-COMMON = ("run", "exec", "ps", "build", "pull", "images", "version", "info")
+COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")
 HIDDEN = ("__complete",)
+ABSENT: dict[str, str] = {
+    "checkpoint": "checkpoints",
+    "config": "swarm mode",
+    "node": "swarm mode",
+    "plugin create": "managed plugins",
+    "plugin disable": "managed plugins",
+    "plugin enable": "managed plugins",
+    "plugin install": "managed plugins",
+    "plugin push": "managed plugins",
+    "plugin rm": "managed plugins",
+    "plugin remove": "managed plugins",
+    "plugin set": "managed plugins",
+    "plugin upgrade": "managed plugins",
+    "secret": "swarm mode",
+    "service": "swarm mode",
+    "stack": "swarm mode",
+    "swarm": "swarm mode",
+    "trust": "content trust",
+}
+"""docker's commands that are not here on purpose, and what they would need; no help lists them."""
 
 _CONFIG = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
 _CERTS = os.environ.get("DOCKER_CERT_PATH") or _CONFIG
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
     Flag("config", "", "string", _CONFIG, "Location of client config files"),
-    Flag("context", "c", "string", "", 'Name of the context to use to connect to the daemon (only "default" exists)'),
+    Flag(
+        "context",
+        "c",
+        "string",
+        "",
+        "Name of the context to use to connect to the daemon (overrides DOCKER_HOST env var and default context set with "
+        f'"{PROGRAM} context use")',
+        complete="contexts",
+    ),
     Flag("debug", "D", "bool", False, "Enable debug mode"),
     Flag("host", "H", "list", (), "Daemon socket to connect to"),
     Flag("log-level", "l", "string", "info", 'Set the logging level ("debug", "info", "warn", "error", "fatal")'),
@@ -353,6 +385,9 @@ def _main(argv: Sequence[str]) -> int:
 def _find(rest: Sequence[str]) -> tuple[str, int]:
     """The command's path and how many words of the line it takes. Raises or prints help for groups and unknown names."""
     name = rest[0]
+    for path in (name, " ".join(rest[:2])):
+        if path in ABSENT:
+            raise CliError(f"'{PROGRAM} {path}' is not available: Sampan has no {ABSENT[path]}")
     if name not in GROUPS:
         if name not in COMMANDS:
             if any(word in ("--help", "-h") for word in rest[1:]):
