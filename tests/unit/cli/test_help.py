@@ -31,8 +31,7 @@ OURS: dict[str, dict[str, str]] = {
 }
 """Lines that are ours alone or say something else, by page and option or command ("" for the text above them), with the reason."""
 NOT_OURS: dict[str, dict[str, str]] = {
-    "docker": {name: f"no {ABSENT[name]}" for name in ("checkpoint", "trust")}
-    | {"context": "not written yet", "manifest": "not written yet"},
+    "docker": {name: f"no {ABSENT[name]}" for name in ("checkpoint", "trust")} | {"manifest": "not written yet"},
     "plugin": {path.split()[1]: f"no {ABSENT[path]}" for path in ABSENT if path.startswith("plugin ") and path != "plugin remove"},
     "start": dict.fromkeys(("--checkpoint", "--checkpoint-dir"), "no checkpoints"),
     "container start": dict.fromkeys(("--checkpoint", "--checkpoint-dir"), "no checkpoints"),

@@ -191,6 +191,10 @@ def _values(ctx: Context, what: str, word: str) -> tuple[list[str], int]:
         return [one.get("Name") or "" for one in ctx.client.request("GET", "/networks").json() or ()], _NO_FILES
     if what == "volumes":
         return [one.get("Name") or "" for one in ctx.client.request("GET", "/volumes").json().get("Volumes") or ()], _NO_FILES
+    if what == "contexts":
+        from sampan.cli.contextstore import ContextStore
+
+        return sorted(one["Name"] for one in ContextStore(ctx.options).all()), _NO_FILES
     if what == "environment":
         return sorted(os.environ), _NO_FILES
     if what == "signals":

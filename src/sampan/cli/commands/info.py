@@ -26,8 +26,9 @@ SPEC = Command(
 def run(ctx: Context, args: Parsed) -> int:
     """Print what daemon and client say of themselves."""
     from sampan.cli.commands.version import client_version
+    from sampan.cli.connect import current_context
 
-    client = {"Debug": ctx.options.bool("debug"), **client_version(""), "Plugins": [], "Warnings": None}
+    client = {"Debug": ctx.options.bool("debug"), **client_version("", current_context(ctx.options)), "Plugins": [], "Warnings": None}
     layout = args.str("format")
     info: dict[str, Any] | None = None
     failed: CliError | None = None

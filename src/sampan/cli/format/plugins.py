@@ -34,12 +34,8 @@ class Plugin(Methods):
         text = str((self.p.get("Config") or {}).get("Description") or "").replace("\n", "").replace("\r", "")
         return ellipsis(text, 45) if self.trunc else text
 
-    def Enabled(self) -> str:
-        return "true" if self.p.get("Enabled") else "false"
+    def Enabled(self) -> bool:
+        return bool(self.p.get("Enabled"))
 
     def PluginReference(self) -> str:
         return self.p.get("PluginReference") or ""
-
-    def as_json(self) -> dict[str, Any]:
-        """See Methods; what is said of being enabled is no string there."""
-        return super().as_json() | {"Enabled": bool(self.p.get("Enabled"))}
