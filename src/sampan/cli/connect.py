@@ -31,12 +31,21 @@ def make_client(options: Parsed) -> Client:
             key, _, value = pair.partition("=")
             headers[key.strip()] = value
     if name == "default":
-        host = Host(default_host(options), _tls(options))
+        host = make_host(default_host(options), _tls(options))
     else:
         from sampan.cli.contextstore import host_of
 
         host = host_of(options, name)
     return Client(host, api_version=os.environ.get("DOCKER_API_VERSION", ""), headers=headers)
+
+
+def make_host(text: str, tls: ssl.SSLContext | None) -> Host:
+    """The host that a text names. Raises CliError."""
+    if text.startswith("ssh://"):
+        from sampan.cli.sshhost import SshHost
+
+        return SshHost(text)
+    return Host(text, tls)
 
 
 def current_context(options: Parsed) -> str:

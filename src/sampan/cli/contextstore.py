@@ -10,7 +10,7 @@ import os
 
 from sampan.cli import connect, fastjson
 from sampan.cli.flags import quote
-from sampan.cli.http import DEFAULT_HOST, CliError, Host
+from sampan.cli.http import DEFAULT_HOST, CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.cli.flags import Parsed
+    from sampan.cli.http import Host
 
     Document = dict[str, Any]  # Name, Metadata, Endpoints
     Files = Mapping[str, Mapping[str, bytes]]  # endpoint -> name -> content
@@ -99,7 +100,7 @@ class ContextStore:
         options = self._options
         # TLS without --tlsverify verifies nothing
         unverified = connect.uses_tls(options) and not options.bool("tlsverify")
-        endpoint = {"Host": Host(connect.default_host(options)).text, "SkipTLSVerify": unverified}
+        endpoint = {"Host": connect.make_host(connect.default_host(options), None).text, "SkipTLSVerify": unverified}
         return {"Name": DEFAULT, "Metadata": {}, "Endpoints": {DOCKER: endpoint}}
 
     def tls_files(self, name: str) -> dict[str, list[str]]:
@@ -228,7 +229,7 @@ def host_of(options: Parsed, name: str) -> Host:
         context = tls_context(host, paths, unverified=endpoint["SkipTLSVerify"])
     except CliError as error:
         raise CliError(failed + error.message) from None
-    return Host(host, context)
+    return connect.make_host(host, context)
 
 
 def tls_context(host: str, paths: Mapping[str, str], *, unverified: bool) -> ssl.SSLContext | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan.cli.http import CliError
-from sampan.cli.main import ALIASES, COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HIDDEN, PROGRAM, load, usage_line
+from sampan.cli.main import COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HIDDEN, PROGRAM, load, usage_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _command(path: str, spec: Command) -> str:
 
 
 def _group(name: str) -> str:
-    commands = [path.split()[1] for path in COMMANDS if path.startswith(name + " ") and path not in ALIASES]
+    commands = [path.split()[1] for path in COMMANDS if path.startswith(name + " ") and path not in HIDDEN]
     lines = [f"Usage:  {PROGRAM} {name} COMMAND", "", GROUPS[name], "", "Commands:"]
     lines += _listing([(word, f"{name} {word}") for word in sorted(commands)])
     return "\n".join([*lines, "", f"Run '{PROGRAM} {name} COMMAND --help' for more information on a command.", ""])

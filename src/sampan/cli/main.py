@@ -144,6 +144,7 @@ COMMANDS: dict[str, str] = {
     "registry verify": "registry_verify",
     "system check": "system_check",
     "system df": "system_df",
+    "system dial-stdio": "system_dial_stdio",
     "system events": "events",
     "system info": "info",
     "system prune": "system_prune",
@@ -183,7 +184,7 @@ GROUPS: dict[str, str] = {
     "volume": "Manage volumes",
 }
 COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")
-HIDDEN = ("__complete",)
+HIDDEN = ("__complete", "system dial-stdio")
 ABSENT: dict[str, str] = {
     "checkpoint": "checkpoints",
     "config": "swarm mode",
