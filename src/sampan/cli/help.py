@@ -9,7 +9,7 @@ from sampan.cli.main import COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HIDDEN, PROG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.cli.flags import Command, Flag
+    from sampan.cli.flags import Command, Flag, Parsed
 
 _TYPES = {
     "bool": "",
@@ -22,11 +22,11 @@ _TYPES = {
 }
 
 
-def text(words: list[str]) -> str:
-    """The help of a command or group, or of the program for []."""
+def text(words: list[str], options: Parsed | None = None) -> str:
+    """The help of a command or group, or of the program for [], with the plugins that its global options lead to."""
     path = " ".join(words)
     if not words:
-        return _program()
+        return _program(options)
     if path in GROUPS:
         return _group(path)
     spec, _ = load(path)
@@ -50,12 +50,19 @@ def _group(name: str) -> str:
     return "\n".join([*lines, "", f"Run '{PROGRAM} {name} COMMAND --help' for more information on a command.", ""])
 
 
-def _program() -> str:
+def _program(options: Parsed | None) -> str:
+    from sampan.cli import cliplugins
+
+    plugins = cliplugins.listed(options) if options is not None else []
+    managing = {**GROUPS, **{f"{one.name}*": one.texts.get("ShortDescription", "") for one in plugins if not one.problem}}
+    width = max(11, *map(len, managing))
     others = sorted(path for path in COMMANDS if " " not in path and path not in COMMON and path not in HIDDEN)
     lines = [f"Usage:  {PROGRAM} [OPTIONS] COMMAND", "", "A self-sufficient runtime for containers", "", "Common Commands:"]
     lines += _listing([(path, path) for path in COMMON])
-    lines += ["", "Management Commands:", *(f"  {name:<11} {short}" for name, short in sorted(GROUPS.items()))]
+    lines += ["", "Management Commands:", *(f"  {name:<{width}} {short}" for name, short in sorted(managing.items()))]
     lines += ["", "Commands:", *_listing([(path, path) for path in others])]
+    if invalid := [f"  {one.name:<11} {one.problem}" for one in plugins if one.problem]:
+        lines += ["", "Invalid Plugins:", *invalid]
     lines += ["", "Global Options:", *flag_lines(GLOBAL_FLAGS)]
     return "\n".join([*lines, "", f"Run '{PROGRAM} COMMAND --help' for more information on a command.", ""])
 

@@ -374,20 +374,23 @@ def _main(argv: Sequence[str]) -> int:
         raise UsageError(f"{error}\n\n{usage}\n\nRun '{PROGRAM} --help' for more information") from None
     rest = options.args
     if options.help:
-        return _help(rest if rest and rest[0] in COMMANDS else [], options.help)
+        return _help(rest if rest and rest[0] in COMMANDS else [], options.help, options=options)
     if options.bool("version"):
         from sampan.version import VERSION
 
         Context.print(f"Sampan version {VERSION}")
         return 0
     if not rest:
-        return _help([], "")
+        return _help([], "", options=options)
     if rest[0] == "help":
-        return _help_command(rest[1:])
+        if len(rest) > 1:
+            _run_plugin(options, rest[1], [*rest[1:], "--help"])
+        return _help_command(rest[1:], options)
     level = options.str("log-level")
     if level not in ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace"):
         raise CliError(f"Unable to parse logging level: {level}")
-    path, words = _find(rest)
+    _run_plugin(options, rest[0], argv)
+    path, words = _find(rest, options)
     ctx = Context(options)
     try:
         return _run(ctx, path, rest[words:])
@@ -395,7 +398,18 @@ def _main(argv: Sequence[str]) -> int:
         ctx.close()
 
 
-def _find(rest: Sequence[str]) -> tuple[str, int]:
+def _run_plugin(options: Parsed, name: str, words: Sequence[str]) -> None:
+    """Become the plugin that a command is, if it is none of ours."""
+    if name in COMMANDS or name in GROUPS or name in ABSENT or name.startswith("-"):
+        return
+    from sampan.cli import cliplugins
+
+    plugin = cliplugins.find(options, name)
+    if plugin is not None:
+        cliplugins.run(options, plugin, words)
+
+
+def _find(rest: Sequence[str], options: Parsed) -> tuple[str, int]:
     """The command's path and how many words of the line it takes. Raises or prints help for groups and unknown names."""
     name = rest[0]
     for path in (name, " ".join(rest[:2])):
@@ -404,7 +418,7 @@ def _find(rest: Sequence[str]) -> tuple[str, int]:
     if name not in GROUPS:
         if name not in COMMANDS:
             if any(word in ("--help", "-h") for word in rest[1:]):
-                raise CliError("", _help([], ""))
+                raise CliError("", _help([], "", options=options))
             raise CliError(f"{PROGRAM}: unknown command: {PROGRAM} {name}\n\nRun '{PROGRAM} --help' for more information")
         return name, 1
     words = 1
@@ -484,23 +498,24 @@ def _check_count(command: str, line: str, spec: Command, count: int) -> None:
     raise CliError(f"{PROGRAM}: '{command}' {text}\n\nUsage:  {line}\n\n{see} '{command} --help' for more information")
 
 
-def _help(words: Sequence[str], how: str, out: TextIO | None = None) -> int:
+def _help(words: Sequence[str], how: str, out: TextIO | None = None, *, options: Parsed | None = None) -> int:
+    """options: the global ones, for the program's own page."""
     from sampan.cli import help as texts
 
     if how == "h":
         old = "Flag shorthand -h has been deprecated, use --help"
         Context.print(old) if words else Context.error(old)
     out = out or sys.stdout
-    out.write(texts.text(list(words)))
+    out.write(texts.text(list(words), options))
     out.flush()
     return 0
 
 
-def _help_command(words: Sequence[str]) -> int:
+def _help_command(words: Sequence[str], options: Parsed) -> int:
     known = [word for word in words if not word.startswith("-")]
     path = " ".join(known)
     if not known or path in COMMANDS or path in ALIASES or path in GROUPS:
-        return _help(known, "")
+        return _help(known, "", options=options)
     topic = known[-1] if known[0] in COMMANDS or known[0] in GROUPS else " ".join(words)
     raise CliError(f"unknown help topic: {topic}")
 
