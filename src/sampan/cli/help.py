@@ -88,17 +88,23 @@ def flag_lines(flags: list[Flag] | tuple[Flag, ...], columns: int = 0) -> list[s
             columns = 80
     heads: list[str] = []
     for flag in flags:
-        kind = _TYPES.get(flag.kind, flag.kind.partition(":")[0])
+        kind = kind_shown(flag)
         heads.append((f"  -{flag.short}, " if flag.short else "      ") + f"--{flag.name}" + (f" {kind}" if kind else ""))
     indent = max(len(head) for head in heads) + 3
     lines: list[str] = []
     for flag, head in sorted(zip(flags, heads, strict=True), key=lambda pair: pair[0].name):
-        body = _wrap(indent, columns - 1, flag.help + _default(flag)).replace("\n", "\n" + " " * indent)
+        body = _wrap(indent, columns - 1, flag.help + value_shown(flag)).replace("\n", "\n" + " " * indent)
         lines += (head.ljust(indent) + body).split("\n")
     return lines
 
 
-def _default(flag: Flag) -> str:
+def kind_shown(flag: Flag) -> str:
+    """What an option's value is called; "" for one that needs none."""
+    return _TYPES.get(flag.kind, flag.kind.partition(":")[0])
+
+
+def value_shown(flag: Flag) -> str:
+    """An option's default, behind its description."""
     if flag.shown is not None:
         return f" (default {flag.shown})" if flag.shown else ""
     value = flag.default
