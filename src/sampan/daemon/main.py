@@ -13,6 +13,7 @@ from sampan.daemon.config import DaemonConfig, engine_cgroup, log_level, parse_c
 from sampan.errors import EngineError, SystemFailure
 from sampan.linux import libc, prctl
 from sampan.runtime import spawning
+from sampan.systemd import Service
 
 
 def _prepare_process() -> None:
@@ -46,7 +47,7 @@ def _take_pidfile(path: str) -> int:
     return lock
 
 
-def _run(config: DaemonConfig) -> None:
+def _run(config: DaemonConfig, service: Service) -> None:
     """Serve until a signal ends it. Raises EngineError, OSError."""
     keeper = None if spawning.answers(f"{config.exec_root}/keeper.sock") else spawning.spawn_keeper(config.exec_root, engine_cgroup(config))
     try:
@@ -56,7 +57,7 @@ def _run(config: DaemonConfig) -> None:
         from sampan.daemon.serving import serve
 
         gc.enable()
-        asyncio.run(serve(config, keeper, partial(read_again, sys.argv[1:])))
+        asyncio.run(serve(config, keeper, partial(read_again, sys.argv[1:]), service))
     except (EngineError, OSError):
         if keeper is not None:
             spawning.end_keeper(keeper, config.exec_root)
@@ -66,6 +67,7 @@ def _run(config: DaemonConfig) -> None:
 def entry() -> None:
     """The program `sampand`."""
     gc.disable()  # loading makes nothing that could be garbage
+    service = Service()
     config = parse_command_line(sys.argv[1:])
     logging.basicConfig(level=log_level(config), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if os.geteuid() != 0:
@@ -74,7 +76,7 @@ def entry() -> None:
     _prepare_process()
     try:
         pidfile = _take_pidfile(config.pidfile)
-        _run(config)
+        _run(config, service)
     except EngineError as error:
         print(f"failed to start daemon: {error.message.removeprefix('failed to start daemon: ')}", file=sys.stderr)
         raise SystemExit(1) from None
