@@ -104,6 +104,11 @@ class ApiServer:
         self._connections: set[Connection] = set()
         self._hangups: HangupWatcher | None = None
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
     def _make(self) -> Connection:
         assert self._hangups is not None
         return Connection(self._resolve, self._hangups, self._connections)

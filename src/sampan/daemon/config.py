@@ -158,8 +158,6 @@ MISSING: Final[Mapping[str, str]] = {
     "default-runtime": "other OCI runtimes",
     "experimental": "experimental features",
     "init-path": "another init binary",
-    "log-format": "JSON messages of the daemon",
-    "metrics-addr": "the metrics endpoint",
     "network-control-plane-mtu": "swarm mode",
     "node-generic-resources": "swarm mode",
     "resolv-conf": "another resolv.conf",
@@ -452,6 +450,8 @@ def check_values(config: DaemonConfig) -> None:
     for host in config.hosts:
         if problem := problem_of_host(host, tls=config.tls):
             raise KeyProblem("hosts", problem)
+    if config.metrics_addr and (problem := problem_of_host(f"tcp://{config.metrics_addr}", tls=False)):
+        raise KeyProblem("metrics-addr", problem)
 
 
 def check_modes(config: DaemonConfig) -> None:

@@ -1,15 +1,16 @@
 """sampand's start. The keeper and its supervisor come up while the rest of sampand is loaded, which takes as long: see entry."""
 
 import contextlib
+import faulthandler
 import fcntl
 import gc
-import logging
 import os
 import resource
 import sys
 from functools import partial
 
 from sampan.daemon.config import DaemonConfig, engine_cgroup, log_level, parse_command_line, read_again
+from sampan.daemon.messages import set_up
 from sampan.errors import EngineError, SystemFailure
 from sampan.linux import libc, prctl
 from sampan.runtime import spawning
@@ -69,7 +70,8 @@ def entry() -> None:
     gc.disable()  # loading makes nothing that could be garbage
     service = Service()
     config = parse_command_line(sys.argv[1:])
-    logging.basicConfig(level=log_level(config), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up(config.log_format, log_level(config))
+    faulthandler.enable()
     if os.geteuid() != 0:
         print("sampand needs to be started with root privileges", file=sys.stderr)
         raise SystemExit(1)

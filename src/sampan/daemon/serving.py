@@ -10,11 +10,15 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from subprocess import Popen
 
+from sampan.api.server import ApiServer, tcp_listener
 from sampan.daemon.config import DaemonConfig
+from sampan.daemon.dump import dump_on_signal
+from sampan.daemon.hosts import tcp_address
 from sampan.daemon.listening import open_listeners, shown
+from sampan.daemon.loopwatch import LoopWatch
 from sampan.daemon.orphans import reap_orphans
 from sampan.daemon.reload import Reloader
-from sampan.daemon.wiring import wire
+from sampan.daemon.wiring import EngineParts, wire
 from sampan.linux import libc
 from sampan.systemd import Service
 
@@ -39,6 +43,15 @@ async def _start_registry(config: DaemonConfig, stack: AsyncExitStack) -> None:
     await registry.start()
 
 
+async def _start_metrics(config: DaemonConfig, parts: EngineParts, stack: AsyncExitStack) -> None:
+    """/metrics at an address of its own. Raises SystemFailure."""
+    listener = tcp_listener(*tcp_address(f"tcp://{config.metrics_addr}", tls=False))
+    server = ApiServer(parts.metrics.resolve)
+    stack.push_async_callback(server.stop)
+    await server.serve(listener)
+    log.info("metrics at http://%s/metrics", shown(listener).removeprefix("tcp://"))
+
+
 async def _ping(service: Service) -> None:
     """Tell systemd again and again that this loop runs."""
     while True:
@@ -59,9 +72,15 @@ async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None, read:
         orphans = loop.create_task(reap_orphans())
         stack.callback(orphans.cancel)
         loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: the engine is still starting")
-        parts = await wire(config, stack, keeper_process)
+        watch = LoopWatch()
+        watch.start()
+        stack.callback(watch.stop)
+        dump_on_signal(config.exec_root)
+        parts = await wire(config, stack, watch, keeper_process)
         if config.registry:
             await _start_registry(config, stack)
+        if config.metrics_addr:
+            await _start_metrics(config, parts, stack)
         listeners = open_listeners(config, service.descriptors)
         for listener, tls in listeners:
             await parts.server.serve(listener, tls)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sampan.errors import SystemFailure
+from sampan.metrics import Metrics
 from sampan.registry import paths
 from sampan.registry.access.access import Access, Logins
 from sampan.registry.access.brake import Brake
@@ -26,7 +27,6 @@ from sampan.registry.control import listener as control_listener
 from sampan.registry.gate import Gate
 from sampan.registry.gc import Collector
 from sampan.registry.http import Request
-from sampan.registry.metrics import Metrics
 from sampan.registry.mirror.mirrors import Mirrors
 from sampan.registry.parts import Limits, Parts
 from sampan.registry.places import open_storage
