@@ -1,9 +1,12 @@
 """What sampand shows of itself: metrics, messages as JSON, its stacks."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
+import statistics
 import time
 import urllib.error
 import urllib.request
@@ -87,3 +90,36 @@ def test_stacks_on_a_signal(shown_engine: Engine) -> None:
     assert "thread MainThread" in text
     assert re.search(r"\ntask ", text)
     assert shown_engine.request("GET", "/_ping")[0] == 200
+
+
+def median_of_ps(engine: Engine) -> float:
+    taken = []
+    for _ in range(60):
+        started = time.monotonic()
+        assert engine.request("GET", "/containers/json?all=1")[0] == 200
+        taken.append(time.monotonic() - started)
+    return statistics.median(taken)
+
+
+def test_many_connections_do_not_hurt_ps(shown_engine: Engine) -> None:
+    alone = median_of_ps(shown_engine)
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(1200)]
+        for one in connections:
+            one.settimeout(30)
+            one.connect(shown_engine.socket)
+        watching = connections[:200]
+        for one in watching:
+            one.sendall(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n")
+            assert one.recv(4096).startswith(b"HTTP/1.1 200 ")
+        shown = metrics(shown_engine)
+        assert shown["sampan_connections"] >= 1200
+        assert shown["engine_daemon_events_subscribers_total"] >= 200
+        beside = min(median_of_ps(shown_engine) for _ in range(3))
+        assert shown_engine.request("POST", "/volumes/create", {"Name": "seen-by-all"})[0] == 201
+        assert all(b"seen-by-all" in one.recv(65536) for one in watching)
+    assert beside < 3 * alone + 0.002
+    deadline = time.monotonic() + 30
+    while metrics(shown_engine)["sampan_connections"] > 100:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
