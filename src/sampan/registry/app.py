@@ -3,18 +3,20 @@
 import errno
 import logging
 
+from sampan.metrics import CONTENT_TYPE, Metrics
 from sampan.registry import routes
 from sampan.registry.access.access import TOKEN_PATH, Access
 from sampan.registry.errors import RegistryError
 from sampan.registry.handlers import mirrored
 from sampan.registry.http import Answer, Request
-from sampan.registry.metrics import CONTENT_TYPE, Metrics
 from sampan.registry.mirror.mirrors import Mirrors
 from sampan.registry.parts import Parts
 
 log = logging.getLogger("sampan.registry")
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "X-Content-Type-Options": "nosniff"}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DURATIONS = "sampan_registry_request_seconds"
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0)
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
 
@@ -29,6 +31,7 @@ class App:
         self._metrics = metrics
         self.ready = True
         metrics.describe("sampan_registry_requests_total", "Requests by route, method and status.")
+        metrics.histogram(DURATIONS, "How long requests took, bodies included.", "route", BUCKETS)
         metrics.gauge("sampan_registry_uploads", "Uploads that have begun and not ended.", lambda: len(parts.uploads))
         metrics.counter("sampan_registry_failed_logins", "Wrong passwords.", lambda: access.logins.failures if access.logins else 0)
         if mirrors is not None:
@@ -99,4 +102,4 @@ class App:
         """Count a request that has been answered."""
         method = request.method if request.method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE") else "other"
         self._metrics.add("sampan_registry_requests_total", route=request.route, method=method, status=str(status))
-        self._metrics.took(request.route, seconds)
+        self._metrics.took(DURATIONS, request.route, seconds)

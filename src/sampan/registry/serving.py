@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sampan.errors import SystemFailure
+from sampan.metrics import Metrics
 from sampan.registry import paths
 from sampan.registry.access.access import Access, Logins
 from sampan.registry.access.brake import Brake
@@ -26,7 +27,6 @@ from sampan.registry.control import listener as control_listener
 from sampan.registry.gate import Gate
 from sampan.registry.gc import Collector
 from sampan.registry.http import Request
-from sampan.registry.metrics import Metrics
 from sampan.registry.mirror.mirrors import Mirrors
 from sampan.registry.parts import Limits, Parts
 from sampan.registry.server import AnswerTo, Server
@@ -35,6 +35,7 @@ from sampan.registry.store import Blobs, Manifests
 from sampan.registry.tls import ServerTls
 from sampan.registry.uploads import Uploads
 from sampan.registry.verify import Verifier
+from sampan.systemd import Service
 
 log = logging.getLogger("sampan.registry")
 THREADS = 32
@@ -218,19 +219,12 @@ async def serve(config: Config) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    registry = Registry(config)
+    service, registry = Service(), Registry(config)
     loop.add_signal_handler(signal.SIGHUP, registry.reload)
     try:
         await registry.start()
-        with contextlib.suppress(OSError, KeyError):
-            notify(os.environ["NOTIFY_SOCKET"], "READY=1")
+        service.notify("READY=1")
         await stopping.wait()
         log.info("draining")
     finally:
         await registry.stop()
-
-
-def notify(path: str, text: str) -> None:
-    """Tell systemd (sd_notify(3)). Raises OSError."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)
