@@ -19,6 +19,7 @@ import msgspec
 
 from sampan.daemon import flags, networkconfig
 from sampan.daemon.convert import Ulimit, ValueProblem, from_json, from_texts, shown
+from sampan.daemon.hosts import problem_of_host
 from sampan.daemon.jsonfile import Json, JsonError, Parser, line_and_column
 from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_GROUP, usage
 from sampan.engine.limits import HostLimits, host_limits
@@ -134,11 +135,13 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     storage_driver: str = ""
     storage_opts: tuple[str, ...] = ()
     swarm_default_advertise_addr: str = ""
-    tls: bool = False
+    tls: bool | None = None
+    """None: nothing was said. True also where anything was said of tlsverify."""
     tlscacert: str = ""
     tlscert: str = ""
     tlskey: str = ""
-    tlsverify: bool = False
+    tlsverify: bool | None = None
+    """As tls where nothing was said."""
     userland_proxy: bool = True
     userland_proxy_path: str = ""
     userns_remap: str = ""
@@ -158,8 +161,6 @@ MISSING: Final[Mapping[str, str]] = {
     "default-runtime": "other OCI runtimes",
     "experimental": "experimental features",
     "init-path": "another init binary",
-    "log-format": "JSON messages of the daemon",
-    "metrics-addr": "the metrics endpoint",
     "network-control-plane-mtu": "swarm mode",
     "node-generic-resources": "swarm mode",
     "resolv-conf": "another resolv.conf",
@@ -342,6 +343,7 @@ def merge(given: flags.Flags) -> DaemonConfig:
 def complete(config: DaemonConfig) -> DaemonConfig:
     """Fill in what depends on other keys: a daemon with its own exec-root gets its own socket and pid file."""
     hosts = tuple(host if "://" in host else f"tcp://{host}" for host in config.hosts)
+    tls = True if config.tlsverify is not None else config.tls
     named = config.cdi_spec_dirs or CDI_SPEC_DIRS
     return msgspec.structs.replace(
         config,
@@ -349,6 +351,8 @@ def complete(config: DaemonConfig) -> DaemonConfig:
         hosts=hosts or (f"unix://{config.exec_root}/sampan.sock",),
         pidfile=config.pidfile or f"{config.exec_root}/sampand.pid",
         log_level="debug" if config.debug else config.log_level,
+        tls=tls,
+        tlsverify=tls if config.tlsverify is None else config.tlsverify,
     )
 
 
@@ -449,18 +453,10 @@ def check_values(config: DaemonConfig) -> None:
         if not getattr(config, key.replace("-", "_")).startswith("/"):
             raise KeyProblem(key, f"{key} must be an absolute path: {getattr(config, key.replace('-', '_'))}")
     for host in config.hosts:
-        check_host(host)
-
-
-def check_host(host: str) -> None:
-    """A socket to listen on: unix:///path, tcp://address:port, fd://. In docker's words."""
-    protocol, _, address = host.partition("://")
-    if protocol not in ("unix", "tcp", "fd"):
-        raise KeyProblem("hosts", f"invalid bind address ({host}): unsupported proto '{protocol}'")
-    if protocol == "tcp" and "/" in address:
-        raise KeyProblem("hosts", f"invalid bind address ({host}): should not contain a path element")
-    if protocol == "unix" and not address.startswith("/"):
-        raise KeyProblem("hosts", f"invalid bind address ({host}): a unix socket needs an absolute path")
+        if problem := problem_of_host(host, tls=config.tls):
+            raise KeyProblem("hosts", problem)
+    if config.metrics_addr and (problem := problem_of_host(f"tcp://{config.metrics_addr}", tls=False)):
+        raise KeyProblem("metrics-addr", problem)
 
 
 def check_modes(config: DaemonConfig) -> None:

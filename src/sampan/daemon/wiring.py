@@ -16,6 +16,8 @@ from sampan.api.services import Services
 from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
 from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level, pool_sizes
+from sampan.daemon.loopwatch import LoopWatch
+from sampan.daemon.metrics import EngineMetrics, Watched
 from sampan.daemon.processevents import ProcessEvents, close_all
 from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
@@ -109,6 +111,7 @@ class EngineParts(msgspec.Struct, frozen=True):
     take_over: Callable[[DaemonConfig], None]
     """Have a configuration's reloadable settings in force."""
     publish_reload: Callable[[Mapping[str, str]], None]
+    metrics: EngineMetrics
 
 
 class _Network(msgspec.Struct, frozen=True):
@@ -320,8 +323,8 @@ def _checks(parts: _ImageParts, database: Database, containers: Containers, runn
     return CheckService(looks, layers)
 
 
-async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Popen[bytes] | None = None) -> EngineParts:
-    """Make every part; stack closes them. keeper_process: the keeper that is coming up, if it is ours.
+async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, keeper_process: Popen[bytes] | None = None) -> EngineParts:
+    """Make every part; stack closes them. watch: shown in metrics. keeper_process: the keeper that is coming up, if it is ours.
 
     Raises EngineError, OSError when a part cannot be had.
     """
@@ -445,4 +448,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         system.facts = _facts(wanted)
         shutdown.seconds = wanted.shutdown_timeout
 
-    return EngineParts(ApiServer(App(services).resolve), shutdown, take_over, system.publish_reload)
+    metrics = EngineMetrics()
+    server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)
+    if config.metrics_addr:
+        metrics.watch(Watched(containers, events, health, watch, lambda: server.connections), await system.info())
+    return EngineParts(server, shutdown, take_over, system.publish_reload, metrics)

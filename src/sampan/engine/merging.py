@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from sampan.engine import health
+from sampan.engine import health, networkspec
 from sampan.engine.limits import HostLimits, check_limits
 from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
 from sampan.network.ports import port_requests
@@ -14,7 +14,6 @@ from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, 
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 
-MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 BUILT_IN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 STOP_SIGNAL_DEFAULT = "SIGTERM"
 PORTS_DISCARDED = "Published ports are discarded when using host network mode"
@@ -79,8 +78,7 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
     """What docker has and Sampan does not, yet: said, never ignored."""
     if host.runtime not in BUILT_IN_RUNTIMES:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
-    if config.mac_address and not MAC_ADDRESS.fullmatch(config.mac_address):
-        raise InvalidArgument(f"invalid MAC address {config.mac_address}")
+    networkspec.check_mac(config.mac_address)
     _check_endpoints(host, networking)
     _check_storage(host.storage_opt or {})
     missing: Mapping[str, object] = {
@@ -102,9 +100,11 @@ def _check_storage(options: Mapping[str, str]) -> None:
 def _check_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> None:
     """Addresses may be asked for on networks of the user's own only (moby libnetwork, daemon/container_operations.go)."""
     for name, endpoint in ((networking.endpoints_config if networking else None) or {}).items():
-        if endpoint is not None and endpoint.mac_address and not MAC_ADDRESS.fullmatch(endpoint.mac_address):
+        try:
+            networkspec.check_mac(endpoint.mac_address if endpoint is not None else "")
+        except InvalidArgument as error:
             shown = "bridge" if name in ("", "default") else name
-            raise InvalidArgument(f"invalid config for network {shown}: invalid MAC address {endpoint.mac_address}")
+            raise InvalidArgument(f"invalid config for network {shown}: {error.message}") from None
         wanted = endpoint.ipam_config if endpoint else None
         if wanted is not None and (wanted.ipv4_address or wanted.ipv6_address) and name in ("", "default", "bridge", "host", "none"):
             raise InvalidArgument(

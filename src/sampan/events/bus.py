@@ -72,6 +72,8 @@ class EventBus:
         self._clock = clock
         self._history: deque[Event] = deque()
         self._kept_bytes = 0
+        self.published = 0
+        """How many events there have been."""
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
 
     @property
@@ -82,6 +84,7 @@ class EventBus:
     def publish(self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str]) -> Event:
         """Record and deliver one event; time is now."""
         event = Event(self._clock.now_ns(), kind, action, actor_id, dict(attributes))
+        self.published += 1
         self._history.append(event)
         self._kept_bytes += _weight(event)
         while len(self._history) > HISTORY or self._kept_bytes > HISTORY_BYTES:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import ipaddress
 import resource
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
+from sampan.network.ipam import parse_address
 
 WILDCARDS = ("0.0.0.0", "::")
 _KINDS = {
@@ -83,19 +83,15 @@ def _host_address(text: str) -> str:
     """The canonical text of an IP address, or empty for none. Raises InvalidArgument in the words of docker's client.
 
     A name is none: it would be looked up while everybody waits, and dockerd 28 takes it for "all addresses", which nobody has asked for.
-    A zone (`fe80::1%eth0`) is refused as Go's net.ParseIP does; and as there, an IPv4 address in IPv6's form is IPv4.
+    As for Go's net.ParseIP, an IPv4 address in IPv6's form is IPv4.
     """
     if not text:
         return ""
     try:
-        address = ipaddress.ip_address(text)
+        address = parse_address(text)
     except ValueError:
         raise InvalidArgument(f"invalid IP address: {text}") from None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.scope_id is not None:
-            raise InvalidArgument(f"invalid IP address: {text}")
-        return str(address.ipv4_mapped or address)
-    return str(address)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def port_requests(

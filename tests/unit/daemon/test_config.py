@@ -287,6 +287,27 @@ def test_what_is_known_of_an_engine_with_a_wrong_file(
 
 
 @pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), (None, None)),
+        (("--tls",), (True, True)),
+        (("--tls=false",), (False, False)),
+        (("--tlsverify",), (True, True)),
+        (("--tlsverify=false",), (True, False)),
+        (("--tls", "--tlsverify=false"), (True, False)),
+    ],
+)
+def test_what_is_said_of_tls_is_read_as_docker_does(accepted, flags, expected) -> None:
+    found = accepted("", *flags)
+    assert (found.tls, found.tlsverify) == expected
+
+
+def test_no_engine_is_open_to_the_network_unless_that_was_said(refused, accepted) -> None:
+    assert "root access" in refused("", "-H", "0.0.0.0:2375")
+    assert accepted("", "-H", "0.0.0.0:2375", "--tls=false").hosts == ("tcp://0.0.0.0:2375",)
+
+
+@pytest.mark.parametrize(
     ("layout", "real_time", "reason"),
     [
         (Layout(1), True, ""),
