@@ -3,10 +3,13 @@
 import http.client
 import signal
 import socket
+import subprocess
+from collections.abc import Callable
 
 import pytest
 
 from sampan.engine.limits import host_limits
+from sampan.network.proxy import ipv6_is_usable
 from tests.integration.network.support import Docker, ok, serve
 from tests.integration.network.test_publishing import free_ports
 from tests.support.engine import Engine
@@ -14,9 +17,9 @@ from tests.support.engine import Engine
 pytestmark = pytest.mark.root
 
 
-def word(port: int) -> str:
+def word(port: int, host: str = "127.0.0.1") -> str:
     """What an HTTP server at a port of the host says; "" when there is none."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
         connection.request("GET", "/")
         return connection.getresponse().read().decode().strip()
@@ -106,3 +109,37 @@ def test_ports_of_what_does_not_run_are_there_when_it_starts(engine: Engine, doc
     assert (refused.returncode, "port 81/tcp is not published" in refused.stderr) == (1, True)
     ok(docker("start", "later"))
     assert ports(engine, "later") == {"80/tcp": [str(first + 1)]}
+
+
+def test_on_every_address_of_both_families_also_after_a_kill(engine: Engine, docker: Docker) -> None:
+    first = free_ports(2)
+    serve(docker, "wide", "-p", f"127.0.0.1:{first}:80")
+    ok(engine.cli("update", "--publish-add", f"{first + 1}:80", "wide"))
+    hosts = ["127.0.0.1", "::1"] if ipv6_is_usable() else ["127.0.0.1"]
+    assert [word(first + 1, host) for host in hosts] == ["wide"] * len(hosts)
+    engine.stop(signal.SIGKILL)
+    engine.start()
+    assert [word(first + 1, host) for host in hosts] == ["wide"] * len(hosts)
+    ok(engine.cli("update", "--publish-rm", "80", "--publish-add", f"127.0.0.1:{first}:80", "wide"))
+    assert [word(first + 1, host) for host in hosts] == [""] * len(hosts)
+    assert word(first) == "wide"
+
+
+@pytest.mark.usefixtures("own_networks")
+def test_on_a_routed_network_ports_are_opened_and_shut(engine: Engine, docker: Docker, subnets: Callable[[int], str]) -> None:
+    ok(docker("network", "create", "--subnet", subnets(0), "-o", "com.docker.network.bridge.gateway_mode_ipv4=routed", "routed"))
+    ok(docker("run", "-d", "--name", "r1", "--network", "routed", "-p", "80", "busybox", "sleep", "60"))
+    address = subnets(0).replace("0/24", "2")
+
+    def opened() -> list[bool]:
+        table = subprocess.run(["nft", "list", "table", "ip", f"sampan_{engine.bridge}"], capture_output=True, text=True, check=True).stdout
+        return [f"{address} . tcp . {port}" in table for port in (80, 81)]
+
+    assert opened() == [True, False]
+    ok(engine.cli("update", "--publish-add", "81", "r1"))
+    assert opened() == [True, True]
+    ok(engine.cli("update", "--publish-add", "127.0.0.1::81", "r1"))
+    ok(engine.cli("update", "--publish-rm", "80", "r1"))
+    assert opened() == [False, True]
+    ok(engine.cli("update", "--publish-rm", "81", "r1"))
+    assert opened() == [False, False]
