@@ -1,5 +1,6 @@
 """SystemService: version, info, events."""
 
+import asyncio
 import ipaddress
 import os
 import platform
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from sampan.clock import rfc3339nano
+from sampan.engine import cdi
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
@@ -26,6 +28,7 @@ from sampan.runtime.cgroups import host_layout
 from sampan.snapshot.api import Snapshots
 from sampan.spec.docker_api.system import (
     ComponentVersion,
+    DeviceInfo,
     EventActor,
     EventMessage,
     IndexInfo,
@@ -198,6 +201,7 @@ class SystemService:
         controllers = {name for names, _ in layout.v1 for name in names.split(",")} | set(layout.controllers)
         registries = self.facts.registries
         http_proxy, https_proxy, no_proxy = registries.proxies.shown()
+        found = await asyncio.to_thread(cdi.look, self.facts.cdi_spec_dirs)
         return SystemInfo(
             id=self._id,
             containers=len(statuses),
@@ -236,11 +240,12 @@ class SystemService:
             name=os.uname().nodename,
             labels=list(self.facts.labels),
             cdi_spec_dirs=list(self.facts.cdi_spec_dirs),
+            discovered_devices=tuple(DeviceInfo(source="cdi", id=name) for name in sorted(found.devices)),
             server_version=ENGINE_VERSION,
             runtimes={"runc": Runtime(path="built-in")},
             live_restore_enabled=self.facts.live_restore,
             security_options=["name=seccomp,profile=builtin", *(["name=cgroupns"] if layout.version == 2 else [])],
-            warnings=[*self._warnings(), *self._confinement()] or None,
+            warnings=[*self._warnings(), *self._confinement(), *(f"WARNING: CDI: {problem}" for problem in found.problems)] or None,
         )
 
     def events(self, *, since: int, until: int, filters: Filters) -> AsyncIterator[EventMessage]:

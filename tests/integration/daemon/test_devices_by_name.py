@@ -31,7 +31,9 @@ def test_a_device_with_its_environment_files_and_groups(make_engine: Callable[..
     engine.start()
     engine.bootstrap()
     docker = [docker_path]
-    assert engine.request("GET", "/info")[1]["CDISpecDirs"] == [str(tmp_path)]
+    info = engine.request("GET", "/info")[1]
+    assert (info["CDISpecDirs"], info["DiscoveredDevices"]) == ([str(tmp_path)], [{"Source": "cdi", "ID": "sampan.test/thing=a"}])
+    assert "DiscoveredDevices" not in engine.request("GET", "/v1.49/info")[1]
     done = engine.run_client(docker, "run", "--name", "has", "--device", "sampan.test/thing=a", "busybox", "sh", "-c", SHOW)
     lines = done.stdout.splitlines()
     assert lines[:3] == ["made", "from the host", "cr"], done.stderr
@@ -40,6 +42,8 @@ def test_a_device_with_its_environment_files_and_groups(make_engine: Callable[..
     assert "noexec" in lines[6]
     shown = engine.request("GET", "/containers/has/json")[1]["HostConfig"]["DeviceRequests"]
     assert [(item["Driver"], item["DeviceIDs"]) for item in shown] == [("cdi", ["sampan.test/thing=a"])]
+    (tmp_path / "broken.json").write_text("{")
+    assert f"CDI: failed to load CDI Spec {tmp_path}/broken.json" in " ".join(engine.request("GET", "/info")[1]["Warnings"])
     for option, words_ in (
         ("--device=sampan.test/thing=b", "CDI device injection failed: unresolvable CDI devices sampan.test/thing=b"),
         ("--gpus=all", 'could not select device driver "" with capabilities: [[gpu]]'),
