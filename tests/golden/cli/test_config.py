@@ -40,6 +40,8 @@ COMMANDS = [
     ["container", "prune", "-f", "--filter", "until=1h"],
     ["volume", "prune", "-a"],
     ["volume", "prune", "-a", "--filter", "all=1"],
+    ["builder", "prune"],
+    ["builder", "prune", "-a"],
     ["system", "prune"],
     ["system", "prune", "-a", "--volumes", "--filter", "label=x"],
     ["system", "prune", "-a", "-f", "--filter", "label=x", "--filter", "until=2h"],
@@ -65,7 +67,8 @@ def seen(client: Sequence[str], words: list[str], folder: Path, server: Stub) ->
     environment["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
     done = subprocess.run([*client, *words], input=b"y\n", capture_output=True, env=environment, timeout=30, check=False)
     asked = [[*rest, decoded(body)] for *rest, body in server.log]
-    return [done.returncode, done.stdout.decode(), done.stderr.decode().replace("sampan", "docker"), sorted(asked, key=repr)]
+    problems = done.stderr.decode().replace("sampan", "docker").partition("DEPRECATED: The legacy builder")[0]
+    return [done.returncode, done.stdout.decode(), problems, sorted(asked, key=repr)]
 
 
 def decoded(body: Any) -> Any:
