@@ -19,6 +19,7 @@ from sampan.events.bus import Event, EventBus
 from sampan.filters import Filters
 from sampan.ids import new_id
 from sampan.linux import apparmor
+from sampan.logs.options import DRIVERS as LOG_DRIVERS
 from sampan.mirrors import normalised
 from sampan.reference import DEFAULT_DOMAIN
 from sampan.registryhosts import is_insecure, without_scheme
@@ -206,7 +207,7 @@ class SystemService:
             images=self._images.count,
             driver=self._snapshots.driver,
             driver_status=[*self._snapshots.status, ("Mount Options", ",".join(self._snapshots.mount_options))],
-            plugins=PluginsInfo(volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]),
+            plugins=PluginsInfo(volume=["local"], network=["bridge", "host", "null"], log=[name for name in LOG_DRIVERS if name != "none"]),
             memory_limit="memory" in controllers,
             swap_limit=limits.swap,
             cpu_cfs_period="cpu" in controllers,
