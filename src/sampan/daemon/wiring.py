@@ -304,6 +304,7 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         registries=_registry_settings(config),
         debug=config.debug,
         live_restore=config.live_restore,
+        filtered=config.iptables,
     )
 
 
@@ -389,7 +390,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
             containers=steps, trees=trees, directories=directories,
             cached=cached, registries=parts.registries, clock=clock, background=background,
             pruning=BuildCachePruning(images, parts.store, snapshots, cached, directories, entries, workers, clock), entries=entries,
-            sessions=BuildSessions(),
+            sessions=BuildSessions(), events=events,
         )
     )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
