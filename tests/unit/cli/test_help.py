@@ -33,8 +33,7 @@ OURS: dict[str, dict[str, str]] = {
     "version": {"": "it is not docker's version"},
 }
 """Lines that are ours alone or say something else, by page and option or command ("" for the text above them), with the reason."""
-NOT_PORTS = dict.fromkeys(("--publish-add", "--publish-rm"), "docker publishes ports at create only")
-OURS: dict[str, dict[str, str]] = {
+NOT_OURS: dict[str, dict[str, str]] = {
     "docker": {name: f"no {ABSENT[name]}" for name in ("checkpoint", "trust")} | {"manifest": "not written yet"},
     "plugin": {path.split()[1]: f"no {ABSENT[path]}" for path in ABSENT if path.startswith("plugin ") and path != "plugin remove"},
     "start": dict.fromkeys(("--checkpoint", "--checkpoint-dir"), "no checkpoints"),
