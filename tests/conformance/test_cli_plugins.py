@@ -102,6 +102,14 @@ def test_a_plugin_takes_no_commands_place(run: Run) -> None:
     assert "args" not in run(CLI, "ps").stdout
 
 
+def test_builder_may_be_a_plugin(run: Run, config: Path, docker_path: str) -> None:
+    (config / "config.json").write_text(json.dumps({"aliases": {"builder": "hello"}}))
+    for client in (CLI, [docker_path]):
+        assert run(client, "-D", "builder", "builder", "--x").stdout.splitlines()[0] == "args: -D hello builder --x"
+    (config / "config.json").write_text(json.dumps({"aliases": {"builder": "nosuch"}}))
+    assert run(CLI, "builder", "--help").stdout.startswith("Usage:  sampan builder COMMAND\n")
+
+
 def test_a_plugin_completes_its_words(run: Run) -> None:
     assert run(CLI, "__complete", "hel").stdout == "hello\tSays hello\n:4\n"
     assert run(CLI, "__complete", "hello", "o").stdout == "one\tof hello\no\n:4\n"

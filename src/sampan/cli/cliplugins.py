@@ -96,6 +96,14 @@ def find(options: Parsed, name: str) -> Plugin | None:
     return None
 
 
+def alias_of(options: Parsed, name: str) -> str:
+    """The plugin that config.json's `aliases` name for `builder`, the one command that can have one; any other name as it is."""
+    from sampan.cli.connect import load_config
+
+    aliases = load_config(options).get("aliases")
+    return str(aliases.get(name) or name) if name == "builder" and isinstance(aliases, dict) else name
+
+
 def listed(options: Parsed) -> list[Plugin]:
     """All plugins, by name, those that cannot be used too."""
     from sampan.units import natural_key

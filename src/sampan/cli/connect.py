@@ -25,7 +25,7 @@ def make_client(options: Parsed) -> Client:
     headers: dict[str, str] = {}
     custom = load_config(options).get("HttpHeaders")
     if isinstance(custom, dict):
-        headers.update({str(key): str(value) for key, value in custom.items()})
+        headers.update({str(key): str(value) for key, value in custom.items() if str(key).lower() != "user-agent"})
     for pair in os.environ.get("DOCKER_CUSTOM_HEADERS", "").split(","):
         if "=" in pair:
             key, _, value = pair.partition("=")

@@ -384,12 +384,12 @@ def _main(argv: Sequence[str]) -> int:
         return _help([], "", options=options)
     if rest[0] == "help":
         if len(rest) > 1:
-            _run_plugin(options, rest[1], [*rest[1:], "--help"])
+            _run_plugin(options, [], [*rest[1:], "--help"])
         return _help_command(rest[1:], options)
     level = options.str("log-level")
     if level not in ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace"):
         raise CliError(f"Unable to parse logging level: {level}")
-    _run_plugin(options, rest[0], argv)
+    _run_plugin(options, argv[: len(argv) - len(rest)], rest)
     path, words = _find(rest, options)
     ctx = Context(options)
     try:
@@ -398,15 +398,20 @@ def _main(argv: Sequence[str]) -> int:
         ctx.close()
 
 
-def _run_plugin(options: Parsed, name: str, words: Sequence[str]) -> None:
-    """Become the plugin that a command is, if it is none of ours."""
-    if name in COMMANDS or name in GROUPS or name in ABSENT or name.startswith("-"):
+def _run_plugin(options: Parsed, before: Sequence[str], rest: Sequence[str]) -> None:
+    """Become the plugin that a command is: one that is none of ours, or `builder` where config.json says which (as docker allows).
+
+    before: the global options as they are written.
+    """
+    name = rest[0]
+    if name != "builder" and (name in COMMANDS or name in GROUPS or name in ABSENT or name.startswith("-")):
         return
     from sampan.cli import cliplugins
 
+    name = cliplugins.alias_of(options, name)
     plugin = cliplugins.find(options, name)
     if plugin is not None:
-        cliplugins.run(options, plugin, words)
+        cliplugins.run(options, plugin, [*before, name, *rest[1:]])
 
 
 def _find(rest: Sequence[str], options: Parsed) -> tuple[str, int]:

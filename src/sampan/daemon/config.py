@@ -24,6 +24,7 @@ from sampan.daemon.jsonfile import Json, JsonError, Parser, line_and_column
 from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_GROUP, usage
 from sampan.engine.limits import HostLimits, host_limits
 from sampan.errors import EngineError
+from sampan.logs.options import DRIVERS as LOG_DRIVERS
 from sampan.logs.options import validate as validate_logs
 from sampan.mirrors import problem_of_mirror, problem_of_registry
 from sampan.proxies import Proxies
@@ -465,7 +466,7 @@ def check_modes(config: DaemonConfig) -> None:
         raise KeyProblem("log-level", f"invalid logging level: {config.log_level}")
     if config.log_format not in ("text", "json"):
         raise KeyProblem("log-format", f"invalid log format: {config.log_format}")
-    if config.log_driver not in ("", "local", "json-file", "none"):
+    if config.log_driver not in ("", *LOG_DRIVERS):
         raise KeyProblem("log-driver", f"logger: no log driver named '{config.log_driver}' is registered")
     try:
         validate_logs(config.log_driver, config.log_opts)

@@ -54,6 +54,7 @@ from sampan.engine.images import ImageService
 from sampan.engine.imports import ImportService
 from sampan.engine.launching import LaunchSettings
 from sampan.engine.login import LoginService
+from sampan.engine.logshipping import LogShipping
 from sampan.engine.merging import ContainerDefaults
 from sampan.engine.network_check import NetworkCheck
 from sampan.engine.networkfiles import DnsDefaults
@@ -309,6 +310,7 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         registries=_registry_settings(config),
         debug=config.debug,
         live_restore=config.live_restore,
+        filtered=config.iptables,
     )
 
 
@@ -357,6 +359,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     health = HealthMonitor(containers, execs, published, clock)
     stack.push_async_callback(health.close)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
+    shipping = LogShipping(containers, keeper, logs, paths)
+    stack.push_async_callback(shipping.close)
     trees = Trees(snapshots, workers, mounts, runner.own_mounts)
     filler = VolumeFiller(trees, volumes)
     service = ContainerService(
@@ -368,6 +372,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
 
     async def started(container: Container) -> None:
         await attach.started(container)
+        await shipping.begin(container)
         health.begin(container)
 
     def ended(container: Container) -> None:
@@ -393,7 +398,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
             containers=steps, trees=trees, directories=directories,
             cached=cached, registries=parts.registries, clock=clock, background=background,
             pruning=BuildCachePruning(images, parts.store, snapshots, cached, directories, entries, workers, clock), entries=entries,
-            sessions=BuildSessions(),
+            sessions=BuildSessions(), events=events,
         )
     )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
@@ -401,7 +406,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     network = NetworkService(
         kernel.store, kernel.places, containers, kernel.rules, published, paths, clock, readopter.hold, kernel.defaults
     )  # fmt: skip
-    restorer = Restorer(containers, runner, control, background, process_events, readopter, health)
+    restorer = Restorer(containers, runner, control, background, process_events, readopter, health, shipping)
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
     shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
     await restorer.restore(None if config.live_restore else shutdown.stop_all)

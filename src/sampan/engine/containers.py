@@ -329,6 +329,7 @@ class ContainerService:
         try:
             if container.is_running:
                 await self._stop(container, timeout, number)  # not under the lock, as in stop
+                self._events.publish(container, "stop")
             async with container.lock:
                 if container.state.status == "restarting":
                     self._cancel_restart(container)

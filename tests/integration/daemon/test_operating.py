@@ -123,3 +123,15 @@ def test_many_connections_do_not_hurt_ps(shown_engine: Engine) -> None:
     while metrics(shown_engine)["sampan_connections"] > 100:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_info_says_what_is_so(shown_engine: Engine) -> None:
+    info = shown_engine.request("GET", "/v1.50/info")[1]
+    assert info["Plugins"]["Log"] == ["journald", "json-file", "local", "syslog"]
+    assert {"bridge", "host", "ipvlan", "macvlan", "null"} == set(info["Plugins"]["Network"])
+    assert info["FirewallBackend"] == {"Driver": "nftables"}
+    assert info["NGoroutines"] > 0
+    release = Path("/etc/os-release").read_text()
+    assert f'PRETTY_NAME="{info["OperatingSystem"]}"' in release
+    assert info["OSVersion"] in release
+    assert "FirewallBackend" not in shown_engine.request("GET", "/v1.48/info")[1]

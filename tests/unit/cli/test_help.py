@@ -11,7 +11,7 @@ from sampan.cli.main import ABSENT, COMMANDS, GROUPS, main
 GOLDEN = sorted((Path(__file__).parents[2] / "golden" / "cli" / "help").glob("*.txt"))
 BUILD = {name: "what docker has by buildx only" for name in ("--output", "--progress", "--secret", "--ssh")}
 TLS = {"--tls-verify": "insecure registries without a change of the daemon's configuration"}
-PORTS = dict.fromkeys(("--publish-add", "--publish-rm"), "docker publishes no other ports of a container that is there")
+PORTS = dict.fromkeys(("--publish-add", "--publish-rm"), "docker publishes ports at create only")
 OURS: dict[str, dict[str, str]] = {
     "docker": {
         "completion": "hidden in docker's help",
@@ -27,9 +27,9 @@ OURS: dict[str, dict[str, str]] = {
     "image pull": TLS,
     "push": TLS,
     "image push": TLS,
-    "system": {"check": "the check of everything that is stored"},
     "update": PORTS,
     "container update": PORTS,
+    "system": {"check": "the check of everything that is stored"},
     "version": {"": "it is not docker's version"},
 }
 """Lines that are ours alone or say something else, by page and option or command ("" for the text above them), with the reason."""
