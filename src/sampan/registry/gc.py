@@ -46,6 +46,8 @@ class RepositoryReport(msgspec.Struct, omit_defaults=True):
     tags: list[str] = []
     manifests: list[str] = []
     blobs: list[str] = []
+    uploads: list[str] = []
+    """Those that docker-registry has left unfinished: it keeps them in the repository."""
     removed: bool = False
 
 
@@ -69,6 +71,7 @@ class Report(msgspec.Struct):
             found += [f"{name}: tag {tag}" for tag in entry.tags]
             found += [f"{name}: manifest {digest}" for digest in entry.manifests]
             found += [f"{name}: blob {digest}" for digest in entry.blobs]
+            found += [f"{name}: upload {id}" for id in entry.uploads]
             found += [f"{name}: repository"] if entry.removed else []
         found += [f"{name} is damaged: what it may name is kept until it is deleted" for name in self.damaged]
         done = "Would remove" if self.dry_run else "Removed"
@@ -88,6 +91,7 @@ class _RepositoryPlan:
         """Those to go, and their times."""
         self.referrers: list[tuple[Digest, str]] = []
         """(subject, digest) whose links are missing."""
+        self.uploads: list[str] = []
         self.damaged: list[str] = []
         """Their references are all that they may name."""
 
@@ -132,7 +136,7 @@ class Collector:
             for plan in plans:
                 entry = await self._plan_report(plan) if dry_run else await self._take_away(plan, spared)
                 report.repaired_referrers += len(plan.referrers)
-                if entry.tags or entry.manifests or entry.blobs or entry.removed:
+                if entry != RepositoryReport():
                     report.repositories[plan.name] = entry
             unlinked = [(digest, stat) for digest, stat in old.items() if digest not in linked]
             if dry_run:
@@ -203,7 +207,13 @@ class Collector:
             subject = plan.references[digest].subject
             if subject is not None and await self._stat(paths.referrer(name, subject, digest)) is None:
                 plan.referrers.append((subject, digest))  # docker-registry has none
+        plan.uploads = [id for id in await self._storage.names(paths.left_uploads(name)) if await self._is_left(name, id)]
         return plan
+
+    async def _is_left(self, name: str, id: str) -> bool:
+        """Whether nobody has gone on with an upload of docker-registry's for long enough."""
+        stats = [await self._stat(f"{paths.left_uploads(name)}/{id}/{file}") for file in ("data", "startedat")]
+        return all(stat is None or self._is_old(stat.modified) for stat in stats)
 
     async def _stat(self, key: str) -> Stat | None:
         with suppress(Missing):
@@ -234,7 +244,7 @@ class Collector:
         return {blob for digest in digests for blob in plan.references[digest].blobs}
 
     async def _plan_report(self, plan: _RepositoryPlan) -> RepositoryReport:
-        entry = RepositoryReport(list(plan.tags), list(plan.manifests), list(plan.links))
+        entry = RepositoryReport(list(plan.tags), list(plan.manifests), list(plan.links), plan.uploads)
         staying = set(await self._manifests.revisions(plan.name)) - set(plan.manifests)
         entry.removed = not staying and not set(await self._storage.links(paths.layers(plan.name))) - set(plan.links)
         return entry
@@ -278,11 +288,14 @@ class Collector:
                 entry.blobs.append(digest)
 
     async def _finish(self, plan: _RepositoryPlan, entry: RepositoryReport) -> None:
-        """Make the links of referrers that are missing, note what is damaged, and take away a repository without anything."""
+        """Make what docker-registry has not, take away what it has left, note what is damaged; a repository without anything goes."""
         for subject, digest in plan.referrers:
             if await self._stat(paths.revision(plan.name, digest)) is not None:
                 await self._storage.write(paths.referrer(plan.name, subject, digest), paths.link_of(digest))
         await self._note_damage(plan)
+        for id in plan.uploads:
+            await self._storage.remove_all(f"{paths.left_uploads(plan.name)}/{id}")
+        entry.uploads = plan.uploads
         if not await self._manifests.exists(plan.name):
             for mark in paths.MARKS:
                 await self._storage.remove_all(f"{paths.repository(plan.name)}/{mark}")

@@ -8,6 +8,7 @@
         _manifests/tags/TAG/current/link                     the manifest's digest
         _manifests/referrers/ALGORITHM/HEX/ALGORITHM/HEX/link    ours: manifests (last) whose subject is (first)
         _manifests/damaged/ALGORITHM/HEX/link              ours: all that a manifest that cannot be read may name
+        _uploads/ID/{data,startedat}                       docker-registry's: on their way in when it ended
     sampan/uploads/ID/{data,upload.json}                     ours: on their way in
     sampan/tmp/                                              ours: half-written files
 
@@ -106,6 +107,11 @@ def referrer(name: str, subject: str, digest: str) -> str:
     """The link of one of them."""
     algorithm, encoded = parts_of(digest)
     return f"{referrers(name, subject)}/{algorithm}/{encoded}/link"
+
+
+def left_uploads(name: str) -> str:
+    """The directory of docker-registry's own unfinished uploads; ours are elsewhere."""
+    return f"{REPOSITORIES}/{name}/_uploads"
 
 
 def damaged(name: str) -> str:

@@ -144,7 +144,16 @@ def test_a_repository_of_docker_registry(tmp_path: Path) -> None:
             await store.push_blob("team/legacy", layer)
         os.makedirs(tmp_path / paths.repository("team/empty") / "_uploads/one")
         store.later = 2 * DAY
+        for id, modified in (("old", time.time()), ("new", store.now())):
+            for name in ("data", "startedat"):
+                await store.storage.write(f"{paths.repository('team/app')}/_uploads/{id}/{name}", b"a part of a blob")
+                os.utime(tmp_path / paths.repository("team/app") / "_uploads" / id / name, (modified, modified))
+        plan = await store.collect(dry_run=True)
         report = await store.collect()
+        for found in (plan, report):
+            assert found.repositories["team/app"].uploads == ["old"]
+            assert "team/app: upload old" in found.lines()
+        assert await store.storage.names(f"{paths.repository('team/app')}/_uploads") == ["new"]
         assert report.repaired_referrers == 1
         assert [entry.digest for entry in (await store.manifests.referrers("team/app", subject))[0]] == [sbom]
         assert report.damaged == []
