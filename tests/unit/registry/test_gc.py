@@ -209,7 +209,7 @@ def test_a_damaged_manifest_that_is_pushed_again(tmp_path: Path, storage: Storag
         assert (await store.collect()).content == 0
         await store.push("team/app", b"layer", "1")
         assert (await store.collect()).repositories["team/app"].blobs == [digest_of(b"of nothing")]
-        assert await store.storage.links(paths.damaged("team/app")) == []
+        assert "damaged" not in await store.storage.names(f"{paths.repository('team/app')}/_manifests")
 
     asyncio.run(whole())
 
@@ -231,6 +231,37 @@ def test_a_damaged_index_keeps_the_images_it_may_name(tmp_path: Path, storage: S
         assert set((await store.collect()).repositories["team/app"].manifests) == {index, image}
         await store.collect()
         assert await store.contents() == set()
+
+    asyncio.run(whole())
+
+
+def test_of_what_is_named_and_not_there_nothing_is_in_memory(tmp_path: Path) -> None:
+    """Layers that lie elsewhere need not be pushed: a manifest may name tens of thousands."""
+
+    async def whole() -> None:
+        store = Store(tmp_path)
+        elsewhere = [{**descriptor(bytes([number]), "x/y"), "urls": ["https://example"]} for number in range(100)]
+        digest = await store.push("team/app", b"layer", "1", layers=[descriptor(b"layer", "x/y"), *elsewhere])
+        plan = await store.collector._look("team/app", set())
+        assert set(plan.references[digest].blobs) == {digest_of(b"{}"), digest_of(b"layer")}
+
+    asyncio.run(whole())
+
+
+def test_many_damaged_manifests_name_the_same(tmp_path: Path) -> None:
+    """One that came after the others were noticed may name what came with it."""
+
+    async def whole() -> None:
+        store = Store(tmp_path, Policy(("*",), untagged_days=1))
+        store.later = 2 * DAY
+        for number in range(4):
+            digest = await store.push("team/app", f"layer {number}".encode(), f"tag {number}")
+            await damage(store, digest, b"nonsense")
+            assert len((await store.collect()).damaged) == number + 1
+        plan = await store.collector._look("team/app", set())
+        assert len({id(references) for references in plan.references.values()}) == 1
+        assert await store.contents() >= {digest_of(f"layer {number}".encode()) for number in range(4)}
+        assert (await store.collect()).content == 0
 
     asyncio.run(whole())
 
