@@ -16,7 +16,7 @@ SAMPAN = str(Path(sys.executable).with_name("sampan"))
 
 
 class RegistryProgram:
-    """Running. settings: of its configuration file. namespace: of the network, by its name."""
+    """Running. settings: of its configuration file. namespace: of the network, by its name. log: in place of a file."""
 
     def __init__(
         self,
@@ -25,12 +25,13 @@ class RegistryProgram:
         settings: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
         namespace: str = "",
+        log: Path | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.root = directory / "data"
         config = directory / "registry.json"
         config.write_text(json.dumps({"listen": ["127.0.0.1:0"], "root": str(self.root), **(settings or {})}))
-        self.access_log = directory / "access.log"
+        self.access_log = log or directory / "access.log"
         with self.access_log.open("wb") as log:
             inside = ["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []
             self.process = subprocess.Popen(

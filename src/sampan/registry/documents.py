@@ -79,7 +79,7 @@ class Contents(msgspec.Struct, frozen=True):
 class References(NamedTuple):
     """What must not be collected as long as a manifest is there, and what it refers to itself."""
 
-    blobs: frozenset[Digest]
+    blobs: tuple[Digest, ...]
     manifests: tuple[Digest, ...]
     subject: Digest | None
 
@@ -131,7 +131,7 @@ def references(body: bytes) -> References:
         contents = read(body)
     except RegistryError:
         return _references1(body)
-    return References(contents.named, contents.manifests, contents.subject)
+    return References(tuple(contents.named), contents.manifests, contents.subject)
 
 
 def _references1(body: bytes) -> References:
@@ -141,7 +141,7 @@ def _references1(body: bytes) -> References:
         raise RegistryError("MANIFEST_INVALID", error.message) from None
     if document.schema_version != 1 or not all(is_digest(layer.blob_sum) for layer in document.fs_layers):
         raise RegistryError("MANIFEST_INVALID", "it is no manifest")
-    return References(frozenset(Digest(layer.blob_sum) for layer in document.fs_layers), (), None)
+    return References(tuple(Digest(layer.blob_sum) for layer in document.fs_layers), (), None)
 
 
 def _guess(document: _Document) -> str:

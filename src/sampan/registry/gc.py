@@ -1,7 +1,7 @@
 """The collector: what nothing refers to any more goes, while others push.
 
-It looks first, without stopping anybody (a dry run ends here), and then takes away in small steps, alone behind the gate, each of which
-looks again at what may have changed:
+It looks at one repository after the other, without stopping anybody (a dry run does nothing else), and takes away in small steps, alone
+behind the gate, each of which looks again at what may have changed:
 
     tags        by the retention policies; not one that was pushed anew meanwhile
     manifests   untagged for long enough; not one that a tag or an index has come to mean, or that a client was told of within the grace
@@ -13,14 +13,14 @@ and its times, then waits until everybody who was inside the gate has come out, 
 link from somebody who was inside has it by the look; and who comes in later gives it another time than the plan knows, because that one was
 older than any clock's tick.
 
-A manifest that cannot be read may name all that its repository had when that was noticed, and nothing that came later: this is noted, and
-kept until the manifest is deleted, goes by a policy, or is pushed again.
+A manifest that cannot be read may name all that its repository had when that was noticed, itself too, and nothing that came later: this is
+noted, and kept until the manifest is deleted, goes by a policy, or is pushed again.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -46,6 +46,8 @@ class RepositoryReport(msgspec.Struct, omit_defaults=True):
     tags: list[str] = []
     manifests: list[str] = []
     blobs: list[str] = []
+    uploads: list[str] = []
+    """Those that docker-registry has left unfinished: it keeps them in the repository."""
     removed: bool = False
 
 
@@ -69,6 +71,7 @@ class Report(msgspec.Struct):
             found += [f"{name}: tag {tag}" for tag in entry.tags]
             found += [f"{name}: manifest {digest}" for digest in entry.manifests]
             found += [f"{name}: blob {digest}" for digest in entry.blobs]
+            found += [f"{name}: upload {id}" for id in entry.uploads]
             found += [f"{name}: repository"] if entry.removed else []
         found += [f"{name} is damaged: what it may name is kept until it is deleted" for name in self.damaged]
         done = "Would remove" if self.dry_run else "Removed"
@@ -78,8 +81,10 @@ class Report(msgspec.Struct):
 class _RepositoryPlan:
     def __init__(self, name: str) -> None:
         self.name = name
+        self.there: dict[str, Digest] = {}
+        """Blobs and manifests when it was looked at."""
         self.references: dict[str, References] = {}
-        """Of the manifests."""
+        """Of the manifests, to what was there: they may name ever so much that was not."""
         self.tags: dict[str, float] = {}
         """Those to go, and when they were pushed."""
         self.manifests: dict[str, float] = {}
@@ -88,8 +93,14 @@ class _RepositoryPlan:
         """Those to go, and their times."""
         self.referrers: list[tuple[Digest, str]] = []
         """(subject, digest) whose links are missing."""
+        self.uploads: list[str] = []
         self.damaged: list[str] = []
-        """Their references are all that they may name."""
+        self.possible = References((), (), None)
+        """Of those that are damaged: all that they may name."""
+
+    def of_these(self, named: Iterable[str]) -> tuple[Digest, ...]:
+        """Those that were there."""
+        return tuple(self.there[digest] for digest in named if digest in self.there)
 
 
 class Collector:
@@ -123,17 +134,14 @@ class Collector:
             async with self._gate.exclusive():
                 pass  # links of what was written before the list are there now
             linked: set[str] = set()
-            plans = []
+            spared: set[str] = set()
             for name in await self._storage.repositories():
                 plan = await self._look(name, linked)
-                plans.append(plan)
-                report.damaged += [f"{name}@{digest}" for digest in plan.damaged]
-            spared: set[str] = set()
-            for plan in plans:
                 entry = await self._plan_report(plan) if dry_run else await self._take_away(plan, spared)
+                report.damaged += [f"{name}@{digest}" for digest in plan.damaged]
                 report.repaired_referrers += len(plan.referrers)
-                if entry.tags or entry.manifests or entry.blobs or entry.removed:
-                    report.repositories[plan.name] = entry
+                if entry != RepositoryReport():
+                    report.repositories[name] = entry
             unlinked = [(digest, stat) for digest, stat in old.items() if digest not in linked]
             if dry_run:
                 report.content, report.bytes = len(unlinked), sum(stat.size for _, stat in unlinked)
@@ -158,20 +166,30 @@ class Collector:
     async def _read(self, plan: _RepositoryPlan, digests: Sequence[str]) -> None:
         """What manifests name."""
         unread = [digest for digest in digests if digest not in plan.references]
+        damaged = []
         async for digest, body in bodies_of(self._storage, unread):
             try:
-                plan.references[digest] = documents.references(_undamaged(digest, body))
+                found = documents.references(_undamaged(digest, body))
             except RegistryError:
-                plan.references[digest] = await self._possible(plan.name, digest)
-                plan.damaged.append(digest)
+                damaged.append(digest)
+            else:
+                plan.references[digest] = References(plan.of_these(found.blobs), plan.of_these(found.manifests), found.subject)
+        if damaged:
+            plan.damaged += damaged
+            plan.possible = await self._possible(plan.name, plan.damaged)
+            plan.references.update(dict.fromkeys(plan.damaged, plan.possible))
 
-    async def _possible(self, name: str, damaged: str) -> References:
-        """All that a manifest that cannot be read may name: what the repository had when that was noticed."""
-        try:
-            noted = paths.digests_in(await self._storage.read(paths.damage(name, damaged)))
-        except Missing:
-            noted = [*map(Digest, await self._storage.links(paths.layers(name))), *map(Digest, await self._manifests.revisions(name))]
-        return References(frozenset(noted), tuple(noted), None)
+    async def _possible(self, name: str, damaged: Sequence[str]) -> References:
+        """All that manifests that cannot be read may name: what the repository had when that was noticed."""
+        noted = await self._noted(name)
+        if not noted.issuperset(damaged):
+            noted.update(map(Digest, [*await self._storage.links(paths.layers(name)), *await self._manifests.revisions(name)]))
+        return References(tuple(noted), tuple(noted), None)
+
+    async def _noted(self, name: str) -> set[Digest]:
+        with suppress(Missing):
+            return set(paths.digests_in(await self._storage.read(paths.damaged(name))))
+        return set()
 
     async def _look(self, name: str, linked: set[str]) -> _RepositoryPlan:
         """Plan for one repository; what stays is added to linked."""
@@ -181,7 +199,8 @@ class Collector:
         if policy is not None:
             pushed = {tag: stat.modified for tag in tags if (stat := await self._stat(paths.tag(name, tag)))}
             plan.tags = {tag: pushed[tag] for tag in tags_to_go(policy, pushed, self._now())}
-        revisions = await self._manifests.revisions(name)
+        layers, revisions = await self._storage.links(paths.layers(name)), await self._manifests.revisions(name)
+        plan.there = {digest: Digest(digest) for digest in (*layers, *revisions)}
         await self._read(plan, revisions)
         if policy is not None and policy.untagged_days is not None:
             roots: set[str] = {digest for tag, digest in tags.items() if tag not in plan.tags and digest is not None}
@@ -192,7 +211,7 @@ class Collector:
                     plan.manifests[digest] = stat.modified
         staying = [digest for digest in revisions if digest not in plan.manifests]
         live = self._named(plan, staying)
-        for digest in await self._storage.links(paths.layers(name)):
+        for digest in layers:
             stat = await self._stat(paths.layer(name, digest))
             if stat is not None and digest not in live and self._is_old(stat.modified):
                 plan.links[digest] = stat.modified
@@ -203,7 +222,13 @@ class Collector:
             subject = plan.references[digest].subject
             if subject is not None and await self._stat(paths.referrer(name, subject, digest)) is None:
                 plan.referrers.append((subject, digest))  # docker-registry has none
+        plan.uploads = [id for id in await self._storage.names(paths.left_uploads(name)) if await self._is_left(name, id)]
         return plan
+
+    async def _is_left(self, name: str, id: str) -> bool:
+        """Whether nobody has gone on with an upload of docker-registry's for long enough."""
+        stats = [await self._stat(f"{paths.left_uploads(name)}/{id}/{file}") for file in ("data", "startedat")]
+        return all(stat is None or self._is_old(stat.modified) for stat in stats)
 
     async def _stat(self, key: str) -> Stat | None:
         with suppress(Missing):
@@ -219,22 +244,27 @@ class Collector:
                 referring.setdefault(references.subject, []).append(digest)
         found: set[str] = set()
         waiting = list(roots)
+        expanded: set[int] = set()
         while waiting:
             digest = waiting.pop()
-            if digest not in found:
-                found.add(digest)
-                waiting += referring.get(digest, [])
-                if digest in plan.references:
-                    waiting += plan.references[digest].manifests
+            if digest in found:
+                continue
+            found.add(digest)
+            waiting += referring.get(digest, [])
+            named = plan.references.get(digest)
+            if named is not None and id(named) not in expanded:  # those that are damaged have the same, and it is long
+                expanded.add(id(named))
+                waiting += named.manifests
         return found
 
     @staticmethod
     def _named(plan: _RepositoryPlan, digests: Sequence[str]) -> set[str]:
         """The blobs that manifests name."""
-        return {blob for digest in digests for blob in plan.references[digest].blobs}
+        distinct = {id(references): references for references in map(plan.references.__getitem__, digests)}
+        return {blob for references in distinct.values() for blob in references.blobs}
 
     async def _plan_report(self, plan: _RepositoryPlan) -> RepositoryReport:
-        entry = RepositoryReport(list(plan.tags), list(plan.manifests), list(plan.links))
+        entry = RepositoryReport(list(plan.tags), list(plan.manifests), list(plan.links), plan.uploads)
         staying = set(await self._manifests.revisions(plan.name)) - set(plan.manifests)
         entry.removed = not staying and not set(await self._storage.links(paths.layers(plan.name))) - set(plan.links)
         return entry
@@ -278,11 +308,14 @@ class Collector:
                 entry.blobs.append(digest)
 
     async def _finish(self, plan: _RepositoryPlan, entry: RepositoryReport) -> None:
-        """Make the links of referrers that are missing, note what is damaged, and take away a repository without anything."""
+        """Make what docker-registry has not, take away what it has left, note what is damaged; a repository without anything goes."""
         for subject, digest in plan.referrers:
             if await self._stat(paths.revision(plan.name, digest)) is not None:
                 await self._storage.write(paths.referrer(plan.name, subject, digest), paths.link_of(digest))
         await self._note_damage(plan)
+        for id in plan.uploads:
+            await self._storage.remove_all(f"{paths.left_uploads(plan.name)}/{id}")
+        entry.uploads = plan.uploads
         if not await self._manifests.exists(plan.name):
             for mark in paths.MARKS:
                 await self._storage.remove_all(f"{paths.repository(plan.name)}/{mark}")
@@ -290,12 +323,12 @@ class Collector:
 
     async def _note_damage(self, plan: _RepositoryPlan) -> None:
         """What came after a manifest was found damaged is not among what it may name the next time."""
-        noted = await self._storage.links(paths.damaged(plan.name))
-        damaged = [digest for digest in plan.damaged if await self._stat(paths.revision(plan.name, digest)) is not None]
-        for digest in set(damaged) - set(noted):
-            await self._storage.write(paths.damage(plan.name, digest), paths.link_of(*plan.references[digest].manifests))
-        for digest in set(noted) - set(damaged):
-            await self._storage.remove(paths.damage(plan.name, digest))
+        noted = await self._noted(plan.name)
+        if any([await self._stat(paths.revision(plan.name, digest)) is not None for digest in plan.damaged]):
+            if noted != set(plan.possible.blobs):
+                await self._storage.write(paths.damaged(plan.name), paths.link_of(*plan.possible.blobs))
+        elif noted:
+            await self._storage.remove(paths.damaged(plan.name))
 
     async def _take_manifests(self, plan: _RepositoryPlan, digests: Sequence[str], entry: RepositoryReport) -> None:
         """Those that are still untagged, that nobody was told of since the look, and that nothing new refers to."""

@@ -7,7 +7,8 @@
         _manifests/revisions/ALGORITHM/HEX/link              this repository has the manifest
         _manifests/tags/TAG/current/link                     the manifest's digest
         _manifests/referrers/ALGORITHM/HEX/ALGORITHM/HEX/link    ours: manifests (last) whose subject is (first)
-        _manifests/damaged/ALGORITHM/HEX/link              ours: all that a manifest that cannot be read may name
+        _manifests/damaged/link                            ours: all that manifests that cannot be read may name
+        _uploads/ID/{data,startedat}                       docker-registry's: on their way in when it ended
     sampan/uploads/ID/{data,upload.json}                     ours: on their way in
     sampan/tmp/                                              ours: half-written files
 
@@ -108,12 +109,11 @@ def referrer(name: str, subject: str, digest: str) -> str:
     return f"{referrers(name, subject)}/{algorithm}/{encoded}/link"
 
 
+def left_uploads(name: str) -> str:
+    """The directory of docker-registry's own unfinished uploads; ours are elsewhere."""
+    return f"{REPOSITORIES}/{name}/_uploads"
+
+
 def damaged(name: str) -> str:
-    """The directory of what the collector has noted of manifests that cannot be read."""
-    return f"{REPOSITORIES}/{name}/_manifests/damaged"
-
-
-def damage(name: str, digest: str) -> str:
-    """What it has noted of one."""
-    algorithm, encoded = parts_of(digest)
-    return f"{damaged(name)}/{algorithm}/{encoded}/link"
+    """What the collector has noted of manifests that cannot be read."""
+    return f"{REPOSITORIES}/{name}/_manifests/damaged/link"

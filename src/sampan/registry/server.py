@@ -29,7 +29,7 @@ FIELDS_MAX = 1000
 """Of a query."""
 BACKLOG = 1024
 SILENCE_SECONDS = 120.0
-"""Of a client in the middle of a body: longer, and it is taken for gone."""
+"""Of a client in the middle of a body, its own or ours: longer, and it is taken for gone."""
 CUT_SECONDS = 0.5
 
 CONNECTIONS: dict[str, Any] = {
@@ -89,12 +89,17 @@ def unmapped(address: str) -> str:
     return address
 
 
+def _last(request: web.BaseRequest, header: str) -> str:
+    """What the proxy itself has seen, and put behind what came, or in a line of its own below it."""
+    return request.headers.getall(header, [""])[-1].rpartition(",")[2].strip()
+
+
 def _request(request: web.BaseRequest, proxies: frozenset[str]) -> Request:
     """All but its query, which may be wrong."""
     remote, secure = unmapped(request.remote or ""), request.secure
-    if remote in proxies:  # the last address is the one that the proxy itself has seen
-        remote = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:64] or remote
-        secure = request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+    if remote in proxies:
+        remote = _last(request, "X-Forwarded-For")[:64] or remote
+        secure = _last(request, "X-Forwarded-Proto").lower() == "https"
     return Request(
         request.method,
         request.path,

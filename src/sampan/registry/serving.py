@@ -29,7 +29,7 @@ from sampan.registry.gc import Collector
 from sampan.registry.http import Request
 from sampan.registry.mirror.mirrors import Mirrors
 from sampan.registry.parts import Limits, Parts
-from sampan.registry.server import AnswerTo, Server
+from sampan.registry.server import SILENCE_SECONDS, AnswerTo, Server
 from sampan.registry.storages import open_storage
 from sampan.registry.store import Blobs, Manifests
 from sampan.registry.tls import ServerTls
@@ -58,6 +58,8 @@ def listener(text: str) -> socket.socket:
     except OSError as error:
         raise SystemFailure(f"listen {text}: {error.strerror or error}") from None
     made.setblocking(False)
+    # Of each connection: a client that reads nothing of what it has asked for is taken for gone.
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENCE_SECONDS * 1000))
     return made
 
 

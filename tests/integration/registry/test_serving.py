@@ -5,6 +5,7 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,7 +14,7 @@ import ssl
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -381,6 +382,59 @@ def test_whom_a_proxy_speaks_for(tmp_path: Path, running: RegistryProgram) -> No
         entries = program.accesses_until(lambda entries: any(entry["agent"] == "proxied" for entry in entries))
         assert [entry["remote"] for entry in entries if entry["agent"] == "proxied"] == [remote]
     assert trusting.end() == 0
+
+
+def test_a_header_of_the_client_s_before_the_proxy_s_own(tmp_path: Path) -> None:
+    """haproxy leaves what came and adds its own line below: else whoever guesses passwords has a new address each time."""
+    program = RegistryProgram(tmp_path, settings={"trusted-proxies": ["127.0.0.1"]})
+    with socket.create_connection(("127.0.0.1", program.port), timeout=20) as connection:
+        made_up, own = b"X-Forwarded-For: 192.0.2.9\r\n", b"X-Forwarded-For: 198.51.100.7\r\n"
+        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n" + made_up + own + b"Connection: close\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert program.end() == 0
+    assert [entry["remote"] for entry in program.accesses()] == ["198.51.100.7"]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    program = RegistryProgram(tmp_path, log=Path("/dev/full"))
+    client = Client(program.host)
+    for _ in range(3):
+        assert client("GET", "/v2/").status == 200
+    client.close()
+    program.process.terminate()
+    program.wait_for("draining")
+    assert program.wait() == 0
+    assert sum("the access log cannot be written" in line for line in program.said) == 1
+    assert "Traceback" not in "".join(program.said)
+
+
+def test_a_client_that_reads_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SILENCE_SECONDS", 0.3)
+    big = os.urandom(16 << 20)
+
+    def pull_nothing(port: int, ended: Callable[[], bool]) -> None:
+        client = Client(f"127.0.0.1:{port}")
+        digest = client.push_blob("team/app", big)
+        client.close()
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(f"GET /v2/team/app/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            deadline = time.monotonic() + 20
+            while not ended():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+    async def whole() -> None:
+        registry = serving.Registry(Config(listen=("127.0.0.1:0",), root=str(tmp_path / "data"), access_log="off"))
+        try:
+            await registry.start()
+            assert registry._app is not None
+            metrics = registry._app._metrics
+            gone = 'sampan_registry_requests_total{route="blob",method="GET",status="499"} 1'
+            await asyncio.to_thread(pull_nothing, registry.addresses[0][1], lambda: gone in metrics.text())
+        finally:
+            await registry.stop()
+
+    asyncio.run(asyncio.wait_for(whole(), 40))
 
 
 def test_a_proxy_that_is_trusted_on_a_listener_of_both_families(tmp_path: Path) -> None:

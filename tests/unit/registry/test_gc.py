@@ -144,7 +144,16 @@ def test_a_repository_of_docker_registry(tmp_path: Path) -> None:
             await store.push_blob("team/legacy", layer)
         os.makedirs(tmp_path / paths.repository("team/empty") / "_uploads/one")
         store.later = 2 * DAY
+        for id, modified in (("old", time.time()), ("new", store.now())):
+            for name in ("data", "startedat"):
+                await store.storage.write(f"{paths.repository('team/app')}/_uploads/{id}/{name}", b"a part of a blob")
+                os.utime(tmp_path / paths.repository("team/app") / "_uploads" / id / name, (modified, modified))
+        plan = await store.collect(dry_run=True)
         report = await store.collect()
+        for found in (plan, report):
+            assert found.repositories["team/app"].uploads == ["old"]
+            assert "team/app: upload old" in found.lines()
+        assert await store.storage.names(f"{paths.repository('team/app')}/_uploads") == ["new"]
         assert report.repaired_referrers == 1
         assert [entry.digest for entry in (await store.manifests.referrers("team/app", subject))[0]] == [sbom]
         assert report.damaged == []
@@ -200,7 +209,7 @@ def test_a_damaged_manifest_that_is_pushed_again(tmp_path: Path, storage: Storag
         assert (await store.collect()).content == 0
         await store.push("team/app", b"layer", "1")
         assert (await store.collect()).repositories["team/app"].blobs == [digest_of(b"of nothing")]
-        assert await store.storage.links(paths.damaged("team/app")) == []
+        assert "damaged" not in await store.storage.names(f"{paths.repository('team/app')}/_manifests")
 
     asyncio.run(whole())
 
@@ -222,6 +231,37 @@ def test_a_damaged_index_keeps_the_images_it_may_name(tmp_path: Path, storage: S
         assert set((await store.collect()).repositories["team/app"].manifests) == {index, image}
         await store.collect()
         assert await store.contents() == set()
+
+    asyncio.run(whole())
+
+
+def test_of_what_is_named_and_not_there_nothing_is_in_memory(tmp_path: Path) -> None:
+    """Layers that lie elsewhere need not be pushed: a manifest may name tens of thousands."""
+
+    async def whole() -> None:
+        store = Store(tmp_path)
+        elsewhere = [{**descriptor(bytes([number]), "x/y"), "urls": ["https://example"]} for number in range(100)]
+        digest = await store.push("team/app", b"layer", "1", layers=[descriptor(b"layer", "x/y"), *elsewhere])
+        plan = await store.collector._look("team/app", set())
+        assert set(plan.references[digest].blobs) == {digest_of(b"{}"), digest_of(b"layer")}
+
+    asyncio.run(whole())
+
+
+def test_many_damaged_manifests_name_the_same(tmp_path: Path) -> None:
+    """One that came after the others were noticed may name what came with it."""
+
+    async def whole() -> None:
+        store = Store(tmp_path, Policy(("*",), untagged_days=1))
+        store.later = 2 * DAY
+        for number in range(4):
+            digest = await store.push("team/app", f"layer {number}".encode(), f"tag {number}")
+            await damage(store, digest, b"nonsense")
+            assert len((await store.collect()).damaged) == number + 1
+        plan = await store.collector._look("team/app", set())
+        assert len({id(references) for references in plan.references.values()}) == 1
+        assert await store.contents() >= {digest_of(f"layer {number}".encode()) for number in range(4)}
+        assert (await store.collect()).content == 0
 
     asyncio.run(whole())
 
