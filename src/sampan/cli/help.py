@@ -89,7 +89,8 @@ def _program(options: Parsed | None) -> str:
     lines = [f"Usage:  {PROGRAM} [OPTIONS] COMMAND", "", "A self-sufficient runtime for containers", "", "Common Commands:"]
     lines += _listing([(path, path) for path in COMMON])
     lines += ["", "Management Commands:", *(f"  {name:<{width}} {short}" for name, short in sorted(managing.items()))]
-    lines += ["", "Commands:", *_listing([(path, path) for path in others])]
+    if not os.environ.get("DOCKER_HIDE_LEGACY_COMMANDS"):
+        lines += ["", "Commands:", *_listing([(path, path) for path in others])]
     if invalid := [f"  {one.name:<11} {one.problem}" for one in plugins if one.problem]:
         lines += ["", "Invalid Plugins:", *invalid]
     lines += ["", "Global Options:", *flag_lines(GLOBAL_FLAGS)]

@@ -107,6 +107,15 @@ def test_what_is_not_here_says_so(words: list[str], capsys: pytest.CaptureFixtur
     assert shown.err == f"'sampan {words[0]}' is not available: Sampan has no {ABSENT[words[0]]}\n"
 
 
+def test_legacy_commands_can_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\n  wait  " in texts.text([])
+    monkeypatch.setenv("DOCKER_HIDE_LEGACY_COMMANDS", "1")
+    page = texts.text([])
+    assert "\nCommands:" not in page
+    assert "\n  wait  " not in page
+    assert "\n  run  " in page
+
+
 def test_managed_plugins_are_listed_and_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugin", "install", "x"]) == 1
     assert capsys.readouterr().err == "'sampan plugin install' is not available: Sampan has no managed plugins\n"
