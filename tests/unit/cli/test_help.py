@@ -11,6 +11,7 @@ from sampan.cli.main import ABSENT, COMMANDS, GROUPS, main
 GOLDEN = sorted((Path(__file__).parents[2] / "golden" / "cli" / "help").glob("*.txt"))
 BUILD = {name: "what docker has by buildx only" for name in ("--output", "--progress", "--secret", "--ssh")}
 TLS = {"--tls-verify": "insecure registries without a change of the daemon's configuration"}
+PORTS = dict.fromkeys(("--publish-add", "--publish-rm"), "docker publishes ports at create only")
 OURS: dict[str, dict[str, str]] = {
     "docker": {
         "completion": "hidden in docker's help",
@@ -26,6 +27,8 @@ OURS: dict[str, dict[str, str]] = {
     "image pull": TLS,
     "push": TLS,
     "image push": TLS,
+    "update": PORTS,
+    "container update": PORTS,
     "system": {"check": "the check of everything that is stored"},
     "version": {"": "it is not docker's version"},
     "manifest": {"": "docker's has a text of its own"},
