@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 from sampan.cli.http import CliError
-from sampan.cli.main import COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HIDDEN, PROGRAM, load, usage_line
+from sampan.cli.main import ALIASES, COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HIDDEN, PROGRAM, load, usage_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sampan.cli.flags import Command, Flag, Parsed
 
 _TYPES = {
@@ -31,6 +33,33 @@ def text(words: list[str], options: Parsed | None = None) -> str:
         return _group(path)
     spec, _ = load(path)
     return _command(path, spec)
+
+
+def topic(words: Sequence[str]) -> list[str]:
+    """The command or group that `help WORDS` asks about. Raises CliError."""
+    known = [word for word in words if not word.startswith("-")]
+    path = " ".join(known)
+    if not known or path in COMMANDS or path in ALIASES or path in GROUPS:
+        return known
+    asked = known[-1] if known[0] in COMMANDS or known[0] in GROUPS else " ".join(words)
+    raise CliError(f"unknown help topic: {asked}")
+
+
+def count_problem(command: str, line: str, spec: Command) -> str:
+    """What a command with too few or too many arguments is told."""
+    low, high = spec.min_args, spec.max_args
+    see = "Run"
+    if high == 0:
+        text = "accepts no arguments"
+    elif high is None:
+        text, see = f"requires at least {low} argument{'s' if low != 1 else ''}", "See"
+    elif low == high:
+        text = f"requires {low} argument{'s' if low != 1 else ''}"
+    elif low == 0:
+        text = f"requires at most {high} argument{'s' if high != 1 else ''}"
+    else:
+        text = f"requires at least {low} and at most {high} argument{'s' if high != 1 else ''}"
+    return f"{PROGRAM}: '{command}' {text}\n\nUsage:  {line}\n\n{see} '{command} --help' for more information"
 
 
 def _command(path: str, spec: Command) -> str:
@@ -60,7 +89,8 @@ def _program(options: Parsed | None) -> str:
     lines = [f"Usage:  {PROGRAM} [OPTIONS] COMMAND", "", "A self-sufficient runtime for containers", "", "Common Commands:"]
     lines += _listing([(path, path) for path in COMMON])
     lines += ["", "Management Commands:", *(f"  {name:<{width}} {short}" for name, short in sorted(managing.items()))]
-    lines += ["", "Commands:", *_listing([(path, path) for path in others])]
+    if not os.environ.get("DOCKER_HIDE_LEGACY_COMMANDS"):
+        lines += ["", "Commands:", *_listing([(path, path) for path in others])]
     if invalid := [f"  {one.name:<11} {one.problem}" for one in plugins if one.problem]:
         lines += ["", "Invalid Plugins:", *invalid]
     lines += ["", "Global Options:", *flag_lines(GLOBAL_FLAGS)]

@@ -80,6 +80,9 @@ def version_key(version: str) -> tuple[int, ...]:
 class Host:
     """Where the daemon is: parsed from DOCKER_HOST's forms unix:///path, tcp://host[:port][/base], http(s)://..."""
 
+    at_once = 50
+    """How many requests may be under way: docker's own limit."""
+
     def __init__(self, text: str, tls: ssl.SSLContext | None = None) -> None:
         scheme, sep, rest = text.partition("://")
         if not sep:
@@ -343,6 +346,13 @@ class Pending:
         if _failed(response):
             raise_error(response)
         return response
+
+    def finish(self) -> None:
+        """Wait for the whole answer, and end the connection: there may be many. Raises as `response`."""
+        try:
+            self.response().read()
+        finally:
+            self.connection.close()
 
 
 def _failed(response: Response) -> bool:

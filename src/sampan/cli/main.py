@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sampan.cli.http import Client, Pending
 
 PROGRAM = "sampan"
-_AT_ONCE = 50  # requests under way, as docker's own limit
 
 COMMANDS: dict[str, str] = {
     "run": "run",
@@ -125,6 +124,11 @@ COMMANDS: dict[str, str] = {
     "image save": "save",
     "image tag": "tag",
     "image umount": "image_umount",
+    "manifest annotate": "manifest_annotate",
+    "manifest create": "manifest_create",
+    "manifest inspect": "manifest_inspect",
+    "manifest push": "manifest_push",
+    "manifest rm": "manifest_rm",
     "mirror add": "mirror_add",
     "mirror ls": "mirror_ls",
     "mirror rm": "mirror_rm",
@@ -176,6 +180,7 @@ GROUPS: dict[str, str] = {
     "container": "Manage containers",
     "context": "Manage contexts",
     "image": "Manage images",
+    "manifest": "Manage Docker image manifests and manifest lists",
     "mirror": "Manage mirrors of registries",
     "network": "Manage networks",
     "plugin": "Manage plugins",
@@ -302,16 +307,17 @@ class Context:
         return 0
 
     def each_at_once(self, names: Sequence[str], begin: Callable[[str], Pending], *, missing_is_fine: bool = False) -> int:
-        """Like `each`, but with up to 50 requests under way: `begin(name)` sends one (client.begin). Answers are shown in the order given.
+        """Like `each`, but with many requests under way: `begin(name)` sends one (client.begin). Answers are shown in the order given.
 
         missing_is_fine: an object that does not exist is reported at once and does not count as a failure (rm -f).
         """
         from sampan.cli.http import ApiError
 
         errors: list[str] = []
-        for at in range(0, len(names), _AT_ONCE):
+        at_once = self.client.host.at_once
+        for at in range(0, len(names), at_once):
             batch: list[tuple[str, Pending | CliError]] = []
-            for name in names[at : at + _AT_ONCE]:
+            for name in names[at : at + at_once]:
                 try:
                     batch.append((name, begin(name)))
                 except CliError as error:
@@ -320,7 +326,7 @@ class Context:
                 try:
                     if isinstance(pending, CliError):
                         raise pending
-                    pending.response().read()
+                    pending.finish()
                     self.print(name)
                 except CliError as error:
                     if missing_is_fine and isinstance(error, ApiError) and error.status == 404:
@@ -385,7 +391,9 @@ def _main(argv: Sequence[str]) -> int:
     if rest[0] == "help":
         if len(rest) > 1:
             _run_plugin(options, [], [*rest[1:], "--help"])
-        return _help_command(rest[1:], options)
+        from sampan.cli.help import topic
+
+        return _help(topic(rest[1:]), "", options=options)
     level = options.str("log-level")
     if level not in ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace"):
         raise CliError(f"Unable to parse logging level: {level}")
@@ -486,21 +494,10 @@ def _check_supported(ctx: Context, spec: Command, args: Parsed) -> None:
 
 
 def _check_count(command: str, line: str, spec: Command, count: int) -> None:
-    low, high = spec.min_args, spec.max_args
-    if low <= count and (high is None or count <= high):
-        return
-    see = "Run"
-    if high == 0:
-        text = "accepts no arguments"
-    elif high is None:
-        text, see = f"requires at least {low} argument{'s' if low != 1 else ''}", "See"
-    elif low == high:
-        text = f"requires {low} argument{'s' if low != 1 else ''}"
-    elif low == 0:
-        text = f"requires at most {high} argument{'s' if high != 1 else ''}"
-    else:
-        text = f"requires at least {low} and at most {high} argument{'s' if high != 1 else ''}"
-    raise CliError(f"{PROGRAM}: '{command}' {text}\n\nUsage:  {line}\n\n{see} '{command} --help' for more information")
+    if count < spec.min_args or (spec.max_args is not None and count > spec.max_args):
+        from sampan.cli.help import count_problem
+
+        raise CliError(count_problem(command, line, spec))
 
 
 def _help(words: Sequence[str], how: str, out: TextIO | None = None, *, options: Parsed | None = None) -> int:
@@ -514,15 +511,6 @@ def _help(words: Sequence[str], how: str, out: TextIO | None = None, *, options:
     out.write(texts.text(list(words), options))
     out.flush()
     return 0
-
-
-def _help_command(words: Sequence[str], options: Parsed) -> int:
-    known = [word for word in words if not word.startswith("-")]
-    path = " ".join(known)
-    if not known or path in COMMANDS or path in ALIASES or path in GROUPS:
-        return _help(known, "", options=options)
-    topic = known[-1] if known[0] in COMMANDS or known[0] in GROUPS else " ".join(words)
-    raise CliError(f"unknown help topic: {topic}")
 
 
 def _open_standard_streams() -> None:

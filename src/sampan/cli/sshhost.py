@@ -28,6 +28,7 @@ class SshHost(Host):
     """A daemon of another machine."""
 
     name = "docker.example.com"  # what docker's client calls it
+    at_once = 4  # sshd refuses some of more than 10 that are not logged in yet (MaxStartups)
 
     def __init__(self, text: str) -> None:
         self.text = text

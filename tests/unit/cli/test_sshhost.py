@@ -2,10 +2,14 @@
 
 import re
 import shlex
+from typing import Any
 
 import pytest
 
 from sampan.cli import sshhost
+from sampan.cli.flags import parse
+from sampan.cli.http import Host
+from sampan.cli.main import GLOBAL_FLAGS, Context
 
 
 def test_a_command() -> None:
@@ -34,3 +38,29 @@ def test_nothing_of_a_url_reaches_a_shell_unquoted() -> None:
 def test_a_url_that_is_none(url: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message) + "$"):
         sshhost.command(url)
+
+
+@pytest.mark.parametrize(("host", "most"), [(sshhost.SshHost("ssh://h"), 4), (Host("unix:///x"), 50)])
+def test_few_connections_are_opened_at_once(host: Host, most: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every request of a command with many names is an ssh of its own."""
+    open_now: list[int] = []
+    seen: list[int] = []
+
+    class Answer:
+        def finish(self) -> None:
+            open_now.pop()
+
+    class Client:
+        def __init__(self) -> None:
+            self.host = host
+
+    def begin(_: str) -> Any:
+        open_now.append(1)
+        seen.append(len(open_now))
+        return Answer()
+
+    ctx = Context(parse(GLOBAL_FLAGS, []))
+    ctx._client = Client()  # type: ignore[assignment]
+    names = [f"c{number}" for number in range(120)]
+    assert ctx.each_at_once(names, begin) == 0
+    assert (max(seen), capsys.readouterr().out.split()) == (most, names)
