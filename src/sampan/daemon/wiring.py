@@ -52,6 +52,7 @@ from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.imports import ImportService
+from sampan.engine.launching import LaunchSettings
 from sampan.engine.login import LoginService
 from sampan.engine.logshipping import LogShipping
 from sampan.engine.merging import ContainerDefaults
@@ -283,6 +284,10 @@ def _registry_settings(config: DaemonConfig) -> RegistrySettings:
     )
 
 
+def _launches(config: DaemonConfig) -> LaunchSettings:
+    return LaunchSettings(config.cpu_rt_period, config.cpu_rt_runtime, config.cdi_spec_dirs)
+
+
 def _defaults(config: DaemonConfig) -> ContainerDefaults:
     return ContainerDefaults(
         log_driver=config.log_driver,
@@ -301,6 +306,7 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         data_root=config.data_root,
         log_driver=config.log_driver,
         labels=config.labels,
+        cdi_spec_dirs=config.cdi_spec_dirs,
         registries=_registry_settings(config),
         debug=config.debug,
         live_restore=config.live_restore,
@@ -345,7 +351,9 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     volumes.load()
     mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, os.path.realpath(paths.data_root))
     mounts.restore()
-    runner = Runner(containers, snapshots, supervisor, keeper, kernel.places, mounts, published, background, logs, clock, paths)
+    runner = Runner(
+        containers, snapshots, supervisor, keeper, kernel.places, mounts, published, background, logs, clock, paths, _launches(config)
+    )
     control = Control(containers, published, runner.layout, paths)
     execs = ExecService(containers, supervisor, published, background, paths)
     health = HealthMonitor(containers, execs, published, clock)

@@ -205,13 +205,13 @@ class AttachService:
             raise Conflict(f"container {ref} is paused, unpause the container before attach")
         if container.state.status == "restarting":
             raise Conflict(f"container {ref} is restarting, wait until the container is running")
-        tty = container.config.tty
+        multiplexed = not container.config.tty and not options.raw
         async with contextlib.AsyncExitStack() as stack:
             hold = await self._take_hold(container, stack) if options.stream else None
-            stream = await open_stream(not tty)
+            stream = await open_stream(multiplexed)
             stack.callback(stream.close)
             self._events.publish(container, "attach")
-            query = LogQuery(stdout=options.stdout, stderr=options.stderr, multiplexed=not tty)
+            query = LogQuery(stdout=options.stdout, stderr=options.stderr, multiplexed=multiplexed)
             with contextlib.suppress(ConnectionError):
                 if options.logs:
                     async for chunk in logreader.read_log(logreader.open_log(self._logs.settings(container)), query):

@@ -69,6 +69,7 @@ class SystemFacts(msgspec.Struct, frozen=True):
     data_root: str
     log_driver: str = ""
     labels: tuple[str, ...] = ()
+    cdi_spec_dirs: tuple[str, ...] = ()
     registries: RegistrySettings = RegistrySettings()
     debug: bool = False
     live_restore: bool = True
@@ -247,6 +248,7 @@ class SystemService:
             docker_root_dir=self.facts.data_root,
             name=os.uname().nodename,
             labels=list(self.facts.labels),
+            cdi_spec_dirs=list(self.facts.cdi_spec_dirs),
             server_version=ENGINE_VERSION,
             runtimes={"runc": Runtime(path="built-in")},
             live_restore_enabled=self.facts.live_restore,

@@ -1,9 +1,8 @@
 """Who is called what on a user-defined network, and what one container sees of it: the tables behind the embedded DNS server. Pure."""
 
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from sampan.network.ipam import Address
 
 
 class NetworkNames:

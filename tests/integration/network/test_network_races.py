@@ -151,7 +151,7 @@ def test_killed_while_a_default_route_moves(own: Engine) -> None:
     own.stop(signal.SIGKILL)
     with Netlink() as netlink:
         netlink.add_veth(f"{VETH_PREFIX}stray", socket.if_nametoindex(bridge), "eth1", bytes.fromhex("024200000002"), netns, 1500)
-    sandbox.route(netns, "")
+    sandbox.route(netns, [])
     os.close(netns)
     own.start()
     assert own.cli("exec", "c0", "ip", "route").stdout == routes
