@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sampan.engine.attach import RunFollower
@@ -23,9 +23,14 @@ from sampan.runtime.logframe import Position
 
 log = logging.getLogger(__name__)
 
+SLICE_BYTES, SLICE_LINES = 64 * 1024, 512
 SEND_SECONDS = 30.0
-"""How long a server may take for a batch before the connection counts as dead."""
+"""How long a server may take for a slice before the connection counts as dead."""
 RETRY_SECONDS, RETRY_MOST = 0.25, 30.0
+
+
+class _Lost(Exception):
+    """What has not been sent will not be."""
 
 
 class _Progress:
@@ -94,6 +99,8 @@ class LogShipping:
             if former is not None:
                 await asyncio.wait([former])
             await self._ship(container, sink, follower)
+        except _Lost as error:
+            log.error("the end of the log of %s is lost: %s", container.id, error)
         finally:
             sink.close()
             if follower is not None:
@@ -124,21 +131,38 @@ class LogShipping:
         finally:
             source.close()
 
-    async def _send(self, container: Container, sink: Sink, lines: Sequence[Line]) -> None:
-        """Until the server has them, or the container is gone and the server is not there."""
+    async def _send(self, container: Container, sink: Sink, lines: Iterable[Line]) -> None:
+        """Until the server has them. Raises _Lost: the container is gone, and the server is not there."""
         pause = RETRY_SECONDS
-        while lines:
-            try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    await sink.send(lines)
-            except OSError as error:
-                sink.close()
-                if self._containers.get(container.id) is None:
-                    log.error("%d lines of %s are lost: %s", len(lines), container.id, error)
-                    return
-                if pause == RETRY_SECONDS:
-                    log.warning("the log of %s cannot be sent, and waits: %s", container.id, error)
+        for slice_ in _slices(lines):
+            while not await self._try(container, sink, slice_, warn=pause == RETRY_SECONDS):
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RETRY_MOST)
-            else:
-                return
+            pause = RETRY_SECONDS
+            await asyncio.sleep(0)  # what the kernel takes at once never waits: let the others have a turn
+
+    async def _try(self, container: Container, sink: Sink, lines: Sequence[Line], *, warn: bool) -> bool:
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await sink.send(lines)
+        except OSError as error:
+            sink.close()
+            if self._containers.get(container.id) is None:
+                raise _Lost(str(error)) from None
+            if warn:
+                log.warning("the log of %s cannot be sent, and waits: %s", container.id, error)
+            return False
+        return True
+
+
+def _slices(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """What goes at once: little enough for a slow server, which would never come to the end of more."""
+    taken, size = list[Line](), 0
+    for line in lines:
+        taken.append(line)
+        size += len(line.data)
+        if size >= SLICE_BYTES or len(taken) >= SLICE_LINES:
+            yield taken
+            taken, size = [], 0
+    if taken:
+        yield taken

@@ -1,6 +1,6 @@
 """Output on its way to a log server: lines with their times, and what takes them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from sampan.logs.frames import Frame
@@ -35,22 +35,20 @@ class LineSplitter:
     def __init__(self, begun: dict[int, tuple[int, bytes]] | None = None) -> None:
         self.begun = begun or {}
 
-    def feed(self, frames: Iterable[Frame]) -> list[Line]:
-        """The lines that have become whole."""
-        found: list[Line] = []
+    def feed(self, frames: Iterable[Frame]) -> Iterator[Line]:
+        """The lines that have become whole, made as they are taken: a block of empty ones takes a hundred times what it is."""
         for stream, now, data in frames:
             since, rest = self.begun.pop(stream, (now, b""))
             *whole, rest = (rest + data).split(b"\n")
             for line in whole:
-                found += self._parts(stream, since, line, whole=True)
+                yield from self._parts(stream, since, line, whole=True)
                 since = now
             if len(rest) >= PART:
                 *parts, last = self._parts(stream, since, rest, whole=False)
-                found += parts
+                yield from parts
                 rest = last.data
             if rest:
                 self.begun[stream] = (since, rest)
-        return found
 
     def finish(self) -> list[Line]:
         """What has no end, and will get none."""

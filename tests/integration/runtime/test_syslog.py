@@ -169,7 +169,7 @@ def test_who_removes_a_container_does_not_wait_for_its_server(own_engine: Engine
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert own_engine.request("DELETE", f"{path}?force=1")[0] == 204
-    while "are lost" not in own_engine.log.read_text():
+    while "is lost" not in own_engine.log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -191,3 +191,18 @@ def test_all_of_a_container_that_is_removed_at_its_end(own_engine: Engine, serve
     run(own_engine, options, "seq 20000; echo through", auto_remove=True)
     data = server.wait_for(b"through\n")
     assert re.findall(rb": (\d+)\n", data) == [b"%d" % n for n in range(1, 20001)]
+
+
+def test_a_server_that_hangs_holds_up_nobody_else(own_engine: Engine, serve: Callable[..., Server]) -> None:
+    with bound(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)) as listener:
+        listener.listen()  # and nobody takes what comes
+        hung = run(own_engine, {"syslog-address": f"tcp://127.0.0.1:{listener.getsockname()[1]}"}, "seq 1000000; echo through")
+        other = bound(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0))
+        server = serve(other)
+        run(own_engine, {"syslog-address": f"tcp://127.0.0.1:{other.getsockname()[1]}"}, "echo arrived")
+        server.wait_for(b"arrived\n")
+        deadline = time.monotonic() + 30
+        while b"through\n" not in own_engine.request("GET", f"{hung}/logs?stdout=1&tail=1")[1]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert own_engine.request("DELETE", f"{hung}?force=1")[0] == 204

@@ -70,29 +70,29 @@ def test_facility_and_severity() -> None:
 
 def test_lines() -> None:
     lines = LineSplitter()
-    assert lines.feed([(1, 10, b"a\nb"), (2, 11, b"err"), (1, 12, b"c\n\nd")]) == [
+    assert list(lines.feed([(1, 10, b"a\nb"), (2, 11, b"err"), (1, 12, b"c\n\nd")])) == [
         Line(10, False, b"a", False), Line(10, False, b"bc", False), Line(12, False, b"", False),
     ]  # fmt: skip
     assert lines.begun == {1: (12, b"d"), 2: (11, b"err")}
     again = LineSplitter(lines.begun)
-    assert again.feed([(2, 20, b"or\n")]) == [Line(11, True, b"error", False)]
+    assert list(again.feed([(2, 20, b"or\n")])) == [Line(11, True, b"error", False)]
     assert again.finish() == [Line(12, False, b"d", False)]
     assert again.finish() == []
 
 
 def test_long_lines_go_in_parts() -> None:
     lines = LineSplitter()
-    found = lines.feed([(1, 1, b"x" * (PART * 2 + 5))])
+    found = list(lines.feed([(1, 1, b"x" * (PART * 2 + 5))]))
     assert [(len(line.data), line.is_part) for line in found] == [(PART, True), (PART, True)]
-    assert lines.feed([(1, 1, b"y\n")]) == [Line(1, False, b"xxxxxy", False)]
-    whole = lines.feed([(1, 1, b"z" * (PART + 1) + b"\n")])
+    assert list(lines.feed([(1, 1, b"y\n")])) == [Line(1, False, b"xxxxxy", False)]
+    whole = list(lines.feed([(1, 1, b"z" * (PART + 1) + b"\n")]))
     assert [(len(line.data), line.is_part) for line in whole] == [(PART, True), (1, False)]
 
 
 def test_the_rest_of_a_line_is_bounded() -> None:
     lines = LineSplitter()
     for _ in range(5):
-        lines.feed([(1, 1, b"x" * 70_000)])
+        list(lines.feed([(1, 1, b"x" * 70_000)]))
         assert len(lines.begun[1][1]) <= PART
 
 
