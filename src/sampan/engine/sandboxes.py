@@ -370,11 +370,11 @@ class Sandboxes:
             os.close(netns)
 
     def write_files(self, container: Container, states: Sequence[EndpointState], directory: str) -> None:
-        """hostname, hosts and resolv.conf of a container about to start. Raises InvalidArgument."""
+        """hostname, hosts and resolv.conf of a container about to start. Raises InvalidArgument, SystemFailure."""
         self._files.write(container, states, directory, links.hosts(container, self._containers))
 
     def update_files(self, container: Container, states: Sequence[EndpointState]) -> None:
-        """Those of a running container whose networks changed. Raises InvalidArgument."""
+        """Those of a running container whose networks changed. Raises InvalidArgument, SystemFailure."""
         self._files.update(container, states, self._paths.container(container.id), links.hosts(container, self._containers))
 
     # after a restart of sampand
