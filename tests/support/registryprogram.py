@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,15 @@ class RegistryProgram:
 
     def accesses(self) -> list[dict[str, Any]]:
         """The access log."""
-        return [json.loads(line) for line in self.access_log.read_text().splitlines()]
+        return [json.loads(line) for line in self.access_log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def accesses_until(self, wanted: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+        """The access log, once it is as it should be: a line is written after its answer."""
+        deadline = time.monotonic() + 20
+        while not wanted(found := self.accesses()):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.01)
+        return found
 
     def end(self) -> int:
         """SIGTERM; the exit code."""

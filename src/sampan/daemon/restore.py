@@ -17,6 +17,7 @@ from sampan.engine import restarting
 from sampan.engine.background import Background
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
+from sampan.engine.logshipping import LogShipping
 from sampan.engine.probing import HealthMonitor
 from sampan.engine.runner import Runner
 from sampan.errors import EngineError
@@ -43,6 +44,7 @@ class Restorer:
         events: ProcessEvents,
         readopter: Readopter,
         health: HealthMonitor,
+        shipping: LogShipping,
     ) -> None:
         self._containers = containers
         self._runner = runner
@@ -51,6 +53,7 @@ class Restorer:
         self._events = events
         self._readopter = readopter
         self._health = health
+        self._shipping = shipping
 
     async def restore(self, stop_all: Callable[[], Awaitable[None]] | None) -> None:
         """Settle every container that the database calls running; then remove what nobody owns.
@@ -72,6 +75,7 @@ class Restorer:
         if stop_all is not None:
             await stop_all()
         for container in self._containers:
+            await self._shipping.begin(container)
             if container.is_running:
                 self._health.begin(container, again=True)
             else:

@@ -16,6 +16,8 @@ from sampan.api.services import Services
 from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
 from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level, pool_sizes
+from sampan.daemon.loopwatch import LoopWatch
+from sampan.daemon.metrics import EngineMetrics, Watched
 from sampan.daemon.processevents import ProcessEvents, close_all
 from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
@@ -50,7 +52,9 @@ from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.imports import ImportService
+from sampan.engine.launching import LaunchSettings
 from sampan.engine.login import LoginService
+from sampan.engine.logshipping import LogShipping
 from sampan.engine.merging import ContainerDefaults
 from sampan.engine.network_check import NetworkCheck
 from sampan.engine.networkfiles import DnsDefaults
@@ -108,6 +112,7 @@ class EngineParts(msgspec.Struct, frozen=True):
     take_over: Callable[[DaemonConfig], None]
     """Have a configuration's reloadable settings in force."""
     publish_reload: Callable[[Mapping[str, str]], None]
+    metrics: EngineMetrics
 
 
 class _Network(msgspec.Struct, frozen=True):
@@ -279,6 +284,10 @@ def _registry_settings(config: DaemonConfig) -> RegistrySettings:
     )
 
 
+def _launches(config: DaemonConfig) -> LaunchSettings:
+    return LaunchSettings(config.cpu_rt_period, config.cpu_rt_runtime, config.cdi_spec_dirs)
+
+
 def _defaults(config: DaemonConfig) -> ContainerDefaults:
     return ContainerDefaults(
         log_driver=config.log_driver,
@@ -297,9 +306,11 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         data_root=config.data_root,
         log_driver=config.log_driver,
         labels=config.labels,
+        cdi_spec_dirs=config.cdi_spec_dirs,
         registries=_registry_settings(config),
         debug=config.debug,
         live_restore=config.live_restore,
+        filtered=config.iptables,
     )
 
 
@@ -314,8 +325,8 @@ def _checks(parts: _ImageParts, database: Database, containers: Containers, runn
     return CheckService(looks, layers)
 
 
-async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Popen[bytes] | None = None) -> EngineParts:
-    """Make every part; stack closes them. keeper_process: the keeper that is coming up, if it is ours.
+async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, keeper_process: Popen[bytes] | None = None) -> EngineParts:
+    """Make every part; stack closes them. watch: shown in metrics. keeper_process: the keeper that is coming up, if it is ours.
 
     Raises EngineError, OSError when a part cannot be had.
     """
@@ -340,12 +351,16 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     volumes.load()
     mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, os.path.realpath(paths.data_root))
     mounts.restore()
-    runner = Runner(containers, snapshots, supervisor, keeper, kernel.places, mounts, published, background, logs, clock, paths)
+    runner = Runner(
+        containers, snapshots, supervisor, keeper, kernel.places, mounts, published, background, logs, clock, paths, _launches(config)
+    )
     control = Control(containers, published, runner.layout, paths)
     execs = ExecService(containers, supervisor, published, background, paths)
     health = HealthMonitor(containers, execs, published, clock)
     stack.push_async_callback(health.close)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
+    shipping = LogShipping(containers, keeper, logs, paths)
+    stack.push_async_callback(shipping.close)
     trees = Trees(snapshots, workers, mounts, runner.own_mounts)
     filler = VolumeFiller(trees, volumes)
     service = ContainerService(
@@ -357,6 +372,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
 
     async def started(container: Container) -> None:
         await attach.started(container)
+        await shipping.begin(container)
         health.begin(container)
 
     def ended(container: Container) -> None:
@@ -382,7 +398,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
             containers=steps, trees=trees, directories=directories,
             cached=cached, registries=parts.registries, clock=clock, background=background,
             pruning=BuildCachePruning(images, parts.store, snapshots, cached, directories, entries, workers, clock), entries=entries,
-            sessions=BuildSessions(),
+            sessions=BuildSessions(), events=events,
         )
     )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
@@ -390,7 +406,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     network = NetworkService(
         kernel.store, kernel.places, containers, kernel.rules, published, paths, clock, readopter.hold, kernel.defaults
     )  # fmt: skip
-    restorer = Restorer(containers, runner, control, background, process_events, readopter, health)
+    restorer = Restorer(containers, runner, control, background, process_events, readopter, health, shipping)
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
     shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
     await restorer.restore(None if config.live_restore else shutdown.stop_all)
@@ -437,4 +453,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         system.facts = _facts(wanted)
         shutdown.seconds = wanted.shutdown_timeout
 
-    return EngineParts(ApiServer(App(services).resolve), shutdown, take_over, system.publish_reload)
+    metrics = EngineMetrics()
+    server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)
+    if config.metrics_addr:
+        metrics.watch(Watched(containers, events, health, watch, lambda: server.connections), await system.info())
+    return EngineParts(server, shutdown, take_over, system.publish_reload, metrics)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import NamedTuple
 
 import msgspec
@@ -146,7 +146,7 @@ class ContainerService:
         )
         host = joining.resolved(host, self._containers)
         mounts = self._mounts.wanted(config, host)
-        launching.SecurityOptions(host.security_opt or [])
+        warnings.extend(launching.SecurityOptions(host.security_opt or []).ignored(has_apparmor=host_facts().apparmor))
         launching.check_capabilities(host, host_facts().capabilities)
         warnings.extend(left_out(launching.capability_names(host), host_facts()))
         if config.stop_signal and not (config.stop_signal.isdecimal() and len(config.stop_signal) < 10):  # any number, as in docker
@@ -329,6 +329,7 @@ class ContainerService:
         try:
             if container.is_running:
                 await self._stop(container, timeout, number)  # not under the lock, as in stop
+                self._events.publish(container, "stop")
             async with container.lock:
                 if container.state.status == "restarting":
                     self._cancel_restart(container)
@@ -397,20 +398,39 @@ class ContainerService:
         self._events.publish(container, "rename", {"oldName": f"/{old}"})
 
     async def update(self, ref: str, request: UpdateRequest) -> UpdateResponse:
-        """Change limits and restart policy. InvalidArgument, Conflict: see engine/updating.py; SystemFailure: the kernel refuses one."""
+        """Change limits, restart policy and published ports.
+
+        InvalidArgument, Conflict: see engine/updating.py; SystemFailure: the kernel refuses a limit, or a port cannot be had.
+        """
         container = self._containers.find(ref)
+        removed, added = [updating.port_name(port) for port in request.publish_rm or ()], request.publish_add or {}
         async with container.lock:
             try:
                 if container.removing:
                     raise Conflict('container is marked for removal and cannot be "update"')
                 host, warnings = updating.updated(container.host_config, request, host_limits())
-                if container.is_running:
-                    await to_the_end(self._control.limit(container, host))
+                if removed or added:
+                    host = updating.republished(container.config, host, removed, added)
+                    if host.network_mode == "host" and added:
+                        warnings.append(merging.PORTS_DISCARDED)
+                await to_the_end(self._change(container, host, removed, added))
             except (Conflict, SystemFailure) as error:
                 raise type(error)(f"Cannot update container {container.id}: {error.message}") from None
-            self._containers.set_host_config(container, host)
         self._events.publish(container, "update")
-        return UpdateResponse(warnings=warnings or None)
+        return UpdateResponse(warnings=warnings or None, port_bindings=host.port_bindings if removed or added else None)
+
+    async def _change(self, container: Container, host: HostConfig, removed: Sequence[str], added: updating.PortBindings) -> None:
+        """Have a container what its HostConfig says from now on: all of it, or on failure none. The caller holds its lock."""
+        if not container.is_running:
+            self._containers.set_host_config(container, host)
+            return
+        async with AsyncExitStack() as undo:
+            places = None
+            if removed or added:
+                places = await undo.enter_async_context(self._runner.network.republished(container, removed, added))
+            await self._control.limit(container, host)
+            state = container.state if places is None else msgspec.structs.replace(container.state, endpoints=places)
+            self._containers.set_host_config(container, host, state)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Delete. Conflict if running and not force. link: only the link `container/alias`."""

@@ -208,10 +208,11 @@ class Containers:
         self._repository.set_state(container.id, state)
         container.state = state
 
-    def set_host_config(self, container: Container, host_config: HostConfig) -> None:
-        """Store and take over another HostConfig."""
-        self._repository.set_host_config(container.id, _encode(host_config))
+    def set_host_config(self, container: Container, host_config: HostConfig, state: ContainerState | None = None) -> None:
+        """Store and take over another HostConfig, and a new state with it: one transaction."""
+        self._repository.set_host_config(container.id, _encode(host_config), state or container.state)
         container.host_config = host_config
+        container.state = state or container.state
 
     def set_networking(self, container: Container, state: ContainerState | None = None) -> None:
         """Store what container.networking is now, and take over a new state with it: one transaction."""

@@ -10,13 +10,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from sampan.clock import Clock
-from sampan.engine import health, joining, launching, restarting
+from sampan.engine import cdi, health, joining, launching, restarting
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
@@ -26,6 +26,7 @@ from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
 from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
+from sampan.network.ports import Binding
 from sampan.runtime import cgroups, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.snapshot.api import Snapshots
@@ -86,6 +87,11 @@ class NetworkPort(Protocol):
     async def detach(self, container: Container) -> None:
         """Take them back. Never raises."""
 
+    def republished(
+        self, container: Container, removed: Collection[str], added: Mapping[str, Sequence[Binding] | None]
+    ) -> contextlib.AbstractAsyncContextManager[tuple[EndpointState, ...]]:
+        """Other published ports for a running container, and its places then; undone when the context ends by an exception."""
+
     def write_files(self, container: Container, endpoints: Sequence[EndpointState], directory: str) -> None:
         """Write hostname, hosts and resolv.conf."""
 
@@ -126,6 +132,7 @@ class Runner:
         logs: ContainerLogs,
         clock: Clock,
         paths: Paths,
+        settings: launching.LaunchSettings,
     ) -> None:
         self.containers = containers
         self.snapshots = snapshots
@@ -138,6 +145,7 @@ class Runner:
         self.logs = logs
         self.clock = clock
         self.paths = paths
+        self.settings = settings
         self.layout = cgroups.host_layout()
         self.hooks = RunHooks()
         """Set once, where the objects meet."""
@@ -239,6 +247,8 @@ class Runner:
             work=layers.work,
             readonly=container.host_config.readonly_rootfs,
         )
+        requests = container.host_config.device_requests
+        edits = await asyncio.to_thread(cdi.edits_of, requests, self.settings.cdi_spec_dirs) if requests else cdi.Edits()
         taken = {mount.destination for mount in opened.mounts}
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
@@ -249,6 +259,8 @@ class Runner:
             [*own, *opened.mounts, *lent.mounts],
             cgroup=self.paths.cgroup_of(container),
             netns=bool(sandbox.descriptors),
+            settings=self.settings,
+            edits=edits,
         )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}

@@ -6,7 +6,7 @@ import errno
 import ipaddress
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -23,7 +23,7 @@ from sampan.ids import new_id
 from sampan.network import announcing, sandbox
 from sampan.network.bridge import Place, remove_strays
 from sampan.network.exposure import Exposure, Target
-from sampan.network.ports import Published, port_requests
+from sampan.network.ports import Binding, PortRequest, Published, port_requests
 from sampan.network.sublinks import KINDS
 from sampan.spec.docker_api.network import EndpointSettings
 from sampan.state.containers import EndpointState
@@ -34,6 +34,9 @@ Result = TypeVar("Result")
 JOINING = "failed to set up container networking: "
 NONE_AND_MORE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
 SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
+
+
+Extend = Callable[[Sequence[PortRequest]], Awaitable[tuple[Published, ...]]]
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -240,6 +243,46 @@ class Sandboxes:
         ports = await self._hold_ports(container, gateway)
         await self._open_ports(container)
         return ports
+
+    @contextlib.asynccontextmanager
+    async def republished(
+        self, container: Container, removed: Collection[str], added: Mapping[str, Sequence[Binding] | None]
+    ) -> AsyncIterator[tuple[EndpointState, ...]]:
+        """Other published ports for a running container, and its places then. removed: its own ports, as in `80/tcp`.
+
+        They are as they were when the context ends by an exception. Raises EngineError.
+        """
+        gateway = endpoints.gateways(self._chosen(container)).published
+        place = self._places.get(container.id, {}).get(gateway.name) if gateway is not None else None
+        if gateway is None or gateway.bridge is None or place is None or not gateway.bridge.publishes:
+            yield container.state.endpoints
+            return
+        bridge, target = gateway.bridge, endpoints.target_of(place)
+        before = endpoints.published([binding for state in container.state.endpoints for binding in state.ports])
+        gone = [port for port in before if f"{port.port}/{port.protocol}" in removed]
+
+        async def extend(requests: Sequence[PortRequest]) -> tuple[Published, ...]:
+            if not self._is_at(container, gateway, place):  # its end has freed all
+                return ()
+            return await self._exposure.extend(container.id, container.name, target, requests, bridge.default_ip, routed=bridge.routed)
+
+        async with contextlib.AsyncExitStack() as undo:
+            await self._exposure.release(container.id, gone)
+            undo.push_async_callback(self._take_back, container, gone, extend)
+            more = await extend(port_requests((), added, False))
+            undo.push_async_callback(self._exposure.release, container.id, more)
+            kept = [port for port in before if port not in gone]
+            yield endpoints.with_ports(container.state.endpoints, gateway, (*kept, *more))
+            undo.pop_all()
+
+    @staticmethod
+    async def _take_back(container: Container, ports: Sequence[Published], extend: Extend) -> None:
+        """Have again what was freed, unless somebody was faster."""
+        for port in ports:
+            try:
+                await extend([port.again()])
+            except EngineError as error:
+                log.warning("port %d of container %s: %s", port.host_port, container.id, error)
 
     # while it runs
 

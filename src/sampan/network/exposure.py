@@ -88,20 +88,75 @@ class Exposure:
             raise SystemFailure(f"cannot publish ports of {name}: the firewall of the default bridge network is not available")
         held = self._held[container_id] = _Held(target)
         try:
-            for done, request in enumerate(requests, 1):
-                ipv6 = bool(target.ip6) or (self._proxy is not None and request.protocol != "sctp")
-                host_ips = addresses(request, default_ip, ipv6=ipv6)
-                if not target.ip and not request.host_ip:
-                    host_ips = (_as_ipv6(default_ip),)
-                for address in [item for item in host_ips if (6 if ":" in item else 4) in routed]:
-                    held.opened.append(Published(request.port, request.protocol, address, 0))
-                mapped = [item for item in host_ips if (6 if ":" in item else 4) not in routed]
-                self._keep(held, hold(request, mapped, name, container_id, target.either, self._published) if mapped else [])
-                await _turn(done)
+            return await self._take(held, container_id, name, requests, default_ip, routed)
         except BaseException:
             await self.close(container_id)
             raise
+
+    async def _take(
+        self, held: _Held, container_id: str, name: str, requests: Sequence[PortRequest], default_ip: str, routed: Collection[int]
+    ) -> tuple[Published, ...]:
+        target = held.target
+        for done, request in enumerate(requests, 1):
+            ipv6 = bool(target.ip6) or (self._proxy is not None and request.protocol != "sctp")
+            host_ips = addresses(request, default_ip, ipv6=ipv6)
+            if not target.ip and not request.host_ip:
+                host_ips = (_as_ipv6(default_ip),)
+            for address in [item for item in host_ips if (6 if ":" in item else 4) in routed]:
+                held.opened.append(Published(request.port, request.protocol, address, 0))
+            mapped = [item for item in host_ips if (6 if ":" in item else 4) not in routed]
+            self._keep(held, hold(request, mapped, name, container_id, target.either, self._published) if mapped else [])
+            await _turn(done)
         return (*held.opened, *(port.published for port in held.ports))
+
+    async def extend(
+        self,
+        container_id: str,
+        name: str,
+        target: Target,
+        requests: Sequence[PortRequest],
+        default_ip: str,
+        routed: Collection[int] = (),
+    ) -> tuple[Published, ...]:
+        """More ports of the host for a container at target, which may have some: taken and let through. What is new.
+
+        Raises SystemFailure, leaving it those that it had. Whose container ends meanwhile has none.
+        """
+        if requests and not self._rules.usable:
+            raise SystemFailure(f"cannot publish ports of {name}: the firewall of the default bridge network is not available")
+        held = self._held.setdefault(container_id, _Held(target))
+        more = _Held(held.target)
+        try:
+            published = await self._take(more, container_id, name, requests, default_ip, routed)
+            await self._open(more)
+        except BaseException:
+            await self._drop(more)
+            self._forget_empty(container_id, held)
+            raise
+        if self._held.get(container_id) is not held:
+            await self._drop(more)
+            return ()
+        held.ports += more.ports
+        held.opened += more.opened
+        self._forget_empty(container_id, held)
+        return published
+
+    async def release(self, container_id: str, ports: Collection[Published]) -> None:
+        """Free some of a container's ports. Never raises."""
+        held = self._held.get(container_id)
+        if held is None:
+            return
+        gone = _Held(held.target)
+        gone.ports = [port for port in held.ports if port.published in ports]
+        gone.opened = [port for port in held.opened if port in ports]
+        held.ports = [port for port in held.ports if port not in gone.ports]
+        held.opened = [port for port in held.opened if port not in gone.opened]
+        self._forget_empty(container_id, held)
+        await self._drop(gone)
+
+    def _forget_empty(self, container_id: str, held: _Held) -> None:
+        if not held.ports and not held.opened and self._held.get(container_id) is held:
+            del self._held[container_id]
 
     async def open(self, container_id: str) -> None:
         """Let connections to its ports through, once its network is there. Raises SystemFailure."""
@@ -143,8 +198,10 @@ class Exposure:
     async def close(self, container_id: str) -> None:
         """Free a container's ports. Never raises."""
         held = self._held.pop(container_id, None)
-        if held is None:
-            return
+        if held is not None:
+            await self._drop(held)
+
+    async def _drop(self, held: _Held) -> None:
         published = [port.published for port in held.ports]
         await self._withdraw_from_proxy(held)
         await self._free(held)
@@ -158,9 +215,8 @@ class Exposure:
                 await asyncio.to_thread(flows.forget_former, address, ports)
 
     async def _shut(self, held: _Held) -> None:
-        if held.opened:
-            for address in held.target.addresses:
-                await self._rules.shut(address)
+        for address in held.target.addresses:
+            await self._rules.shut(address, [port for port in held.opened if (":" in port.host_ip) == (":" in address)])
 
     async def _withdraw_from_proxy(self, held: _Held) -> None:
         for port in held.ports:
@@ -204,9 +260,8 @@ class Exposure:
         held = self._held[container_id] = _Held(target)
         held.opened = [port for port in ports if not port.host_port]
         for done, port in enumerate([port for port in ports if port.host_port], 1):
-            request = PortRequest(port.port, port.protocol, port.host_ip, port.host_port, port.host_port)
             try:
-                self._keep(held, hold(request, [port.host_ip], container_id[:12], container_id, target.either, self._published))
+                self._keep(held, hold(port.again(), [port.host_ip], container_id[:12], container_id, target.either, self._published))
             except SystemFailure as error:
                 log.warning("port %d of container %s: %s", port.host_port, container_id, error)
             await _turn(done)

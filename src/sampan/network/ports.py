@@ -55,8 +55,13 @@ class Published(msgspec.Struct, frozen=True):
     host_ip: str
     host_port: int
 
+    def again(self) -> PortRequest:
+        """What asks for just this."""
+        return PortRequest(self.port, self.protocol, self.host_ip, self.host_port, self.host_port)
 
-def _split(port: str) -> tuple[int, str]:
+
+def split(port: str) -> tuple[int, str]:
+    """Number and protocol of a container's port, `80/tcp` or `80`. Raises InvalidArgument."""
     number, _, protocol = port.partition("/")
     if not (number.isascii() and number.isdecimal() and len(number) < 6 and 0 < int(number) < 65536):
         raise InvalidArgument(f"invalid port specification: {port!r}")
@@ -96,12 +101,12 @@ def port_requests(
     found = []
     given = bindings or {}
     for key, items in given.items():
-        port, protocol = _split(key)
+        port, protocol = split(key)
         for item in items or ():
             first, last = _span(item.host_port)
             found.append(PortRequest(port, protocol, _host_address(item.host_ip), first, last))
     if publish_all:
-        found += [PortRequest(*_split(key)) for key in exposed or () if not given.get(key)]
+        found += [PortRequest(*split(key)) for key in exposed or () if not given.get(key)]
     return found
 
 

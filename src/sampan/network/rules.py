@@ -123,19 +123,24 @@ class Rules:
         self._published.update(forwarded)
 
     async def open(self, opened: Mapping[str, Sequence[Published]]) -> None:
-        """Let hosts with a route reach ports at addresses of containers on routed networks, in one transaction. Raises NftablesError."""
+        """Let hosts with a route reach these ports, too, of containers on routed networks, in one transaction. Raises NftablesError."""
         if self._firewall is None or not opened:
             return
         await self._apply(self._firewall, self._firewall.open, opened)
-        self._opened.update(opened)
+        for address, ports in opened.items():
+            self._opened[address] = [*self._opened.get(address, ()), *ports]
 
-    async def shut(self, address: str) -> None:
+    async def shut(self, address: str, ports: Sequence[Published]) -> None:
         """Take that back. Never raises."""
-        ports = self._opened.pop(address, None)
-        if self._firewall is None or not ports:
+        left = [port for port in self._opened.pop(address, ()) if port not in ports]
+        if left:
+            self._opened[address] = left
+        needed = {(port.protocol, port.port) for port in left}
+        closed = [port for port in ports if (port.protocol, port.port) not in needed]
+        if self._firewall is None or not closed:
             return
         try:
-            await asyncio.to_thread(self._firewall.open, {address: ports}, verb="delete")
+            await asyncio.to_thread(self._firewall.open, {address: closed}, verb="delete")
         except NftablesError as error:
             log.debug("ports of %s: %s", address, error)
 

@@ -1,13 +1,16 @@
 """`sampan registry serve` as a program: TLS, logins, logs, metrics, and its end."""
 
+import asyncio
 import base64
 import contextlib
 import http.client
 import json
 import re
 import shutil
+import signal
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from sampan.registry import serving
+from sampan.registry.config import Config, TlsConfig
 from tests.support.certificates import Authority
 from tests.support.registryprogram import SAMPAN, RegistryProgram
 from tests.support.registryserver import EMPTY, Client, digest_of
@@ -50,8 +55,8 @@ def test_a_login_with_a_token_and_what_the_log_says(running: RegistryProgram) ->
     assert client("PUT", location, b"{}", bearer, digest=digest_of(b"{}")).status == 201
     assert client("GET", f"team/app/blobs/{digest_of(b'{}')}").body == b"{}"  # anonymous
     client.close()
-    while (last := running.accesses()[-1])["status"] != 200 or last["method"] != "GET" or "/blobs/" not in last["path"]:
-        pass  # a line is written after its answer
+    path = f"/v2/team/app/blobs/{digest_of(b'{}')}"
+    last = running.accesses_until(lambda entries: (entries[-1]["method"], entries[-1]["path"]) == ("GET", path))[-1]
     assert (last["method"], last["status"], last["sent"], last["remote"]) == ("GET", 200, 2, "127.0.0.1")
     assert {entry["user"] for entry in running.accesses()} == {"", "alice"}
     everything = running.access_log.read_text() + "".join(running.said)
@@ -97,6 +102,23 @@ def test_metrics_and_health(running: RegistryProgram) -> None:
     client = Client(running.host)
     assert (client("GET", "/readyz").status, client("GET", "/metrics").status) == (200, 404)
     client.close()
+
+
+def test_what_systemd_is_told_and_tells(tmp_path: Path) -> None:
+    """Type=notify: the main process says that it serves. ExecReload: it goes on, also where there is no certificate to read again."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(20)
+        manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        manager.bind(str(tmp_path / "notify"))
+        program = RegistryProgram(tmp_path, environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        said, ancillary, _, _ = manager.recvmsg(100, 100)
+        sender, *_ = struct.unpack("iii", next(data for _, kind, data in ancillary if kind == socket.SCM_CREDENTIALS))
+    assert (said, sender) == (b"READY=1", program.process.pid)
+    program.process.send_signal(signal.SIGHUP)
+    client = Client(program.host)
+    assert client("GET", "/v2/").status == 200
+    client.close()
+    assert program.end() == 0
 
 
 def test_a_directory_has_one_registry(running: RegistryProgram) -> None:
@@ -191,6 +213,33 @@ def test_an_upload_goes_on_after_kill_9(tmp_path: Path) -> None:
     assert client("PUT", location, digest=digest_of(b"0123456789")).status == 201
     client.close()
     assert program.end() == 0
+
+
+def test_a_changed_certificate_is_read_without_being_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "LOOK_SECONDS", 0.01)
+    authority = Authority(tmp_path / "ca")
+    used = (tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    def put(name: str) -> str:
+        """Its certificate."""
+        for source, target in zip(authority.issue(name, "127.0.0.1"), used, strict=True):
+            target.write_bytes(source.read_bytes())
+        return used[0].read_text()
+
+    async def whole() -> None:
+        tls = TlsConfig(str(used[0]), str(used[1]))
+        registry = serving.Registry(Config(listen=("127.0.0.1:0",), root=str(tmp_path / "data"), tls=tls, access_log="off"))
+        try:
+            await registry.start()
+            assert await asyncio.to_thread(ssl.get_server_certificate, registry.addresses[0], timeout=20) == first
+            second = put("second")
+            while await asyncio.to_thread(ssl.get_server_certificate, registry.addresses[0], timeout=20) != second:
+                pass
+        finally:
+            await registry.stop()
+
+    first = put("first")
+    asyncio.run(asyncio.wait_for(whole(), 20))
 
 
 def test_tls_and_a_renewed_certificate(tmp_path: Path) -> None:
@@ -329,9 +378,8 @@ def test_whom_a_proxy_speaks_for(tmp_path: Path, running: RegistryProgram) -> No
         challenge = client("GET", "/v2/", None, {**headers, "User-Agent": "proxied"}).headers["WWW-Authenticate"]
         assert f'realm="{scheme}://{program.host}/token"' in challenge
         client.close()
-        while not (seen := [entry["remote"] for entry in program.accesses() if entry["agent"] == "proxied"]):
-            pass
-        assert seen == [remote]
+        entries = program.accesses_until(lambda entries: any(entry["agent"] == "proxied" for entry in entries))
+        assert [entry["remote"] for entry in entries if entry["agent"] == "proxied"] == [remote]
     assert trusting.end() == 0
 
 

@@ -225,7 +225,7 @@ ROUTES = (
     Route("POST", "/containers/{id}/wait", wait, _TAG, cancel=True),
     Route("GET", "/containers/{id}/top", top, _TAG),
     Route("POST", "/containers/{id}/resize", resize, _TAG),
-    Route("POST", "/containers/{id}/update", update, _TAG),
+    Route("POST", "/containers/{id}/update", update, _TAG, note="published ports, too: PublishAdd and PublishRm are ours"),
     Route("GET", "/containers/{id}/stats", stats, _TAG, cancel=True),
     Route("GET", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
     Route("POST", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),

@@ -16,6 +16,7 @@ import sys
 from typing import Any, NoReturn
 
 from sampan.linux import (
+    apparmor,
     capabilities,
     cgroup1,
     cgroup2,
@@ -225,8 +226,10 @@ def _enter_namespaces(plan: ops.Plan, fds: Fds, where: rootfs.Where) -> None:
         loopback.up()
 
 
-def _join_keyring(plan: ops.Plan, where: rootfs.Where) -> None:
-    where[:] = ["keyring", ""]
+def _confine(plan: ops.Plan, where: rootfs.Where) -> None:
+    where[:] = ["apparmor", ""]
+    apparmor.confine_at_exec(plan["process"].get("apparmor", ""))
+    where[0] = "keyring"
     try:
         keyring.join_session(f"_ses.{plan['id']}")
     except OSError as error:
@@ -256,7 +259,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     _join_cgroup(plan, where, joined)
     _oom_score(plan, where)
     _enter_namespaces(plan, fds, where)
-    _join_keyring(plan, where)
+    _confine(plan, where)
     root = rootfs.Root(plan, where)
     root.open_sources(fds)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
@@ -286,7 +289,7 @@ def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     if process["oom_score_adj"] is not None:
         _oom_score(plan, where)
     _keep_only([sync.fileno(), fds["target"], *stdio])
-    _join_keyring(plan, where)
+    _confine(plan, where)
     where[:] = [ops.STEP_JOIN, ""]
     flags = 0
     for name in ("mnt", "ipc", "uts", "net", "cgroup"):

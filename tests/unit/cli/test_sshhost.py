@@ -1,0 +1,36 @@
+"""ssh:// URLs, and the command that they become."""
+
+import re
+import shlex
+
+import pytest
+
+from sampan.cli import sshhost
+
+
+def test_a_command() -> None:
+    remote = "sh -c 'if command -v sampan >/dev/null; then exec sampan system dial-stdio; else exec docker system dial-stdio; fi'"
+    assert sshhost.command("ssh://me@far:22") == ["ssh", "-o", "ConnectTimeout=30", "-T", "-l", "me", "-p", "22", "--", "far", remote]
+
+
+def test_nothing_of_a_url_reaches_a_shell_unquoted() -> None:
+    words = sshhost.command("ssh://a%20-oProxyCommand=x@-oProxyCommand=y/run/$(touch%20x);'y'.sock")
+    assert words[4:8] == ["-l", "'a -oProxyCommand=x'", "--", "-oproxycommand=y"]
+    inner = "'--host=unix:///run/$(touch x);'\"'\"'y'\"'\"'.sock'"
+    assert shlex.split(words[-1])[:2] == ["sh", "-c"]
+    assert inner in shlex.split(words[-1])[2]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ssh://u:p@h", "ssh host connection is not valid: invalid SSH URL: plain-text password is not supported"),
+        ("ssh://", "ssh host connection is not valid: invalid SSH URL: hostname is empty"),
+        ("ssh://h?x=1", 'ssh host connection is not valid: invalid SSH URL: query parameters are not allowed: "x=1"'),
+        ("ssh://h#f", 'ssh host connection is not valid: invalid SSH URL: fragments are not allowed: "f"'),
+        ("ssh://h:x", 'parse "ssh://h:x": invalid port after host'),
+    ],
+)
+def test_a_url_that_is_none(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message) + "$"):
+        sshhost.command(url)
