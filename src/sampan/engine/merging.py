@@ -1,6 +1,5 @@
 """From a create request and an image's defaults to the documents a container keeps. Pure: nothing is touched."""
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +8,7 @@ import msgspec
 from sampan.engine import health, networkspec
 from sampan.engine.limits import HostLimits, check_limits
 from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
+from sampan.network.ipam import parse_address
 from sampan.network.ports import port_requests
 from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy, Ulimit
 from sampan.spec.docker_api.network import NetworkingConfig
@@ -168,7 +168,7 @@ def _check_extra_host(item: str) -> None:
     if not (name and separator):
         raise InvalidArgument(f'bad format for add-host: "{item}"')
     try:
-        is_valid = address == "host-gateway" or bool(ipaddress.ip_address(address))
+        is_valid = address == "host-gateway" or bool(parse_address(address))
     except ValueError:
         is_valid = False
     if not is_valid:

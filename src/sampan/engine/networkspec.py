@@ -9,10 +9,11 @@ import msgspec
 from sampan.engine import endpoints, networkoptions
 from sampan.errors import Forbidden, InvalidArgument, NotFound, Unavailable
 from sampan.network import ipam
+from sampan.network.sublinks import KINDS
 from sampan.spec.docker_api.network import EndpointSettings, IPAMConfig, NetworkCreate
 from sampan.state.networks import NetworkRow, Subnet
 
-DRIVERS = ("bridge", "macvlan", "ipvlan")
+DRIVERS = ("bridge", *KINDS)
 _NOT_A_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
 )

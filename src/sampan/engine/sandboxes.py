@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -23,11 +24,13 @@ from sampan.network import announcing, sandbox
 from sampan.network.bridge import Place, remove_strays
 from sampan.network.exposure import Exposure, Target
 from sampan.network.ports import Binding, PortRequest, Published, port_requests
+from sampan.network.sublinks import KINDS
 from sampan.spec.docker_api.network import EndpointSettings
 from sampan.state.containers import EndpointState
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 JOINING = "failed to set up container networking: "
 NONE_AND_MORE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
 SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
@@ -401,19 +404,20 @@ class Sandboxes:
             await self._inside(container, lambda netns: sandbox.route(netns, interfaces))
 
     @staticmethod
-    async def _inside(container: Container, work: Callable[[int], None]) -> None:
+    async def _inside(container: Container, work: Callable[[int], Result]) -> Result:
+        """What some work on a running container's netns comes to, in a worker. Raises OSError."""
         netns = netns_of(container)
         try:
-            await asyncio.to_thread(work, netns)
+            return await asyncio.to_thread(work, netns)
         finally:
             os.close(netns)
 
     def write_files(self, container: Container, states: Sequence[EndpointState], directory: str) -> None:
-        """hostname, hosts and resolv.conf of a container about to start. Raises InvalidArgument."""
+        """hostname, hosts and resolv.conf of a container about to start. Raises InvalidArgument, SystemFailure."""
         self._files.write(container, states, directory, links.hosts(container, self._containers))
 
     def update_files(self, container: Container, states: Sequence[EndpointState]) -> None:
-        """Those of a running container whose networks changed. Raises InvalidArgument."""
+        """Those of a running container whose networks changed. Raises InvalidArgument, SystemFailure."""
         self._files.update(container, states, self._paths.container(container.id), links.hosts(container, self._containers))
 
     # after a restart of sampand
@@ -446,7 +450,8 @@ class Sandboxes:
                 continue
             try:
                 chosen = self._chosen(container)
-                if self._cut and self._places.get(container.id):
+                cut = await self._remove_sublinks(container) or self._cut
+                if cut and self._places.get(container.id):
                     await self._route(container, chosen)
                 if not endpoints.has_names(chosen) or self._dns.resume(container, live.held(), chosen):
                     continue
@@ -457,6 +462,13 @@ class Sandboxes:
                     os.close(netns)
             except (EngineError, OSError) as error:
                 log.warning("container %s has no name service: %s", container.id, error)
+
+    async def _remove_sublinks(self, container: Container) -> bool:
+        """Remove macvlans that no place is stored of from a container; whether there was one. Raises OSError."""
+        if all(network.row.driver not in KINDS for network in self._networks):
+            return False
+        kept = [state.interface for state in container.state.endpoints if state.driver in KINDS]
+        return await self._inside(container, lambda netns: sandbox.remove_strays(netns, kept))
 
     async def _remove_strays(self) -> None:
         bridges = [network.bridge.settings.bridge for network in self._networks if network.bridge is not None]

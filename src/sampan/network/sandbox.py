@@ -9,7 +9,7 @@ import ipaddress
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -244,6 +244,27 @@ def leave(netns: int, name: str) -> None:
 
     with contextlib.suppress(OSError):
         _in_thread(work)
+
+
+def remove_strays(netns: int, kept: Collection[str]) -> bool:
+    """Remove macvlans and ipvlans on the host's interfaces from a container's netns, but those of these names; whether there was one.
+
+    One that the container has renamed is none as long as there are no more than are kept. Raises OSError. Blocks.
+    """
+    strays: list[str] = []
+
+    def work() -> None:
+        libc.setns(netns, CLONE_NEWNET)
+        with Netlink() as inside:
+            found = [link.name for link in inside.links() if link.is_sub]
+            if len(found) > len(kept):
+                strays.extend(name for name in found if name not in kept)
+            for name in strays:
+                with contextlib.suppress(OSError):  # the container may be at it too
+                    inside.delete_link(name)
+
+    _in_thread(work)
+    return bool(strays)
 
 
 def route(netns: int, interfaces: Sequence[Interface]) -> None:

@@ -130,6 +130,29 @@ def test_only_what_is_published_is_reached(hosts: dict[str, str], reaches: Calla
     assert not reaches("neighbour", "127.0.0.1", 8080)
 
 
+OPENED = """
+import sys
+from sampan.network import firewall
+from sampan.network.ports import Published
+firewall.Firewall("sampan_sp0").open({"10.77.0.2": [Published(int(sys.argv[2]), "tcp", "0.0.0.0", 0)]}, verb=sys.argv[1])
+"""
+UNPROTECTED = """
+import ipaddress
+from sampan.network import firewall
+firewall.Firewall("sampan_sp0").create([firewall.Zone(bridge="sp0", subnets=(ipaddress.IPv4Network("10.77.0.0/24"),), unprotected=(4,))])
+"""
+
+
+def test_who_has_a_route_reaches_what_is_opened(hosts: dict[str, str], reaches: Callable[[str, str, int], bool]) -> None:
+    """gateway_mode routed opens published ports at the container's own address, nat-unprotected all of them."""
+    run(hosts, "host", OPENED, "add", "80")
+    assert reaches("neighbour", "10.77.0.2", 80)
+    run(hosts, "host", OPENED, "delete", "80")
+    assert not reaches("neighbour", "10.77.0.2", 80)
+    run(hosts, "host", UNPROTECTED)
+    assert reaches("neighbour", "10.77.0.2", 80)
+
+
 def test_the_container_sees_who_connects(hosts: dict[str, str]) -> None:
     for where, address, port, seen in (("neighbour", "10.78.0.1", "8081", "10.78.0.2"), ("host", "127.0.0.1", "8080", "10.77.0.1")):
         command = ["ip", "netns", "exec", hosts[where], sys.executable, "-c", CONNECT, address, port]

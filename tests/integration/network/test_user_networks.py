@@ -88,6 +88,21 @@ def test_a_connect_that_fails_leaves_the_container_as_it_was(docker: Docker, eng
             ok(docker("network", "rm", "aaa"))
 
 
+def test_a_connect_whose_files_cannot_be_written_leaves_nothing(docker: Docker, engine: Engine, subnets: Callable[[int], str]) -> None:
+    ok(docker("network", "create", "--subnet", subnets(1), "aaa"))
+    container = ok(docker("run", "-d", "--name", "c1", "-p", "127.0.0.1::80", "busybox", "sleep", "600"))
+    looks = ("exec", "c1", "sh", "-c", "ip route; ls /sys/class/net")
+    before, port = ok(docker(*looks)), ok(docker("port", "c1"))
+    hosts = engine.data_root / "containers" / container / "hosts"
+    hosts.rename(hosts.with_name("away"))
+    hosts.mkdir()
+    assert "is a directory" in docker("network", "connect", "aaa", "c1").stderr.lower()
+    assert (ok(docker(*looks)), ok(docker("port", "c1"))) == (before, port)
+    assert list(json.loads(ok(docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "c1")))) == ["bridge"]
+    ok(docker("network", "rm", "aaa"))
+    assert engine.findings() == []
+
+
 def test_a_published_port_is_reached_from_another_network(docker: Docker, engine: Engine, front: str, back: str) -> None:
     serve(docker, "db", "--network", back, "-p", "80")
     serve(docker, "local", "--network", back, "-p", "127.0.0.1::80")

@@ -111,6 +111,20 @@ def test_a_query_for_more_than_a_name_is_malformed(view: View) -> None:
     assert dnslib.DNSRecord.parse(raised.value.reply).header.rcode == dnslib.RCODE.FORMERR
 
 
+def test_dots_in_names_of_containers_and_networks() -> None:
+    """a.b.c is a container of any network, or a.b on c, or a on b.c, in this order."""
+    outer, inner = NetworkNames("B.c"), NetworkNames("c")
+    outer.add("1", ["a"], [WEB])
+    view = View([(outer, {"l.m": "a"}), (inner, {})])
+    assert data(ask(view, "a.b.C")) == [str(WEB)]
+    assert data(ask(view, "l.m.b.c")) == [str(WEB)]
+    inner.add("2", ["a.b"], [DB])
+    assert data(ask(view, "a.b.c")) == data(ask(view, "a.b")) == [str(DB)]
+    inner.add("3", ["a.b.c"], [OTHER])
+    assert data(ask(view, "a.b.c.")) == data(ask(view, "a.b.c.c")) == [str(OTHER)]
+    assert ask(view, "b.c") is None
+
+
 def test_a_name_goes_with_its_container() -> None:
     names = NetworkNames("n")
     names.add("1", ["one", "both"], [WEB])
