@@ -86,11 +86,13 @@ class Link:
             raise Unavailable(f"nobody answers on {self.path}") from None
         if self.failure:
             raise Unavailable(self.failure)
+        if self._channel is None:
+            raise Unavailable(f"the connection to {self.path} is closed")
 
     @property
     def is_up(self) -> bool:
         """Whether requests can be sent now."""
-        return self._up.is_set()
+        return self._channel is not None and self._up.is_set()
 
     def retire(self) -> None:
         """Do not connect again when this connection ends."""
@@ -103,6 +105,7 @@ class Link:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._disconnect()
+        self._up.set()  # nobody is to wait for what will not come
 
     async def _keep_connected(self) -> None:
         while not self._closed:
@@ -136,8 +139,7 @@ class Link:
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
                 self._disconnect()
-        if self.failure:
-            self._up.set()
+        self._up.set()
 
     async def _end_other(self, hello: Message) -> bool:
         """A process of another version answers: end it, if it holds no container; else the link fails for good. Whether it ended."""
