@@ -52,10 +52,13 @@ class Restorer:
         self._readopter = readopter
         self._health = health
 
-    async def restore(self, stop_all: Callable[[], Awaitable[None]] | None) -> None:
+    async def restore(self, renew: Callable[[], Awaitable[None]], stop_all: Callable[[], Awaitable[None]] | None) -> None:
         """Settle every container that the database calls running; then remove what nobody owns.
 
+        renew: has keeper and supervisor be of this version.
         stop_all: without live-restore, what is still alive is stopped, as dockerd does.
+
+        Raises EngineError: they cannot be.
         """
         streams, procs = await self._readopter.settled()
         running = {container.key: container for container in self._containers if container.is_running}
@@ -69,6 +72,7 @@ class Restorer:
         await self._end_strangers({key for key in (*procs, *streams) if key not in running}, procs)
         await self._remove_strays()
         self._readopter.restored = True
+        await renew()  # now that we hold everything too, and before anything is asked of them that another version does not know
         if stop_all is not None:
             await stop_all()
         for container in self._containers:

@@ -71,6 +71,8 @@ class Link:
         """Why there will be no connection."""
         self.boot_id = ""
         self.pid = 0
+        self.build = ""
+        """Which version of the lean program answers (spawning.build_of_program)."""
 
     async def open(self, timeout: float = CONNECT_SECONDS) -> None:
         """Connect; returns after hello and on_up. Raises Unavailable after timeout seconds."""
@@ -127,7 +129,7 @@ class Link:
             asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
             try:
                 hello, _ = await self._request({"op": "hello", "role": "sampand"})
-                self.boot_id, self.pid = hello.get("boot_id", ""), hello.get("pid", 0)
+                self.boot_id, self.pid, self.build = hello.get("boot_id", ""), hello.get("pid", 0), hello.get("build", "")
                 if hello.get("protocol") != PROTOCOL and await self._end_other(hello):
                     continue
                 if self._on_up is not None:
@@ -290,6 +292,10 @@ class _LeanClient:
     async def shutdown(self) -> None:
         """End the process; the keeper ends with it a supervisor without processes. Raises RequestRefused (EBUSY) while processes live."""
         await self.link.request({"op": "shutdown"})
+
+    async def renew(self, command: list[str]) -> None:
+        """Have the process become what command starts. Raises Unavailable when it does; RequestRefused: it does not, or not yet (EBUSY)."""
+        await self.link.request({"op": "renew", "command": command})
 
 
 class SupervisorClient(_LeanClient):
