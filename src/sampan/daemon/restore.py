@@ -99,7 +99,7 @@ class Restorer:
         container.exited.clear()
         if state.paused and not cgroups.is_frozen(self._runner.layout, self._runner.paths.cgroup_of(container)):
             # Killed between thawing it and storing that.
-            self._containers.set_state(container, msgspec.structs.replace(state, status="running", paused=False))
+            self._containers.note_state(container, msgspec.structs.replace(state, status="running", paused=False))
         return True
 
     @staticmethod
@@ -120,7 +120,7 @@ class Restorer:
             return
         starts = restarting.starts_with_daemon(container.host_config.restart_policy, state)
         if state.status == "restarting":
-            self._containers.set_state(container, msgspec.structs.replace(state, status="exited"))
+            self._containers.note_state(container, msgspec.structs.replace(state, status="exited"))
         if starts:
             self._background.spawn(self._start_again(container))
         elif container.host_config.auto_remove:
