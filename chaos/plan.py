@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-SLOTS = tuple(f"c{number}" for number in range(10))
+SLOTS = tuple(f"box{number}" for number in range(10))
 KILLS = (("sampand",), ("keeper",), ("supervisor",), ("sampand", "keeper"), ("sampand", "supervisor"), ("keeper", "supervisor"))
 """Any two of the three may be killed at once."""
 CHOICES = {
