@@ -19,6 +19,7 @@ from tests.support import dockercli
 from tests.support.disks import full
 from tests.support.engine import Engine
 from tests.support.kills import kill
+from tests.support.memory import own_memory
 from tests.support.registryprogram import RegistryProgram
 from tests.support.strays import complaints, pid_of, strays
 
@@ -116,9 +117,8 @@ class World:
         found = {}
         for role in ROLES:
             pid = pid_of(self.engine, role)
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            kilobytes = sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
-            found[role] = (len(os.listdir(f"/proc/{pid}/fd")), round(kilobytes / 1024, 1))
+            require(pid is not None, f"no {role}")
+            found[role] = (len(os.listdir(f"/proc/{pid}/fd")), round(own_memory(pid or 0) / 2**20, 1))
         return found
 
     def compare(self, before: Mapping[str, tuple[int, float]]) -> None:
