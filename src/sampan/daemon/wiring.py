@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 
@@ -15,10 +16,11 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
-from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level, pool_sizes
+from sampan.daemon.config import DaemonConfig, cgroup_parent, log_level, pool_sizes
+from sampan.daemon.leanprocesses import LeanProcesses
 from sampan.daemon.loopwatch import LoopWatch
 from sampan.daemon.metrics import EngineMetrics, Watched
-from sampan.daemon.processevents import ProcessEvents, close_all
+from sampan.daemon.processevents import ProcessEvents
 from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
 from sampan.daemon.shutdown import Shutdown
@@ -83,9 +85,6 @@ from sampan.network.proxy import UserlandProxy, ipv6_is_usable
 from sampan.network.rules import Rules
 from sampan.proxies import Proxies
 from sampan.runtime.cgroups import host_layout
-from sampan.runtime.client import KeeperClient, Link, SupervisorClient
-from sampan.runtime.protocol import Message
-from sampan.runtime.spawning import spawn_keeper
 from sampan.snapshot import probe
 from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.formats import LayerFormat
@@ -173,45 +172,6 @@ def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: 
         return [ErofsLayers(paths.data_root / "erofs", empty, workers, missing=missing)]
 
     return LayeredSnapshots(paths.data_root, database, workers, driver=driver, more=more, status=status)
-
-
-class _LeanProcesses:
-    """The links to keeper and supervisor. What they say while nobody is there to hear it yet is told again at the end of the start."""
-
-    def __init__(self, config: DaemonConfig, keeper_process: Popen[bytes] | None) -> None:
-        self._config = config
-        self._processes = [] if keeper_process is None else [keeper_process]
-        self._events: ProcessEvents | None = None
-        self._readopt: Callable[[], None] = lambda: None
-        self._keeper_link = Link(f"{config.exec_root}/keeper.sock", self._event, self._hello, revive=self._revive)
-        self._supervisor_link = Link(f"{config.exec_root}/supervisor.sock", self._event, self._hello)
-        self.keeper, self.supervisor = KeeperClient(self._keeper_link), SupervisorClient(self._supervisor_link)
-
-    async def _revive(self) -> None:
-        # One at a time; one that met the lock of a keeper just being killed has ended again. The keeper finds or starts the supervisor.
-        if all(process.poll() is not None for process in self._processes):
-            self._processes = [spawn_keeper(self._config.exec_root, engine_cgroup(self._config))]
-
-    def _event(self, message: Message, fds: dict[str, int]) -> None:
-        if self._events is None:
-            close_all(fds)
-        else:
-            self._events.event(message, fds)
-
-    async def _hello(self, hello: Message) -> None:
-        if self._events is not None:
-            self._events.hello(hello)
-            self._readopt()
-
-    async def open(self, events: ProcessEvents, readopt: Callable[[], None], stack: AsyncExitStack) -> None:
-        """Connect; events hears them from now on. readopt is called for each new process, and must not wait: the link is coming up.
-
-        Raises Unavailable.
-        """
-        self._events, self._readopt = events, readopt
-        for link in (self._keeper_link, self._supervisor_link):
-            await link.open()
-            stack.push_async_callback(link.close)
 
 
 class _ImageParts(msgspec.Struct, frozen=True):
@@ -344,7 +304,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     images, snapshots = parts.images, parts.snapshots
     published = ContainerEvents(events)
     kernel = await _network(config, stack, database, containers, clock, paths)
-    lean = _LeanProcesses(config, keeper_process)
+    lean = LeanProcesses(config, keeper_process)
     keeper, supervisor = lean.keeper, lean.supervisor
     background, logs = Background(), ContainerLogs(paths)
     volumes = VolumeStore(VolumeRepository(database), LocalVolumes(paths.data_root, workers), clock)
@@ -409,7 +369,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     restorer = Restorer(containers, runner, control, background, process_events, readopter, health, shipping)
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
     shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
-    await restorer.restore(None if config.live_restore else shutdown.stop_all)
+    await restorer.restore(partial(lean.renew, readopter.settled), None if config.live_restore else shutdown.stop_all)
     await kernel.places.resume()
     for line in images.repair([container.id for container in containers]):
         log.warning("%s", line)

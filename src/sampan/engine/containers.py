@@ -27,7 +27,7 @@ from sampan.ids import ContainerId, new_id, short_id
 from sampan.image import platforms
 from sampan.linux import pty
 from sampan.runtime.plan import host_facts, left_out
-from sampan.snapshot.api import Layer, Snapshots
+from sampan.snapshot.api import Layer, Snapshots, Usage
 from sampan.spec.docker_api.container import (
     CreateRequest,
     CreateResponse,
@@ -217,7 +217,7 @@ class ContainerService:
             chosen = chosen[:limit]
         result = []
         for container in chosen:
-            usage = await self._snapshots.usage(container.id) if size else None
+            usage = await self._usage(container) if size else None
             image_size = self._image_size(container) if size else 0
             result.append(showing.summary(container, self._image_now(container), usage, image_size, self._runner.paths.volumes))
         return result
@@ -231,6 +231,12 @@ class ContainerService:
         with suppress(EngineError):
             return self._images.resolve(container.image_name).id
         return None
+
+    async def _usage(self, container: Container) -> Usage:
+        """Of its writable tree: nothing when that is gone, as it may be at any moment while others are looked at."""
+        with suppress(NotFound, FileNotFoundError):
+            return await self._snapshots.usage(container.id)
+        return Usage(0, 0)
 
     def _image_size(self, container: Container) -> int:
         return sum(layer.size for layer in self._layers(container))
@@ -254,7 +260,7 @@ class ContainerService:
     async def inspect_with_sizes(self, ref: str) -> ContainerInspect:
         """Everything about one container."""
         container = self._containers.find(ref)
-        usage = await self._snapshots.usage(container.id)
+        usage = await self._usage(container)
         return msgspec.structs.replace(self.inspect(ref), size_rw=usage.size, size_root_fs=usage.size + self._image_size(container))
 
     async def top(self, ref: str, ps_args: str) -> TopResponse:
@@ -319,7 +325,7 @@ class ContainerService:
         """The caller holds the lock."""
         if container.restart_timer is not None:
             container.restart_timer.cancel()
-        self._containers.set_state(container, msgspec.structs.replace(container.state, status="exited", manually_stopped=True))
+        self._containers.note_state(container, msgspec.structs.replace(container.state, status="exited", manually_stopped=True))
 
     async def restart(self, ref: str, *, timeout: int | None, signal: str) -> None:
         """Stop and start."""
@@ -357,7 +363,7 @@ class ContainerService:
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
             stops = signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
             if number in (9, stops):
-                self._containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
+                self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
             self._events.publish(container, "kill", {"signal": str(number)})
             if not self._control.send(container, number):
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
@@ -515,7 +521,7 @@ class ContainerService:
                 or any(labels_match(labels, [text]) for text in filters.get("label!", ()))
             ):
                 continue
-            usage = await self._snapshots.usage(container.id)
+            usage = await self._usage(container)
             with suppress(Conflict, NotFound):
                 await self.remove(container.id, force=False, volumes=False, link=False)
                 removed.append(str(container.id))

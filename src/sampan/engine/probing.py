@@ -36,7 +36,7 @@ class HealthMonitor:
         if check is None or not container.is_running or state.paused:
             return
         if state.health is None:
-            self._containers.set_state(container, msgspec.structs.replace(state, health=health.begun(None)))
+            self._containers.note_state(container, msgspec.structs.replace(state, health=health.begun(None)))
         task = asyncio.get_running_loop().create_task(self._watch(container, check, again))
         self._tasks[container.id] = task
         task.add_done_callback(lambda ended: self._ended(container, ended))
@@ -93,6 +93,6 @@ class HealthMonitor:
         self.checks += 1
         self.failed += result.exit_code != 0
         changed = health.after(check, state.health, result, state.started_at)
-        self._containers.set_state(container, msgspec.structs.replace(state, health=changed))
+        self._containers.note_state(container, msgspec.structs.replace(state, health=changed))
         if changed.status != state.health.status:
             self._events.publish(container, f"health_status: {changed.status}")

@@ -198,7 +198,7 @@ class Runner:
             if isinstance(error, EngineError):
                 code = error.exit_code if isinstance(error, StartFailure) else 128
                 state = msgspec.structs.replace(state, exit_code=code, error=error.message)
-            self.containers.set_state(container, state)
+            self.containers.note_state(container, state)
             raise
         await self.hooks.started(container)
         self.network.started(container)
@@ -383,7 +383,7 @@ class Runner:
             paused=False,
             health=health.stopped(state.health),
         )
-        self.containers.set_state(container, state)
+        self.containers.note_state(container, state)
         container.exits += 1
         container.settled.clear()
         self.hooks.ended(container)
@@ -464,7 +464,7 @@ class Runner:
                 await self.start(container)
             except Exception as error:  # whatever it is: "restarting" must not stay for ever
                 log.warning("restart of %s failed: %s", container.id, error)
-                self.containers.set_state(container, msgspec.structs.replace(container.state, status="exited"))
+                self.containers.note_state(container, msgspec.structs.replace(container.state, status="exited"))
 
     # removal
 
@@ -474,7 +474,7 @@ class Runner:
         A kill at any point leaves a row that says so, and sampand does it again at start.
         """
         volumes = volumes or container.state.remove_volumes
-        self.containers.set_state(container, msgspec.structs.replace(container.state, status="removing", remove_volumes=volumes))
+        self.containers.note_state(container, msgspec.structs.replace(container.state, status="removing", remove_volumes=volumes))
         await self.hooks.quiesce(container)
         self.snapshots.remove(container.id)
         self.hooks.discarded()

@@ -43,6 +43,10 @@ class Host:
 
     program = ""
     """The file of main.py."""
+    build = ""
+    """Which version of the lean program this is, as its starter calls it (spawning.build_of_program)."""
+    lock = -1
+    """The descriptor that holds the lock of our role."""
     mount_point = "/run/sampan/rootfs"
     bounding = 0
     argument_area = (0, 0)
