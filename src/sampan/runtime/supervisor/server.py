@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 
-from sampan.linux import clone, namespaces, pidfd
+from sampan.linux import clone, idmap, namespaces, pidfd
 from sampan.runtime.protocol import PROTOCOL, Message
 from sampan.runtime.supervisor import child
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
@@ -67,6 +67,7 @@ class Server(Loop):
         self.launching: dict[str, Launch] = {}
         self.boot_id = boot_id()
         self.own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self.own_userns = os.stat("/proc/self/ns/user").st_ino
 
     def _greeted(self, peer: Peer) -> None:
         for proc in list(self.procs.values()):
@@ -95,9 +96,46 @@ class Server(Loop):
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
         fds["target"] = os.pidfd_open(target["pid"])
+        try:
+            self._join_users(target["pid"], message["plan"], fds)
+        except FileNotFoundError:
+            raise RequestError("join", errno.ESRCH, "the container's process is gone") from None
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
         return self._fork(peer, message, fds, "probe" if message.get("probe") else "exec")
+
+    def _join_users(self, pid: int, plan: Message, fds: Fds) -> None:
+        """The user namespace of the process that is joined, if it is not ours: asked of the kernel, which no record can contradict."""
+        userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        if os.fstat(userns).st_ino == self.own_userns:
+            os.close(userns)
+            return
+        fds["userns"] = userns
+        plan["userns"] = {}
+        for name in ("uids", "gids"):
+            with open(f"/proc/{pid}/{name[:-1]}_map") as file:
+                plan["userns"][name] = idmap.read_map(file.read())
+
+    def _op_userns(self, peer: Peer, message: Message, _fds: Fds) -> None:
+        """A new user namespace with these maps, and a network namespace that is its own; the descriptors are in the reply."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                child.make_userns(message["maps"], theirs)
+        handle = os.pidfd_open(pid)
+        self.watch(handle, select.EPOLLIN, lambda _events: self._userns_made(peer, message.get("seq"), ours, handle))
+
+    def _userns_made(self, peer: Peer, seq: int | None, sync: socket.socket, handle: int) -> None:
+        self.unwatch(handle)
+        pidfd.reap(handle)
+        os.close(handle)
+        with sync:
+            data, made, _, _ = socket.recv_fds(sync, 65536, 2, socket.MSG_DONTWAIT)
+        lost = {"error": {"step": "user namespace", "errno": errno.ECHILD, "path": "", "message": ""}}
+        self._send(peer, {"re": seq, **(json.loads(data) if data else lost)}, made)
+        for fd in made:
+            os.close(fd)
 
     def _fork(self, peer: Peer, message: Message, fds: Fds, kind: str) -> Message | None:
         key, plan = message["key"], message["plan"]
