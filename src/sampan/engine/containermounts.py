@@ -147,8 +147,11 @@ class ContainerMounts:
 
     # start and end
 
-    async def open(self, container: Container) -> Opened:
-        """Have everything there that is to be mounted. Raises EngineError; then, and at the run's end, close() is to be called."""
+    async def open(self, container: Container, *, mapped: bool = False) -> Opened:
+        """Have everything there that is to be mounted. Raises EngineError; then, and at the run's end, close() is to be called.
+
+        mapped: into a container with a user namespace.
+        """
         for name in _volumes(container.mounts):
             await self._store.mount(name, container.id)
         try:
@@ -159,10 +162,14 @@ class ContainerMounts:
             ) from error
         _check_propagation(mount for mount in container.mounts if isinstance(mount, BindMount) and not self._is_near(mount))
         fds: dict[str, int] = {}
+        planned = self._planned(container.mounts)
         try:
             for number, mount in enumerate(container.mounts):
-                if isinstance(mount, ImageMount):
-                    fds[f"mount{number}"] = await self._open_image(mount)
+                if isinstance(mount, ImageMount) and mapped:
+                    layers = await self._open_layers(mount, planned[number].descriptor, fds)
+                    planned[number] = msgspec.structs.replace(planned[number], layers=layers)
+                elif isinstance(mount, ImageMount):
+                    fds[planned[number].descriptor] = await self._open_image(mount)
         except BaseException:
             Opened([], fds).close()
             raise
@@ -172,11 +179,23 @@ class ContainerMounts:
                 attributes = {"container": container.id, "destination": mount.destination, "driver": "local", "propagation": ""}
                 access = "false" if mount.readonly else "true"
                 self._events.publish("volume", "mount", mount.name, {**attributes, "read/write": access})
-        return Opened(self._planned(container.mounts), fds)
+        return Opened(planned, fds)
 
     def _is_near(self, mount: BindMount) -> bool:
         """It is a slave because we said so: where it cannot be one, it is private."""
         return mounting.holds(mount.source, self._data_root)
+
+    async def _open_layers(self, mount: ImageMount, name: str, fds: dict[str, int]) -> tuple[str, ...]:
+        """What an image is stacked of, for the child: paths, and names of descriptors that are put into fds."""
+        found: list[str] = []
+        with await self._snapshots.view(ChainId(mount.chain[-1])) as layers:
+            for lower in layers.lowers:
+                if isinstance(lower, int):
+                    found.append(f"{name}.{len(found)}")
+                    fds[found[-1]] = os.dup(lower)
+                else:
+                    found.append(lower)
+        return tuple(found)
 
     async def _open_image(self, mount: ImageMount) -> int:
         """A detached mount of an image."""
@@ -188,7 +207,14 @@ class ContainerMounts:
                 raise SystemFailure(f"cannot mount image {mount.image}: {(error.strerror or str(error)).lower()}") from error
 
     def _planned(self, mounts: Sequence[Mount]) -> list[plan.Mount]:
-        return [planned(mount, self._store.local.path, f"mount{number}") for number, mount in enumerate(mounts)]
+        result = [planned(mount, self._store.local.path, f"mount{number}") for number, mount in enumerate(mounts)]
+        return [msgspec.structs.replace(one, mapped=self._is_ours(mount)) for one, mount in zip(result, mounts, strict=True)]
+
+    def _is_ours(self, mount: Mount) -> bool:
+        """Whether its IDs are the containers' on the disk: what users bind, also by a volume's options, has the host's."""
+        if isinstance(mount, VolumeMount):
+            return self._store.is_own(mount.name)
+        return isinstance(mount, BindMount) and mount.source.startswith(f"{self._data_root}/build/")
 
     async def close(self, container: Container) -> None:
         """The end of a run, or of a start that failed. Never raises."""

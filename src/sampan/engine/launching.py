@@ -155,6 +155,7 @@ def launch_spec(
     *,
     cgroup: str,
     netns: bool,
+    userns: plan.UserMaps | None = None,
 ) -> plan.LaunchSpec:
     """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
     security = SecurityOptions(host.security_opt or [])
@@ -198,6 +199,7 @@ def launch_spec(
         sysctls=namespaced_sysctls(host),
         init=bool(host.init),
         privileged=host.privileged,
+        userns=userns,
     )
 
 

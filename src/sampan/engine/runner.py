@@ -24,6 +24,7 @@ from sampan.engine.containermounts import ContainerMounts, Opened
 from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
+from sampan.engine.usernamespaces import UserNamespace, UserNamespaces
 from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
 from sampan.runtime import cgroups, plan, recovery
@@ -80,8 +81,11 @@ class NetworkPort(Protocol):
     def started(self, container: Container) -> None:
         """Its process runs, and its state says so."""
 
-    async def attach(self, container: Container) -> Sandbox:
-        """Addresses, netns and published ports for a container about to start. Raises EngineError."""
+    async def attach(self, container: Container, netns: int | None = None) -> Sandbox:
+        """Addresses, netns and published ports for a container about to start. Raises EngineError.
+
+        netns: an empty one that its user namespace owns, the network's from then on.
+        """
 
     async def detach(self, container: Container) -> None:
         """Take them back. Never raises."""
@@ -90,7 +94,7 @@ class NetworkPort(Protocol):
         """Write hostname, hosts and resolv.conf."""
 
 
-async def _nothing(_container: Container) -> None: ...
+async def _nothing(_container: Container, _maps: plan.UserMaps | None = None) -> None: ...
 
 
 class RunHooks(msgspec.Struct, frozen=True):
@@ -104,7 +108,7 @@ class RunHooks(msgspec.Struct, frozen=True):
     """A run of a container with --rm is over."""
     quiesce: Callable[[Container], Awaitable[None]] = _nothing
     """Waits until no worker is at its tree, before that is mounted or removed."""
-    give_to_user: Callable[[Container], Awaitable[None]] = _nothing
+    give_to_user: Callable[[Container, plan.UserMaps | None], Awaitable[None]] = _nothing
     """Has its `:U` mounts belong to its user, before they are mounted."""
     discarded: Callable[[], None] = lambda: None
     """A container's tree is gone: layers that only it needed can go."""
@@ -126,6 +130,7 @@ class Runner:
         logs: ContainerLogs,
         clock: Clock,
         paths: Paths,
+        users: UserNamespaces,
     ) -> None:
         self.containers = containers
         self.snapshots = snapshots
@@ -138,6 +143,7 @@ class Runner:
         self.logs = logs
         self.clock = clock
         self.paths = paths
+        self.users = users
         self.layout = cgroups.host_layout()
         self.hooks = RunHooks()
         """Set once, where the objects meet."""
@@ -204,14 +210,20 @@ class Runner:
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
-        opened = await self.mounts.open(container)
+        opened = await self.mounts.open(container, mapped=self.users.is_mapped(container.host_config))
         undo.callback(opened.close)
-        await self.hooks.give_to_user(container)
+        users = await self.users.open(container)
+        if users is not None:
+            undo.callback(users.close)
+        await self.hooks.give_to_user(container, users.maps if users is not None else None)
         await self.hooks.quiesce(container)
-        sandbox = await self.network.attach(container)
+        sandbox = await self.network.attach(container, users.take_network() if users is not None else None)
         undo.push_async_callback(self.network.detach, container)
         try:
-            return await self._launch_on(container, key, sandbox, opened, lent, undo)
+            launched = await self._launch_on(container, key, sandbox, opened, lent, users, undo)
+            if users is not None:
+                users.close()
+            return launched
         finally:
             for fd in sandbox.descriptors.values():
                 os.close(fd)
@@ -223,6 +235,7 @@ class Runner:
         sandbox: Sandbox,
         opened: Opened,
         lent: Lent,
+        users: UserNamespace | None,
         undo: contextlib.AsyncExitStack,
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         directory = self.paths.container(container.id)
@@ -232,7 +245,8 @@ class Runner:
         undo.callback(layers.close)
         joined = undo.enter_context(contextlib.ExitStack())
         shared = joining.descriptors(container.host_config, self.containers, joined)
-        sent = opened.fds | lent.fds | shared | {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
+        sent = opened.fds | lent.fds | shared | (users.fds if users else {})
+        sent |= {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
         rootfs = plan.Rootfs(
             lowers=tuple(lower if isinstance(lower, str) else n for n, lower in enumerate(layers.lowers)),
             upper=layers.upper,
@@ -249,6 +263,7 @@ class Runner:
             [*own, *opened.mounts, *lent.mounts],
             cgroup=self.paths.cgroup_of(container),
             netns=bool(sandbox.descriptors),
+            userns=users.maps if users else None,
         )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
@@ -315,7 +330,10 @@ class Runner:
             directory = self.paths.container(container.id)
         names = ("resolv.conf", "hostname", "hosts")
         readonly = container.host_config.readonly_rootfs
-        return [plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly) for name in names]
+        return [
+            plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly, mapped=True)
+            for name in names
+        ]
 
     @staticmethod
     def _make_stdio(container: Container, fds: dict[str, int], undo: contextlib.AsyncExitStack) -> None:

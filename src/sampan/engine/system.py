@@ -68,6 +68,7 @@ class SystemFacts(msgspec.Struct, frozen=True):
     registries: RegistrySettings = RegistrySettings()
     debug: bool = False
     live_restore: bool = True
+    userns_remap: bool = False
 
 
 def _operating_system() -> str:
@@ -186,6 +187,10 @@ class SystemService:
             return []
         return ["WARNING: AppArmor is enabled, but no profile is applied to containers: not implemented by Sampan yet"]
 
+    def _namespaces(self, cgroup_version: int) -> list[str]:
+        """What docker counts among the security options."""
+        return [*(["name=userns"] if self.facts.userns_remap else []), *(["name=cgroupns"] if cgroup_version == 2 else [])]
+
     def publish_reload(self, attributes: Mapping[str, str]) -> None:
         """Docker's event of a daemon that has read its configuration again."""
         self._events.publish("daemon", "reload", self._id, {"name": os.uname().nodename, **attributes})
@@ -237,7 +242,7 @@ class SystemService:
             server_version=ENGINE_VERSION,
             runtimes={"runc": Runtime(path="built-in")},
             live_restore_enabled=self.facts.live_restore,
-            security_options=["name=seccomp,profile=builtin", *(["name=cgroupns"] if layout.version == 2 else [])],
+            security_options=["name=seccomp,profile=builtin", *self._namespaces(layout.version)],
             warnings=[*self._warnings(), *self._confinement()] or None,
         )
 

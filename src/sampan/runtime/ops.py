@@ -11,7 +11,8 @@ A plan is a JSON object, executed from top to bottom by the forked child:
                  "devices": null | {"v1": dir} | {"v2": dir}, "rules": [[type, major, minor, access]]}
     binds        [{"source", "destination", "readonly", "readonly_recursive", "propagation", "recursive", "optional", "subpath": below the
                  source, "descriptor": name of a detached mount that is the source, "idmap": its owner's files are the process's user's,
-                 "mapped": IDs on its disk are those inside userns}]
+                 "mapped": IDs on its disk are those inside userns,
+                 "layers": the source is an overlay of these, paths and names of descriptors}]
     rootfs       {"lowers", "upper", "work", "readonly", "propagation"}; a lower is a path, or n for the descriptor named "layer<n>"
     mounts       what is mounted in the root, in order (OP_* below)
     process      args, env, cwd, user, groups, tty, capabilities (mask), no_new_privileges, rlimits, oom_score_adj,

@@ -54,6 +54,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """The source is this descriptor of the launch message: a detached mount."""
     idmap: bool = False
     """What the owner of the source has on the disk is the container's user's inside, and what that makes is his."""
+    layers: tuple[str, ...] = ()
+    """The source is a read-only overlay of these, top first: paths, or names of descriptors of the launch message."""
     mapped: bool = False
     """With a user namespace: the source is the engine's, and IDs on its disk are the container's, not the host's."""
 
@@ -384,7 +386,7 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
                 "recursive": mount.recursive,
                 "propagation": mount.propagation or "rprivate",
                 **({"subpath": mount.subpath} if mount.subpath else {}),
-                **({"descriptor": mount.descriptor} if mount.descriptor else {}),
+                **({"layers": list(mount.layers)} if mount.layers else {"descriptor": mount.descriptor} if mount.descriptor else {}),
                 **({"idmap": True} if mount.idmap else {}),
                 **({"mapped": True} if mount.mapped and spec.userns is not None else {}),
             }

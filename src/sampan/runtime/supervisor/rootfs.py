@@ -41,6 +41,9 @@ class Root:
                 if bind.get("mounts_of"):
                     self.binds.append(mounts.clone_of(fds[bind["mounts_of"]], bind["source"]))
                     continue
+                if bind.get("layers"):  # stacked once we are where they can be mapped
+                    self.binds.append(-1)
+                    continue
                 self.binds.append(fds[ready] if ready else mounts.clone_below(bind["source"], subpath, bind["recursive"]))
             except FileNotFoundError:
                 if not bind.get("optional"):
@@ -65,7 +68,12 @@ class Root:
         elif self.userns < 0:
             fd = overlay.mount_overlay(lowers, spec["upper"], spec["work"])
         else:
-            fd = self._mapped_overlay(lowers, mount_point)
+            fd = self._mapped_overlay(lowers, mount_point, spec)
+        for number, bind in enumerate(self.plan["binds"]):
+            if bind.get("layers"):
+                self.at(ops.STEP_MOUNT, bind["source"])
+                self.binds[number] = self._mapped_overlay([fds.get(layer, layer) for layer in bind["layers"]], mount_point)
+        self.at(ops.STEP_ROOTFS, spec["upper"])
         target = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts.move_mount(fd, target, mount_point)
         os.close(target)
@@ -82,15 +90,17 @@ class Root:
             self.where[0] = step
         return fd
 
-    def _mapped_overlay(self, lowers: list[str | int], place: str) -> int:
-        """An overlay of ID-mapped layers: overlayfs itself refuses to be mapped. They need places for a moment (kernels before 6.15)."""
-        spec = self.plan["rootfs"]
-        tree = os.path.dirname(spec["upper"])  # overlayfs wants its upper and its work directory on one mount
+    def _mapped_overlay(self, lowers: list[str | int], place: str, above: dict[str, Any] | None = None) -> int:
+        """An overlay of ID-mapped layers: overlayfs itself refuses to be mapped. They need places for a moment (kernels before 6.15).
+
+        above: has the upper and the work directory, which are beside each other: overlayfs wants them on one mount.
+        """
+        trees = [*([os.path.dirname(above["upper"])] if above else []), *lowers]
         table = mounts.new_mount("tmpfs", ["mode=700"], 0, "layers")
         target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts.move_mount(table, target, place)
         paths = []
-        for number, layer in enumerate([tree, *lowers]):
+        for number, layer in enumerate(trees):
             fd = mounts.clone_tree(mounts.AT_FDCWD, layer, False) if isinstance(layer, str) else mounts.clone_tree(layer, "", False)
             paths.append(f"{place}/{number}")
             os.mkdir(str(number), 0o700, dir_fd=table)
@@ -98,8 +108,12 @@ class Root:
             mounts.move_mount(self._mapped(fd), seat, paths[-1])
             os.close(seat)
             os.close(fd)
-        upper, work = (f"{paths[0]}/{os.path.basename(spec[name])}" for name in ("upper", "work"))
-        found = overlay.mount_overlay(paths[1:], upper, work)
+        if above:
+            upper, work = (f"{paths[0]}/{os.path.basename(above[name])}" for name in ("upper", "work"))
+            found = overlay.mount_overlay(paths[1:], upper, work)
+        else:
+            safe = mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOSUID
+            found = overlay.mount_overlay(paths, "", "", safe)
         os.close(table)
         os.close(target)
         mounts.umount2(place, mounts.MNT_DETACH)
@@ -184,7 +198,7 @@ class Root:
         if fd < 0:
             return
         self.at(ops.STEP_MOUNT, destination)
-        if bind.get("descriptor") and bind.get("subpath"):
+        if (bind.get("descriptor") or bind.get("layers")) and bind.get("subpath"):
             self.at(ops.STEP_SUBPATH, bind["subpath"])
             fd = mounts.cut_down(fd, bind["subpath"], os.dup(self.fd))
             self.at(ops.STEP_MOUNT, destination)
@@ -193,7 +207,7 @@ class Root:
             who = users.resolve(self.plan["process"]["user"], [], lambda path, flags: mounts.open_in_root(self.fd, path, flags))
             self.at(ops.STEP_IDMAP, destination)
             idmap.give_to(fd, *self._outside(who.uid, who.gid))
-        elif bind.get("mapped"):
+        elif bind.get("mapped") and not bind.get("layers"):
             self._mapped(fd)
         propagation = bind["propagation"]
         kind = mounts.PROPAGATION.get(propagation.removeprefix("r"), mounts.MS_PRIVATE)

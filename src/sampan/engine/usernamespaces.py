@@ -1,0 +1,93 @@
+"""Which user namespace a container gets (`userns-remap`), and its descriptors for a launch.
+
+Every run has one of its own, as rights in a user namespace are rights over all that it owns; who shares another's network, IPC or PID
+namespace shares its user namespace, too, as in docker. Nobody holds one: it lives as long as a process in it does, whoever of us dies.
+"""
+
+import os
+from collections.abc import Mapping
+
+from sampan.engine.containerstore import Container, Containers
+from sampan.engine.joining import PREFIX
+from sampan.errors import Conflict, InvalidArgument, SystemFailure
+from sampan.linux import idmap
+from sampan.runtime.client import RequestRefused, SupervisorClient
+from sampan.runtime.plan import UserMaps
+from sampan.spec.docker_api.container import HostConfig
+
+
+class UserNamespace:
+    """A container's, and a network namespace that it owns, if one was made. Owns the descriptors until they are taken."""
+
+    def __init__(self, maps: UserMaps, fds: Mapping[str, int]) -> None:
+        self.maps, self.fds = maps, dict(fds)
+
+    def take_network(self) -> int | None:
+        """The network namespace, the caller's from then on."""
+        return self.fds.pop("netns", None)
+
+    def close(self) -> None:
+        """May be called twice."""
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
+
+
+class UserNamespaces:
+    """One for an engine. maps: those of daemon.json; None: containers' users are the host's."""
+
+    def __init__(self, maps: UserMaps | None, supervisor: SupervisorClient, containers: Containers) -> None:
+        self.maps = maps
+        self._supervisor, self._containers = supervisor, containers
+
+    def is_mapped(self, host: HostConfig) -> bool:
+        """Whether a container is to have one."""
+        return self.maps is not None and host.userns_mode != "host"
+
+    async def open(self, container: Container) -> UserNamespace | None:
+        """That of a run that begins. Raises EngineError."""
+        if self.maps is None or not self.is_mapped(container.host_config):
+            return None
+        host = container.host_config
+        check(host)
+        for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
+            if mode.startswith(PREFIX):
+                return self._of(self._containers.find(mode.removeprefix(PREFIX)))
+        try:
+            return UserNamespace(self.maps, await self._supervisor.user_namespace(self.maps))
+        except RequestRefused as error:
+            raise SystemFailure(f"cannot make a user namespace: {error.message.lower()}") from error
+
+    def _of(self, other: Container) -> UserNamespace:
+        """Another's, which runs."""
+        pid, live = other.state.pid, other.live
+        try:
+            maps = UserMaps(*(tuple(idmap.read_map(_text(f"/proc/{pid}/{name}_map"))) for name in ("uid", "gid")))
+            fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            raise Conflict(f"cannot join a namespace of container {other.id}: it is not running") from None
+        if live is None or live.has_ended:  # then the number may be another's
+            os.close(fd)
+            raise Conflict(f"cannot join a namespace of container {other.id}: it is not running")
+        if os.fstat(fd).st_ino == os.stat("/proc/self/ns/user").st_ino:
+            os.close(fd)
+            raise Conflict(f"cannot join a namespace of container {other.id}: it is in the host's user namespace (--userns=host)")
+        return UserNamespace(maps, {"userns": fd})
+
+
+def _text(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def check(host: HostConfig) -> None:
+    """What a container with a user namespace cannot have (moby verifyPlatformContainerSettings). Raises InvalidArgument."""
+    if host.privileged:
+        raise InvalidArgument(
+            "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running "
+            "privileged mode"
+        )
+    if host.network_mode == "host":
+        raise InvalidArgument("cannot share the host's network namespace when user namespaces are enabled")
+    if host.pid_mode == "host":
+        raise InvalidArgument("cannot share the host PID namespace when user namespaces are enabled")
