@@ -54,7 +54,7 @@ class UserNamespaces:
             if mode.startswith(PREFIX):
                 return self._of(self._containers.find(mode.removeprefix(PREFIX)))
         try:
-            return UserNamespace(self.maps, await self._supervisor.user_namespace(self.maps))
+            return UserNamespace(self.maps, await self._supervisor.user_namespace(self.maps, net=host.network_mode != "none"))
         except RequestRefused as error:
             raise SystemFailure(f"cannot make a user namespace: {error.message.lower()}") from error
 

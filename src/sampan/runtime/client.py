@@ -306,12 +306,12 @@ class SupervisorClient(_LeanClient):
         message = {"op": "launch", "key": key, "container": container, "plan": plan, "record": record or {}}
         return await self._launch(message, fds)
 
-    async def user_namespace(self, maps: UserMaps) -> dict[str, int]:
-        """Descriptors of a new user namespace (userns) and of a network namespace that it owns (netns), the receiver's.
+    async def user_namespace(self, maps: UserMaps, *, net: bool) -> dict[str, int]:
+        """Descriptors of a new user namespace (userns) and, if wanted, of a network namespace that it owns (netns), the receiver's.
 
         Raises RequestRefused, Unavailable.
         """
-        return (await self.link.request({"op": "userns", "maps": maps.built()}))[1]
+        return (await self.link.request({"op": "userns", "maps": maps.built(), "net": net}))[1]
 
     async def exec(
         self, key: str, container: str, target: tuple[int, int], plan: dict[str, Any], fds: Mapping[str, int], *, probe: bool = False

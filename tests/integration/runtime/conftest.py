@@ -190,10 +190,8 @@ class Box:
         spec = self.spec(*args, **options)
         more: dict[str, int] = {}
         if spec.userns is not None:
-            reply, more = self.supervisor.request({"op": "userns", "maps": spec.userns.built()})
+            reply, more = self.supervisor.request({"op": "userns", "maps": spec.userns.built(), "net": spec.namespaces.net == "fd"})
             assert "error" not in reply, reply
-            if spec.namespaces.net != "fd":
-                os.close(more.pop("netns"))
         return self.supervisor.start(plan.launch_plan(spec), spec.id, stdin=stdin, more=more)
 
     def run(self, *args: str, **options: Any) -> tuple[int, str, str]:

@@ -60,7 +60,7 @@ def test_rights_are_those_of_its_own_namespaces(box: Any, tmp_path: Path) -> Non
 def test_what_the_engine_makes_belongs_to_its_root(box: Any, tmp_path: Path) -> None:
     (tmp_path / "volume").mkdir()
     out = box.sh(
-        "stat -c '%n %u:%g %t' / /dev /dev/null /dev/pts /dev/shm /dev/mqueue /dev/stdout /t /v /proc/1; "
+        "stat -c '%n %u:%g %t' / /dev /dev/null /dev/pts /dev/pts/ptmx /dev/shm /dev/mqueue /dev/stdout /t /v /proc/1; "
         "echo ok > /dev/stderr; echo > /dev/null; touch /v/new; stat -c '%u:%g' /v/new; pwd",
         userns=MAPS,
         cwd="/made",
@@ -73,6 +73,7 @@ def test_what_the_engine_makes_belongs_to_its_root(box: Any, tmp_path: Path) -> 
     for path in ("/", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/v", "/proc/1"):
         assert f"{path} 0:0 0" in lines
     assert "/dev/null 0:0 1" in lines
+    assert "/dev/pts/ptmx 0:0 5" in lines
     assert "/t 5:6 0" in lines
     assert lines[-2:] == ["0:0", "/made"]
     assert (tmp_path / "volume/new").stat().st_uid == 0

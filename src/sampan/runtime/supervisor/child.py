@@ -210,13 +210,14 @@ def _oom_score(plan: ops.Plan, where: rootfs.Where) -> None:
             raise SetupError(errno.EPERM, f"this host does not let the OOM score adjustment be set to {value}") from None
 
 
-def make_userns(maps: dict[str, list[list[int]]], sync: socket.socket) -> NoReturn:
-    """Answer with descriptors of a new user namespace and of a network namespace that it owns. Never returns to the supervisor's loop."""
+def make_userns(maps: dict[str, list[list[int]]], net: bool, sync: socket.socket) -> NoReturn:
+    """Answer with descriptors of a new user namespace and, if wanted, of a network namespace that it owns. Never returns."""
     where = [ops.STEP_USERNS, ""]
     try:
-        userns = idmap.user_namespace(maps["uids"], maps["gids"])
-        netns = idmap.namespaces_of(userns, ["net"])["net"]
-        socket.send_fds(sync, [json.dumps({"names": ["userns", "netns"]}).encode()], [userns, netns])
+        made = {"userns": idmap.user_namespace(maps["uids"], maps["gids"])}
+        if net:
+            made["netns"] = idmap.namespaces_of(made["userns"], ["net"])["net"]
+        socket.send_fds(sync, [json.dumps({"names": list(made)}).encode()], list(made.values()))
     except BaseException as error:
         _report(sync, where, error)
     os._exit(0)
@@ -282,10 +283,11 @@ def _sysctls(plan: ops.Plan, where: rootfs.Where) -> None:
 def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where, joined: str) -> NoReturn:
     process = plan["process"]
     os.setsid()
-    os.umask(0)
+    os.umask(0o022)
     stdio = _stdio(fds)
     found, rules = rootfs.host_devices(plan, where)
     _make_cgroup(plan, rules, where)
+    os.umask(0)
     _join_cgroup(plan, where, joined)
     _oom_score(plan, where)
     mount_namespace = _enter_namespaces(plan, fds, where)

@@ -186,6 +186,9 @@ class Root:
         fd = self.kernel_mounts.pop(op["destination"], -1)
         if fd < 0:
             fd = self._new_mount(op, options)
+        if op["type"] == "devpts" and self.userns >= 0:  # its own are those of who mounts it, which is the host's root
+            for name in (".", "ptmx"):
+                os.chown(name, os.geteuid(), os.getegid(), dir_fd=fd)
         if op["type"] in ("proc", "sysfs"):
             self.attach_ordinary(fd, op["destination"], op["type"])
         else:

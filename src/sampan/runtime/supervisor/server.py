@@ -117,12 +117,12 @@ class Server(Loop):
                 plan["userns"][name] = idmap.read_map(file.read())
 
     def _op_userns(self, peer: Peer, message: Message, _fds: Fds) -> None:
-        """A new user namespace with these maps, and a network namespace that is its own; the descriptors are in the reply."""
+        """A new user namespace with these maps, with net a network namespace that it owns, too; the descriptors are in the reply."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             pid = os.fork()
             if pid == 0:
-                child.make_userns(message["maps"], theirs)
+                child.make_userns(message["maps"], bool(message["net"]), theirs)
         handle = os.pidfd_open(pid)
         self.watch(handle, select.EPOLLIN, lambda _events: self._userns_made(peer, message.get("seq"), ours, handle))
 
@@ -193,7 +193,11 @@ class Server(Loop):
         """
         if directory:
             with contextlib.suppress(OSError):
-                os.makedirs(directory, exist_ok=True)
+                umask = os.umask(0o022)  # its users may look at it, as at those of v1
+                try:
+                    os.makedirs(directory, exist_ok=True)
+                finally:
+                    os.umask(umask)
                 cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
                     return clone.fork_into(cgroup), directory
