@@ -80,8 +80,9 @@ def test_what_the_engine_makes_belongs_to_its_root(box: Any, tmp_path: Path) -> 
 
 
 def test_a_user_who_is_not_there(box: Any) -> None:
-    error = box.start("true", userns=MAPS, user="70000").reply["error"]
-    assert (error["step"], error["message"]) == ("user", "unable to setup user: ID 70000 is not mapped: invalid argument")
+    for user, problem in (("70000", "cannot setuid to unmapped uid 70000 in user namespace"), ("7:70000", "setgroups: invalid argument")):
+        error = box.start("true", userns=MAPS, user=user).reply["error"]
+        assert (error["step"], error["message"]) == ("identity", f"unable to setup user: {problem}")
 
 
 @pytest.mark.parametrize("user", ["", "app"])

@@ -119,6 +119,34 @@ def test_what_excludes_it(ok: Callable[..., str], docker: Docker) -> None:
     assert "it is in the host's user namespace" in done.stderr
 
 
+def test_namespaces_of_others(ok: Callable[..., str], docker: Docker) -> None:
+    ok("run", "-d", "--name", "other", "--ipc", "shareable", "--hostname", "there", "busybox", "sleep", "1000")
+    ok("exec", "other", "touch", "/dev/shm/mine")
+    show = ("sh", "-c", "for name in user net ipc pid; do readlink /proc/self/ns/$name; done")
+    user, net, ipc, pid = ok("exec", "other", *show).split()
+
+    def shown(mode: str, *more: str) -> list[str]:
+        return ok("run", "--rm", mode, "container:other", *more, "busybox", *show).split()
+
+    assert shown("--network")[:2] == [user, net]
+    assert [shown("--ipc")[place] for place in (0, 2)] == [user, ipc]
+    assert [shown("--pid")[place] for place in (0, 3)] == [user, pid]
+    assert ok("run", "--rm", "--ipc", "container:other", "busybox", "stat", "-c", "%u:%g", "/dev/shm/mine") == "0:0"
+    assert ok("run", "--rm", "--pid", "container:other", "busybox", "cat", "/proc/1/root/etc/hostname") == "there"
+    assert shown("--network", "--userns", "host")[1] == net
+    assert shown("--network", "--userns", "host")[0] != user
+
+
+def test_a_user_who_is_not_mapped(engine: Engine, ok: Callable[..., str], docker: Docker) -> None:
+    done = docker("run", "--name", "nobody", "-u", "70000", "busybox", "true")
+    words = "unable to setup user: cannot setuid to unmapped uid 70000 in user namespace"
+    assert f"error during container init: {words}" in done.stderr
+    assert ok("inspect", "-f", "{{.State.ExitCode}}", "nobody") == "128"
+    container = ok("run", "-d", "busybox", "sleep", "1000")
+    done = docker("exec", "-u", "70000", container, "true")
+    assert done.stdout.strip() == f"OCI runtime exec failed: exec failed: unable to start container process: {words}"
+
+
 def test_builds(engine: Engine, ok: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(
         "FROM busybox AS a\nRUN id -u > /who && cat /proc/self/uid_map >> /who && touch /f && chown 9:9 /f\nCOPY Dockerfile /\n"

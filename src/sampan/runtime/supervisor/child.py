@@ -424,13 +424,16 @@ def _owner(plan: ops.Plan, identity: users.Identity, where: rootfs.Where) -> int
     maps = plan.get("userns")
     if maps is None:
         return identity.uid
-    where[0] = ops.STEP_USER
+    where[0] = ops.STEP_IDENTITY
+    problem = f"cannot setuid to unmapped uid {identity.uid} in user namespace"
     try:
+        uid = idmap.outside(maps["uids"], identity.uid)
+        problem = "setgroups: invalid argument"
         for number in (identity.gid, *identity.groups):
             idmap.outside(maps["gids"], number)
-        return idmap.outside(maps["uids"], identity.uid)
-    except OSError as error:
-        raise SetupError(errno.EINVAL, f"unable to setup user: {error.strerror}: invalid argument") from None
+    except OSError:
+        raise SetupError(errno.EINVAL, f"unable to setup user: {problem}") from None
+    return uid
 
 
 def _set_identity(process: dict[str, Any], identity: users.Identity, bounding: int, where: rootfs.Where) -> None:
