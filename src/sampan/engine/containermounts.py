@@ -18,6 +18,7 @@ from sampan.engine.containerstore import Container, Containers
 from sampan.engine.images import ImageService
 from sampan.engine.launch_failures import StartFailure
 from sampan.engine.mounting import BindMount, ImageMount, Mount, TmpfsMount, VolumeMount
+from sampan.engine.usernamespaces import UserNamespaces
 from sampan.errors import InvalidArgument, NotFound, SystemFailure
 from sampan.events.bus import EventBus
 from sampan.linux import mounts as kernel
@@ -54,6 +55,7 @@ class ContainerMounts:
         snapshots: Snapshots,
         events: EventBus,
         background: Background,
+        users: UserNamespaces,
         data_root: str,
     ) -> None:
         self._data_root = data_root
@@ -63,6 +65,7 @@ class ContainerMounts:
         self._snapshots = snapshots
         self._events = events
         self._background = background
+        self._users = users
         self._pins: dict[str, ExitStack] = {}
         """By container ID: what keeps the layers of images that are mounted into it."""
         self._told: set[str] = set()
@@ -147,15 +150,12 @@ class ContainerMounts:
 
     # start and end
 
-    async def open(self, container: Container, *, mapped: bool = False) -> Opened:
-        """Have everything there that is to be mounted. Raises EngineError; then, and at the run's end, close() is to be called.
-
-        mapped: into a container with a user namespace.
-        """
+    async def open(self, container: Container) -> Opened:
+        """Have everything there that is to be mounted. Raises EngineError; then, and at the run's end, close() is to be called."""
         for name in _volumes(container.mounts):
             await self._store.mount(name, container.id)
         try:
-            mounting.make_sources(container.mounts)
+            mounting.make_sources(container.mounts, self._users.root_of(container.host_config))
         except OSError as error:
             raise SystemFailure(
                 f"error while creating mount source path '{error.filename}': mkdir {error.filename}: {(error.strerror or '').lower()}"
@@ -163,6 +163,7 @@ class ContainerMounts:
         _check_propagation(mount for mount in container.mounts if isinstance(mount, BindMount) and not self._is_near(mount))
         fds: dict[str, int] = {}
         planned = self._planned(container.mounts)
+        mapped = self._users.maps_of(container.host_config) is not None
         try:
             for number, mount in enumerate(container.mounts):
                 if isinstance(mount, ImageMount) and mapped:
@@ -232,7 +233,7 @@ class ContainerMounts:
         They are the stack's, as is a volume's file system. Missing sources of `-v` are made, as by a start. Raises EngineError.
         """
         with suppress(OSError):
-            mounting.make_sources(container.mounts)
+            mounting.make_sources(container.mounts, self._users.root_of(container.host_config))
         binds: list[dict[str, Any]] = []
         fds: list[int] = []
         user = f"{container.id} {os.urandom(8).hex()}"

@@ -210,7 +210,7 @@ class Runner:
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
-        opened = await self.mounts.open(container, mapped=self.users.is_mapped(container.host_config))
+        opened = await self.mounts.open(container)
         undo.callback(opened.close)
         users = await self.users.open(container)
         if users is not None:

@@ -40,21 +40,27 @@ class UserNamespaces:
         self.maps = maps
         self._supervisor, self._containers = supervisor, containers
 
-    def is_mapped(self, host: HostConfig) -> bool:
-        """Whether a container is to have one."""
-        return self.maps is not None and host.userns_mode != "host"
+    def maps_of(self, host: HostConfig) -> UserMaps | None:
+        """Of the one that a container is to have; None: it is to have none."""
+        return None if host.userns_mode == "host" else self.maps
+
+    def root_of(self, host: HostConfig) -> tuple[int, int]:
+        """(uid, gid) of a container's root on the host."""
+        maps = self.maps_of(host)
+        return (0, 0) if maps is None else (idmap.outside(maps.uids, 0), idmap.outside(maps.gids, 0))
 
     async def open(self, container: Container) -> UserNamespace | None:
         """That of a run that begins. Raises EngineError."""
-        if self.maps is None or not self.is_mapped(container.host_config):
-            return None
         host = container.host_config
+        maps = self.maps_of(host)
+        if maps is None:
+            return None
         check(host)
         for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
             if mode.startswith(PREFIX):
                 return self._of(self._containers.find(mode.removeprefix(PREFIX)))
         try:
-            return UserNamespace(self.maps, await self._supervisor.user_namespace(self.maps, net=host.network_mode != "none"))
+            return UserNamespace(maps, await self._supervisor.user_namespace(maps, net=host.network_mode != "none"))
         except RequestRefused as error:
             raise SystemFailure(f"cannot make a user namespace: {error.message.lower()}") from error
 
