@@ -70,6 +70,37 @@ def test_a_container_goes_on_in_its_user_namespace(killed_engine: Engine, docker
     run("volume", "rm", "data")
 
 
+def test_the_key_can_be_taken_away_and_given_back(killed_engine: Engine, docker_path: str) -> None:
+    engine, key = killed_engine, f"--userns-remap={USER}"
+
+    def run(*args: str) -> str:
+        done = engine.run_client([docker_path], *args)
+        assert done.returncode == 0, (args, done)
+        return done.stdout.strip()
+
+    def again(*, remapped: bool) -> None:
+        engine.stop()
+        engine.flags = [flag for flag in engine.flags if flag != key] + ([key] if remapped else [])
+        engine.start()
+
+    run("run", "-d", "--name", "box", "-v", "data:/v", "busybox", "sleep", "1000")
+    run("exec", "box", "sh", "-c", "touch /mine /v/a; chown 7:8 /mine /v/a")
+    look = ("exec", "box", "sh", "-c", "stat -c %u:%g /mine /v/a /etc/hosts; awk '{print $2}' /proc/self/uid_map | head -n 1")
+    owners = ["7:8", "7:8", "0:0"]
+    assert run(*look).split() == [*owners, str(BASE)]
+    again(remapped=False)
+    assert run(*look).split() == [*owners, str(BASE)], "it runs as it was started"
+    run("restart", "-t", "0", "box")
+    assert run(*look).split() == [*owners, "0"]
+    again(remapped=True)
+    assert run(*look).split() == [*owners, "0"]
+    assert run("run", "--rm", "-v", "data:/v", "busybox", "stat", "-c", "%u:%g", "/v/a") == "7:8"
+    run("restart", "-t", "0", "box")
+    assert run(*look).split() == [*owners, str(BASE)]
+    run("rm", "-f", "box")
+    run("volume", "rm", "data")
+
+
 def test_starts_that_are_cut_short(killed_engine: Engine, docker_path: str) -> None:
     engine = killed_engine
     seed = random.randrange(1 << 32)

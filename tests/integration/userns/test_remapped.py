@@ -1,6 +1,7 @@
 """`userns-remap`: what containers are, and that everything else is as without it."""
 
 import tarfile
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -48,6 +49,21 @@ def test_networks_are_its_own(ok: Callable[..., str]) -> None:
     assert ok("run", "--rm", "--network", "none", "busybox", "ls", "/sys/class/net") == "lo"
 
 
+def test_names_and_ports(ok: Callable[..., str]) -> None:
+    ok("network", "create", "named")
+    serve = "echo hi > /index.html; exec httpd -f -p 80 -h /"
+    ok("run", "-d", "--name", "server", "--network", "named", "-p", "127.0.0.1::80", "busybox", "sh", "-c", serve)
+    fetch = "until wget -qO- http://server/index.html; do :; done"
+    assert ok("run", "--rm", "--network", "named", "busybox", "sh", "-c", fetch) == "hi"
+    ok("network", "connect", "bridge", "server")
+    assert ok("exec", "server", "ls", "/sys/class/net").split() == ["eth0", "eth1", "lo"]
+    port = ok("port", "server", "80").rpartition(":")[2]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=10) as answer:
+        assert answer.read() == b"hi\n"
+    ok("rm", "-f", "server")
+    ok("network", "rm", "named")
+
+
 def test_volumes_and_binds(engine: Engine, ok: Callable[..., str]) -> None:
     folder = engine.root / "new/folder"
     script = "touch /v/a /f/a; chown 33:33 /v/a; mkdir /v/d; stat -c %u:%g /v /v/a /f"
@@ -73,7 +89,8 @@ def test_images_and_memory(ok: Callable[..., str], docker: Docker) -> None:
 
 
 def test_cp_diff_commit_export(ok: Callable[..., str], docker: Docker, tmp_path: Path) -> None:
-    ok("run", "-d", "--name", "box", "busybox", "sh", "-c", "touch /a; chown 7:8 /a; sleep 1000")
+    ok("run", "-d", "--name", "box", "busybox", "sleep", "1000")
+    ok("exec", "box", "sh", "-c", "touch /a; chown 7:8 /a")
     (tmp_path / "in").write_text("x")
     ok("cp", str(tmp_path / "in"), "box:/in")
     assert ok("exec", "box", "stat", "-c", "%u:%g", "/in", "/a") == "0:0\n7:8"
