@@ -165,7 +165,10 @@ class Runner:
         self._early[key] = []
         try:
             async with contextlib.AsyncExitStack() as undo:
-                launched, held, endpoints = await self._launch(container, key, lent or Lent(), undo)
+                users = await self.users.open(container)
+                undo.callback(users.close)
+                launched, held, endpoints = await self._launch(container, key, lent or Lent(), users, undo)
+                users.close()
                 live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
                     container.state,
@@ -180,6 +183,7 @@ class Runner:
                     finished_at=0,
                     manually_stopped=False,
                     endpoints=endpoints,
+                    user_maps=users.maps.as_tuple() if users.maps is not None else None,
                     boot_id=self.supervisor.link.boot_id,
                     pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
                     health=health.begun(container.state.health) if health.check_of(container.config) else None,
@@ -206,24 +210,18 @@ class Runner:
             again()
 
     async def _launch(
-        self, container: Container, key: str, lent: Lent, undo: contextlib.AsyncExitStack
+        self, container: Container, key: str, lent: Lent, users: UserNamespace, undo: contextlib.AsyncExitStack
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
         opened = await self.mounts.open(container)
         undo.callback(opened.close)
-        users = await self.users.open(container)
-        if users is not None:
-            undo.callback(users.close)
-        await self.hooks.give_to_user(container, users.maps if users is not None else None)
+        await self.hooks.give_to_user(container, users.maps)
         await self.hooks.quiesce(container)
-        sandbox = await self.network.attach(container, users.take_network() if users is not None else None)
+        sandbox = await self.network.attach(container, users.take_network())
         undo.push_async_callback(self.network.detach, container)
         try:
-            launched = await self._launch_on(container, key, sandbox, opened, lent, users, undo)
-            if users is not None:
-                users.close()
-            return launched
+            return await self._launch_on(container, key, sandbox, opened, lent, users, undo)
         finally:
             for fd in sandbox.descriptors.values():
                 os.close(fd)
@@ -235,7 +233,7 @@ class Runner:
         sandbox: Sandbox,
         opened: Opened,
         lent: Lent,
-        users: UserNamespace | None,
+        users: UserNamespace,
         undo: contextlib.AsyncExitStack,
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         directory = self.paths.container(container.id)
@@ -245,7 +243,7 @@ class Runner:
         undo.callback(layers.close)
         joined = undo.enter_context(contextlib.ExitStack())
         shared = joining.descriptors(container.host_config, self.containers, joined)
-        sent = opened.fds | lent.fds | shared | (users.fds if users else {})
+        sent = opened.fds | lent.fds | shared | users.fds
         sent |= {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
         rootfs = plan.Rootfs(
             lowers=tuple(lower if isinstance(lower, str) else n for n, lower in enumerate(layers.lowers)),
@@ -263,7 +261,7 @@ class Runner:
             [*own, *opened.mounts, *lent.mounts],
             cgroup=self.paths.cgroup_of(container),
             netns=bool(sandbox.descriptors),
-            userns=users.maps if users else None,
+            userns=users.maps,
         )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}

@@ -6,6 +6,7 @@ namespace shares its user namespace, too, as in docker. Nobody holds one: it liv
 
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.joining import PREFIX
@@ -17,9 +18,12 @@ from sampan.spec.docker_api.container import HostConfig
 
 
 class UserNamespace:
-    """A container's, and a network namespace that it owns, if one was made. Owns the descriptors until they are taken."""
+    """A container's, and a network namespace that it owns, if one was made. Owns the descriptors until they are taken.
 
-    def __init__(self, maps: UserMaps, fds: Mapping[str, int]) -> None:
+    maps: None: the host's, and no descriptors.
+    """
+
+    def __init__(self, maps: UserMaps | None = None, fds: Mapping[str, int] = MappingProxyType({})) -> None:
         self.maps, self.fds = maps, dict(fds)
 
     def take_network(self) -> int | None:
@@ -49,12 +53,12 @@ class UserNamespaces:
         maps = self.maps_of(host)
         return (0, 0) if maps is None else (idmap.outside(maps.uids, 0), idmap.outside(maps.gids, 0))
 
-    async def open(self, container: Container) -> UserNamespace | None:
+    async def open(self, container: Container) -> UserNamespace:
         """That of a run that begins. Raises EngineError."""
         host = container.host_config
         maps = self.maps_of(host)
         if maps is None:
-            return None
+            return UserNamespace()
         check(host)
         for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
             if mode.startswith(PREFIX):
@@ -66,24 +70,25 @@ class UserNamespaces:
 
     def _of(self, other: Container) -> UserNamespace:
         """Another's, which runs."""
-        pid, live = other.state.pid, other.live
+        failure = f"cannot join a namespace of container {other.id}: "
+        maps = maps_of_run(other)
+        if other.is_running and maps is None:
+            raise Conflict(f"{failure}it is in the host's user namespace (--userns=host)")
         try:
-            maps = UserMaps(*(tuple(idmap.read_map(_text(f"/proc/{pid}/{name}_map"))) for name in ("uid", "gid")))
-            fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            raise Conflict(f"cannot join a namespace of container {other.id}: it is not running") from None
+            fd = idmap.of_process(other.state.pid)
+        except ProcessLookupError:
+            raise Conflict(f"{failure}it is not running") from None
+        live = other.live
         if live is None or live.has_ended:  # then the number may be another's
             os.close(fd)
-            raise Conflict(f"cannot join a namespace of container {other.id}: it is not running")
-        if os.fstat(fd).st_ino == os.stat("/proc/self/ns/user").st_ino:
-            os.close(fd)
-            raise Conflict(f"cannot join a namespace of container {other.id}: it is in the host's user namespace (--userns=host)")
+            raise Conflict(f"{failure}it is not running")
         return UserNamespace(maps, {"userns": fd})
 
 
-def _text(path: str) -> str:
-    with open(path) as file:
-        return file.read()
+def maps_of_run(container: Container) -> UserMaps | None:
+    """Of the user namespace in which a container runs; None: the host's."""
+    maps = container.state.user_maps
+    return None if maps is None else UserMaps(*maps)
 
 
 def check(host: HostConfig) -> None:

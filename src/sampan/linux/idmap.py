@@ -2,6 +2,7 @@
 inside."""
 
 import errno
+import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from sampan.linux.namespaces import CLONE_NEWUSER, FLAGS
 
 _IDS = 2**32 - 1
 """One more than the last ID: the last number means none."""
+_NS_GET_PARENT = 0xB702
 Range = tuple[int, int, int]
 """(ID on the disk, ID inside, how many)"""
 
@@ -33,9 +35,26 @@ def outside(table: Sequence[Sequence[int]], number: int) -> int:
     raise OSError(errno.EINVAL, f"ID {number} is not mapped")
 
 
-def read_map(text: str) -> list[Range]:
-    """A map as /proc/PID/uid_map shows it."""
-    return [(int(first), int(second), int(count)) for first, second, count in map(str.split, text.splitlines())]
+def of_process(pid: int) -> int:
+    """A descriptor of the user namespace right below ours that a process is in, be it in one of those made in there. Raises OSError.
+
+    ProcessLookupError: it is in ours, or there is no such process.
+    """
+    own = os.stat("/proc/self/ns/user").st_ino
+    try:
+        fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+    if os.fstat(fd).st_ino == own:
+        os.close(fd)
+        raise ProcessLookupError(errno.ESRCH, "in our own user namespace")
+    while True:
+        parent = fcntl.ioctl(fd, _NS_GET_PARENT)
+        if os.fstat(parent).st_ino == own:
+            os.close(parent)
+            return fd
+        os.close(fd)
+        fd = parent
 
 
 @contextmanager

@@ -5,7 +5,8 @@ A plan is a JSON object, executed from top to bottom by the forked child:
     kind         "init" or "exec"
     namespaces   {"pid": "private"|"host"|"fd", "net": ..., "ipc": ..., "uts": "private"|"host", "cgroup": "private"|"host"}
                  "fd": a descriptor named "pidns", "netns" or "ipcns" travels with the message
-    userns       (absent: the host's) {"uids": [[ID inside, ID outside, how many]], "gids": ...}: the maps of the descriptor named "userns"
+    userns       (absent: the host's) {"uids": [[ID inside, ID outside, how many]], "gids": ...}: the maps of the descriptor named "userns",
+                 of an exec those of its container's
     cgroup       {"dirs": [...], "unified": the one of them in the v2 hierarchy or "", "cpuset": [dirs that inherit, root first],
                  "delegate": [[subtree_control, "+cpu +..."]], "writes": [[file, value, required]],
                  "devices": null | {"v1": dir} | {"v2": dir}, "rules": [[type, major, minor, access]]}

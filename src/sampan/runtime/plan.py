@@ -33,6 +33,10 @@ class UserMaps(msgspec.Struct, frozen=True):
     uids: tuple[tuple[int, int, int], ...]
     gids: tuple[tuple[int, int, int], ...]
 
+    def as_tuple(self) -> tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]:
+        """As it is stored."""
+        return self.uids, self.gids
+
     def built(self) -> dict[str, list[list[int]]]:
         """As in a plan."""
         return {"uids": [list(entry) for entry in self.uids], "gids": [list(entry) for entry in self.gids]}
@@ -156,6 +160,8 @@ class ExecSpec(Process, frozen=True, kw_only=True):
     id: str
     cgroup: str
     privileged: bool = False
+    userns: UserMaps | None = None
+    """As its container was started with."""
 
 
 @lru_cache(maxsize=1)
@@ -455,6 +461,7 @@ def exec_plan(spec: ExecSpec, host: HostFacts | None = None) -> dict[str, Any]:
     return {
         "kind": "exec",
         "id": spec.id,
+        **({} if spec.userns is None else {"userns": spec.userns.built()}),
         "cgroup": {
             "dirs": cgroups.directories(host.layout, spec.cgroup),
             "unified": cgroups.unified_directory(host.layout, spec.cgroup),

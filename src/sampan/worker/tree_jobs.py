@@ -346,9 +346,9 @@ def tree_chown(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, An
     except users.LookupFailure as error:
         raise Refused(Kind.INVALID, error.message) from None
     uid, gid = identity.uid, identity.gid
-    if args["maps"] is not None:
+    if maps := args.get("maps"):
         try:
-            uid, gid = idmap.outside(args["maps"]["uids"], uid), idmap.outside(args["maps"]["gids"], gid)
+            uid, gid = idmap.outside(maps["uids"], uid), idmap.outside(maps["gids"], gid)
         except OSError as error:
             raise Refused(Kind.INVALID, error.strerror or "") from None
     info = os.fstat(fds[0])

@@ -88,7 +88,9 @@ def test_a_user_who_is_not_there(box: Any) -> None:
 @pytest.mark.parametrize("user", ["", "app"])
 def test_exec_enters_it(box: Any, user: str) -> None:
     started = box.start("sleep", "1000", userns=MAPS)
-    done = box.exec(started, "sh", "-c", "cat /proc/self/uid_map; id -u; id -g; echo > /dev/stdout; grep Cap /proc/self/status", user=user)
+    done = box.exec(
+        started, "sh", "-c", "cat /proc/self/uid_map; id -u; id -g; echo > /dev/stdout; grep Cap /proc/self/status", user=user, userns=MAPS
+    )
     code, out, err = box.supervisor.finish(done)
     assert (code, err) == (0, "")
     words = out.split()
@@ -107,7 +109,7 @@ def test_terminals_belong_to_the_user(box: Any) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert found.read_text() == "0:5\n"
-    second = box.exec(started, "sh", "-c", "stat -c %u:%g $(tty) > /tmp/out2", tty=True, user="app")
+    second = box.exec(started, "sh", "-c", "stat -c %u:%g $(tty) > /tmp/out2", tty=True, user="app", userns=MAPS)
     assert box.supervisor.event("exit", second.key)["code"] == 0
     assert Path(f"/proc/{started.pid}/root/tmp/out2").read_text() == "1000:5\n"
 
@@ -123,3 +125,19 @@ def test_a_device_keeps_the_owner_that_it_has_on_the_host(box: Any) -> None:
     assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
     device = plan.Device(host_path="/dev/full", container_path="/dev/mine")
     assert box.sh("stat -c %u:%g /dev/mine", userns=MAPS, devices=(device,)) == "65534:65534\n"
+
+
+@pytest.mark.parametrize("maps", [None, MAPS], ids=["none", "its-own"])
+def test_exec_stays_out_of_what_the_container_makes(box: Any, maps: plan.UserMaps | None) -> None:
+    every = plan.resolve_capabilities(["ALL"], [])
+    script = "touch /tmp/there; sleep 1000"
+    started = box.start("unshare", "-Ur", "sh", "-c", script, userns=maps, seccomp="unconfined", capabilities=every)
+    deadline = time.monotonic() + 10
+    while not Path(f"/proc/{started.pid}/root/tmp/there").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    done = box.exec(started, "sh", "-c", "id -u; cat /proc/self/uid_map", user="app", userns=maps)
+    assert "error" not in done.reply, done.reply
+    code, out, err = box.supervisor.finish(done)
+    assert (code, err) == (0, "")
+    assert out.split()[:3] == ["1000", "0", str(BASE) if maps else "0"]

@@ -67,7 +67,6 @@ class Server(Loop):
         self.launching: dict[str, Launch] = {}
         self.boot_id = boot_id()
         self.own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self.own_userns = os.stat("/proc/self/ns/user").st_ino
 
     def _greeted(self, peer: Peer) -> None:
         for proc in list(self.procs.values()):
@@ -96,25 +95,14 @@ class Server(Loop):
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
         fds["target"] = os.pidfd_open(target["pid"])
-        try:
-            self._join_users(target["pid"], message["plan"], fds)
-        except FileNotFoundError:
-            raise RequestError("join", errno.ESRCH, "the container's process is gone") from None
+        if "userns" in message["plan"]:
+            try:
+                fds["userns"] = idmap.of_process(target["pid"])
+            except ProcessLookupError:
+                raise RequestError("join", errno.ESRCH, "the container's process is gone") from None
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
         return self._fork(peer, message, fds, "probe" if message.get("probe") else "exec")
-
-    def _join_users(self, pid: int, plan: Message, fds: Fds) -> None:
-        """The user namespace of the process that is joined, if it is not ours: asked of the kernel, which no record can contradict."""
-        userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        if os.fstat(userns).st_ino == self.own_userns:
-            os.close(userns)
-            return
-        fds["userns"] = userns
-        plan["userns"] = {}
-        for name in ("uids", "gids"):
-            with open(f"/proc/{pid}/{name[:-1]}_map") as file:
-                plan["userns"][name] = idmap.read_map(file.read())
 
     def _op_userns(self, peer: Peer, message: Message, _fds: Fds) -> None:
         """A new user namespace with these maps, with net a network namespace that it owns, too; the descriptors are in the reply."""
@@ -131,7 +119,7 @@ class Server(Loop):
         pidfd.reap(handle)
         os.close(handle)
         with sync:
-            data, made, _, _ = socket.recv_fds(sync, 65536, 2, socket.MSG_DONTWAIT)
+            data, made, _, _ = socket.recv_fds(sync, 65536, 2, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
         lost = {"error": {"step": "user namespace", "errno": errno.ECHILD, "path": "", "message": ""}}
         self._send(peer, {"re": seq, **(json.loads(data) if data else lost)}, made)
         for fd in made:
