@@ -206,6 +206,7 @@ class ExecService:
             capabilities=launching.capability_names(host),
             seccomp="unconfined" if host.privileged and security.seccomp is None else security.seccomp,
             no_new_privileges=security.no_new_privileges,
+            apparmor=launching.profile_of(security, host),
             cgroup=self._paths.cgroup_of(container),
             privileged=request.privileged or host.privileged,
             oom_score_adj=host.oom_score_adj,

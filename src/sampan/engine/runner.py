@@ -10,13 +10,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from sampan.clock import Clock
-from sampan.engine import health, joining, launching, restarting
+from sampan.engine import cdi, health, joining, launching, restarting
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
@@ -27,6 +27,7 @@ from sampan.engine.paths import Paths
 from sampan.engine.usernamespaces import UserNamespace, UserNamespaces
 from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
+from sampan.network.ports import Binding
 from sampan.runtime import cgroups, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.snapshot.api import Snapshots
@@ -90,6 +91,11 @@ class NetworkPort(Protocol):
     async def detach(self, container: Container) -> None:
         """Take them back. Never raises."""
 
+    def republished(
+        self, container: Container, removed: Collection[str], added: Mapping[str, Sequence[Binding] | None]
+    ) -> contextlib.AbstractAsyncContextManager[tuple[EndpointState, ...]]:
+        """Other published ports for a running container, and its places then; undone when the context ends by an exception."""
+
     def write_files(self, container: Container, endpoints: Sequence[EndpointState], directory: str) -> None:
         """Write hostname, hosts and resolv.conf."""
 
@@ -130,6 +136,7 @@ class Runner:
         logs: ContainerLogs,
         clock: Clock,
         paths: Paths,
+        settings: launching.LaunchSettings,
         users: UserNamespaces,
     ) -> None:
         self.containers = containers
@@ -143,6 +150,7 @@ class Runner:
         self.logs = logs
         self.clock = clock
         self.paths = paths
+        self.settings = settings
         self.users = users
         self.layout = cgroups.host_layout()
         self.hooks = RunHooks()
@@ -200,7 +208,7 @@ class Runner:
             if isinstance(error, EngineError):
                 code = error.exit_code if isinstance(error, StartFailure) else 128
                 state = msgspec.structs.replace(state, exit_code=code, error=error.message)
-            self.containers.set_state(container, state)
+            self.containers.note_state(container, state)
             raise
         await self.hooks.started(container)
         self.network.started(container)
@@ -251,6 +259,8 @@ class Runner:
             work=layers.work,
             readonly=container.host_config.readonly_rootfs,
         )
+        requests = container.host_config.device_requests
+        edits = await asyncio.to_thread(cdi.edits_of, requests, self.settings.cdi_spec_dirs) if requests else cdi.Edits()
         taken = {mount.destination for mount in opened.mounts}
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
@@ -261,6 +271,8 @@ class Runner:
             [*own, *opened.mounts, *lent.mounts],
             cgroup=self.paths.cgroup_of(container),
             netns=bool(sandbox.descriptors),
+            settings=self.settings,
+            edits=edits,
             userns=users.maps,
         )
         launch = plan.launch_plan(spec)
@@ -387,7 +399,7 @@ class Runner:
             paused=False,
             health=health.stopped(state.health),
         )
-        self.containers.set_state(container, state)
+        self.containers.note_state(container, state)
         container.exits += 1
         container.settled.clear()
         self.hooks.ended(container)
@@ -468,7 +480,7 @@ class Runner:
                 await self.start(container)
             except Exception as error:  # whatever it is: "restarting" must not stay for ever
                 log.warning("restart of %s failed: %s", container.id, error)
-                self.containers.set_state(container, msgspec.structs.replace(container.state, status="exited"))
+                self.containers.note_state(container, msgspec.structs.replace(container.state, status="exited"))
 
     # removal
 
@@ -478,7 +490,7 @@ class Runner:
         A kill at any point leaves a row that says so, and sampand does it again at start.
         """
         volumes = volumes or container.state.remove_volumes
-        self.containers.set_state(container, msgspec.structs.replace(container.state, status="removing", remove_volumes=volumes))
+        self.containers.note_state(container, msgspec.structs.replace(container.state, status="removing", remove_volumes=volumes))
         await self.hooks.quiesce(container)
         self.snapshots.remove(container.id)
         self.hooks.discarded()

@@ -9,7 +9,7 @@ import ipaddress
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,6 +49,11 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     """More addresses, in CIDR form."""
     sysctls: tuple[str, ...] = ()
     """Its own, as net.X.Y.IFNAME.Z=V with its name in the place of IFNAME."""
+
+    @property
+    def default_routes(self) -> frozenset[int]:
+        """The IP versions whose default route goes by it."""
+        return frozenset((*self.on_link, *(version for version, by in ((4, self.gateway), (6, self.gateway6)) if by)))
 
 
 _TABLE = "sampan_dns"
@@ -115,12 +120,16 @@ def _set_up(inside: Netlink, interface: Interface) -> None:
     inside.set_link(index, up=True)
     for sysctl in interface.sysctls:
         _set_sysctl(interface, sysctl)
+    _set_default_routes(inside, interface)
+
+
+def _set_default_routes(inside: Netlink, interface: Interface) -> None:
     if interface.gateway:
         inside.set_default_route(interface.gateway)
     if interface.gateway6:
         inside.set_default_route(interface.gateway6, socket.AF_INET6)
     for version in interface.on_link:
-        inside.set_default_route("", socket.AF_INET if version == 4 else socket.AF_INET6, by=index)
+        inside.set_default_route("", socket.AF_INET if version == 4 else socket.AF_INET6, by=socket.if_nametoindex(interface.name))
 
 
 def _set_sysctl(interface: Interface, sysctl: str) -> None:
@@ -249,15 +258,40 @@ def leave(netns: int, name: str) -> None:
         _in_thread(work)
 
 
-def route(netns: int, gateway: str, gateway6: str = "") -> None:
-    """Have the default routes of a netns by these gateways; "" for none. Raises OSError."""
+def remove_strays(netns: int, kept: Collection[str]) -> bool:
+    """Remove macvlans and ipvlans on the host's interfaces from a container's netns, but those of these names; whether there was one.
+
+    One that the container has renamed is none as long as there are no more than are kept. Raises OSError. Blocks.
+    """
+    strays: list[str] = []
 
     def work() -> None:
         libc.setns(netns, CLONE_NEWNET)
         with Netlink() as inside:
-            inside.set_default_route(gateway)
-            if gateway6 or Path("/proc/sys/net/ipv6").exists():
-                inside.set_default_route(gateway6, socket.AF_INET6)
+            found = [link.name for link in inside.links() if link.is_sub]
+            if len(found) > len(kept):
+                strays.extend(name for name in found if name not in kept)
+            for name in strays:
+                with contextlib.suppress(OSError):  # the container may be at it too
+                    inside.delete_link(name)
+
+    _in_thread(work)
+    return bool(strays)
+
+
+def route(netns: int, interfaces: Sequence[Interface]) -> None:
+    """Have the default routes of a netns by those interfaces of it that are to have them, and no others. Raises OSError."""
+    routed = frozenset[int]().union(*(interface.default_routes for interface in interfaces))
+
+    def work() -> None:
+        libc.setns(netns, CLONE_NEWNET)
+        with Netlink() as inside:
+            if 4 not in routed:
+                inside.set_default_route("")
+            if 6 not in routed and Path("/proc/sys/net/ipv6").exists():
+                inside.set_default_route("", socket.AF_INET6)
+            for interface in interfaces:
+                _set_default_routes(inside, interface)
 
     _in_thread(work)
 

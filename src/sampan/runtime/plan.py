@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from sampan.errors import InvalidArgument
-from sampan.linux import capabilities, idmap, seccomp_bpf
+from sampan.linux import apparmor, capabilities, idmap, seccomp_bpf
 from sampan.runtime import cgroups, defaults, ops
 from sampan.runtime.cgroups import Layout, Resources
 
@@ -25,6 +25,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: int
     """The mask this process may give away (its bounding set)."""
     layout: Layout
+    apparmor: bool = False
+    """Whether profiles are enforced here."""
 
 
 class UserMaps(msgspec.Struct, frozen=True):
@@ -62,6 +64,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """The source is a read-only overlay of these, top first: paths, or names of descriptors of the launch message."""
     mapped: bool = False
     """With a user namespace: the source is the engine's, and IDs on its disk are the container's, not the host's."""
+    attributes: tuple[str, ...] = ()
+    """Further ones of the mount itself, such as nosuid."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +127,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] | None = None
     seccomp: dict[str, Any] | Literal["unconfined"] | None = None
     no_new_privileges: bool = False
+    apparmor: str = ""
+    """A loaded profile, or `unconfined`; "" leaves the process under what the engine is under. Nothing where there is no AppArmor."""
     rlimits: tuple[Rlimit, ...] = ()
     oom_score_adj: int | None = None
 
@@ -134,6 +140,8 @@ class LaunchSpec(Process, frozen=True, kw_only=True):
     rootfs: Rootfs
     cgroup: str
     """Path below every hierarchy's root, such as `sampan/<id>`."""
+    parents_real_time: tuple[int, int] = (0, 0)
+    """Period and runtime of the real-time scheduler, in microseconds, of every cgroup above; 0 leaves it as it is."""
     hostname: str = ""
     domainname: str = ""
     mounts: tuple[Mount, ...] = ()
@@ -152,6 +160,8 @@ class LaunchSpec(Process, frozen=True, kw_only=True):
     privileged: bool = False
     userns: UserMaps | None = None
     """Of the user namespace that comes with the launch; None: the host's."""
+    writable_cgroups: bool | None = None
+    """None: as privileged has it."""
 
 
 class ExecSpec(Process, frozen=True, kw_only=True):
@@ -169,7 +179,13 @@ def host_facts() -> HostFacts:
     """This host's facts, read once."""
     name = os.uname()
     major, minor = (int("".join(c for c in word if c.isdigit()) or 0) for word in name.release.split("-")[0].split(".")[:2])
-    return HostFacts(machine=name.machine, kernel=(major, minor), capabilities=capabilities.bounding_set(), layout=cgroups.host_layout())
+    return HostFacts(
+        machine=name.machine,
+        kernel=(major, minor),
+        capabilities=capabilities.bounding_set(),
+        layout=cgroups.host_layout(),
+        apparmor=apparmor.enabled(),
+    )
 
 
 def resolve_capabilities(add: list[str], drop: list[str], privileged: bool = False) -> tuple[str, ...]:
@@ -242,6 +258,7 @@ def _process(spec: Process, privileged: bool, host: HostFacts) -> dict[str, Any]
         # A privileged exec in a container that is not keeps the container's filter, as docker has it.
         "seccomp": _seccomp(spec, spec.capabilities or defaults.CAPABILITIES, host),
         "no_new_privileges": spec.no_new_privileges,
+        **({"apparmor": spec.apparmor} if spec.apparmor and host.apparmor else {}),
         "rlimits": [[limit.name, limit.soft, limit.hard, limit.required] for limit in spec.rlimits],
         "oom_score_adj": spec.oom_score_adj,
         "umask": 0o022,
@@ -270,7 +287,13 @@ def _cgroup(spec: LaunchSpec, host: HostFacts) -> dict[str, Any]:
         "unified": cgroups.unified_directory(layout, spec.cgroup),
         "cpuset": [],
         "delegate": [],
-        "writes": [list(item) for item in cgroups.resource_writes(layout, spec.cgroup, spec.resources)],
+        "writes": [
+            list(item)
+            for item in (
+                *cgroups.parents_real_time(layout, spec.cgroup, *spec.parents_real_time),
+                *cgroups.resource_writes(layout, spec.cgroup, spec.resources),
+            )
+        ],
         "devices": None,
         "rules": _device_rules(spec),
     }
@@ -290,7 +313,7 @@ def _cgroup(spec: LaunchSpec, host: HostFacts) -> dict[str, Any]:
 
 def _cgroup_mount(spec: LaunchSpec, host: HostFacts, private: bool) -> dict[str, Any]:
     layout = host.layout
-    readonly = not spec.privileged
+    readonly = not (spec.privileged if spec.writable_cgroups is None else spec.writable_cgroups)
     if layout.version == 2:
         source = layout.unified if spec.privileged or not private else f"{layout.unified}/{spec.cgroup}"
         return {"op": ops.OP_CGROUP_V2, "destination": "/sys/fs/cgroup", "private": private, "source": source, "readonly": readonly}
@@ -395,6 +418,7 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
                 **({"layers": list(mount.layers)} if mount.layers else {"descriptor": mount.descriptor} if mount.descriptor else {}),
                 **({"idmap": True} if mount.idmap else {}),
                 **({"mapped": True} if mount.mapped and spec.userns is not None else {}),
+                **({"attributes": list(mount.attributes)} if mount.attributes else {}),
             }
         )
         result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})

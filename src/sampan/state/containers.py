@@ -173,10 +173,10 @@ class ContainerRepository:
         with self._database.transaction(durable=False) as cx:
             cx.execute("UPDATE containers SET networking = ?, state = ? WHERE id = ?", (networking, _encode(state), container))
 
-    def set_host_config(self, container: ContainerId, host_config: bytes) -> None:
-        """Replace the HostConfig."""
+    def set_host_config(self, container: ContainerId, host_config: bytes, state: ContainerState) -> None:
+        """Replace the HostConfig, and the state with it."""
         with self._database.transaction() as cx:
-            cx.execute("UPDATE containers SET host_config = ? WHERE id = ?", (host_config, container))
+            cx.execute("UPDATE containers SET host_config = ?, state = ? WHERE id = ?", (host_config, _encode(state), container))
 
     def set_name(self, container: ContainerId, name: str) -> None:
         """Rename. Raises sqlite3.IntegrityError when the name is taken."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.engine import Engine
-from tests.support.killing import SETTLE_SECONDS, kill
+from tests.support.kills import SETTLE_SECONDS, kill
 from tests.support.strays import complaints, wait_for_none
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.userns.conftest import BASE, USER, surrounded
 from tests.support.engine import Engine
-from tests.support.killing import kill
+from tests.support.kills import kill
 from tests.support.strays import pid_of
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]

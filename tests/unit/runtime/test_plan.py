@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sampan.errors import InvalidArgument
@@ -116,3 +117,22 @@ def test_tmpfs_options() -> None:
 def test_a_bad_device_rule_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="invalid device cgroup rule format: 'c 1 rwm'"):
         plan.launch_plan(_spec(device_rules=("c 1 rwm",)), HOST_V1)
+
+
+@pytest.mark.parametrize(
+    ("privileged", "writable", "readonly"),
+    [(False, None, True), (True, None, False), (False, True, False), (True, False, True)],
+)
+@pytest.mark.parametrize("host", [HOST_V1, HOST_V2], ids=["v1", "v2"])
+def test_who_may_write_to_cgroups(host: plan.HostFacts, privileged: bool, writable: bool | None, readonly: bool) -> None:
+    made = plan.launch_plan(_spec(privileged=privileged, writable_cgroups=writable), host)
+    [mount] = [item for item in made["mounts"] if item.get("destination") == "/sys/fs/cgroup"]
+    assert mount["readonly"] is readonly
+
+
+@pytest.mark.parametrize(("has", "applied"), [(True, "mine"), (False, "")])
+def test_a_profile_of_apparmor_is_applied_where_there_is_apparmor(has: bool, applied: str) -> None:
+    host = msgspec.structs.replace(HOST_V2, apparmor=has)
+    assert plan.launch_plan(_spec(apparmor="mine"), host)["process"].get("apparmor", "") == applied
+    executed = plan.ExecSpec(id="e" * 64, args=("ps",), cgroup="sampan/c", apparmor="mine")
+    assert plan.exec_plan(executed, host)["process"].get("apparmor", "") == applied

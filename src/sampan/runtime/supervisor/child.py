@@ -16,6 +16,7 @@ import sys
 from typing import Any, NoReturn
 
 from sampan.linux import (
+    apparmor,
     capabilities,
     cgroup1,
     cgroup2,
@@ -43,6 +44,10 @@ class Host:
 
     program = ""
     """The file of main.py."""
+    build = ""
+    """Which version of the lean program this is, as its starter calls it (spawning.build_of_program)."""
+    lock = -1
+    """The descriptor that holds the lock of our role."""
     mount_point = "/run/sampan/rootfs"
     bounding = 0
     argument_area = (0, 0)
@@ -259,6 +264,13 @@ def _act_as_root_of(userns: ops.Plan, where: rootfs.Where) -> None:
     os.setresuid(uid, uid, 0)
 
 
+def _confine(plan: ops.Plan, where: rootfs.Where) -> None:
+    where[:] = ["apparmor", ""]
+    apparmor.confine_at_exec(plan["process"].get("apparmor", ""))
+    if "userns" not in plan:
+        _join_keyring(plan, where)
+
+
 def _join_keyring(plan: ops.Plan, where: rootfs.Where) -> None:
     where[:] = ["keyring", ""]
     try:
@@ -291,6 +303,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     _join_cgroup(plan, where, joined)
     _oom_score(plan, where)
     mount_namespace = _enter_namespaces(plan, fds, where)
+    _confine(plan, where)
     root = rootfs.Root(plan, where, fds.get("userns", -1))
     root.open_sources(fds)
     if mount_namespace >= 0:
@@ -324,6 +337,7 @@ def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     if process["oom_score_adj"] is not None:
         _oom_score(plan, where)
     _keep_only([sync.fileno(), fds["target"], fds.get("userns", -1), *stdio])
+    _confine(plan, where)
     where[:] = [ops.STEP_JOIN, ""]
     flags = 0
     for name in ("mnt", "ipc", "uts", "net", "cgroup"):
@@ -515,7 +529,7 @@ def _become(
         idmap.become_root(userns)
         os.close(userns)
         bounding = capabilities.bounding_now()
-    _join_keyring(plan, where)
+        _join_keyring(plan, where)
     filter_bytes = binascii.a2b_base64(process["seccomp"])
     if process["no_new_privileges"]:
         prctl.set_no_new_privs()

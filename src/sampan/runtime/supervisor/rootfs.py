@@ -26,6 +26,8 @@ class Root:
         self.binds: list[int] = []
         self.kernel_mounts: dict[str, int] = {}
         """By their places: those of proc and sysfs that are there already, detached."""
+        self.proc = -1
+        """The device of the container's procfs, once it is mounted."""
 
     def at(self, step: str, path: str) -> None:
         """Note what is being done."""
@@ -137,15 +139,27 @@ class Root:
         """mounts.ensure_in_root of our root."""
         return mounts.ensure_in_root(self.fd, path, directory)
 
-    def attach(self, fd: int, path: str, directory: bool = True) -> None:
+    def attach(self, fd: int, path: str, directory: bool = True, source: str = "tmpfs") -> None:
         """Attach a detached mount at path inside the root."""
         target = self.ensure(path, directory)
         try:
+            self._keep_proc(target, path, source)
             if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
                 raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             mounts.move_mount(fd, target, path)
         finally:
             os.close(target)
+
+    def _keep_proc(self, target: int, path: str, source: str) -> None:
+        """Nothing comes over /proc by an image's symbolic link: other steps trust what lies there (runc checkProcMount).
+
+        What may be mounted there by its own name is sampand's to say.
+        """
+        if os.fstat(target).st_dev == self.proc and not path.startswith("/proc/"):
+            self.at(ops.STEP_MOUNT_REFUSED, path)
+            problem = f'check proc-safety of {path} mount: "{path}" cannot be mounted because it is inside /proc'
+            words = f'error mounting "{source}" to rootfs at "{path}": create mountpoint for {path} mount: {problem}'
+            raise OSError(errno.EINVAL, words, path)
 
     def attach_ordinary(self, fd: int, path: str, kind: str) -> None:
         """attach() for proc and sysfs: never through a symbolic link, as other steps trust what lies there (runc mountToRootfs)."""
@@ -191,6 +205,8 @@ class Root:
                 os.chown(name, os.geteuid(), os.getegid(), dir_fd=fd)
         if op["type"] in ("proc", "sysfs"):
             self.attach_ordinary(fd, op["destination"], op["type"])
+            if op["type"] == "proc":
+                self.proc = os.fstat(fd).st_dev
         else:
             self.attach(fd, op["destination"])
         os.close(fd)
@@ -222,7 +238,7 @@ class Root:
             mounts.mount_setattr(fd, attributes=attributes)
         if bind["readonly"]:
             mounts.mount_setattr(fd, attributes=mounts.MOUNT_ATTR_RDONLY, recursive=bool(bind.get("readonly_recursive")))
-        self.attach(fd, destination, stat.S_ISDIR(os.fstat(fd).st_mode))
+        self.attach(fd, destination, stat.S_ISDIR(os.fstat(fd).st_mode), bind["source"])
         os.close(fd)
 
     def _outside(self, uid: int, gid: int) -> tuple[int, int]:

@@ -14,9 +14,9 @@ import socket
 import time
 
 from sampan.linux import clone, idmap, namespaces, pidfd
-from sampan.runtime.protocol import PROTOCOL, Message
+from sampan.runtime.protocol import Message
 from sampan.runtime.supervisor import child
-from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
+from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, listen
 
 _OF_THE_LAUNCH = ("pidfd", "pty", "stdin", "stdout", "stderr")
 """Descriptors that a process gets once: one that is missing has been closed."""
@@ -65,7 +65,6 @@ class Server(Loop):
         super().__init__(listener)
         self.procs: dict[str, Proc] = {}
         self.launching: dict[str, Launch] = {}
-        self.boot_id = boot_id()
         self.own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def _greeted(self, peer: Peer) -> None:
@@ -82,7 +81,7 @@ class Server(Loop):
         if role not in ("sampand", "keeper"):
             raise RequestError("protocol", errno.EINVAL, "unknown role")
         peer.role = role
-        return {"protocol": PROTOCOL, "pid": os.getpid(), "boot_id": self.boot_id, "procs": [proc.facts() for proc in self.procs.values()]}
+        return {**self._identity(), "procs": [proc.facts() for proc in self.procs.values()]}
 
     def _op_list(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
         return {"procs": [proc.facts() for proc in self.procs.values()]}
@@ -331,6 +330,11 @@ class Server(Loop):
             del self.procs[proc.key]
             proc.close()
         return {}
+
+    def _op_renew(self, peer: Peer, message: Message, fds: Fds) -> None:
+        if self.launching:
+            raise RequestError("request", errno.EBUSY, "processes are being started")
+        super()._op_renew(peer, message, fds)
 
     def _op_shutdown(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
         if any(proc.exit is None for proc in self.procs.values()) or self.launching:

@@ -1,4 +1,4 @@
-"""kill -9 of sampand, the keeper and the supervisor, and their coming back."""
+"""kill -9 of an engine's own processes, and the wait until what comes back holds all again."""
 
 import os
 import signal
