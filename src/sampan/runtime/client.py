@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from sampan.errors import InvalidArgument, SystemFailure, Unavailable
+from sampan.runtime.plan import UserMaps
 from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
 
 EventCallback = Callable[[Message, dict[str, int]], None]
@@ -306,12 +307,19 @@ class SupervisorClient(_LeanClient):
     ) -> Launched:
         """Start a container's init.
 
-        fds: stdin stdout stderr (absent with a tty) netns ipcns pidns layer<n> custody:stdin custody:stdout custody:stderr.
+        fds: stdin stdout stderr (absent with a tty) userns netns ipcns pidns layer<n> custody:stdin custody:stdout custody:stderr.
 
         Raises LaunchError, InvalidArgument (too large a plan), Unavailable (the connection broke: the next hello tells what came of it).
         """
         message = {"op": "launch", "key": key, "container": container, "plan": plan, "record": record or {}}
         return await self._launch(message, fds)
+
+    async def user_namespace(self, maps: UserMaps, *, net: bool) -> dict[str, int]:
+        """Descriptors of a new user namespace (userns) and, if wanted, of a network namespace that it owns (netns), the receiver's.
+
+        Raises RequestRefused, Unavailable.
+        """
+        return (await self.link.request({"op": "userns", "maps": maps.built(), "net": net}))[1]
 
     async def exec(
         self, key: str, container: str, target: tuple[int, int], plan: dict[str, Any], fds: Mapping[str, int], *, probe: bool = False

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 
-from sampan.linux import clone, namespaces, pidfd
+from sampan.linux import clone, idmap, namespaces, pidfd
 from sampan.runtime.protocol import Message
 from sampan.runtime.supervisor import child
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, listen
@@ -94,9 +94,35 @@ class Server(Loop):
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
         fds["target"] = os.pidfd_open(target["pid"])
+        if "userns" in message["plan"]:
+            try:
+                fds["userns"] = idmap.of_process(target["pid"])
+            except ProcessLookupError:
+                raise RequestError("join", errno.ESRCH, "the container's process is gone") from None
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
         return self._fork(peer, message, fds, "probe" if message.get("probe") else "exec")
+
+    def _op_userns(self, peer: Peer, message: Message, _fds: Fds) -> None:
+        """A new user namespace with these maps, with net a network namespace that it owns, too; the descriptors are in the reply."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                child.make_userns(message["maps"], bool(message["net"]), theirs)
+        handle = os.pidfd_open(pid)
+        self.watch(handle, select.EPOLLIN, lambda _events: self._userns_made(peer, message.get("seq"), ours, handle))
+
+    def _userns_made(self, peer: Peer, seq: int | None, sync: socket.socket, handle: int) -> None:
+        self.unwatch(handle)
+        pidfd.reap(handle)
+        os.close(handle)
+        with sync:
+            data, made, _, _ = socket.recv_fds(sync, 65536, 2, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        lost = {"error": {"step": "user namespace", "errno": errno.ECHILD, "path": "", "message": ""}}
+        self._send(peer, {"re": seq, **(json.loads(data) if data else lost)}, made)
+        for fd in made:
+            os.close(fd)
 
     def _fork(self, peer: Peer, message: Message, fds: Fds, kind: str) -> Message | None:
         key, plan = message["key"], message["plan"]
@@ -154,7 +180,11 @@ class Server(Loop):
         """
         if directory:
             with contextlib.suppress(OSError):
-                os.makedirs(directory, exist_ok=True)
+                umask = os.umask(0o022)  # its users may look at it, as at those of v1
+                try:
+                    os.makedirs(directory, exist_ok=True)
+                finally:
+                    os.umask(umask)
                 cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
                     return clone.fork_into(cgroup), directory
