@@ -161,7 +161,7 @@ class World:
     def _happen(self, trouble: Trouble) -> None:
         if trouble.kind == "clock":
             self.clock.write_text(str(int(self.clock.read_text()) + int(trouble.seconds * 1e9)))
-        elif trouble.kind == "kill":
+        elif trouble.roles:
             time.sleep(trouble.after)
             kill(self.engine, *trouble.roles)
         elif trouble.kind == "stop":

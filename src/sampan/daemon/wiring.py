@@ -16,7 +16,7 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
-from sampan.daemon import remapping
+from sampan.daemon import remapping, spareroom
 from sampan.daemon.config import DaemonConfig, cgroup_parent, log_level, pool_sizes
 from sampan.daemon.leanprocesses import LeanProcesses
 from sampan.daemon.loopwatch import LoopWatch
@@ -296,6 +296,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     clock = SystemClock()
     maps = remapping.maps_of(config.userns_remap)
     paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
+    spareroom.use(paths.data_root)
     database = Database(paths.data_root / "state.db")
     stack.callback(database.close)
     meta = MetaRepository(database)
@@ -395,6 +396,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         if (container := containers.get(container_id)) is not None:
             await steps.remove_left(container)
     background.spawn(spool.repair())
+    spareroom.hold(paths.data_root)
     system = SystemService(
         containers,
         images,
