@@ -22,6 +22,7 @@ from sampan.cli import fastjson  # noqa: E402
 
 DEFAULT_HOST = "unix:///run/sampan/sampan.sock"
 CLIENT_API_VERSION = "1.51"
+USER_AGENT = "Docker-Client/28.2.2 (linux; sampan)"
 _FALLBACK_VERSION = "1.24"  # what a daemon without an Api-Version header is taken for
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
 _CHUNK = 1 << 16
@@ -481,7 +482,7 @@ class Client:
         lines = [
             f"{method} {self.host.base}{target} HTTP/1.1",
             f"Host: {self.host.name}",
-            "User-Agent: Docker-Client/28.2.2 (linux; sampan)",
+            f"User-Agent: {USER_AGENT}",
         ]
         lines += [f"{name}: {value}" for name, value in {**self.extra, **head}.items()]
         pieces = data is not None and not isinstance(data, bytes)

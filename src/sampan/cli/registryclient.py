@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from sampan.cli import credentials, fastjson
-from sampan.cli.http import CliError
+from sampan.cli.http import USER_AGENT, CliError
 from sampan.errors import EngineError, printable
 from sampan.registryhosts import tls_context
 
@@ -115,7 +115,7 @@ class RegistryClient:
 
     def _send(self, method: str, target: str, headers: dict[str, str], body: bytes | None) -> HTTPResponse:
         url = target if "://" in target else f"{self._scheme}://{self._host}/v2/{target}"
-        request = urllib.request.Request(url, body, {"User-Agent": "Docker-Client/28.2.2 (linux; sampan)", **headers}, method=method)
+        request = urllib.request.Request(url, body, {"User-Agent": USER_AGENT, **headers}, method=method)
         if self._authorization and urlsplit(url).netloc == self._host:
             request.add_unredirected_header("Authorization", self._authorization)
         try:

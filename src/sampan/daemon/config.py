@@ -37,8 +37,6 @@ LOG_LEVELS: Final = {
     "error": logging.ERROR, "fatal": logging.CRITICAL, "panic": logging.CRITICAL,
 }  # fmt: skip
 DOMAIN: Final = re.compile(r"^([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+$|^\.$")
-
-
 CDI_SPEC_DIRS: Final = ("/etc/cdi", "/var/run/cdi")
 
 
@@ -152,13 +150,13 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
 MISSING: Final[Mapping[str, str]] = {
     "allow-direct-routing": "direct routing to published ports",
     "authorization-plugins": "authorization plugins",
-    "builder": "the image builder",
+    "builder": "settings of BuildKit (Sampan builds images itself)",
     "containerd": "containerd (Sampan runs containers itself)",
     "containerd-namespace": "containerd (Sampan runs containers itself)",
     "containerd-plugin-namespace": "containerd (Sampan runs containers itself)",
     "cri-containerd": "containerd (Sampan runs containers itself)",
     "default-gateway": "another gateway than the bridge",
-    "default-gateway-v6": "IPv6",
+    "default-gateway-v6": "another gateway than the bridge",
     "default-runtime": "other OCI runtimes",
     "experimental": "experimental features",
     "init-path": "another init binary",

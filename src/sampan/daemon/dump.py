@@ -11,6 +11,8 @@ import time
 import traceback
 from types import FrameType
 
+from sampan.clock import rfc3339_fixed
+
 log = logging.getLogger("sampand")
 
 MANY = 10_000
@@ -25,7 +27,7 @@ def dump_on_signal(exec_root: str) -> None:
     loop = asyncio.get_running_loop()
 
     def write(_number: int, _frame: FrameType | None) -> None:
-        path = f"{exec_root}/stacks-{time.strftime('%Y-%m-%dT%H%M%S')}{time.time_ns() % 10**9:09d}Z.log"
+        path = path_at(exec_root, time.time_ns())
         try:
             _write(path, stacks(loop))
         except OSError as problem:
@@ -34,6 +36,11 @@ def dump_on_signal(exec_root: str) -> None:
             loop.call_soon_threadsafe(log.info, "stacks written to %s", path)  # the log may be in use under our feet
 
     signal.signal(signal.SIGUSR1, write)
+
+
+def path_at(exec_root: str, time_ns: int) -> str:
+    """Where stacks are written at a time, which is in the file's name."""
+    return f"{exec_root}/stacks-{rfc3339_fixed(time_ns).replace(':', '')}.log"
 
 
 def _write(path: str, text: str) -> None:

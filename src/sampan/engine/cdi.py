@@ -13,7 +13,7 @@ import msgspec
 
 from sampan.engine.launch_failures import StartFailure
 from sampan.runtime import plan
-from sampan.spec.cdi import BindMount, ContainerEdits, Device, DeviceNode, DeviceSpec
+from sampan.spec.cdi import ContainerEdits, Device, DeviceNode, Mount, Spec
 from sampan.spec.docker_api.container import DeviceRequest
 
 MAX_BYTES = 4 << 20
@@ -39,7 +39,7 @@ class Edits(NamedTuple):
 class Found(NamedTuple):
     """What the directories have."""
 
-    devices: Mapping[str, tuple[DeviceSpec, Device]]
+    devices: Mapping[str, tuple[Spec, Device]]
     """By qualified name."""
     problems: Sequence[str]
     """Files that cannot be used, and why."""
@@ -72,10 +72,10 @@ def edits_of(requests: Sequence[DeviceRequest], directories: Sequence[str]) -> E
 
 def look(directories: Sequence[str]) -> Found:
     """Every device of the specifications in these directories. Reads files."""
-    devices: dict[str, tuple[DeviceSpec, Device]] = {}
+    devices: dict[str, tuple[Spec, Device]] = {}
     problems: list[str] = []
     for directory in directories:
-        here: dict[str, tuple[DeviceSpec, Device]] = {}
+        here: dict[str, tuple[Spec, Device]] = {}
         twice: set[str] = set()
         for path in _files(directory):
             try:
@@ -102,7 +102,7 @@ def _files(directory: str) -> list[str]:
         return []
 
 
-def read(path: str) -> DeviceSpec:
+def read(path: str) -> Spec:
     """One specification. Raises ValueError: it is none, or has what Sampan lacks."""
     try:
         with open(path, "rb") as file:
@@ -114,14 +114,14 @@ def read(path: str) -> DeviceSpec:
     if path.endswith(".yaml") and not text.lstrip().startswith(b"{"):
         raise ValueError("YAML is not read by Sampan: write it as JSON (nvidia-ctk cdi generate --format=json)")
     try:
-        spec = msgspec.json.decode(text, type=DeviceSpec)
+        spec = msgspec.json.decode(text, type=Spec)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
     _check(spec)
     return spec
 
 
-def _check(spec: DeviceSpec) -> None:
+def _check(spec: Spec) -> None:
     if spec.cdi_version.removeprefix("v") not in _VERSIONS:
         raise ValueError(f'invalid version "{spec.cdi_version}"')
     if _KIND.fullmatch(spec.kind) is None:
@@ -155,7 +155,7 @@ def _check_edits(edits: ContainerEdits) -> None:
 
 def _edits(names: Sequence[str], found: Found) -> Iterator[ContainerEdits]:
     """Those of the devices, each file's own before its first one's."""
-    seen: list[DeviceSpec] = []
+    seen: list[Spec] = []
     for name in names:
         spec, device = found.devices[name]
         if not any(spec is known for known in seen):
@@ -208,7 +208,7 @@ def _device(node: DeviceNode) -> plan.Device:
     return plan.Device(host_path=host_path, container_path=node.path, permissions=node.permissions or "rwm")
 
 
-def _mount(mount: BindMount) -> plan.Mount:
+def _mount(mount: Mount) -> plan.Mount:
     if mount.type not in ("", "bind", "none"):
         raise ValueError(f"mount {mount.container_path}: type {mount.type} is not implemented by Sampan yet")
     unknown = set(mount.options) - {"ro", *_DEFAULTS, *_PROPAGATION, *_ATTRIBUTES}

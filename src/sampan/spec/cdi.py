@@ -23,7 +23,7 @@ class DeviceNode(_Body, frozen=True, kw_only=True):
     gid: int | None = None
 
 
-class BindMount(_Body, frozen=True, kw_only=True):
+class Mount(_Body, frozen=True, kw_only=True):
     """Files of the host; options as in mount(8)."""
 
     host_path: str
@@ -49,7 +49,7 @@ class ContainerEdits(_Body, frozen=True, kw_only=True):
     device_nodes: list[DeviceNode] = []
     net_devices: list[dict[str, Any]] = []
     hooks: list[Hook] = []
-    mounts: list[BindMount] = []
+    mounts: list[Mount] = []
     intel_rdt: dict[str, Any] | None = None
     additional_gids: list[int] = []
 
@@ -62,7 +62,7 @@ class Device(_Body, frozen=True, kw_only=True):
     container_edits: ContainerEdits = ContainerEdits()
 
 
-class DeviceSpec(_Body, frozen=True, kw_only=True):
+class Spec(_Body, frozen=True, kw_only=True):
     """A file: devices of one kind, `vendor.com/class`, and what all of them need."""
 
     cdi_version: str

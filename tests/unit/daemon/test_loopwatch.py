@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from sampan.daemon.dump import stacks
+from sampan.daemon.dump import path_at, stacks
 from sampan.daemon.loopwatch import LoopWatch
 
 
@@ -42,6 +42,16 @@ def test_one_that_does_not(caplog: pytest.LogCaptureFixture) -> None:
 
     assert asyncio.run(main()) == 0
     assert not caplog.records
+
+
+def test_the_name_of_a_dump_has_the_time_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        assert path_at("/run/sampan", 1_000_000_005) == "/run/sampan/stacks-1970-01-01T000001.000000005Z.log"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_stacks_name_tasks_and_what_they_wait_for() -> None:
