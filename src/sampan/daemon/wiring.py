@@ -87,6 +87,7 @@ from sampan.network.proxy import UserlandProxy, ipv6_is_usable
 from sampan.network.rules import Rules
 from sampan.proxies import Proxies
 from sampan.runtime.cgroups import host_layout
+from sampan.runtime.plan import UserMaps
 from sampan.snapshot import probe
 from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.formats import LayerFormat
@@ -116,7 +117,35 @@ class EngineParts(msgspec.Struct, frozen=True):
     metrics: EngineMetrics
 
 
-class _Network(msgspec.Struct, frozen=True):
+class _Base(msgspec.Struct, frozen=True):
+    """What all others stand on."""
+
+    config: DaemonConfig
+    stack: AsyncExitStack
+    paths: Paths
+    clock: Clock
+    database: Database
+    events: EventBus
+    containers: Containers
+    workers: WorkerPool
+    background: Background
+
+
+def _base(config: DaemonConfig, stack: AsyncExitStack) -> _Base:
+    """Raises SystemFailure, OSError."""
+    clock = SystemClock()
+    paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
+    spareroom.use(paths.data_root)
+    database = Database(paths.data_root / "state.db")
+    stack.callback(database.close)
+    containers = Containers(ContainerRepository(database))
+    containers.load()
+    workers = WorkerPool(python=sys.executable)
+    stack.push_async_callback(workers.stop)
+    return _Base(config, stack, paths, clock, database, EventBus(clock), containers, workers, Background())
+
+
+class _NetworkParts(msgspec.Struct, frozen=True):
     """What makes networks out of the host's kernel."""
 
     store: NetworkStore
@@ -125,16 +154,15 @@ class _Network(msgspec.Struct, frozen=True):
     defaults: NetworkDefaults
 
 
-async def _network(
-    config: DaemonConfig, stack: AsyncExitStack, database: Database, containers: Containers, clock: Clock, paths: Paths
-) -> _Network:
+async def _network_parts(base: _Base) -> _NetworkParts:
     """All networks up, with the rules before them, and the running containers' places taken again."""
+    config, stack, database = base.config, base.stack, base.database
     rules = Rules(firewall.table_of(config.bridge, config.exec_root), forward=config.ip_forward)
     proxy = UserlandProxy(config.exec_root) if config.userland_proxy and ipv6_is_usable() else None
     exposure = Exposure(rules, proxy)
     store = NetworkStore(NetworkRepository(database), MetaRepository(database))
     dns = DnsDefaults(config.dns, config.dns_search, config.dns_opts, config.host_gateway_ips)
-    places = Sandboxes(containers, store, exposure, dns, paths)
+    places = Sandboxes(base.containers, store, exposure, dns, base.paths)
     if config.ip_forward:
         bridge.sysctl("net/ipv4/ip_forward", "1")
     pools = ipam.Pools(pool_sizes(config), seed=store.predefined_id("none"))
@@ -142,11 +170,11 @@ async def _network(
     stack.push_async_callback(exposure.stop)
     stack.push_async_callback(places.stop)
     default = _default_bridge(config, rules, pools)
-    now = clock.now_ns()
+    now = base.clock.now_ns()
     for text in await open_networks(store, rules, default, config.exec_root, config.ip, now, filtered=config.iptables):
         log.warning("%s", text)
     await places.reconcile()
-    return _Network(store, rules, places, NetworkDefaults(pools, config.default_network_opts, config.ip))
+    return _NetworkParts(store, rules, places, NetworkDefaults(pools, config.default_network_opts, config.ip))
 
 
 def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> bridge.Bridge | None:
@@ -163,17 +191,18 @@ def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> br
     )  # fmt: skip
 
 
-def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: WorkerPool) -> LayeredSnapshots:
+def _snapshots(base: _Base) -> LayeredSnapshots:
     """The snapshot store with the driver that works here, or that was asked for. Raises SystemFailure."""
-    wanted = "overlay2" if config.storage_driver == "overlay" else config.storage_driver
-    driver, status, missing = probe.choose(paths.data_root, wanted)
+    wanted = "overlay2" if base.config.storage_driver == "overlay" else base.config.storage_driver
+    root = base.paths.data_root
+    driver, status, missing = probe.choose(root, wanted)
     if missing and not wanted:
         log.info("storage driver overlay2: %s", missing)
 
     def more(empty: Path) -> list[LayerFormat]:
-        return [ErofsLayers(paths.data_root / "erofs", empty, workers, missing=missing)]
+        return [ErofsLayers(root / "erofs", empty, base.workers, missing=missing)]
 
-    return LayeredSnapshots(paths.data_root, database, workers, driver=driver, more=more, status=status)
+    return LayeredSnapshots(root, base.database, base.workers, driver=driver, more=more, status=status)
 
 
 class _ImageParts(msgspec.Struct, frozen=True):
@@ -192,26 +221,19 @@ class _ImageParts(msgspec.Struct, frozen=True):
     mounts: ImageMounts
 
 
-def _image_parts(
-    config: DaemonConfig,
-    stack: AsyncExitStack,
-    paths: Paths,
-    database: Database,
-    workers: WorkerPool,
-    containers: Containers,
-    events: EventBus,
-) -> _ImageParts:
+def _image_parts(base: _Base) -> _ImageParts:
     """Raises SystemFailure, OSError."""
-    snapshots = _snapshots(config, paths, database, workers)
+    stack, paths, database, workers = base.stack, base.paths, base.database, base.workers
+    snapshots = _snapshots(base)
     stack.push_async_callback(snapshots.close)
 
     def users_of(image: ImageId) -> list[ImageUser]:
-        return [ImageUser(item.id, item.is_running) for item in containers if item.image_id == image]
+        return [ImageUser(item.id, item.is_running) for item in base.containers if item.image_id == image]
 
     store = ImageStore(database)
-    images = ImageService(store, snapshots, events, SystemClock(), in_use=users_of)
+    images = ImageService(store, snapshots, base.events, base.clock, in_use=users_of)
     stack.push_async_callback(images.settle)
-    registries = Registries(_registry_settings(config), PartialBlobs(paths.data_root), BlobSourceRepository(database), SystemClock())
+    registries = Registries(_registry_settings(base.config), PartialBlobs(paths.data_root), BlobSourceRepository(database), base.clock)
     images.spare = registries.partials.drop_idle
     bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
     bootstraps.repair()
@@ -246,10 +268,6 @@ def _registry_settings(config: DaemonConfig) -> RegistrySettings:
     )
 
 
-def _launches(config: DaemonConfig) -> LaunchSettings:
-    return LaunchSettings(config.cpu_rt_period, config.cpu_rt_runtime, config.cdi_spec_dirs)
-
-
 def _defaults(config: DaemonConfig) -> ContainerDefaults:
     return ContainerDefaults(
         log_driver=config.log_driver,
@@ -277,76 +295,50 @@ def _facts(config: DaemonConfig, userns: bool) -> SystemFacts:
     )
 
 
-def _checks(parts: _ImageParts, database: Database, containers: Containers, runner: Runner, networks: NetworkCheck) -> CheckService:
-    layers = LayerCheck(parts.images, parts.store, parts.snapshots, containers)
+class _RunParts(msgspec.Struct, frozen=True):
+    """What has to do with containers and their runs."""
 
-    def of_images() -> list[Finding]:
-        parts.mounts.restore()  # what was unmounted by others keeps layers until then
-        return [*parts.registries.partials.look(), *parts.bootstraps.look()]
+    service: ContainerService
+    runner: Runner
+    control: Control
+    execs: ExecService
+    attach: AttachService
+    health: HealthMonitor
+    logs: ContainerLogs
+    shipping: LogShipping
+    trees: Trees
+    volumes: VolumeStore
+    published: ContainerEvents
 
-    looks = [plain_look(of_images), layers.look, ContainerCheck(containers, runner).look, networks.look, database_look(database)]
-    return CheckService(looks, layers)
 
-
-async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, keeper_process: Popen[bytes] | None = None) -> EngineParts:
-    """Make every part; stack closes them. watch: shown in metrics. keeper_process: the keeper that is coming up, if it is ours.
-
-    Raises EngineError, OSError when a part cannot be had.
-    """
-    clock = SystemClock()
-    maps = remapping.maps_of(config.userns_remap)
-    paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
-    spareroom.use(paths.data_root)
-    database = Database(paths.data_root / "state.db")
-    stack.callback(database.close)
-    meta = MetaRepository(database)
-    events = EventBus(clock)
-    containers = Containers(ContainerRepository(database))
-    containers.load()
-    workers = WorkerPool(python=sys.executable)
-    stack.push_async_callback(workers.stop)
-    parts = _image_parts(config, stack, paths, database, workers, containers, events)
-    images, snapshots = parts.images, parts.snapshots
-    published = ContainerEvents(events)
-    kernel = await _network(config, stack, database, containers, clock, paths)
-    lean = LeanProcesses(config, keeper_process)
-    keeper, supervisor = lean.keeper, lean.supervisor
-    background, logs = Background(), ContainerLogs(paths)
-    volumes = VolumeStore(VolumeRepository(database), LocalVolumes(paths.data_root, workers), clock)
+def _run_parts(base: _Base, images: _ImageParts, network: _NetworkParts, lean: LeanProcesses, maps: UserMaps | None) -> _RunParts:
+    """Raises SystemFailure, OSError."""
+    containers, paths, clock, background = base.containers, base.paths, base.clock, base.background
+    keeper, supervisor, snapshots = lean.keeper, lean.supervisor, images.snapshots
+    published, logs = ContainerEvents(base.events), ContainerLogs(paths)
+    volumes = VolumeStore(VolumeRepository(base.database), LocalVolumes(paths.data_root, base.workers), clock)
     volumes.load()
-    users = UserNamespaces(maps, supervisor, containers)
-    mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, users, os.path.realpath(paths.data_root))
+    userns = UserNamespaces(maps, supervisor, containers)
+    root = os.path.realpath(paths.data_root)
+    mounts = ContainerMounts(containers, volumes, images.images, snapshots, base.events, background, userns, root)
     mounts.restore()
+    settings = LaunchSettings(base.config.cpu_rt_period, base.config.cpu_rt_runtime, base.config.cdi_spec_dirs)
     runner = Runner(
-        containers,
-        snapshots,
-        supervisor,
-        keeper,
-        kernel.places,
-        mounts,
-        published,
-        background,
-        logs,
-        clock,
-        paths,
-        _launches(config),
-        users,
+        containers, snapshots, supervisor, keeper, network.places, mounts, published, background, logs, clock, paths, settings, userns
     )
     control = Control(containers, published, runner.layout, paths)
     execs = ExecService(containers, supervisor, published, background, paths)
     health = HealthMonitor(containers, execs, published, clock)
-    stack.push_async_callback(health.close)
+    base.stack.push_async_callback(health.close)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
     shipping = LogShipping(containers, keeper, logs, paths)
-    stack.push_async_callback(shipping.close)
-    trees = Trees(snapshots, workers, mounts, runner.own_mounts)
+    base.stack.push_async_callback(shipping.close)
+    trees = Trees(snapshots, base.workers, mounts, runner.own_mounts)
     filler = VolumeFiller(trees, volumes)
+    defaults = _defaults(base.config)
     service = ContainerService(
-        containers, runner, control, images, snapshots, published, logs, clock, _defaults(config), mounts, filler.fill, health
+        containers, runner, control, images.images, snapshots, published, logs, clock, defaults, mounts, filler.fill, health
     )
-    sampler = Sampler(containers, runner.layout, paths, clock)
-    stack.push_async_callback(sampler.close)
-    volume_service = VolumeService(volumes, events, background)
 
     async def started(container: Container) -> None:
         await attach.started(container)
@@ -363,83 +355,141 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         auto_remove=service.auto_remove,
         quiesce=trees.quiesce,
         give_to_user=filler.give_to_user,
-        discarded=images.collect,
+        discarded=images.images.collect,
     )
-    spool = BuildSpool(paths.data_root / "build", snapshots.empty, workers, background)
-    cached, directories = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
-    images.hidden = cached.hidden
-    entries = CacheEntries(parts.store, lambda: {item.image_id for item in containers}, cached, directories, workers)
-    steps = StepContainers(service, runner, control, attach)
-    builds = BuildService(
+    return _RunParts(service, runner, control, execs, attach, health, logs, shipping, trees, volumes, published)
+
+
+class _BuilderParts(msgspec.Struct, frozen=True):
+    """What has to do with builds."""
+
+    service: BuildService
+    spool: BuildSpool
+    steps: StepContainers
+    entries: CacheEntries
+
+
+def _builder_parts(base: _Base, images: _ImageParts, runs: _RunParts) -> _BuilderParts:
+    root, containers, workers = base.paths.data_root / "build", base.containers, base.workers
+    spool = BuildSpool(root, images.snapshots.empty, workers, base.background)
+    cached, directories = BuildCacheRepository(base.database), CacheDirectories(root / "mounts")
+    images.images.hidden = cached.hidden
+    entries = CacheEntries(images.store, lambda: {item.image_id for item in containers}, cached, directories, workers)
+    steps = StepContainers(runs.service, runs.runner, runs.control, runs.attach)
+    bases, copies = Bases(images.images, images.pulls), Copies(images.images, images.snapshots, workers, spool.empty)
+    pruning = BuildCachePruning(images.images, images.store, images.snapshots, cached, directories, entries, workers, base.clock)
+    service = BuildService(
         BuildParts(
-            images=images, spool=spool, bases=Bases(images, parts.pulls), copies=Copies(images, snapshots, workers, spool.empty),
-            containers=steps, trees=trees, directories=directories,
-            cached=cached, registries=parts.registries, clock=clock, background=background,
-            pruning=BuildCachePruning(images, parts.store, snapshots, cached, directories, entries, workers, clock), entries=entries,
-            sessions=BuildSessions(), events=events,
+            images=images.images, spool=spool, bases=bases, copies=copies, containers=steps, trees=runs.trees, directories=directories,
+            cached=cached, registries=images.registries, clock=base.clock, background=base.background, pruning=pruning, entries=entries,
+            sessions=BuildSessions(), events=base.events,
         )
     )  # fmt: skip
-    process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
-    readopter = Readopter(containers, keeper, supervisor, logs, execs)
-    network = NetworkService(
-        kernel.store, kernel.places, containers, kernel.rules, published, paths, clock, readopter.hold, kernel.defaults
-    )  # fmt: skip
-    restorer = Restorer(containers, runner, control, background, process_events, readopter, health, shipping)
-    await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
-    shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
-    await restorer.restore(partial(lean.renew, readopter.settled), None if config.live_restore else shutdown.stop_all)
-    await kernel.places.resume()
-    for line in images.repair([container.id for container in containers]):
+    return _BuilderParts(service, spool, steps, entries)
+
+
+async def _repair(base: _Base, images: _ImageParts, runs: _RunParts, builds: _BuilderParts) -> None:
+    """Take up or away what a former sampand has left half done."""
+    for line in images.images.repair([container.id for container in base.containers]):
         log.warning("%s", line)
-    background.spawn(volumes.local.empty_trash())
-    for container_id in spool.left():
-        if (container := containers.get(container_id)) is not None:
-            await steps.remove_left(container)
-    background.spawn(spool.repair())
+    base.background.spawn(runs.volumes.local.empty_trash())
+    for container_id in builds.spool.left():
+        if (container := base.containers.get(container_id)) is not None:
+            await builds.steps.remove_left(container)
+    base.background.spawn(builds.spool.repair())
+
+
+def _services(
+    base: _Base, images: _ImageParts, runs: _RunParts, builds: _BuilderParts, networks: NetworkService, network: _NetworkParts,
+    system: SystemService,
+) -> Services:  # fmt: skip
+    """All of the API's."""
+    containers, clock, published = base.containers, base.clock, runs.published
+    sampler = Sampler(containers, runs.runner.layout, base.paths, clock)
+    base.stack.push_async_callback(sampler.close)
+    volumes = VolumeService(runs.volumes, base.events, base.background)
+    caches = [images.registries.partials.disk_usage, images.bootstraps.disk_usage]
+    network_check = NetworkCheck(network.store, network.places, containers, base.config.exec_root)
+    return Services(
+        containers=runs.service,
+        stats=StatsService(containers, sampler),
+        execs=runs.execs,
+        attach=runs.attach,
+        files=FileService(containers, runs.trees, published.publish),
+        commits=CommitService(containers, images.images, runs.control, published, runs.trees, clock),
+        bootstraps=images.bootstraps,
+        builds=builds.service,
+        pulls=images.pulls,
+        pushes=images.pushes,
+        logins=images.logins,
+        remotes=images.remotes,
+        imports=ImportService(images.images, images.registries),
+        image_mounts=images.mounts,
+        images=images.images,
+        archives=images.archives,
+        networks=networks,
+        volumes=volumes,
+        system=system,
+        disk_usage=DiskUsageService(images.images, runs.service, volumes, images.snapshots, base.paths, builds.entries, caches),
+        checks=_checks(images, base.database, containers, runs.runner, network_check),
+    )
+
+
+def _checks(parts: _ImageParts, database: Database, containers: Containers, runner: Runner, networks: NetworkCheck) -> CheckService:
+    layers = LayerCheck(parts.images, parts.store, parts.snapshots, containers)
+
+    def of_images() -> list[Finding]:
+        parts.mounts.restore()  # what was unmounted by others keeps layers until then
+        return [*parts.registries.partials.look(), *parts.bootstraps.look()]
+
+    looks = [plain_look(of_images), layers.look, ContainerCheck(containers, runner).look, networks.look, database_look(database)]
+    return CheckService(looks, layers)
+
+
+async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, keeper_process: Popen[bytes] | None = None) -> EngineParts:
+    """Make every part; stack closes them. watch: shown in metrics. keeper_process: the keeper that is coming up, if it is ours.
+
+    Raises EngineError, OSError when a part cannot be had.
+    """
+    maps = remapping.maps_of(config.userns_remap)
+    base = _base(config, stack)
+    containers, background, paths = base.containers, base.background, base.paths
+    images = _image_parts(base)
+    network = await _network_parts(base)
+    lean = LeanProcesses(config, keeper_process)
+    runs = _run_parts(base, images, network, lean, maps)
+    builds = _builder_parts(base, images, runs)
+    process_events = ProcessEvents(containers, runs.runner, runs.execs, background, lean.keeper, lean.supervisor)
+    readopter = Readopter(containers, lean.keeper, lean.supervisor, runs.logs, runs.execs)
+    networks = NetworkService(
+        network.store, network.places, containers, network.rules, runs.published, paths, base.clock, readopter.hold, network.defaults
+    )
+    restorer = Restorer(containers, runs.runner, runs.control, background, process_events, readopter, runs.health, runs.shipping)
+    await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
+    shutdown = Shutdown(containers, runs.service, runs.control, background, lean.keeper, lean.supervisor, config.shutdown_timeout)
+    await restorer.restore(partial(lean.renew, readopter.settled), None if config.live_restore else shutdown.stop_all)
+    await network.places.resume()
+    await _repair(base, images, runs, builds)
     spareroom.hold(paths.data_root)
     system = SystemService(
         containers,
-        images,
-        snapshots,
-        events,
-        meta,
+        images.images,
+        images.snapshots,
+        base.events,
+        MetaRepository(base.database),
         _facts(config, maps is not None),
-        lambda: [*network.warnings, *parts.registries.warnings()],
+        lambda: [*networks.warnings, *images.registries.warnings()],
     )
-    services = Services(
-        containers=service,
-        stats=StatsService(containers, sampler),
-        execs=execs,
-        attach=attach,
-        files=FileService(containers, trees, published.publish),
-        commits=CommitService(containers, images, control, published, trees, clock),
-        bootstraps=parts.bootstraps,
-        builds=builds,
-        pulls=parts.pulls,
-        pushes=parts.pushes,
-        logins=parts.logins,
-        remotes=parts.remotes,
-        imports=ImportService(images, parts.registries),
-        image_mounts=parts.mounts,
-        images=images,
-        archives=parts.archives,
-        networks=network,
-        volumes=volume_service,
-        system=system,
-        disk_usage=DiskUsageService(
-            images, service, volume_service, snapshots, paths, entries, [parts.registries.partials.disk_usage, parts.bootstraps.disk_usage]
-        ),
-        checks=_checks(parts, database, containers, runner, NetworkCheck(kernel.store, kernel.places, containers, config.exec_root)),
-    )
+    services = _services(base, images, runs, builds, networks, network, system)
 
     def take_over(wanted: DaemonConfig) -> None:
         logging.getLogger().setLevel(log_level(wanted))
-        parts.registries.settings = _registry_settings(wanted)
+        images.registries.settings = _registry_settings(wanted)
         system.facts = _facts(wanted, maps is not None)
         shutdown.seconds = wanted.shutdown_timeout
 
     metrics = EngineMetrics()
     server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)
     if config.metrics_addr:
-        metrics.watch(Watched(containers, events, health, watch, lambda: server.connections), await system.info())
+        metrics.watch(Watched(containers, base.events, runs.health, watch, lambda: server.connections), await system.info())
     return EngineParts(server, shutdown, take_over, system.publish_reload, metrics)
