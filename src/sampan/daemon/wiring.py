@@ -69,7 +69,8 @@ from sampan.engine.pull import PullService
 from sampan.engine.push import PushService
 from sampan.engine.registries import Registries, RegistrySettings
 from sampan.engine.remote import RemoteService
-from sampan.engine.runner import RunHooks, Runner
+from sampan.engine.runner import Runner
+from sampan.engine.runs import RunHooks
 from sampan.engine.sampling import Sampler
 from sampan.engine.sandboxes import Sandboxes
 from sampan.engine.stats import StatsService

@@ -14,7 +14,7 @@ from typing import Final
 
 from sampan.build.instructions import SecretMount, SshMount
 from sampan.engine.buildsession import Channel, Session
-from sampan.engine.runner import Lent
+from sampan.engine.runs import Lent
 from sampan.errors import EngineError, InvalidArgument, SystemFailure
 from sampan.linux import mounts
 from sampan.runtime import plan

@@ -21,7 +21,7 @@ from sampan.engine.buildcopy import Copies, SourceImage
 from sampan.engine.buildlending import Lending
 from sampan.engine.buildsession import Session
 from sampan.engine.buildspool import Tree, Workspace
-from sampan.engine.runner import Lent
+from sampan.engine.runs import Lent
 from sampan.errors import printable
 from sampan.image.store import Image
 

@@ -16,7 +16,8 @@ from sampan.engine.containers import Base, ContainerService
 from sampan.engine.containerstore import Container
 from sampan.engine.control import Control
 from sampan.engine.limits import host_limits
-from sampan.engine.runner import Lent, Runner
+from sampan.engine.runner import Runner
+from sampan.engine.runs import Lent
 from sampan.errors import Conflict, EngineError
 from sampan.ids import ContainerId, new_id
 from sampan.spec.docker_api.container import CreateRequest, HealthConfig, HostConfig

@@ -55,7 +55,7 @@ class ContainerMounts:
         snapshots: Snapshots,
         events: EventBus,
         background: Background,
-        users: UserNamespaces,
+        userns: UserNamespaces,
         data_root: str,
     ) -> None:
         self._data_root = data_root
@@ -65,7 +65,7 @@ class ContainerMounts:
         self._snapshots = snapshots
         self._events = events
         self._background = background
-        self._users = users
+        self._userns = userns
         self._pins: dict[str, ExitStack] = {}
         """By container ID: what keeps the layers of images that are mounted into it."""
         self._told: set[str] = set()
@@ -155,7 +155,7 @@ class ContainerMounts:
         for name in _volumes(container.mounts):
             await self._store.mount(name, container.id)
         try:
-            mounting.make_sources(container.mounts, self._users.root_of(container.host_config))
+            mounting.make_sources(container.mounts, self._userns.root_of(container.host_config))
         except OSError as error:
             raise SystemFailure(
                 f"error while creating mount source path '{error.filename}': mkdir {error.filename}: {(error.strerror or '').lower()}"
@@ -163,7 +163,7 @@ class ContainerMounts:
         _check_propagation(mount for mount in container.mounts if isinstance(mount, BindMount) and not self._is_near(mount))
         fds: dict[str, int] = {}
         planned = self._planned(container.mounts)
-        mapped = self._users.maps_of(container.host_config) is not None
+        mapped = self._userns.maps_of(container.host_config) is not None
         try:
             for number, mount in enumerate(container.mounts):
                 if isinstance(mount, ImageMount) and mapped:
@@ -233,7 +233,7 @@ class ContainerMounts:
         They are the stack's, as is a volume's file system. Missing sources of `-v` are made, as by a start. Raises EngineError.
         """
         with suppress(OSError):
-            mounting.make_sources(container.mounts, self._users.root_of(container.host_config))
+            mounting.make_sources(container.mounts, self._userns.root_of(container.host_config))
         binds: list[dict[str, Any]] = []
         fds: list[int] = []
         user = f"{container.id} {os.urandom(8).hex()}"

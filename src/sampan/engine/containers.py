@@ -145,7 +145,7 @@ class ContainerService:
             limits=host_limits(),
         )
         host = joining.resolved(host, self._containers)
-        if self._runner.users.maps_of(host) is not None:
+        if self._runner.userns.maps_of(host) is not None:
             usernamespaces.check(host)
         mounts = self._mounts.wanted(config, host)
         warnings.extend(launching.SecurityOptions(host.security_opt or []).ignored(has_apparmor=host_facts().apparmor))

@@ -10,8 +10,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -24,10 +24,10 @@ from sampan.engine.containermounts import ContainerMounts, Opened
 from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
+from sampan.engine.runs import Lent, Networking, RunHooks, Sandbox
 from sampan.engine.usernamespaces import UserNamespace, UserNamespaces
 from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
-from sampan.network.ports import Binding
 from sampan.runtime import cgroups, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.snapshot.api import Snapshots
@@ -41,85 +41,6 @@ DRAIN_SECONDS = 30.0
 """How long the end of a container waits for its last output to reach the log."""
 
 
-class Sandbox(msgspec.Struct, frozen=True):
-    """A container's place on its networks. netns is -1 for the host's, None for one the child makes itself; else it is the caller's."""
-
-    netns: int | None
-    endpoints: tuple[EndpointState, ...]
-    custody: Mapping[str, int] = {}
-    """More descriptors, by name, that are to live as long as the container, whoever dies; they stay the network's own."""
-    environment: tuple[str, ...] = ()
-    """Variables that tell of what it is linked to."""
-
-    @property
-    def descriptors(self) -> dict[str, int]:
-        """That of its netns by its name in a launch, if there is one."""
-        return {"netns": self.netns} if self.netns is not None and self.netns >= 0 else {}
-
-
-class Lent:
-    """What one run has that no record knows of: a later start of the container has none of it. Owns its descriptors."""
-
-    def __init__(self) -> None:
-        self.mounts: list[plan.Mount] = []
-        self.fds: dict[str, int] = {}
-        """By the names that the mounts give them."""
-        self.environment: list[str] = []
-
-    def close(self) -> None:
-        """May be called twice."""
-        for fd in self.fds.values():
-            os.close(fd)
-        self.fds = {}
-
-
-class NetworkPort(Protocol):
-    """What the runner needs of networks; see engine/sandboxes.py."""
-
-    def check(self, container: Container) -> None:
-        """Refuse what a container about to be created cannot have. Raises InvalidArgument."""
-
-    def started(self, container: Container) -> None:
-        """Its process runs, and its state says so."""
-
-    async def attach(self, container: Container, netns: int | None = None) -> Sandbox:
-        """Addresses, netns and published ports for a container about to start. Raises EngineError.
-
-        netns: an empty one that its user namespace owns, the network's from then on.
-        """
-
-    async def detach(self, container: Container) -> None:
-        """Take them back. Never raises."""
-
-    def republished(
-        self, container: Container, removed: Collection[str], added: Mapping[str, Sequence[Binding] | None]
-    ) -> contextlib.AbstractAsyncContextManager[tuple[EndpointState, ...]]:
-        """Other published ports for a running container, and its places then; undone when the context ends by an exception."""
-
-    def write_files(self, container: Container, endpoints: Sequence[EndpointState], directory: str) -> None:
-        """Write hostname, hosts and resolv.conf."""
-
-
-async def _nothing(_container: Container, _maps: plan.UserMaps | None = None) -> None: ...
-
-
-class RunHooks(msgspec.Struct, frozen=True):
-    """What others of the engine do at the turns of a container's life."""
-
-    started: Callable[[Container], Awaitable[None]] = _nothing
-    """Its process runs; events and logs of this run come after."""
-    ended: Callable[[Container], None] = lambda _container: None
-    """Its process has ended."""
-    auto_remove: Callable[[Container], Awaitable[None]] = _nothing
-    """A run of a container with --rm is over."""
-    quiesce: Callable[[Container], Awaitable[None]] = _nothing
-    """Waits until no worker is at its tree, before that is mounted or removed."""
-    give_to_user: Callable[[Container, plan.UserMaps | None], Awaitable[None]] = _nothing
-    """Has its `:U` mounts belong to its user, before they are mounted."""
-    discarded: Callable[[], None] = lambda: None
-    """A container's tree is gone: layers that only it needed can go."""
-
-
 class Runner:
     """See the module."""
 
@@ -129,7 +50,7 @@ class Runner:
         snapshots: Snapshots,
         supervisor: SupervisorClient,
         keeper: KeeperClient,
-        network: NetworkPort,
+        network: Networking,
         mounts: ContainerMounts,
         events: ContainerEvents,
         background: Background,
@@ -137,7 +58,7 @@ class Runner:
         clock: Clock,
         paths: Paths,
         settings: launching.LaunchSettings,
-        users: UserNamespaces,
+        userns: UserNamespaces,
     ) -> None:
         self.containers = containers
         self.snapshots = snapshots
@@ -151,7 +72,7 @@ class Runner:
         self.clock = clock
         self.paths = paths
         self.settings = settings
-        self.users = users
+        self.userns = userns
         self.layout = cgroups.host_layout()
         self.hooks = RunHooks()
         """Set once, where the objects meet."""
@@ -173,10 +94,10 @@ class Runner:
         self._early[key] = []
         try:
             async with contextlib.AsyncExitStack() as undo:
-                users = await self.users.open(container)
-                undo.callback(users.close)
-                launched, held, endpoints = await self._launch(container, key, lent or Lent(), users, undo)
-                users.close()
+                userns = await self.userns.open(container)
+                undo.callback(userns.close)
+                launched, held, endpoints = await self._launch(container, key, lent or Lent(), userns, undo)
+                userns.close()
                 live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
                     container.state,
@@ -191,7 +112,7 @@ class Runner:
                     finished_at=0,
                     manually_stopped=False,
                     endpoints=endpoints,
-                    user_maps=users.maps.as_tuple() if users.maps is not None else None,
+                    user_maps=userns.maps.as_tuple() if userns.maps is not None else None,
                     boot_id=self.supervisor.link.boot_id,
                     pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
                     health=health.begun(container.state.health) if health.check_of(container.config) else None,
@@ -218,18 +139,18 @@ class Runner:
             again()
 
     async def _launch(
-        self, container: Container, key: str, lent: Lent, users: UserNamespace, undo: contextlib.AsyncExitStack
+        self, container: Container, key: str, lent: Lent, userns: UserNamespace, undo: contextlib.AsyncExitStack
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
         opened = await self.mounts.open(container)
         undo.callback(opened.close)
-        await self.hooks.give_to_user(container, users.maps)
+        await self.hooks.give_to_user(container, userns.maps)
         await self.hooks.quiesce(container)
-        sandbox = await self.network.attach(container, users.take_network())
+        sandbox = await self.network.attach(container, userns.take_network())
         undo.push_async_callback(self.network.detach, container)
         try:
-            return await self._launch_on(container, key, sandbox, opened, lent, users, undo)
+            return await self._launch_on(container, key, sandbox, opened, lent, userns, undo)
         finally:
             for fd in sandbox.descriptors.values():
                 os.close(fd)
@@ -241,17 +162,50 @@ class Runner:
         sandbox: Sandbox,
         opened: Opened,
         lent: Lent,
-        users: UserNamespace,
+        userns: UserNamespace,
         undo: contextlib.AsyncExitStack,
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
-        directory = self.paths.container(container.id)
         if not container.host_config.network_mode.startswith("container:"):
-            self.network.write_files(container, sandbox.endpoints, directory)
+            self.network.write_files(container, sandbox.endpoints, self.paths.container(container.id))
+        passed_on = undo.enter_context(contextlib.ExitStack())
+        spec, sent = await self._spec(container, sandbox, opened, lent, userns, passed_on)
+        launch = plan.launch_plan(spec)
+        fds: dict[str, int] = {}
+        self._make_stdio(container, fds, undo)
+        fds.update({f"custody:{name}": os.dup(fd) for name, fd in sandbox.custody.items()})
+        self._inodes[key] = recovery.Inodes(
+            **{name: recovery.inode(fds[f"custody:{name}"]) for name in ("stdin", "stdout", "stderr") if f"custody:{name}" in fds}
+        )
+        record: dict[str, Any] = {"log": self.logs.settings(container), "tty": container.config.tty}
+        ours = {name.removeprefix("custody:"): fd for name, fd in fds.items() if name.startswith("custody:")}
+        undo.push_async_callback(self._forget_stream, key)
+        await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
+        try:
+            launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent, **sandbox.descriptors}, record)
+        except LaunchError as error:
+            sources = {mount.destination: mount.source for mount in spec.mounts if mount.type == "bind"}
+            raise start_failure(error, launching.command_of(container.config), sources) from error
+        except (Unavailable, asyncio.CancelledError):
+            await asyncio.shield(self._end_lost(container, key))
+            raise
+        passed_on.close()
+        opened.close()
+        if "stdin" in ours:
+            os.set_blocking(ours["stdin"], False)
+        for name in ("stdin", "stdout", "stderr"):
+            if name in fds:
+                os.close(fds.pop(name))
+        undo.push_async_callback(self._end_lost, container, key)
+        return launched, ours, sandbox.endpoints
+
+    async def _spec(
+        self, container: Container, sandbox: Sandbox, opened: Opened, lent: Lent, userns: UserNamespace, passed_on: contextlib.ExitStack
+    ) -> tuple[plan.LaunchSpec, dict[str, int]]:
+        """Everything a container's init is made of, and the descriptors that this names; passed_on closes those that are made here."""
         layers = await self.snapshots.mounts(container.id)
-        undo.callback(layers.close)
-        joined = undo.enter_context(contextlib.ExitStack())
-        shared = joining.descriptors(container.host_config, self.containers, joined)
-        sent = opened.fds | lent.fds | shared | users.fds
+        passed_on.callback(layers.close)
+        shared = joining.descriptors(container.host_config, self.containers, passed_on)
+        sent = opened.fds | lent.fds | shared | userns.fds
         sent |= {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
         rootfs = plan.Rootfs(
             lowers=tuple(lower if isinstance(lower, str) else n for n, lower in enumerate(layers.lowers)),
@@ -273,37 +227,9 @@ class Runner:
             netns=bool(sandbox.descriptors),
             settings=self.settings,
             edits=edits,
-            userns=users.maps,
+            userns=userns.maps,
         )
-        launch = plan.launch_plan(spec)
-        fds: dict[str, int] = {}
-        self._make_stdio(container, fds, undo)
-        fds.update({f"custody:{name}": os.dup(fd) for name, fd in sandbox.custody.items()})
-        self._inodes[key] = recovery.Inodes(
-            **{name: recovery.inode(fds[f"custody:{name}"]) for name in ("stdin", "stdout", "stderr") if f"custody:{name}" in fds}
-        )
-        record: dict[str, Any] = {"log": self.logs.settings(container), "tty": container.config.tty}
-        ours = {name.removeprefix("custody:"): fd for name, fd in fds.items() if name.startswith("custody:")}
-        undo.push_async_callback(self._forget_stream, key)
-        await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
-        try:
-            launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent, **sandbox.descriptors}, record)
-        except LaunchError as error:
-            sources = {mount.destination: mount.source for mount in spec.mounts if mount.type == "bind"}
-            raise start_failure(error, launching.command_of(container.config), sources) from error
-        except (Unavailable, asyncio.CancelledError):
-            await asyncio.shield(self._end_lost(container, key))
-            raise
-        layers.close()
-        opened.close()
-        joined.close()
-        if "stdin" in ours:
-            os.set_blocking(ours["stdin"], False)
-        for name in ("stdin", "stdout", "stderr"):
-            if name in fds:
-                os.close(fds.pop(name))
-        undo.push_async_callback(self._end_lost, container, key)
-        return launched, ours, sandbox.endpoints
+        return spec, sent
 
     async def _end_lost(self, container: Container, key: str) -> None:
         """Nobody will read the reply to a launch: whatever came of it is in the container's cgroup, and must not run on unknown."""

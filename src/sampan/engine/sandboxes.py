@@ -1,4 +1,4 @@
-"""Containers on their networks: an address on each, the netns with its interfaces, published ports; the runner's NetworkPort."""
+"""Containers on their networks: an address on each, the netns with its interfaces, published ports; the runner's Networking."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from sampan.engine.nameservice import NameService
 from sampan.engine.networkfiles import DnsDefaults, NetworkFiles
 from sampan.engine.networkstore import Network, NetworkStore
 from sampan.engine.paths import Paths
-from sampan.engine.runner import Sandbox
+from sampan.engine.runs import Sandbox
 from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound, SystemFailure
 from sampan.ids import new_id
 from sampan.network import announcing, sandbox

@@ -11,7 +11,7 @@ import pytest
 from sampan.engine.buildoptions import BuildOptions
 from sampan.engine.buildrun import HOSTNAME, StepContainers, host_config
 from sampan.engine.containers import Base
-from sampan.engine.runner import Lent
+from sampan.engine.runs import Lent
 from sampan.spec.docker_api.container import CreateRequest
 from sampan.spec.oci_image import ContainerConfig
 
