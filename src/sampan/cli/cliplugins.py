@@ -65,7 +65,7 @@ class Plugin:
 
 
 def _name_problem(name: str) -> str:
-    from sampan.cli.main import COMMANDS, GROUPS
+    from sampan.cli.commandtable import COMMANDS, GROUPS
 
     if not _is_valid(name):
         return f'plugin candidate {quote(name)} did not match "^[a-z][a-z0-9]*$"'
@@ -127,9 +127,9 @@ def run(options: Parsed, plugin: Plugin, words: Sequence[str]) -> None:
 
 def _environment(options: Parsed) -> dict[str, str]:
     """What plugins get: docker's libraries in them have another daemon for a default."""
+    from sampan.cli.commandtable import PROGRAM
     from sampan.cli.connect import current_context
     from sampan.cli.http import DEFAULT_HOST
-    from sampan.cli.main import PROGRAM
 
     environment = {**os.environ, _ORIGINAL: PROGRAM}
     if current_context(options) == "default" and not options.list("host"):

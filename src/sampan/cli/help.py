@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.commandtable import ALIASES, COMMANDS, COMMON, GROUPS, HIDDEN, PROGRAM
 from sampan.cli.http import CliError
-from sampan.cli.main import ALIASES, COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HIDDEN, PROGRAM, load, usage_line
+from sampan.cli.main import GLOBAL_FLAGS, load, usage_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+from sampan.cli.commandtable import COMMANDS, GROUPS, HIDDEN, PROGRAM
 from sampan.cli.help import kind_shown, value_shown
-from sampan.cli.main import COMMANDS, GLOBAL_FLAGS, GROUPS, HIDDEN, PROGRAM, load
+from sampan.cli.main import GLOBAL_FLAGS, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

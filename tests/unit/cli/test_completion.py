@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sampan.cli import main as program
+from sampan.cli.commandtable import COMMANDS
 
 SOURCE = str(Path(__file__).parents[3] / "src")
 
@@ -49,7 +50,7 @@ def test_candidates(capsys: pytest.CaptureFixture[str], words: list[str], found:
 
 
 def test_every_command_can_be_loaded() -> None:
-    for path in program.COMMANDS:
+    for path in COMMANDS:
         spec, run = program.load(path)
         assert spec.short
         assert callable(run)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sampan.cli import help as texts
-from sampan.cli.main import ABSENT, COMMANDS, GROUPS, main
+from sampan.cli.commandtable import ABSENT, COMMANDS, GROUPS
+from sampan.cli.main import main
 
 GOLDEN = sorted((Path(__file__).parents[2] / "golden" / "cli" / "help").glob("*.txt"))
 BUILD = {name: "what docker has by buildx only" for name in ("--output", "--progress", "--secret", "--ssh")}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sampan.cli import manpages
-from sampan.cli.main import COMMANDS, GROUPS, HIDDEN
+from sampan.cli.commandtable import COMMANDS, GROUPS, HIDDEN
 
 
 def test_every_command_has_a_page() -> None:

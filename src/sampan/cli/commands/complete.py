@@ -79,7 +79,8 @@ def run(ctx: Context, args: Parsed) -> int:
 
 
 def _candidates(ctx: Context, before: Sequence[str], word: str) -> tuple[list[str], int]:
-    from sampan.cli.main import ALIASES, COMMANDS, GLOBAL_FLAGS, GROUPS, load
+    from sampan.cli.commandtable import ALIASES, COMMANDS, GROUPS
+    from sampan.cli.main import GLOBAL_FLAGS, load
 
     at, pending = _skip(GLOBAL_FLAGS, before, 0)
     if pending is not None:
@@ -175,7 +176,8 @@ def _flags(flags: Sequence[Flag], word: str) -> list[str]:
 
 def _names(group: str) -> list[str]:
     """Commands of the program, or of a group, with their descriptions."""
-    from sampan.cli.main import COMMANDS, GROUPS, HIDDEN, load
+    from sampan.cli.commandtable import COMMANDS, GROUPS, HIDDEN
+    from sampan.cli.main import load
 
     prefix = f"{group} " if group else ""
     found = [] if group else [f"{name}\t{text}" for name, text in GROUPS.items()]

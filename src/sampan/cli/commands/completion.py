@@ -82,7 +82,7 @@ _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 def run(ctx: Context, args: Parsed) -> int:
     """Print the script of a shell."""
-    from sampan.cli.main import PROGRAM
+    from sampan.cli.commandtable import PROGRAM
 
     script = _SCRIPTS.get(args.args[0])
     if script is None:

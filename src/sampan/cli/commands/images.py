@@ -70,6 +70,6 @@ def _tree(ctx: Context, filters: dict[str, list[str]], *, all: bool) -> int:
 
 
 def _program() -> str:
-    from sampan.cli.main import PROGRAM
+    from sampan.cli.commandtable import PROGRAM
 
     return PROGRAM
