@@ -19,7 +19,10 @@ def use(root: Path) -> None:
 
 def hold(root: Path) -> None:
     """Have it, if it can be had: on a full disk the next start tries again."""
-    fd = os.open(root / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fd = os.open(root / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:  # it may have no inode left
+        return
     try:
         os.posix_fallocate(fd, 0, SPARE_BYTES)
     except OSError:

@@ -103,7 +103,7 @@ def explain(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> 
             return Explained(f"error setting cgroup config for procHooks process: {detail}", 128)
         case ops.STEP_RLIMIT:
             return Explained(f"error setting rlimits for ready process: {detail}", 128)
-        case "apparmor":
+        case ops.STEP_APPARMOR:
             return Explained(f"unable to apply apparmor profile: apparmor failed to apply profile: write {path}: {reason}", 128)
         case ops.STEP_HOSTNAME:
             return Explained(f"sethostname: {reason}", code)

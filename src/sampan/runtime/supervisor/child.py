@@ -265,14 +265,14 @@ def _act_as_root_of(userns: ops.Plan, where: rootfs.Where) -> None:
 
 
 def _confine(plan: ops.Plan, where: rootfs.Where) -> None:
-    where[:] = ["apparmor", ""]
+    where[:] = [ops.STEP_APPARMOR, ""]
     apparmor.confine_at_exec(plan["process"].get("apparmor", ""))
     if "userns" not in plan:
         _join_keyring(plan, where)
 
 
 def _join_keyring(plan: ops.Plan, where: rootfs.Where) -> None:
-    where[:] = ["keyring", ""]
+    where[:] = [ops.STEP_KEYRING, ""]
     try:
         keyring.join_session(f"_ses.{plan['id']}")
     except OSError as error:
