@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.cli.commands.ps import FORMAT_HELP
 from sampan.cli.connect import current_context
 from sampan.cli.contextstore import DOCKER, ContextStore, description_of
 from sampan.cli.flags import Command, Flag, Parsed
-from sampan.cli.format.formatter import render
+from sampan.cli.format.formatter import FORMAT_HELP, render
 from sampan.cli.format.named import HEADER, NamedContext
 from sampan.cli.http import CliError
 from sampan.units import natural_key

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.commands.ps import FORMAT_HELP
 from sampan.cli.flags import Command, Flag, Parsed
-from sampan.cli.format.formatter import render
+from sampan.cli.format.formatter import FORMAT_HELP, render
 from sampan.cli.format.images import HISTORY_HEADER, History
 
 TYPE_CHECKING = False

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.commands.ps import FORMAT_HELP
 from sampan.cli.filters import encode
 from sampan.cli.flags import Command, Flag, Parsed
-from sampan.cli.format.formatter import render
+from sampan.cli.format.formatter import FORMAT_HELP, asked_for, render
 from sampan.cli.format.images import HEADER, Image, layout, rows
 from sampan.cli.http import CliError
 
@@ -48,7 +47,7 @@ def run(ctx: Context, args: Parsed) -> int:
         return _tree(ctx, filters, all=args.bool("all"))
     quiet, digests, trunc = args.bool("quiet"), args.bool("digests"), not args.bool("no-trunc")
     images = ctx.client.request("GET", "/images/json", {"all": True if args.bool("all") else None, "filters": encode(filters)}).json() or []
-    source = args.str("format") or ("" if quiet else str(ctx.config.get("imagesFormat") or "")) or "table"
+    source = asked_for(ctx, args, "imagesFormat")
     template = layout(source, quiet=quiet, digests=digests)
     sys.stdout.write(render(template, rows(images, template, trunc=trunc, digests=digests), Image, HEADER))
     if match in _COMMANDS and not images and args.path == "images":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.commands.ps import FORMAT_HELP
 from sampan.cli.filters import encode
 from sampan.cli.flags import Command, Flag, Parsed
-from sampan.cli.format.formatter import render
+from sampan.cli.format.formatter import FORMAT_HELP, asked_for, render
 from sampan.cli.format.plugins import HEADER, Plugin
 from sampan.units import natural_key
 
@@ -33,7 +32,7 @@ def run(ctx: Context, args: Parsed) -> int:
     """List the daemon's managed plugins."""
     quiet = args.bool("quiet")
     plugins = ctx.client.request("GET", "/plugins", {"filters": encode(args.get("filter"))}).json() or []
-    source = args.str("format") or ("" if quiet else str(ctx.config.get("pluginsFormat") or "")) or "table"
+    source = asked_for(ctx, args, "pluginsFormat")
     if source == "table":
         source = "{{.ID}}" if quiet else "table {{.ID}}\t{{.Name}}\t{{.Description}}\t{{.Enabled}}"
     elif source == "raw":

@@ -6,18 +6,11 @@ import sys
 
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.format.containers import HEADER, Container, layout
-from sampan.cli.format.formatter import render
+from sampan.cli.format.formatter import FORMAT_HELP, render
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.main import Context
-
-FORMAT_HELP = (
-    "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n"
-    "'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n"
-    "'TEMPLATE':         Print output using the given Go template.\n"
-    "Refer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates"
-)
 
 SPEC = Command(
     "[OPTIONS]",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.commands.ps import FORMAT_HELP
 from sampan.cli.flags import Command, Flag, Parsed
+from sampan.cli.format.formatter import FORMAT_HELP
 from sampan.cli.http import CliError
 
 TYPE_CHECKING = False

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.commands.ps import FORMAT_HELP
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.format import containers, images, objects
-from sampan.cli.format.formatter import parse, render
+from sampan.cli.format.formatter import FORMAT_HELP, parse, render
 from sampan.cli.format.values import GoList, GoMap
 from sampan.units import human_size
 

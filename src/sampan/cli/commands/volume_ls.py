@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.commands.ps import FORMAT_HELP
 from sampan.cli.filters import encode
 from sampan.cli.flags import Command, Flag, Parsed
-from sampan.cli.format.formatter import render
+from sampan.cli.format.formatter import FORMAT_HELP, asked_for, render
 from sampan.cli.format.objects import VOLUME_HEADER, Volume
 from sampan.units import natural_key
 
@@ -37,7 +36,7 @@ def run(ctx: Context, args: Parsed) -> int:
     volumes = ctx.client.request("GET", "/volumes", {"filters": encode(args.get("filter"))}).json().get("Volumes") or []
     if args.bool("cluster"):
         volumes = [volume for volume in volumes if volume.get("ClusterVolume")]
-    source = args.str("format") or ("" if quiet else str(ctx.config.get("volumesFormat") or "")) or "table"
+    source = asked_for(ctx, args, "volumesFormat")
     if source == "table":
         source = "{{.Name}}" if quiet else _CLUSTER if args.bool("cluster") else "table {{.Driver}}\t{{.Name}}"
     elif source == "raw":

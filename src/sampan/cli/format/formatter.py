@@ -12,7 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from sampan.cli.flags import Parsed
     from sampan.cli.format.values import Methods
+    from sampan.cli.main import Context
+
+FORMAT_HELP = (
+    "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n"
+    "'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n"
+    "'TEMPLATE':         Print output using the given Go template.\n"
+    "Refer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates"
+)
+
+
+def asked_for(ctx: Context, args: Parsed, key: str) -> str:
+    """The layout of a list: that of --format, else (but with --quiet) of config.json's key, else `table`."""
+    return args.str("format") or ("" if args.bool("quiet") else str(ctx.config.get(key) or "")) or "table"
 
 
 def simple(template: str, methods: tuple[str, ...]) -> list[str] | None:
