@@ -11,16 +11,16 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sampan.daemon import flags, networkconfig
+from sampan.daemon import daemonjson, flags, networkconfig
 from sampan.daemon.convert import Ulimit, ValueProblem, from_json, from_texts, shown
+from sampan.daemon.daemonjson import FILE_PROBLEM, ConfigError
 from sampan.daemon.hosts import problem_of_host
-from sampan.daemon.jsonfile import Json, JsonError, Parser, line_and_column
+from sampan.daemon.jsonfile import JsonError, Parser
 from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_GROUP, usage
 from sampan.engine.limits import HostLimits, host_limits
 from sampan.errors import EngineError
@@ -31,17 +31,12 @@ from sampan.proxies import Proxies
 from sampan.runtime.cgroups import Layout, host_layout
 from sampan.version import API_VERSION, VERSION
 
-FILE_PROBLEM: Final = "unable to configure the Docker daemon with file {}: "
 LOG_LEVELS: Final = {
     "trace": logging.DEBUG, "debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "warning": logging.WARNING,
     "error": logging.ERROR, "fatal": logging.CRITICAL, "panic": logging.CRITICAL,
 }  # fmt: skip
 DOMAIN: Final = re.compile(r"^([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+$|^\.$")
 CDI_SPEC_DIRS: Final = ("/etc/cdi", "/var/run/cdi")
-
-
-class ConfigError(Exception):
-    """The daemon must not start; the text is for the one who starts it."""
 
 
 class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
@@ -181,62 +176,6 @@ ALWAYS_SO: Final[Mapping[str, str]] = {
 """What daemon.json can ask for that Sampan does whatever it says, and why."""
 
 
-def read_file(path: str, wanted: bool) -> str:
-    """The text of the configuration file; "" when the file of the default place is not there."""
-    try:
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as exc:
-        if wanted:
-            raise ConfigError(FILE_PROBLEM.format(path) + f"open {path}: no such file or directory") from exc
-        return ""
-    except OSError as exc:
-        raise ConfigError(FILE_PROBLEM.format(path) + f"open {path}: {(exc.strerror or str(exc)).lower()}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(FILE_PROBLEM.format(path) + f"failed to decode configuration JSON at offset {exc.start}: invalid UTF-8") from exc
-
-
-class FileConfig(msgspec.Struct, frozen=True):
-    """What daemon.json said: the values by key (nulls left out), and where each key stands."""
-
-    path: str
-    values: Mapping[str, Any]
-    raw: Mapping[str, Json]
-    where: Callable[[str], str]
-
-
-def parse_file(path: str, text: str) -> FileConfig:
-    """Check the file's text against the option table. Raises ConfigError with docker's sentence and the place."""
-    problem = FILE_PROBLEM.format(path)
-    if not text.strip():
-        return FileConfig(path, {}, {}, lambda _: "")
-    parser = Parser(text)
-    try:
-        document = parser.document()
-    except JsonError as exc:
-        raise ConfigError(f"{problem}invalid JSON: {exc} ({line_and_column(text, exc.offset)})") from exc
-    if not isinstance(document, dict):
-        kind = "array" if isinstance(document, list) else "string" if isinstance(document, str) else "value"
-        raise ConfigError(f"{problem}invalid JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}} (line 1)")
-
-    def where(*keys: str) -> str:
-        return line_and_column(text, parser.places[keys])
-
-    unknown = [key for key in document if key not in BY_KEY]
-    if unknown:
-        places = ", ".join(f"{key}: {where(key)}" for key in unknown)
-        raise ConfigError(f"{problem}the following directives don't match any configuration option: {', '.join(unknown)} ({places})")
-    values = {}
-    for key, raw in document.items():
-        if raw is None:
-            continue
-        try:
-            values[key] = from_json(BY_KEY[key], raw)
-        except ValueProblem as exc:
-            place = exc.path if exc.path in parser.places else (key,)
-            raise ConfigError(f"{problem}invalid JSON: {exc} ({key}: {where(*place)})") from exc
-    return FileConfig(path, values, document, lambda key: where(key))
-
-
 def parse_command_line(argv: Sequence[str]) -> DaemonConfig:
     """sampand's configuration from its arguments (without the program's name) and the file they name.
 
@@ -285,7 +224,7 @@ def known(argv: Sequence[str]) -> Known:
     values: dict[str, Any] = {}
     places = {"data-root", "exec-root"} <= given.values.keys()
     try:
-        document = Parser(read_file(path, wanted=False)).document()
+        document = Parser(daemonjson.read(path, wanted=False)).document()
         if isinstance(document, dict):
             places = True
             for key in document.keys() & BY_KEY.keys():
@@ -314,7 +253,7 @@ def log_level(config: DaemonConfig) -> int:
 def merge(given: flags.Flags) -> DaemonConfig:
     """Flags over file over defaults. Raises ConfigError."""
     path = given.config_file or DEFAULT_CONFIG_FILE
-    file = parse_file(path, read_file(path, wanted=given.config_file is not None))
+    file = daemonjson.parse(path, daemonjson.read(path, wanted=given.config_file is not None))
     from_flags = {key: from_texts(BY_KEY[key], texts) for key, texts in given.values.items()}
     twice = sorted(key for key in from_flags if key in file.values and key != "runtimes")
     if twice:

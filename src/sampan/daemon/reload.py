@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from sampan.daemon.config import ConfigError, DaemonConfig
+from sampan.daemon.config import DaemonConfig
+from sampan.daemon.daemonjson import ConfigError
 
 log = logging.getLogger("sampand")
 
