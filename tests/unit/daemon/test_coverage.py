@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sampan.api.app import ROUTES
-from sampan.api.coverage import FIELDS, render
 from sampan.api.routes.containers import normalise
+from sampan.daemon.coverage import FIELDS, render
 from sampan.engine import containers
 from sampan.engine.limits import HostLimits
 from sampan.engine.merging import ContainerDefaults, merge_config, merge_host_config
@@ -20,7 +20,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs/api-coverage.md"
 
 
 def test_document_is_current() -> None:
-    assert DOCUMENT.read_text() == render(), "run: python -m sampan.api.coverage > docs/api-coverage.md"
+    assert DOCUMENT.read_text() == render(), "run: python -m sampan.daemon.coverage > docs/api-coverage.md"
 
 
 def test_no_route_is_listed_twice() -> None:
@@ -80,7 +80,7 @@ def is_read(field: str) -> bool:
 @pytest.mark.parametrize("field", [*Config.__struct_fields__, *HostConfig.__struct_fields__])
 def test_no_field_is_ignored_in_silence(field: str) -> None:
     if field not in FIELDS:
-        assert is_read(field), f"{field} is read by nobody: say so in sampan.api.coverage.FIELDS"
+        assert is_read(field), f"{field} is read by nobody: say so in sampan.daemon.coverage.FIELDS"
         return
     done, _ = FIELDS[field]
     memory = {"memory": 1 << 30} if field == "memory_swap" else {}

@@ -1,4 +1,4 @@
-"""docs/api-coverage.md out of the tables: `python -m sampan.api.coverage > docs/api-coverage.md`. A test keeps it current."""
+"""docs/api-coverage.md out of the tables: `python -m sampan.daemon.coverage > docs/api-coverage.md`. A test keeps it current."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ def render() -> str:
     lines = [
         "# Engine API coverage",
         "",
-        f"Versions {MIN_API_VERSION} to {API_VERSION}. Written by `python -m sampan.api.coverage`; do not edit.",
+        f"Versions {MIN_API_VERSION} to {API_VERSION}. Written by `python -m sampan.daemon.coverage`; do not edit.",
         "What is not there yet answers 501 with a message that names it.",
     ]
     counts = {word: sum(route.coverage == word for route in ROUTES) for word in _WORDS}
