@@ -52,7 +52,7 @@ class LineSplitter:
 
     def finish(self) -> list[Line]:
         """What has no end, and will get none."""
-        left = [Line(since, stream != 1, rest, is_part=False) for stream, (since, rest) in sorted(self.begun.items())]
+        left = [Line(since, _is_error(stream), rest, is_part=False) for stream, (since, rest) in sorted(self.begun.items())]
         self.begun = {}
         return left
 
@@ -60,5 +60,10 @@ class LineSplitter:
     def _parts(stream: int, now: int, line: bytes, *, whole: bool) -> list[Line]:
         """whole: the line ends here."""
         pieces = [line[at : at + PART] for at in range(0, len(line), PART)] or [line]
-        error = stream >= STDERR  # notices of the engine's own, too
+        error = _is_error(stream)
         return [Line(now, error, piece, is_part=not whole or number < len(pieces)) for number, piece in enumerate(pieces, 1)]
+
+
+def _is_error(stream: int) -> bool:
+    """Of what goes to stderr, and of notices of the engine's own."""
+    return stream >= STDERR

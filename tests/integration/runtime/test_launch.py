@@ -79,12 +79,11 @@ def test_nobody_but_root_makes_cgroups_in_a_containers(box: Any) -> None:
 
 
 def test_a_failed_launch_leaves_no_cgroup(box: Any) -> None:
-    from sampan.runtime import cgroups
-
     started = box.start("/nothere")
-    parent = next(iter(box.spec("true").cgroup.split("/")))
-    for directory in cgroups.directories(cgroups.host_layout(), f"{parent}/{started.container}"):
-        assert not os.path.exists(directory)
+    assert started.reply["error"]["step"] == "exec"
+    directories = cgroups.directories(cgroups.host_layout(), f"{PARENT}/{started.container}")
+    assert directories
+    assert not [directory for directory in directories if os.path.exists(directory)]
 
 
 def test_tty_gives_a_controlling_terminal_and_a_master(box: Any) -> None:

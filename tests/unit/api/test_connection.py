@@ -76,9 +76,10 @@ def test_streaming_handler_is_cancelled_when_the_client_goes(tmp_path: Path) -> 
 
 
 def test_other_handlers_finish_though_the_client_is_gone(tmp_path: Path) -> None:
-    go, finished = asyncio.Event(), asyncio.Event()
+    begun, go, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def handler(request: Request) -> Response:
+        begun.set()
         await go.wait()
         finished.set()
         return Response(204)
@@ -86,7 +87,7 @@ def test_other_handlers_finish_though_the_client_is_gone(tmp_path: Path) -> None
     async def client(path: str) -> None:
         _, writer = await asyncio.open_unix_connection(path)
         writer.write(GET)
-        await asyncio.sleep(0)
+        await begun.wait()
         writer.close()
         await writer.wait_closed()
         go.set()
