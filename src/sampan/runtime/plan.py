@@ -47,6 +47,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """What the owner of the source has on the disk is the container's user's inside, and what that makes is his."""
     attributes: tuple[str, ...] = ()
     """Further ones of the mount itself, such as nosuid."""
+    over_link: bool = False
+    """A symbolic link at the destination is covered itself: what it leads to stays as it is."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -377,6 +379,7 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
                 **({"descriptor": mount.descriptor} if mount.descriptor else {}),
                 **({"idmap": True} if mount.idmap else {}),
                 **({"attributes": list(mount.attributes)} if mount.attributes else {}),
+                **({"over_link": True} if mount.over_link else {}),
             }
         )
         result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
