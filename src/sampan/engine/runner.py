@@ -114,6 +114,8 @@ class RunHooks(msgspec.Struct, frozen=True):
     """Has its `:U` mounts belong to its user, before they are mounted."""
     discarded: Callable[[], None] = lambda: None
     """A container's tree is gone: layers that only it needed can go."""
+    network_took: Callable[[str, float], None] = lambda _action, _seconds: None
+    """How long it took to `allocate` or to `release` what a container has of networks."""
 
 
 class Runner:
@@ -216,7 +218,9 @@ class Runner:
         undo.callback(opened.close)
         await self.hooks.give_to_user(container)
         await self.hooks.quiesce(container)
+        began = time.monotonic()
         sandbox = await self.network.attach(container)
+        self.hooks.network_took("allocate", time.monotonic() - began)
         undo.push_async_callback(self.network.detach, container)
         try:
             return await self._launch_on(container, key, sandbox, opened, lent, undo)
@@ -443,7 +447,9 @@ class Runner:
         if container.host_config.pid_mode:
             # Without a PID namespace of its own the end of its first process ends no other (runc signalAllProcesses).
             await self.end_cgroup(self.paths.cgroup_of(container))
+        began = time.monotonic()
         await self.network.detach(container)
+        self.hooks.network_took("release", time.monotonic() - began)
         self.events.publish_networks(container, "disconnect")
         await self.mounts.close(container)
         if live is not None:
