@@ -260,6 +260,7 @@ def _defaults(config: DaemonConfig) -> ContainerDefaults:
         ulimits=[Ulimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in config.default_ulimits.values()],
         init=config.init,
         no_new_privileges=config.no_new_privileges,
+        timezone=config.default_timezone,
     )
 
 

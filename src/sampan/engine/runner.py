@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from sampan.clock import Clock
-from sampan.engine import cdi, health, joining, launching, restarting
+from sampan.engine import cdi, health, joining, launching, restarting, timezones
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
@@ -247,6 +247,8 @@ class Runner:
         directory = self.paths.container(container.id)
         if not container.host_config.network_mode.startswith("container:"):
             self.network.write_files(container, sandbox.endpoints, directory)
+        if container.host_config.timezone:
+            timezones.write(container.host_config.timezone, directory)
         layers = await self.snapshots.mounts(container.id)
         undo.callback(layers.close)
         joined = undo.enter_context(contextlib.ExitStack())
@@ -340,10 +342,17 @@ class Runner:
             directory = self.paths.container(container.id)
         names = ("resolv.conf", "hostname", "hosts")
         readonly = container.host_config.readonly_rootfs
-        return [
+        own = [
             plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly, mapped=True)
             for name in names
         ]
+        if container.host_config.timezone:
+            # Not through a link: images have one there, to the file of UTC.
+            source = f"{self.paths.container(container.id)}/{timezones.FILE}"
+            own.append(
+                plan.Mount(destination=f"/etc/{timezones.FILE}", source=source, recursive=False, readonly=True, over_link=True, mapped=True)
+            )
+        return own
 
     @staticmethod
     def _make_stdio(container: Container, fds: dict[str, int], undo: contextlib.AsyncExitStack) -> None:

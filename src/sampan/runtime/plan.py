@@ -66,6 +66,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """With a user namespace: the source is the engine's, and IDs on its disk are the container's, not the host's."""
     attributes: tuple[str, ...] = ()
     """Further ones of the mount itself, such as nosuid."""
+    over_link: bool = False
+    """A symbolic link at the destination is covered itself: what it leads to stays as it is."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -419,6 +421,7 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
                 **({"idmap": True} if mount.idmap else {}),
                 **({"mapped": True} if mount.mapped and spec.userns is not None else {}),
                 **({"attributes": list(mount.attributes)} if mount.attributes else {}),
+                **({"over_link": True} if mount.over_link else {}),
             }
         )
         result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
