@@ -1,6 +1,7 @@
 """The drivers syslog and journald: options in docker's words, lines, formats."""
 
 import asyncio
+import fcntl
 import os
 import re
 import socket
@@ -194,3 +195,20 @@ def test_what_no_datagram_can_hold_stops_nothing() -> None:
         asyncio.run(sink.send([Line(TIME, False, bytes(PART), False), Line(TIME, False, b"last", False)]))
         assert server.recv(65536).endswith(b"last\n")
         sink.close()
+
+
+def test_journal_entries_that_no_datagram_can_hold_go_in_a_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        journal.settimeout(5)
+        sink = JournaldSink({"LARGE": "x" * 1_000_000}, path)
+        asyncio.run(sink.send([Line(TIME, False, b"hi", False)]))
+        sink.close()
+        data, fds, _, _ = socket.recv_fds(journal, 1, 1)
+        assert data == b""
+        with open(fds[0], "rb") as file:
+            assert fcntl.fcntl(file, fcntl.F_GET_SEALS) == 0xF
+            file.seek(0)
+            entry = file.read().split(b"\n")
+    assert {b"MESSAGE=hi", b"LARGE=" + b"x" * 1_000_000} < set(entry)
