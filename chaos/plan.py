@@ -37,7 +37,7 @@ class Action(msgspec.Struct, frozen=True):
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """What goes wrong: processes of ours killed or sampand stopped `after` seconds, a full disk, another time."""
+    """What goes wrong: processes of ours killed or sampand stopped `after` seconds, also on a full disk, another time."""
 
     kind: str
     roles: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ def steps(seed: int) -> Iterator[tuple[Step, dict[str, Slot]]]:
     while True:
         number += 1
         trouble = _trouble(chance)
-        names = chance.sample(SLOTS, chance.choice((1, 1, 2, 3)))
+        names = chance.sample(SLOTS, chance.choice((1, 1, 2, 3, 5)))
         actions = [_action(chance, name, slots[name]) for name in names]
         if chance.random() < 0.3:
             actions.append(Action(chance.choice(ALONE), f"n{number}"))
@@ -95,10 +95,10 @@ def steps(seed: int) -> Iterator[tuple[Step, dict[str, Slot]]]:
 
 
 def _trouble(chance: random.Random) -> Trouble | None:
-    kind = chance.choices(("", "kill", "stop", "full", "clock"), (60, 25, 3, 6, 6))[0]
+    kind = chance.choices(("", "kill", "stop", "full", "clock"), (58, 24, 3, 9, 6))[0]
     if not kind:
         return None
-    roles = chance.choice(KILLS) if kind == "kill" else ()
+    roles = chance.choice(KILLS) if kind == "kill" or (kind == "full" and chance.random() < 0.5) else ()
     return Trouble(kind, roles, chance.uniform(0, DELAY_MAX), chance.choice(JUMPS) if kind == "clock" else 0.0)
 
 

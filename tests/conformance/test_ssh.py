@@ -21,7 +21,7 @@ while [ "$1" != -- ]; do shift; done
 host=$2; shift 2
 [ $host = down ] && {{ echo "ssh: connect to host down port 22: Connection refused" >&2; exit 255; }}
 unset DOCKER_HOST
-{host} PATH={far}:/usr/bin:/bin exec sh -c "$*"
+{host} PATH={far}:/usr/bin:/bin setsid -w sh -c "$*; true"
 """
 
 
@@ -80,10 +80,27 @@ def test_a_container_by_ssh(machines: Machines, near: str, far: str) -> None:
     done = machines.run(near, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; exit 7", stdin=sent)
     assert (done.returncode, done.stdout == sent) == (7, True), done.stderr
     assert machines.run(near, "ps", "-q").stdout == b""
+    wait_for_no_proxy(machines)
+
+
+def wait_for_no_proxy(machines: Machines) -> None:
     no_later = time.monotonic() + 10
     while left := machines.proxies():
         assert time.monotonic() < no_later, left
         time.sleep(0.02)
+
+
+def test_a_client_that_is_killed_leaves_nothing_there(machines: Machines) -> None:
+    """Of a stream, too, on which nothing comes that could not be delivered."""
+    machines.install("sampan")
+    environment = {**machines.engine.environment(), "PATH": f"{machines.near}:{os.environ['PATH']}", "DOCKER_HOST": "ssh://far"}
+    with subprocess.Popen([*CLI, "events"], stdout=subprocess.DEVNULL, env=environment) as client:
+        no_later = time.monotonic() + 20
+        while len(machines.proxies()) < 1:
+            assert time.monotonic() < no_later
+            time.sleep(0.02)
+        client.kill()
+    wait_for_no_proxy(machines)
 
 
 def test_dockers_client_to_a_sampan(machines: Machines) -> None:

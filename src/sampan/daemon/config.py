@@ -175,7 +175,6 @@ MISSING: Final[Mapping[str, str]] = {
     "storage-opts": "storage driver options",
     "swarm-default-advertise-addr": "swarm mode",
     "userland-proxy-path": "another proxy binary",
-    "userns-remap": "user namespaces",
 }
 """What daemon.json can ask of docker and not, yet, of Sampan: any value but the default is refused."""
 

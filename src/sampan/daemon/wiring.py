@@ -16,6 +16,7 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
+from sampan.daemon import remapping, spareroom
 from sampan.daemon.config import DaemonConfig, cgroup_parent, log_level, pool_sizes
 from sampan.daemon.leanprocesses import LeanProcesses
 from sampan.daemon.loopwatch import LoopWatch
@@ -74,6 +75,7 @@ from sampan.engine.sandboxes import Sandboxes
 from sampan.engine.stats import StatsService
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
+from sampan.engine.usernamespaces import UserNamespaces
 from sampan.engine.volumefill import VolumeFiller
 from sampan.engine.volumes import VolumeService
 from sampan.events.bus import EventBus
@@ -262,7 +264,7 @@ def _defaults(config: DaemonConfig) -> ContainerDefaults:
     )
 
 
-def _facts(config: DaemonConfig) -> SystemFacts:
+def _facts(config: DaemonConfig, userns: bool) -> SystemFacts:
     return SystemFacts(
         data_root=config.data_root,
         log_driver=config.log_driver,
@@ -271,6 +273,7 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         registries=_registry_settings(config),
         debug=config.debug,
         live_restore=config.live_restore,
+        userns_remap=userns,
         filtered=config.iptables,
     )
 
@@ -292,7 +295,9 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     Raises EngineError, OSError when a part cannot be had.
     """
     clock = SystemClock()
+    maps = remapping.maps_of(config.userns_remap)
     paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
+    spareroom.use(paths.data_root)
     database = Database(paths.data_root / "state.db")
     stack.callback(database.close)
     meta = MetaRepository(database)
@@ -310,10 +315,23 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     background, logs = Background(), ContainerLogs(paths)
     volumes = VolumeStore(VolumeRepository(database), LocalVolumes(paths.data_root, workers), clock)
     volumes.load()
-    mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, os.path.realpath(paths.data_root))
+    users = UserNamespaces(maps, supervisor, containers)
+    mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, users, os.path.realpath(paths.data_root))
     mounts.restore()
     runner = Runner(
-        containers, snapshots, supervisor, keeper, kernel.places, mounts, published, background, logs, clock, paths, _launches(config)
+        containers,
+        snapshots,
+        supervisor,
+        keeper,
+        kernel.places,
+        mounts,
+        published,
+        background,
+        logs,
+        clock,
+        paths,
+        _launches(config),
+        users,
     )
     control = Control(containers, published, runner.layout, paths)
     execs = ExecService(containers, supervisor, published, background, paths)
@@ -381,8 +399,15 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         if (container := containers.get(container_id)) is not None:
             await steps.remove_left(container)
     background.spawn(spool.repair())
+    spareroom.hold(paths.data_root)
     system = SystemService(
-        containers, images, snapshots, events, meta, _facts(config), lambda: [*network.warnings, *parts.registries.warnings()]
+        containers,
+        images,
+        snapshots,
+        events,
+        meta,
+        _facts(config, maps is not None),
+        lambda: [*network.warnings, *parts.registries.warnings()],
     )
     services = Services(
         containers=service,
@@ -413,7 +438,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     def take_over(wanted: DaemonConfig) -> None:
         logging.getLogger().setLevel(log_level(wanted))
         parts.registries.settings = _registry_settings(wanted)
-        system.facts = _facts(wanted)
+        system.facts = _facts(wanted, maps is not None)
         shutdown.seconds = wanted.shutdown_timeout
 
     server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)

@@ -10,7 +10,7 @@ import msgspec
 from sampan.archive.room import making
 from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine import joining, launching, links, listing, merging, names, processes, showing, timezones, updating
+from sampan.engine import joining, launching, links, listing, merging, names, processes, showing, timezones, updating, usernamespaces
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containermounts import ContainerMounts
@@ -145,6 +145,8 @@ class ContainerService:
             limits=host_limits(),
         )
         host = joining.resolved(host, self._containers)
+        if self._runner.users.maps_of(host) is not None:
+            usernamespaces.check(host)
         mounts = self._mounts.wanted(config, host)
         warnings.extend(launching.SecurityOptions(host.security_opt or []).ignored(has_apparmor=host_facts().apparmor))
         timezones.check(host.timezone)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sampan.engine import launching, processes
+from sampan.engine import launching, processes, usernamespaces
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
@@ -210,6 +210,7 @@ class ExecService:
             cgroup=self._paths.cgroup_of(container),
             privileged=request.privileged or host.privileged,
             oom_score_adj=host.oom_score_adj,
+            userns=usernamespaces.maps_of_run(container),
         )
         return plan.exec_plan(spec)
 

@@ -70,6 +70,8 @@ def explain(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> 
             return Explained(_exec_detail(error, args[0] if args else ""), 127 if error.errno in _NOT_FOUND else 126)
         case ops.STEP_USER:
             return Explained(detail, 126, alone=True)
+        case ops.STEP_IDENTITY:
+            return Explained(detail, 128)
         case ops.STEP_CWD_MAKE:
             return Explained(detail, code, alone=True)
         case ops.STEP_DEVICE:

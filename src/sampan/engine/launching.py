@@ -193,6 +193,7 @@ def launch_spec(
     netns: bool,
     settings: LaunchSettings,
     edits: Edits = NO_EDITS,
+    userns: plan.UserMaps | None = None,
 ) -> plan.LaunchSpec:
     """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
     security = SecurityOptions(host.security_opt or [])
@@ -232,6 +233,7 @@ def launch_spec(
         sysctls=namespaced_sysctls(host),
         init=bool(host.init),
         privileged=host.privileged,
+        userns=userns,
         writable_cgroups=security.writable_cgroups,
     )
 

@@ -88,7 +88,7 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
     _check_endpoints(host, networking)
     _check_storage(host.storage_opt or {})
     missing: Mapping[str, object] = {
-        "user namespaces": host.userns_mode not in ("", "host"),
+        "user namespace modes other than host": host.userns_mode not in ("", "host"),
     }
     for feature, asked in missing.items():
         if asked:

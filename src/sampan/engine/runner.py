@@ -24,6 +24,7 @@ from sampan.engine.containermounts import ContainerMounts, Opened
 from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
+from sampan.engine.usernamespaces import UserNamespace, UserNamespaces
 from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
 from sampan.network.ports import Binding
@@ -81,8 +82,11 @@ class NetworkPort(Protocol):
     def started(self, container: Container) -> None:
         """Its process runs, and its state says so."""
 
-    async def attach(self, container: Container) -> Sandbox:
-        """Addresses, netns and published ports for a container about to start. Raises EngineError."""
+    async def attach(self, container: Container, netns: int | None = None) -> Sandbox:
+        """Addresses, netns and published ports for a container about to start. Raises EngineError.
+
+        netns: an empty one that its user namespace owns, the network's from then on.
+        """
 
     async def detach(self, container: Container) -> None:
         """Take them back. Never raises."""
@@ -96,7 +100,7 @@ class NetworkPort(Protocol):
         """Write hostname, hosts and resolv.conf."""
 
 
-async def _nothing(_container: Container) -> None: ...
+async def _nothing(_container: Container, _maps: plan.UserMaps | None = None) -> None: ...
 
 
 class RunHooks(msgspec.Struct, frozen=True):
@@ -110,7 +114,7 @@ class RunHooks(msgspec.Struct, frozen=True):
     """A run of a container with --rm is over."""
     quiesce: Callable[[Container], Awaitable[None]] = _nothing
     """Waits until no worker is at its tree, before that is mounted or removed."""
-    give_to_user: Callable[[Container], Awaitable[None]] = _nothing
+    give_to_user: Callable[[Container, plan.UserMaps | None], Awaitable[None]] = _nothing
     """Has its `:U` mounts belong to its user, before they are mounted."""
     discarded: Callable[[], None] = lambda: None
     """A container's tree is gone: layers that only it needed can go."""
@@ -135,6 +139,7 @@ class Runner:
         clock: Clock,
         paths: Paths,
         settings: launching.LaunchSettings,
+        users: UserNamespaces,
     ) -> None:
         self.containers = containers
         self.snapshots = snapshots
@@ -148,6 +153,7 @@ class Runner:
         self.clock = clock
         self.paths = paths
         self.settings = settings
+        self.users = users
         self.layout = cgroups.host_layout()
         self.hooks = RunHooks()
         """Set once, where the objects meet."""
@@ -169,7 +175,10 @@ class Runner:
         self._early[key] = []
         try:
             async with contextlib.AsyncExitStack() as undo:
-                launched, held, endpoints = await self._launch(container, key, lent or Lent(), undo)
+                users = await self.users.open(container)
+                undo.callback(users.close)
+                launched, held, endpoints = await self._launch(container, key, lent or Lent(), users, undo)
+                users.close()
                 live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
                     container.state,
@@ -184,6 +193,7 @@ class Runner:
                     finished_at=0,
                     manually_stopped=False,
                     endpoints=endpoints,
+                    user_maps=users.maps.as_tuple() if users.maps is not None else None,
                     boot_id=self.supervisor.link.boot_id,
                     pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
                     health=health.begun(container.state.health) if health.check_of(container.config) else None,
@@ -210,20 +220,20 @@ class Runner:
             again()
 
     async def _launch(
-        self, container: Container, key: str, lent: Lent, undo: contextlib.AsyncExitStack
+        self, container: Container, key: str, lent: Lent, users: UserNamespace, undo: contextlib.AsyncExitStack
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
         opened = await self.mounts.open(container)
         undo.callback(opened.close)
-        await self.hooks.give_to_user(container)
+        await self.hooks.give_to_user(container, users.maps)
         await self.hooks.quiesce(container)
         began = time.monotonic()
-        sandbox = await self.network.attach(container)
+        sandbox = await self.network.attach(container, users.take_network())
         self.hooks.network_took("allocate", time.monotonic() - began)
         undo.push_async_callback(self.network.detach, container)
         try:
-            return await self._launch_on(container, key, sandbox, opened, lent, undo)
+            return await self._launch_on(container, key, sandbox, opened, lent, users, undo)
         finally:
             for fd in sandbox.descriptors.values():
                 os.close(fd)
@@ -235,6 +245,7 @@ class Runner:
         sandbox: Sandbox,
         opened: Opened,
         lent: Lent,
+        users: UserNamespace,
         undo: contextlib.AsyncExitStack,
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         directory = self.paths.container(container.id)
@@ -246,7 +257,8 @@ class Runner:
         undo.callback(layers.close)
         joined = undo.enter_context(contextlib.ExitStack())
         shared = joining.descriptors(container.host_config, self.containers, joined)
-        sent = opened.fds | lent.fds | shared | {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
+        sent = opened.fds | lent.fds | shared | users.fds
+        sent |= {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
         rootfs = plan.Rootfs(
             lowers=tuple(lower if isinstance(lower, str) else n for n, lower in enumerate(layers.lowers)),
             upper=layers.upper,
@@ -267,6 +279,7 @@ class Runner:
             netns=bool(sandbox.descriptors),
             settings=self.settings,
             edits=edits,
+            userns=users.maps,
         )
         launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
@@ -333,11 +346,16 @@ class Runner:
             directory = self.paths.container(container.id)
         names = ("resolv.conf", "hostname", "hosts")
         readonly = container.host_config.readonly_rootfs
-        own = [plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly) for name in names]
+        own = [
+            plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly, mapped=True)
+            for name in names
+        ]
         if container.host_config.timezone:
             # Not through a link: images have one there, to the file of UTC.
             source = f"{self.paths.container(container.id)}/{timezones.FILE}"
-            own.append(plan.Mount(destination=f"/etc/{timezones.FILE}", source=source, recursive=False, readonly=True, over_link=True))
+            own.append(
+                plan.Mount(destination=f"/etc/{timezones.FILE}", source=source, recursive=False, readonly=True, over_link=True, mapped=True)
+            )
         return own
 
     @staticmethod

@@ -84,8 +84,17 @@ class Sandboxes:
 
     # a start and an end
 
-    async def attach(self, container: Container) -> Sandbox:
-        """A place on each of its networks, the netns and the published ports. Raises EngineError, leaving nothing."""
+    async def attach(self, container: Container, netns: int | None = None) -> Sandbox:
+        """A place on each of its networks, the netns and the published ports. Raises EngineError, leaving nothing.
+
+        netns: an empty one that its user namespace owns, ours from now on.
+        """
+        with contextlib.ExitStack() as unused:
+            if netns is not None:
+                unused.callback(os.close, netns)
+            return await self._attach(container, netns, unused)
+
+    async def _attach(self, container: Container, empty: int | None, unused: contextlib.ExitStack) -> Sandbox:
         mode = container.host_config.network_mode
         if mode.startswith("container:"):
             return self._shared(self._containers.find(mode.removeprefix("container:")))
@@ -109,7 +118,8 @@ class Sandboxes:
                 endpoints.interface_of(network, settings, places[network.name], name, gateways.versions_of(network))
                 for name, (network, settings) in zip(names, chosen, strict=True)
             ]
-            netns = await asyncio.to_thread(sandbox.make, interfaces)
+            unused.pop_all()
+            netns = await asyncio.to_thread(sandbox.make, interfaces, empty)
             self._announce_addresses(netns, interfaces)
             custody: Mapping[str, int] = {}
             try:

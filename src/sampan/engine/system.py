@@ -75,6 +75,7 @@ class SystemFacts(msgspec.Struct, frozen=True):
     registries: RegistrySettings = RegistrySettings()
     debug: bool = False
     live_restore: bool = True
+    userns_remap: bool = False
     filtered: bool = True
     """Whether networks have firewall rules."""
 
@@ -195,6 +196,10 @@ class SystemService:
             return []
         return ["WARNING: AppArmor is enabled, but no profile is applied to containers: not implemented by Sampan yet"]
 
+    def _namespaces(self, cgroup_version: int) -> list[str]:
+        """What docker counts among the security options."""
+        return [*(["name=userns"] if self.facts.userns_remap else []), *(["name=cgroupns"] if cgroup_version == 2 else [])]
+
     def publish_reload(self, attributes: Mapping[str, str]) -> None:
         """Docker's event of a daemon that has read its configuration again."""
         self._events.publish("daemon", "reload", self._id, {"name": os.uname().nodename, **attributes})
@@ -257,7 +262,7 @@ class SystemService:
             runtimes={"runc": Runtime(path="built-in")},
             live_restore_enabled=self.facts.live_restore,
             firewall_backend=FirewallInfo(driver="nftables") if self.facts.filtered else None,
-            security_options=["name=seccomp,profile=builtin", *(["name=cgroupns"] if layout.version == 2 else [])],
+            security_options=["name=seccomp,profile=builtin", *self._namespaces(layout.version)],
             warnings=[*self._warnings(), *self._confinement(), *(f"WARNING: CDI: {problem}" for problem in found.problems)] or None,
         )
 

@@ -186,18 +186,36 @@ def _make(host: Netlink, netns: int, interface: Interface, master: int) -> None:
     _allow_hairpin(interface.veth)
 
 
-def make(interfaces: Sequence[Interface]) -> int:
+def make(interfaces: Sequence[Interface], netns: int | None = None) -> int:
     """A file descriptor of a new netns with lo and these up, on their bridges. Blocks for some ms.
 
-    Raises OSError, SystemFailure, leaving nothing.
+    netns: that is there already, and empty; it is closed on failure. Raises OSError, SystemFailure, leaving nothing.
     """
-    found: list[int] = []
+    found = [] if netns is None else [netns]
+
+    def enter() -> None:
+        if found:
+            libc.setns(found[0], CLONE_NEWNET)
+        else:
+            libc.unshare(CLONE_NEWNET)
+            found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+    try:
+        _fill(interfaces, found, enter)
+    except (OSError, SystemFailure):
+        for fd in found:
+            os.close(fd)
+        raise
+    return found[0]
+
+
+def _fill(interfaces: Sequence[Interface], found: list[int], enter: Callable[[], None]) -> None:
+    """Put lo and interfaces up in the netns that is entered in a thread, and is the one of found then. Raises OSError, SystemFailure."""
     masters = [socket.if_nametoindex(interface.bridge) for interface in interfaces]
     with Netlink() as host:  # made here: it acts in this thread's netns for good
 
         def work() -> None:
-            libc.unshare(CLONE_NEWNET)
-            found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+            enter()
             for interface, master in zip(interfaces, masters, strict=True):
                 _add(host, found[0], interface, master)
             with Netlink() as inside:
@@ -205,13 +223,7 @@ def make(interfaces: Sequence[Interface]) -> int:
                 for interface in interfaces:
                     _set_up(inside, interface)
 
-        try:
-            _in_thread(work)
-        except (OSError, SystemFailure):
-            for fd in found:
-                os.close(fd)
-            raise
-    return found[0]
+        _in_thread(work)
 
 
 def join(netns: int, interface: Interface) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from sampan.errors import InvalidArgument
-from sampan.linux import apparmor, capabilities, seccomp_bpf
+from sampan.linux import apparmor, capabilities, idmap, seccomp_bpf
 from sampan.runtime import cgroups, defaults, ops
 from sampan.runtime.cgroups import Layout, Resources
 
@@ -27,6 +27,21 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout
     apparmor: bool = False
     """Whether profiles are enforced here."""
+
+
+class UserMaps(msgspec.Struct, frozen=True):
+    """What the users and groups of a container are on the host: (ID inside, ID outside, how many), root's first."""
+
+    uids: tuple[tuple[int, int, int], ...]
+    gids: tuple[tuple[int, int, int], ...]
+
+    def as_tuple(self) -> tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]:
+        """As it is stored."""
+        return self.uids, self.gids
+
+    def built(self) -> dict[str, list[list[int]]]:
+        """As in a plan."""
+        return {"uids": [list(entry) for entry in self.uids], "gids": [list(entry) for entry in self.gids]}
 
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +60,10 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """The source is this descriptor of the launch message: a detached mount."""
     idmap: bool = False
     """What the owner of the source has on the disk is the container's user's inside, and what that makes is his."""
+    layers: tuple[str, ...] = ()
+    """The source is a read-only overlay of these, top first: paths, or names of descriptors of the launch message."""
+    mapped: bool = False
+    """With a user namespace: the source is the engine's, and IDs on its disk are the container's, not the host's."""
     attributes: tuple[str, ...] = ()
     """Further ones of the mount itself, such as nosuid."""
     over_link: bool = False
@@ -141,6 +160,8 @@ class LaunchSpec(Process, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     init: bool = False
     privileged: bool = False
+    userns: UserMaps | None = None
+    """Of the user namespace that comes with the launch; None: the host's."""
     writable_cgroups: bool | None = None
     """None: as privileged has it."""
 
@@ -151,6 +172,8 @@ class ExecSpec(Process, frozen=True, kw_only=True):
     id: str
     cgroup: str
     privileged: bool = False
+    userns: UserMaps | None = None
+    """As its container was started with."""
 
 
 @lru_cache(maxsize=1)
@@ -327,6 +350,21 @@ def tmpfs_options(text: str) -> tuple[list[str], list[str]]:
     return options, attributes
 
 
+def _outside(options: list[str], userns: UserMaps | None) -> list[str]:
+    """Mount options with the host's IDs in place of the container's: who mounts is of the host. Raises InvalidArgument."""
+    if userns is None:
+        return options
+    result = []
+    for option in options:
+        key, _, value = option.partition("=")
+        table = {"uid": userns.uids, "gid": userns.gids}.get(key)
+        try:
+            result.append(f"{key}={idmap.outside(table, int(value))}" if table else option)
+        except (ValueError, OSError):
+            raise InvalidArgument(f"invalid mount option {option}: no ID of the container's user namespace") from None
+    return result
+
+
 def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     safe = ["nosuid", "nodev", "noexec"]
     sysfs = safe if spec.privileged else ["ro", *safe]
@@ -334,7 +372,9 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
     result = [
         _file_system("proc", "/proc", [], safe),
         _file_system("tmpfs", "/dev", ["mode=755", "size=65536k"], ["nosuid", "strictatime"]),
-        _file_system("devpts", "/dev/pts", ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"], ["nosuid", "noexec"]),
+        _file_system(
+            "devpts", "/dev/pts", ["newinstance", "ptmxmode=0666", "mode=0620", *_outside(["gid=5"], spec.userns)], ["nosuid", "noexec"]
+        ),
     ]
     if spec.namespaces.net == "host":
         # A sysfs of a network namespace that the mounter does not own cannot be made anew in every configuration: bind the host's.
@@ -365,6 +405,7 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
     for mount in sorted(spec.mounts, key=lambda item: item.destination.rstrip("/").count("/")):
         if mount.type == "tmpfs":
             options, attributes = tmpfs_options(mount.options)
+            options = _outside(options, spec.userns)
             result.append({**_file_system("tmpfs", mount.destination, options, attributes), "copy_mode": True})
             continue
         binds.append(
@@ -376,8 +417,9 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
                 "recursive": mount.recursive,
                 "propagation": mount.propagation or "rprivate",
                 **({"subpath": mount.subpath} if mount.subpath else {}),
-                **({"descriptor": mount.descriptor} if mount.descriptor else {}),
+                **({"layers": list(mount.layers)} if mount.layers else {"descriptor": mount.descriptor} if mount.descriptor else {}),
                 **({"idmap": True} if mount.idmap else {}),
+                **({"mapped": True} if mount.mapped and spec.userns is not None else {}),
                 **({"attributes": list(mount.attributes)} if mount.attributes else {}),
                 **({"over_link": True} if mount.over_link else {}),
             }
@@ -417,6 +459,7 @@ def launch_plan(spec: LaunchSpec, host: HostFacts | None = None) -> dict[str, An
             "uts": namespaces.uts,
             "cgroup": cgroup_ns,
         },
+        **({} if spec.userns is None else {"userns": spec.userns.built()}),
         "cgroup": _cgroup(spec, host),
         "rootfs": {
             "lowers": list(spec.rootfs.lowers),
@@ -445,6 +488,7 @@ def exec_plan(spec: ExecSpec, host: HostFacts | None = None) -> dict[str, Any]:
     return {
         "kind": "exec",
         "id": spec.id,
+        **({} if spec.userns is None else {"userns": spec.userns.built()}),
         "cgroup": {
             "dirs": cgroups.directories(host.layout, spec.cgroup),
             "unified": cgroups.unified_directory(host.layout, spec.cgroup),

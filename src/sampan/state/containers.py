@@ -62,6 +62,10 @@ class HealthState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Oldest first; those of earlier runs stay until newer ones take their place."""
 
 
+UserMap = tuple[tuple[int, int, int], ...]
+"""(ID inside, ID on the host, how many)"""
+
+
 class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     """The part of a container that changes. Replaced as a whole (msgspec.structs.replace), stored in one transaction."""
 
@@ -89,6 +93,8 @@ class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     pipes: tuple[int, ...] = ()
     """Inode numbers of stdin, stdout, stderr (0: none): how the pipes are found again when keeper and supervisor died at once."""
     console_size: tuple[int, int] = (0, 0)
+    user_maps: tuple[UserMap, UserMap] | None = None
+    """Of users and groups, while it runs: it was started in a user namespace."""
     health: HealthState | None = None
     """None: it has no health check, or has not run yet."""
     remove_volumes: bool = False

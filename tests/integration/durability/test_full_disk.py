@@ -63,6 +63,12 @@ def test_containers_end_on_a_full_disk(small: tuple[Engine, Path]) -> None:
         assert engine.request("DELETE", "/containers/removed?force=1")[0] == 204
         logged = len(wait_for(engine, "probed", lambda state: state["Health"]["Log"])["Health"]["Log"])
         assert logged > 0
+        for number in (signal.SIGKILL, signal.SIGTERM):  # without sampand nobody could remove what fills the disk
+            engine.stop(number)
+            engine.start()
+        assert wait_for(engine, "dies", lambda state: True)["ExitCode"] == 137
+        status, answer = engine.request("POST", "/containers/create?name=more", {"Image": "busybox"})
+        assert (status, "no space left on device" in answer["message"].lower()) == (500, True), answer
     last = wait_for(engine, "probed", lambda state: True)["Health"]["Log"][-1]["Start"]
     wait_for(engine, "probed", lambda state: state["Health"]["Log"][-1]["Start"] > last)
     engine.stop(signal.SIGKILL)

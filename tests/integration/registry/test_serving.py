@@ -384,9 +384,10 @@ def test_whom_a_proxy_speaks_for(tmp_path: Path, running: RegistryProgram) -> No
     assert trusting.end() == 0
 
 
-def test_a_header_of_the_client_s_before_the_proxy_s_own(tmp_path: Path) -> None:
+def test_a_header_of_the_client_s_before_the_proxy_s_own(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """haproxy leaves what came and adds its own line below: else whoever guesses passwords has a new address each time."""
     program = RegistryProgram(tmp_path, settings={"trusted-proxies": ["127.0.0.1"]})
+    request.addfinalizer(program.close)
     with socket.create_connection(("127.0.0.1", program.port), timeout=20) as connection:
         made_up, own = b"X-Forwarded-For: 192.0.2.9\r\n", b"X-Forwarded-For: 198.51.100.7\r\n"
         connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n" + made_up + own + b"Connection: close\r\n\r\n")
@@ -395,8 +396,9 @@ def test_a_header_of_the_client_s_before_the_proxy_s_own(tmp_path: Path) -> None
     assert [entry["remote"] for entry in program.accesses()] == ["198.51.100.7"]
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     program = RegistryProgram(tmp_path, log=Path("/dev/full"))
+    request.addfinalizer(program.close)
     client = Client(program.host)
     for _ in range(3):
         assert client("GET", "/v2/").status == 200

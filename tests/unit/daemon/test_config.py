@@ -144,8 +144,8 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_place(refused, text, mes
             'invalid registry "registry-1.docker.io": images of Docker Hub are those of docker.io (mirrors: line 1, column 2)',
         ),
         (
-            '{\n "userns-remap": "default"}',
-            "userns-remap: not supported by Sampan 0.1.0: user namespaces (userns-remap: line 2, column 2)",
+            '{\n "init-path": "/init"}',
+            "init-path: not supported by Sampan 0.1.0: another init binary (init-path: line 2, column 2)",
         ),
     ],
 )

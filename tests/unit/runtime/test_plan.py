@@ -53,6 +53,17 @@ CASES = {
         ),
         HOST_V2,
     ),
+    "remapped": (
+        _spec(
+            userns=plan.UserMaps(((0, 100000, 1000), (1000, 500000, 64536)), ((0, 200000, 65536),)),
+            mounts=(
+                plan.Mount(type="tmpfs", destination="/run", options="uid=1001,gid=3,size=1m"),
+                plan.Mount(source="/volumes/data/_data", destination="/data", mapped=True),
+                plan.Mount(source="/srv", destination="/srv"),
+            ),
+        ),
+        HOST_V2,
+    ),
 }  # fmt: skip
 
 
@@ -66,6 +77,13 @@ def test_plans_are_as_recorded(name: str, request: pytest.FixtureRequest) -> Non
     if request.config.getoption("--update-golden"):
         file.write_text(text)
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize("options", ["uid=70000", "gid=x"])
+def test_a_tmpfs_of_a_user_who_is_not_mapped(options: str) -> None:
+    maps = plan.UserMaps(((0, 100000, 65536),), ((0, 200000, 65536),))
+    with pytest.raises(InvalidArgument, match=f"invalid mount option {options}: no ID of the container's user namespace"):
+        plan.launch_plan(_spec(userns=maps, mounts=(plan.Mount(type="tmpfs", destination="/t", options=options),)), HOST_V2)
 
 
 def test_an_exec_plan() -> None:

@@ -27,7 +27,9 @@ def run(ctx: Context, args: Parsed) -> int:
 
 
 def relay(sock: socket, source: int = 0, target: int = 1) -> None:
-    """Bytes of `source` to the socket, the socket's to `target`; neither way waits for the other. Ends with the socket's stream."""
+    """Bytes of `source` to the socket, the socket's to `target`; neither way waits for the other. Ends with the socket's stream,
+    or when nobody reads `target` any more.
+    """
     sock.setblocking(False)
     to_socket, to_target = bytearray(), bytearray()
     source_open = stream_open = True
@@ -36,12 +38,13 @@ def relay(sock: socket, source: int = 0, target: int = 1) -> None:
         poller = select.poll()
         if source_open and len(to_socket) < _ROOM:
             poller.register(source, select.POLLIN)
-        if to_target:
-            poller.register(target, select.POLLOUT)
+        poller.register(target, select.POLLOUT if to_target else 0)  # tells when its reader has gone, too
         wanted = (select.POLLIN if stream_open and len(to_target) < _ROOM else 0) | (select.POLLOUT if to_socket else 0)
         if wanted:
             poller.register(sock.fileno(), wanted)
         events = dict(poller.poll())
+        if events.get(target, 0) & (select.POLLERR | select.POLLHUP):
+            return
         if events.get(source, 0) & _READABLE and source_open and len(to_socket) < _ROOM:
             piece = os.read(source, _ROOM)
             to_socket += piece

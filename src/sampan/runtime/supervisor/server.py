@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 
-from sampan.linux import clone, namespaces, pidfd
+from sampan.linux import clone, idmap, namespaces, pidfd
 from sampan.runtime.protocol import Message
 from sampan.runtime.supervisor import child
 from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, listen
@@ -58,6 +58,42 @@ class Launch:
         self.went = False
 
 
+def fork_into(directory: str, target: int = -1) -> tuple[int, str]:
+    """Fork with the child in the container's v2 cgroup, made if it is missing: (pid, directory). If that fails: (pid, "").
+
+    The child then tries by itself, and what hinders it is reported as any failure of the child's. target: a pidfd of the container's init,
+    whose cgroup it is if the container's own takes no processes as controllers are on below it.
+    """
+    if directory:
+        with contextlib.suppress(OSError):
+            os.makedirs(directory, exist_ok=True)
+            try:
+                return _fork_at(directory), directory
+            except OSError as error:
+                if error.errno != errno.EBUSY or target < 0:
+                    raise
+            return _fork_at(below(directory, target)), directory
+    return os.fork(), ""
+
+
+def below(directory: str, target: int) -> str:
+    """Where below a container's v2 cgroup the process of a pidfd is. Raises OSError."""
+    with open(f"/proc/{pidfd.number(target)}/cgroup") as file:
+        path = next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), "")
+    own = f"/{os.path.basename(directory)}/"
+    if own not in path:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
+    return f"{directory}/{path.partition(own)[2]}"
+
+
+def _fork_at(directory: str) -> int:
+    cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return clone.fork_into(cgroup)
+    finally:
+        os.close(cgroup)
+
+
 class Server(Loop):
     """The loop and its tables."""
 
@@ -94,9 +130,35 @@ class Server(Loop):
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
         fds["target"] = os.pidfd_open(target["pid"])
+        if "userns" in message["plan"]:
+            try:
+                fds["userns"] = idmap.of_process(target["pid"])
+            except ProcessLookupError:
+                raise RequestError("join", errno.ESRCH, "the container's process is gone") from None
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
         return self._fork(peer, message, fds, "probe" if message.get("probe") else "exec")
+
+    def _op_userns(self, peer: Peer, message: Message, _fds: Fds) -> None:
+        """A new user namespace with these maps, with net a network namespace that it owns, too; the descriptors are in the reply."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                child.make_userns(message["maps"], bool(message["net"]), theirs)
+        handle = os.pidfd_open(pid)
+        self.watch(handle, select.EPOLLIN, lambda _events: self._userns_made(peer, message.get("seq"), ours, handle))
+
+    def _userns_made(self, peer: Peer, seq: int | None, sync: socket.socket, handle: int) -> None:
+        self.unwatch(handle)
+        pidfd.reap(handle)
+        os.close(handle)
+        with sync:
+            data, made, _, _ = socket.recv_fds(sync, 65536, 2, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        lost = {"error": {"step": "user namespace", "errno": errno.ECHILD, "path": "", "message": ""}}
+        self._send(peer, {"re": seq, **(json.loads(data) if data else lost)}, made)
+        for fd in made:
+            os.close(fd)
 
     def _fork(self, peer: Peer, message: Message, fds: Fds, kind: str) -> Message | None:
         key, plan = message["key"], message["plan"]
@@ -136,7 +198,7 @@ class Server(Loop):
         else:
             entered = False
         try:
-            pid, joined = self._fork_into(plan["cgroup"]["unified"])
+            pid, joined = fork_into(plan["cgroup"]["unified"], fds.get("target", -1))
             if pid == 0:
                 if plan["process"]["init"]:
                     child.execute_anew(plan, fds, sync, joined)
@@ -145,22 +207,6 @@ class Server(Loop):
             if entered:
                 namespaces.setns(self.own_pidns, namespaces.FLAGS["pid"])
         return pid
-
-    @staticmethod
-    def _fork_into(directory: str) -> tuple[int, str]:
-        """Fork with the child in the container's v2 cgroup, made if it is missing: (pid, directory). If that fails: (pid, "").
-
-        The child then tries by itself, and what hinders it is reported as any failure of the child's.
-        """
-        if directory:
-            with contextlib.suppress(OSError):
-                os.makedirs(directory, exist_ok=True)
-                cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    return clone.fork_into(cgroup), directory
-                finally:
-                    os.close(cgroup)
-        return os.fork(), ""
 
     def _launch_ready(self, launch: Launch) -> None:
         while True:
