@@ -267,6 +267,8 @@ class Runner:
         )
         requests = container.host_config.device_requests
         edits = await asyncio.to_thread(cdi.edits_of, requests, self.settings.cdi_spec_dirs) if requests else cdi.Edits()
+        if edits.hooks:
+            cdi.write_bundle(directory, f"{self.paths.exec_root}/rootfs", container.config.hostname)
         taken = {mount.destination for mount in opened.mounts}
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
@@ -279,6 +281,7 @@ class Runner:
             netns=bool(sandbox.descriptors),
             settings=self.settings,
             edits=edits,
+            bundle=directory,
             userns=users.maps,
         )
         launch = plan.launch_plan(spec)
