@@ -358,6 +358,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         health.end(container)
         execs.container_ended(container)
 
+    metrics = EngineMetrics()
     runner.hooks = RunHooks(
         started=started,
         ended=ended,
@@ -365,6 +366,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         quiesce=trees.quiesce,
         give_to_user=filler.give_to_user,
         discarded=images.collect,
+        network_took=metrics.network_took,
     )
     spool = BuildSpool(paths.data_root / "build", snapshots.empty, workers, background)
     cached, directories = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
@@ -439,8 +441,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         system.facts = _facts(wanted, maps is not None)
         shutdown.seconds = wanted.shutdown_timeout
 
-    metrics = EngineMetrics()
     server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)
     if config.metrics_addr:
-        metrics.watch(Watched(containers, events, health, watch, lambda: server.connections), await system.info())
+        metrics.watch(Watched(containers, events, health, builds, watch, lambda: server.connections), await system.info())
     return EngineParts(server, shutdown, take_over, system.publish_reload, metrics)

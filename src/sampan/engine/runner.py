@@ -118,6 +118,8 @@ class RunHooks(msgspec.Struct, frozen=True):
     """Has its `:U` mounts belong to its user, before they are mounted."""
     discarded: Callable[[], None] = lambda: None
     """A container's tree is gone: layers that only it needed can go."""
+    network_took: Callable[[str, float], None] = lambda _action, _seconds: None
+    """How long it took to `allocate` or to `release` what a container has of networks."""
 
 
 class Runner:
@@ -226,7 +228,9 @@ class Runner:
         undo.callback(opened.close)
         await self.hooks.give_to_user(container, users.maps)
         await self.hooks.quiesce(container)
+        began = time.monotonic()
         sandbox = await self.network.attach(container, users.take_network())
+        self.hooks.network_took("allocate", time.monotonic() - began)
         undo.push_async_callback(self.network.detach, container)
         try:
             return await self._launch_on(container, key, sandbox, opened, lent, users, undo)
@@ -263,6 +267,8 @@ class Runner:
         )
         requests = container.host_config.device_requests
         edits = await asyncio.to_thread(cdi.edits_of, requests, self.settings.cdi_spec_dirs) if requests else cdi.Edits()
+        if edits.hooks:
+            cdi.write_bundle(directory, f"{self.paths.exec_root}/rootfs", container.config.hostname)
         taken = {mount.destination for mount in opened.mounts}
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
@@ -275,6 +281,7 @@ class Runner:
             netns=bool(sandbox.descriptors),
             settings=self.settings,
             edits=edits,
+            bundle=directory,
             userns=users.maps,
         )
         launch = plan.launch_plan(spec)
@@ -461,7 +468,9 @@ class Runner:
         if container.host_config.pid_mode:
             # Without a PID namespace of its own the end of its first process ends no other (runc signalAllProcesses).
             await self.end_cgroup(self.paths.cgroup_of(container))
+        began = time.monotonic()
         await self.network.detach(container)
+        self.hooks.network_took("release", time.monotonic() - began)
         self.events.publish_networks(container, "disconnect")
         await self.mounts.close(container)
         if live is not None:

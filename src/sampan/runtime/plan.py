@@ -78,6 +78,16 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     permissions: str = "rwm"
 
 
+class Hook(msgspec.Struct, frozen=True):
+    """A program of the host that is run in the container's namespaces before it is entered (createContainer)."""
+
+    path: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    timeout: int
+    """Seconds."""
+
+
 class Rlimit(msgspec.Struct, frozen=True, kw_only=True):
     """-1 is unlimited; not required: left out when the host forbids it."""
 
@@ -164,6 +174,9 @@ class LaunchSpec(Process, frozen=True, kw_only=True):
     """Of the user namespace that comes with the launch; None: the host's."""
     writable_cgroups: bool | None = None
     """None: as privileged has it."""
+    hooks: tuple[Hook, ...] = ()
+    bundle: str = ""
+    """The directory with what hooks look for in an OCI config.json."""
 
 
 class ExecSpec(Process, frozen=True, kw_only=True):
@@ -478,6 +491,7 @@ def launch_plan(spec: LaunchSpec, host: HostFacts | None = None) -> dict[str, An
         "masked": list(masked),
         "thermal": bool(masked),
         "readonly": list(readonly),
+        **({"hooks": msgspec.to_builtins(spec.hooks), "bundle": spec.bundle} if spec.hooks else {}),
         "process": process,
     }
 

@@ -60,6 +60,9 @@ def test_later_directories_win_and_two_of_one_are_none(tmp_path: Path) -> None:
         ({"containerEdits": {"deviceNodes": [{"path": "dev"}]}}, 'device "dev"'),
         ({"containerEdits": {"mounts": [{"hostPath": "x", "containerPath": "/y"}]}}, "invalid mount"),
         ({"containerEdits": {"additionalGids": [-1]}}, "invalid group -1"),
+        ({"containerEdits": {"hooks": [{"hookName": "createContainer", "path": "x"}]}}, 'hook "x"'),
+        ({"containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/x", "env": ["A"]}]}}, 'hook "/x"'),
+        ({"containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/x", "timeout": -1}]}}, 'hook "/x"'),
     ],
 )
 def test_a_file_that_is_none_is_named(tmp_path: Path, more: dict[str, Any], words: str) -> None:
@@ -80,7 +83,7 @@ def test_yaml_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        ({"hooks": [{"hookName": "createContainer", "path": "/bin/x"}]}, "createContainer hook /bin/x: hooks are not implemented"),
+        ({"hooks": [{"hookName": "poststop", "path": "/bin/x"}]}, "poststop hook /bin/x: not implemented"),
         ({"netDevices": [{"hostInterfaceName": "a", "name": "b"}]}, "netDevices: not implemented"),
         ({"intelRdt": {"closID": "x"}}, "intelRdt: not implemented"),
         (
