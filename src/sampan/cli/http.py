@@ -25,7 +25,7 @@ CLIENT_API_VERSION = "1.51"
 _FALLBACK_VERSION = "1.24"  # what a daemon without an Api-Version header is taken for
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
 _CHUNK = 1 << 16
-_LINE_MAX, _HEAD_MAX = 1 << 20, 10 << 20  # the latter as Go's client has it
+_HEAD_MAX = 1 << 20  # of an answer's head, or of one line
 
 
 class CliError(Exception):
@@ -214,7 +214,7 @@ class Connection:
             if at >= 0:
                 line, self.buffer = self.buffer[:at], self.buffer[at + 1 :]
                 return line.rstrip(b"\r")
-            if len(self.buffer) > _LINE_MAX:
+            if len(self.buffer) > _HEAD_MAX:
                 raise _not_http()
             if not self.fill():
                 raise EOFError
@@ -254,7 +254,7 @@ class Response:
         self.headers: dict[str, str] = {}
         left = _HEAD_MAX
         while line := connection.line():
-            left -= len(line)
+            left -= len(line) + 2
             if left < 0:
                 raise _not_http()
             name, _, value = line.decode("latin-1").partition(":")

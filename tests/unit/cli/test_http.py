@@ -265,7 +265,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\n", b"[1,2,3]"),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 65536),
         (b"SSH-2.0 ", b"x" * 65536),
-        (HEAD, b"A: b\r\n" * 8192),
+        (HEAD, b"A: b%b\r\n" % (b"c" * 1000) * 60),
         (HEAD + b"Content-Length: 4\r\n\r\nabcd", b""),
     ],
     ids=["no number", "negative", "underscore", "status", "negative chunk", "long chunk head", "no end", "no end of the head", "no JSON"],
