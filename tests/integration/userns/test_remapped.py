@@ -1,5 +1,6 @@
 """`userns-remap`: what containers are, and that everything else is as without it."""
 
+import subprocess
 import tarfile
 import urllib.request
 from collections.abc import Callable
@@ -75,6 +76,21 @@ def test_volumes_and_binds(engine: Engine, ok: Callable[..., str]) -> None:
     ok("run", "--rm", "-u", "1001:6", "-v", f"{folder}:/f:U", "-v", "data:/v:U", "busybox", "touch", "/f/b", "/v/b")
     assert [((folder / name).stat().st_uid, (folder / name).stat().st_gid) for name in ("a", "b")] == [(BASE + 5001, BASE + 13)] * 2
     assert made_by(engine.data_root / "volumes/data/_data/a") == made_by(engine.data_root / "volumes/data/_data/b") == (1001, 6)
+    ok("volume", "rm", "data")
+
+
+def test_set_user_id_files_are_out_of_reach_of_the_hosts_users(engine: Engine, ok: Callable[..., str]) -> None:
+    ok("run", "--rm", "-v", "data:/v", "busybox", "sh", "-ec", "cp /bin/busybox /v/id; chmod 6755 /v/id")
+    program = "data/volumes/data/_data/id"
+    assert made_by(engine.root / program) == (0, 0)
+
+    def as_nobody(*command: str) -> CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=engine.root, user=65534, group=65534, extra_groups=[], capture_output=True, text=True, check=False
+        )
+
+    assert as_nobody("ls").returncode == 0
+    assert "ermission denied" in as_nobody("env", program).stderr
     ok("volume", "rm", "data")
 
 
