@@ -350,7 +350,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     shipping = LogShipping(containers, keeper, logs, paths)
     stack.push_async_callback(shipping.close)
     trees = Trees(snapshots, workers, mounts, runner.own_mounts)
-    filler = VolumeFiller(trees, volumes)
+    filler = VolumeFiller(trees, volumes, users)
     service = ContainerService(
         containers, runner, control, images, snapshots, published, logs, clock, _defaults(config), mounts, filler.fill, health
     )
