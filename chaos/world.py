@@ -1,6 +1,7 @@
 """An engine on a disk of its own, a registry beside it, and the hands that do what the plan says."""
 
 import contextlib
+import http.client
 import io
 import os
 import re
@@ -78,8 +79,11 @@ class World:
         return done.stdout
 
     def state(self, name: str) -> Mapping[str, Any]:
-        """Of a container; empty: there is none."""
-        status, found = self.engine.request("GET", f"/containers/{name}/json")
+        """Of a container; empty: there is none. Raises Fault."""
+        try:
+            status, found = self.engine.request("GET", f"/containers/{name}/json")
+        except (OSError, http.client.HTTPException) as error:
+            raise Fault(f"inspect {name}: {error}") from None
         return found["State"] if status == 200 else {}
 
     # the beginning and the end
@@ -242,7 +246,7 @@ class World:
         self.docker("update", "--cpu-shares=512", "--pids-limit=100", action.name)
 
     def _do_connect(self, action: Action) -> None:
-        mode = self.engine.request("GET", f"/containers/{action.name}/json")[1]["HostConfig"]["NetworkMode"]
+        mode = self.docker("inspect", "-f", "{{.HostConfig.NetworkMode}}", action.name).strip()
         if mode not in ("host", "none"):
             self.docker("network", "connect", "chaos2", action.name)
             self.docker("network", "disconnect", "chaos2", action.name)
@@ -259,7 +263,7 @@ class World:
 
     def _do_stop(self, action: Action) -> None:
         self.docker("stop", "-t", "20", action.name)
-        code = self.state(action.name)["ExitCode"]
+        code = self.state(action.name).get("ExitCode")
         require(code == 7, f"{action.name} was stopped and has exit code {code}")
 
     def _do_kill(self, action: Action) -> None:

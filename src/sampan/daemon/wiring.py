@@ -289,6 +289,15 @@ def _checks(parts: _ImageParts, database: Database, containers: Containers, runn
     return CheckService(looks, layers)
 
 
+def _close_to_others(data_root: Path) -> None:
+    """Nobody but root gets in, be it a directory that was there before us: containers leave set-user-ID files. Raises OSError."""
+    data_root.mkdir(mode=0o710, parents=True, exist_ok=True)
+    if os.stat(data_root).st_uid != os.geteuid():
+        os.chown(data_root, os.geteuid(), os.getegid())
+    if os.stat(data_root).st_mode & 0o7777 != 0o710:
+        os.chmod(data_root, 0o710)
+
+
 async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, keeper_process: Popen[bytes] | None = None) -> EngineParts:
     """Make every part; stack closes them. watch: shown in metrics. keeper_process: the keeper that is coming up, if it is ours.
 
@@ -298,6 +307,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     maps = remapping.maps_of(config.userns_remap)
     paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
     spareroom.use(paths.data_root)
+    _close_to_others(paths.data_root)
     database = Database(paths.data_root / "state.db")
     stack.callback(database.close)
     meta = MetaRepository(database)
@@ -341,7 +351,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     shipping = LogShipping(containers, keeper, logs, paths)
     stack.push_async_callback(shipping.close)
     trees = Trees(snapshots, workers, mounts, runner.own_mounts)
-    filler = VolumeFiller(trees, volumes)
+    filler = VolumeFiller(trees, volumes, users)
     service = ContainerService(
         containers, runner, control, images, snapshots, published, logs, clock, _defaults(config), mounts, filler.fill, health
     )

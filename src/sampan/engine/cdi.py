@@ -20,6 +20,8 @@ MAX_BYTES = 4 << 20
 """Of one specification."""
 HOOK_SECONDS, HOOK_SECONDS_MAX = 60, 3600
 """How long a hook has that says nothing of it, and at most."""
+PROBLEMS_MAX = 4096
+"""Characters of what is wrong with specifications, where a device is not found: it goes into the container's state."""
 _VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0")
 _KIND = re.compile(r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?/[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?")
@@ -66,7 +68,7 @@ def edits_of(requests: Sequence[DeviceRequest], directories: Sequence[str]) -> E
     missing = [name for name in names if name not in found.devices]
     if missing:
         reasons = "".join(f"; {problem}" for problem in found.problems)
-        raise StartFailure(f"CDI device injection failed: unresolvable CDI devices {', '.join(missing)}{reasons}", 128)
+        raise StartFailure(f"CDI device injection failed: unresolvable CDI devices {', '.join(missing)}{reasons[:PROBLEMS_MAX]}", 128)
     try:
         return _together(_edits(names, found))
     except ValueError as error:
@@ -127,6 +129,8 @@ def read(path: str) -> DeviceSpec:
         spec = msgspec.json.decode(text, type=DeviceSpec)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("too deep") from None
     _check(spec)
     return spec
 
@@ -136,12 +140,13 @@ def _check(spec: DeviceSpec) -> None:
         raise ValueError(f'invalid version "{spec.cdi_version}"')
     if _KIND.fullmatch(spec.kind) is None:
         raise ValueError(f'invalid kind "{spec.kind}"')
-    names = [device.name for device in spec.devices]
-    for name in names:
-        if _NAME.fullmatch(name) is None:
-            raise ValueError(f'invalid device name "{name}"')
-        if names.count(name) > 1:
-            raise ValueError(f'invalid spec, multiple device "{name}"')
+    names: set[str] = set()
+    for device in spec.devices:
+        if _NAME.fullmatch(device.name) is None:
+            raise ValueError(f'invalid device name "{device.name}"')
+        if device.name in names:
+            raise ValueError(f'invalid spec, multiple device "{device.name}"')
+        names.add(device.name)
     if not names:
         raise ValueError("invalid spec, no devices")
     for edits in (spec.container_edits, *(device.container_edits for device in spec.devices)):
