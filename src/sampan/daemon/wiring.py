@@ -132,11 +132,21 @@ class _Base(msgspec.Struct, frozen=True):
     background: Background
 
 
+def _close_to_others(data_root: Path) -> None:
+    """Nobody but root gets in, be it a directory that was there before us: containers leave set-user-ID files. Raises OSError."""
+    data_root.mkdir(mode=0o710, parents=True, exist_ok=True)
+    if os.stat(data_root).st_uid != os.geteuid():
+        os.chown(data_root, os.geteuid(), os.getegid())
+    if os.stat(data_root).st_mode & 0o7777 != 0o710:
+        os.chmod(data_root, 0o710)
+
+
 def _base(config: DaemonConfig, stack: AsyncExitStack) -> _Base:
     """Raises SystemFailure, OSError."""
     clock = SystemClock()
     paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
     spareroom.use(paths.data_root)
+    _close_to_others(paths.data_root)
     database = Database(paths.data_root / "state.db")
     stack.callback(database.close)
     containers = Containers(ContainerRepository(database))
@@ -279,6 +289,7 @@ def _defaults(config: DaemonConfig) -> ContainerDefaults:
         ulimits=[Ulimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in config.default_ulimits.values()],
         init=config.init,
         no_new_privileges=config.no_new_privileges,
+        timezone=config.default_timezone,
     )
 
 
@@ -312,7 +323,9 @@ class _RunParts(msgspec.Struct, frozen=True):
     published: ContainerEvents
 
 
-def _run_parts(base: _Base, images: _ImageParts, network: _NetworkParts, lean: LeanProcesses, maps: UserMaps | None) -> _RunParts:
+def _run_parts(
+    base: _Base, images: _ImageParts, network: _NetworkParts, lean: LeanProcesses, maps: UserMaps | None, metrics: EngineMetrics
+) -> _RunParts:
     """Raises SystemFailure, OSError."""
     containers, paths, clock, background = base.containers, base.paths, base.clock, base.background
     keeper, supervisor, snapshots = lean.keeper, lean.supervisor, images.snapshots
@@ -335,7 +348,7 @@ def _run_parts(base: _Base, images: _ImageParts, network: _NetworkParts, lean: L
     shipping = LogShipping(containers, keeper, logs, paths)
     base.stack.push_async_callback(shipping.close)
     trees = Trees(snapshots, base.workers, mounts, runner.own_mounts)
-    filler = VolumeFiller(trees, volumes)
+    filler = VolumeFiller(trees, volumes, userns)
     defaults = _defaults(base.config)
     service = ContainerService(
         containers, runner, control, images.images, snapshots, published, logs, clock, defaults, mounts, filler.fill, health
@@ -357,6 +370,7 @@ def _run_parts(base: _Base, images: _ImageParts, network: _NetworkParts, lean: L
         quiesce=trees.quiesce,
         give_to_user=filler.give_to_user,
         discarded=images.images.collect,
+        network_took=metrics.network_took,
     )
     return _RunParts(service, runner, control, execs, attach, health, logs, shipping, trees, volumes, published)
 
@@ -458,7 +472,8 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     images = _image_parts(base)
     network = await _network_parts(base)
     lean = LeanProcesses(config, keeper_process)
-    runs = _run_parts(base, images, network, lean, maps)
+    metrics = EngineMetrics()
+    runs = _run_parts(base, images, network, lean, maps, metrics)
     builds = _builder_parts(base, images, runs)
     process_events = ProcessEvents(containers, runs.runner, runs.execs, background, lean.keeper, lean.supervisor)
     readopter = Readopter(containers, lean.keeper, lean.supervisor, runs.logs, runs.execs)
@@ -489,8 +504,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         system.facts = _facts(wanted, maps is not None)
         shutdown.seconds = wanted.shutdown_timeout
 
-    metrics = EngineMetrics()
     server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)
     if config.metrics_addr:
-        metrics.watch(Watched(containers, base.events, runs.health, watch, lambda: server.connections), await system.info())
+        metrics.watch(Watched(containers, base.events, runs.health, builds.service, watch, lambda: server.connections), await system.info())
     return EngineParts(server, shutdown, take_over, system.publish_reload, metrics)

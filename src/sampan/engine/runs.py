@@ -90,3 +90,5 @@ class RunHooks(msgspec.Struct, frozen=True):
     """Has its `:U` mounts belong to its user, before they are mounted."""
     discarded: Callable[[], None] = lambda: None
     """A container's tree is gone: layers that only it needed can go."""
+    network_took: Callable[[str, float], None] = lambda _action, _seconds: None
+    """How long it took to `allocate` or to `release` what a container has of networks."""

@@ -26,6 +26,12 @@ def has_ended(fd: int) -> bool:
     return bool(waiting.poll(0))
 
 
+def number(fd: int) -> int:
+    """The process's PID in our PID namespace; 0 or less when there is none any more."""
+    with open(f"/proc/self/fdinfo/{fd}") as file:
+        return next((int(line[4:]) for line in file if line.startswith("Pid:")), 0)
+
+
 def exit_status(fd: int) -> int | None:
     """The wait status of a process that was reaped by another (kernel 6.15), None if it lives or the kernel cannot say.
 
