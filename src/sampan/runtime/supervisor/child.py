@@ -219,10 +219,8 @@ def make_userns(maps: dict[str, list[list[int]]], net: bool, sync: socket.socket
     """Answer with descriptors of a new user namespace and, if wanted, of a network namespace that it owns. Never returns."""
     where = [ops.STEP_USERNS, ""]
     try:
-        made = {"userns": idmap.user_namespace(maps["uids"], maps["gids"])}
-        if net:
-            made["netns"] = idmap.namespaces_of(made["userns"], ["net"])["net"]
-        socket.send_fds(sync, [json.dumps({"names": list(made)}).encode()], list(made.values()))
+        made = idmap.new_namespaces(maps["uids"], maps["gids"], ["net"] if net else [])
+        socket.send_fds(sync, [json.dumps({"names": [f"{name}ns" for name in made]}).encode()], list(made.values()))
     except BaseException as error:
         _report(sync, where, error)
     os._exit(0)

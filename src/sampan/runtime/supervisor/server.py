@@ -101,6 +101,8 @@ class Server(Loop):
         super().__init__(listener)
         self.procs: dict[str, Proc] = {}
         self.launching: dict[str, Launch] = {}
+        self.helpers: set[int] = set()
+        """pidfds of those that make user namespaces."""
         self.own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def _greeted(self, peer: Peer) -> None:
@@ -147,10 +149,12 @@ class Server(Loop):
             if pid == 0:
                 child.make_userns(message["maps"], bool(message["net"]), theirs)
         handle = os.pidfd_open(pid)
+        self.helpers.add(handle)
         self.watch(handle, select.EPOLLIN, lambda _events: self._userns_made(peer, message.get("seq"), ours, handle))
 
     def _userns_made(self, peer: Peer, seq: int | None, sync: socket.socket, handle: int) -> None:
         self.unwatch(handle)
+        self.helpers.discard(handle)
         pidfd.reap(handle)
         os.close(handle)
         with sync:
@@ -348,7 +352,7 @@ class Server(Loop):
         return {}
 
     def _op_renew(self, peer: Peer, message: Message, fds: Fds) -> None:
-        if self.launching:
+        if self.launching or self.helpers:
             raise RequestError("request", errno.EBUSY, "processes are being started")
         super()._op_renew(peer, message, fds)
 
