@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.createflags import CPUSETS, LIMITS
 from sampan.cli.endpointsettings import endpoint_settings
 from sampan.cli.flags import quote
 from sampan.cli.http import CliError
@@ -231,34 +232,28 @@ def _optional(args: Parsed) -> dict[str, Any]:
     return given
 
 
+def limits(args: Parsed) -> dict[str, Any]:
+    """Those that `update` has, too."""
+    numbers = {field: args.int(option) for option, field in LIMITS.items()}
+    return numbers | {field: args.str(option) for option, field in CPUSETS.items()}
+
+
 def _resources(args: Parsed) -> dict[str, Any]:
     devices, requests = _devices(args.list("device"))
     ulimits: dict[str, Any] = args.get("ulimit")
     return {
-        "CpuShares": args.int("cpu-shares"),
-        "Memory": args.int("memory"),
-        "NanoCpus": args.int("cpus"),
+        **limits(args),
         "CgroupParent": args.str("cgroup-parent"),
-        "BlkioWeight": args.int("blkio-weight"),
         "BlkioWeightDevice": list(args.get("blkio-weight-device")),
         "BlkioDeviceReadBps": list(args.get("device-read-bps")),
         "BlkioDeviceWriteBps": list(args.get("device-write-bps")),
         "BlkioDeviceReadIOps": list(args.get("device-read-iops")),
         "BlkioDeviceWriteIOps": list(args.get("device-write-iops")),
-        "CpuPeriod": args.int("cpu-period"),
-        "CpuQuota": args.int("cpu-quota"),
-        "CpuRealtimePeriod": args.int("cpu-rt-period"),
-        "CpuRealtimeRuntime": args.int("cpu-rt-runtime"),
-        "CpusetCpus": args.str("cpuset-cpus"),
-        "CpusetMems": args.str("cpuset-mems"),
         "Devices": devices,
         "DeviceCgroupRules": args.list("device-cgroup-rule") or None,
         "DeviceRequests": [*args.get("gpus"), *requests] or None,
-        "MemoryReservation": args.int("memory-reservation"),
-        "MemorySwap": args.int("memory-swap"),
         "MemorySwappiness": args.int("memory-swappiness"),
         "OomKillDisable": args.bool("oom-kill-disable"),
-        "PidsLimit": args.int("pids-limit"),
         "Ulimits": [ulimits[name] for name in sorted(ulimits)],
         "CpuCount": args.int("cpu-count"),
         "CpuPercent": args.int("cpu-percent"),

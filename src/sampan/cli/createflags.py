@@ -14,6 +14,22 @@ _CGROUPNS = """Cgroup namespace to use (host|private)
 _START_PERIOD = "Start period for the container to initialize before starting health-retries countdown (ms|s|m|h) (default 0s)"
 _START_INTERVAL = "Time between running the check during the start period (ms|s|m|h) (default 0s)"
 
+LIMITS = {
+    "blkio-weight": "BlkioWeight",
+    "cpu-period": "CpuPeriod",
+    "cpu-quota": "CpuQuota",
+    "cpu-rt-period": "CpuRealtimePeriod",
+    "cpu-rt-runtime": "CpuRealtimeRuntime",
+    "cpu-shares": "CpuShares",
+    "cpus": "NanoCpus",
+    "memory": "Memory",
+    "memory-reservation": "MemoryReservation",
+    "memory-swap": "MemorySwap",
+    "pids-limit": "PidsLimit",
+}
+"""The numbers that `update` can change, by their options: the API's names."""
+CPUSETS = {"cpuset-cpus": "CpusetCpus", "cpuset-mems": "CpusetMems"}
+"""Texts likewise."""
 CREATE_FLAGS: tuple[Flag, ...] = (
     Flag("add-host", "", "list:extra-host", (), "Add a custom host-to-IP mapping (host:ip)"),
     Flag("annotation", "", "map", {}, "Add an annotation to the container (passed through to the OCI runtime)", api="1.43", shown="map[]"),

@@ -75,8 +75,10 @@ def edits_of(requests: Sequence[DeviceRequest], directories: Sequence[str]) -> E
         raise StartFailure(f"CDI device injection failed: failed to inject devices: {error}", 128) from None
 
 
-def write_bundle(directory: str, root: str, hostname: str) -> None:
-    """What hooks look for in a container's config.json: where its root is while they run."""
+def write_bundle(directory: str, root: str, hostname: str, *, has_users: bool) -> None:
+    """What hooks look for in a container's config.json: where its root is while they run. has_users: of its own. Raises StartFailure."""
+    if has_users:  # its root, whom hooks run as, reads nothing in the container's directory
+        raise StartFailure("CDI device injection failed: hooks of devices in a user namespace are not implemented by Sampan yet", 128)
     document = {"ociVersion": "1.2.1", "root": {"path": root}, "hostname": hostname}
     with open(f"{directory}/config.json", "wb") as file:
         file.write(msgspec.json.encode(document))

@@ -268,7 +268,7 @@ class Runner:
         requests = container.host_config.device_requests
         edits = await asyncio.to_thread(cdi.edits_of, requests, self.settings.cdi_spec_dirs) if requests else cdi.Edits()
         if edits.hooks:
-            cdi.write_bundle(directory, f"{self.paths.exec_root}/rootfs", container.config.hostname)
+            cdi.write_bundle(directory, f"{self.paths.exec_root}/rootfs", container.config.hostname, has_users=users.maps is not None)
         taken = {mount.destination for mount in opened.mounts}
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(

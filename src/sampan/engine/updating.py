@@ -105,7 +105,7 @@ def apply(layout: Layout, cgroup: str, old: HostConfig, new: HostConfig) -> None
         _write(writes)
     except OSError as error:
         restored = {place: before.get(place) or _unset(place) for place in writes}
-        _write_what_can_be({place: value for place, value in restored.items() if value})
+        _write({place: value for place, value in restored.items() if value}, what_can_be=True)
         value = next(value for (file, _), value in writes.items() if file == error.filename)
         raise SystemFailure(f"cannot set {os.path.basename(error.filename)} to {value}: {error.strerror}") from error
 
@@ -132,27 +132,21 @@ def _unset(place: _Place) -> str:
     return _UNSET.get(os.path.basename(place[0]), "")
 
 
-def _write(values: Mapping[_Place, str]) -> None:
-    """Write each file, in an order in which the kernel takes them: a memory limit is never above that with swap (EINVAL)."""
-    refused: list[tuple[str, str]] = []
-    for (file, _), value in values.items():
-        try:
-            _put(file, value)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            refused.append((file, value))
-    for file, value in refused:
-        _put(file, value)
+def _write(values: Mapping[_Place, str], *, what_can_be: bool = False) -> None:
+    """Write each file, in an order in which the kernel takes them: a memory limit is never above that with swap (EINVAL).
 
-
-def _write_what_can_be(values: Mapping[_Place, str]) -> None:
-    """Twice, for the same reason; what the kernel still refuses stays as it is."""
-    for (file, _), value in (*values.items(), *values.items()):
-        try:
-            write(file, value)
-        except OSError:
-            continue
+    what_can_be: what it refuses in whatever order stays as it is. Else raises OSError.
+    """
+    left = dict(values)
+    for is_last in (False, True):
+        for place, value in list(left.items()):
+            try:
+                _put(place[0], value)
+            except OSError as error:
+                if not what_can_be and (is_last or error.errno != errno.EINVAL):
+                    raise
+            else:
+                del left[place]
 
 
 def _put(file: str, value: str) -> None:

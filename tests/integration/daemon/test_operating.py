@@ -141,8 +141,8 @@ def test_many_connections_do_not_hurt_ps(shown_engine: Engine) -> None:
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(1200)]
         for one in connections:
+            one.connect(shown_engine.socket)  # without a timeout it waits for a place in the queue; with one it does not (EAGAIN)
             one.settimeout(30)
-            one.connect(shown_engine.socket)
         watching = connections[:200]
         for one in watching:
             one.sendall(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n")

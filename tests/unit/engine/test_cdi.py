@@ -105,6 +105,17 @@ def test_what_cannot_be_had_is_refused_by_name(tmp_path: Path, own: dict[str, An
     assert words in caught.value.message
 
 
+def test_what_hooks_find_and_who_has_none(tmp_path: Path) -> None:
+    hook = {"hookName": "createContainer", "path": "/bin/x", "env": ["A=1"]}
+    write(tmp_path, "v.json", edits={"hooks": [hook, {**hook, "args": ["x", "y"], "timeout": 5}]})
+    found = edits("vendor.com/class=one", where=tmp_path).hooks
+    assert found == (plan.Hook("/bin/x", ("/bin/x",), ("A=1",), 60), plan.Hook("/bin/x", ("x", "y"), ("A=1",), 5))
+    with pytest.raises(StartFailure, match="hooks of devices in a user namespace are not implemented"):
+        cdi.write_bundle(str(tmp_path), "/root", "h", has_users=True)
+    cdi.write_bundle(str(tmp_path), "/root", "h", has_users=False)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"ociVersion": "1.2.1", "root": {"path": "/root"}, "hostname": "h"}
+
+
 @pytest.mark.parametrize(
     ("request_", "words"),
     [

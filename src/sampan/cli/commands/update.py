@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sampan.cli.createflags import CPUSETS, CREATE_FLAGS, LIMITS
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.http import CliError
 
@@ -11,54 +12,38 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.main import Context
 
+_SHARED = {flag.name: flag for flag in CREATE_FLAGS if flag.name in LIMITS or flag.name in CPUSETS}
+_OWN = (
+    Flag("cpu-rt-period", "", "int", 0, "Limit the CPU real-time period in microseconds", api="1.25"),
+    Flag("cpu-rt-runtime", "", "int", 0, "Limit the CPU real-time runtime in microseconds", api="1.25"),
+    Flag("cpus", "", "decimal", 0, "Number of CPUs", api="1.29"),
+    Flag("memory-swap", "", "swap-bytes", 0, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
+    Flag("pids-limit", "", "int", 0, "Tune container pids limit (set -1 for unlimited)", api="1.40"),
+    Flag("publish-add", "", "list", (), "Publish a container's port to the host beside those that are (not of docker)"),
+    Flag("publish-rm", "", "list", (), "Publish a port of the container (80, 53/udp) no more (not of docker)"),
+    Flag("restart", "", "string", "", "Restart policy to apply when a container exits", complete="always no on-failure unless-stopped"),
+)
+"""Of `update` alone, or not in the words of `run`."""
 SPEC = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Update configuration of one or more containers",
     min_args=1,
     complete="containers:all",
     aliases=("container update", "update"),
-    flags=(
-        Flag("blkio-weight", "", "uint16", 0, "Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)"),
-        Flag("cpu-period", "", "int", 0, "Limit CPU CFS (Completely Fair Scheduler) period"),
-        Flag("cpu-quota", "", "int", 0, "Limit CPU CFS (Completely Fair Scheduler) quota"),
-        Flag("cpu-rt-period", "", "int", 0, "Limit the CPU real-time period in microseconds", api="1.25"),
-        Flag("cpu-rt-runtime", "", "int", 0, "Limit the CPU real-time runtime in microseconds", api="1.25"),
-        Flag("cpu-shares", "c", "int", 0, "CPU shares (relative weight)"),
-        Flag("cpus", "", "decimal", 0, "Number of CPUs", api="1.29"),
-        Flag("cpuset-cpus", "", "string", "", "CPUs in which to allow execution (0-3, 0,1)"),
-        Flag("cpuset-mems", "", "string", "", "MEMs in which to allow execution (0-3, 0,1)"),
-        Flag("memory", "m", "bytes", 0, "Memory limit"),
-        Flag("memory-reservation", "", "bytes", 0, "Memory soft limit"),
-        Flag("memory-swap", "", "swap-bytes", 0, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
-        Flag("pids-limit", "", "int", 0, "Tune container pids limit (set -1 for unlimited)", api="1.40"),
-        Flag("publish-add", "", "list", (), "Publish a container's port to the host beside those that are (not of docker)"),
-        Flag("publish-rm", "", "list", (), "Publish a port of the container (80, 53/udp) no more (not of docker)"),
-        Flag("restart", "", "string", "", "Restart policy to apply when a container exits", complete="always no on-failure unless-stopped"),
-    ),
+    flags=tuple(sorted((_SHARED | {flag.name: flag for flag in _OWN}).values(), key=lambda flag: flag.name)),
 )
 
 
 def _body(args: Parsed) -> dict[str, Any]:
     """The UpdateConfig asked for. Raises CliError."""
-    from sampan.cli.createbody import restart_policy
+    from sampan.cli.createbody import limits, restart_policy
 
     try:
         policy = restart_policy(args.str("restart"))
     except ValueError as error:
         raise CliError(str(error)) from None
     return {
-        "BlkioWeight": args.int("blkio-weight"),
-        "CpuPeriod": args.int("cpu-period"),
-        "CpuQuota": args.int("cpu-quota"),
-        "CpuRealtimePeriod": args.int("cpu-rt-period"),
-        "CpuRealtimeRuntime": args.int("cpu-rt-runtime"),
-        "CpuShares": args.int("cpu-shares"),
-        "NanoCpus": args.int("cpus"),
-        "CpusetCpus": args.str("cpuset-cpus"),
-        "CpusetMems": args.str("cpuset-mems"),
-        "Memory": args.int("memory"),
-        "MemoryReservation": args.int("memory-reservation"),
-        "MemorySwap": args.int("memory-swap"),
+        **limits(args),
         "PidsLimit": args.int("pids-limit") or None,
         "RestartPolicy": policy,
         **_ports(args),
