@@ -1,6 +1,7 @@
 """Processes by pidfd: a number that cannot come to mean another process."""
 
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -17,6 +18,15 @@ _PIDFD_GET_INFO = 0xC0000000 | (_INFO_SIZE_VER0 << 16) | (0xFF << 8) | 11
 def send_signal(fd: int, signal: int) -> None:
     """Signal the process. Raises ProcessLookupError when it is gone."""
     syscall("pidfd_send_signal", fd, signal, None, 0)
+
+
+def number(fd: int) -> int:
+    """The process's number; it may have ended by the time that it is used. Raises ProcessLookupError when it is gone."""
+    with open(f"/proc/self/fdinfo/{fd}") as file:
+        found = next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
+    if found <= 0:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+    return found
 
 
 def has_ended(fd: int) -> bool:

@@ -34,9 +34,7 @@ def launch(spec: LaunchSpec, runtime: Runtime, host: HostFacts | None = None) ->
     """The plan that starts a container by an OCI runtime. Raises InvalidArgument."""
     host = host or host_facts()
     made = launch_plan(spec, host)
-    config = _config(spec, made, host)
-    made["cgroup"] = {"dirs": made["cgroup"]["dirs"], "unified": ""}
-    made["oci"] = {"command": list(runtime.command), "root": runtime.root, "container": spec.id, "config": config}
+    made["oci"] = _oci(spec.id, runtime, made, host, _config(spec, made, host))
     return {
         name: made[name] for name in ("kind", "id", "cgroup", "rootfs", "binds", "devices", "host_devices", "thermal", "process", "oci")
     }
@@ -46,10 +44,16 @@ def execute(spec: ExecSpec, container: str, runtime: Runtime, host: HostFacts | 
     """The plan that runs a further process in a container of an OCI runtime's. Raises InvalidArgument."""
     host = host or host_facts()
     made = exec_plan(spec, host)
-    made["cgroup"] = {"dirs": [], "unified": ""}
-    config = _process(spec, made["process"], host)
-    made["oci"] = {"command": list(runtime.command), "root": runtime.root, "container": container, "config": config}
+    made["oci"] = _oci(container, runtime, made, host, _process(spec, made["process"], host))
     return made
+
+
+def _oci(container: str, runtime: Runtime, made: dict[str, Any], host: HostFacts, config: dict[str, Any]) -> dict[str, Any]:
+    hybrid = host.layout.version == 1 and host.layout.unified
+    return {
+        "command": list(runtime.command), "root": runtime.root, "container": container, "config": config,
+        "hybrid": [host.layout.unified, made["cgroup"]["unified"]] if hybrid else [],
+    }  # fmt: skip
 
 
 def _process(spec: Process, planned: dict[str, Any], host: HostFacts) -> dict[str, Any]:

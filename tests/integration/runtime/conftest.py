@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sampan.ids import new_id
-from sampan.runtime import cgroups, plan, spawning
+from sampan.runtime import cgroups, ocispec, plan, spawning
 from sampan.runtime.protocol import Channel, Message
 
 PARENT = f"sampan-test-{os.getpid()}"
@@ -168,8 +168,13 @@ def supervisor(session_supervisor: Supervisor) -> Iterator[Supervisor]:
 class Box:
     """Runs commands in fresh containers."""
 
-    def __init__(self, supervisor: Supervisor, lower: Path, work: Path) -> None:
+    def __init__(self, supervisor: Supervisor, lower: Path, work: Path, runtime: str = "") -> None:
+        """runtime: the program of an OCI runtime, "" for our own."""
         self.supervisor, self.lower, self.work = supervisor, lower, work
+        self.runtime = ocispec.Runtime((shutil.which(runtime) or f"/missing/{runtime}",), f"{work}/runtime") if runtime else None
+
+    def made(self, spec: plan.LaunchSpec) -> dict[str, Any]:
+        return ocispec.launch(spec, self.runtime) if self.runtime else plan.launch_plan(spec)
 
     def spec(self, *args: str, **options: Any) -> plan.LaunchSpec:
         container = new_id()
@@ -185,7 +190,7 @@ class Box:
 
     def start(self, *args: str, stdin: bool = False, **options: Any) -> Started:
         spec = self.spec(*args, **options)
-        return self.supervisor.start(plan.launch_plan(spec), spec.id, stdin=stdin)
+        return self.supervisor.start(self.made(spec), spec.id, stdin=stdin)
 
     def run(self, *args: str, **options: Any) -> tuple[int, str, str]:
         started = self.start(*args, **options)
@@ -202,7 +207,8 @@ class Box:
         options.setdefault("env", ("PATH=/bin",))
         spec = plan.ExecSpec(id=container.container, args=args, cgroup=f"{PARENT}/{container.container}", **options)
         target = {"pid": container.pid, "start_time": container.reply["start_time"]}
-        return self.supervisor.start(plan.exec_plan(spec), container.container, target=target)
+        made = ocispec.execute(spec, container.container, self.runtime) if self.runtime else plan.exec_plan(spec)
+        return self.supervisor.start(made, container.container, target=target)
 
 
 @pytest.fixture

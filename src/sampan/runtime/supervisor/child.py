@@ -65,13 +65,13 @@ def run(plan: ops.Plan, fds: Fds, sync: socket.socket, joined: str = "") -> NoRe
     """
     where = ["start", ""]
     try:
-        _reset_signals()
+        reset_signals()
         if plan["kind"] == "init":
             _run_init(plan, fds, sync, where, joined)
         else:
             _run_exec(plan, fds, sync, where, joined)
     except BaseException as error:
-        _report(sync, where, error)
+        report(sync, where, error)
     os._exit(1)
 
 
@@ -88,7 +88,7 @@ def execute_anew(plan: ops.Plan, fds: Fds, sync: socket.socket, joined: str) -> 
             os.set_inheritable(fd, True)
         os.execve("/proc/self/exe", [sys.executable, "-I", "-S", Host.program, "child", str(document)], dict(os.environ))
     except BaseException as error:
-        _report(sync, ["start", ""], error)
+        report(sync, ["start", ""], error)
     os._exit(1)
 
 
@@ -104,7 +104,8 @@ def run_anew(document: int) -> NoReturn:
     run(state["plan"], state["fds"], sync, state["joined"])
 
 
-def _report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> None:
+def report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> None:
+    """Tell the parent what failed."""
     if isinstance(error, OSError):
         path = error.filename if isinstance(error.filename, str) and error.filename else where[1]
         detail: dict[str, Any] = {
@@ -122,14 +123,15 @@ def _report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> N
         sync.send(json.dumps({"error": detail}).encode())
 
 
-def _reset_signals() -> None:
+def reset_signals() -> None:
+    """As a program expects them at its start."""
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _stdio(fds: Fds) -> list[int]:
+def stdio_of(fds: Fds) -> list[int]:
     """Descriptors for 0, 1, 2 (-1: a null device later). Output pipes are opened read-write: with no reader left nobody dies of SIGPIPE."""
     result = [fds.get("stdin", -1)]
     for name in ("stdout", "stderr"):
@@ -250,7 +252,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     process = plan["process"]
     os.setsid()
     os.umask(0)
-    stdio = _stdio(fds)
+    stdio = stdio_of(fds)
     found, rules = rootfs.host_devices(plan, where)
     _make_cgroup(plan, rules, where)
     _join_cgroup(plan, where, joined)
@@ -281,7 +283,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
 def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where, joined: str) -> NoReturn:
     process = plan["process"]
     os.setsid()
-    stdio = _stdio(fds)
+    stdio = stdio_of(fds)
     _join_cgroup(plan, where, joined)
     if process["oom_score_adj"] is not None:
         _oom_score(plan, where)
@@ -319,6 +321,11 @@ def _null_device() -> int:
             os.set_blocking(fd, True)
             return fd
         os.close(fd)
+    return new_null_device()
+
+
+def new_null_device() -> int:
+    """A null device of nobody else's."""
     directory = mounts.new_mount("tmpfs", ["mode=755"], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC)
     try:
         os.mknod("null", stat.S_IFCHR | 0o666, os.makedev(1, 3), dir_fd=directory)
@@ -425,7 +432,8 @@ def find_program(name: str, environment: dict[str, str]) -> str:
     raise SetupError(errno.ENOENT, f'exec: "{name}": executable file not found in $PATH')
 
 
-def _environment(process: dict[str, Any], identity: users.Identity) -> dict[str, str]:
+def environment_of(process: dict[str, Any], identity: users.Identity) -> dict[str, str]:
+    """The plan's variables, and HOME."""
     environment: dict[str, str] = {}
     for item in process["env"]:
         key, equals, value = item.partition("=")
@@ -467,7 +475,7 @@ def _become(
     where[:] = [ops.STEP_CWD, process["cwd"]]
     if not inside:
         os.chdir(process["cwd"])
-    environment = _environment(process, identity)
+    environment = environment_of(process, identity)
     arguments = process["args"]
     where[:] = [ops.STEP_EXEC, arguments[0]]
     program = find_program(arguments[0], environment)

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import socket
 import sys
 import termios
@@ -21,14 +20,12 @@ from sampan.runtime.logframe import STDERR, STDOUT, Position
 from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
 from sampan.runtime.supervisor.keeper_json import JsonFileWriter, JsonFollower
 from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, SegmentWriter, Stage
-from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, boot_id, listen
+from sampan.runtime.supervisor.loop import REAPED, Fds, Loop, Peer, RequestError, boot_id, listen
 
 READ_SIZE = 256 * 1024
 TURN_SECONDS = 0.002
 """What one output is read for before the others have their turn; the last read may take some ms (JsonFileWriter.read_size)."""
 EXEC_KINDS = ("exec", "probe")
-REAPED = 1000
-"""Processes reaped at once: a container in the host's PID namespace may leave us more all the time."""
 RETRY_SECONDS = 0.01
 END_SECONDS = 5.0
 F_SETPIPE_SZ = 1031
@@ -145,10 +142,7 @@ class Keeper(Loop):
         self.ends_at = 0.0
         """Of the monotonic clock: when we end at the latest, once told to; before that, with the supervisor. 0: not told."""
         self.stage = Stage(f"{exec_root}/keeper.stage")
-        self.wake, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        self.watch(self.wake, select.EPOLLIN, lambda _events: self._reap())
+        self.reap_again = self.watch_children(self._reap)
 
     def serve(self) -> None:
         """Run until a shutdown request; the supervisor is looked after all the while."""
@@ -275,8 +269,6 @@ class Keeper(Loop):
             self._ended(key, message["exit"], tell=False)
 
     def _reap(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.wake, 4096)
         for _ in range(REAPED):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -291,7 +283,7 @@ class Keeper(Loop):
             for stream in list(self.streams.values()):
                 if stream.facts.get("pid") == pid and stream.exit is None:
                     self._ended(stream.key, {"code": code, "signal": number, "at": time.time_ns()}, tell=True)
-        os.write(self.wake_write, b"\0")
+        os.write(self.reap_again, b"\0")
 
     def _ended(self, key: str, exit_: Message, *, tell: bool) -> None:
         """A process ended: what its pipes still hold goes to the log, then readers see the end."""
