@@ -108,8 +108,14 @@ def _session_engines() -> Iterator[Callable[..., Engine]]:
 
 @pytest.fixture(scope="session")
 def live_engine(_session_engines: Callable[..., Engine]) -> Iterator[Engine]:
-    """The session's engine: started, with the busybox image."""
-    yield from _of_the_session(_session_engines())
+    """The session's engine: started, with the busybox image, and runc and crun as `real-runc` and `crun`.
+
+    SAMPAN_TEST_RUNTIME=crun: all its containers are crun's, unless a test says what it wants.
+    """
+    flags = ["--add-runtime=real-runc=runc", "--add-runtime=crun=crun"]
+    if default := os.environ.get("SAMPAN_TEST_RUNTIME"):
+        flags.append(f"--default-runtime={default}")
+    yield from _of_the_session(_session_engines(*flags))
 
 
 @pytest.fixture(scope="session")

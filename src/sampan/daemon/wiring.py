@@ -15,6 +15,7 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
+from sampan.daemon import runtimes
 from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level, pool_sizes
 from sampan.daemon.processevents import ProcessEvents, close_all
 from sampan.daemon.readopt import Readopter
@@ -63,6 +64,7 @@ from sampan.engine.push import PushService
 from sampan.engine.registries import Registries, RegistrySettings
 from sampan.engine.remote import RemoteService
 from sampan.engine.runner import RunHooks, Runner
+from sampan.engine.runtimes import Runtimes
 from sampan.engine.sampling import Sampler
 from sampan.engine.sandboxes import Sandboxes
 from sampan.engine.stats import StatsService
@@ -300,6 +302,8 @@ def _facts(config: DaemonConfig) -> SystemFacts:
         registries=_registry_settings(config),
         debug=config.debug,
         live_restore=config.live_restore,
+        runtimes=runtimes.shown(config.runtimes),
+        default_runtime=config.default_runtime or "runc",
     )
 
 
@@ -340,9 +344,10 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     volumes.load()
     mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, os.path.realpath(paths.data_root))
     mounts.restore()
-    runner = Runner(containers, snapshots, supervisor, keeper, kernel.places, mounts, published, background, logs, clock, paths)
+    oci = Runtimes(runtimes.settings(config.runtimes, config.default_runtime), paths)
+    runner = Runner(containers, snapshots, supervisor, keeper, kernel.places, mounts, published, background, logs, clock, paths, oci)
     control = Control(containers, published, runner.layout, paths)
-    execs = ExecService(containers, supervisor, published, background, paths)
+    execs = ExecService(containers, supervisor, published, background, paths, oci)
     health = HealthMonitor(containers, execs, published, clock)
     stack.push_async_callback(health.close)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
@@ -436,5 +441,6 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         parts.registries.settings = _registry_settings(wanted)
         system.facts = _facts(wanted)
         shutdown.seconds = wanted.shutdown_timeout
+        oci.settings = runtimes.settings(wanted.runtimes, wanted.default_runtime)
 
     return EngineParts(ApiServer(App(services).resolve), shutdown, take_over, system.publish_reload)

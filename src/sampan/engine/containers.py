@@ -144,7 +144,7 @@ class ContainerService:
             defaults=self._defaults,
             limits=host_limits(),
         )
-        host = joining.resolved(host, self._containers)
+        host = msgspec.structs.replace(joining.resolved(host, self._containers), runtime=self._runner.runtimes.chosen(host.runtime))
         mounts = self._mounts.wanted(config, host)
         launching.SecurityOptions(host.security_opt or [])
         launching.check_capabilities(host, host_facts().capabilities)

@@ -15,7 +15,6 @@ from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 
 MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
-BUILT_IN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 STOP_SIGNAL_DEFAULT = "SIGTERM"
 _JOINED = re.compile("container:.+", re.DOTALL)
 NO_REAL_TIME = "real-time CPU limits: not implemented by Sampan yet"
@@ -77,8 +76,6 @@ def merge_config(request: CreateRequest, image: ContainerConfig, hostname: str) 
 
 def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConfig | None) -> None:
     """What docker has and Sampan does not, yet: said, never ignored."""
-    if host.runtime not in BUILT_IN_RUNTIMES:
-        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if config.mac_address and not MAC_ADDRESS.fullmatch(config.mac_address):
         raise InvalidArgument(f"invalid MAC address {config.mac_address}")
     _check_endpoints(host, networking)

@@ -24,9 +24,10 @@ from sampan.engine.containermounts import ContainerMounts, Opened
 from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
+from sampan.engine.runtimes import Runtimes
 from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
-from sampan.runtime import cgroups, plan, recovery
+from sampan.runtime import cgroups, ocispec, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.snapshot.api import Snapshots
 from sampan.state.containers import ContainerState, EndpointState
@@ -126,6 +127,7 @@ class Runner:
         logs: ContainerLogs,
         clock: Clock,
         paths: Paths,
+        runtimes: Runtimes,
     ) -> None:
         self.containers = containers
         self.snapshots = snapshots
@@ -138,6 +140,7 @@ class Runner:
         self.logs = logs
         self.clock = clock
         self.paths = paths
+        self.runtimes = runtimes
         self.layout = cgroups.host_layout()
         self.hooks = RunHooks()
         """Set once, where the objects meet."""
@@ -159,7 +162,8 @@ class Runner:
         self._early[key] = []
         try:
             async with contextlib.AsyncExitStack() as undo:
-                launched, held, endpoints = await self._launch(container, key, lent or Lent(), undo)
+                command = self.runtimes.command(container.host_config)
+                launched, held, endpoints = await self._launch(container, key, command, lent or Lent(), undo)
                 live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
                     container.state,
@@ -177,6 +181,7 @@ class Runner:
                     boot_id=self.supervisor.link.boot_id,
                     pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
                     health=health.begun(container.state.health) if health.check_of(container.config) else None,
+                    runtime=command,
                 )
                 self.containers.set_state(container, state)
                 container.live = live
@@ -200,7 +205,7 @@ class Runner:
             again()
 
     async def _launch(
-        self, container: Container, key: str, lent: Lent, undo: contextlib.AsyncExitStack
+        self, container: Container, key: str, command: tuple[str, ...], lent: Lent, undo: contextlib.AsyncExitStack
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
@@ -211,7 +216,7 @@ class Runner:
         sandbox = await self.network.attach(container)
         undo.push_async_callback(self.network.detach, container)
         try:
-            return await self._launch_on(container, key, sandbox, opened, lent, undo)
+            return await self._launch_on(container, key, command, sandbox, opened, lent, undo)
         finally:
             for fd in sandbox.descriptors.values():
                 os.close(fd)
@@ -220,6 +225,7 @@ class Runner:
         self,
         container: Container,
         key: str,
+        command: tuple[str, ...],
         sandbox: Sandbox,
         opened: Opened,
         lent: Lent,
@@ -250,7 +256,11 @@ class Runner:
             cgroup=self.paths.cgroup_of(container),
             netns=bool(sandbox.descriptors),
         )
-        launch = plan.launch_plan(spec)
+        if command:
+            undo.push_async_callback(self.runtimes.delete, container.id, command)
+            launch = ocispec.launch(spec, self.runtimes.of(container.id, command))
+        else:
+            launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
         self._make_stdio(container, fds, undo)
         fds.update({f"custody:{name}": os.dup(fd) for name, fd in sandbox.custody.items()})
@@ -260,7 +270,7 @@ class Runner:
         record: dict[str, Any] = {"log": self.logs.settings(container), "tty": container.config.tty}
         ours = {name.removeprefix("custody:"): fd for name, fd in fds.items() if name.startswith("custody:")}
         undo.push_async_callback(self._forget_stream, key)
-        await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
+        await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours, held=bool(command))
         try:
             launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent, **sandbox.descriptors}, record)
         except LaunchError as error:
@@ -438,6 +448,8 @@ class Runner:
             if live.pidfd >= 0:
                 pidfd.reap(live.pidfd)  # an orphan of a killed keeper is our child
             live.close()
+        if container.state.runtime:
+            await self.runtimes.delete(container.id, container.state.runtime)
         await asyncio.to_thread(cgroups.remove, self.layout, self.paths.cgroup_of(container))
         with contextlib.suppress(EngineError):
             await self.supervisor.forget(key)

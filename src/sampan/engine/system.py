@@ -68,6 +68,8 @@ class SystemFacts(msgspec.Struct, frozen=True):
     registries: RegistrySettings = RegistrySettings()
     debug: bool = False
     live_restore: bool = True
+    runtimes: Mapping[str, Runtime] = {}
+    default_runtime: str = "runc"
 
 
 def _operating_system() -> str:
@@ -235,7 +237,8 @@ class SystemService:
             name=os.uname().nodename,
             labels=list(self.facts.labels),
             server_version=ENGINE_VERSION,
-            runtimes={"runc": Runtime(path="built-in")},
+            runtimes={"runc": Runtime(path="built-in"), **self.facts.runtimes},
+            default_runtime=self.facts.default_runtime,
             live_restore_enabled=self.facts.live_restore,
             security_options=["name=seccomp,profile=builtin", *(["name=cgroupns"] if layout.version == 2 else [])],
             warnings=[*self._warnings(), *self._confinement()] or None,

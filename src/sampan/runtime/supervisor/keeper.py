@@ -63,6 +63,8 @@ class Stream:
         self.open: dict[str, float] = {}
         """The outputs that have not ended, and how many bytes may come of them still (left())."""
         self.paused = False
+        self.held = False
+        """Nothing is read before the process is known: it is what an OCI runtime says of a launch that fails."""
         self.drained = False
         self.forgotten = False
         """sampand is done with it, but attached readers or unread output are not."""
@@ -257,7 +259,7 @@ class Keeper(Loop):
                 return
             stream = self.streams[key] = Stream(key, message["container"], bool(message.get("tty")))
         names = ("key", "container", "kind", "tty", "pid", "start_time", "started_at")
-        stream.facts = {name: message.get(name) for name in names}
+        stream.facts, stream.held = {name: message.get(name) for name in names}, False
         for name in list(named):
             if name not in stream.fds:
                 stream.fds[name] = named.pop(name)
@@ -318,7 +320,7 @@ class Keeper(Loop):
         stream.set_log(log, fresh=any(other.open and other.container == stream.container for other in self.streams.values()))
 
     def _watch_outputs(self, stream: Stream) -> None:
-        if stream.segments is None or stream.drained:
+        if stream.segments is None or stream.drained or stream.held:
             return
         for name in ("pty",) if stream.tty else ("stdout", "stderr"):
             fd = stream.fds.get(name, -1)
@@ -416,6 +418,7 @@ class Keeper(Loop):
         if key in self.streams:
             raise RequestError("request", errno.EEXIST, f"stream {key} exists")
         stream = Stream(key, message["container"], bool(message["tty"]))
+        stream.held = bool(message.get("held"))
         self._set_log(stream, message["log"])
         if stream.json is not None:
             stream.json.end_line()  # of a run whose end no keeper saw

@@ -72,7 +72,7 @@ class Runtime:
 
     def call(self, *arguments: str, stdio: list[int] | None = None) -> None:
         """Run it to its end. Raises SetupError with what it says."""
-        self.where[:] = [ops.STEP_RUNTIME, ""]
+        self.where[:] = [ops.STEP_RUNTIME, arguments[0]]
         null = -1
         actions = []
         for number, fd in enumerate(stdio or (-1, -1, -1)):
