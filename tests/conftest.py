@@ -58,6 +58,13 @@ def _own_number(locks: ExitStack) -> int:
     raise AssertionError("no free subnet for a test engine")
 
 
+def _runtimes() -> list[str]:
+    """Every engine has runc and crun as `real-runc` and `crun`. SAMPAN_TEST_RUNTIME=crun: all containers are crun's, unless a test says
+    what it wants."""
+    default = os.environ.get("SAMPAN_TEST_RUNTIME")
+    return ["--add-runtime=real-runc=runc", "--add-runtime=crun=crun", *([f"--default-runtime={default}"] if default else [])]
+
+
 @contextmanager
 def _engines() -> Iterator[Callable[..., Engine]]:
     made: list[Engine] = []
@@ -67,7 +74,7 @@ def _engines() -> Iterator[Callable[..., Engine]]:
         # short, because a unix socket's path has 108 bytes; not /tmp itself, because other tests count what is there
         root = Path(tempfile.mkdtemp(prefix="sampan-test-", dir=place))
         root.chmod(0o755)
-        engine = Engine(root, _own_number(locks), flags)
+        engine = Engine(root, _own_number(locks), [*_runtimes(), *flags])
         made.append(engine)
         return engine
 
@@ -108,14 +115,8 @@ def _session_engines() -> Iterator[Callable[..., Engine]]:
 
 @pytest.fixture(scope="session")
 def live_engine(_session_engines: Callable[..., Engine]) -> Iterator[Engine]:
-    """The session's engine: started, with the busybox image, and runc and crun as `real-runc` and `crun`.
-
-    SAMPAN_TEST_RUNTIME=crun: all its containers are crun's, unless a test says what it wants.
-    """
-    flags = ["--add-runtime=real-runc=runc", "--add-runtime=crun=crun"]
-    if default := os.environ.get("SAMPAN_TEST_RUNTIME"):
-        flags.append(f"--default-runtime={default}")
-    yield from _of_the_session(_session_engines(*flags))
+    """The session's engine: started, with the busybox image."""
+    yield from _of_the_session(_session_engines())
 
 
 @pytest.fixture(scope="session")

@@ -257,7 +257,7 @@ class Runner:
             netns=bool(sandbox.descriptors),
         )
         if command:
-            undo.push_async_callback(self.runtimes.delete, container.id, command)
+            undo.push_async_callback(self._end_runtimes, container, command)
             launch = ocispec.launch(spec, self.runtimes.of(container.id, command))
         else:
             launch = plan.launch_plan(spec)
@@ -295,6 +295,11 @@ class Runner:
         await self.end_cgroup(self.paths.cgroup_of(container))
         with contextlib.suppress(EngineError):
             await self.forget_process(key)
+
+    async def _end_runtimes(self, container: Container, command: tuple[str, ...]) -> None:
+        """What an OCI runtime has made of a start that failed, or whose helper was killed."""
+        await self.end_cgroup(self.paths.cgroup_of(container))
+        await self.runtimes.delete(container.id, command)
 
     async def end_cgroup(self, path: str) -> None:
         """Kill every process in a cgroup of a container's (paths.cgroup) and remove it."""

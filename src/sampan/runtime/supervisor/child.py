@@ -142,7 +142,7 @@ def stdio_of(fds: Fds) -> list[int]:
     return result
 
 
-def _keep_only(kept: list[int]) -> None:
+def keep_only(kept: list[int]) -> None:
     """Close every other descriptor: nothing of the host may be reachable from inside (CVE-2024-21626)."""
     previous = 2
     for fd in sorted({fd for fd in kept if fd > 2}):
@@ -263,7 +263,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     root.open_sources(fds)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     root.mount_root(Host.mount_point, fds)
-    _keep_only([sync.fileno(), root.fd, *root.binds, *stdio])
+    keep_only([sync.fileno(), root.fd, *root.binds, *stdio])
     root.run()
     root.devices(found)
     terminal = root.console() if process["tty"] else None
@@ -287,7 +287,7 @@ def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     _join_cgroup(plan, where, joined)
     if process["oom_score_adj"] is not None:
         _oom_score(plan, where)
-    _keep_only([sync.fileno(), fds["target"], *stdio])
+    keep_only([sync.fileno(), fds["target"], *stdio])
     _join_keyring(plan, where)
     where[:] = [ops.STEP_JOIN, ""]
     flags = 0
@@ -484,7 +484,7 @@ def _become(
         where[0] = ops.STEP_SECCOMP
         seccomp.install(filter_bytes)
         where[0] = ops.STEP_EXEC
-    _keep_only([sync.fileno()])
+    keep_only([sync.fileno()])
     if process["init"]:
         init.block()
         init.set_title(Host.argument_area, ["/sbin/docker-init", "--", *arguments])  # before there is somebody who could look

@@ -27,6 +27,8 @@ def run(plan: ops.Plan, fds: child.Fds, sync: socket.socket) -> NoReturn:
     where = ["start", ""]
     try:
         child.reset_signals()
+        # Not those of the supervisor's other launches and peers: who listens there would not see its end.
+        child.keep_only([sync.fileno(), *fds.values()])
         os.setsid()
         os.umask(0o022)
         rlimits.set_limit("nofile", *child.Host.nofile)
