@@ -52,7 +52,7 @@ class Runtimes:
 
         Raises InvalidArgument, NotImplementedYet, StartFailure (there is no such program).
         """
-        name = self.chosen(host.runtime)
+        name = self.chosen(host.runtime or BUILT_IN)  # a row of before there were others has none
         command = self.settings.commands.get(name, ())
         if not command:
             return ()

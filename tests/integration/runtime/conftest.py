@@ -211,6 +211,22 @@ class Box:
         return self.supervisor.start(made, container.container, target=target)
 
 
+_OURS = frozenset((
+    "test_a_bad_command_is_an_error_in_runcs_words", "test_a_container_that_may_ptrace_cannot_write_the_interpreter",
+    "test_a_directory_over_a_file_is_an_error", "test_a_joining_process_shows_nothing_of_the_host", "test_exec_errors",
+    "test_init_reaps_forwards_signals_and_passes_the_code_on", "test_mount_table_is_dockers", "test_mount_targets_cannot_leave_the_root",
+    "test_resource_limits", "test_without_ptrace_the_joining_process_is_opaque",
+))  # fmt: skip
+"""Tests of what is our own: the words of failures, the init, the programs that are joined by; and where crun refuses what runc has."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests in a box are for our own way of starting containers, and for OCI runtimes."""
+    if "box" in metafunc.fixturenames:
+        others = [pytest.param(name, marks=pytest.mark.slow) for name in ("runc", "crun") if metafunc.function.__name__ not in _OURS]
+        metafunc.parametrize("box", [pytest.param("", id="own"), *others], indirect=True)
+
+
 @pytest.fixture
-def box(supervisor: Supervisor, busybox: Path, tmp_path: Path) -> Box:
-    return Box(supervisor, busybox, tmp_path)
+def box(request: pytest.FixtureRequest, supervisor: Supervisor, busybox: Path, tmp_path: Path) -> Box:
+    return Box(supervisor, busybox, tmp_path, request.param)

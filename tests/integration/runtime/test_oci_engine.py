@@ -106,6 +106,9 @@ def test_what_is_shared_with_another_container(docker: Docker, runtime: str) -> 
     assert succeeded(docker("run", "--rm", "--runtime", runtime, *modes, *words)) == ours
     theirs = succeeded(docker("run", "--rm", "--runtime", runtime, "--network", "host", "--pid", "host", "--uts", "host", *words))
     assert theirs.split()[0] == os.readlink("/proc/self/ns/net")
+    alone = succeeded(docker("run", "--rm", "--runtime", runtime, "--network", "none", "busybox", "ip", "-o", "link"))
+    assert [line.split()[1] for line in alone.splitlines()] == ["lo:"]
+    assert "UP" in alone
 
 
 def test_restarts_and_health_checks(engine: Engine, docker: Docker, runtime: str) -> None:

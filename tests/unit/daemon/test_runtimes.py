@@ -86,6 +86,7 @@ def test_which_program_a_container_gets(tmp_path: Path) -> None:
     commands = {"true": ("true", "--debug"), "gone": ("/nowhere/x",), "lost": ("nosuchprogram",), "same": ()}
     known = Runtimes(RuntimeSettings("true", commands), Paths(tmp_path, tmp_path, "x"))
     assert (known.chosen(""), known.chosen("io.containerd.runc.v2")) == ("true", "io.containerd.runc.v2")
+    assert known.command(HostConfig(runtime="")) == ()  # created before there were others
     assert known.command(HostConfig(runtime="runc")) == known.command(HostConfig(runtime="same")) == ()
     program, *arguments = known.command(HostConfig(runtime="true"))
     assert (program[0], Path(program).name, arguments) == ("/", "true", ["--debug"])
