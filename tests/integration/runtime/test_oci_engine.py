@@ -98,6 +98,15 @@ def test_mounts_users_and_limits(engine: Engine, docker: Docker, runtime: str, t
     succeeded(docker("volume", "rm", "ocivol"))
 
 
+def test_a_volume_that_is_read_only_stays_so(docker: Docker, runtime: str, tmp_path: Path) -> None:
+    """crun mounts a bind mount's source again, with the attributes that it is told."""
+    succeeded(docker("volume", "create", "-o", "type=none", "-o", f"device={tmp_path}", "-o", "o=bind,ro,nosuid", "rovol"))
+    script = "touch /v/x 2>/dev/null || echo ro; grep -c ' /v ro,nosuid' /proc/self/mountinfo"
+    done = docker("run", "--rm", "--runtime", runtime, "-v", "rovol:/v", "busybox", "sh", "-c", script)
+    assert succeeded(done) == "ro\n1"
+    succeeded(docker("volume", "rm", "rovol"))
+
+
 def test_what_is_shared_with_another_container(docker: Docker, runtime: str) -> None:
     succeeded(docker("run", "-d", "--name", "first", "--ipc", "shareable", "busybox", "sleep", "1000"))  # one of our own
     modes = ("--network", "container:first", "--ipc", "container:first", "--pid", "container:first")

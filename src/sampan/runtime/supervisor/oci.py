@@ -18,6 +18,7 @@ from sampan.runtime import ops
 from sampan.runtime.supervisor import child, rootfs
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_ATTRIBUTES = ((os.ST_RDONLY, "ro"), (os.ST_NOSUID, "nosuid"), (os.ST_NODEV, "nodev"), (os.ST_NOEXEC, "noexec"))
 _LOG_SIZE = 64 * 1024
 _CONSOLE_SECONDS = 10.0
 
@@ -218,6 +219,9 @@ def _attach_binds(config: dict[str, Any], root: rootfs.Root, runtime: Runtime) -
             fd = root.prepare_bind(entry["source"])
             if fd < 0:
                 continue
+            # Said again, because crun gives the mount what it is told, and takes away what it is not.
+            has = os.fstatvfs(fd).f_flag
+            entry["options"] += [name for flag, name in _ATTRIBUTES if has & flag and name not in entry["options"]]
             entry["source"] = f"{runtime.place}/binds/{entry['source']}"
             _attach(fd, entry["source"])
         kept.append(entry)
