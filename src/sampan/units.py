@@ -1,10 +1,11 @@
-"""Sizes and durations as docker writes and reads them (docker/go-units, Go's time.ParseDuration).
+"""Sizes, durations and truth as docker writes and reads them (docker/go-units, Go's time.ParseDuration, strconv.ParseBool).
 
 Kept free of imports: `sampan ps` loads it.
 """
 
 from __future__ import annotations
 
+TRUE, FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
 _MULTIPLES = "kmgtp"

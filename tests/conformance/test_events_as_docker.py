@@ -67,3 +67,17 @@ def test_a_failed_start_is_no_end(docker: Docker) -> None:
     assert docker("start", "unborn").returncode == 1
     text = docker("events", "--since", f"{since:.9f}", "--until", f"{time.time():.9f}", "--format", "{{.Type}} {{.Action}}").stdout
     assert text.splitlines() == ["container create"]
+
+
+def test_a_restart_stops_and_starts(docker: Docker) -> None:
+    docker("run", "-d", "--name", "again", "--network", "none", "busybox", "sleep", "1000")
+    since = time.time()
+    assert docker("restart", "-t", "0", "again").returncode == 0
+    assert docker("builder", "prune", "--force", "--filter", "until=10000h").returncode == 0
+    text = docker("events", "--since", f"{since:.9f}", "--until", f"{time.time():.9f}", "--format", "{{.Type}} {{.Action}}").stdout
+    seen = text.splitlines()
+    assert sorted(seen) == sorted([
+        "container kill", "container kill", "network disconnect", "container die", "container stop", "network connect",
+        "container start", "container restart", "builder prune",
+    ])  # fmt: skip
+    assert seen.index("container die") < seen.index("container start") < seen.index("container restart")

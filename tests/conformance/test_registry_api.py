@@ -438,6 +438,16 @@ def test_catalogue(client: Client, full: tuple[str, bytes], name: str) -> None:
 # referrers
 
 
+@pytest.mark.parametrize("path", ["_catalog", "_catalog?n=1", "{name}/tags/list", "{name}/tags/list?n=2", "{name}/referrers/{digest}"])
+def test_head_of_a_list_is_its_get_without_the_body(client: Client, full: tuple[str, bytes], path: str) -> None:
+    where = path.format(name=full[0], digest=digest_of(full[1]))
+    get, head = client("GET", where), client("HEAD", where)
+    assert (head.status, head.body) == (200, b"")
+    for header in ("Content-Type", "Content-Length", "Link"):
+        assert head.headers[header] == get.headers[header]
+    assert int(head.headers["Content-Length"]) == len(get.body) > 0
+
+
 def artifact(subject: bytes, kind: str | None = "application/vnd.example.sbom", config: str = EMPTY_TYPE, **more: object) -> bytes:
     document = {
         "schemaVersion": 2,

@@ -67,8 +67,8 @@ def test_skopeo(registry: Registry, archive: str, tmp_path: Path) -> None:
     assert "unauthorized" in refused.stderr.lower() or "authentication required" in refused.stderr.lower()
     run("skopeo", "copy", "--dest-tls-verify=false", credentials, "--format=oci", archive, f"{image}:oci")
     run("skopeo", "copy", *plain, credentials, f"{image}:1", f"docker://{registry.host}/skopeo/copy:1")  # by mounts
-    posts = [entry for entry in registry.program.accesses() if entry["path"] == "/v2/skopeo/copy/blobs/uploads/"]
-    assert 201 in [entry["status"] for entry in posts]
+    mounted = ("/v2/skopeo/copy/blobs/uploads/", 201)
+    registry.program.accesses_until(lambda entries: mounted in [(entry["path"], entry["status"]) for entry in entries])
     assert json.loads(run("skopeo", "list-tags", "--tls-verify=false", image))["Tags"] == ["1", "oci"]
     shown = json.loads(run("skopeo", "inspect", "--tls-verify=false", f"{image}:oci"))
     assert (len(shown["Layers"]), shown["Architecture"]) == (1, "amd64")

@@ -121,10 +121,13 @@ def random_request(rng: random.Random) -> bytes:
     return f"{method} {target} HTTP/1.1\r\n{headers}\r\n".encode("utf-8", "replace") + framed
 
 
-_BUILD = re.compile(rb"POST (http://\w+)?(/v[\d.]+)?/build[ ?]")
+_DOCKERS = re.compile(rb"(POST|GET) (http://\w+)?(/v[\d.]+)?/(build|containers/create|containers/[^/ ]+/top)[ ?]")
 _EXCEPTION = re.compile(rb'\{"message":"[A-Z]\w*(Error|Exception|Exit|Interrupt)?: ')
 
 
 def is_dockers(data: bytes, got: bytes) -> bool:
-    """Whether a 500 is dockerd's own status: for builds' contexts, files and names that are wrong. An exception of ours shows its type."""
-    return got.split(b" ", 2)[1] == b"500" and _BUILD.match(data) is not None and _EXCEPTION.search(got) is None
+    """Whether a 500 is dockerd's own status: wrong contexts of builds, storage options, what ps refuses.
+
+    An exception of ours shows its type.
+    """
+    return got.split(b" ", 2)[1] == b"500" and _DOCKERS.match(data) is not None and _EXCEPTION.search(got) is None

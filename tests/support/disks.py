@@ -3,8 +3,10 @@
 import os
 import resource
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -20,6 +22,41 @@ def tmpfs(path: Path, options: str, *, lazily: bool = False) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", *(["-l"] if lazily else []), str(path)], check=True, timeout=10)
+
+
+@contextmanager
+def ext4(size: int) -> Iterator[Path]:
+    """A disk of that many bytes, in a file. Unmounted at the end: whatever still keeps it has a minute to let it go."""
+    with tempfile.TemporaryDirectory(prefix="sampan-disk-", dir="/var/tmp") as top:
+        image, place = Path(top, "image"), Path(top, "disk")
+        place.mkdir()
+        with image.open("wb") as file:
+            file.truncate(size)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=1", str(image)], check=True, timeout=60)
+        subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=True, timeout=60)
+        place.chmod(0o755)
+        try:
+            yield place
+        finally:
+            deadline = time.monotonic() + 60
+            while subprocess.run(["umount", str(place)], check=False, capture_output=True, timeout=60).returncode:
+                assert time.monotonic() < deadline, f"something is still mounted from {place}"
+                time.sleep(0.2)
+
+
+@contextmanager
+def full(place: Path) -> Iterator[None]:
+    """The disk of that directory without a free block."""
+    filler = place / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            with suppress(OSError):
+                while True:
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), size)
+    try:
+        yield
+    finally:
+        filler.unlink()
 
 
 def deep_tree(top: Path, levels: int) -> None:

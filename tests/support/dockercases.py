@@ -4,7 +4,8 @@
  "needs": "cgroup1" where files of that layout are read;
  "why": why Sampan differs, and then "ours": [code, out, err]}
 
-In a script `own NAME` makes an image like busybox, but of its own. What has the label `case` is removed after it.
+In a script `own NAME` makes an image like busybox, but of its own; `watch` begins to look for events, and `seen` prints those of what is
+named `ev-...` or made of such an image, in no order. What has the label `case` is removed after it.
 """
 
 import json
@@ -25,6 +26,13 @@ own() {
     docker rm "$from" >/dev/null
   fi
   docker import -c 'LABEL case=own' own.tar "$1" >/dev/null
+}
+watch() {
+  since=$(date +%s.%N)
+}
+seen() {
+  docker events --since "$since" --until "$(date +%s.%N)" --format '{{.Type}} {{.Action}} {{.Actor.ID}} {{json .Actor.Attributes}}' |
+    grep -e ev- -e '"case":"own"' -e '{"reclaimed":' | sed -E 's/"execDuration":"[0-9]+",//; s/[0-9a-f]{64}/<ID>/g' | LC_ALL=C sort
 }
 """
 _REPLACED = (

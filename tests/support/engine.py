@@ -41,6 +41,8 @@ class Engine:
             f"--config-file={root}/daemon.json",
             *flags,
         ]
+        self.program: Sequence[str] = START
+        """What starts sampand: that of another version, if need be."""
         self.prefix: list[str] = []
         """A program that starts sampand, in surroundings of its own."""
         root.mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,12 @@ class Engine:
         """Start sampand and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, *START, *self.flags], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/"
+                [*self.prefix, *self.program, *self.flags],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
             )
         deadline = time.monotonic() + timeout
         while True:

@@ -11,6 +11,12 @@ def children(parent: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
+def own_memory(pid: int) -> int:
+    """Bytes that only this process has in memory: what is shared with other programs does not count."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
+
+
 @contextmanager
 def peaks(pid: int) -> Iterator[dict[str, int]]:
     """The most memory (VmHWM, bytes) of a process and of each that it starts, by the name of its kind."""

@@ -10,7 +10,7 @@ import pytest
 
 from sampan.linux import netlink
 from sampan.linux.netlink import Link, Netlink, attributes
-from sampan.linux.nftables import Nftables
+from sampan.linux.nftables import Nftables, NftablesError
 
 _KINDS = {16: "new link", 17: "delete link", 20: "new address", 24: "new route", 25: "delete route"}
 
@@ -21,6 +21,14 @@ class Recorder:
     def __init__(self, *interfaces: str) -> None:
         self.interfaces = list(interfaces)
         self.lines: list[str] = []
+        self.refused = ""
+        """nft commands with this in them fail."""
+
+    def run(self, commands: str) -> None:
+        """As libnftables. Raises NftablesError."""
+        if self.refused and self.refused in commands:
+            raise NftablesError(f"Error: {self.refused}")
+        self.lines.append(commands.strip())
 
     def index(self, name: str) -> int:
         """As if_nametoindex()."""
@@ -58,7 +66,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, *interfaces: str) -> Iterator[Reco
         patch.setattr(socket, "if_nametoindex", recorder.index)
         patch.setattr(Path, "write_text", lambda _path, _text: 0)  # sysctls
         patch.setattr(Nftables, "__init__", lambda _self: None)
-        patch.setattr(Nftables, "run", lambda _self, commands: recorder.lines.append(commands.strip()))
+        patch.setattr(Nftables, "run", lambda _self, commands: recorder.run(commands))
         yield recorder
 
 

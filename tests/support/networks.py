@@ -76,7 +76,7 @@ class BridgeNetwork:
 
     async def reconcile(self, live: Mapping[str, Endpoint]) -> None:
         """What a restart of sampand does."""
-        for container_id, endpoint in live.items():
+        for endpoint in live.values():
             self.bridge.take_again(endpoint.place)
-            await self.exposure.reopen(container_id, Target(endpoint.ip), endpoint.ports)
+        await self.exposure.reopen({container_id: (Target(endpoint.ip), endpoint.ports) for container_id, endpoint in live.items()})
         await asyncio.to_thread(remove_strays, [self.bridge.settings.bridge], {endpoint.place.veth for endpoint in live.values()})

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ SAMPAN = str(Path(sys.executable).with_name("sampan"))
 
 
 class RegistryProgram:
-    """Running. settings: of its configuration file. namespace: of the network, by its name."""
+    """Running. settings: of its configuration file. namespace: of the network, by its name. log: in place of a file."""
 
     def __init__(
         self,
@@ -23,12 +25,13 @@ class RegistryProgram:
         settings: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
         namespace: str = "",
+        log: Path | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.root = directory / "data"
         config = directory / "registry.json"
         config.write_text(json.dumps({"listen": ["127.0.0.1:0"], "root": str(self.root), **(settings or {})}))
-        self.access_log = directory / "access.log"
+        self.access_log = log or directory / "access.log"
         with self.access_log.open("wb") as log:
             inside = ["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []
             self.process = subprocess.Popen(
@@ -62,7 +65,15 @@ class RegistryProgram:
 
     def accesses(self) -> list[dict[str, Any]]:
         """The access log."""
-        return [json.loads(line) for line in self.access_log.read_text().splitlines()]
+        return [json.loads(line) for line in self.access_log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def accesses_until(self, wanted: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+        """The access log, once it is as it should be: a line is written after its answer."""
+        deadline = time.monotonic() + 20
+        while not wanted(found := self.accesses()):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.01)
+        return found
 
     def end(self) -> int:
         """SIGTERM; the exit code."""

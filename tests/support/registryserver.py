@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from sampan.metrics import Metrics
 from sampan.registry.access.access import Access
 from sampan.registry.access.rules import Rule, Rules
 from sampan.registry.access.tokens import Tokens
 from sampan.registry.app import App
 from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
-from sampan.registry.metrics import Metrics
 from sampan.registry.parts import Limits, Parts
 from sampan.registry.server import Server
 from sampan.registry.storage import Storage

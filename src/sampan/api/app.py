@@ -1,9 +1,11 @@
 """The application: the route table of all tags, bound to the engine's services."""
 
+import time
+from collections.abc import Awaitable, Callable
 from functools import cache
 from itertools import chain
 
-from sampan.api.connection import Target
+from sampan.api.connection import Handler, Target
 from sampan.api.http import Request, Response, error_response
 from sampan.api.router import Route, Router
 from sampan.api.routes import build, containers, execs, files, images, networks, plugins, streams, swarm, system, volumes
@@ -25,6 +27,9 @@ ROUTES: tuple[Route, ...] = tuple(
         swarm.ROUTES,
     )
 )
+
+Observe = Callable[[Route, float], None]
+"""Of a request: its route, and how many seconds its answer took."""
 
 
 @cache
@@ -49,8 +54,9 @@ _OPTIONS = Target(_options, False)
 class App:
     """`resolve` is what ApiServer and Connection want."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, services: Services, observe: Observe | None = None) -> None:
+        """observe: told of every request that a route has answered."""
+        self._services, self._observe = services, observe
         self._router = _router()
 
     def resolve(self, request: Request) -> Target:
@@ -61,4 +67,26 @@ class App:
             return _OPTIONS if request.method == "OPTIONS" else _NOT_FOUND
         route, request.variables = found
         services, handler = self._services, route.handler
+        if self._observe is not None:
+            return Target(_timed(route, services, self._observe), route.cancel)
         return Target(lambda request: handler(request, services), route.cancel)
+
+
+def _timed(route: Route, services: Services, observe: Observe) -> Handler:
+    """The route's handler, whose duration is told."""
+
+    def handler(request: Request) -> Response | Awaitable[Response | None] | None:
+        started = time.monotonic()
+        answer = route.handler(request, services)
+        if isinstance(answer, Awaitable):
+            return ended(answer, started)
+        observe(route, time.monotonic() - started)
+        return answer
+
+    async def ended(answer: Awaitable[Response | None], started: float) -> Response | None:
+        try:
+            return await answer
+        finally:
+            observe(route, time.monotonic() - started)
+
+    return handler

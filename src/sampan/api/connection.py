@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("sampan.api")
 
 MAX_HEAD = 64 * 1024
+HEAD_SECONDS = 60.0
+"""How long a request's head may take from its first byte on. A connection without a request may wait for ever."""
 LINGER_SECONDS = 2.0
 """How long a finished connection may go on sending what nobody reads: closing at once would turn the client's last read into a reset."""
 
@@ -110,9 +112,10 @@ class ChunkedOutput:
 
 
 class Connection(asyncio.Protocol):
-    """See the module's docstring. `members` is the server's set of live connections."""
+    """See the module's docstring. `members` is the server's set of live connections, of which there may be `most`."""
 
-    def __init__(self, resolve: Resolve, hangups: HangupWatcher, members: "set[Connection]") -> None:
+    def __init__(self, resolve: Resolve, hangups: HangupWatcher, members: "set[Connection]", most: int) -> None:
+        self._most = most
         self._resolve = resolve
         self._hangups = hangups
         self._members = members
@@ -126,6 +129,7 @@ class Connection(asyncio.Protocol):
         self._stream: HijackedStream | None = None
         self._output: ChunkedOutput | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._reading = True
         self._eof = False
         self._lost = False
@@ -138,12 +142,15 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=BUFFER_LIMIT)
         self._members.add(self)
+        if len(self._members) > self._most:
+            self._refuse(HttpError(503, "too many connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: both directions are gone."""
         del exc
         self._lost = True
         self._members.discard(self)
+        self._head_is_here()
         if self._stream is not None:
             self._stream.connection_lost()
         if self._writable is not None and not self._writable.done():
@@ -182,6 +189,8 @@ class Connection(asyncio.Protocol):
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None
+        if self._request is None and not self._lingering:
+            self._process()  # requests that were left until their client reads
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes arrived."""
@@ -196,13 +205,15 @@ class Connection(asyncio.Protocol):
     # reading
 
     def _process(self) -> None:
-        """Take from the buffer what can be taken: the current body, then heads."""
-        while self._buffer and not self._lost:
+        """Take from the buffer what can be taken: the current body, then a head; an answered request has the next one's turn come."""
+        while self._buffer and not self._lost and not self._lingering:
             request = self._request
             try:
                 if request is None:
-                    if not self._next_request():
-                        return
+                    if self._writable is not None:  # its client does not read the answers that it has
+                        break
+                    if not self._next_request() or self._request is None:
+                        break
                 elif not request.body.complete:
                     self._buffer = request.body.feed(self._buffer)
                 else:
@@ -215,20 +226,31 @@ class Connection(asyncio.Protocol):
     def _next_request(self) -> bool:
         """Start the next request if its head is there. Raises HttpError."""
         buffer = self._buffer
-        if buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is to be ignored
-            self._buffer = buffer[2:]
-            return True
+        if buffer[0] in b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is to be ignored
+            buffer = self._buffer = buffer.lstrip(b"\r\n")
         end = buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(buffer) > MAX_HEAD:
                 raise HttpError(431, "request header fields too large")
+            if self._deadline is None and buffer:
+                self._deadline = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._too_slow)
             return False
         if end > MAX_HEAD:
             raise HttpError(431, "request header fields too large")
+        self._head_is_here()
         head = parse_head(buffer[: end + 4])
         self._buffer = buffer[end + 4 :]
         self._start(head)
         return True
+
+    def _head_is_here(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self._refuse(HttpError(408, "the request's head took too long"))
 
     def _start(self, head: ParsedHead) -> None:
         body = BodyReader(head.length, self)
@@ -301,7 +323,7 @@ class Connection(asyncio.Protocol):
         if self._stream is not None:
             waiting = BUFFER_LIMIT + 1 if self._stream.raw else self._stream.buffered
         else:
-            waiting = len(self._buffer) if self._request is not None else 0
+            waiting = len(self._buffer) if self._request is not None or self._writable is not None else 0
             if self._request is not None:
                 waiting += BUFFER_LIMIT + 1 if self._request.body.raw else self._request.body.buffered
         if waiting > BUFFER_LIMIT and self._reading:

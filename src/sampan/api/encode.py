@@ -99,11 +99,12 @@ def container_inspect(container: ContainerInspect, version: Version) -> bytes:
 
 
 def system_info(info: SystemInfo, version: Version) -> bytes:
-    """Before 1.50 BridgeNf*; before 1.49 no firewall, *Commit.Expected and two more lists of registries;
+    """Before 1.50 BridgeNf* and no devices; before 1.49 no firewall, *Commit.Expected and two more lists of registries;
     before 1.42 KernelMemory; before 1.25 security options as bare names."""
     if version >= (1, 50):
         return document(info)
     value: dict[str, Any] = msgspec.to_builtins(info)
+    value.pop("DiscoveredDevices", None)
     value["BridgeNfIptables"] = value["BridgeNfIp6tables"] = False
     if version < (1, 49):
         value.pop("FirewallBackend", None)

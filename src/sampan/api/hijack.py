@@ -5,8 +5,12 @@ altogether would go unseen until the next write; HangupWatcher sees it (a poll f
 """
 
 import asyncio
+import fcntl
 import os
 import select
+import socket
+import struct
+import termios
 from collections import deque
 from collections.abc import Callable
 
@@ -16,6 +20,9 @@ UPGRADED = "HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection:
 PLAIN = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n{extra}\r\n"
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+
+HEAD_SECONDS = 0.1
+"""How long the first byte waits for the client to read the head."""
 
 
 class HangupWatcher:
@@ -66,6 +73,7 @@ class HijackedStream:
         self._gone = asyncio.Event()
         self._eof = False
         self._sent_eof = False
+        self._head_read = False
         self.buffered = len(early)
         self._source = -1
         """The duplicate of the socket that readable() gives away, -1 while the transport reads it."""
@@ -143,11 +151,24 @@ class HijackedStream:
         """See streams.Duplex."""
         if self._gone.is_set() or self._sent_eof or self._transport.is_closing():
             raise BrokenPipeError("the client is gone")
+        if not self._head_read:
+            await self._wait_for_head()
         self._transport.write(data)
         while self._writable is not None and not self._writable.done():
             await asyncio.shield(self._writable)
             if self._gone.is_set():
                 raise BrokenPipeError("the client is gone")
+
+    async def _wait_for_head(self) -> None:
+        """Wait until the client has read the head: docker-py buffers it with what came with it, then reads past that buffer."""
+        self._head_read = True
+        raw = self._transport.get_extra_info("socket")
+        if raw is None or raw.family != socket.AF_UNIX:
+            return  # of other sockets only their kernel knows
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + HEAD_SECONDS
+        while not self._gone.is_set() and _unread(raw.fileno()) and loop.time() < ends_at:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.0002)
 
     async def send_eof(self) -> None:
         """See streams.Duplex. Over TLS, which has no half-close here, the connection is closed when all is sent."""
@@ -198,6 +219,12 @@ class HijackedStream:
             os.close(self._source)
             self._source = -1
             self._connection.update_reading()
+
+
+def _unread(fd: int) -> int:
+    """How much the other side of a Unix socket has not read, 0 for nothing (SIOCOUTQ, net/unix/af_unix.c)."""
+    count: int = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+    return count
 
 
 def upgrade_head(protocol: str) -> bytes:

@@ -25,6 +25,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_JSON_BODY = 16 * 1024 * 1024
 """A body that is held in memory whole. A create with a large seccomp profile is 30 KB."""
+WHOLE_BODY_SECONDS = 300.0
+"""How long such a body may take."""
 BUFFER_LIMIT = 256 * 1024
 """Bytes read ahead for a slow consumer before the socket is left alone."""
 _WORTH_A_VIEW = 2048
@@ -319,11 +321,18 @@ class BodyReader:
             loop.remove_reader(source)
 
     async def read_all(self, limit: int = MAX_JSON_BODY) -> bytes:
-        """The whole body. Raises HttpError 413 beyond limit bytes."""
+        """The whole body. Raises HttpError 413 beyond limit bytes, 408 when it takes too long."""
         if self._left + self.buffered > limit:
             raise HttpError(413, "request body too large")
         if self.complete and len(self._pieces) == 1:
             return await self.read()
+        try:
+            async with asyncio.timeout(WHOLE_BODY_SECONDS):
+                return await self._gather(limit)
+        except TimeoutError:
+            raise HttpError(408, "the request's body took too long") from None
+
+    async def _gather(self, limit: int) -> bytes:
         # One array: of chunks of one byte a list would take 40 times what was sent.
         whole = bytearray()
         while piece := await self.read():

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import grp
 import os
+import resource
 import socket
 import ssl
 import stat
@@ -15,6 +16,7 @@ from sampan.errors import SystemFailure
 
 BACKLOG = 1024
 SOCKET_MODE = 0o660
+KEEPALIVE_SECONDS = 15
 
 
 def group_id(name: str) -> int:
@@ -73,6 +75,9 @@ def tcp_listener(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted ones have these as well: a host that is gone is noticed
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError as problem:
@@ -98,15 +103,22 @@ def tls_context(cert: str, key: str, ca: str | None, *, verify: bool) -> ssl.SSL
 class ApiServer:
     """All listeners and connections of the API. start() in a running loop; stop() before the loop ends."""
 
-    def __init__(self, resolve: Resolve) -> None:
+    def __init__(self, resolve: Resolve, most: int = 0) -> None:
+        """most: connections at once; 0 is half of the descriptors that we may have: containers need the others."""
         self._resolve = resolve
+        self._most = most or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._hangups: HangupWatcher | None = None
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
     def _make(self) -> Connection:
         assert self._hangups is not None
-        return Connection(self._resolve, self._hangups, self._connections)
+        return Connection(self._resolve, self._hangups, self._connections, self._most)
 
     async def serve(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accept on a listening socket (unix_listener, tcp_listener, or one inherited); the server owns it."""

@@ -19,34 +19,59 @@ def make_client(options: Parsed) -> Client:
     hosts = options.list("host")
     if len(hosts) > 1:
         raise CliError("Failed to initialize: unable to resolve docker endpoint: Specify only one -H")
-    context = options.str("context")
-    if hosts and context:
+    if hosts and options.str("context"):
         raise CliError("conflicting options: cannot specify both --host and --context")
-    name = context
-    if not (context or hosts or os.environ.get("DOCKER_HOST")):
-        name = os.environ.get("DOCKER_CONTEXT") or str(load_config(options).get("currentContext") or "")
-    if name not in ("", "default"):
-        import hashlib
-
-        path = os.path.join(options.str("config"), "contexts", "meta", hashlib.sha256(name.encode()).hexdigest(), "meta.json")
-        missing = f'context "{name}": context not found: open {path}: no such file or directory'
-        raise CliError(f"Failed to initialize: unable to resolve docker endpoint: {missing}")
-    text = hosts[0] if hosts else os.environ.get("DOCKER_HOST", "")
+    name = current_context(options)
     headers: dict[str, str] = {}
     custom = load_config(options).get("HttpHeaders")
     if isinstance(custom, dict):
-        headers.update({str(key): str(value) for key, value in custom.items()})
+        headers.update({str(key): str(value) for key, value in custom.items() if str(key).lower() != "user-agent"})
     for pair in os.environ.get("DOCKER_CUSTOM_HEADERS", "").split(","):
         if "=" in pair:
             key, _, value = pair.partition("=")
             headers[key.strip()] = value
-    return Client(Host(text.strip() or DEFAULT_HOST, _tls(options)), api_version=os.environ.get("DOCKER_API_VERSION", ""), headers=headers)
+    if name == "default":
+        host = make_host(default_host(options), _tls(options))
+    else:
+        from sampan.cli.contextstore import host_of
+
+        host = host_of(options, name)
+    return Client(host, api_version=os.environ.get("DOCKER_API_VERSION", ""), headers=headers)
+
+
+def make_host(text: str, tls: ssl.SSLContext | None) -> Host:
+    """The host that a text names. Raises CliError."""
+    if text.startswith("ssh://"):
+        from sampan.cli.sshhost import SshHost
+
+        return SshHost(text)
+    return Host(text, tls)
+
+
+def current_context(options: Parsed) -> str:
+    """The context in use: --context, else "default" where a host is given, else DOCKER_CONTEXT, else config.json's."""
+    if options.str("context"):
+        return options.str("context")
+    if options.list("host") or os.environ.get("DOCKER_HOST"):
+        return "default"
+    return os.environ.get("DOCKER_CONTEXT") or str(load_config(options).get("currentContext") or "") or "default"
+
+
+def default_host(options: Parsed) -> str:
+    """The host of the context "default"."""
+    hosts = options.list("host")
+    return (hosts[0] if hosts else os.environ.get("DOCKER_HOST", "")).strip() or DEFAULT_HOST
+
+
+def uses_tls(options: Parsed) -> bool:
+    """Whether the options ask for TLS."""
+    return options.bool("tls") or options.bool("tlsverify") or options.changed("tlsverify")
 
 
 def _tls(options: Parsed) -> ssl.SSLContext | None:
-    verify = options.bool("tlsverify")
-    if not (options.bool("tls") or verify or options.changed("tlsverify")):
+    if not uses_tls(options):
         return None
+    verify = options.bool("tlsverify")
     import ssl
 
     context = ssl.create_default_context()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from sampan.cli import configfile
 from sampan.cli.http import CliError
 
 TYPE_CHECKING = False
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 INDEX_SERVER = "https://index.docker.io/v1/"
 TOKEN_USER = "<token>"
 """What a helper has as user name where the secret is an identity token."""
+_FAILED = "Error saving credentials: "
 _UNENCRYPTED = """
 WARNING! Your credentials are stored unencrypted in '{}'.
 Configure a credential helper to remove this warning. See
@@ -89,7 +91,7 @@ def store(ctx: Context, auth: dict[str, str]) -> None:
     else:
         entry = _to_entry(auth)
     if _change(ctx, server, entry, _detected(ctx)) and not helper and auth.get("password"):
-        sys.stderr.write(_UNENCRYPTED.format(_path(ctx)))
+        sys.stderr.write(_UNENCRYPTED.format(configfile.path_of(ctx.options)))
 
 
 def erase(ctx: Context, server: str) -> None:
@@ -162,10 +164,6 @@ def _json(value: object) -> str:
 # config.json
 
 
-def _path(ctx: Context) -> str:
-    return os.path.join(ctx.options.str("config"), "config.json")
-
-
 def _from_entry(entry: dict[str, Any], server: str) -> dict[str, str]:
     import base64
 
@@ -196,7 +194,8 @@ def _change(ctx: Context, server: str, entry: dict[str, str] | None, detected: s
 
     Raises CliError.
     """
-    config = _read(_path(ctx))
+    path = configfile.path_of(ctx.options)
+    config = configfile.read(path, _FAILED)
     auths = config.pop("auths", None)
     auths = dict(auths) if isinstance(auths, dict) else {}
     if auths.get(server) == entry:
@@ -206,34 +205,5 @@ def _change(ctx: Context, server: str, entry: dict[str, str] | None, detected: s
     else:
         auths[server] = entry
     store = {"credsStore": detected} if detected else {}
-    _write(_path(ctx), {"auths": {key: auths[key] for key in sorted(auths)}, **config, **store})
+    configfile.write(path, {"auths": {key: auths[key] for key in sorted(auths)}, **config, **store}, _FAILED)
     return True
-
-
-def _read(path: str) -> dict[str, Any]:
-    """The file as it is now: another login may have changed it. Raises CliError for one that would be lost by writing it anew."""
-    import json
-
-    try:
-        with open(path, "rb") as file:
-            found = json.loads(file.read() or b"{}")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise CliError(f"Error saving credentials: {path} cannot be read, and is left as it is")
-    return found
-
-
-def _write(path: str, value: dict[str, Any]) -> None:
-    """Replace the file in one step, in docker's form; nobody else may read it. Raises CliError."""
-    import json
-
-    from sampan.cli.replacing import replace_text
-
-    try:
-        os.makedirs(os.path.dirname(os.path.realpath(path)), 0o700, exist_ok=True)
-        replace_text(path, json.dumps(value, indent="\t", ensure_ascii=False), 0o600)
-    except OSError as error:
-        raise CliError(f"Error saving credentials: open {path}: {(error.strerror or '').lower()}") from None

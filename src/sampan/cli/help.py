@@ -9,7 +9,9 @@ from sampan.cli.main import ALIASES, COMMANDS, COMMON, GLOBAL_FLAGS, GROUPS, HID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.cli.flags import Command, Flag
+    from collections.abc import Sequence
+
+    from sampan.cli.flags import Command, Flag, Parsed
 
 _TYPES = {
     "bool": "",
@@ -22,15 +24,42 @@ _TYPES = {
 }
 
 
-def text(words: list[str]) -> str:
-    """The help of a command or group, or of the program for []."""
+def text(words: list[str], options: Parsed | None = None) -> str:
+    """The help of a command or group, or of the program for [], with the plugins that its global options lead to."""
     path = " ".join(words)
     if not words:
-        return _program()
+        return _program(options)
     if path in GROUPS:
         return _group(path)
     spec, _ = load(path)
     return _command(path, spec)
+
+
+def topic(words: Sequence[str]) -> list[str]:
+    """The command or group that `help WORDS` asks about. Raises CliError."""
+    known = [word for word in words if not word.startswith("-")]
+    path = " ".join(known)
+    if not known or path in COMMANDS or path in ALIASES or path in GROUPS:
+        return known
+    asked = known[-1] if known[0] in COMMANDS or known[0] in GROUPS else " ".join(words)
+    raise CliError(f"unknown help topic: {asked}")
+
+
+def count_problem(command: str, line: str, spec: Command) -> str:
+    """What a command with too few or too many arguments is told."""
+    low, high = spec.min_args, spec.max_args
+    see = "Run"
+    if high == 0:
+        text = "accepts no arguments"
+    elif high is None:
+        text, see = f"requires at least {low} argument{'s' if low != 1 else ''}", "See"
+    elif low == high:
+        text = f"requires {low} argument{'s' if low != 1 else ''}"
+    elif low == 0:
+        text = f"requires at most {high} argument{'s' if high != 1 else ''}"
+    else:
+        text = f"requires at least {low} and at most {high} argument{'s' if high != 1 else ''}"
+    return f"{PROGRAM}: '{command}' {text}\n\nUsage:  {line}\n\n{see} '{command} --help' for more information"
 
 
 def _command(path: str, spec: Command) -> str:
@@ -44,18 +73,26 @@ def _command(path: str, spec: Command) -> str:
 
 
 def _group(name: str) -> str:
-    commands = [path.split()[1] for path in COMMANDS if path.startswith(name + " ") and path not in ALIASES]
+    commands = [path.split()[1] for path in COMMANDS if path.startswith(name + " ") and path not in HIDDEN]
     lines = [f"Usage:  {PROGRAM} {name} COMMAND", "", GROUPS[name], "", "Commands:"]
     lines += _listing([(word, f"{name} {word}") for word in sorted(commands)])
     return "\n".join([*lines, "", f"Run '{PROGRAM} {name} COMMAND --help' for more information on a command.", ""])
 
 
-def _program() -> str:
+def _program(options: Parsed | None) -> str:
+    from sampan.cli import cliplugins
+
+    plugins = cliplugins.listed(options) if options is not None else []
+    managing = {**GROUPS, **{f"{one.name}*": one.texts.get("ShortDescription", "") for one in plugins if not one.problem}}
+    width = max(11, *map(len, managing))
     others = sorted(path for path in COMMANDS if " " not in path and path not in COMMON and path not in HIDDEN)
     lines = [f"Usage:  {PROGRAM} [OPTIONS] COMMAND", "", "A self-sufficient runtime for containers", "", "Common Commands:"]
     lines += _listing([(path, path) for path in COMMON])
-    lines += ["", "Management Commands:", *(f"  {name:<11} {short}" for name, short in sorted(GROUPS.items()))]
-    lines += ["", "Commands:", *_listing([(path, path) for path in others])]
+    lines += ["", "Management Commands:", *(f"  {name:<{width}} {short}" for name, short in sorted(managing.items()))]
+    if not os.environ.get("DOCKER_HIDE_LEGACY_COMMANDS"):
+        lines += ["", "Commands:", *_listing([(path, path) for path in others])]
+    if invalid := [f"  {one.name:<11} {one.problem}" for one in plugins if one.problem]:
+        lines += ["", "Invalid Plugins:", *invalid]
     lines += ["", "Global Options:", *flag_lines(GLOBAL_FLAGS)]
     return "\n".join([*lines, "", f"Run '{PROGRAM} COMMAND --help' for more information on a command.", ""])
 
@@ -81,17 +118,23 @@ def flag_lines(flags: list[Flag] | tuple[Flag, ...], columns: int = 0) -> list[s
             columns = 80
     heads: list[str] = []
     for flag in flags:
-        kind = _TYPES.get(flag.kind, flag.kind.partition(":")[0])
+        kind = kind_shown(flag)
         heads.append((f"  -{flag.short}, " if flag.short else "      ") + f"--{flag.name}" + (f" {kind}" if kind else ""))
     indent = max(len(head) for head in heads) + 3
     lines: list[str] = []
     for flag, head in sorted(zip(flags, heads, strict=True), key=lambda pair: pair[0].name):
-        body = _wrap(indent, columns - 1, flag.help + _default(flag)).replace("\n", "\n" + " " * indent)
+        body = _wrap(indent, columns - 1, flag.help + value_shown(flag)).replace("\n", "\n" + " " * indent)
         lines += (head.ljust(indent) + body).split("\n")
     return lines
 
 
-def _default(flag: Flag) -> str:
+def kind_shown(flag: Flag) -> str:
+    """What an option's value is called; "" for one that needs none."""
+    return _TYPES.get(flag.kind, flag.kind.partition(":")[0])
+
+
+def value_shown(flag: Flag) -> str:
+    """An option's default, behind its description."""
     if flag.shown is not None:
         return f" (default {flag.shown})" if flag.shown else ""
     value = flag.default

@@ -80,6 +80,9 @@ def version_key(version: str) -> tuple[int, ...]:
 class Host:
     """Where the daemon is: parsed from DOCKER_HOST's forms unix:///path, tcp://host[:port][/base], http(s)://..."""
 
+    at_once = 50
+    """How many requests may be under way: docker's own limit."""
+
     def __init__(self, text: str, tls: ssl.SSLContext | None = None) -> None:
         scheme, sep, rest = text.partition("://")
         if not sep:
@@ -103,10 +106,19 @@ class Host:
             self.address = (host.strip("[]") or "localhost", int(port))
             if not colon or "]" in port or not host:
                 self.text = f"tcp://{host or 'localhost'}:{port}{self.base}"
-        elif scheme in ("ssh", "npipe", "fd"):
+        elif scheme in ("npipe", "fd"):
             raise CliError(f"Failed to initialize: unable to resolve docker endpoint: {scheme}:// hosts are not supported by sampan")
         else:
             raise CliError(f"Failed to initialize: unable to resolve docker endpoint: invalid bind address format: {text}")
+
+    @property
+    def name(self) -> str:
+        """What requests call it; unix sockets have no host of their own, and docker's client names them so."""
+        return "api.moby.localhost" if self.path else f"{self.address[0]}:{self.address[1]}"
+
+    def open(self) -> Connection:
+        """A new connection. Raises ConnectError."""
+        return Connection(self.connect())
 
     def connect(self) -> socket.socket:
         """A connected socket; ConnectError in docker's words, with a hint about the group if the socket may not be opened."""
@@ -203,6 +215,10 @@ class Connection:
                 return line.rstrip(b"\r")
             if not self.fill():
                 raise EOFError
+
+    def reason(self, seen: str) -> str:
+        """Why the stream has ended before its time; `seen` is how it did."""
+        return seen
 
     def close(self) -> None:
         """Close the socket."""
@@ -331,6 +347,13 @@ class Pending:
             raise_error(response)
         return response
 
+    def finish(self) -> None:
+        """Wait for the whole answer, and end the connection: there may be many. Raises as `response`."""
+        try:
+            self.response().read()
+        finally:
+            self.connection.close()
+
 
 def _failed(response: Response) -> bool:
     """Status 400 and up; a redirect too: it means that the path was not what it looked like (`../x`)."""
@@ -341,9 +364,9 @@ def _receive(connection: Connection, *, head_only: bool = False) -> Response:
     try:
         return Response(connection, head_only=head_only)
     except EOFError:
-        raise ConnectError("error during connect: EOF") from None
+        raise ConnectError(f"error during connect: {connection.reason('EOF')}") from None
     except OSError as error:
-        raise ConnectError(f"error during connect: {error.strerror or error}") from None
+        raise ConnectError(f"error during connect: {connection.reason(error.strerror or str(error))}") from None
 
 
 class Client:
@@ -359,7 +382,7 @@ class Client:
         self._open: list[Connection] = []
 
     def _connect(self) -> Connection:
-        connection = Connection(self.host.connect())
+        connection = self.host.open()
         self._open.append(connection)
         return connection
 
@@ -455,9 +478,11 @@ class Client:
     def _send(
         self, connection: Connection, method: str, target: str, head: Mapping[str, str], data: Iterable[bytes] | bytes | None
     ) -> None:
-        # docker's client names itself so; unix sockets have no host of their own
-        host = "api.moby.localhost" if self.host.path else f"{self.host.address[0]}:{self.host.address[1]}"
-        lines = [f"{method} {self.host.base}{target} HTTP/1.1", f"Host: {host}", "User-Agent: Docker-Client/28.2.2 (linux; sampan)"]
+        lines = [
+            f"{method} {self.host.base}{target} HTTP/1.1",
+            f"Host: {self.host.name}",
+            "User-Agent: Docker-Client/28.2.2 (linux; sampan)",
+        ]
         lines += [f"{name}: {value}" for name, value in {**self.extra, **head}.items()]
         pieces = data is not None and not isinstance(data, bytes)
         if pieces:
@@ -471,7 +496,7 @@ class Client:
             if pieces and data is not None:
                 self._send_chunks(connection, data)  # type: ignore[arg-type]
         except OSError as error:
-            raise ConnectError(f"error during connect: {error.strerror or error}") from None
+            raise ConnectError(f"error during connect: {connection.reason(error.strerror or str(error))}") from None
 
     def _send_chunks(self, connection: Connection, data: Iterable[bytes]) -> None:
         try:

@@ -20,10 +20,10 @@ FORMAT_HELP = (
 )
 
 
-def inspect(names: Sequence[str], layout: str, get: Callable[[str], tuple[str, bytes]]) -> int:
+def inspect(names: Sequence[str], layout: str, get: Callable[[str], tuple[str, bytes]], *, ours: bool = False) -> int:
     """Print the documents of all `names`; `get` gives a name's Go type (for templates) and the document. Errors come last.
 
-    A malformed template is exit code 64, any object that fails 1.
+    ours: they are no daemon's, and have nothing that their type has not. A malformed template is exit code 64, any object that fails 1.
     """
     template = None
     if layout not in ("", "json"):
@@ -35,7 +35,7 @@ def inspect(names: Sequence[str], layout: str, get: Callable[[str], tuple[str, b
     for name in names:
         try:
             go_type, raw = get(name)
-            texts.append(_execute(template, go_type, raw) + "\n" if template else raw.decode("utf-8", "surrogateescape"))
+            texts.append(_execute(template, go_type, raw, ours) + "\n" if template else raw.decode("utf-8", "surrogateescape"))
         except CliError as error:
             errors.append(error.message)
     if template:
@@ -53,7 +53,7 @@ def inspect(names: Sequence[str], layout: str, get: Callable[[str], tuple[str, b
     return 0
 
 
-def _execute(template: Template, go_type: str, raw: bytes) -> str:
+def _execute(template: Template, go_type: str, raw: bytes, ours: bool) -> str:
     """The template over the typed object; when that fails over the plain document, as docker does (there a missing key is an error)."""
     from sampan.cli import fastjson
     from sampan.cli.format import schema
@@ -62,8 +62,9 @@ def _execute(template: Template, go_type: str, raw: bytes) -> str:
 
     try:
         return template.execute(schema.decode(go_type, fastjson.loads(raw)))
-    except TemplateError:
-        pass
+    except TemplateError as error:
+        if ours:
+            raise CliError(f"template parsing error: {error}") from None
     try:
         return template.execute(loads(raw), missing_error=True)
     except TemplateError as error:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sampan.cli.http import Client, Pending
 
 PROGRAM = "sampan"
-_AT_ONCE = 50  # requests under way, as docker's own limit
 
 COMMANDS: dict[str, str] = {
     "run": "run",
@@ -100,6 +99,15 @@ COMMANDS: dict[str, str] = {
     "container unpause": "unpause",
     "container update": "update",
     "container wait": "wait",
+    "context create": "context_create",
+    "context export": "context_export",
+    "context import": "context_import",
+    "context inspect": "context_inspect",
+    "context ls": "context_ls",
+    "context rm": "context_rm",
+    "context show": "context_show",
+    "context update": "context_update",
+    "context use": "context_use",
     "history": "history",
     "image bootstrap": "image_bootstrap",
     "image build": "build",
@@ -116,6 +124,11 @@ COMMANDS: dict[str, str] = {
     "image save": "save",
     "image tag": "tag",
     "image umount": "image_umount",
+    "manifest annotate": "manifest_annotate",
+    "manifest create": "manifest_create",
+    "manifest inspect": "manifest_inspect",
+    "manifest push": "manifest_push",
+    "manifest rm": "manifest_rm",
     "mirror add": "mirror_add",
     "mirror ls": "mirror_ls",
     "mirror rm": "mirror_rm",
@@ -127,12 +140,15 @@ COMMANDS: dict[str, str] = {
     "network ls": "network_ls",
     "network prune": "network_prune",
     "network rm": "network_rm",
+    "plugin inspect": "plugin_inspect",
+    "plugin ls": "plugin_ls",
     "registry gc": "registry_gc",
     "registry passwd": "registry_passwd",
     "registry serve": "registry_serve",
     "registry verify": "registry_verify",
     "system check": "system_check",
     "system df": "system_df",
+    "system dial-stdio": "system_dial_stdio",
     "system events": "events",
     "system info": "info",
     "system prune": "system_prune",
@@ -147,34 +163,68 @@ ALIASES: dict[str, str] = {
     "container list": "container ls",
     "container ps": "container ls",
     "container remove": "container rm",
+    "context list": "context ls",
+    "context remove": "context rm",
     "image list": "image ls",
     "image remove": "image rm",
     "mirror list": "mirror ls",
     "mirror remove": "mirror rm",
     "network list": "network ls",
     "network remove": "network rm",
+    "plugin list": "plugin ls",
     "volume list": "volume ls",
     "volume remove": "volume rm",
 }
 GROUPS: dict[str, str] = {
     "builder": "Manage builds",
     "container": "Manage containers",
+    "context": "Manage contexts",
     "image": "Manage images",
+    "manifest": "Manage Docker image manifests and manifest lists",
     "mirror": "Manage mirrors of registries",
     "network": "Manage networks",
+    "plugin": "Manage plugins",
     "registry": "Run a registry",
     "system": "Manage Docker",
     "volume": "Manage volumes",
 }
-COMMON = ("run", "exec", "ps", "build", "pull", "images", "version", "info")
-HIDDEN = ("__complete",)
+COMMON = ("run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info")
+HIDDEN = ("__complete", "system dial-stdio")
+ABSENT: dict[str, str] = {
+    "checkpoint": "checkpoints",
+    "config": "swarm mode",
+    "node": "swarm mode",
+    "plugin create": "managed plugins",
+    "plugin disable": "managed plugins",
+    "plugin enable": "managed plugins",
+    "plugin install": "managed plugins",
+    "plugin push": "managed plugins",
+    "plugin rm": "managed plugins",
+    "plugin remove": "managed plugins",
+    "plugin set": "managed plugins",
+    "plugin upgrade": "managed plugins",
+    "secret": "swarm mode",
+    "service": "swarm mode",
+    "stack": "swarm mode",
+    "swarm": "swarm mode",
+    "trust": "content trust",
+}
+"""docker's commands that are not here on purpose, and what they would need; no help lists them."""
 
 _CONFIG = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
 _CERTS = os.environ.get("DOCKER_CERT_PATH") or _CONFIG
 
 GLOBAL_FLAGS: tuple[Flag, ...] = (
     Flag("config", "", "string", _CONFIG, "Location of client config files"),
-    Flag("context", "c", "string", "", 'Name of the context to use to connect to the daemon (only "default" exists)'),
+    Flag(
+        "context",
+        "c",
+        "string",
+        "",
+        "Name of the context to use to connect to the daemon (overrides DOCKER_HOST env var and default context set with "
+        f'"{PROGRAM} context use")',
+        complete="contexts",
+    ),
     Flag("debug", "D", "bool", False, "Enable debug mode"),
     Flag("host", "H", "list", (), "Daemon socket to connect to"),
     Flag("log-level", "l", "string", "info", 'Set the logging level ("debug", "info", "warn", "error", "fatal")'),
@@ -257,16 +307,17 @@ class Context:
         return 0
 
     def each_at_once(self, names: Sequence[str], begin: Callable[[str], Pending], *, missing_is_fine: bool = False) -> int:
-        """Like `each`, but with up to 50 requests under way: `begin(name)` sends one (client.begin). Answers are shown in the order given.
+        """Like `each`, but with many requests under way: `begin(name)` sends one (client.begin). Answers are shown in the order given.
 
         missing_is_fine: an object that does not exist is reported at once and does not count as a failure (rm -f).
         """
         from sampan.cli.http import ApiError
 
         errors: list[str] = []
-        for at in range(0, len(names), _AT_ONCE):
+        at_once = self.client.host.at_once
+        for at in range(0, len(names), at_once):
             batch: list[tuple[str, Pending | CliError]] = []
-            for name in names[at : at + _AT_ONCE]:
+            for name in names[at : at + at_once]:
                 try:
                     batch.append((name, begin(name)))
                 except CliError as error:
@@ -275,7 +326,7 @@ class Context:
                 try:
                     if isinstance(pending, CliError):
                         raise pending
-                    pending.response().read()
+                    pending.finish()
                     self.print(name)
                 except CliError as error:
                     if missing_is_fine and isinstance(error, ApiError) and error.status == 404:
@@ -329,20 +380,25 @@ def _main(argv: Sequence[str]) -> int:
         raise UsageError(f"{error}\n\n{usage}\n\nRun '{PROGRAM} --help' for more information") from None
     rest = options.args
     if options.help:
-        return _help(rest if rest and rest[0] in COMMANDS else [], options.help)
+        return _help(rest if rest and rest[0] in COMMANDS else [], options.help, options=options)
     if options.bool("version"):
         from sampan.version import VERSION
 
         Context.print(f"Sampan version {VERSION}")
         return 0
     if not rest:
-        return _help([], "")
+        return _help([], "", options=options)
     if rest[0] == "help":
-        return _help_command(rest[1:])
+        if len(rest) > 1:
+            _run_plugin(options, [], [*rest[1:], "--help"])
+        from sampan.cli.help import topic
+
+        return _help(topic(rest[1:]), "", options=options)
     level = options.str("log-level")
     if level not in ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace"):
         raise CliError(f"Unable to parse logging level: {level}")
-    path, words = _find(rest)
+    _run_plugin(options, argv[: len(argv) - len(rest)], rest)
+    path, words = _find(rest, options)
     ctx = Context(options)
     try:
         return _run(ctx, path, rest[words:])
@@ -350,13 +406,32 @@ def _main(argv: Sequence[str]) -> int:
         ctx.close()
 
 
-def _find(rest: Sequence[str]) -> tuple[str, int]:
+def _run_plugin(options: Parsed, before: Sequence[str], rest: Sequence[str]) -> None:
+    """Become the plugin that a command is: one that is none of ours, or `builder` where config.json says which (as docker allows).
+
+    before: the global options as they are written.
+    """
+    name = rest[0]
+    if name != "builder" and (name in COMMANDS or name in GROUPS or name in ABSENT or name.startswith("-")):
+        return
+    from sampan.cli import cliplugins
+
+    name = cliplugins.alias_of(options, name)
+    plugin = cliplugins.find(options, name)
+    if plugin is not None:
+        cliplugins.run(options, plugin, [*before, name, *rest[1:]])
+
+
+def _find(rest: Sequence[str], options: Parsed) -> tuple[str, int]:
     """The command's path and how many words of the line it takes. Raises or prints help for groups and unknown names."""
     name = rest[0]
+    for path in (name, " ".join(rest[:2])):
+        if path in ABSENT:
+            raise CliError(f"'{PROGRAM} {path}' is not available: Sampan has no {ABSENT[path]}")
     if name not in GROUPS:
         if name not in COMMANDS:
             if any(word in ("--help", "-h") for word in rest[1:]):
-                raise CliError("", _help([], ""))
+                raise CliError("", _help([], "", options=options))
             raise CliError(f"{PROGRAM}: unknown command: {PROGRAM} {name}\n\nRun '{PROGRAM} --help' for more information")
         return name, 1
     words = 1
@@ -419,42 +494,23 @@ def _check_supported(ctx: Context, spec: Command, args: Parsed) -> None:
 
 
 def _check_count(command: str, line: str, spec: Command, count: int) -> None:
-    low, high = spec.min_args, spec.max_args
-    if low <= count and (high is None or count <= high):
-        return
-    see = "Run"
-    if high == 0:
-        text = "accepts no arguments"
-    elif high is None:
-        text, see = f"requires at least {low} argument{'s' if low != 1 else ''}", "See"
-    elif low == high:
-        text = f"requires {low} argument{'s' if low != 1 else ''}"
-    elif low == 0:
-        text = f"requires at most {high} argument{'s' if high != 1 else ''}"
-    else:
-        text = f"requires at least {low} and at most {high} argument{'s' if high != 1 else ''}"
-    raise CliError(f"{PROGRAM}: '{command}' {text}\n\nUsage:  {line}\n\n{see} '{command} --help' for more information")
+    if count < spec.min_args or (spec.max_args is not None and count > spec.max_args):
+        from sampan.cli.help import count_problem
+
+        raise CliError(count_problem(command, line, spec))
 
 
-def _help(words: Sequence[str], how: str, out: TextIO | None = None) -> int:
+def _help(words: Sequence[str], how: str, out: TextIO | None = None, *, options: Parsed | None = None) -> int:
+    """options: the global ones, for the program's own page."""
     from sampan.cli import help as texts
 
     if how == "h":
         old = "Flag shorthand -h has been deprecated, use --help"
         Context.print(old) if words else Context.error(old)
     out = out or sys.stdout
-    out.write(texts.text(list(words)))
+    out.write(texts.text(list(words), options))
     out.flush()
     return 0
-
-
-def _help_command(words: Sequence[str]) -> int:
-    known = [word for word in words if not word.startswith("-")]
-    path = " ".join(known)
-    if not known or path in COMMANDS or path in ALIASES or path in GROUPS:
-        return _help(known, "")
-    topic = known[-1] if known[0] in COMMANDS or known[0] in GROUPS else " ".join(words)
-    raise CliError(f"unknown help topic: {topic}")
 
 
 def _open_standard_streams() -> None:

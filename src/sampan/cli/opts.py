@@ -217,6 +217,18 @@ def _map(text: str, old: dict[str, str] | None) -> dict[str, str]:
     return {**(old or {}), key: value}
 
 
+def _string_to_string(text: str, old: dict[str, str] | None) -> dict[str, str]:
+    """pflag's: `k=v`, or several with commas between them."""
+    pairs = split_csv(text) if text.count("=") > 1 else [text.strip('"')]
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{pair} must be formatted as key=value")
+        found[key] = value
+    return {**(old or {}), **found}
+
+
 def _sysctl(text: str, old: dict[str, str] | None) -> dict[str, str]:
     key, equals, _ = text.partition("=")
     known = ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
@@ -347,6 +359,7 @@ PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "decimal": lambda text, _: parse_cpus(text),
     "strings": lambda text, old: [*(old or ()), *split_csv(text)],
     "map": _map,
+    "stringToString": _string_to_string,
     "sysctl": _sysctl,
     "ulimit": _ulimit,
     "gpu-request": _gpus,

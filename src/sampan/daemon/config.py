@@ -19,12 +19,16 @@ import msgspec
 
 from sampan.daemon import flags, networkconfig, runtimes
 from sampan.daemon.convert import Ulimit, ValueProblem, from_json, from_texts, shown
+from sampan.daemon.hosts import problem_of_host
 from sampan.daemon.jsonfile import Json, JsonError, Parser, line_and_column
 from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_GROUP, usage
+from sampan.engine.limits import HostLimits, host_limits
 from sampan.errors import EngineError
+from sampan.logs.options import DRIVERS as LOG_DRIVERS
 from sampan.logs.options import validate as validate_logs
 from sampan.mirrors import problem_of_mirror, problem_of_registry
 from sampan.proxies import Proxies
+from sampan.runtime.cgroups import Layout, host_layout
 from sampan.version import API_VERSION, VERSION
 
 FILE_PROBLEM: Final = "unable to configure the Docker daemon with file {}: "
@@ -33,6 +37,9 @@ LOG_LEVELS: Final = {
     "error": logging.ERROR, "fatal": logging.CRITICAL, "panic": logging.CRITICAL,
 }  # fmt: skip
 DOMAIN: Final = re.compile(r"^([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+$|^\.$")
+
+
+CDI_SPEC_DIRS: Final = ("/etc/cdi", "/var/run/cdi")
 
 
 class ConfigError(Exception):
@@ -49,6 +56,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     bridge: str = DEFAULT_BRIDGE
     builder: Mapping[str, Any] = {}
     cdi_spec_dirs: tuple[str, ...] = ()
+    """After parse_command_line: docker's own unless told otherwise; none where an empty one is named, or by the feature `cdi`."""
     cgroup_parent: str = ""
     containerd: str = ""
     containerd_namespace: str = "moby"
@@ -128,11 +136,13 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     storage_driver: str = ""
     storage_opts: tuple[str, ...] = ()
     swarm_default_advertise_addr: str = ""
-    tls: bool = False
+    tls: bool | None = None
+    """None: nothing was said. True also where anything was said of tlsverify."""
     tlscacert: str = ""
     tlscert: str = ""
     tlskey: str = ""
-    tlsverify: bool = False
+    tlsverify: bool | None = None
+    """As tls where nothing was said."""
     userland_proxy: bool = True
     userland_proxy_path: str = ""
     userns_remap: str = ""
@@ -143,19 +153,14 @@ MISSING: Final[Mapping[str, str]] = {
     "allow-direct-routing": "direct routing to published ports",
     "authorization-plugins": "authorization plugins",
     "builder": "the image builder",
-    "cdi-spec-dirs": "CDI devices",
     "containerd": "containerd (Sampan runs containers itself)",
     "containerd-namespace": "containerd (Sampan runs containers itself)",
     "containerd-plugin-namespace": "containerd (Sampan runs containers itself)",
-    "cpu-rt-period": "real-time scheduling limits",
-    "cpu-rt-runtime": "real-time scheduling limits",
     "cri-containerd": "containerd (Sampan runs containers itself)",
     "default-gateway": "another gateway than the bridge",
     "default-gateway-v6": "IPv6",
     "experimental": "experimental features",
     "init-path": "another init binary",
-    "log-format": "JSON messages of the daemon",
-    "metrics-addr": "the metrics endpoint",
     "network-control-plane-mtu": "swarm mode",
     "node-generic-resources": "swarm mode",
     "resolv-conf": "another resolv.conf",
@@ -165,7 +170,6 @@ MISSING: Final[Mapping[str, str]] = {
     "storage-opts": "storage driver options",
     "swarm-default-advertise-addr": "swarm mode",
     "userland-proxy-path": "another proxy binary",
-    "userns-remap": "user namespaces",
 }
 """What daemon.json can ask of docker and not, yet, of Sampan: any value but the default is refused."""
 
@@ -339,11 +343,16 @@ def merge(given: flags.Flags) -> DaemonConfig:
 def complete(config: DaemonConfig) -> DaemonConfig:
     """Fill in what depends on other keys: a daemon with its own exec-root gets its own socket and pid file."""
     hosts = tuple(host if "://" in host else f"tcp://{host}" for host in config.hosts)
+    tls = True if config.tlsverify is not None else config.tls
+    named = config.cdi_spec_dirs or CDI_SPEC_DIRS
     return msgspec.structs.replace(
         config,
+        cdi_spec_dirs=tuple(filter(None, named)) if config.features.get("cdi", True) else (),
         hosts=hosts or (f"unix://{config.exec_root}/sampan.sock",),
         pidfile=config.pidfile or f"{config.exec_root}/sampand.pid",
         log_level="debug" if config.debug else config.log_level,
+        tls=tls,
+        tlsverify=tls if config.tlsverify is None else config.tlsverify,
     )
 
 
@@ -448,18 +457,10 @@ def check_values(config: DaemonConfig) -> None:
         if not getattr(config, key.replace("-", "_")).startswith("/"):
             raise KeyProblem(key, f"{key} must be an absolute path: {getattr(config, key.replace('-', '_'))}")
     for host in config.hosts:
-        check_host(host)
-
-
-def check_host(host: str) -> None:
-    """A socket to listen on: unix:///path, tcp://address:port, fd://. In docker's words."""
-    protocol, _, address = host.partition("://")
-    if protocol not in ("unix", "tcp", "fd"):
-        raise KeyProblem("hosts", f"invalid bind address ({host}): unsupported proto '{protocol}'")
-    if protocol == "tcp" and "/" in address:
-        raise KeyProblem("hosts", f"invalid bind address ({host}): should not contain a path element")
-    if protocol == "unix" and not address.startswith("/"):
-        raise KeyProblem("hosts", f"invalid bind address ({host}): a unix socket needs an absolute path")
+        if problem := problem_of_host(host, tls=config.tls):
+            raise KeyProblem("hosts", problem)
+    if config.metrics_addr and (problem := problem_of_host(f"tcp://{config.metrics_addr}", tls=False)):
+        raise KeyProblem("metrics-addr", problem)
 
 
 def check_modes(config: DaemonConfig) -> None:
@@ -468,7 +469,7 @@ def check_modes(config: DaemonConfig) -> None:
         raise KeyProblem("log-level", f"invalid logging level: {config.log_level}")
     if config.log_format not in ("text", "json"):
         raise KeyProblem("log-format", f"invalid log format: {config.log_format}")
-    if config.log_driver not in ("", "local", "json-file", "none"):
+    if config.log_driver not in ("", *LOG_DRIVERS):
         raise KeyProblem("log-driver", f"logger: no log driver named '{config.log_driver}' is registered")
     try:
         validate_logs(config.log_driver, config.log_opts)
@@ -484,9 +485,18 @@ def check_modes(config: DaemonConfig) -> None:
         )
     if config.storage_driver not in ("", "overlay", "overlay2", "erofs"):
         raise KeyProblem("storage-driver", f"driver not supported: {config.storage_driver} (Sampan has erofs and overlay2)")
+    check_real_time(config, host_layout(), host_limits())
     for option in config.exec_opts:
         if option not in ("native.cgroupdriver=cgroupfs", "native.cgroupdriver="):
             raise KeyProblem("exec-opts", f"invalid exec-opt: {option}: Sampan has native.cgroupdriver=cgroupfs")
+
+
+def check_real_time(config: DaemonConfig, layout: Layout, limits: HostLimits) -> None:
+    """Refuse what the kernel cannot do, in docker's words."""
+    reason = "not implemented for cgroup v2" if layout.version == 2 else "" if limits.real_time else "not supported by the kernel"
+    for key in ("cpu-rt-period", "cpu-rt-runtime"):
+        if getattr(config, key.replace("-", "_")) and reason:
+            raise KeyProblem(key, f"daemon-scoped cpu-rt-period and cpu-rt-runtime are {reason}")
 
 
 def check_missing(config: DaemonConfig) -> None:
@@ -497,7 +507,7 @@ def check_missing(config: DaemonConfig) -> None:
         if getattr(config, name) != default:
             raise KeyProblem(key, f"{key}: not supported by Sampan {VERSION}: {feature}")
     for feature, on in config.features.items():
-        if on:
+        if on and feature != "cdi":
             raise KeyProblem("features", f"features: not supported by Sampan {VERSION}: {feature}")
 
 

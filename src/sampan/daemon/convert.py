@@ -10,9 +10,8 @@ import msgspec
 from sampan.daemon.jsonfile import Json
 from sampan.daemon.options import Option
 from sampan.daemon.runtimes import RuntimeProblem, named
+from sampan.units import FALSE, TRUE
 
-TRUE: Final = ("1", "t", "T", "true", "TRUE", "True")
-FALSE: Final = ("0", "f", "F", "false", "FALSE", "False")
 SIZE: Final = re.compile(r"^(\d+(?:\.\d*)?|\.\d+) ?([a-zA-Z]*)$")
 SUFFIX: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 GO_TYPE: Final = {

@@ -1,18 +1,20 @@
 """sampand's start. The keeper and its supervisor come up while the rest of sampand is loaded, which takes as long: see entry."""
 
 import contextlib
+import faulthandler
 import fcntl
 import gc
-import logging
 import os
 import resource
 import sys
 from functools import partial
 
 from sampan.daemon.config import DaemonConfig, engine_cgroup, log_level, parse_command_line, read_again
+from sampan.daemon.messages import set_up
 from sampan.errors import EngineError, SystemFailure
 from sampan.linux import libc, prctl
 from sampan.runtime import spawning
+from sampan.systemd import Service
 
 
 def _prepare_process() -> None:
@@ -46,7 +48,7 @@ def _take_pidfile(path: str) -> int:
     return lock
 
 
-def _run(config: DaemonConfig) -> None:
+def _run(config: DaemonConfig, service: Service) -> None:
     """Serve until a signal ends it. Raises EngineError, OSError."""
     keeper = None if spawning.answers(f"{config.exec_root}/keeper.sock") else spawning.spawn_keeper(config.exec_root, engine_cgroup(config))
     try:
@@ -56,7 +58,7 @@ def _run(config: DaemonConfig) -> None:
         from sampan.daemon.serving import serve
 
         gc.enable()
-        asyncio.run(serve(config, keeper, partial(read_again, sys.argv[1:])))
+        asyncio.run(serve(config, keeper, partial(read_again, sys.argv[1:]), service))
     except (EngineError, OSError):
         if keeper is not None:
             spawning.end_keeper(keeper, config.exec_root)
@@ -66,15 +68,17 @@ def _run(config: DaemonConfig) -> None:
 def entry() -> None:
     """The program `sampand`."""
     gc.disable()  # loading makes nothing that could be garbage
+    service = Service()
     config = parse_command_line(sys.argv[1:])
-    logging.basicConfig(level=log_level(config), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up(config.log_format, log_level(config))
+    faulthandler.enable()
     if os.geteuid() != 0:
         print("sampand needs to be started with root privileges", file=sys.stderr)
         raise SystemExit(1)
     _prepare_process()
     try:
         pidfile = _take_pidfile(config.pidfile)
-        _run(config)
+        _run(config, service)
     except EngineError as error:
         print(f"failed to start daemon: {error.message.removeprefix('failed to start daemon: ')}", file=sys.stderr)
         raise SystemExit(1) from None

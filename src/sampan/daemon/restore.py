@@ -17,6 +17,7 @@ from sampan.engine import restarting
 from sampan.engine.background import Background
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
+from sampan.engine.logshipping import LogShipping
 from sampan.engine.probing import HealthMonitor
 from sampan.engine.runner import Runner
 from sampan.errors import EngineError
@@ -43,6 +44,7 @@ class Restorer:
         events: ProcessEvents,
         readopter: Readopter,
         health: HealthMonitor,
+        shipping: LogShipping,
     ) -> None:
         self._containers = containers
         self._runner = runner
@@ -51,11 +53,15 @@ class Restorer:
         self._events = events
         self._readopter = readopter
         self._health = health
+        self._shipping = shipping
 
-    async def restore(self, stop_all: Callable[[], Awaitable[None]] | None) -> None:
+    async def restore(self, renew: Callable[[], Awaitable[None]], stop_all: Callable[[], Awaitable[None]] | None) -> None:
         """Settle every container that the database calls running; then remove what nobody owns.
 
+        renew: has keeper and supervisor be of this version.
         stop_all: without live-restore, what is still alive is stopped, as dockerd does.
+
+        Raises EngineError: they cannot be.
         """
         streams, procs = await self._readopter.settled()
         running = {container.key: container for container in self._containers if container.is_running}
@@ -69,9 +75,11 @@ class Restorer:
         await self._end_strangers({key for key in (*procs, *streams) if key not in running}, procs)
         await self._remove_strays()
         self._readopter.restored = True
+        await renew()  # now that we hold everything too, and before anything is asked of them that another version does not know
         if stop_all is not None:
             await stop_all()
         for container in self._containers:
+            await self._shipping.begin(container)
             if container.is_running:
                 self._health.begin(container, again=True)
             else:
@@ -95,7 +103,7 @@ class Restorer:
         container.exited.clear()
         if state.paused and not cgroups.is_frozen(self._runner.layout, self._runner.paths.cgroup_of(container)):
             # Killed between thawing it and storing that.
-            self._containers.set_state(container, msgspec.structs.replace(state, status="running", paused=False))
+            self._containers.note_state(container, msgspec.structs.replace(state, status="running", paused=False))
         return True
 
     @staticmethod
@@ -116,7 +124,7 @@ class Restorer:
             return
         starts = restarting.starts_with_daemon(container.host_config.restart_policy, state)
         if state.status == "restarting":
-            self._containers.set_state(container, msgspec.structs.replace(state, status="exited"))
+            self._containers.note_state(container, msgspec.structs.replace(state, status="exited"))
         if starts:
             self._background.spawn(self._start_again(container))
         elif container.host_config.auto_remove:

@@ -4,20 +4,23 @@ import asyncio
 import gc
 import importlib
 import logging
-import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from subprocess import Popen
-from urllib.parse import urlsplit
 
-from sampan.api.server import group_id, tcp_listener, tls_context, unix_listener
+from sampan.api.server import ApiServer, tcp_listener
 from sampan.daemon.config import DaemonConfig
+from sampan.daemon.dump import dump_on_signal
+from sampan.daemon.hosts import tcp_address
+from sampan.daemon.listening import open_listeners, shown
+from sampan.daemon.loopwatch import LoopWatch
 from sampan.daemon.orphans import reap_orphans
 from sampan.daemon.reload import Reloader
 from sampan.daemon.wiring import EngineParts, wire
-from sampan.errors import EngineError, SystemFailure
 from sampan.linux import libc
+from sampan.systemd import Service
 
 log = logging.getLogger("sampand")
 SETTLE_SECONDS = 1.0
@@ -30,30 +33,6 @@ def _settle() -> None:
     libc.trim_heap()
 
 
-async def _listen(config: DaemonConfig, parts: EngineParts) -> None:
-    """Serve on every address of the configuration. Raises OSError, SystemFailure."""
-    for host in config.hosts:
-        address = urlsplit(host)
-        if address.scheme == "unix":
-            path = host.removeprefix("unix://")
-            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-            try:
-                gid: int | None = group_id(config.group)
-            except (LookupError, EngineError, ValueError):
-                gid = None
-            await parts.server.serve(unix_listener(path, gid=gid))
-        elif address.scheme == "tcp":
-            tls = None
-            if config.tls or config.tlsverify:
-                tls = tls_context(config.tlscert, config.tlskey, config.tlscacert or None, verify=config.tlsverify)
-            if tls is None or not config.tlsverify:
-                log.warning("%s is open to everybody who can reach it: whoever connects is root on this host", host)
-            default_port = 2376 if tls is not None else 2375
-            await parts.server.serve(tcp_listener(address.hostname or "127.0.0.1", address.port or default_port), tls)
-        else:
-            raise SystemFailure(f"unsupported address {host}: use unix:// or tcp://")
-
-
 async def _start_registry(config: DaemonConfig, stack: AsyncExitStack) -> None:
     """The registry within sampand (docs/registry.md). Raises SystemFailure, OSError."""
     from sampan.registry.config import embedded
@@ -64,7 +43,23 @@ async def _start_registry(config: DaemonConfig, stack: AsyncExitStack) -> None:
     await registry.start()
 
 
-async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None, read: Callable[[], DaemonConfig]) -> None:
+async def _start_metrics(config: DaemonConfig, parts: EngineParts, stack: AsyncExitStack) -> None:
+    """/metrics at an address of its own. Raises SystemFailure."""
+    listener = tcp_listener(*tcp_address(f"tcp://{config.metrics_addr}", tls=False))
+    server = ApiServer(parts.metrics.resolve)
+    stack.push_async_callback(server.stop)
+    await server.serve(listener)
+    log.info("metrics at http://%s/metrics", shown(listener).removeprefix("tcp://"))
+
+
+async def _ping(service: Service) -> None:
+    """Tell systemd again and again that this loop runs."""
+    while True:
+        service.notify("WATCHDOG=1")
+        await asyncio.sleep(service.watchdog_seconds / 3)
+
+
+async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None, read: Callable[[], DaemonConfig], service: Service) -> None:
     """Run the engine until a signal asks for its end. keeper_process: see wire. read: see Reloader.
 
     Raises EngineError, OSError: it does not start.
@@ -77,15 +72,33 @@ async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None, read:
         orphans = loop.create_task(reap_orphans())
         stack.callback(orphans.cancel)
         loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: the engine is still starting")
-        parts = await wire(config, stack, keeper_process)
+        watch = LoopWatch()
+        watch.start()
+        stack.callback(watch.stop)
+        dump_on_signal(config.exec_root)
+        parts = await wire(config, stack, watch, keeper_process)
         if config.registry:
             await _start_registry(config, stack)
-        await _listen(config, parts)
+        if config.metrics_addr:
+            await _start_metrics(config, parts, stack)
+        listeners = open_listeners(config, service.descriptors)
+        for listener, tls in listeners:
+            await parts.server.serve(listener, tls)
         reloader = Reloader(config, read, parts.take_over, parts.publish_reload)
-        loop.add_signal_handler(signal.SIGHUP, reloader.reload)
-        log.info("API listen on %s", ", ".join(config.hosts))
+
+        def reload() -> None:
+            service.notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+            reloader.reload()
+            service.notify("READY=1")
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        log.info("API listen on %s", ", ".join(shown(listener) for listener, _ in listeners))
+        service.notify("READY=1")
+        if service.watchdog_seconds:
+            stack.callback(loop.create_task(_ping(service)).cancel)
         loop.call_later(SETTLE_SECONDS, _settle)
         await stopping.wait()
+        service.notify("STOPPING=1")
         if not reloader.config.live_restore:
             await parts.shutdown.stop_all()
         await parts.server.stop()

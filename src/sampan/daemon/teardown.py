@@ -71,7 +71,9 @@ def request(path: str, method: str, url: str, timeout: float = 60) -> tuple[int,
 
 def stop_by_api(config: DaemonConfig) -> bool:
     """Stop every running container as `docker stop` would; False when no engine answers."""
-    path = next((host.removeprefix("unix://") for host in config.hosts if host.startswith("unix://")), "")
+    # fd:// is the socket of our unit, which is where sampand's own would be.
+    own = f"{config.exec_root}/sampan.sock"
+    path = next((host.removeprefix("unix://") for host in config.hosts if host.startswith("unix://")), own)
     try:
         status, body = request(path, "GET", "/containers/json", timeout=10)
     except (OSError, http.client.HTTPException):

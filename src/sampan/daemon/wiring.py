@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 
@@ -15,9 +16,12 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
-from sampan.daemon import runtimes
-from sampan.daemon.config import DaemonConfig, cgroup_parent, engine_cgroup, log_level, pool_sizes
-from sampan.daemon.processevents import ProcessEvents, close_all
+from sampan.daemon import remapping, runtimes, spareroom
+from sampan.daemon.config import DaemonConfig, cgroup_parent, log_level, pool_sizes
+from sampan.daemon.leanprocesses import LeanProcesses
+from sampan.daemon.loopwatch import LoopWatch
+from sampan.daemon.metrics import EngineMetrics, Watched
+from sampan.daemon.processevents import ProcessEvents
 from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
 from sampan.daemon.shutdown import Shutdown
@@ -51,7 +55,9 @@ from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.imports import ImportService
+from sampan.engine.launching import LaunchSettings
 from sampan.engine.login import LoginService
+from sampan.engine.logshipping import LogShipping
 from sampan.engine.merging import ContainerDefaults
 from sampan.engine.network_check import NetworkCheck
 from sampan.engine.networkfiles import DnsDefaults
@@ -70,6 +76,7 @@ from sampan.engine.sandboxes import Sandboxes
 from sampan.engine.stats import StatsService
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
+from sampan.engine.usernamespaces import UserNamespaces
 from sampan.engine.volumefill import VolumeFiller
 from sampan.engine.volumes import VolumeService
 from sampan.events.bus import EventBus
@@ -81,9 +88,6 @@ from sampan.network.proxy import UserlandProxy, ipv6_is_usable
 from sampan.network.rules import Rules
 from sampan.proxies import Proxies
 from sampan.runtime.cgroups import host_layout
-from sampan.runtime.client import KeeperClient, Link, SupervisorClient
-from sampan.runtime.protocol import Message
-from sampan.runtime.spawning import spawn_keeper
 from sampan.snapshot import probe
 from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.formats import LayerFormat
@@ -110,6 +114,7 @@ class EngineParts(msgspec.Struct, frozen=True):
     take_over: Callable[[DaemonConfig], None]
     """Have a configuration's reloadable settings in force."""
     publish_reload: Callable[[Mapping[str, str]], None]
+    metrics: EngineMetrics
 
 
 class _Network(msgspec.Struct, frozen=True):
@@ -170,45 +175,6 @@ def _snapshots(config: DaemonConfig, paths: Paths, database: Database, workers: 
         return [ErofsLayers(paths.data_root / "erofs", empty, workers, missing=missing)]
 
     return LayeredSnapshots(paths.data_root, database, workers, driver=driver, more=more, status=status)
-
-
-class _LeanProcesses:
-    """The links to keeper and supervisor. What they say while nobody is there to hear it yet is told again at the end of the start."""
-
-    def __init__(self, config: DaemonConfig, keeper_process: Popen[bytes] | None) -> None:
-        self._config = config
-        self._processes = [] if keeper_process is None else [keeper_process]
-        self._events: ProcessEvents | None = None
-        self._readopt: Callable[[], None] = lambda: None
-        self._keeper_link = Link(f"{config.exec_root}/keeper.sock", self._event, self._hello, revive=self._revive)
-        self._supervisor_link = Link(f"{config.exec_root}/supervisor.sock", self._event, self._hello)
-        self.keeper, self.supervisor = KeeperClient(self._keeper_link), SupervisorClient(self._supervisor_link)
-
-    async def _revive(self) -> None:
-        # One at a time; one that met the lock of a keeper just being killed has ended again. The keeper finds or starts the supervisor.
-        if all(process.poll() is not None for process in self._processes):
-            self._processes = [spawn_keeper(self._config.exec_root, engine_cgroup(self._config))]
-
-    def _event(self, message: Message, fds: dict[str, int]) -> None:
-        if self._events is None:
-            close_all(fds)
-        else:
-            self._events.event(message, fds)
-
-    async def _hello(self, hello: Message) -> None:
-        if self._events is not None:
-            self._events.hello(hello)
-            self._readopt()
-
-    async def open(self, events: ProcessEvents, readopt: Callable[[], None], stack: AsyncExitStack) -> None:
-        """Connect; events hears them from now on. readopt is called for each new process, and must not wait: the link is coming up.
-
-        Raises Unavailable.
-        """
-        self._events, self._readopt = events, readopt
-        for link in (self._keeper_link, self._supervisor_link):
-            await link.open()
-            stack.push_async_callback(link.close)
 
 
 class _ImageParts(msgspec.Struct, frozen=True):
@@ -281,6 +247,10 @@ def _registry_settings(config: DaemonConfig) -> RegistrySettings:
     )
 
 
+def _launches(config: DaemonConfig) -> LaunchSettings:
+    return LaunchSettings(config.cpu_rt_period, config.cpu_rt_runtime, config.cdi_spec_dirs)
+
+
 def _defaults(config: DaemonConfig) -> ContainerDefaults:
     return ContainerDefaults(
         log_driver=config.log_driver,
@@ -294,16 +264,19 @@ def _defaults(config: DaemonConfig) -> ContainerDefaults:
     )
 
 
-def _facts(config: DaemonConfig) -> SystemFacts:
+def _facts(config: DaemonConfig, userns: bool) -> SystemFacts:
     return SystemFacts(
         data_root=config.data_root,
         log_driver=config.log_driver,
         labels=config.labels,
+        cdi_spec_dirs=config.cdi_spec_dirs,
         registries=_registry_settings(config),
         debug=config.debug,
         live_restore=config.live_restore,
         runtimes=runtimes.shown(config.runtimes),
         default_runtime=config.default_runtime or "runc",
+        userns_remap=userns,
+        filtered=config.iptables,
     )
 
 
@@ -318,13 +291,15 @@ def _checks(parts: _ImageParts, database: Database, containers: Containers, runn
     return CheckService(looks, layers)
 
 
-async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Popen[bytes] | None = None) -> EngineParts:
-    """Make every part; stack closes them. keeper_process: the keeper that is coming up, if it is ours.
+async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, keeper_process: Popen[bytes] | None = None) -> EngineParts:
+    """Make every part; stack closes them. watch: shown in metrics. keeper_process: the keeper that is coming up, if it is ours.
 
     Raises EngineError, OSError when a part cannot be had.
     """
     clock = SystemClock()
+    maps = remapping.maps_of(config.userns_remap)
     paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
+    spareroom.use(paths.data_root)
     database = Database(paths.data_root / "state.db")
     stack.callback(database.close)
     meta = MetaRepository(database)
@@ -337,20 +312,38 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     images, snapshots = parts.images, parts.snapshots
     published = ContainerEvents(events)
     kernel = await _network(config, stack, database, containers, clock, paths)
-    lean = _LeanProcesses(config, keeper_process)
+    lean = LeanProcesses(config, keeper_process)
     keeper, supervisor = lean.keeper, lean.supervisor
     background, logs = Background(), ContainerLogs(paths)
     volumes = VolumeStore(VolumeRepository(database), LocalVolumes(paths.data_root, workers), clock)
     volumes.load()
-    mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, os.path.realpath(paths.data_root))
+    users = UserNamespaces(maps, supervisor, containers)
+    mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, users, os.path.realpath(paths.data_root))
     mounts.restore()
     oci = Runtimes(runtimes.settings(config.runtimes, config.default_runtime), paths)
-    runner = Runner(containers, snapshots, supervisor, keeper, kernel.places, mounts, published, background, logs, clock, paths, oci)
+    runner = Runner(
+        containers,
+        snapshots,
+        supervisor,
+        keeper,
+        kernel.places,
+        mounts,
+        published,
+        background,
+        logs,
+        clock,
+        paths,
+        _launches(config),
+        users,
+        oci,
+    )
     control = Control(containers, published, runner.layout, paths)
     execs = ExecService(containers, supervisor, published, background, paths, oci)
     health = HealthMonitor(containers, execs, published, clock)
     stack.push_async_callback(health.close)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
+    shipping = LogShipping(containers, keeper, logs, paths)
+    stack.push_async_callback(shipping.close)
     trees = Trees(snapshots, workers, mounts, runner.own_mounts)
     filler = VolumeFiller(trees, volumes)
     service = ContainerService(
@@ -362,6 +355,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
 
     async def started(container: Container) -> None:
         await attach.started(container)
+        await shipping.begin(container)
         health.begin(container)
 
     def ended(container: Container) -> None:
@@ -387,7 +381,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
             containers=steps, trees=trees, directories=directories,
             cached=cached, registries=parts.registries, clock=clock, background=background,
             pruning=BuildCachePruning(images, parts.store, snapshots, cached, directories, entries, workers, clock), entries=entries,
-            sessions=BuildSessions(),
+            sessions=BuildSessions(), events=events,
         )
     )  # fmt: skip
     process_events = ProcessEvents(containers, runner, execs, background, keeper, supervisor)
@@ -395,10 +389,10 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     network = NetworkService(
         kernel.store, kernel.places, containers, kernel.rules, published, paths, clock, readopter.hold, kernel.defaults
     )  # fmt: skip
-    restorer = Restorer(containers, runner, control, background, process_events, readopter, health)
+    restorer = Restorer(containers, runner, control, background, process_events, readopter, health, shipping)
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
     shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
-    await restorer.restore(None if config.live_restore else shutdown.stop_all)
+    await restorer.restore(partial(lean.renew, readopter.settled), None if config.live_restore else shutdown.stop_all)
     await kernel.places.resume()
     for line in images.repair([container.id for container in containers]):
         log.warning("%s", line)
@@ -407,8 +401,15 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
         if (container := containers.get(container_id)) is not None:
             await steps.remove_left(container)
     background.spawn(spool.repair())
+    spareroom.hold(paths.data_root)
     system = SystemService(
-        containers, images, snapshots, events, meta, _facts(config), lambda: [*network.warnings, *parts.registries.warnings()]
+        containers,
+        images,
+        snapshots,
+        events,
+        meta,
+        _facts(config, maps is not None),
+        lambda: [*network.warnings, *parts.registries.warnings()],
     )
     services = Services(
         containers=service,
@@ -439,8 +440,12 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, keeper_process: Pope
     def take_over(wanted: DaemonConfig) -> None:
         logging.getLogger().setLevel(log_level(wanted))
         parts.registries.settings = _registry_settings(wanted)
-        system.facts = _facts(wanted)
+        system.facts = _facts(wanted, maps is not None)
         shutdown.seconds = wanted.shutdown_timeout
         oci.settings = runtimes.settings(wanted.runtimes, wanted.default_runtime)
 
-    return EngineParts(ApiServer(App(services).resolve), shutdown, take_over, system.publish_reload)
+    metrics = EngineMetrics()
+    server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)
+    if config.metrics_addr:
+        metrics.watch(Watched(containers, events, health, watch, lambda: server.connections), await system.info())
+    return EngineParts(server, shutdown, take_over, system.publish_reload, metrics)

@@ -51,18 +51,18 @@ class RunFollower:
         self._told: Position = (0, 0)
         live.followers.add(self)
 
-    async def begin(self) -> Position | None:
-        """Register with the keeper; the log's end at that moment.
+    async def begin(self, position: Position | None = None) -> Position | None:
+        """Register with the keeper; the log's end at that moment. position: from where on we hold the container back, if not from there.
 
         None: the keeper has forgotten the run, so its log is complete, or is gone, and then the next one is asked by again().
         """
         try:
-            end = await self._follow(None)
+            end = await self._follow(position)
         except EngineError:
             if self._live.drained.is_set() or self._live.pidfd < 0:
                 self.wakeup.end()
             return None
-        self._told = end
+        self._told = position or end
         return end
 
     async def _follow(self, position: Position | None) -> Position:
@@ -154,7 +154,7 @@ class AttachService:
         container = self._containers.find(ref)
         if not (options.stdout or options.stderr):
             raise InvalidArgument("Bad parameters: you must choose at least one stream")
-        if container.host_config.log_config.type == "none":
+        if not self._logs.is_readable(container):
             raise NotImplementedYet("configured logging driver does not support reading")
         tty = container.config.tty
         query = LogQuery(
@@ -205,13 +205,13 @@ class AttachService:
             raise Conflict(f"container {ref} is paused, unpause the container before attach")
         if container.state.status == "restarting":
             raise Conflict(f"container {ref} is restarting, wait until the container is running")
-        tty = container.config.tty
+        multiplexed = not container.config.tty and not options.raw
         async with contextlib.AsyncExitStack() as stack:
             hold = await self._take_hold(container, stack) if options.stream else None
-            stream = await open_stream(not tty)
+            stream = await open_stream(multiplexed)
             stack.callback(stream.close)
             self._events.publish(container, "attach")
-            query = LogQuery(stdout=options.stdout, stderr=options.stderr, multiplexed=not tty)
+            query = LogQuery(stdout=options.stdout, stderr=options.stderr, multiplexed=multiplexed)
             with contextlib.suppress(ConnectionError):
                 if options.logs:
                     async for chunk in logreader.read_log(logreader.open_log(self._logs.settings(container)), query):

@@ -36,6 +36,7 @@ from sampan.engine.progress import Progress
 from sampan.engine.registries import Registries
 from sampan.engine.trees import Trees
 from sampan.errors import EngineError, InvalidArgument, SystemFailure
+from sampan.events.bus import EventBus
 from sampan.filters import Filters
 from sampan.ids import short_id
 from sampan.image import platforms
@@ -82,6 +83,7 @@ class BuildParts(NamedTuple):
     clock: Clock
     background: Background
     sessions: BuildSessions
+    events: EventBus
 
 
 class BuildService:
@@ -133,7 +135,9 @@ class BuildService:
 
     async def prune(self, *, everything: bool, limits: CacheLimits, filters: Filters) -> BuildPruneReport:
         """Drop what of the cache nothing else uses."""
-        return await self._parts.pruning.prune(everything=everything, limits=limits, filters=filters)
+        report = await self._parts.pruning.prune(everything=everything, limits=limits, filters=filters)
+        self._parts.events.publish("builder", "prune", "", {"reclaimed": str(report.space_reclaimed)})
+        return report
 
 
 async def _hushed(batches: AsyncIterator[Sequence[Progress]]) -> AsyncIterator[Sequence[Progress]]:

@@ -102,7 +102,7 @@ class Lending:
         destination = _absolute(target)
         self.targets.append(destination.strip("/"))
         self.lent.mounts.append(
-            plan.Mount(destination=destination, source="tmpfs", readonly=True, subpath=_NAME, descriptor=name, recursive=False)
+            plan.Mount(destination=destination, source="tmpfs", readonly=True, subpath=_NAME, descriptor=name, recursive=False, mapped=True)
         )
         return place
 

@@ -18,6 +18,7 @@ from sampan.engine.containerstore import Container, Containers
 from sampan.engine.images import ImageService
 from sampan.engine.launch_failures import StartFailure
 from sampan.engine.mounting import BindMount, ImageMount, Mount, TmpfsMount, VolumeMount
+from sampan.engine.usernamespaces import UserNamespaces
 from sampan.errors import InvalidArgument, NotFound, SystemFailure
 from sampan.events.bus import EventBus
 from sampan.linux import mounts as kernel
@@ -54,6 +55,7 @@ class ContainerMounts:
         snapshots: Snapshots,
         events: EventBus,
         background: Background,
+        users: UserNamespaces,
         data_root: str,
     ) -> None:
         self._data_root = data_root
@@ -63,6 +65,7 @@ class ContainerMounts:
         self._snapshots = snapshots
         self._events = events
         self._background = background
+        self._users = users
         self._pins: dict[str, ExitStack] = {}
         """By container ID: what keeps the layers of images that are mounted into it."""
         self._told: set[str] = set()
@@ -152,17 +155,22 @@ class ContainerMounts:
         for name in _volumes(container.mounts):
             await self._store.mount(name, container.id)
         try:
-            mounting.make_sources(container.mounts)
+            mounting.make_sources(container.mounts, self._users.root_of(container.host_config))
         except OSError as error:
             raise SystemFailure(
                 f"error while creating mount source path '{error.filename}': mkdir {error.filename}: {(error.strerror or '').lower()}"
             ) from error
         _check_propagation(mount for mount in container.mounts if isinstance(mount, BindMount) and not self._is_near(mount))
         fds: dict[str, int] = {}
+        planned = self._planned(container.mounts)
+        mapped = self._users.maps_of(container.host_config) is not None
         try:
             for number, mount in enumerate(container.mounts):
-                if isinstance(mount, ImageMount):
-                    fds[f"mount{number}"] = await self._open_image(mount)
+                if isinstance(mount, ImageMount) and mapped:
+                    layers = await self._open_layers(mount, planned[number].descriptor, fds)
+                    planned[number] = msgspec.structs.replace(planned[number], layers=layers)
+                elif isinstance(mount, ImageMount):
+                    fds[planned[number].descriptor] = await self._open_image(mount)
         except BaseException:
             Opened([], fds).close()
             raise
@@ -172,11 +180,23 @@ class ContainerMounts:
                 attributes = {"container": container.id, "destination": mount.destination, "driver": "local", "propagation": ""}
                 access = "false" if mount.readonly else "true"
                 self._events.publish("volume", "mount", mount.name, {**attributes, "read/write": access})
-        return Opened(self._planned(container.mounts), fds)
+        return Opened(planned, fds)
 
     def _is_near(self, mount: BindMount) -> bool:
         """It is a slave because we said so: where it cannot be one, it is private."""
         return mounting.holds(mount.source, self._data_root)
+
+    async def _open_layers(self, mount: ImageMount, name: str, fds: dict[str, int]) -> tuple[str, ...]:
+        """What an image is stacked of, for the child: paths, and names of descriptors that are put into fds."""
+        found: list[str] = []
+        with await self._snapshots.view(ChainId(mount.chain[-1])) as layers:
+            for lower in layers.lowers:
+                if isinstance(lower, int):
+                    found.append(f"{name}.{len(found)}")
+                    fds[found[-1]] = os.dup(lower)
+                else:
+                    found.append(lower)
+        return tuple(found)
 
     async def _open_image(self, mount: ImageMount) -> int:
         """A detached mount of an image."""
@@ -188,7 +208,14 @@ class ContainerMounts:
                 raise SystemFailure(f"cannot mount image {mount.image}: {(error.strerror or str(error)).lower()}") from error
 
     def _planned(self, mounts: Sequence[Mount]) -> list[plan.Mount]:
-        return [planned(mount, self._store.local.path, f"mount{number}") for number, mount in enumerate(mounts)]
+        result = [planned(mount, self._store.local.path, f"mount{number}") for number, mount in enumerate(mounts)]
+        return [msgspec.structs.replace(one, mapped=self._is_ours(mount)) for one, mount in zip(result, mounts, strict=True)]
+
+    def _is_ours(self, mount: Mount) -> bool:
+        """Whether its IDs are the containers' on the disk: what users bind, also by a volume's options, has the host's."""
+        if isinstance(mount, VolumeMount):
+            return self._store.is_own(mount.name)
+        return isinstance(mount, BindMount) and mount.source.startswith(f"{self._data_root}/build/")
 
     async def close(self, container: Container) -> None:
         """The end of a run, or of a start that failed. Never raises."""
@@ -206,7 +233,7 @@ class ContainerMounts:
         They are the stack's, as is a volume's file system. Missing sources of `-v` are made, as by a start. Raises EngineError.
         """
         with suppress(OSError):
-            mounting.make_sources(container.mounts)
+            mounting.make_sources(container.mounts, self._users.root_of(container.host_config))
         binds: list[dict[str, Any]] = []
         fds: list[int] = []
         user = f"{container.id} {os.urandom(8).hex()}"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import NamedTuple
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from sampan.archive.room import making
 from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine import joining, launching, links, listing, merging, names, processes, showing, updating
+from sampan.engine import joining, launching, links, listing, merging, names, processes, showing, updating, usernamespaces
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containermounts import ContainerMounts
@@ -27,7 +27,7 @@ from sampan.ids import ContainerId, new_id, short_id
 from sampan.image import platforms
 from sampan.linux import pty
 from sampan.runtime.plan import host_facts, left_out
-from sampan.snapshot.api import Layer, Snapshots
+from sampan.snapshot.api import Layer, Snapshots, Usage
 from sampan.spec.docker_api.container import (
     CreateRequest,
     CreateResponse,
@@ -145,8 +145,12 @@ class ContainerService:
             limits=host_limits(),
         )
         host = msgspec.structs.replace(joining.resolved(host, self._containers), runtime=self._runner.runtimes.chosen(host.runtime))
+        remapped = self._runner.users.maps_of(host) is not None
+        self._runner.runtimes.check(host, remapped=remapped)
+        if remapped:
+            usernamespaces.check(host)
         mounts = self._mounts.wanted(config, host)
-        launching.SecurityOptions(host.security_opt or [])
+        warnings.extend(launching.SecurityOptions(host.security_opt or []).ignored(has_apparmor=host_facts().apparmor))
         launching.check_capabilities(host, host_facts().capabilities)
         warnings.extend(left_out(launching.capability_names(host), host_facts()))
         if config.stop_signal and not (config.stop_signal.isdecimal() and len(config.stop_signal) < 10):  # any number, as in docker
@@ -217,7 +221,7 @@ class ContainerService:
             chosen = chosen[:limit]
         result = []
         for container in chosen:
-            usage = await self._snapshots.usage(container.id) if size else None
+            usage = await self._usage(container) if size else None
             image_size = self._image_size(container) if size else 0
             result.append(showing.summary(container, self._image_now(container), usage, image_size, self._runner.paths.volumes))
         return result
@@ -231,6 +235,12 @@ class ContainerService:
         with suppress(EngineError):
             return self._images.resolve(container.image_name).id
         return None
+
+    async def _usage(self, container: Container) -> Usage:
+        """Of its writable tree: nothing when that is gone, as it may be at any moment while others are looked at."""
+        with suppress(NotFound, FileNotFoundError):
+            return await self._snapshots.usage(container.id)
+        return Usage(0, 0)
 
     def _image_size(self, container: Container) -> int:
         return sum(layer.size for layer in self._layers(container))
@@ -254,7 +264,7 @@ class ContainerService:
     async def inspect_with_sizes(self, ref: str) -> ContainerInspect:
         """Everything about one container."""
         container = self._containers.find(ref)
-        usage = await self._snapshots.usage(container.id)
+        usage = await self._usage(container)
         return msgspec.structs.replace(self.inspect(ref), size_rw=usage.size, size_root_fs=usage.size + self._image_size(container))
 
     async def top(self, ref: str, ps_args: str) -> TopResponse:
@@ -319,7 +329,7 @@ class ContainerService:
         """The caller holds the lock."""
         if container.restart_timer is not None:
             container.restart_timer.cancel()
-        self._containers.set_state(container, msgspec.structs.replace(container.state, status="exited", manually_stopped=True))
+        self._containers.note_state(container, msgspec.structs.replace(container.state, status="exited", manually_stopped=True))
 
     async def restart(self, ref: str, *, timeout: int | None, signal: str) -> None:
         """Stop and start."""
@@ -329,6 +339,7 @@ class ContainerService:
         try:
             if container.is_running:
                 await self._stop(container, timeout, number)  # not under the lock, as in stop
+                self._events.publish(container, "stop")
             async with container.lock:
                 if container.state.status == "restarting":
                     self._cancel_restart(container)
@@ -356,7 +367,7 @@ class ContainerService:
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
             stops = signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
             if number in (9, stops):
-                self._containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
+                self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
             self._events.publish(container, "kill", {"signal": str(number)})
             if not self._control.send(container, number):
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
@@ -397,20 +408,39 @@ class ContainerService:
         self._events.publish(container, "rename", {"oldName": f"/{old}"})
 
     async def update(self, ref: str, request: UpdateRequest) -> UpdateResponse:
-        """Change limits and restart policy. InvalidArgument, Conflict: see engine/updating.py; SystemFailure: the kernel refuses one."""
+        """Change limits, restart policy and published ports.
+
+        InvalidArgument, Conflict: see engine/updating.py; SystemFailure: the kernel refuses a limit, or a port cannot be had.
+        """
         container = self._containers.find(ref)
+        removed, added = [updating.port_name(port) for port in request.publish_rm or ()], request.publish_add or {}
         async with container.lock:
             try:
                 if container.removing:
                     raise Conflict('container is marked for removal and cannot be "update"')
                 host, warnings = updating.updated(container.host_config, request, host_limits())
-                if container.is_running:
-                    await to_the_end(self._control.limit(container, host))
+                if removed or added:
+                    host = updating.republished(container.config, host, removed, added)
+                    if host.network_mode == "host" and added:
+                        warnings.append(merging.PORTS_DISCARDED)
+                await to_the_end(self._change(container, host, removed, added))
             except (Conflict, SystemFailure) as error:
                 raise type(error)(f"Cannot update container {container.id}: {error.message}") from None
-            self._containers.set_host_config(container, host)
         self._events.publish(container, "update")
-        return UpdateResponse(warnings=warnings or None)
+        return UpdateResponse(warnings=warnings or None, port_bindings=host.port_bindings if removed or added else None)
+
+    async def _change(self, container: Container, host: HostConfig, removed: Sequence[str], added: updating.PortBindings) -> None:
+        """Have a container what its HostConfig says from now on: all of it, or on failure none. The caller holds its lock."""
+        if not container.is_running:
+            self._containers.set_host_config(container, host)
+            return
+        async with AsyncExitStack() as undo:
+            places = None
+            if removed or added:
+                places = await undo.enter_async_context(self._runner.network.republished(container, removed, added))
+            await self._control.limit(container, host)
+            state = container.state if places is None else msgspec.structs.replace(container.state, endpoints=places)
+            self._containers.set_host_config(container, host, state)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """Delete. Conflict if running and not force. link: only the link `container/alias`."""
@@ -495,7 +525,7 @@ class ContainerService:
                 or any(labels_match(labels, [text]) for text in filters.get("label!", ()))
             ):
                 continue
-            usage = await self._snapshots.usage(container.id)
+            usage = await self._usage(container)
             with suppress(Conflict, NotFound):
                 await self.remove(container.id, force=False, volumes=False, link=False)
                 removed.append(str(container.id))

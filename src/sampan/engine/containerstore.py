@@ -1,6 +1,7 @@
 """Containers as the engine holds them: what was given at create, the state, and the live handles; found by docker's rules."""
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,7 +19,12 @@ from sampan.linux import pidfd
 from sampan.spec.docker_api.container import Config, HostConfig
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.state.containers import ContainerRepository, ContainerRow, ContainerState
+from sampan.state.database import Unwritable
 
+log = logging.getLogger(__name__)
+
+STORE_SECONDS = 1.0
+"""After which what could not be stored is tried again."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -123,6 +129,8 @@ class Containers:
         self._repository = repository
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, Container] = {}
+        self._unstored: set[str] = set()
+        """Those whose state is newer here than in the database, which could not be written."""
 
     def load(self) -> None:
         """Read every container from the database."""
@@ -204,14 +212,37 @@ class Containers:
         self._by_name[name] = container
 
     def set_state(self, container: Container, state: ContainerState) -> None:
-        """Store and take over a new state: one transaction."""
+        """Store and take over a new state: one transaction. Raises Unwritable."""
         self._repository.set_state(container.id, state)
         container.state = state
+        self._unstored.discard(container.id)
 
-    def set_host_config(self, container: Container, host_config: HostConfig) -> None:
-        """Store and take over another HostConfig."""
-        self._repository.set_host_config(container.id, _encode(host_config))
+    def note_state(self, container: Container, state: ContainerState) -> None:
+        """Take over what has happened already, and store it: later, if the disk refuses it now."""
+        container.state = state
+        try:
+            self._repository.set_state(container.id, state)
+            self._unstored.discard(container.id)
+        except Unwritable as error:
+            log.warning("container %s: %s", container.id, error.message)
+            if not self._unstored:
+                asyncio.get_running_loop().call_later(STORE_SECONDS, self._store_late)
+            self._unstored.add(container.id)
+
+    def _store_late(self) -> None:
+        try:
+            for key in tuple(self._unstored):
+                if (container := self._by_id.get(key)) is not None:
+                    self._repository.set_state(container.id, container.state)
+                self._unstored.discard(key)
+        except Unwritable:
+            asyncio.get_running_loop().call_later(STORE_SECONDS, self._store_late)
+
+    def set_host_config(self, container: Container, host_config: HostConfig, state: ContainerState | None = None) -> None:
+        """Store and take over another HostConfig, and a new state with it: one transaction."""
+        self._repository.set_host_config(container.id, _encode(host_config), state or container.state)
         container.host_config = host_config
+        container.state = state or container.state
 
     def set_networking(self, container: Container, state: ContainerState | None = None) -> None:
         """Store what container.networking is now, and take over a new state with it: one transaction."""

@@ -44,7 +44,7 @@ class Control:
 
     async def stop(self, container: Container, number: int, timeout: float | None) -> None:
         """Signal, wait timeout seconds (None: for ever), kill, wait. The container does not run afterwards."""
-        self._containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
+        self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
         await self.thaw(container)
         self._events.publish(container, "kill", {"signal": str(number)})
         self.send(container, number)
@@ -72,7 +72,7 @@ class Control:
 
     def forget_manual_stop(self, container: Container) -> None:
         """The daemon's own end stopped it, not the user: restart policies hold."""
-        self._containers.set_state(container, msgspec.structs.replace(container.state, manually_stopped=False))
+        self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=False))
 
     async def limit(self, container: Container, host_config: HostConfig) -> None:
         """Give a running container the limits of another HostConfig; it has its old ones on failure. Raises SystemFailure."""
@@ -99,4 +99,4 @@ class Control:
         state = msgspec.structs.replace(container.state, status="paused" if frozen else "running", paused=frozen)
         if frozen:
             state = msgspec.structs.replace(state, health=health.stopped(state.health))
-        self._containers.set_state(container, state)
+        self._containers.note_state(container, state)

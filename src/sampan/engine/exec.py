@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sampan.engine import launching, processes
+from sampan.engine import launching, processes, usernamespaces
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
@@ -214,9 +214,11 @@ class ExecService:
             capabilities=launching.capability_names(host),
             seccomp="unconfined" if host.privileged and security.seccomp is None else security.seccomp,
             no_new_privileges=security.no_new_privileges,
+            apparmor=launching.profile_of(security, host),
             cgroup=self._paths.cgroup_of(container),
             privileged=request.privileged or host.privileged,
             oom_score_adj=host.oom_score_adj,
+            userns=usernamespaces.maps_of_run(container),
         )
         if container.state.runtime:
             return ocispec.execute(spec, container.id, self._runtimes.of(container.id, container.state.runtime))

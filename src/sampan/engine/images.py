@@ -192,7 +192,8 @@ class ImageService:
                 self._publish("untag", step.image, step.image.id)
             else:
                 items.append(body.ImageDeleteItem(deleted=step.image.id))
-                self._publish("delete", step.image, step.image.id)
+                # docker looks for the labels when they are gone
+                self._events.publish("image", "delete", step.image.id, {"name": step.image.id})
                 still.subtract(step.image.chain)
                 items += [body.ImageDeleteItem(deleted=name) for name in self._release(step.image.chain, +still)]
         self.clean_up()

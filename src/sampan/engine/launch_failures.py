@@ -72,6 +72,8 @@ def explain(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> 
             return Explained(_exec_detail(error, args[0] if args else ""), 127 if error.errno in _NOT_FOUND else 126)
         case ops.STEP_USER:
             return Explained(detail, 126, alone=True)
+        case ops.STEP_IDENTITY:
+            return Explained(detail, 128)
         case ops.STEP_CWD_MAKE:
             return Explained(detail, code, alone=True)
         case ops.STEP_DEVICE:
@@ -95,10 +97,16 @@ def explain(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> 
             return Explained(f'error mounting "{sources.get(path, path)}" to rootfs at "{path}": idmap: {reason}{hint}', 128)
         case ops.STEP_MOUNT_REFUSED:
             return Explained(detail, 128)
+        case ops.STEP_CGROUP_WRITE if "/cpu.rt_" in path:  # runc sets these before the process is there
+            return Explained(
+                f"{RUNTIME_CREATE}unable to start container process: unable to apply cgroup configuration: {detail}", 128, alone=True
+            )
         case ops.STEP_CGROUP_WRITE:
             return Explained(f"error setting cgroup config for procHooks process: {detail}", 128)
         case ops.STEP_RLIMIT:
             return Explained(f"error setting rlimits for ready process: {detail}", 128)
+        case "apparmor":
+            return Explained(f"unable to apply apparmor profile: apparmor failed to apply profile: write {path}: {reason}", 128)
         case ops.STEP_HOSTNAME:
             return Explained(f"sethostname: {reason}", code)
         case ops.STEP_OOM:

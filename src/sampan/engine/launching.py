@@ -5,14 +5,28 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
+
+from sampan.engine.cdi import Edits
 from sampan.engine.launch_failures import RUNTIME_CREATE, STARTING, StartFailure
-from sampan.errors import EngineError, InvalidArgument, NotImplementedYet
-from sampan.linux import apparmor, rlimits
+from sampan.errors import InvalidArgument
+from sampan.linux import rlimits
 from sampan.linux.capabilities import NUMBERS
 from sampan.runtime import cgroups, plan
 from sampan.runtime.cgroups import Layout, Resources, Throttle
 from sampan.spec.docker_api.container import Config, HostConfig, ThrottleDevice, Ulimit
+from sampan.units import FALSE, TRUE
 
+
+class LaunchSettings(msgspec.Struct, frozen=True):
+    """What daemon.json says of every launch. Microseconds; 0 = as the cgroup above has it."""
+
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
+    cdi_spec_dirs: tuple[str, ...] = ()
+
+
+NO_EDITS = Edits()
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -46,26 +60,36 @@ class SecurityOptions:
     def __init__(self, options: list[str]) -> None:
         self.seccomp: dict[str, Any] | Literal["unconfined"] | None = None
         self.no_new_privileges = False
+        self.writable_cgroups: bool | None = None
+        self.apparmor = ""
+        self._label = ""
         for option in options:
             key, separator, value = option.partition("=") if "=" in option else option.partition(":")
             if key == "no-new-privileges":
-                if separator and value not in ("true", "false"):
-                    raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
-                self.no_new_privileges = value != "false"
+                self.no_new_privileges = _flag(option, separator, value)
+            elif key == "writable-cgroups":
+                self.writable_cgroups = _flag(option, separator, value)
+            elif option == "disable":
+                continue
             elif not separator:
                 raise InvalidArgument(f'invalid --security-opt 1: "{option}"')
             elif key == "seccomp":
                 self._take_seccomp(value)
             elif key == "apparmor":
-                if value != "unconfined":
-                    raise _no_apparmor(value)
+                self.apparmor = value
             elif key == "label":
-                if value != "disable":
-                    raise InvalidArgument("SELinux is not available in this engine: --security-opt label is refused")
-            elif key == "writable-cgroups" and value == "true":
-                raise NotImplementedYet("writable cgroups: not implemented by Sampan yet")
-            elif key != "writable-cgroups":
+                self._label = self._label if value == "disable" else value
+            else:
                 raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+
+    def ignored(self, *, has_apparmor: bool) -> list[str]:
+        """Warnings of what this host cannot do: docker ignores it, too, and says nothing."""
+        warnings = []
+        if self.apparmor not in ("", "unconfined") and not has_apparmor:
+            warnings.append(f"The host has no AppArmor: the profile {self.apparmor} is not applied.")
+        if self._label:
+            warnings.append(f"SELinux is not supported: the label {self._label} is not applied.")
+        return warnings
 
     def _take_seccomp(self, value: str) -> None:
         if value == "unconfined":
@@ -80,10 +104,11 @@ class SecurityOptions:
             self.seccomp = profile
 
 
-def _no_apparmor(profile: str) -> EngineError:
-    if apparmor.enabled():
-        return NotImplementedYet(f"AppArmor profile {profile!r}: AppArmor is not implemented by Sampan yet")
-    return InvalidArgument(f"AppArmor is not available on this host: cannot apply profile {profile!r}")
+def _flag(option: str, separator: str, value: str) -> bool:
+    """A security option that is on by its name alone, else as Go's strconv.ParseBool reads its value."""
+    if separator and value not in TRUE + FALSE:
+        raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+    return not separator or value in TRUE
 
 
 def capability_names(host: HostConfig) -> tuple[str, ...]:
@@ -122,6 +147,8 @@ def resources_of(host: HostConfig) -> Resources:
         cpu_quota=host.cpu_quota,
         cpu_period=host.cpu_period,
         nano_cpus=host.nano_cpus,
+        cpu_rt_period=host.cpu_realtime_period,
+        cpu_rt_runtime=host.cpu_realtime_runtime,
         cpuset_cpus=host.cpuset_cpus,
         cpuset_mems=host.cpuset_mems,
         pids_limit=host.pids_limit or 0,
@@ -129,6 +156,15 @@ def resources_of(host: HostConfig) -> Resources:
         device_weights=tuple((_number_of(device.path), device.weight) for device in host.blkio_weight_device or ()),
         throttles=tuple(_throttles_of(host)),
     )
+
+
+def _devices(host: HostConfig, edits: Edits) -> tuple[plan.Device, ...]:
+    """Those by path, and those by name, which win."""
+    found = {}
+    for device in host.devices or ():
+        path = device.path_in_container or device.path_on_host
+        found[path] = plan.Device(host_path=device.path_on_host, container_path=path, permissions=device.cgroup_permissions or "rwm")
+    return tuple((found | {device.container_path: device for device in edits.devices}).values())
 
 
 def _share(mode: str) -> plan.Share:
@@ -155,50 +191,56 @@ def launch_spec(
     *,
     cgroup: str,
     netns: bool,
+    settings: LaunchSettings,
+    edits: Edits = NO_EDITS,
+    userns: plan.UserMaps | None = None,
 ) -> plan.LaunchSpec:
     """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
     security = SecurityOptions(host.security_opt or [])
     check_shares(host.cpu_shares, cgroups.host_layout())
     _check_limits(host.ulimits or ())
     size = (host.console_size[0], host.console_size[1])
+    edited = {mount.destination for mount in edits.mounts}
     return plan.LaunchSpec(
         id=container_id,
         args=tuple(command_of(config)),
-        env=tuple(environment_of(config)),
+        env=tuple(override(environment_of(config), list(edits.env))),
         cwd=config.working_dir or "/",
         user=config.user,
-        groups_add=tuple(host.group_add or ()),
+        groups_add=(*(host.group_add or ()), *map(str, edits.groups)),
         tty=config.tty,
         console_size=size if all(size) else None,
         capabilities=capability_names(host),
         seccomp=security.seccomp,
         no_new_privileges=security.no_new_privileges,
+        apparmor=profile_of(security, host),
         rlimits=tuple(plan.Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in host.ulimits or ()),
         oom_score_adj=host.oom_score_adj,
         rootfs=rootfs,
         cgroup=cgroup,
+        parents_real_time=(settings.cpu_rt_period, settings.cpu_rt_runtime),
         hostname=config.hostname,
         domainname=config.domainname,
-        mounts=tuple(mounts),
+        mounts=(*(mount for mount in mounts if mount.destination not in edited), *edits.mounts),
         shm_size=host.shm_size,
         shm=host.ipc_mode != "none",
         masked_paths=None if host.masked_paths is None else tuple(host.masked_paths),
         readonly_paths=None if host.readonly_paths is None else tuple(host.readonly_paths),
-        devices=tuple(
-            plan.Device(
-                host_path=device.path_on_host,
-                container_path=device.path_in_container or device.path_on_host,
-                permissions=device.cgroup_permissions or "rwm",
-            )
-            for device in host.devices or ()
-        ),
+        devices=_devices(host, edits),
         device_rules=tuple(host.device_cgroup_rules or ()),
         namespaces=namespaces_of(host, netns=netns),
         resources=resources_of(host),
         sysctls=namespaced_sysctls(host),
         init=bool(host.init),
         privileged=host.privileged,
+        userns=userns,
+        writable_cgroups=security.writable_cgroups,
     )
+
+
+def profile_of(security: SecurityOptions, host: HostConfig) -> str:
+    """The AppArmor profile of a container's processes: there is none of Sampan's own."""
+    return security.apparmor or ("unconfined" if host.privileged else "")
 
 
 _IPC_SYSCTLS = frozenset(

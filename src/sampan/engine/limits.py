@@ -36,6 +36,7 @@ class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
     block_weight: bool = True
     block_weight_device: bool = True
     block_throttle: bool = True
+    real_time: bool = True
 
 
 @lru_cache(maxsize=1)
@@ -57,6 +58,7 @@ def limits_of(layout: Layout) -> HostLimits:
         oom_kill_disable=_exists(layout, "memory", "memory.oom_control"),
         block_weight_device="io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.weight_device"),
         block_throttle=("io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.throttle.read_bps_device")),
+        real_time=_exists(layout, "cpu", "cpu.rt_runtime_us"),
         block_weight="io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.weight"),
     )
 
@@ -136,6 +138,10 @@ def _check_cpu(host: HostConfig, limits: HostLimits) -> None:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < host.cpu_quota < 1000:
         raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if (host.cpu_realtime_period or host.cpu_realtime_runtime) and not limits.real_time:
+        raise InvalidArgument("kernel does not support CPU real-time scheduler")
+    if host.cpu_realtime_period and host.cpu_realtime_runtime > host.cpu_realtime_period:
+        raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
     _check_set(host.cpuset_cpus, limits.cpus, "cpus", "CPUs")
     _check_set(host.cpuset_mems, limits.nodes, "mems", "memory nodes")
 
@@ -149,6 +155,9 @@ def check_limits(host: HostConfig, limits: HostLimits, *, update: bool = False) 
     _check_cpu(host, limits)
     changes: dict[str, Any] = {}
     warnings: list[str] = []
+    if host.cpu_percent > 0:
+        changes["cpu_percent"] = 0
+        warnings.append("linux does not support CPU percent. Percent discarded.")
     if host.memory and host.memory_swap != -1 and not limits.swap:
         changes["memory_swap"] = -1
         warnings.append("Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.")
@@ -169,8 +178,9 @@ def check_limits(host: HostConfig, limits: HostLimits, *, update: bool = False) 
         warnings.append("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.")
     elif host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
-    if host.io_maximum_bandwidth or host.io_maximum_iops:
-        raise InvalidArgument("Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps")
+    for asked, words in ((host.io_maximum_bandwidth, "bandwidth"), (host.io_maximum_iops, "IOPs")):
+        if asked:
+            raise InvalidArgument(f"invalid option: QoS maximum {words} configuration is not supported on linux")
     if host.blkio_weight_device and not limits.block_weight_device:
         changes["blkio_weight_device"] = []
         warnings.append("Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.")

@@ -1,23 +1,22 @@
 """From a create request and an image's defaults to the documents a container keeps. Pure: nothing is touched."""
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from sampan.engine import health
+from sampan.engine import health, networkspec
 from sampan.engine.limits import HostLimits, check_limits
-from sampan.errors import InvalidArgument, NotImplementedYet
+from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
+from sampan.network.ipam import parse_address
 from sampan.network.ports import port_requests
 from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy, Ulimit
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 
-MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 STOP_SIGNAL_DEFAULT = "SIGTERM"
+PORTS_DISCARDED = "Published ports are discarded when using host network mode"
 _JOINED = re.compile("container:.+", re.DOTALL)
-NO_REAL_TIME = "real-time CPU limits: not implemented by Sampan yet"
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
 
@@ -76,28 +75,33 @@ def merge_config(request: CreateRequest, image: ContainerConfig, hostname: str) 
 
 def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConfig | None) -> None:
     """What docker has and Sampan does not, yet: said, never ignored."""
-    if config.mac_address and not MAC_ADDRESS.fullmatch(config.mac_address):
-        raise InvalidArgument(f"invalid MAC address {config.mac_address}")
+    networkspec.check_mac(config.mac_address)
     _check_endpoints(host, networking)
+    _check_storage(host.storage_opt or {})
     missing: Mapping[str, object] = {
-        "device requests (GPUs)": host.device_requests,
-        "user namespaces": host.userns_mode not in ("", "host"),
-        "storage options": host.storage_opt,
-        "kernel memory limits of TCP": host.kernel_memory_tcp,
+        "user namespace modes other than host": host.userns_mode not in ("", "host"),
     }
     for feature, asked in missing.items():
         if asked:
             raise NotImplementedYet(f"{feature}: not implemented by Sampan yet")
-    if host.cpu_realtime_period or host.cpu_realtime_runtime:
-        raise NotImplementedYet(NO_REAL_TIME)
+
+
+def _check_storage(options: Mapping[str, str]) -> None:
+    """Refuse a size of the writable layer, and what docker has not either. Raises SystemFailure, as docker does."""
+    if any(key.lower() == "size" for key in options):
+        raise SystemFailure("--storage-opt is supported only for overlay over xfs with 'pquota' mount option, and not by Sampan yet")
+    for key in options:
+        raise SystemFailure(f"Unknown option {key.lower()}")
 
 
 def _check_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> None:
     """Addresses may be asked for on networks of the user's own only (moby libnetwork, daemon/container_operations.go)."""
     for name, endpoint in ((networking.endpoints_config if networking else None) or {}).items():
-        if endpoint is not None and endpoint.mac_address and not MAC_ADDRESS.fullmatch(endpoint.mac_address):
+        try:
+            networkspec.check_mac(endpoint.mac_address if endpoint is not None else "")
+        except InvalidArgument as error:
             shown = "bridge" if name in ("", "default") else name
-            raise InvalidArgument(f"invalid config for network {shown}: invalid MAC address {endpoint.mac_address}")
+            raise InvalidArgument(f"invalid config for network {shown}: {error.message}") from None
         wanted = endpoint.ipam_config if endpoint else None
         if wanted is not None and (wanted.ipv4_address or wanted.ipv6_address) and name in ("", "default", "bridge", "host", "none"):
             raise InvalidArgument(
@@ -131,6 +135,8 @@ def _check_modes(config: Config, host: HostConfig) -> None:
         raise InvalidArgument(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     if host.cgroupns_mode not in ("", "private", "host"):
         raise InvalidArgument(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
+    if "" in (host.annotations or {}):
+        raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
     check_restart_policy(host)
     for item in host.extra_hosts or ():
         _check_extra_host(item)
@@ -159,7 +165,7 @@ def _check_extra_host(item: str) -> None:
     if not (name and separator):
         raise InvalidArgument(f'bad format for add-host: "{item}"')
     try:
-        is_valid = address == "host-gateway" or bool(ipaddress.ip_address(address))
+        is_valid = address == "host-gateway" or bool(parse_address(address))
     except ValueError:
         is_valid = False
     if not is_valid:
@@ -211,7 +217,7 @@ def merge_host_config(
     if host.memory and not swap:
         swap = 2 * host.memory
     if host.network_mode == "host" and host.port_bindings:
-        warnings.append("Published ports are discarded when using host network mode")
+        warnings.append(PORTS_DISCARDED)
     security = host.security_opt
     if host.privileged and "label=disable" not in (security or ()):
         security = [*(security or ()), "label=disable"]

@@ -393,11 +393,23 @@ def stored(mounts: bytes | None, host: HostConfig) -> list[Mount]:
     return []
 
 
-def make_sources(mounts: Iterable[Mount]) -> None:
-    """Make missing host directories of `-v`. Raises OSError."""
+def make_sources(mounts: Iterable[Mount], owner: tuple[int, int] = (0, 0)) -> None:
+    """Make missing host directories of `-v`, the container's root's: (uid, gid) on the host. Raises OSError."""
     for mount in mounts:
-        if isinstance(mount, BindMount) and mount.make_source and not os.path.lexists(mount.source):
-            os.makedirs(mount.source, 0o755, exist_ok=True)
+        if isinstance(mount, BindMount) and mount.make_source:
+            _make_directories(mount.source, owner)
+
+
+def _make_directories(path: str, owner: tuple[int, int]) -> None:
+    if os.path.lexists(path):
+        return
+    _make_directories(os.path.dirname(path), owner)
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:  # somebody else's, then
+        return
+    if owner != (0, 0):
+        os.chown(path, *owner, follow_symlinks=False)
 
 
 def mount_points(mounts: Iterable[Mount], volumes: str) -> list[wire.MountPoint]:

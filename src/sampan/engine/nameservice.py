@@ -5,17 +5,15 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from sampan.engine.containerstore import Container
-from sampan.engine.endpoints import names_by_link
+from sampan.engine.endpoints import Chosen, names_by_link
 from sampan.engine.networkfiles import HOST_NAME, NetworkFiles
-from sampan.engine.networkstore import Network
 from sampan.errors import SystemFailure
 from sampan.network import sandbox
 from sampan.network.dnsserver import DnsServer
 from sampan.network.names import NetworkNames, View
-from sampan.spec.docker_api.network import EndpointSettings
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +28,7 @@ class NameService:
         self._files = files
         self._served: dict[str, _Served] = {}
 
-    async def start(self, container: Container, netns: int, joined: Sequence[tuple[Network, EndpointSettings]]) -> Mapping[str, int]:
+    async def start(self, container: Container, netns: int, joined: Chosen) -> Mapping[str, int]:
         """Serve a container: the sockets are made in its netns, which the caller closes. Their descriptors, which stay ours, by name.
 
         Raises SystemFailure.
@@ -42,16 +40,14 @@ class NameService:
         self._serve(container, udp, tcp, joined)
         return {UDP: udp.fileno(), TCP: tcp.fileno()}
 
-    def resume(self, container: Container, held: Mapping[str, int], joined: Sequence[tuple[Network, EndpointSettings]]) -> bool:
+    def resume(self, container: Container, held: Mapping[str, int], joined: Chosen) -> bool:
         """Go on with the sockets of a former sampand's time, which others held; False when nobody has them any more."""
         if UDP not in held or TCP not in held:
             return False
         self._serve(container, socket.socket(fileno=os.dup(held[UDP])), socket.socket(fileno=os.dup(held[TCP])), joined)
         return True
 
-    def _serve(
-        self, container: Container, udp: socket.socket, tcp: socket.socket, joined: Sequence[tuple[Network, EndpointSettings]]
-    ) -> None:
+    def _serve(self, container: Container, udp: socket.socket, tcp: socket.socket, joined: Chosen) -> None:
         served = self._served[container.id] = _Served(self._files)
         served.set(joined)
         server = DnsServer(udp, tcp, lambda: served.view, lambda: () if served.internal else self._files.upstream(container))
@@ -62,7 +58,7 @@ class NameService:
         """Whether it has a server."""
         return container.id in self._served
 
-    def changed(self, container: Container, joined: Sequence[tuple[Network, EndpointSettings]]) -> None:
+    def changed(self, container: Container, joined: Chosen) -> None:
         """A container with a server is on these networks from now on."""
         served = self._served.get(container.id)
         if served is not None:
@@ -87,7 +83,7 @@ class _Served:
         self.internal = False
         self.server: DnsServer | None = None
 
-    def set(self, joined: Sequence[tuple[Network, EndpointSettings]]) -> None:
+    def set(self, joined: Chosen) -> None:
         named = [(network.names, names_by_link(settings.links or ())) for network, settings in joined if not network.is_predefined]
         own = NetworkNames("")
         addresses = self._files.host_addresses(network for network, _ in joined)

@@ -1,5 +1,6 @@
 """A container's /etc/hosts, /etc/hostname and /etc/resolv.conf: what network/resolvconf.py makes of its networks and options."""
 
+import ipaddress
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,8 +9,9 @@ import msgspec
 
 from sampan.engine.containerstore import Container
 from sampan.engine.networkstore import Network, NetworkStore
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, SystemFailure
 from sampan.network import resolvconf
+from sampan.quoting import go_quote
 from sampan.state.containers import EndpointState
 
 HOST_NAME = "host.docker.internal"
@@ -43,7 +45,7 @@ class NetworkFiles:
     ) -> None:
         """All three of a container about to start, for these places on networks. linked: (address, names) of others.
 
-        Raises InvalidArgument.
+        Raises InvalidArgument, SystemFailure.
         """
         for name, text in self._texts(container, endpoints, linked).items():
             _write(Path(directory, name), text)
@@ -106,6 +108,7 @@ class NetworkFiles:
     def _resolv_conf(self, container: Container, endpoints: Sequence[EndpointState]) -> str:
         host, default = container.host_config, self._dns
         servers, search, options = host.dns or default.servers, host.dns_search or default.search, host.dns_options or default.options
+        _check_servers(servers)
         text = _read(resolvconf.HOST_FILE)
         if host.network_mode == "host" and not (servers or search or options):
             return text
@@ -121,6 +124,15 @@ def has_name_service(networks: NetworkStore, endpoints: Sequence[EndpointState])
     """Whether one of the networks is of the user's own making: then the container's name server is the embedded one."""
     found = (networks.get(state.network_name) for state in endpoints)
     return any(network is not None and not network.is_predefined for network in found)
+
+
+def _check_servers(servers: Iterable[str]) -> None:
+    """Nobody is to look a name server up by a name. Raises SystemFailure in docker's words."""
+    for server in servers:
+        try:
+            ipaddress.ip_address(server)
+        except ValueError:
+            raise SystemFailure(f"bad nameserver address {server}: ParseAddr({go_quote(server)}): unable to parse IP") from None
 
 
 def _write(path: Path, text: str) -> None:

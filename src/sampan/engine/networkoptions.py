@@ -1,10 +1,10 @@
 """Drivers' options of networks (`-o`, docker's keys): what they come to. Pure; docker 28's words for what is wrong."""
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 
 from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.linux.netlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
+from sampan.network import ipam
 from sampan.network.bridge import BridgeSettings
 from sampan.spec.docker_api.network import IPAM, IPAMConfig
 from sampan.state.networks import NetworkRow, Subnet
@@ -35,7 +35,7 @@ def _check_bridge(options: Mapping[str, str]) -> None:
     """What is refused of a new network only: that a former version stored it is no reason not to start."""
     for key in _ADDRESSES:
         try:
-            ipaddress.ip_address(options.get(key, "0.0.0.0"))
+            ipam.parse_address(options.get(key, "0.0.0.0"))
         except ValueError:
             raise InvalidArgument(f"failed to parse {key} value: {options[key]} (nil ip)") from None
     for version in (4, 6):
@@ -137,10 +137,11 @@ def _mtu(options: Mapping[str, str]) -> int:
 
 
 def _check_interface(what: str, name: str, most: int) -> None:
-    """Raises InvalidArgument for what the kernel would not take."""
+    """Raises InvalidArgument for what the kernel would not take, or takes for a pattern, as nft and iptables do."""
     if (
-        len(name.encode()) > most
-        or any(letter in '/:"\\' or letter.isspace() or not letter.isprintable() for letter in name)
+        len(name.encode(errors="replace")) > most
+        or any(letter in '/:"\\%' or letter.isspace() or not letter.isprintable() for letter in name)
+        or name.endswith(("*", "+"))
         or name in (".", "..")
     ):
         raise InvalidArgument(f"invalid {what}: {name}")

@@ -223,20 +223,36 @@ class NetworkService:
             if "none" in (mode, network.name):
                 raise Forbidden(sandboxes.NONE_AND_MORE)
             before = container.networking
+            joined: sandboxes.Joined | None = None
             endpoints.with_settings(container, network.name, settings)
             try:
                 joined = await self._places.connect(container, network, settings) if container.is_running else None
                 if joined is None:
                     self._containers.set_networking(container)
                 else:
-                    self._changed(container, joined.endpoints)
                     if joined.custody:
                         await self._hold(container, joined.custody)
+                    self._changed(container, joined.endpoints)
             except BaseException:
                 container.networking = before
+                if joined is not None:
+                    await self._take_back(container, network, joined.endpoints)
                 raise
         if joined is not None:
             self._events.publish_network(container, "connect", network.row)
+
+    async def _take_back(self, container: Container, network: Network, joined: Sequence[EndpointState]) -> None:
+        """A connect that could not be noted: a container that runs leaves again. Never raises."""
+        if not container.is_running:
+            return
+        left = next(state for state in joined if state.network_name == network.name)
+        container.state = msgspec.structs.replace(container.state, endpoints=endpoints.without(joined, network.name))
+        try:
+            states = await self._places.disconnect(container, network, left)
+            if container.is_running:
+                self._changed(container, states)
+        except Exception as error:  # the disk may be full: what is stored is put right by the next change
+            log.warning("container %s on network %s: %s", container.id, network.name, error)
 
     def _check_present(self, container: Container) -> None:
         """The caller holds its lock, and may have waited for that."""

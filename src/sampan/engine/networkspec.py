@@ -1,6 +1,7 @@
 """From a request for a network to what is stored of it. Pure; docker 28's words for what is wrong."""
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -8,13 +9,15 @@ import msgspec
 from sampan.engine import endpoints, networkoptions
 from sampan.errors import Forbidden, InvalidArgument, NotFound, Unavailable
 from sampan.network import ipam
+from sampan.network.sublinks import KINDS
 from sampan.spec.docker_api.network import EndpointSettings, IPAMConfig, NetworkCreate
 from sampan.state.networks import NetworkRow, Subnet
 
-DRIVERS = ("bridge", "macvlan", "ipvlan")
+DRIVERS = ("bridge", *KINDS)
 _NOT_A_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
 )
+_MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _PREDEFINED = ("bridge", "host", "none")
 
 
@@ -56,18 +59,16 @@ def _check_subnets(configs: Sequence[IPAMConfig], driver: str) -> None:
     wrong = []
     for config in configs:
         try:
-            network = ipaddress.ip_network(config.subnet, strict=False)
+            network = ipam.parse_subnet(config.subnet)
         except ValueError:
-            wrong.append(f"invalid subnet {config.subnet}: invalid CIDR block notation")
-            continue
-        if "/" not in config.subnet:
             wrong.append(f"invalid subnet {config.subnet}: invalid CIDR block notation")
             continue
         if network.network_address != ipaddress.ip_interface(config.subnet).ip:
             wrong.append(f"invalid subnet {config.subnet}: it should be {network}")
-        given = [("gateway", config.gateway), *(("auxiliary address", found) for found in (config.auxiliary_addresses or {}).values())]
-        for kind, text in given:
-            wrong += _outside(kind, text, network) if text else []
+        if config.gateway:
+            wrong += _outside("gateway", config.gateway, config.gateway, network)
+        for name, text in (config.auxiliary_addresses or {}).items():
+            wrong += _outside("auxiliary address", name, text, network)
         if config.ip_range:
             wrong += _range_outside(config.ip_range, network)
     if wrong:
@@ -77,17 +78,19 @@ def _check_subnets(configs: Sequence[IPAMConfig], driver: str) -> None:
             raise Forbidden("bridge driver doesn't support multiple subnets")
 
 
-def _outside(kind: str, text: str, network: ipam.Network) -> list[str]:
+def _outside(kind: str, shown: str, text: str, network: ipam.Network) -> list[str]:
+    """shown: what the words call it by."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        return [f"invalid {kind} {text}: invalid address"]
-    return [] if address in network else [f"invalid {kind} {text}: parent subnet {network} doesn't contain this address"]
+        return [f"invalid {kind} {shown}: invalid address"]
+    is_inside = "%" not in text and address in network
+    return [] if is_inside else [f"invalid {kind} {shown}: parent subnet {network} doesn't contain this address"]
 
 
 def _range_outside(text: str, network: ipam.Network) -> list[str]:
     try:
-        part = ipaddress.ip_network(text, strict=False)
+        part = ipam.parse_subnet(text)
     except ValueError:
         return [f"invalid ip-range {text}: invalid CIDR block notation"]
     if part.network_address != ipaddress.ip_interface(text).ip:
@@ -167,8 +170,15 @@ def _subnet(config: IPAMConfig, taken: Iterable[ipam.Network]) -> Subnet:
     return Subnet(config.subnet, gateway, config.ip_range, dict(auxiliary), implied=not config.gateway)
 
 
+def check_mac(text: str) -> None:
+    """Raises InvalidArgument for what is no MAC address in colon form; "" is none at all."""
+    if text and not _MAC_ADDRESS.fullmatch(text):
+        raise InvalidArgument(f"invalid MAC address {text}")
+
+
 def check_endpoint(row: NetworkRow, settings: EndpointSettings) -> None:
     """What a container may ask for on a network: addresses where the subnet was the user's choice. Raises InvalidArgument."""
+    check_mac(settings.mac_address)
     asked = settings.ipam_config
     wanted = [(4, asked.ipv4_address if asked else ""), (6, asked.ipv6_address if asked else "")]
     wrong = []
@@ -191,7 +201,7 @@ def _link_local_problems(given: Sequence[str]) -> list[str]:
     found = []
     for text in given:
         try:
-            is_valid = "%" not in text and not ipaddress.ip_address(text).is_unspecified
+            is_valid = not ipam.parse_address(text).is_unspecified
         except ValueError:
             is_valid = False
         if not is_valid:
@@ -215,7 +225,7 @@ def _sysctl_problems(text: str | None) -> list[str]:
 def _address_problems(row: NetworkRow, version: int, text: str) -> list[str]:
     found = []
     try:
-        address = ipaddress.ip_address(text)
+        address = ipam.parse_address(text)
         is_valid = address.version == version
     except ValueError:
         is_valid = False

@@ -26,6 +26,8 @@ class HealthMonitor:
     def __init__(self, containers: Containers, execs: ExecService, events: ContainerEvents, clock: Clock) -> None:
         self._containers, self._execs, self._events, self._clock = containers, execs, events, clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.checks = self.failed = 0
+        """How many there have been, and of these have failed."""
 
     def begin(self, container: Container, *, again: bool = False) -> None:
         """Probe a running container from now on, if it has a check. again: a former sampand has; its probes' times go on."""
@@ -34,7 +36,7 @@ class HealthMonitor:
         if check is None or not container.is_running or state.paused:
             return
         if state.health is None:
-            self._containers.set_state(container, msgspec.structs.replace(state, health=health.begun(None)))
+            self._containers.note_state(container, msgspec.structs.replace(state, health=health.begun(None)))
         task = asyncio.get_running_loop().create_task(self._watch(container, check, again))
         self._tasks[container.id] = task
         task.add_done_callback(lambda ended: self._ended(container, ended))
@@ -88,7 +90,9 @@ class HealthMonitor:
         state = container.state
         if state.health is None or not container.is_running or state.paused:
             return
+        self.checks += 1
+        self.failed += result.exit_code != 0
         changed = health.after(check, state.health, result, state.started_at)
-        self._containers.set_state(container, msgspec.structs.replace(state, health=changed))
+        self._containers.note_state(container, msgspec.structs.replace(state, health=changed))
         if changed.status != state.health.status:
             self._events.publish(container, f"health_status: {changed.status}")

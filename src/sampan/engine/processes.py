@@ -4,48 +4,69 @@ import asyncio
 import os
 import re
 
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, SystemFailure
 from sampan.linux import users
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
 from sampan.runtime import cgroups
 from sampan.runtime.cgroups import Layout
 from sampan.spec.docker_api.container import TopResponse
 
+_RENAMED = re.compile(r"\s+([^\s]*)=\s*(PID[^\s]*)")
+"""An option of ps that gives a column the title by which the PIDs are found."""
+
 
 def parse_ps(text: str, pids: set[int]) -> TopResponse:
-    """Rows of ps whose PID is one of pids. Raises InvalidArgument when ps was told to leave the PID out.
+    """Rows of ps whose PID is one of pids, and the threads (`-`) below them. Raises SystemFailure: there is no column of PIDs.
 
     The last column may hold spaces (moby daemon/top_unix.go parsePSOutput).
     """
     lines = text.splitlines()
     titles = lines[0].split() if lines else []
     if "PID" not in titles:
-        raise InvalidArgument("Couldn't find PID field in ps output")
-    index = titles.index("PID")
+        raise SystemFailure("Couldn't find PID field in ps output")
+    index, last = titles.index("PID"), len(titles) - 1
     rows = []
+    is_ours = False
     for line in lines[1:]:
-        fields = line.split(None, len(titles) - 1)
-        if len(fields) > index and fields[index].isdecimal() and int(fields[index]) in pids:
-            rows.append(fields)
+        fields = line.split()
+        if len(fields) <= index:
+            continue
+        if fields[index] != "-":
+            is_ours = fields[index].isdecimal() and int(fields[index]) in pids
+        if is_ours:
+            rows.append([*fields[:last], " ".join(fields[last:])])
     return TopResponse(titles=titles, processes=rows)
 
 
 async def top(layout: Layout, cgroup: str, ps_args: str) -> TopResponse:
-    """Run ps with the client's options (default -ef). Raises InvalidArgument with ps' own complaint."""
+    """Run ps with the client's options (default -ef). Raises SystemFailure with ps' own complaint."""
     if "\0" in ps_args:
-        raise InvalidArgument("ps: invalid argument")
+        raise SystemFailure("ps: invalid argument")
+    for name, title in _RENAMED.findall(ps_args):
+        if name != "pid":
+            raise SystemFailure(f'specifying "{name}={title}" is not allowed')
+    pids = cgroups.processes(layout, cgroup)
+    options = (ps_args or "-ef").split()
+    code, out, err = await _ps(*options, f"-q{','.join(map(str, pids))}")
+    if code:  # some options (f) do not go with -q
+        code, out, err = await _ps(*options)
+    if code:
+        raise SystemFailure(f"ps: {err.strip().partition(chr(10))[0]}")
+    return parse_ps(out, set(pids))
+
+
+async def _ps(*options: str) -> tuple[int | None, str, str]:
+    """The host's ps: its status, output and complaints."""
     process = await asyncio.create_subprocess_exec(
         "ps",
-        *(ps_args or "-ef").split(),
+        *options,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8", "COLUMNS": "4096"},
     )
     out, err = await process.communicate()
-    if process.returncode:
-        raise InvalidArgument(f"ps: {err.decode(errors='replace').strip().partition(chr(10))[0]}")
-    return parse_ps(out.decode(errors="replace"), set(cgroups.processes(layout, cgroup)))
+    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
 
 
 _NUMERIC = re.compile(r"\d{1,9}(:\d{1,9})?")

@@ -10,13 +10,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from sampan.clock import Clock
-from sampan.engine import health, joining, launching, restarting
+from sampan.engine import cdi, health, joining, launching, restarting
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
@@ -25,8 +25,10 @@ from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
 from sampan.engine.runtimes import Runtimes
+from sampan.engine.usernamespaces import UserNamespace, UserNamespaces
 from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
+from sampan.network.ports import Binding
 from sampan.runtime import cgroups, ocispec, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.snapshot.api import Snapshots
@@ -81,17 +83,25 @@ class NetworkPort(Protocol):
     def started(self, container: Container) -> None:
         """Its process runs, and its state says so."""
 
-    async def attach(self, container: Container) -> Sandbox:
-        """Addresses, netns and published ports for a container about to start. Raises EngineError."""
+    async def attach(self, container: Container, netns: int | None = None) -> Sandbox:
+        """Addresses, netns and published ports for a container about to start. Raises EngineError.
+
+        netns: an empty one that its user namespace owns, the network's from then on.
+        """
 
     async def detach(self, container: Container) -> None:
         """Take them back. Never raises."""
+
+    def republished(
+        self, container: Container, removed: Collection[str], added: Mapping[str, Sequence[Binding] | None]
+    ) -> contextlib.AbstractAsyncContextManager[tuple[EndpointState, ...]]:
+        """Other published ports for a running container, and its places then; undone when the context ends by an exception."""
 
     def write_files(self, container: Container, endpoints: Sequence[EndpointState], directory: str) -> None:
         """Write hostname, hosts and resolv.conf."""
 
 
-async def _nothing(_container: Container) -> None: ...
+async def _nothing(_container: Container, _maps: plan.UserMaps | None = None) -> None: ...
 
 
 class RunHooks(msgspec.Struct, frozen=True):
@@ -105,7 +115,7 @@ class RunHooks(msgspec.Struct, frozen=True):
     """A run of a container with --rm is over."""
     quiesce: Callable[[Container], Awaitable[None]] = _nothing
     """Waits until no worker is at its tree, before that is mounted or removed."""
-    give_to_user: Callable[[Container], Awaitable[None]] = _nothing
+    give_to_user: Callable[[Container, plan.UserMaps | None], Awaitable[None]] = _nothing
     """Has its `:U` mounts belong to its user, before they are mounted."""
     discarded: Callable[[], None] = lambda: None
     """A container's tree is gone: layers that only it needed can go."""
@@ -127,6 +137,8 @@ class Runner:
         logs: ContainerLogs,
         clock: Clock,
         paths: Paths,
+        settings: launching.LaunchSettings,
+        users: UserNamespaces,
         runtimes: Runtimes,
     ) -> None:
         self.containers = containers
@@ -140,6 +152,8 @@ class Runner:
         self.logs = logs
         self.clock = clock
         self.paths = paths
+        self.settings = settings
+        self.users = users
         self.runtimes = runtimes
         self.layout = cgroups.host_layout()
         self.hooks = RunHooks()
@@ -162,8 +176,11 @@ class Runner:
         self._early[key] = []
         try:
             async with contextlib.AsyncExitStack() as undo:
-                command = self.runtimes.command(container.host_config)
-                launched, held, endpoints = await self._launch(container, key, command, lent or Lent(), undo)
+                users = await self.users.open(container)
+                undo.callback(users.close)
+                command = self.runtimes.command(container.host_config, remapped=users.maps is not None)
+                launched, held, endpoints = await self._launch(container, key, command, lent or Lent(), users, undo)
+                users.close()
                 live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
                     container.state,
@@ -178,6 +195,7 @@ class Runner:
                     finished_at=0,
                     manually_stopped=False,
                     endpoints=endpoints,
+                    user_maps=users.maps.as_tuple() if users.maps is not None else None,
                     boot_id=self.supervisor.link.boot_id,
                     pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
                     health=health.begun(container.state.health) if health.check_of(container.config) else None,
@@ -195,7 +213,7 @@ class Runner:
             if isinstance(error, EngineError):
                 code = error.exit_code if isinstance(error, StartFailure) else 128
                 state = msgspec.structs.replace(state, exit_code=code, error=error.message)
-            self.containers.set_state(container, state)
+            self.containers.note_state(container, state)
             raise
         await self.hooks.started(container)
         self.network.started(container)
@@ -205,18 +223,18 @@ class Runner:
             again()
 
     async def _launch(
-        self, container: Container, key: str, command: tuple[str, ...], lent: Lent, undo: contextlib.AsyncExitStack
+        self, container: Container, key: str, command: tuple[str, ...], lent: Lent, users: UserNamespace, undo: contextlib.AsyncExitStack
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
         opened = await self.mounts.open(container)
         undo.callback(opened.close)
-        await self.hooks.give_to_user(container)
+        await self.hooks.give_to_user(container, users.maps)
         await self.hooks.quiesce(container)
-        sandbox = await self.network.attach(container)
+        sandbox = await self.network.attach(container, users.take_network())
         undo.push_async_callback(self.network.detach, container)
         try:
-            return await self._launch_on(container, key, command, sandbox, opened, lent, undo)
+            return await self._launch_on(container, key, command, sandbox, opened, lent, users, undo)
         finally:
             for fd in sandbox.descriptors.values():
                 os.close(fd)
@@ -229,6 +247,7 @@ class Runner:
         sandbox: Sandbox,
         opened: Opened,
         lent: Lent,
+        users: UserNamespace,
         undo: contextlib.AsyncExitStack,
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         directory = self.paths.container(container.id)
@@ -238,13 +257,16 @@ class Runner:
         undo.callback(layers.close)
         joined = undo.enter_context(contextlib.ExitStack())
         shared = joining.descriptors(container.host_config, self.containers, joined)
-        sent = opened.fds | lent.fds | shared | {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
+        sent = opened.fds | lent.fds | shared | users.fds
+        sent |= {f"layer{n}": lower for n, lower in enumerate(layers.lowers) if isinstance(lower, int)}
         rootfs = plan.Rootfs(
             lowers=tuple(lower if isinstance(lower, str) else n for n, lower in enumerate(layers.lowers)),
             upper=layers.upper,
             work=layers.work,
             readonly=container.host_config.readonly_rootfs,
         )
+        requests = container.host_config.device_requests
+        edits = await asyncio.to_thread(cdi.edits_of, requests, self.settings.cdi_spec_dirs) if requests else cdi.Edits()
         taken = {mount.destination for mount in opened.mounts}
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
@@ -255,6 +277,9 @@ class Runner:
             [*own, *opened.mounts, *lent.mounts],
             cgroup=self.paths.cgroup_of(container),
             netns=bool(sandbox.descriptors),
+            settings=self.settings,
+            edits=edits,
+            userns=users.maps,
         )
         if command:
             undo.push_async_callback(self._end_runtimes, container, command)
@@ -330,7 +355,10 @@ class Runner:
             directory = self.paths.container(container.id)
         names = ("resolv.conf", "hostname", "hosts")
         readonly = container.host_config.readonly_rootfs
-        return [plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly) for name in names]
+        return [
+            plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly, mapped=True)
+            for name in names
+        ]
 
     @staticmethod
     def _make_stdio(container: Container, fds: dict[str, int], undo: contextlib.AsyncExitStack) -> None:
@@ -386,7 +414,7 @@ class Runner:
             paused=False,
             health=health.stopped(state.health),
         )
-        self.containers.set_state(container, state)
+        self.containers.note_state(container, state)
         container.exits += 1
         container.settled.clear()
         self.hooks.ended(container)
@@ -469,7 +497,7 @@ class Runner:
                 await self.start(container)
             except Exception as error:  # whatever it is: "restarting" must not stay for ever
                 log.warning("restart of %s failed: %s", container.id, error)
-                self.containers.set_state(container, msgspec.structs.replace(container.state, status="exited"))
+                self.containers.note_state(container, msgspec.structs.replace(container.state, status="exited"))
 
     # removal
 
@@ -479,7 +507,7 @@ class Runner:
         A kill at any point leaves a row that says so, and sampand does it again at start.
         """
         volumes = volumes or container.state.remove_volumes
-        self.containers.set_state(container, msgspec.structs.replace(container.state, status="removing", remove_volumes=volumes))
+        self.containers.note_state(container, msgspec.structs.replace(container.state, status="removing", remove_volumes=volumes))
         await self.hooks.quiesce(container)
         self.snapshots.remove(container.id)
         self.hooks.discarded()

@@ -1,4 +1,4 @@
-"""OCI runtimes by their names: which there are, and what one has left of a run that is over. See docs/adr/0019."""
+"""OCI runtimes by their names: which there are, and what one has left of a run that is over. See docs/adr/0020."""
 
 import asyncio
 import contextlib
@@ -47,17 +47,27 @@ class Runtimes:
             raise InvalidArgument(f"unknown or invalid runtime name: {name}")
         return name
 
-    def command(self, host: HostConfig) -> tuple[str, ...]:
+    def check(self, host: HostConfig, *, remapped: bool) -> tuple[str, ...]:
+        """The program and its own arguments, as they are configured; none: our own way. remapped: it is to have a user namespace.
+
+        Raises InvalidArgument, NotImplementedYet.
+        """
+        name = self.chosen(host.runtime or BUILT_IN)  # a row of before there were others has none
+        command = self.settings.commands.get(name, ())
+        missing = {"an init process (--init)": host.init, "user namespaces (userns-remap; --userns=host is without)": remapped}
+        for feature, asked in missing.items():
+            if command and asked:
+                raise NotImplementedYet(f"{feature} with the runtime {name}: not implemented by Sampan yet")
+        return command
+
+    def command(self, host: HostConfig, *, remapped: bool) -> tuple[str, ...]:
         """The program, as an absolute path, and its own arguments; none: our own way.
 
         Raises InvalidArgument, NotImplementedYet, StartFailure (there is no such program).
         """
-        name = self.chosen(host.runtime or BUILT_IN)  # a row of before there were others has none
-        command = self.settings.commands.get(name, ())
+        command = self.check(host, remapped=remapped)
         if not command:
             return ()
-        if host.init:
-            raise NotImplementedYet(f"an init process (--init) with the runtime {name}: not implemented by Sampan yet")
         program = shutil.which(command[0])
         if program is None:
             missing = f"fork/exec {command[0]}: no such file or directory"

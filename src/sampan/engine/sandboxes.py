@@ -6,7 +6,8 @@ import errno
 import ipaddress
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -21,16 +22,21 @@ from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, Not
 from sampan.ids import new_id
 from sampan.network import announcing, sandbox
 from sampan.network.bridge import Place, remove_strays
-from sampan.network.exposure import Exposure
-from sampan.network.ports import Published, port_requests
+from sampan.network.exposure import Exposure, Target
+from sampan.network.ports import Binding, PortRequest, Published, port_requests
+from sampan.network.sublinks import KINDS
 from sampan.spec.docker_api.network import EndpointSettings
 from sampan.state.containers import EndpointState
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 JOINING = "failed to set up container networking: "
 NONE_AND_MORE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
 SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
+
+
+Extend = Callable[[Sequence[PortRequest]], Awaitable[tuple[Published, ...]]]
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -78,8 +84,17 @@ class Sandboxes:
 
     # a start and an end
 
-    async def attach(self, container: Container) -> Sandbox:
-        """A place on each of its networks, the netns and the published ports. Raises EngineError, leaving nothing."""
+    async def attach(self, container: Container, netns: int | None = None) -> Sandbox:
+        """A place on each of its networks, the netns and the published ports. Raises EngineError, leaving nothing.
+
+        netns: an empty one that its user namespace owns, ours from now on.
+        """
+        with contextlib.ExitStack() as unused:
+            if netns is not None:
+                unused.callback(os.close, netns)
+            return await self._attach(container, netns, unused)
+
+    async def _attach(self, container: Container, empty: int | None, unused: contextlib.ExitStack) -> Sandbox:
         mode = container.host_config.network_mode
         if mode.startswith("container:"):
             return self._shared(self._containers.find(mode.removeprefix("container:")))
@@ -103,7 +118,8 @@ class Sandboxes:
                 endpoints.interface_of(network, settings, places[network.name], name, gateways.versions_of(network))
                 for name, (network, settings) in zip(names, chosen, strict=True)
             ]
-            netns = await asyncio.to_thread(sandbox.make, interfaces)
+            unused.pop_all()
+            netns = await asyncio.to_thread(sandbox.make, interfaces, empty)
             self._announce_addresses(netns, interfaces)
             custody: Mapping[str, int] = {}
             try:
@@ -238,6 +254,46 @@ class Sandboxes:
         await self._open_ports(container)
         return ports
 
+    @contextlib.asynccontextmanager
+    async def republished(
+        self, container: Container, removed: Collection[str], added: Mapping[str, Sequence[Binding] | None]
+    ) -> AsyncIterator[tuple[EndpointState, ...]]:
+        """Other published ports for a running container, and its places then. removed: its own ports, as in `80/tcp`.
+
+        They are as they were when the context ends by an exception. Raises EngineError.
+        """
+        gateway = endpoints.gateways(self._chosen(container)).published
+        place = self._places.get(container.id, {}).get(gateway.name) if gateway is not None else None
+        if gateway is None or gateway.bridge is None or place is None or not gateway.bridge.publishes:
+            yield container.state.endpoints
+            return
+        bridge, target = gateway.bridge, endpoints.target_of(place)
+        before = endpoints.published([binding for state in container.state.endpoints for binding in state.ports])
+        gone = [port for port in before if f"{port.port}/{port.protocol}" in removed]
+
+        async def extend(requests: Sequence[PortRequest]) -> tuple[Published, ...]:
+            if not self._is_at(container, gateway, place):  # its end has freed all
+                return ()
+            return await self._exposure.extend(container.id, container.name, target, requests, bridge.default_ip, routed=bridge.routed)
+
+        async with contextlib.AsyncExitStack() as undo:
+            await self._exposure.release(container.id, gone)
+            undo.push_async_callback(self._take_back, container, gone, extend)
+            more = await extend(port_requests((), added, False))
+            undo.push_async_callback(self._exposure.release, container.id, more)
+            kept = [port for port in before if port not in gone]
+            yield endpoints.with_ports(container.state.endpoints, gateway, (*kept, *more))
+            undo.pop_all()
+
+    @staticmethod
+    async def _take_back(container: Container, ports: Sequence[Published], extend: Extend) -> None:
+        """Have again what was freed, unless somebody was faster."""
+        for port in ports:
+            try:
+                await extend([port.again()])
+            except EngineError as error:
+                log.warning("port %d of container %s: %s", port.host_port, container.id, error)
+
     # while it runs
 
     async def connect(self, container: Container, network: Network, settings: EndpointSettings) -> Joined | None:
@@ -248,6 +304,8 @@ class Sandboxes:
         place = self._take(container, network, settings)
         self._places.setdefault(container.id, {})[network.name] = place
         before = container.state.endpoints
+        had = endpoints.published([binding for item in before for binding in item.ports])
+        chosen: list[tuple[Network, EndpointSettings]] = []
         name = endpoints.asked_name(settings) or endpoints.free_name(network.bridge.settings.prefix, [state.interface for state in before])
         custody: Mapping[str, int] = {}
         try:
@@ -265,13 +323,13 @@ class Sandboxes:
             state = endpoints.state_of(network, place, name)
             states = (*before, state)
             if gateways.published is network and self._is_at(container, network, place):
-                had = endpoints.published([binding for item in before for binding in item.ports])
                 states = endpoints.with_ports(states, network, await self._ports_at(container, network, had))
         except BaseException as error:
-            is_ours = self._is_at(container, network, place)
-            if is_ours:
-                del self._places[container.id][network.name]
-                await self._leave(container, network.name, place)
+            if custody:
+                await self._dns.stop(container.id)
+            is_ours = await self._take_off(container, network, place, name)
+            if is_ours and chosen:
+                await self._go_back(container, [item for item in chosen if item[0] is not network], had)
             if isinstance(error, ProcessLookupError) or (isinstance(error, OSError) and not is_ours):
                 return None
             if isinstance(error, OSError):
@@ -280,11 +338,35 @@ class Sandboxes:
         if not self._is_at(container, network, place):  # its end has given all back already
             await self._dns.stop(container.id)
             await self._exposure.close(container.id)
-            await asyncio.to_thread(sandbox.delete_link, place.veth)
+            await self._take_off(container, network, place, name)
             return None
         self._announce(container, [state])
         self._dns.changed(container, chosen)
         return Joined(states, custody)
+
+    async def _go_back(self, container: Container, chosen: endpoints.Chosen, had: Sequence[Published]) -> None:
+        """A container's default routes and ports, after a change that failed, as they were on these networks. Never raises."""
+        await self._route(container, chosen)
+        gateway = endpoints.gateways(chosen).published
+        place = self._places.get(container.id, {}).get(gateway.name) if gateway is not None else None
+        if had and place is not None and not self._exposure.holds(container.id):
+            await self._exposure.reopen({container.id: (endpoints.target_of(place), had)})
+
+    async def _take_off(self, container: Container, network: Network, place: Place, interface: str) -> bool:
+        """Have a running container leave a place; whether it still had it: its end gives all back. Never raises.
+
+        Waited for: the bridge stays until the interface is gone, and its name inside is free then.
+        """
+        if place.veth:
+            await asyncio.to_thread(sandbox.delete_link, place.veth)
+        else:
+            with contextlib.suppress(OSError):
+                await self._inside(container, lambda netns: sandbox.leave(netns, interface))
+        if not self._is_at(container, network, place):
+            return False
+        del self._places[container.id][network.name]
+        await self._leave(container, network.name, msgspec.structs.replace(place, veth=""))
+        return True
 
     def _is_at(self, container: Container, network: Network, place: Place) -> bool:
         """Whether a place is still the container's."""
@@ -309,15 +391,8 @@ class Sandboxes:
         if place is None:
             return states
         await self._route(container, others)  # before its interface goes: who is killed between the two has left a trace
-        if place.veth:
-            await asyncio.to_thread(sandbox.delete_link, place.veth)  # waited for: the bridge stays until then, and its name inside is free
-        elif left is not None:
-            with contextlib.suppress(OSError):
-                await self._inside(container, lambda netns: sandbox.leave(netns, left.interface))
-        if not self._is_at(container, network, place):  # its end has given all back already
+        if not await self._take_off(container, network, place, left.interface if left is not None else ""):
             return container.state.endpoints
-        del self._places[container.id][network.name]
-        await self._leave(container, network.name, msgspec.structs.replace(place, veth=""))
         self._dns.changed(container, others)
         if left is not None and left.ports:
             published = endpoints.gateways(others).published
@@ -328,31 +403,38 @@ class Sandboxes:
     async def _route(self, container: Container, chosen: endpoints.Chosen) -> None:
         """Have a running container's default routes go by these of its networks. Never raises."""
         places = self._places.get(container.id, {})
-        by4, by6 = (places.get(item.name) if item is not None else None for item in endpoints.gateways(chosen))
-        gateway, gateway6 = by4.gateway if by4 is not None else "", by6.gateway6 if by6 is not None else ""
+        names = {state.network_name: state.interface for state in container.state.endpoints}
+        gateways = endpoints.gateways(chosen)
+        interfaces = [
+            network.bridge.interface(places[network.name], names.get(network.name, ""), default_routes=gateways.versions_of(network))
+            for network, _ in chosen
+            if network.bridge is not None and network.name in places
+        ]
         with contextlib.suppress(OSError):
-            await self._inside(container, lambda netns: sandbox.route(netns, gateway, gateway6))
+            await self._inside(container, lambda netns: sandbox.route(netns, interfaces))
 
     @staticmethod
-    async def _inside(container: Container, work: Callable[[int], None]) -> None:
+    async def _inside(container: Container, work: Callable[[int], Result]) -> Result:
+        """What some work on a running container's netns comes to, in a worker. Raises OSError."""
         netns = netns_of(container)
         try:
-            await asyncio.to_thread(work, netns)
+            return await asyncio.to_thread(work, netns)
         finally:
             os.close(netns)
 
     def write_files(self, container: Container, states: Sequence[EndpointState], directory: str) -> None:
-        """hostname, hosts and resolv.conf of a container about to start. Raises InvalidArgument."""
+        """hostname, hosts and resolv.conf of a container about to start. Raises InvalidArgument, SystemFailure."""
         self._files.write(container, states, directory, links.hosts(container, self._containers))
 
     def update_files(self, container: Container, states: Sequence[EndpointState]) -> None:
-        """Those of a running container whose networks changed. Raises InvalidArgument."""
+        """Those of a running container whose networks changed. Raises InvalidArgument, SystemFailure."""
         self._files.update(container, states, self._paths.container(container.id), links.hosts(container, self._containers))
 
     # after a restart of sampand
 
     async def reconcile(self) -> None:
         """Take again what the running containers have; once, before any container is started or its end is handled. Never raises."""
+        published: dict[str, tuple[Target, list[Published]]] = {}
         for container in self._containers:
             if not container.is_running:
                 continue
@@ -365,8 +447,9 @@ class Sandboxes:
                 if not network.bridge.take_again(places[network.name]):
                     log.warning("the addresses of container %s on network %s are not free", container.id, network.name)
                 if state.ports:
-                    await self._exposure.reopen(container.id, endpoints.target_of(state), endpoints.published(state.ports))
+                    published[container.id] = endpoints.target_of(state), endpoints.published(state.ports)
             self._announce(container, container.state.endpoints)
+        await self._exposure.reopen(published)
         await self._remove_strays()
 
     async def resume(self) -> None:
@@ -377,7 +460,8 @@ class Sandboxes:
                 continue
             try:
                 chosen = self._chosen(container)
-                if self._cut and self._places.get(container.id):
+                cut = await self._remove_sublinks(container) or self._cut
+                if cut and self._places.get(container.id):
                     await self._route(container, chosen)
                 if not endpoints.has_names(chosen) or self._dns.resume(container, live.held(), chosen):
                     continue
@@ -388,6 +472,13 @@ class Sandboxes:
                     os.close(netns)
             except (EngineError, OSError) as error:
                 log.warning("container %s has no name service: %s", container.id, error)
+
+    async def _remove_sublinks(self, container: Container) -> bool:
+        """Remove macvlans that no place is stored of from a container; whether there was one. Raises OSError."""
+        if all(network.row.driver not in KINDS for network in self._networks):
+            return False
+        kept = [state.interface for state in container.state.endpoints if state.driver in KINDS]
+        return await self._inside(container, lambda netns: sandbox.remove_strays(netns, kept))
 
     async def _remove_strays(self) -> None:
         bridges = [network.bridge.settings.bridge for network in self._networks if network.bridge is not None]

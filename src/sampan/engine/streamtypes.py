@@ -6,7 +6,7 @@ import msgspec
 
 
 class AttachOptions(msgspec.Struct, frozen=True):
-    """Query of POST /containers/{id}/attach."""
+    """Query of an attach."""
 
     stream: bool = False
     logs: bool = False
@@ -14,6 +14,8 @@ class AttachOptions(msgspec.Struct, frozen=True):
     stdout: bool = False
     stderr: bool = False
     detach_keys: str = ""
+    raw: bool = False
+    """Standard output and error one after the other without frames, as with a terminal."""
 
 
 class LogOptions(msgspec.Struct, frozen=True):

@@ -1,15 +1,18 @@
 """SystemService: version, info, events."""
 
+import asyncio
 import ipaddress
 import os
 import platform
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from sampan.clock import rfc3339nano
+from sampan.engine import cdi
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
@@ -19,6 +22,7 @@ from sampan.events.bus import Event, EventBus
 from sampan.filters import Filters
 from sampan.ids import new_id
 from sampan.linux import apparmor
+from sampan.logs.options import DRIVERS as LOG_DRIVERS
 from sampan.mirrors import normalised
 from sampan.reference import DEFAULT_DOMAIN
 from sampan.registryhosts import is_insecure, without_scheme
@@ -26,8 +30,10 @@ from sampan.runtime.cgroups import host_layout
 from sampan.snapshot.api import Snapshots
 from sampan.spec.docker_api.system import (
     ComponentVersion,
+    DeviceInfo,
     EventActor,
     EventMessage,
+    FirewallInfo,
     IndexInfo,
     PingInfo,
     PlatformName,
@@ -65,20 +71,24 @@ class SystemFacts(msgspec.Struct, frozen=True):
     data_root: str
     log_driver: str = ""
     labels: tuple[str, ...] = ()
+    cdi_spec_dirs: tuple[str, ...] = ()
     registries: RegistrySettings = RegistrySettings()
     debug: bool = False
     live_restore: bool = True
     runtimes: Mapping[str, Runtime] = {}
     default_runtime: str = "runc"
+    userns_remap: bool = False
+    filtered: bool = True
+    """Whether networks have firewall rules."""
 
 
-def _operating_system() -> str:
-    try:
-        lines = Path("/etc/os-release").read_text().splitlines()
-    except OSError:
-        return "Linux"
-    values = dict(line.split("=", 1) for line in lines if "=" in line)
-    return values.get("PRETTY_NAME", "Linux").strip('"')
+def _release() -> dict[str, str]:
+    """os-release(5), of either place."""
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        with suppress(OSError):
+            pairs = (line.partition("=") for line in Path(path).read_text(errors="replace").splitlines())
+            return {name: value.strip("\"'") for name, equals, value in pairs if equals}
+    return {}
 
 
 def registry_config(registries: RegistrySettings) -> RegistryConfig:
@@ -188,6 +198,10 @@ class SystemService:
             return []
         return ["WARNING: AppArmor is enabled, but no profile is applied to containers: not implemented by Sampan yet"]
 
+    def _namespaces(self, cgroup_version: int) -> list[str]:
+        """What docker counts among the security options."""
+        return [*(["name=userns"] if self.facts.userns_remap else []), *(["name=cgroupns"] if cgroup_version == 2 else [])]
+
     def publish_reload(self, attributes: Mapping[str, str]) -> None:
         """Docker's event of a daemon that has read its configuration again."""
         self._events.publish("daemon", "reload", self._id, {"name": os.uname().nodename, **attributes})
@@ -198,7 +212,9 @@ class SystemService:
         layout, limits = host_layout(), host_limits()
         controllers = {name for names, _ in layout.v1 for name in names.split(",")} | set(layout.controllers)
         registries = self.facts.registries
+        release = _release()
         http_proxy, https_proxy, no_proxy = registries.proxies.shown()
+        found = await asyncio.to_thread(cdi.look, self.facts.cdi_spec_dirs)
         return SystemInfo(
             id=self._id,
             containers=len(statuses),
@@ -208,7 +224,11 @@ class SystemService:
             images=self._images.count,
             driver=self._snapshots.driver,
             driver_status=[*self._snapshots.status, ("Mount Options", ",".join(self._snapshots.mount_options))],
-            plugins=PluginsInfo(volume=["local"], network=["bridge", "host", "null"], log=["json-file", "local", "none"]),
+            plugins=PluginsInfo(
+                volume=["local"],
+                network=["bridge", "host", "ipvlan", "macvlan", "null"],
+                log=[name for name in LOG_DRIVERS if name != "none"],
+            ),
             memory_limit="memory" in controllers,
             swap_limit=limits.swap,
             cpu_cfs_period="cpu" in controllers,
@@ -219,13 +239,15 @@ class SystemService:
             oom_kill_disable=limits.oom_kill_disable,
             ipv4_forwarding=Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",
             debug=self.facts.debug,
+            n_goroutines=len(asyncio.all_tasks()),
             nfd=len(os.listdir("/proc/self/fd")),
             system_time=rfc3339nano(time.time_ns()),
             logging_driver=self.facts.log_driver or "json-file",
             cgroup_version=str(layout.version),
             n_events_listener=self._events.listeners,
             kernel_version=platform.release(),
-            operating_system=_operating_system(),
+            operating_system=release.get("PRETTY_NAME", "Linux"),
+            os_version=release.get("VERSION_ID", ""),
             architecture=platform.machine(),
             registry_config=registry_config(registries),
             http_proxy=http_proxy,
@@ -236,12 +258,15 @@ class SystemService:
             docker_root_dir=self.facts.data_root,
             name=os.uname().nodename,
             labels=list(self.facts.labels),
+            cdi_spec_dirs=list(self.facts.cdi_spec_dirs),
+            discovered_devices=tuple(DeviceInfo(source="cdi", id=name) for name in sorted(found.devices)),
             server_version=ENGINE_VERSION,
             runtimes={"runc": Runtime(path="built-in"), **self.facts.runtimes},
             default_runtime=self.facts.default_runtime,
             live_restore_enabled=self.facts.live_restore,
-            security_options=["name=seccomp,profile=builtin", *(["name=cgroupns"] if layout.version == 2 else [])],
-            warnings=[*self._warnings(), *self._confinement()] or None,
+            firewall_backend=FirewallInfo(driver="nftables") if self.facts.filtered else None,
+            security_options=["name=seccomp,profile=builtin", *self._namespaces(layout.version)],
+            warnings=[*self._warnings(), *self._confinement(), *(f"WARNING: CDI: {problem}" for problem in found.problems)] or None,
         )
 
     def events(self, *, since: int, until: int, filters: Filters) -> AsyncIterator[EventMessage]:

@@ -121,9 +121,9 @@ class Trees:
     async def _view(self, container: Container, job: str, first_fd: int, stack: ExitStack) -> tuple[dict[str, Any], list[int]]:
         """The job's `view` argument and the descriptors that go with it, which the stack closes.
 
-        A running container: {upper, own, pid, pidfd}. A stopped one, to be mounted: {upper, own, work, lowers, binds}. Of these, what the
-        job needs. pidfd is the index of a descriptor; a lower is one, or a path; own: the names of what may be in upper only because
-        something is mounted there.
+        A running container: {upper, own, pid, pidfd, userns (whether it has one)}. A stopped one, to be mounted: {upper, own, work, lowers,
+        binds}. Of these, what the job needs. pidfd is the index of a descriptor; a lower is one, or a path; own: the names of what may be
+        in upper only because something is mounted there.
         """
         view: dict[str, Any] = {"upper": self._snapshots.upper(container.id), "own": INIT}
         fds: list[int] = []
@@ -133,7 +133,7 @@ class Trees:
         if running and needs.is_tree and live is not None:
             fds.append(os.dup(live.pidfd))
             stack.callback(os.close, fds[0])
-            view |= {"pid": container.state.pid, "pidfd": first_fd}
+            view |= {"pid": container.state.pid, "pidfd": first_fd, "userns": container.state.user_maps is not None}
         if needs in (Needs.LAYERS, Needs.UPPER) or (needs.is_tree and not running):
             try:
                 layers = stack.enter_context(await self._snapshots.mounts(container.id))

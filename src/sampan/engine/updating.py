@@ -2,16 +2,20 @@
 
 import errno
 import os
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from sampan.engine.launching import resources_of
 from sampan.engine.limits import HostLimits, check_limits
-from sampan.engine.merging import NO_REAL_TIME, check_restart_policy
-from sampan.errors import Conflict, NotImplementedYet, SystemFailure
+from sampan.engine.merging import check_restart_policy
+from sampan.errors import Conflict, InvalidArgument, SystemFailure
 from sampan.linux.kernelfile import write
+from sampan.network.ports import port_requests, split
 from sampan.runtime.cgroups import Layout, resource_writes
-from sampan.spec.docker_api.container import HostConfig, UpdateRequest
+from sampan.spec.docker_api.container import Config, HostConfig, PortBinding, UpdateRequest
+
+PortBindings = Mapping[str, list[PortBinding] | None]
 
 _CHANGEABLE = (
     "blkio_weight",
@@ -19,6 +23,8 @@ _CHANGEABLE = (
     "nano_cpus",
     "cpu_period",
     "cpu_quota",
+    "cpu_realtime_period",
+    "cpu_realtime_runtime",
     "cpuset_cpus",
     "cpuset_mems",
     "memory",
@@ -32,12 +38,10 @@ _UNSET = {"pids.max": "max"}
 def updated(host: HostConfig, asked: UpdateRequest, limits: HostLimits) -> tuple[HostConfig, list[str]]:
     """(what a container has then, warnings); 0, "" and None of what is asked for mean `as it is` (moby container_unix.go UpdateContainer).
 
-    Raises InvalidArgument: it can be of no container. Conflict: not of this one. NotImplementedYet, as create does.
+    Raises InvalidArgument: it can be of no container. Conflict: not of this one.
     """
     wanted = HostConfig(**{name: getattr(asked, name) for name in (*_CHANGEABLE, "pids_limit", "restart_policy")})
     check_restart_policy(wanted)
-    if asked.cpu_realtime_period or asked.cpu_realtime_runtime:
-        raise NotImplementedYet(NO_REAL_TIME)
     wanted, warnings = check_limits(wanted, limits, update=True)
     _check_conflicts(host, wanted)
     changes = {name: value for name in _CHANGEABLE if (value := getattr(wanted, name))}
@@ -48,6 +52,31 @@ def updated(host: HostConfig, asked: UpdateRequest, limits: HostLimits) -> tuple
     if wanted.restart_policy.name:
         changes["restart_policy"] = wanted.restart_policy
     return msgspec.structs.replace(host, **changes), warnings
+
+
+def republished(config: Config, host: HostConfig, removed: Sequence[str], added: PortBindings) -> HostConfig:
+    """What a container has with other published ports; removed: as in `80/tcp`. Raises InvalidArgument, Conflict."""
+    if host.network_mode.startswith("container:"):
+        raise InvalidArgument("conflicting options: port publishing and the container type network mode")
+    port_requests((), added, False)
+    bindings = {port_name(key): list(items or ()) for key, items in (host.port_bindings or {}).items()}
+    for port in removed:
+        if not bindings.pop(port, None):
+            exposed = host.publish_all_ports and port in map(port_name, config.exposed_ports or ())
+            raise Conflict(f"port {port} is {'published by --publish-all' if exposed else 'not published'}")
+    for key, items in added.items():
+        have = bindings.setdefault(port_name(key), [])
+        for item in items or ():
+            if item in have and item.host_port:
+                raise Conflict(f"port {port_name(key)} is published as {item.host_ip or '0.0.0.0'}:{item.host_port} already")
+            have.append(item)
+    return msgspec.structs.replace(host, port_bindings=bindings)
+
+
+def port_name(port: str) -> str:
+    """`80/tcp` for whatever way of writing it. Raises InvalidArgument."""
+    number, protocol = split(port)
+    return f"{number}/{protocol}"
 
 
 def _check_conflicts(host: HostConfig, wanted: HostConfig) -> None:

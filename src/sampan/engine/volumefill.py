@@ -10,6 +10,7 @@ from sampan.engine.containerstore import Container
 from sampan.engine.mounting import BindMount, VolumeMount
 from sampan.engine.trees import Trees
 from sampan.errors import InvalidArgument, SystemFailure
+from sampan.runtime.plan import UserMaps
 from sampan.volume import options as rules
 from sampan.volume.store import VolumeStore
 
@@ -30,7 +31,7 @@ class VolumeFiller:
         async with AsyncExitStack() as stack:
             empty: list[tuple[VolumeMount, bool]] = []
             for name, mount in sorted(wanted.items()):  # in one order, as others may wait for the same locks
-                in_place = rules.needs_mount(self._store.find(name).options)
+                in_place = not self._store.is_own(name)
                 if in_place:
                     stack.push_async_callback(self._store.unmount, name, container.id)
                     await self._store.mount(name, container.id)
@@ -65,8 +66,11 @@ class VolumeFiller:
             if not in_place:
                 await asyncio.to_thread(local.finish_copy, mount.name)
 
-    async def give_to_user(self, container: Container) -> None:
-        """Sources mounted with `:U` are to belong to the container's user. Before they are mounted; the caller holds its lock."""
+    async def give_to_user(self, container: Container, maps: UserMaps | None) -> None:
+        """Sources mounted with `:U` are to belong to the container's user. Before they are mounted; the caller holds its lock.
+
+        maps: of its user namespace. What is not the engine's own has the host's IDs.
+        """
         for mount in container.mounts:
             if isinstance(mount, BindMount | VolumeMount) and "U" in mounting.mode_words(mount.mode):
                 source = self._store.local.path(mount.name) if isinstance(mount, VolumeMount) else mount.source
@@ -77,6 +81,8 @@ class VolumeFiller:
                 try:
                     if stat.S_IFMT(os.fstat(fd).st_mode) not in (stat.S_IFDIR, stat.S_IFREG):
                         raise InvalidArgument(f"chown {source}: neither a directory nor a file")
-                    await self._trees.run(container, "tree_chown", {"user": container.config.user}, [fd], locked=True)
+                    is_own = isinstance(mount, VolumeMount) and self._store.is_own(mount.name)
+                    args = {"user": container.config.user, "maps": None if maps is None or is_own else maps.built()}
+                    await self._trees.run(container, "tree_chown", args, [fd], locked=True)
                 finally:
                     os.close(fd)

@@ -12,6 +12,7 @@ from sampan.filters import Filters, labels_match
 from sampan.patterns import bounded, compiled
 from sampan.spec.docker_api.volume import UsageData, Volume, VolumeListResponse, VolumesPruneReport
 from sampan.state.volumes import VolumeRow
+from sampan.units import FALSE, TRUE
 from sampan.volume.options import ANONYMOUS_LABEL
 from sampan.volume.store import VolumeStore
 
@@ -19,7 +20,6 @@ log = logging.getLogger(__name__)
 
 _LISTED = ("dangling", "driver", "label", "label!", "name")
 _PRUNED = ("all", "label", "label!")
-_TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 LABELS_MAX = 1 << 20
 """Bytes of one volume's labels and options."""
 
@@ -87,9 +87,9 @@ class VolumeService:
             tests = [_names(pattern) for pattern in filters["name"]]
             found = bounded(lambda: [row for row in found if row.name in filters["name"] or any(test(row.name) for test in tests)])
         if values := filters.get("dangling"):
-            if len(values) != 1 or values[0] not in _TRUE + _FALSE:
+            if len(values) != 1 or values[0] not in TRUE + FALSE:
                 raise InvalidArgument(f"invalid filter 'dangling=[{' '.join(values)}]'")
-            found = [row for row in found if bool(self._store.users(row.name)) != (values[0] in _TRUE)]
+            found = [row for row in found if bool(self._store.users(row.name)) != (values[0] in TRUE)]
         return found
 
     def inspect(self, name: str) -> Volume:
@@ -156,6 +156,6 @@ def _asks_for_all(filters: Filters) -> bool:
     values = filters.get("all", ())
     if len(values) > 1:
         raise InvalidArgument(f"invalid filter 'all=[{' '.join(values)}]': only one value is expected")
-    if values and values[0] not in _TRUE + _FALSE:
+    if values and values[0] not in TRUE + FALSE:
         raise InvalidArgument(f"invalid filter 'all': strconv.ParseBool: parsing \"{values[0]}\": invalid syntax")
-    return bool(values) and values[0] in _TRUE
+    return bool(values) and values[0] in TRUE

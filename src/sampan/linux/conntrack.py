@@ -4,9 +4,10 @@ To the kernel a UDP client that goes on sending from its port is one flow, and w
 """
 
 import contextlib
+import re
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from sampan.linux.netlink import attribute, attributes
@@ -23,6 +24,9 @@ _KEY = {_ORIGINAL: _NESTED, _ID: 0, _ZONE: 0}
 _BY_PROTOCOL = 1 << 3
 _IP, _PROTOCOL = 1, 2
 _UDP = 17
+_DESTINATION_PORT = 3
+_PORTS = re.compile(re.escape(attribute(_DESTINATION_PORT, bytes(2))[:4]) + b"(..)", re.DOTALL)
+"""Where a message has ports that are sent to."""
 
 
 class Flow(NamedTuple):
@@ -36,14 +40,14 @@ class Flow(NamedTuple):
     """What the kernel knows it by."""
 
 
-def forget_udp(family: int, matches: Callable[[Flow], bool]) -> int:
-    """Forget the flows of a family that match, so that their next packet is looked at anew; how many there were. Blocks.
+def forget_udp(family: int, ports: Collection[int], matches: Callable[[Flow], bool]) -> int:
+    """Forget the flows of a family to these ports that match, so that their next packet is looked at anew; how many there were. Blocks.
 
     Raises OSError, also where the kernel has no such table.
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as asked:
         asked.settimeout(10)
-        found = [flow for flow in _flows(asked, family) if matches(flow)]
+        found = [flow for flow in _flows(asked, family, ports) if flow.asked_port in ports and matches(flow)]
         for number, flow in enumerate(found, 2):
             with contextlib.suppress(FileNotFoundError):  # it has ended
                 _send(asked, _DELETE, _ACK, number, family, flow.key)
@@ -75,11 +79,15 @@ def _answers(asked: socket.socket, sequence: int) -> Iterator[bytes]:
             yield payload[_GENERIC.size :]
 
 
-def _flows(asked: socket.socket, family: int) -> Iterator[Flow]:
+def _flows(asked: socket.socket, family: int, ports: Collection[int]) -> Iterator[Flow]:
+    """Those that may be to these ports: there can be hundreds of thousands of others, which are not worth being taken apart."""
+    wanted_ports = {port.to_bytes(2) for port in ports}
     only_udp = attribute(_ORIGINAL | _NESTED, attribute(_PROTOCOL | _NESTED, attribute(1, bytes([_UDP]))))
     wanted = attribute(_FILTER | _NESTED, attribute(1, struct.pack("=I", _BY_PROTOCOL)) + attribute(2, struct.pack("=I", 0)))
     _send(asked, _GET, _DUMP, 1, family, only_udp + wanted)  # Linux before 5.8 knows no filter, and tells of all
     for payload in _answers(asked, 1):
+        if wanted_ports.isdisjoint(_PORTS.findall(payload)):
+            continue
         words = attributes(payload)
         original, reply = (attributes(words.get(key, b"")) for key in (_ORIGINAL, _REPLY))
         there, back = (attributes(item.get(_PROTOCOL, b"")) for item in (original, reply))

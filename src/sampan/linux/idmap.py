@@ -1,13 +1,19 @@
-"""ID-mapped mounts (mount_setattr(2), MOUNT_ATTR_IDMAP): the files of one user on the disk are another's inside. Linux 5.12."""
+"""User namespaces, and ID-mapped mounts (mount_setattr(2), MOUNT_ATTR_IDMAP; Linux 5.12): the files of one user on the disk are another's
+inside."""
 
+import errno
+import fcntl
 import os
 import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from sampan.linux import libc, mounts
-from sampan.linux.namespaces import CLONE_NEWUSER
+from sampan.linux.namespaces import CLONE_NEWUSER, FLAGS
 
 _IDS = 2**32 - 1
 """One more than the last ID: the last number means none."""
+_NS_GET_PARENT = 0xB702
 Range = tuple[int, int, int]
 """(ID on the disk, ID inside, how many)"""
 
@@ -21,8 +27,42 @@ def ranges(on_disk: int, inside: int) -> list[Range]:
     return [(on_disk, inside, 1), *((start, start, end - start) for start, end in gaps if end > start)]
 
 
-def user_namespace(uids: list[Range], gids: list[Range]) -> int:
-    """A descriptor of a new user namespace with these maps, in which nobody is. Single-threaded callers only. Raises OSError."""
+def outside(table: Sequence[Sequence[int]], number: int) -> int:
+    """What an ID in a user namespace is outside, by its map's (ID inside, ID outside, how many). Raises OSError EINVAL: nothing."""
+    for first, second, count in table:
+        if first <= number < first + count:
+            return second + number - first
+    raise OSError(errno.EINVAL, f"ID {number} is not mapped")
+
+
+def of_process(pid: int) -> int:
+    """A descriptor of the user namespace right below ours that a process is in, be it in one of those made in there. Raises OSError.
+
+    ProcessLookupError: it is in ours, or there is no such process.
+    """
+    own = os.stat("/proc/self/ns/user").st_ino
+    try:
+        fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+    if os.fstat(fd).st_ino == own:
+        os.close(fd)
+        raise ProcessLookupError(errno.ESRCH, "in our own user namespace")
+    while True:
+        parent = fcntl.ioctl(fd, _NS_GET_PARENT)
+        if os.fstat(parent).st_ino == own:
+            os.close(parent)
+            return fd
+        os.close(fd)
+        fd = parent
+
+
+@contextmanager
+def _child_after(work: Callable[[], None]) -> Iterator[str]:
+    """A child that has done some work and lives as long as the block, by the number that /proc knows. Raises the work's OSError.
+
+    For callers without threads. It ends with its parent, whatever ends that.
+    """
     ready, told = os.pipe2(os.O_CLOEXEC)
     parent_gone, alive = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -30,8 +70,9 @@ def user_namespace(uids: list[Range], gids: list[Range]) -> int:
         status = 1
         try:
             os.close(alive)
-            libc.unshare(CLONE_NEWUSER)
-            os.write(told, os.readlink("/proc/self").encode())  # by the number that /proc knows, not that of our PID namespace
+            number = os.readlink("/proc/self")  # not that of our PID namespace
+            work()
+            os.write(told, number.encode())
             os.read(parent_gone, 1)
             status = 0
         except OSError as error:
@@ -43,20 +84,56 @@ def user_namespace(uids: list[Range], gids: list[Range]) -> int:
     try:
         word = os.read(ready, 32).decode()
         if not word or word.startswith("!"):
-            number = int(word[1:] or 0)
-            raise OSError(number, f"unshare: {os.strerror(number)}")
-        for name, table in (("uid_map", uids), ("gid_map", gids)):
-            fd = os.open(f"/proc/{word}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, "".join(f"{first} {second} {count}\n" for first, second, count in table).encode())
-            finally:
-                os.close(fd)
-        return os.open(f"/proc/{word}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            failed = int(word[1:] or errno.ECHILD)
+            raise OSError(failed, f"unshare: {os.strerror(failed)}")
+        yield word
     finally:
         os.close(ready)
         os.close(alive)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def user_namespace(uids: Sequence[Sequence[int]], gids: Sequence[Sequence[int]]) -> int:
+    """A descriptor of a new user namespace with these maps, in which nobody is. Single-threaded callers only. Raises OSError."""
+    with _child_after(lambda: libc.unshare(CLONE_NEWUSER)) as number:
+        for name, table in (("uid_map", uids), ("gid_map", gids)):
+            fd = os.open(f"/proc/{number}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, "".join(f"{first} {second} {count}\n" for first, second, count in table).encode())
+            finally:
+                os.close(fd)
+        return os.open(f"/proc/{number}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def become_root(userns: int) -> None:
+    """Enter a user namespace as its root, with every capability there and none anywhere else. Single-threaded callers only."""
+    libc.setns(userns, CLONE_NEWUSER)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def namespaces_of(userns: int, names: Sequence[str]) -> dict[str, int]:
+    """Descriptors, by name, of new namespaces that a user namespace owns: its root is privileged in them. Single-threaded callers only.
+
+    names: as under /proc/PID/ns; not pid and user. Raises OSError.
+    """
+    flags = 0
+    for name in names:
+        flags |= FLAGS[name]
+
+    def work() -> None:
+        become_root(userns)
+        libc.unshare(flags)
+
+    with _child_after(work) as number:
+        return {name: os.open(f"/proc/{number}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names}
+
+
+def map_mount(mount_fd: int, userns: int) -> None:
+    """Have the IDs on a detached mount's disk be those inside a user namespace. Raises OSError: EINVAL when it cannot be mapped."""
+    mounts.mount_setattr(mount_fd, attributes=mounts.MOUNT_ATTR_IDMAP, userns=userns)
 
 
 def give_to(mount_fd: int, uid: int, gid: int) -> None:
@@ -69,6 +146,6 @@ def give_to(mount_fd: int, uid: int, gid: int) -> None:
         return
     userns = user_namespace(ranges(owner.st_uid, uid), ranges(owner.st_gid, gid))
     try:
-        mounts.mount_setattr(mount_fd, attributes=mounts.MOUNT_ATTR_IDMAP, userns=userns)
+        map_mount(mount_fd, userns)
     finally:
         os.close(userns)

@@ -17,6 +17,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, R
 _REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 _DONE, _ERROR = 3, 2
 _IFLA_ADDRESS, _IFLA_NAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD = 1, 3, 4, 5, 10, 18, 20, 28
+_IFLA_LINK_NETNSID = 37
 _IFF_UP = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_F_NODAD = 1, 2, 4, 2
 _RTA_OIF, _RTA_GATEWAY = 4, 5
@@ -41,6 +42,8 @@ class Link:
     up: bool
     alias: str = ""
     """Free text that somebody gave it."""
+    is_sub: bool = False
+    """Whether it is a macvlan or ipvlan whose parent is in another netns."""
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -111,7 +114,10 @@ class Netlink:
             words = attributes(payload[_LINK.size :])
             master = struct.unpack("=I", words[_IFLA_MASTER])[0] if _IFLA_MASTER in words else 0
             alias = words.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace")
-            found.append(Link(index, words[_IFLA_NAME].rstrip(b"\0").decode(), master, bool(flags & _IFF_UP), alias))
+            kind = attributes(words.get(_IFLA_LINKINFO, b"")).get(1, b"").rstrip(b"\0")
+            is_sub = kind in (b"macvlan", b"ipvlan") and _IFLA_LINK_NETNSID in words
+            name = words[_IFLA_NAME].rstrip(b"\0").decode(errors="replace")  # the kernel takes any bytes
+            found.append(Link(index, name, master, bool(flags & _IFF_UP), alias, is_sub))
         return found
 
     def addresses(self, index: int, family: int = socket.AF_INET) -> list[tuple[str, int]]:

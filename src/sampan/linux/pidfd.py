@@ -1,5 +1,6 @@
 """Processes by pidfd: a number that cannot come to mean another process."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -68,6 +69,14 @@ def reap(fd: int) -> None:
         os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
     except OSError:
         return
+
+
+def has_children() -> bool:
+    """Whether we have any, alive or not."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    return False
 
 
 def stat_fields(pid: int | str) -> list[str] | None:

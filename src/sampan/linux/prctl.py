@@ -7,12 +7,14 @@ PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 __all__ = [
     "capbset_drop",
     "capbset_read",
+    "keep_rights_on_setuid",
     "set_child_subreaper",
     "set_dumpable",
     "set_keepcaps",
@@ -30,6 +32,11 @@ def set_dumpable(enabled: bool) -> None:
 def set_keepcaps(enabled: bool) -> None:
     """Whether permitted capabilities outlive setuid from 0."""
     prctl(PR_SET_KEEPCAPS, int(enabled))
+
+
+def keep_rights_on_setuid() -> None:
+    """No change of the user takes capabilities away, until a user namespace is entered (SECBIT_NO_SETUID_FIXUP)."""
+    prctl(PR_SET_SECUREBITS, 1 << 2)
 
 
 def set_child_subreaper() -> None:

@@ -9,12 +9,18 @@ from typing import Any
 import msgspec
 
 from sampan.errors import InvalidArgument, NotImplementedYet
+from sampan.logs import journald, syslog
 from sampan.patterns import bounded, compiled
 
-DRIVERS = ("json-file", "local", "none")
-OTHER_DRIVERS = ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
-_COMMON = frozenset({"mode", "max-buffer-size"})
+DRIVERS = ("journald", "json-file", "local", "none", "syslog")
+WITH_SERVER = ("journald", "syslog")
+"""Their output goes to the segments all the same: for `docker logs` (docker's "dual logging"), and as the buffer."""
+OTHER_DRIVERS = ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "splunk")
+_CACHE = "cache-"
+_COMMON = frozenset({"mode", "max-buffer-size", "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"})
 _OPTIONS = {
+    "journald": journald.OPTIONS,
+    "syslog": syslog.OPTIONS,
     "local": frozenset({"max-size", "max-file", "compress"}),
     "json-file": frozenset({"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"}),
 }
@@ -40,13 +46,15 @@ def validate(driver: str, config: Mapping[str, str]) -> None:
     if driver == "none":
         return
     if driver in OTHER_DRIVERS:
-        raise NotImplementedYet(f"log driver '{driver}' is not implemented yet: use local, json-file or none")
+        raise NotImplementedYet(f"log driver '{driver}' is not implemented yet: use local, json-file, syslog, journald or none")
     if config.get("mode", "") not in ("", "blocking", "non-blocking"):
         raise InvalidArgument(f"logger: logging mode not supported: {config['mode']}")
     if "max-buffer-size" in config:
         if config.get("mode") != "non-blocking":
             raise InvalidArgument("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
         _checked("error parsing option max-buffer-size: ", config["max-buffer-size"])
+    if (disabled := config.get("cache-disabled")) not in (None, "", *_TRUE, *_FALSE):
+        raise InvalidArgument(f"invalid value for option cache-disabled: {disabled}")
     if driver not in DRIVERS:
         raise InvalidArgument(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
     for name in sorted(config):
@@ -55,10 +63,21 @@ def validate(driver: str, config: Mapping[str, str]) -> None:
             raise InvalidArgument(f"unknown log opt '{name}' for {where}")
     if driver == "local":
         _validate_local(config)
+    elif driver == "syslog":
+        syslog.validate(config)
+        _validate_local(_of_cache(config))
+    elif driver == "journald":
+        journald.validate()
+        _validate_local(_of_cache(config))
     else:
         _validate_json_file(config)
     if config.get("compress") in _TRUE:
         raise NotImplementedYet("log option 'compress': rotated logs are not compressed by Sampan yet")
+
+
+def _of_cache(config: Mapping[str, str]) -> dict[str, str]:
+    """The options of the local copy, as driver local has them."""
+    return {name.removeprefix(_CACHE): value for name, value in config.items() if name.startswith(_CACHE) and name != "cache-disabled"}
 
 
 _START = "failed to create task for container: failed to initialize logging driver: "
@@ -153,6 +172,11 @@ def _tag(template: str, info: LogInfo) -> str:
     return text
 
 
+def tag_of(config: Mapping[str, str], info: LogInfo) -> str:
+    """What a server knows the container by. Raises InvalidArgument, NotImplementedYet."""
+    return _tag(config.get("tag") or "{{.ID}}", info)
+
+
 def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     try:
         return bounded(lambda: list(filter(compiled(pattern).search, names)))
@@ -200,6 +224,10 @@ def log_settings(
     """
     if driver == "none":
         config = {}  # docker takes any options with it
+    elif driver in WITH_SERVER:
+        mode = config.get("mode", "")
+        driver, config = ("none", {}) if config.get("cache-disabled") in _TRUE else ("local", _of_cache(config))
+        config = {**config, "mode": mode}
     size, files = config.get("max-size"), int(config.get("max-file") or 0)
     if driver in ("", "local"):
         limit = 20 * 1024 * 1024 if size is None else 0 if size == "-1" else _size(size)

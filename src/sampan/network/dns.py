@@ -6,6 +6,7 @@ The wire format is dnslib's, which is imported with the first user-defined netwo
 import ipaddress
 import random
 import struct
+from collections.abc import Sequence
 
 import dnslib
 
@@ -37,13 +38,21 @@ def question(packet: bytes) -> tuple[dnslib.DNSHeader, dnslib.DNSQuestion]:
             raise Malformed(b"")  # somebody's answer: to reply to it would be to play ping-pong
         if header.q != 1:
             raise ValueError("not one question")
-        return header, dnslib.DNSQuestion.parse(buffer)
+        asked = dnslib.DNSQuestion.parse(buffer)
+        if not _is_speakable(asked.qname.label):
+            raise ValueError("no name")
+        return header, asked
     except Malformed:
         raise
     except Exception as error:  # whatever a library finds wrong with a hostile packet
         identifier = _HEADER.unpack_from(packet)[0]
         reply = dnslib.DNSHeader(id=identifier, qr=1, ra=1, rcode=dnslib.RCODE.FORMERR)
         raise Malformed(dnslib.DNSRecord(reply).pack()) from error
+
+
+def _is_speakable(labels: Sequence[bytes]) -> bool:
+    """Whether a name can be said (RFC 1035, section 2.3.4): no empty part, none of more than 63 bytes, 255 with all lengths."""
+    return all(0 < len(label) < 64 for label in labels) and sum(len(label) + 1 for label in labels) < 255
 
 
 def _room(packet: bytes) -> int:
@@ -88,7 +97,9 @@ def answer(packet: bytes, view: View, *, stream: bool) -> bytes | None:
         known = view.reverse(address) if address is not None else None
         if known is None:
             return None
-        records = [dnslib.RR(asked.qname, asked.qtype, ttl=TTL, rdata=dnslib.PTR(known))]
+        labels = tuple(known.encode(errors="replace").split(b"."))
+        if _is_speakable(labels):  # others have none: what is called a..b, or more than DNS has room for
+            records = [dnslib.RR(asked.qname, asked.qtype, ttl=TTL, rdata=dnslib.PTR(dnslib.DNSLabel(labels)))]
     elif view.resolve(name) is None:
         return None
     reply = dnslib.DNSRecord(dnslib.DNSHeader(id=header.id, qr=1, rd=header.rd, ra=1), q=asked)

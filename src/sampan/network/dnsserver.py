@@ -16,7 +16,7 @@ from sampan.network.names import View
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 256
-"""Queries of one container that wait for servers upstream; those beyond are dropped, as docker does (there it is 1,024)."""
+"""Queries by UDP of one container that wait for servers upstream; those beyond are dropped, as docker does (there it is 1,024)."""
 CONNECTIONS = 32
 IDLE = 10.0
 """Seconds a TCP connection may say nothing."""
@@ -86,6 +86,7 @@ class DnsServer:
             if reply is not None:
                 self._send(reply, client)
             elif self._waiting < IN_FLIGHT:
+                self._waiting += 1
                 self._spawn(self._pass_on(packet, client))
 
     def _send(self, reply: bytes, client: tuple[str, int]) -> None:
@@ -94,7 +95,10 @@ class DnsServer:
                 self._udp.sendto(reply, client)
 
     async def _pass_on(self, packet: bytes, client: tuple[str, int]) -> None:
-        self._send(await self._forward(packet, stream=False), client)
+        try:
+            self._send(await self._forward(packet, stream=False), client)
+        finally:
+            self._waiting -= 1
 
     # TCP
 
@@ -144,21 +148,17 @@ class DnsServer:
 
     async def _forward(self, packet: bytes, *, stream: bool) -> bytes:
         """What the first server that knows says; SERVFAIL when none does. Servers get the query as it is."""
-        self._waiting += 1
         last = b""
-        try:
-            for server in self._upstream()[:SERVERS]:
-                try:
-                    async with asyncio.timeout(PATIENCE):
-                        reply = await (self._by_tcp if stream else self._by_udp)(packet, server)
-                except (OSError, EOFError, TimeoutError) as error:
-                    log.debug("name server %s: %s", server, error)
-                    continue
-                if not dns.refuses(reply):
-                    return reply
-                last = reply
-        finally:
-            self._waiting -= 1
+        for server in self._upstream()[:SERVERS]:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    reply = await (self._by_tcp if stream else self._by_udp)(packet, server)
+            except (OSError, EOFError, TimeoutError) as error:
+                log.debug("name server %s: %s", server, error)
+                continue
+            if not dns.refuses(reply):
+                return reply
+            last = reply
         return last or dns.failure(packet)
 
     async def _by_udp(self, packet: bytes, server: str) -> bytes:

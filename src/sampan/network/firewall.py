@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import shutil
 import subprocess
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -147,19 +147,20 @@ class Firewall:
         """Forget a network; its bridge is gone."""
         self._nft.run(self._of_zones("delete", [zone]))
 
-    def publish(self, address: str, ports: Iterable[Published]) -> None:
-        """Send published ports to a container's address, all in one transaction."""
-        self._nft.run(self._each("add", ((port, f"{_key(port)} : {address} . {port.port} }}") for port in ports)))
+    def publish(self, forwarded: Mapping[Published, str]) -> None:
+        """Send published ports to containers' addresses, all in one transaction."""
+        self._nft.run(self._each("add", ((port, f"{_key(port)} : {address} . {port.port} }}") for port, address in forwarded.items())))
 
     def withdraw(self, ports: Iterable[Published]) -> None:
         """Take elements out again."""
         self._nft.run(self._each("delete", ((port, f"{_key(port)} }}") for port in ports)))
 
-    def open(self, address: str, ports: Iterable[Published], *, verb: str = "add") -> None:
-        """Let hosts with a route reach ports of a container; verb `delete`: no more."""
-        family = "ip6" if ":" in address else "ip"
+    def open(self, opened: Mapping[str, Iterable[Published]], *, verb: str = "add") -> None:
+        """Let hosts with a route reach ports at containers' addresses, all in one transaction; verb `delete`: no more."""
         elements = dict.fromkeys(
-            f"{verb} element {family} {self.table} opened {{ {address} . {port.protocol} . {port.port} }}" for port in ports
+            f"{verb} element {'ip6' if ':' in address else 'ip'} {self.table} opened {{ {address} . {port.protocol} . {port.port} }}"
+            for address, ports in opened.items()
+            for port in ports
         )
         self._nft.run("\n".join(elements))
 

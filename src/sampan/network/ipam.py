@@ -9,6 +9,7 @@ from sampan.errors import Forbidden, InvalidArgument, SystemFailure
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _DEFAULT_POOLS = (
     ("172.17.0.0/16", 16), ("172.18.0.0/16", 16), ("172.19.0.0/16", 16), ("172.20.0.0/14", 16), ("172.24.0.0/14", 16),
@@ -46,6 +47,21 @@ class Pools:
             if not any(subnet.overlaps(other) for other in others):
                 return ipaddress.ip_interface(f"{subnet[1]}/{subnet.prefixlen}")
         raise SystemFailure("all predefined address pools have been fully subnetted")
+
+
+def parse_address(text: str) -> Address:
+    """As Go's net.ParseIP: no zone (`fe80::1%eth0`), which may be any text and would come to the packet filter's. Raises ValueError."""
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone")
+    return ipaddress.ip_address(text)
+
+
+def parse_subnet(text: str) -> Network:
+    """As Go's netip.ParsePrefix: an address, which may be any one of the subnet, and a length in bits. Raises ValueError."""
+    address, _, length = text.partition("/")
+    if not (length.isascii() and length.isdecimal()) or length != str(int(length)):
+        raise ValueError(f"{text!r} is no address with a length")
+    return ipaddress.ip_interface(f"{parse_address(address)}/{length}").network
 
 
 def overlaps(network: Network, others: Iterable[Network]) -> bool:

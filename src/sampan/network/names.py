@@ -1,9 +1,8 @@
 """Who is called what on a user-defined network, and what one container sees of it: the tables behind the embedded DNS server. Pure."""
 
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from sampan.network.ipam import Address
 
 
 class NetworkNames:
@@ -62,13 +61,17 @@ class View:
         return sum(names.version for names, _ in self._networks)
 
     def resolve(self, name: str) -> tuple[Address, ...] | None:
-        """Addresses of `name` or `name.network` on the first network that knows it; None when none does."""
+        """Addresses of `name` on the first network that knows it, else of `name.network`; None when none does.
+
+        Both parts may have dots: the longest name of a container is tried first.
+        """
         name = name.rstrip(".").lower()
-        first, _, rest = name.partition(".")
-        for names, links in self._networks:
-            found = names.resolve(links.get(name, name))
-            if found is None and rest == names.network.lower():
-                found = names.resolve(links.get(first, first))
+        asked = [(name, names, links) for names, links in self._networks]
+        suffixes = [(f".{names.network.lower()}", names, links) for names, links in self._networks]
+        suffixes.sort(key=lambda item: len(item[0]))
+        asked += [(name.removesuffix(suffix), names, links) for suffix, names, links in suffixes if name.endswith(suffix)]
+        for container, names, links in asked:
+            found = names.resolve(links.get(container, container))
             if found is not None:
                 return found
         return None

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import ipaddress
 import resource
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
+from sampan.network.ipam import parse_address
 
 WILDCARDS = ("0.0.0.0", "::")
 _KINDS = {
@@ -55,8 +55,13 @@ class Published(msgspec.Struct, frozen=True):
     host_ip: str
     host_port: int
 
+    def again(self) -> PortRequest:
+        """What asks for just this."""
+        return PortRequest(self.port, self.protocol, self.host_ip, self.host_port, self.host_port)
 
-def _split(port: str) -> tuple[int, str]:
+
+def split(port: str) -> tuple[int, str]:
+    """Number and protocol of a container's port, `80/tcp` or `80`. Raises InvalidArgument."""
     number, _, protocol = port.partition("/")
     if not (number.isascii() and number.isdecimal() and len(number) < 6 and 0 < int(number) < 65536):
         raise InvalidArgument(f"invalid port specification: {port!r}")
@@ -78,19 +83,15 @@ def _host_address(text: str) -> str:
     """The canonical text of an IP address, or empty for none. Raises InvalidArgument in the words of docker's client.
 
     A name is none: it would be looked up while everybody waits, and dockerd 28 takes it for "all addresses", which nobody has asked for.
-    A zone (`fe80::1%eth0`) is refused as Go's net.ParseIP does; and as there, an IPv4 address in IPv6's form is IPv4.
+    As for Go's net.ParseIP, an IPv4 address in IPv6's form is IPv4.
     """
     if not text:
         return ""
     try:
-        address = ipaddress.ip_address(text)
+        address = parse_address(text)
     except ValueError:
         raise InvalidArgument(f"invalid IP address: {text}") from None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.scope_id is not None:
-            raise InvalidArgument(f"invalid IP address: {text}")
-        return str(address.ipv4_mapped or address)
-    return str(address)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def port_requests(
@@ -100,12 +101,12 @@ def port_requests(
     found = []
     given = bindings or {}
     for key, items in given.items():
-        port, protocol = _split(key)
+        port, protocol = split(key)
         for item in items or ():
             first, last = _span(item.host_port)
             found.append(PortRequest(port, protocol, _host_address(item.host_ip), first, last))
     if publish_all:
-        found += [PortRequest(*_split(key)) for key in exposed or () if not given.get(key)]
+        found += [PortRequest(*split(key)) for key in exposed or () if not given.get(key)]
     return found
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sampan.errors import SystemFailure
 from sampan.linux.nftables import NftablesError
@@ -115,27 +115,32 @@ class Rules:
             log.warning("rules of %s: %s", bridge, error)
         await asyncio.to_thread(firewall.close_forwarding, bridge)
 
-    async def publish(self, address: str, ports: Sequence[Published]) -> None:
-        """Let connections to ports of the host through to a container. Raises NftablesError."""
-        if self._firewall is None or not ports:
+    async def publish(self, forwarded: Mapping[Published, str]) -> None:
+        """Let connections to ports of the host through to containers' addresses, in one transaction. Raises NftablesError."""
+        if self._firewall is None or not forwarded:
             return
-        await self._apply(self._firewall, self._firewall.publish, address, ports)
-        self._published.update(dict.fromkeys(ports, address))
+        await self._apply(self._firewall, self._firewall.publish, forwarded)
+        self._published.update(forwarded)
 
-    async def open(self, address: str, ports: Sequence[Published]) -> None:
-        """Let hosts with a route reach ports of a container on a routed network. Raises NftablesError."""
-        if self._firewall is None or not ports:
+    async def open(self, opened: Mapping[str, Sequence[Published]]) -> None:
+        """Let hosts with a route reach these ports, too, of containers on routed networks, in one transaction. Raises NftablesError."""
+        if self._firewall is None or not opened:
             return
-        await self._apply(self._firewall, self._firewall.open, address, ports)
-        self._opened[address] = ports
+        await self._apply(self._firewall, self._firewall.open, opened)
+        for address, ports in opened.items():
+            self._opened[address] = [*self._opened.get(address, ()), *ports]
 
-    async def shut(self, address: str) -> None:
+    async def shut(self, address: str, ports: Sequence[Published]) -> None:
         """Take that back. Never raises."""
-        ports = self._opened.pop(address, None)
-        if self._firewall is None or not ports:
+        left = [port for port in self._opened.pop(address, ()) if port not in ports]
+        if left:
+            self._opened[address] = left
+        needed = {(port.protocol, port.port) for port in left}
+        closed = [port for port in ports if (port.protocol, port.port) not in needed]
+        if self._firewall is None or not closed:
             return
         try:
-            await asyncio.to_thread(self._firewall.open, address, ports, verb="delete")
+            await asyncio.to_thread(self._firewall.open, {address: closed}, verb="delete")
         except NftablesError as error:
             log.debug("ports of %s: %s", address, error)
 
@@ -169,12 +174,7 @@ class Rules:
         try:
             # Without a break for the event loop: no container comes or goes between the table and its elements.
             rules.create(self._zones.values())
-            by_address: dict[str, list[Published]] = {}
-            for port, address in self._published.items():
-                by_address.setdefault(address, []).append(port)
-            for address, ports in by_address.items():
-                rules.publish(address, ports)
-            for address, opened in self._opened.items():
-                rules.open(address, opened)
+            rules.publish(self._published)
+            rules.open(self._opened)
         except NftablesError as error:
             log.warning("table %s: %s", rules.table, error)

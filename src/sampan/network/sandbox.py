@@ -9,7 +9,7 @@ import ipaddress
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,6 +49,11 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     """More addresses, in CIDR form."""
     sysctls: tuple[str, ...] = ()
     """Its own, as net.X.Y.IFNAME.Z=V with its name in the place of IFNAME."""
+
+    @property
+    def default_routes(self) -> frozenset[int]:
+        """The IP versions whose default route goes by it."""
+        return frozenset((*self.on_link, *(version for version, by in ((4, self.gateway), (6, self.gateway6)) if by)))
 
 
 _TABLE = "sampan_dns"
@@ -115,12 +120,16 @@ def _set_up(inside: Netlink, interface: Interface) -> None:
     inside.set_link(index, up=True)
     for sysctl in interface.sysctls:
         _set_sysctl(interface, sysctl)
+    _set_default_routes(inside, interface)
+
+
+def _set_default_routes(inside: Netlink, interface: Interface) -> None:
     if interface.gateway:
         inside.set_default_route(interface.gateway)
     if interface.gateway6:
         inside.set_default_route(interface.gateway6, socket.AF_INET6)
     for version in interface.on_link:
-        inside.set_default_route("", socket.AF_INET if version == 4 else socket.AF_INET6, by=index)
+        inside.set_default_route("", socket.AF_INET if version == 4 else socket.AF_INET6, by=socket.if_nametoindex(interface.name))
 
 
 def _set_sysctl(interface: Interface, sysctl: str) -> None:
@@ -177,18 +186,36 @@ def _make(host: Netlink, netns: int, interface: Interface, master: int) -> None:
     _allow_hairpin(interface.veth)
 
 
-def make(interfaces: Sequence[Interface]) -> int:
+def make(interfaces: Sequence[Interface], netns: int | None = None) -> int:
     """A file descriptor of a new netns with lo and these up, on their bridges. Blocks for some ms.
 
-    Raises OSError, SystemFailure, leaving nothing.
+    netns: that is there already, and empty; it is closed on failure. Raises OSError, SystemFailure, leaving nothing.
     """
-    found: list[int] = []
+    found = [] if netns is None else [netns]
+
+    def enter() -> None:
+        if found:
+            libc.setns(found[0], CLONE_NEWNET)
+        else:
+            libc.unshare(CLONE_NEWNET)
+            found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+    try:
+        _fill(interfaces, found, enter)
+    except (OSError, SystemFailure):
+        for fd in found:
+            os.close(fd)
+        raise
+    return found[0]
+
+
+def _fill(interfaces: Sequence[Interface], found: list[int], enter: Callable[[], None]) -> None:
+    """Put lo and interfaces up in the netns that is entered in a thread, and is the one of found then. Raises OSError, SystemFailure."""
     masters = [socket.if_nametoindex(interface.bridge) for interface in interfaces]
     with Netlink() as host:  # made here: it acts in this thread's netns for good
 
         def work() -> None:
-            libc.unshare(CLONE_NEWNET)
-            found.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+            enter()
             for interface, master in zip(interfaces, masters, strict=True):
                 _add(host, found[0], interface, master)
             with Netlink() as inside:
@@ -196,13 +223,7 @@ def make(interfaces: Sequence[Interface]) -> int:
                 for interface in interfaces:
                     _set_up(inside, interface)
 
-        try:
-            _in_thread(work)
-        except (OSError, SystemFailure):
-            for fd in found:
-                os.close(fd)
-            raise
-    return found[0]
+        _in_thread(work)
 
 
 def join(netns: int, interface: Interface) -> None:
@@ -237,15 +258,40 @@ def leave(netns: int, name: str) -> None:
         _in_thread(work)
 
 
-def route(netns: int, gateway: str, gateway6: str = "") -> None:
-    """Have the default routes of a netns by these gateways; "" for none. Raises OSError."""
+def remove_strays(netns: int, kept: Collection[str]) -> bool:
+    """Remove macvlans and ipvlans on the host's interfaces from a container's netns, but those of these names; whether there was one.
+
+    One that the container has renamed is none as long as there are no more than are kept. Raises OSError. Blocks.
+    """
+    strays: list[str] = []
 
     def work() -> None:
         libc.setns(netns, CLONE_NEWNET)
         with Netlink() as inside:
-            inside.set_default_route(gateway)
-            if gateway6 or Path("/proc/sys/net/ipv6").exists():
-                inside.set_default_route(gateway6, socket.AF_INET6)
+            found = [link.name for link in inside.links() if link.is_sub]
+            if len(found) > len(kept):
+                strays.extend(name for name in found if name not in kept)
+            for name in strays:
+                with contextlib.suppress(OSError):  # the container may be at it too
+                    inside.delete_link(name)
+
+    _in_thread(work)
+    return bool(strays)
+
+
+def route(netns: int, interfaces: Sequence[Interface]) -> None:
+    """Have the default routes of a netns by those interfaces of it that are to have them, and no others. Raises OSError."""
+    routed = frozenset[int]().union(*(interface.default_routes for interface in interfaces))
+
+    def work() -> None:
+        libc.setns(netns, CLONE_NEWNET)
+        with Netlink() as inside:
+            if 4 not in routed:
+                inside.set_default_route("")
+            if 6 not in routed and Path("/proc/sys/net/ipv6").exists():
+                inside.set_default_route("", socket.AF_INET6)
+            for interface in interfaces:
+                _set_default_routes(inside, interface)
 
     _in_thread(work)
 

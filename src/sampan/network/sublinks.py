@@ -17,6 +17,7 @@ from sampan.network import ipam, sandbox
 from sampan.network.bridge import Bridge, BridgeSettings, Place, index_of, mark_of, owned
 from sampan.network.rules import Rules
 
+KINDS = ("macvlan", "ipvlan")
 _LAST_VLAN = 4094
 _LONGEST_NUMBER = 9
 
@@ -25,7 +26,7 @@ class Sublinks(Bridge):
     """settings.bridge is the parent interface, settings.mode one of its kind's (linux/netlink.py)."""
 
     def __init__(self, settings: BridgeSettings, rules: Rules, kind: str) -> None:
-        """kind: macvlan or ipvlan."""
+        """kind: of KINDS."""
         super().__init__(settings, rules)
         self._kind = kind
         self._addresses, self._addresses6 = (self._ranges(version) for version in (4, 6))

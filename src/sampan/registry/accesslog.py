@@ -1,21 +1,24 @@
 """One line for each request, JSON or text. No header and no query: passwords and tokens are in none of the rest."""
 
 import json
-import sys
+import logging
+import os
 import time
-from typing import TextIO
 
 from sampan.registry.http import Request
 
 TEXT_MAX = 300
+STDOUT = 1
+log = logging.getLogger("sampan.registry")
 
 
 class AccessLog:
     """kind: `json`, `text` or `off`."""
 
-    def __init__(self, kind: str, stream: TextIO | None = None) -> None:
+    def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._stream = stream or sys.stdout
+        self._lost = 0
+        """Lines, since one could be written."""
 
     def write(self, request: Request, status: int, received: int, sent: int, seconds: float) -> None:
         """received, sent: bytes of bodies."""
@@ -33,5 +36,17 @@ class AccessLog:
         else:
             path, name = ascii(request.path[:1024])[1:-1], ascii(request.user.name[:100])[1:-1]
             line = f'{stamp} {request.remote} {name or "-"} "{request.method} {path}" {status} {received} {sent} {seconds:.3f} {agent!a}'
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        self._write(line + "\n")
+
+    def _write(self, line: str) -> None:
+        """A full disk, or a reader that has gone, stops nothing: what is asked for is answered all the same."""
+        try:
+            os.write(STDOUT, line.encode())
+        except OSError as error:
+            if not self._lost:
+                log.error("the access log cannot be written: %s", error.strerror)
+            self._lost += 1
+        else:
+            if self._lost:
+                log.warning("the access log has lost %d lines", self._lost)
+            self._lost = 0

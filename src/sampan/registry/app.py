@@ -3,29 +3,21 @@
 import errno
 import logging
 
+from sampan.metrics import CONTENT_TYPE, Metrics
 from sampan.registry import routes
 from sampan.registry.access.access import TOKEN_PATH, Access
 from sampan.registry.errors import RegistryError
 from sampan.registry.handlers import mirrored
 from sampan.registry.http import Answer, Request
-from sampan.registry.metrics import CONTENT_TYPE, Metrics
-from sampan.registry.mirror.mirrors import Mirrors, Place
-from sampan.registry.names import checked_digest
+from sampan.registry.mirror.mirrors import Mirrors
 from sampan.registry.parts import Parts
 
 log = logging.getLogger("sampan.registry")
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "X-Content-Type-Options": "nosniff"}
-FALLING_BACK = frozenset(("manifest", "blob", "tags", "referrers"))
-"""Routes that the default upstream is asked for."""
-MIRRORED = FALLING_BACK | {"uploads", "upload"}
-"""Routes of repositories, of mirrored ones too. Pages show only what is here."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DURATIONS = "sampan_registry_request_seconds"
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0)
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
-
-
-def failure(error: RegistryError) -> Answer:
-    """The answer to an error."""
-    return Answer.json(error.document(), error.status, error.headers)
 
 
 class App:
@@ -39,6 +31,7 @@ class App:
         self._metrics = metrics
         self.ready = True
         metrics.describe("sampan_registry_requests_total", "Requests by route, method and status.")
+        metrics.histogram(DURATIONS, "How long requests took, bodies included.", "route", BUCKETS)
         metrics.gauge("sampan_registry_uploads", "Uploads that have begun and not ended.", lambda: len(parts.uploads))
         metrics.counter("sampan_registry_failed_logins", "Wrong passwords.", lambda: access.logins.failures if access.logins else 0)
         if mirrors is not None:
@@ -55,16 +48,16 @@ class App:
         try:
             answer = await self._answer(request)
         except RegistryError as error:
-            answer = failure(error)
+            answer = Answer.failure(error)
         except (ConnectionError, TimeoutError):
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 log.error("%s %a: %s", request.method, request.path, error.strerror)
-                answer = failure(RegistryError("STORAGE_FULL"))
+                answer = Answer.failure(RegistryError("STORAGE_FULL"))
             else:
                 log.exception("%s %a failed", request.method, request.path)
-                answer = failure(RegistryError("UNKNOWN"))
+                answer = Answer.failure(RegistryError("UNKNOWN"))
         for name, value in COMMON.items():
             answer.headers.setdefault(name, value)
         return answer
@@ -75,38 +68,18 @@ class App:
         if request.path == TOKEN_PATH and request.method in ("GET", "POST"):
             request.route = "token"
             return await self._access.token(request)
-        found = routes.find(request.method, request.path)
-        if found is None or (found.route.name == "pages" and not self._pages):
+        match = routes.find(request.method, request.path)
+        if match is None or (match.route.name == "pages" and not self._pages):
             return Answer(404, b"404 page not found\n", dict(_TEXT))
-        request.route = found.route.name
-        request.variables = found.variables
-        name = found.variables.get("name", "")
-        await self._access.admit(request, found.operation.action, name)
-        place = await self._mirrored(name, request) if self._mirrors is not None and request.route in MIRRORED else None
+        request.route = match.route.name
+        request.variables = match.variables
+        name = match.variables.get("name", "")
+        await self._access.admit(request, match.operation.action, name)
+        place = await self._mirrors.place_of(request, self._parts) if self._mirrors is not None else None
         if place is None or self._mirrors is None:
-            return await found.operation.handler(self._parts, request)
-        self._access.admit_to_mirror(request, found.operation.action, place.name)
-        return await mirrored.answer(self._mirrors.mirror, place, found.route.name, request)
-
-    async def _mirrored(self, name: str, request: Request) -> Place | None:
-        """The upstream that a request is for; None: it is for us."""
-        assert self._mirrors is not None
-        namespace = request.one("ns")
-        place = self._mirrors.find(name, namespace)
-        if place is not None or namespace or not await self._missing(name, request):
-            return place
-        return self._mirrors.fallback(name)
-
-    async def _missing(self, name: str, request: Request) -> bool:
-        """Whether a request to read is for what may be at the default upstream, because it is not here."""
-        if request.method not in ("GET", "HEAD") or request.route not in FALLING_BACK or await self._parts.manifests.revisions(name):
-            return False
-        if request.route != "blob":
-            return True
-        # Whoever is about to push asks by HEAD what need not be sent: what another registry has is not here.
-        if request.method == "HEAD" and request.may("push", name):
-            return False
-        return not await self._parts.blobs.has(name, checked_digest(request.variables["digest"]))
+            return await match.operation.handler(self._parts, request)
+        self._access.admit_to_mirror(request, match.operation.action, place.name)
+        return await mirrored.answer(self._mirrors.mirror, place, match.route.name, request)
 
     def operations(self, request: Request) -> Answer | None:
         """`/healthz`: the process answers. `/readyz`: it takes requests. Nobody need log in for these; None: something else."""
@@ -129,4 +102,4 @@ class App:
         """Count a request that has been answered."""
         method = request.method if request.method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE") else "other"
         self._metrics.add("sampan_registry_requests_total", route=request.route, method=method, status=str(status))
-        self._metrics.took(request.route, seconds)
+        self._metrics.took(DURATIONS, request.route, seconds)

@@ -21,11 +21,11 @@ EMBEDDED_DRAIN_SECONDS = 5.0
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.%]+)\]|([^:\[\]]*)):(\d{1,5})")
 
 
-class _Part(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+class _Section(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     pass
 
 
-class TlsConfig(_Part, frozen=True):
+class TlsConfig(_Section, frozen=True):
     """Files, read again when they change. client_ca: clients must have a certificate of it."""
 
     certificate: str
@@ -33,7 +33,7 @@ class TlsConfig(_Part, frozen=True):
     client_ca: str = ""
 
 
-class AuthConfig(_Part, frozen=True):
+class AuthConfig(_Section, frozen=True):
     """Without htpasswd there are no users, and everybody may what the rules allow `anonymous`."""
 
     htpasswd: str = ""
@@ -51,7 +51,7 @@ class AuthConfig(_Part, frozen=True):
         return [*given, *([Rule(users=(ANONYMOUS,))] if self.anonymous_pull else [])]
 
 
-class MirrorConfig(_Part, frozen=True):
+class MirrorConfig(_Section, frozen=True):
     """A registry that is mirrored, by the name that images have it: `docker.io`. url: "" is https:// and that name."""
 
     url: str = ""
@@ -67,7 +67,7 @@ class MirrorConfig(_Part, frozen=True):
     """How long a tag is taken for what it was."""
 
 
-class LimitsConfig(_Part, frozen=True):
+class LimitsConfig(_Section, frozen=True):
     """0: no limit."""
 
     manifest_bytes: int = MANIFEST_MAX
@@ -78,7 +78,7 @@ class LimitsConfig(_Part, frozen=True):
     upload_idle_seconds: int = 86400
 
 
-class S3Config(_Part, frozen=True):
+class S3Config(_Section, frozen=True):
     """A bucket for the content, in place of root. What is empty comes from the environment (AWS_REGION, AWS_ACCESS_KEY_ID, ...)."""
 
     bucket: str
@@ -89,14 +89,14 @@ class S3Config(_Part, frozen=True):
     secret_access_key_file: str = ""
 
 
-class GcConfig(_Part, frozen=True):
+class GcConfig(_Section, frozen=True):
     """interval: 0 is never, but for `sampan registry gc`."""
 
     interval_seconds: float = 86400
     grace_seconds: float = 86400
 
 
-class Config(_Part, frozen=True):
+class Config(_Section, frozen=True):
     """Everything."""
 
     listen: tuple[str, ...] = ("127.0.0.1:5000",)

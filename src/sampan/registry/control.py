@@ -60,8 +60,7 @@ class Control:
         if (request.method, request.path) == ("POST", "/verify"):
             return Answer.json(msgspec.json.encode(await self._verifier.verify()))
         if (request.method, request.path) != ("POST", "/gc"):
-            error = RegistryError("UNSUPPORTED")
-            return Answer.json(error.document(), error.status)
+            return Answer.failure(RegistryError("UNSUPPORTED"))
         dry_run = bool(request.one("dry-run"))
         report = await self._collector.collect(dry_run=dry_run)
         report.uploads = 0 if dry_run else await self._uploads.expire()

@@ -1,5 +1,7 @@
 """What a registry reads of a manifest: its type, what it names, its subject. Pure. (image-spec manifest.md, image-index.md)"""
 
+from typing import NamedTuple
+
 import msgspec
 
 from sampan.digest import Digest
@@ -29,6 +31,17 @@ class _Document(msgspec.Struct, rename="camel"):
     manifests: list[_Descriptor] | None = None
     subject: _Descriptor | None = None
     annotations: dict[str, str] | None = None
+
+
+class _Layer1(msgspec.Struct, rename="camel"):
+    blob_sum: str
+
+
+class _Document1(msgspec.Struct, rename="camel"):
+    """Schema 1 (docker-registry, docs/spec/manifest-v2-1.md): nothing is done with it but that its layers are kept."""
+
+    schema_version: int
+    fs_layers: list[_Layer1]
 
 
 class Referrer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -61,6 +74,14 @@ class Contents(msgspec.Struct, frozen=True):
     def referrer(self, digest: str, size: int) -> Referrer:
         """How a list of referrers has it."""
         return Referrer(self.media_type, digest, size, self.artifact_type, self.annotations)
+
+
+class References(NamedTuple):
+    """What must not be collected as long as a manifest is there, and what it refers to itself."""
+
+    blobs: tuple[Digest, ...]
+    manifests: tuple[Digest, ...]
+    subject: Digest | None
 
 
 def read(body: bytes, sent_as: str = "") -> Contents:
@@ -102,6 +123,25 @@ def read(body: bytes, sent_as: str = "") -> Contents:
         artifact_type,
         document.annotations,
     )
+
+
+def references(body: bytes) -> References:
+    """Of a manifest in the store, of schema 1 as well. Raises RegistryError MANIFEST_INVALID."""
+    try:
+        contents = read(body)
+    except RegistryError:
+        return _references1(body)
+    return References(tuple(contents.named), contents.manifests, contents.subject)
+
+
+def _references1(body: bytes) -> References:
+    try:
+        document = oci_documents.decode(body, _Document1, "manifest")
+    except InvalidArgument as error:
+        raise RegistryError("MANIFEST_INVALID", error.message) from None
+    if document.schema_version != 1 or not all(is_digest(layer.blob_sum) for layer in document.fs_layers):
+        raise RegistryError("MANIFEST_INVALID", "it is no manifest")
+    return References(tuple(Digest(layer.blob_sum) for layer in document.fs_layers), (), None)
 
 
 def _guess(document: _Document) -> str:

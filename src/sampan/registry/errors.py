@@ -37,7 +37,7 @@ TABLE: dict[str, Kind] = {
     "UNSUPPORTED": Kind(405, "The operation is unsupported.", "No such operation here, or not on a mirrored repository."),
     "TOOMANYREQUESTS": Kind(429, "too many requests", "Too many failed logins, or too many uploads at once."),
     "TOOLARGE": Kind(413, "content too large", "The body is larger than the registry takes."),
-    "UNAVAILABLE": Kind(503, "service unavailable", "The registry is about to stop, or the mirrored one cannot be reached."),
+    "UNAVAILABLE": Kind(503, "service unavailable", "The mirrored registry cannot be reached, or refuses."),
     "STORAGE_FULL": Kind(507, "insufficient storage", "The disk of the registry is full; an upload goes on where it ended."),
     "UNKNOWN": Kind(500, "unknown error", "The registry failed; its log says how."),
 }

@@ -269,6 +269,14 @@ class FileSystem:
 
         return await asyncio.to_thread(look)
 
+    async def has_links(self, key: str) -> bool:
+        """See storage.Storage."""
+        for algorithm in ALGORITHMS:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._path(f"{key}/{algorithm}")) as entries:
+                if any(is_digest(f"{algorithm}:{entry.name}") for entry in entries):
+                    return True
+        return False
+
     async def repositories(self) -> list[str]:
         """See storage.Storage."""
         return await asyncio.to_thread(self._repositories)

@@ -4,8 +4,21 @@ The collector holds it for milliseconds at a time (gc.py). Whoever asks later wa
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+from sampan.waiting import to_the_end
+
+T = TypeVar("T")
+STEP = 32
+"""Things taken away while others wait."""
+
+
+def steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """For one turn behind the gate each."""
+    for start in range(0, len(items), STEP):
+        yield items[start : start + STEP]
 
 
 class Gate:
@@ -65,6 +78,22 @@ class Gate:
             self._alone = False
             self._let_in = self._sharing
             await self._tell()
+
+    async def add(self, change: Coroutine[Any, Any, T]) -> T:
+        """Make a change beside others who share; to its end, also when it is cancelled: its threads work until then."""
+        return await self._inside_of(self.shared(), change)
+
+    async def remove(self, change: Coroutine[Any, Any, T]) -> T:
+        """Make a change alone; to its end."""
+        return await self._inside_of(self.exclusive(), change)
+
+    @staticmethod
+    async def _inside_of(gate: AbstractAsyncContextManager[None], change: Coroutine[Any, Any, T]) -> T:
+        async def whole() -> T:
+            async with gate:
+                return await change
+
+        return await to_the_end(whole())
 
     async def _tell(self) -> None:
         async with self._changed:

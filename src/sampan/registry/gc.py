@@ -1,7 +1,7 @@
 """The collector: what nothing refers to any more goes, while others push.
 
-It looks first, without stopping anybody (a dry run ends here), and then takes away in small steps, alone behind the gate, each of which
-looks again at what may have changed:
+It looks at one repository after the other, without stopping anybody (a dry run does nothing else), and takes away in small steps, alone
+behind the gate, each of which looks again at what may have changed:
 
     tags        by the retention policies; not one that was pushed anew meanwhile
     manifests   untagged for long enough; not one that a tag or an index has come to mean, or that a client was told of within the grace
@@ -12,33 +12,30 @@ Why that is safe: whoever adds a link writes or touches the content before, insi
 and its times, then waits until everybody who was inside the gate has come out, and looks at the links only then. So content that gets a
 link from somebody who was inside has it by the look; and who comes in later gives it another time than the plan knows, because that one was
 older than any clock's tick.
+
+A manifest that cannot be read may name all that its repository had when that was noticed, itself too, and nothing that came later: this is
+noted, and kept until the manifest is deleted, goes by a policy, or is pushed again.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from sampan.digest import Digest
 from sampan.registry import documents, paths
+from sampan.registry.documents import References
 from sampan.registry.errors import RegistryError
-from sampan.registry.gate import Gate
+from sampan.registry.gate import Gate, steps
+from sampan.registry.names import parts_of
 from sampan.registry.retention import DAY, Policy, policy_of, tags_to_go
 from sampan.registry.storage import Missing, Stat, Storage
-from sampan.registry.store import Manifests
-from sampan.waiting import to_the_end
+from sampan.registry.store import Manifests, bodies_of, digest_of
 
-if TYPE_CHECKING:
-    from sampan.digest import Digest
-    from sampan.registry.documents import Contents
-
-T = TypeVar("T")
 log = logging.getLogger("sampan.registry")
-STEP = 32
-"""Things taken away while others wait."""
 LEAST_GRACE = 1.0
 """Seconds; clocks of file systems tick slowly."""
 
@@ -49,6 +46,8 @@ class RepositoryReport(msgspec.Struct, omit_defaults=True):
     tags: list[str] = []
     manifests: list[str] = []
     blobs: list[str] = []
+    uploads: list[str] = []
+    """Those that docker-registry has left unfinished: it keeps them in the repository."""
     removed: bool = False
 
 
@@ -62,7 +61,7 @@ class Report(msgspec.Struct):
     uploads: int = 0
     repaired_referrers: int = 0
     damaged: list[str] = []
-    """Manifests that cannot be read; their repository's blobs stay."""
+    """Manifests that cannot be read."""
     seconds: float = 0.0
 
     def lines(self) -> list[str]:
@@ -72,8 +71,9 @@ class Report(msgspec.Struct):
             found += [f"{name}: tag {tag}" for tag in entry.tags]
             found += [f"{name}: manifest {digest}" for digest in entry.manifests]
             found += [f"{name}: blob {digest}" for digest in entry.blobs]
+            found += [f"{name}: upload {id}" for id in entry.uploads]
             found += [f"{name}: repository"] if entry.removed else []
-        found += [f"{name} is damaged: the blobs of its repository are kept" for name in self.damaged]
+        found += [f"{name} is damaged: what it may name is kept until it is deleted" for name in self.damaged]
         done = "Would remove" if self.dry_run else "Removed"
         return [*found, f"{done} {self.content} blobs, {self.bytes} bytes"]
 
@@ -81,8 +81,10 @@ class Report(msgspec.Struct):
 class _RepositoryPlan:
     def __init__(self, name: str) -> None:
         self.name = name
-        self.contents: dict[str, Contents] = {}
-        """Of the manifests, read."""
+        self.there: dict[str, Digest] = {}
+        """Blobs and manifests when it was looked at."""
+        self.references: dict[str, References] = {}
+        """Of the manifests, to what was there: they may name ever so much that was not."""
         self.tags: dict[str, float] = {}
         """Those to go, and when they were pushed."""
         self.manifests: dict[str, float] = {}
@@ -91,7 +93,14 @@ class _RepositoryPlan:
         """Those to go, and their times."""
         self.referrers: list[tuple[Digest, str]] = []
         """(subject, digest) whose links are missing."""
+        self.uploads: list[str] = []
         self.damaged: list[str] = []
+        self.possible = References((), (), None)
+        """Of those that are damaged: all that they may name."""
+
+    def of_these(self, named: Iterable[str]) -> tuple[Digest, ...]:
+        """Those that were there."""
+        return tuple(self.there[digest] for digest in named if digest in self.there)
 
 
 class Collector:
@@ -125,18 +134,19 @@ class Collector:
             async with self._gate.exclusive():
                 pass  # links of what was written before the list are there now
             linked: set[str] = set()
-            plans = []
+            spared: set[str] = set()
             for name in await self._storage.repositories():
                 plan = await self._look(name, linked)
-                plans.append(plan)
-                report.damaged += [f"{name}@{digest}" for digest in plan.damaged]
-            spared: set[str] = set()
-            for plan in plans:
                 entry = await self._plan_report(plan) if dry_run else await self._take_away(plan, spared)
+                report.damaged += [f"{name}@{digest}" for digest in plan.damaged]
                 report.repaired_referrers += len(plan.referrers)
-                if entry.tags or entry.manifests or entry.blobs or entry.removed:
-                    report.repositories[plan.name] = entry
-            await self._take_away_content({digest: stat for digest, stat in old.items() if digest not in linked}, spared, report)
+                if entry != RepositoryReport():
+                    report.repositories[name] = entry
+            unlinked = [(digest, stat) for digest, stat in old.items() if digest not in linked]
+            if dry_run:
+                report.content, report.bytes = len(unlinked), sum(stat.size for _, stat in unlinked)
+            else:
+                await self._take_away_content(unlinked, spared, report)
             report.seconds = round(time.monotonic() - began, 3)
             if not dry_run:
                 self.runs += 1
@@ -154,13 +164,32 @@ class Collector:
     # looking
 
     async def _read(self, plan: _RepositoryPlan, digests: Sequence[str]) -> None:
-        """What manifests name; one that is damaged is noted."""
-        unread = [digest for digest in digests if digest not in plan.contents and digest not in plan.damaged]
-        for digest, body in zip(unread, await self._storage.read_all(map(paths.blob, unread)), strict=True):
+        """What manifests name."""
+        unread = [digest for digest in digests if digest not in plan.references]
+        damaged = []
+        async for digest, body in bodies_of(self._storage, unread):
             try:
-                plan.contents[digest] = documents.read(body or b"")
+                found = documents.references(_undamaged(digest, body))
             except RegistryError:
-                plan.damaged.append(digest)
+                damaged.append(digest)
+            else:
+                plan.references[digest] = References(plan.of_these(found.blobs), plan.of_these(found.manifests), found.subject)
+        if damaged:
+            plan.damaged += damaged
+            plan.possible = await self._possible(plan.name, plan.damaged)
+            plan.references.update(dict.fromkeys(plan.damaged, plan.possible))
+
+    async def _possible(self, name: str, damaged: Sequence[str]) -> References:
+        """All that manifests that cannot be read may name: what the repository had when that was noticed."""
+        noted = await self._noted(name)
+        if not noted.issuperset(damaged):
+            noted.update(map(Digest, [*await self._storage.links(paths.layers(name)), *await self._manifests.revisions(name)]))
+        return References(tuple(noted), tuple(noted), None)
+
+    async def _noted(self, name: str) -> set[Digest]:
+        with suppress(Missing):
+            return set(paths.digests_in(await self._storage.read(paths.damaged(name))))
+        return set()
 
     async def _look(self, name: str, linked: set[str]) -> _RepositoryPlan:
         """Plan for one repository; what stays is added to linked."""
@@ -170,10 +199,11 @@ class Collector:
         if policy is not None:
             pushed = {tag: stat.modified for tag in tags if (stat := await self._stat(paths.tag(name, tag)))}
             plan.tags = {tag: pushed[tag] for tag in tags_to_go(policy, pushed, self._now())}
-        revisions = await self._manifests.revisions(name)
+        layers, revisions = await self._storage.links(paths.layers(name)), await self._manifests.revisions(name)
+        plan.there = {digest: Digest(digest) for digest in (*layers, *revisions)}
         await self._read(plan, revisions)
         if policy is not None and policy.untagged_days is not None:
-            roots = {digest for tag, digest in tags.items() if tag not in plan.tags}
+            roots: set[str] = {digest for tag, digest in tags.items() if tag not in plan.tags and digest is not None}
             kept = self._reachable(plan, roots)
             for digest in revisions:
                 stat = await self._stat(paths.revision(name, digest))
@@ -181,18 +211,24 @@ class Collector:
                     plan.manifests[digest] = stat.modified
         staying = [digest for digest in revisions if digest not in plan.manifests]
         live = self._named(plan, staying)
-        for digest in await self._storage.links(paths.layers(name)):
+        for digest in layers:
             stat = await self._stat(paths.layer(name, digest))
-            if stat is not None and not plan.damaged and digest not in live and self._is_old(stat.modified):
+            if stat is not None and digest not in live and self._is_old(stat.modified):
                 plan.links[digest] = stat.modified
             else:
                 linked.add(digest)
         linked.update(staying)
         for digest in staying:
-            subject = plan.contents[digest].subject if digest in plan.contents else None
+            subject = plan.references[digest].subject
             if subject is not None and await self._stat(paths.referrer(name, subject, digest)) is None:
                 plan.referrers.append((subject, digest))  # docker-registry has none
+        plan.uploads = [id for id in await self._storage.names(paths.left_uploads(name)) if await self._is_left(name, id)]
         return plan
+
+    async def _is_left(self, name: str, id: str) -> bool:
+        """Whether nobody has gone on with an upload of docker-registry's for long enough."""
+        stats = [await self._stat(f"{paths.left_uploads(name)}/{id}/{file}") for file in ("data", "startedat")]
+        return all(stat is None or self._is_old(stat.modified) for stat in stats)
 
     async def _stat(self, key: str) -> Stat | None:
         with suppress(Missing):
@@ -203,53 +239,49 @@ class Collector:
     def _reachable(plan: _RepositoryPlan, roots: set[str]) -> set[str]:
         """Roots, what their indexes name, and what refers to any of these."""
         referring: dict[str, list[str]] = {}
-        for digest, contents in plan.contents.items():
-            if contents.subject is not None:
-                referring.setdefault(contents.subject, []).append(digest)
+        for digest, references in plan.references.items():
+            if references.subject is not None:
+                referring.setdefault(references.subject, []).append(digest)
         found: set[str] = set()
         waiting = list(roots)
+        expanded: set[int] = set()
         while waiting:
             digest = waiting.pop()
-            if digest not in found:
-                found.add(digest)
-                waiting += referring.get(digest, [])
-                if digest in plan.contents:
-                    waiting += plan.contents[digest].manifests
+            if digest in found:
+                continue
+            found.add(digest)
+            waiting += referring.get(digest, [])
+            named = plan.references.get(digest)
+            if named is not None and id(named) not in expanded:  # those that are damaged have the same, and it is long
+                expanded.add(id(named))
+                waiting += named.manifests
         return found
 
     @staticmethod
     def _named(plan: _RepositoryPlan, digests: Sequence[str]) -> set[str]:
         """The blobs that manifests name."""
-        return {blob for digest in digests if digest in plan.contents for blob in plan.contents[digest].named}
+        distinct = {id(references): references for references in map(plan.references.__getitem__, digests)}
+        return {blob for references in distinct.values() for blob in references.blobs}
 
     async def _plan_report(self, plan: _RepositoryPlan) -> RepositoryReport:
-        entry = RepositoryReport(list(plan.tags), list(plan.manifests), list(plan.links))
+        entry = RepositoryReport(list(plan.tags), list(plan.manifests), list(plan.links), plan.uploads)
         staying = set(await self._manifests.revisions(plan.name)) - set(plan.manifests)
         entry.removed = not staying and not set(await self._storage.links(paths.layers(plan.name))) - set(plan.links)
         return entry
 
     # taking away
 
-    async def _alone(self, step: Coroutine[Any, Any, None]) -> None:
-        """Behind the gate, to the end: nobody else comes in before the threads of a step that is cancelled are done."""
-
-        async def whole() -> None:
-            async with self._gate.exclusive():
-                await step
-
-        await to_the_end(whole())
-
     async def _take_away(self, plan: _RepositoryPlan, spared: set[str]) -> RepositoryReport:
         """spared: gets what stays after all."""
         entry = RepositoryReport()
-        for tags in _steps(list(plan.tags.items())):
-            await self._alone(self._take_tags(plan, tags, entry))
-        for digests in _steps(list(plan.manifests)):
-            await self._alone(self._take_manifests(plan, digests, entry))
-        for links in _steps(list(plan.links.items())):
-            await self._alone(self._take_links(plan, links, spared, entry))
+        for tags in steps(list(plan.tags.items())):
+            await self._gate.remove(self._take_tags(plan, tags, entry))
+        for digests in steps(list(plan.manifests)):
+            await self._gate.remove(self._take_manifests(plan, digests, entry))
+        for links in steps(list(plan.links.items())):
+            await self._gate.remove(self._take_links(plan, links, spared, entry))
         spared.update(set(plan.manifests) - set(entry.manifests))
-        await self._alone(self._finish(plan, entry))
+        await self._gate.remove(self._finish(plan, entry))
         return entry
 
     async def _take_tags(self, plan: _RepositoryPlan, tags: Sequence[tuple[str, float]], entry: RepositoryReport) -> None:
@@ -269,21 +301,34 @@ class Collector:
         live = self._named(plan, now_there)
         for digest, modified in links:
             stat = await self._stat(paths.layer(plan.name, digest))
-            if plan.damaged or digest in live or (stat is not None and stat.modified != modified):
+            if digest in live or (stat is not None and stat.modified != modified):
                 spared.add(digest)
             elif stat is not None:
                 await self._storage.remove(paths.layer(plan.name, digest))
                 entry.blobs.append(digest)
 
     async def _finish(self, plan: _RepositoryPlan, entry: RepositoryReport) -> None:
-        """Make the links of referrers that are missing, and take away a repository without anything."""
+        """Make what docker-registry has not, take away what it has left, note what is damaged; a repository without anything goes."""
         for subject, digest in plan.referrers:
             if await self._stat(paths.revision(plan.name, digest)) is not None:
-                await self._storage.write(paths.referrer(plan.name, subject, digest), digest.encode())
+                await self._storage.write(paths.referrer(plan.name, subject, digest), paths.link_of(digest))
+        await self._note_damage(plan)
+        for id in plan.uploads:
+            await self._storage.remove_all(f"{paths.left_uploads(plan.name)}/{id}")
+        entry.uploads = plan.uploads
         if not await self._manifests.exists(plan.name):
             for mark in paths.MARKS:
                 await self._storage.remove_all(f"{paths.repository(plan.name)}/{mark}")
             entry.removed = True
+
+    async def _note_damage(self, plan: _RepositoryPlan) -> None:
+        """What came after a manifest was found damaged is not among what it may name the next time."""
+        noted = await self._noted(plan.name)
+        if any([await self._stat(paths.revision(plan.name, digest)) is not None for digest in plan.damaged]):
+            if noted != set(plan.possible.blobs):
+                await self._storage.write(paths.damaged(plan.name), paths.link_of(*plan.possible.blobs))
+        elif noted:
+            await self._storage.remove(paths.damaged(plan.name))
 
     async def _take_manifests(self, plan: _RepositoryPlan, digests: Sequence[str], entry: RepositoryReport) -> None:
         """Those that are still untagged, that nobody was told of since the look, and that nothing new refers to."""
@@ -291,11 +336,11 @@ class Collector:
         await self._read(plan, now_there)
         tags = await self._manifests.tags_with_digests(plan.name)
         new = {digest for digest in now_there if not await self._is_as_planned(plan, digest)}
-        kept = self._reachable(plan, set(tags.values()) | new)
+        kept = self._reachable(plan, {digest for digest in tags.values() if digest is not None} | new)
         for digest in digests:
             if digest in kept or digest not in now_there:
                 continue
-            subject = plan.contents[digest].subject if digest in plan.contents else None
+            subject = plan.references[digest].subject
             if subject is not None:
                 await self._storage.remove(paths.referrer(plan.name, subject, digest))
             await self._storage.remove(paths.revision(plan.name, digest))
@@ -309,20 +354,21 @@ class Collector:
         stat = await self._stat(paths.revision(plan.name, digest))
         return stat is not None and stat.modified == planned
 
-    async def _take_away_content(self, old: dict[str, Stat], spared: set[str], report: Report) -> None:
-        for step in _steps(list(old.items())):
-            await self._alone(self._take_blobs(step, spared, report))
+    async def _take_away_content(self, unlinked: Sequence[tuple[str, Stat]], spared: set[str], report: Report) -> None:
+        for step in steps(unlinked):
+            await self._gate.remove(self._take_blobs(step, spared, report))
 
     async def _take_blobs(self, blobs: Sequence[tuple[str, Stat]], spared: set[str], report: Report) -> None:
         for digest, stat in blobs:
-            if not report.dry_run:
-                now_there = await self._stat(paths.blob(digest))
-                if digest in spared or now_there is None or now_there.modified != stat.modified:
-                    continue
+            now_there = await self._stat(paths.blob(digest))
+            if digest not in spared and now_there is not None and now_there.modified == stat.modified:
                 await self._storage.remove(paths.blob(digest))
-            report.content += 1
-            report.bytes += stat.size
+                report.content += 1
+                report.bytes += stat.size
 
 
-def _steps(items: Sequence[T]) -> list[Sequence[T]]:
-    return [items[start : start + STEP] for start in range(0, len(items), STEP)]
+def _undamaged(digest: str, body: bytes | None) -> bytes:
+    """A manifest's bytes. Raises RegistryError: they are not these."""
+    if body is None or digest_of(body, parts_of(digest).algorithm) != digest:
+        raise RegistryError("MANIFEST_INVALID", "its content is missing, or another")
+    return body

@@ -1,10 +1,12 @@
 """Requests and answers as the handlers see them: no HTTP library in here. server.py makes the ones and sends the others."""
 
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from sampan.registry.access.rules import User
+from sampan.registry.errors import RegistryError
 from sampan.registry.storage import Stored
 
 JSON = "application/json"
@@ -34,13 +36,6 @@ class Body(Protocol):
         """All of it. Raises RegistryError TOOLARGE."""
 
 
-class User(NamedTuple):
-    """Whom a request comes from."""
-
-    name: str = ""
-    """Empty: nobody has logged in."""
-
-
 @dataclass
 class Request:
     """One request."""
@@ -57,12 +52,9 @@ class Request:
     variables: Mapping[str, str] = field(default_factory=dict)
     """The path's parts by name."""
     user: User = field(default_factory=User)
+    """Without rules until access.py has looked: nobody, who may nothing."""
     route: str = "none"
     """The name of the path's kind, for metrics."""
-    may: Callable[[str, str], bool] = lambda _action, _name: True
-    """Whether the user may do an action (access.py) in a repository other than the path's."""
-    sees: Callable[[str], bool] = lambda _name: True
-    """Whether a repository is in lists for the user: by the rules, as a token for a list names no repository."""
 
     def one(self, name: str, default: str = "") -> str:
         """A value of the query, the first."""
@@ -74,7 +66,7 @@ class Request:
         return self.variables["name"]
 
 
-class Part(NamedTuple):
+class ByteRange(NamedTuple):
     """A range of something stored."""
 
     content: Stored
@@ -87,7 +79,7 @@ class Answer:
     """What is sent. body: bytes, a part of something stored, or pieces (headers has a Content-Length then, if it is known)."""
 
     status: int = 200
-    body: bytes | Part | AsyncIterator[bytes] = b""
+    body: bytes | ByteRange | AsyncIterator[bytes] = b""
     headers: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -95,5 +87,7 @@ class Answer:
         """A JSON document."""
         return cls(status, content, {"Content-Type": kind, **(headers or {})})
 
-
-Handler = Callable[[Request], Awaitable[Answer]]
+    @classmethod
+    def failure(cls, error: RegistryError) -> "Answer":
+        """That to an error."""
+        return cls.json(error.document(), error.status, error.headers)

@@ -12,19 +12,19 @@ ALGORITHMS = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
 
 
-class Parts(NamedTuple):
+class DigestParts(NamedTuple):
     """A digest taken apart."""
 
     algorithm: str
     encoded: str
 
 
-def parts_of(digest: str) -> Parts:
+def parts_of(digest: str) -> DigestParts:
     """Raises RegistryError DIGEST_INVALID for what is no digest of an algorithm that we compute."""
     algorithm, _, encoded = digest.partition(":")
     if ALGORITHMS.get(algorithm) != len(encoded) or not _HEX.fullmatch(encoded):
         raise RegistryError("DIGEST_INVALID", {"digest": digest[:200]}, message="invalid digest")
-    return Parts(algorithm, encoded)
+    return DigestParts(algorithm, encoded)
 
 
 def checked_digest(text: str) -> Digest:

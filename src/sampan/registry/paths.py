@@ -7,13 +7,17 @@
         _manifests/revisions/ALGORITHM/HEX/link              this repository has the manifest
         _manifests/tags/TAG/current/link                     the manifest's digest
         _manifests/referrers/ALGORITHM/HEX/ALGORITHM/HEX/link    ours: manifests (last) whose subject is (first)
+        _manifests/damaged/link                            ours: all that manifests that cannot be read may name
+        _uploads/ID/{data,startedat}                       docker-registry's: on their way in when it ended
     sampan/uploads/ID/{data,upload.json}                     ours: on their way in
     sampan/tmp/                                              ours: half-written files
 
-A link's content is a digest. Keys have "/" between their parts, and no part comes from a request without the check of `names.py`.
+A link's content is a digest, or some, one on each line. Keys have "/" between their parts, and no part comes from a request without the
+check of `names.py`.
 """
 
-from sampan.registry.names import parts_of
+from sampan.digest import Digest
+from sampan.registry.names import is_digest, parts_of
 
 V2 = "docker/registry/v2"
 BLOBS = f"{V2}/blobs"
@@ -22,6 +26,22 @@ UPLOADS = "sampan/uploads"
 TEMPORARY = "sampan/tmp"
 MARKS = ("_layers", "_manifests", "_uploads")
 """What makes a directory a repository; no part of a name begins with `_`."""
+
+
+def link_of(*digests: str) -> bytes:
+    """A link's content."""
+    return "\n".join(digests).encode()
+
+
+def digests_in(link: bytes) -> list[Digest]:
+    """Those of a link's content that are digests: a damaged disk, or another program, may have left anything."""
+    return [Digest(line) for line in link.decode("ascii", "replace").split() if is_digest(line)]
+
+
+def digest_in(link: bytes) -> Digest | None:
+    """The one that a link has; None: it has none."""
+    found = digests_in(link)
+    return found[0] if len(found) == 1 else None
 
 
 def blob(digest: str) -> str:
@@ -87,3 +107,13 @@ def referrer(name: str, subject: str, digest: str) -> str:
     """The link of one of them."""
     algorithm, encoded = parts_of(digest)
     return f"{referrers(name, subject)}/{algorithm}/{encoded}/link"
+
+
+def left_uploads(name: str) -> str:
+    """The directory of docker-registry's own unfinished uploads; ours are elsewhere."""
+    return f"{REPOSITORIES}/{name}/_uploads"
+
+
+def damaged(name: str) -> str:
+    """What the collector has noted of manifests that cannot be read."""
+    return f"{REPOSITORIES}/{name}/_manifests/damaged/link"

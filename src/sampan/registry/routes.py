@@ -1,4 +1,4 @@
-"""The API as data: every path, its methods, who may use them. Nothing else decides what a request is."""
+"""The API as data: every path, its methods, who may use them. Only what anybody may ask is not here: /token, /healthz, /readyz (app.py)."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +14,7 @@ Handler = Callable[[Parts, Request], Awaitable[Answer]]
 
 
 class Operation(NamedTuple):
-    """What one method does. action: what the user must be allowed to do in the repository (access.py)."""
+    """What one method does. action: what the user must be allowed to do in the repository (access/rules.py)."""
 
     handler: Handler
     action: str
@@ -66,7 +66,7 @@ ROUTES = (
 )
 
 
-class Found(NamedTuple):
+class Match(NamedTuple):
     """A request's place in the table."""
 
     route: Route
@@ -74,7 +74,7 @@ class Found(NamedTuple):
     variables: dict[str, str]
 
 
-def find(method: str, path: str) -> Found | None:
+def find(method: str, path: str) -> Match | None:
     """None: no such path. HEAD is what GET is where it has nothing of its own. Raises RegistryError UNSUPPORTED, NAME_INVALID."""
     for route in ROUTES:
         match = route.pattern.fullmatch(path)
@@ -87,5 +87,5 @@ def find(method: str, path: str) -> Found | None:
         variables = match.groupdict()
         if "name" in variables:
             checked_name(variables["name"])
-        return Found(route, operation, variables)
+        return Match(route, operation, variables)
     return None

@@ -9,8 +9,8 @@ The keys are docker-registry's, below a prefix. Uploads and the lock are in the 
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,27 +174,24 @@ class S3:
 
         await self._ask(obstore.delete_async, [self._prefix + key, self._prefix + key + TOUCHED])
 
-    async def _below(self, key: str) -> list[tuple[str, Stat]]:
-        """(key, state) of every object below a directory."""
+    async def _below(self, key: str) -> AsyncGenerator[tuple[str, Stat], None]:
+        """(key, state) of every object below a directory. Close it, if it is not read to the end."""
         import obstore
         from obstore.exceptions import BaseError
 
-        found = []
         async with self._slots:
             try:
                 async for chunk in obstore.list(self._store, prefix=f"{self._prefix}{key}/"):
-                    found += [
-                        (meta["path"].removeprefix(self._prefix), Stat(meta["size"], meta["last_modified"].timestamp())) for meta in chunk
-                    ]
+                    for meta in chunk:
+                        yield meta["path"].removeprefix(self._prefix), Stat(meta["size"], meta["last_modified"].timestamp())
             except BaseError as error:
                 raise OSError(f"S3: {error}") from error
-        return found
 
     async def remove_all(self, key: str) -> None:
-        """See storage.Storage. Links go first: they are what is looked at."""
+        """See storage.Storage. Whoever looks meanwhile may see a part: in a bucket a directory does not go at once."""
         import obstore
 
-        found = [self._prefix + below for below, _ in await self._below(key)]
+        found = [self._prefix + below async for below, _ in self._below(key)]
         for start in range(0, len(found), 1000):
             await self._ask(obstore.delete_async, found[start : start + 1000])
 
@@ -211,10 +208,19 @@ class S3:
         found = [f"{algorithm}:{name}" for algorithm in ALGORITHMS for name in await self.names(f"{key}/{algorithm}")]
         return [digest for digest in found if is_digest(digest)]
 
+    async def has_links(self, key: str) -> bool:
+        """See storage.Storage."""
+        async with aclosing(self._below(key)) as found:
+            async for below, _ in found:
+                algorithm, _, rest = below.removeprefix(key + "/").partition("/")
+                if is_digest(f"{algorithm}:{rest.removesuffix('/link')}"):
+                    return True
+        return False
+
     async def repositories(self) -> list[str]:
         """See storage.Storage."""
         found = set()
-        for key, _ in await self._below(paths.REPOSITORIES):
+        async for key, _ in self._below(paths.REPOSITORIES):
             parts = key.removeprefix(paths.REPOSITORIES + "/").split("/")
             name = parts[: next((at for at, part in enumerate(parts) if part.startswith("_")), 0)]
             if name:
@@ -225,7 +231,7 @@ class S3:
         """See storage.Storage."""
         found: dict[str, Stat] = {}
         touched = []
-        for key, stat in await self._below(paths.BLOBS):
+        async for key, stat in self._below(paths.BLOBS):
             parts = key.split("/")
             digest = f"{parts[-4]}:{parts[-2]}" if len(parts) > 4 else ""
             if is_digest(digest):

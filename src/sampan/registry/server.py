@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from sampan.registry.errors import RegistryError
-from sampan.registry.http import Answer, Part, Request
+from sampan.registry.http import Answer, ByteRange, Request
 
 READ_AHEAD = 256 * 1024
 """Of a body, bytes, before the client is made to wait."""
@@ -29,7 +29,7 @@ FIELDS_MAX = 1000
 """Of a query."""
 BACKLOG = 1024
 SILENCE_SECONDS = 120.0
-"""Of a client in the middle of a body: longer, and it is taken for gone."""
+"""Of a client in the middle of a body, its own or ours: longer, and it is taken for gone."""
 CUT_SECONDS = 0.5
 
 CONNECTIONS: dict[str, Any] = {
@@ -89,12 +89,17 @@ def unmapped(address: str) -> str:
     return address
 
 
+def _last(request: web.BaseRequest, header: str) -> str:
+    """What the proxy itself has seen, and put behind what came, or in a line of its own below it."""
+    return request.headers.getall(header, [""])[-1].rpartition(",")[2].strip()
+
+
 def _request(request: web.BaseRequest, proxies: frozenset[str]) -> Request:
     """All but its query, which may be wrong."""
     remote, secure = unmapped(request.remote or ""), request.secure
-    if remote in proxies:  # the last address is the one that the proxy itself has seen
-        remote = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:64] or remote
-        secure = request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+    if remote in proxies:
+        remote = _last(request, "X-Forwarded-For")[:64] or remote
+        secure = _last(request, "X-Forwarded-Proto").lower() == "https"
     return Request(
         request.method,
         request.path,
@@ -110,7 +115,7 @@ def _request(request: web.BaseRequest, proxies: frozenset[str]) -> Request:
 def _length(answer: Answer) -> int:
     if isinstance(answer.body, bytes):
         return len(answer.body)
-    return answer.body.length if isinstance(answer.body, Part) else int(answer.headers.get("Content-Length", 0))
+    return answer.body.length if isinstance(answer.body, ByteRange) else int(answer.headers.get("Content-Length", 0))
 
 
 async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
@@ -129,18 +134,18 @@ async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
         return response
     try:
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
-        if isinstance(body, Part):
+        if isinstance(body, ByteRange):
             response.content_length = body.length
         await response.prepare(request)
         if request.method != "HEAD":
-            if isinstance(body, Part):
-                await _send_part(request, response, body)
+            if isinstance(body, ByteRange):
+                await _send_range(request, response, body)
             else:
                 await _send_pieces(response, body)
         await response.write_eof()
         return response
     finally:
-        if isinstance(body, Part):
+        if isinstance(body, ByteRange):
             body.content.close()
         elif hasattr(body, "aclose"):
             await body.aclose()
@@ -155,22 +160,22 @@ async def _send_pieces(response: web.StreamResponse, pieces: AsyncIterator[bytes
             await pieces.aclose()
 
 
-async def _send_part(request: web.BaseRequest, response: web.StreamResponse, part: Part) -> None:
-    fd = part.content.file()
+async def _send_range(request: web.BaseRequest, response: web.StreamResponse, wanted: ByteRange) -> None:
+    fd = wanted.content.file()
     if fd is None:
-        await _send_pieces(response, part.content.pieces(part.start, part.length))
+        await _send_pieces(response, wanted.content.pieces(wanted.start, wanted.length))
         return
-    first = min(part.length, FIRST_PIECE)
-    await response.write(os.pread(fd, first, part.start))  # in the page cache, or worth waiting for: what follows needs it, too
-    if part.length > first:
+    first = min(wanted.length, FIRST_PIECE)
+    await response.write(os.pread(fd, first, wanted.start))  # in the page cache, or worth waiting for: what follows needs it, too
+    if wanted.length > first:
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
         if transport.get_extra_info("sslcontext") is not None:  # asyncio's stand-in for sendfile(2) reads 16 KB at a time
-            await _send_pieces(response, part.content.pieces(part.start + first, part.length - first))
+            await _send_pieces(response, wanted.content.pieces(wanted.start + first, wanted.length - first))
             return
         with open(fd, "rb", closefd=False) as file:
-            await asyncio.get_running_loop().sendfile(transport, file, part.start + first, part.length - first)
+            await asyncio.get_running_loop().sendfile(transport, file, wanted.start + first, wanted.length - first)
 
 
 class _Connection(web.RequestHandler):
@@ -240,8 +245,7 @@ class Server:
         try:
             asked.query = parse_qs(query, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="replace")
         except ValueError:
-            error = RegistryError("REQUEST_INVALID", f"a query may have {FIELDS_MAX} fields")
-            return Answer.json(error.document(), error.status)
+            return Answer.failure(RegistryError("REQUEST_INVALID", f"a query may have {FIELDS_MAX} fields"))
         return await self._answer_to(asked)
 
     async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sampan.errors import SystemFailure
+from sampan.metrics import Metrics
 from sampan.registry import paths
 from sampan.registry.access.access import Access, Logins
 from sampan.registry.access.brake import Brake
@@ -26,15 +27,15 @@ from sampan.registry.control import listener as control_listener
 from sampan.registry.gate import Gate
 from sampan.registry.gc import Collector
 from sampan.registry.http import Request
-from sampan.registry.metrics import Metrics
 from sampan.registry.mirror.mirrors import Mirrors
 from sampan.registry.parts import Limits, Parts
-from sampan.registry.places import open_storage
-from sampan.registry.server import Server
+from sampan.registry.server import SILENCE_SECONDS, AnswerTo, Server
+from sampan.registry.storages import open_storage
 from sampan.registry.store import Blobs, Manifests
 from sampan.registry.tls import ServerTls
 from sampan.registry.uploads import Uploads
 from sampan.registry.verify import Verifier
+from sampan.systemd import Service
 
 log = logging.getLogger("sampan.registry")
 THREADS = 32
@@ -57,6 +58,8 @@ def listener(text: str) -> socket.socket:
     except OSError as error:
         raise SystemFailure(f"listen {text}: {error.strerror or error}") from None
     made.setblocking(False)
+    # Of each connection: a client that reads nothing of what it has asked for is taken for gone.
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENCE_SECONDS * 1000))
     return made
 
 
@@ -98,6 +101,14 @@ async def every(seconds: float, action: Callable[[], object]) -> None:
             log.exception("a periodic task failed")
 
 
+async def collect(collector: Collector) -> None:
+    """As often as is configured; the log says what it did."""
+    report = await collector.collect()
+    log.info("collected %d blobs, %d bytes, in %.1f s", report.content, report.bytes, report.seconds)
+    for damaged in report.damaged:
+        log.error("%s is damaged: what it may name is kept until it is deleted", damaged)
+
+
 def given_out_freely(config: Config) -> list[str]:
     """The mirrored registries of which everybody may pull what only a login of ours gets there."""
     rules = Rules(config.auth.all_rules())
@@ -110,18 +121,17 @@ class Registry:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._tasks: list[asyncio.Task[None]] = []
-        self._servers: list[Server] = []
-        self._lock = -1
+        self._root = Path(config.root)
         self._stack = contextlib.AsyncExitStack()
+        self._tls: ServerTls | None = None
+        self._app: App | None = None
         self.addresses: list[tuple[str, int]] = []
         """Where it listens."""
 
     async def start(self) -> None:
-        """Raises SystemFailure, OSError."""
-        config = self._config
-        root = Path(config.root)
-        self._lock = own(root)
+        """Raises SystemFailure, OSError; stop() is to follow all the same."""
+        config, root = self._config, self._root
+        self._stack.callback(os.close, own(root))
         self._tls = ServerTls(config.tls) if config.tls is not None else None
         access = access_of(config.auth, root, config.url)
         storage, gate = await asyncio.to_thread(open_storage, config), Gate()
@@ -130,54 +140,59 @@ class Registry:
         parts = Parts(
             Blobs(storage, gate), Manifests(storage, gate), uploads, Limits(limits.manifest_bytes, limits.blob_bytes), config.delete
         )
-        metrics, access_log = Metrics(), AccessLog(config.access_log)
-        mirrors = None
-        if config.mirrors:
-            for name in given_out_freely(config):
-                log.warning("everybody who can reach us may pull what the login at %s may read there: see auth.rules", name)
-            mirrors = await Mirrors.open(config.mirrors, root, config.cache_bytes, self._stack)
-        self.app = App(parts, access, metrics, mirrors, pages=config.web)
+        metrics = Metrics()
+        mirrors = await self._open_mirrors() if config.mirrors else None
+        collector = Collector(storage, gate, parts.manifests, policies=config.retention, grace=config.gc.grace_seconds)
+        self._stack.push_async_callback(collector.ended)  # of a collection that was asked for by the control socket
+        metrics.counter("sampan_registry_gc_runs", "Collections.", lambda: collector.runs)
+        metrics.counter("sampan_registry_gc_freed_bytes", "Freed by them.", lambda: collector.freed_bytes)
+        app = self._app = App(parts, access, metrics, mirrors, pages=config.web)
+        if config.metrics_listen:  # the first to listen is the last to stop: it says to the end that we are not ready
+            made = listener(config.metrics_listen)
+            await self._server(app.metrics_answer).listen(made)
+            log.info("metrics at http://%s:%d/metrics", *made.getsockname()[:2])
+        await self._server(Control(collector, uploads, Verifier(storage)).answer).listen(control_listener(root))
+        await self._listen(app, access)
+        self._every(EXPIRE_SECONDS, uploads.expire)
+        if config.gc.interval_seconds > 0:
+            self._every(config.gc.interval_seconds, lambda: collect(collector))
+            if mirrors is not None:
+                self._every(config.gc.interval_seconds, mirrors.tidy)
+        if self._tls is not None:
+            self._every(LOOK_SECONDS, self._tls.refresh)
+        log.info("registry listens on %s, data in %s", ", ".join(f"{host}:{port}" for host, port in self.addresses), root)
+
+    async def _open_mirrors(self) -> Mirrors:
+        for name in given_out_freely(self._config):
+            log.warning("everybody who can reach us may pull what the login at %s may read there: see auth.rules", name)
+        return await Mirrors.open(self._config.mirrors, self._root, self._config.cache_bytes, self._stack)
+
+    def _server(self, answer_to: AnswerTo) -> Server:
+        """One of those that are not drained."""
+        made = Server(answer_to, grace=1)
+        self._stack.push_async_callback(made.stop)
+        return made
+
+    async def _listen(self, app: App, access: Access) -> None:
+        config, access_log = self._config, AccessLog(self._config.access_log)
 
         def done(request: Request, status: int, sent: int, seconds: float) -> None:
-            self.app.done(request, status, seconds)
+            app.done(request, status, seconds)
             access_log.write(request, status, request.body.received, sent, seconds)
 
-        if config.metrics_listen:
-            metrics_server = Server(self.app.metrics_answer, grace=1)
-            self._servers.append(metrics_server)
-            made = listener(config.metrics_listen)
-            await metrics_server.listen(made)
-            log.info("metrics at http://%s:%d/metrics", *made.getsockname()[:2])
-        self.collector = Collector(storage, gate, parts.manifests, policies=config.retention, grace=config.gc.grace_seconds)
-        metrics.counter("sampan_registry_gc_runs", "Collections.", lambda: self.collector.runs)
-        metrics.counter("sampan_registry_gc_freed_bytes", "Freed by them.", lambda: self.collector.freed_bytes)
-        control = Server(Control(self.collector, uploads, Verifier(storage)).answer, grace=1)
-        self._servers.append(control)
-        await control.listen(control_listener(root))
-        main = Server(self.app.answer, done, grace=config.drain_seconds, proxies=config.trusted_proxies)
-        self._servers.append(main)
+        main = Server(app.answer, done, grace=config.drain_seconds, proxies=config.trusted_proxies)
+        self._stack.push_async_callback(main.stop)
         for text in config.listen:
             made = listener(text)
             self.addresses.append(made.getsockname()[:2])
             await main.listen(made, self._tls.context if self._tls is not None else None)
-            host = address(text)[0]
-            if access.logins is None and not host.startswith(LOOPBACK):
+            if access.logins is None and not address(text)[0].startswith(LOOPBACK):
                 log.warning("%s is open to everybody who can reach it: set htpasswd, or listen on 127.0.0.1", text)
-        start = asyncio.get_running_loop().create_task
-        self._tasks.append(start(every(EXPIRE_SECONDS, uploads.expire)))
-        if config.gc.interval_seconds > 0:
-            self._tasks.append(start(every(config.gc.interval_seconds, self._collect)))
-            if mirrors is not None:
-                self._tasks.append(start(every(config.gc.interval_seconds, mirrors.tidy)))
-        if self._tls is not None:
-            self._tasks.append(start(every(LOOK_SECONDS, self._tls.refresh)))
-        log.info("registry listens on %s, data in %s", ", ".join(f"{host}:{port}" for host, port in self.addresses), root)
 
-    async def _collect(self) -> None:
-        report = await self.collector.collect()
-        log.info("collected %d blobs, %d bytes, in %.1f s", report.content, report.bytes, report.seconds)
-        for damaged in report.damaged:
-            log.error("%s cannot be read: the blobs of its repository are kept", damaged)
+    def _every(self, seconds: float, action: Callable[[], object]) -> None:
+        task = asyncio.get_running_loop().create_task(every(seconds, action))
+        self._stack.push_async_callback(asyncio.wait, [task])
+        self._stack.callback(task.cancel)
 
     def reload(self) -> None:
         """Look at the certificate now."""
@@ -186,22 +201,11 @@ class Registry:
 
     async def stop(self) -> None:
         """Drain: not ready for the configured time, then nothing new is accepted, what is under way ends within the configured time."""
-        if hasattr(self, "app"):
-            self.app.ready = False
+        if self._app is not None:
+            self._app.ready = False
         if self.addresses:
             await asyncio.sleep(self._config.unready_seconds)  # balancers look at /readyz now and then
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        for server in reversed(self._servers):  # the address for metrics says to the end that it is not ready
-            await server.stop()
-        if hasattr(self, "collector"):
-            await self.collector.ended()  # one that was asked for by the control socket
         await self._stack.aclose()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
 
 
 async def serve(config: Config) -> None:
@@ -217,19 +221,12 @@ async def serve(config: Config) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    registry = Registry(config)
+    service, registry = Service(), Registry(config)
     loop.add_signal_handler(signal.SIGHUP, registry.reload)
     try:
         await registry.start()
-        with contextlib.suppress(OSError, KeyError):
-            notify(os.environ["NOTIFY_SOCKET"], "READY=1")
+        service.notify("READY=1")
         await stopping.wait()
         log.info("draining")
     finally:
         await registry.stop()
-
-
-def notify(path: str, text: str) -> None:
-    """Tell systemd (sd_notify(3)). Raises OSError."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)

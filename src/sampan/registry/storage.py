@@ -70,6 +70,9 @@ class Storage(Protocol):
     async def links(self, key: str) -> list[str]:
         """The digests ALGORITHM:HEX of a directory's ALGORITHM/HEX/link, in order."""
 
+    async def has_links(self, key: str) -> bool:
+        """Whether there is any of these. However many there are, it takes no longer."""
+
     async def repositories(self) -> list[str]:
         """The names of all repositories, in order."""
 

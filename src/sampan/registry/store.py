@@ -4,7 +4,7 @@ content first, then the link that shows it; what is taken away loses its link fi
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +15,10 @@ from sampan.digest import Digest
 from sampan.registry import documents, paths
 from sampan.registry.documents import Contents, Referrer
 from sampan.registry.errors import RegistryError
-from sampan.registry.gate import Gate
+from sampan.registry.gate import Gate, steps
 from sampan.registry.names import is_digest, parts_of
 from sampan.registry.storage import Missing, Storage, Stored
 
-STEP = 16
-"""Tags that a deletion takes away while others wait."""
 READ_AT_ONCE = 8
 """Manifests in memory, each of which may have 4 MiB."""
 REFERRERS_MAX = 1000
@@ -39,6 +37,22 @@ class Manifest(NamedTuple):
 def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
     """ALGORITHM:HEX of body."""
     return Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
+
+
+async def bodies_of(storage: Storage, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes | None]]:
+    """Manifests with their bytes, few of which are in memory at once; None for those that are missing."""
+    for start in range(0, len(digests), READ_AT_ONCE):
+        some = digests[start : start + READ_AT_ONCE]
+        for digest, body in zip(some, await storage.read_all(map(paths.blob, some)), strict=True):
+            yield digest, body
+
+
+def _referrer(digest: str, body: bytes) -> Referrer | None:
+    """None: it is damaged."""
+    try:
+        return documents.read(body).referrer(digest, len(body))
+    except RegistryError:
+        return None
 
 
 async def kept(storage: Storage, digest: Digest, size: int) -> bool:
@@ -91,22 +105,30 @@ class Blobs:
 
     async def add(self, name: str, digest: Digest, file: Path) -> None:
         """Take over a local file with this digest."""
-        async with self._gate.shared():
-            if await kept(self._storage, digest, file.stat().st_size):
-                file.unlink()
-            else:
-                await self._storage.ingest(file, paths.blob(digest))
-            await self._storage.write(paths.layer(name, digest), digest.encode())
+        await self._gate.add(self._add(name, digest, file))
+
+    async def _add(self, name: str, digest: Digest, file: Path) -> None:
+        if await kept(self._storage, digest, file.stat().st_size):
+            file.unlink()
+        else:
+            await self._storage.ingest(file, paths.blob(digest))
+        await self._storage.write(paths.layer(name, digest), paths.link_of(digest))
+
+    async def link(self, name: str, digest: Digest) -> None:
+        """Have a blob whose content is here already."""
+        await self._gate.add(self._storage.write(paths.layer(name, digest), paths.link_of(digest)))
 
     async def mount(self, name: str, digest: Digest, source: str) -> bool:
         """Have a blob that another repository has; False: it has not."""
-        async with self._gate.shared():
-            try:
-                await self._promise(source, digest)
-                await self._storage.touch(paths.blob(digest))  # its new link comes after the collector may have looked (gc.py)
-            except (RegistryError, Missing):
-                return False
-            await self._storage.write(paths.layer(name, digest), digest.encode())
+        return await self._gate.add(self._mount(name, digest, source))
+
+    async def _mount(self, name: str, digest: Digest, source: str) -> bool:
+        try:
+            await self._promise(source, digest)
+            await self._storage.touch(paths.blob(digest))  # its new link comes after the collector may have looked (gc.py)
+        except (RegistryError, Missing):
+            return False
+        await self._storage.write(paths.layer(name, digest), paths.link_of(digest))
         return True
 
     async def delete(self, name: str, digest: Digest) -> None:
@@ -134,12 +156,17 @@ class Manifests:
             if is_digest(reference):
                 digest = Digest(reference)
             else:
-                digest = Digest((await self._storage.read(paths.tag(name, reference))).decode("ascii", "replace").strip())
+                found = paths.digest_in(await self._storage.read(paths.tag(name, reference)))
+                if found is None:
+                    raise Missing(reference)
+                digest = found
             await self._storage.stat(paths.revision(name, digest))
         except Missing:
-            detail = {"name": name, "reference": reference}
-            raise RegistryError("MANIFEST_UNKNOWN" if await self.exists(name) else "NAME_UNKNOWN", detail) from None
+            raise await self._unknown(name, reference) from None
         return digest
+
+    async def _unknown(self, name: str, reference: str) -> RegistryError:
+        return RegistryError("MANIFEST_UNKNOWN" if await self.exists(name) else "NAME_UNKNOWN", {"name": name, "reference": reference})
 
     async def get(self, name: str, reference: str) -> Manifest:
         """By tag or digest. Raises RegistryError."""
@@ -164,19 +191,22 @@ class Manifests:
 
         Raises RegistryError MANIFEST_BLOB_UNKNOWN.
         """
-        async with self._gate.shared():
+
+        async def whole() -> None:
             if complete:
                 await self._check(name, contents)
             if not await kept(self._storage, digest, len(body)):
                 await self._storage.write(paths.blob(digest), body)
-            await self._storage.write(paths.revision(name, digest), digest.encode())
+            await self._storage.write(paths.revision(name, digest), paths.link_of(digest))
             if contents.subject is not None:
-                await self._storage.write(paths.referrer(name, contents.subject, digest), digest.encode())
+                await self._storage.write(paths.referrer(name, contents.subject, digest), paths.link_of(digest))
             for tag in tags:
                 for repository, pushed in self._watching:
                     if repository == name:
                         pushed.add(tag)
-                await self._storage.write(paths.tag(name, tag), digest.encode())
+                await self._storage.write(paths.tag(name, tag), paths.link_of(digest))
+
+        await self._gate.add(whole())
 
     async def _check(self, name: str, contents: Contents) -> None:
         for digest, size in contents.blobs:
@@ -202,15 +232,18 @@ class Manifests:
         gone: list[str] = []
         with self._tags_pushed_to(name) as pushed:  # a tag that is pushed meanwhile would mean what goes
             meaning = [tag for tag, meant in (await self.tags_with_digests(name)).items() if meant == digest]
-            for start in range(0, len(meaning), STEP):
-                async with self._gate.exclusive():
-                    gone += await self._untag(name, meaning[start : start + STEP], digest)
-            async with self._gate.exclusive():
-                gone += await self._untag(name, sorted(pushed), digest)
-                if subject is not None:
-                    await self._storage.remove(paths.referrer(name, subject, digest))
-                await self._storage.remove(paths.revision(name, digest))
+            for tags in steps(meaning):
+                gone += await self._gate.remove(self._untag(name, tags, digest))
+            gone += await self._gate.remove(self._take_away(name, digest, subject, pushed))
         return list(dict.fromkeys(gone))
+
+    async def _take_away(self, name: str, digest: Digest, subject: Digest | None, pushed: set[str]) -> list[str]:
+        """A manifest's links, and the tags that mean it after all; these. Behind the gate."""
+        gone = await self._untag(name, sorted(pushed), digest)
+        if subject is not None:
+            await self._storage.remove(paths.referrer(name, subject, digest))
+        await self._storage.remove(paths.revision(name, digest))
+        return gone
 
     @contextmanager
     def _tags_pushed_to(self, name: str) -> Iterator[set[str]]:
@@ -225,23 +258,24 @@ class Manifests:
     async def _untag(self, name: str, tags: Sequence[str], digest: str) -> list[str]:
         """Remove those tags that mean a manifest; these. Behind the gate."""
         links = await self._storage.read_all(paths.tag(name, tag) for tag in tags)
-        meaning = [tag for tag, link in zip(tags, links, strict=True) if link is not None and link.strip() == digest.encode()]
+        meaning = [tag for tag, link in zip(tags, links, strict=True) if link is not None and paths.digest_in(link) == digest]
         for tag in meaning:
             await self._storage.remove_all(paths.tag_directory(name, tag))
         return meaning
 
-    async def delete_tag(self, name: str, tag: str) -> Digest:
-        """The manifest stays; its digest is returned. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
-        digest = await self.resolve(name, tag)
+    async def delete_tag(self, name: str, tag: str) -> None:
+        """The manifest stays, if the tag means one. Raises RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN."""
+        if not await self._storage.names(paths.tag_directory(name, tag)):
+            raise await self._unknown(name, tag)
         await self._storage.remove_all(paths.tag_directory(name, tag))
-        return digest
 
     async def exists(self, name: str) -> bool:
         """Whether there is such a repository: one with a manifest or a blob."""
-        for directory in (paths.revisions(name), paths.layers(name)):
-            if await self._storage.links(directory):
-                return True
-        return False
+        return await self.has_any(name) or await self._storage.has_links(paths.layers(name))
+
+    async def has_any(self, name: str) -> bool:
+        """Whether a repository has a manifest."""
+        return await self._storage.has_links(paths.revisions(name))
 
     async def tags(self, name: str) -> list[str]:
         """In order of their bytes. Raises RegistryError NAME_UNKNOWN."""
@@ -250,11 +284,11 @@ class Manifests:
             raise RegistryError("NAME_UNKNOWN", {"name": name})
         return found
 
-    async def tags_with_digests(self, name: str) -> dict[str, str]:
-        """Every tag and what it means."""
+    async def tags_with_digests(self, name: str) -> dict[str, Digest | None]:
+        """Every tag and what it means; None: nothing."""
         names = await self._storage.names(paths.tags(name))
         links = await self._storage.read_all(paths.tag(name, tag) for tag in names)
-        return {tag: link.decode("ascii", "replace").strip() for tag, link in zip(names, links, strict=True) if link is not None}
+        return {tag: paths.digest_in(link) for tag, link in zip(names, links, strict=True) if link is not None}
 
     async def revisions(self, name: str) -> list[str]:
         """The digests of all manifests."""
@@ -266,19 +300,16 @@ class Manifests:
         digests = await self._storage.links(paths.referrers(name, subject))
         found: list[Referrer] = []
         size = 0
-        for start in range(bisect_right(digests, after), len(digests), READ_AT_ONCE):
-            some = digests[start : start + READ_AT_ONCE]
-            bodies = await self._storage.read_all(paths.blob(digest) for digest in some)
-            for digest, body in zip(some, bodies, strict=True):
-                entry = documents.read(body).referrer(digest, len(body)) if body is not None else None
-                if entry is None or artifact_type not in ("", entry.artifact_type):
-                    continue
-                size += len(msgspec.json.encode(entry))
-                if found and (len(found) >= REFERRERS_MAX or size > REFERRERS_BYTES):
-                    return found, found[-1].digest
-                found.append(entry)
+        async for digest, body in bodies_of(self._storage, digests[bisect_right(digests, after) :]):
+            entry = _referrer(digest, body or b"")
+            if entry is None or artifact_type not in ("", entry.artifact_type):
+                continue
+            size += len(msgspec.json.encode(entry))
+            if found and (len(found) >= REFERRERS_MAX or size > REFERRERS_BYTES):
+                return found, found[-1].digest
+            found.append(entry)
         return found, ""
 
     async def repositories(self) -> list[str]:
         """The names of those that have a manifest."""
-        return [name for name in await self._storage.repositories() if await self._storage.links(paths.revisions(name))]
+        return [name for name in await self._storage.repositories() if await self.has_any(name)]

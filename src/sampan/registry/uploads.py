@@ -1,7 +1,7 @@
 """Blobs on their way in: one file each, which becomes the blob or goes.
 
-    begun ──write──> writing ──end of the body, or the client is gone──> open ──finish──> committed
-      └───────────────────────────────cancel, or idle for too long──────────┴──────────> gone
+    OPEN ──write──> WRITING ──the end of the body, or the client is gone──> OPEN
+      └──finish: it becomes the blob; cancel; idle for too long──> GONE
 
 What came before a connection broke stays, and the client goes on from there. After a restart of the registry, too: the digest of what is
 there is then computed again.

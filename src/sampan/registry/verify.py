@@ -13,9 +13,9 @@ import msgspec
 
 from sampan.registry import documents, paths
 from sampan.registry.errors import RegistryError
-from sampan.registry.names import is_digest, parts_of
+from sampan.registry.names import parts_of
 from sampan.registry.storage import Missing, Storage
-from sampan.registry.store import READ_AT_ONCE
+from sampan.registry.store import bodies_of
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,17 +101,15 @@ class Verifier:
             if await self._size(digest) is None:
                 yield Problem(digest, "the blob's content is missing", name)
         blobs, manifests = set(layers), set(revisions)
-        for start in range(0, len(revisions), READ_AT_ONCE):
-            some = revisions[start : start + READ_AT_ONCE]
-            for digest, body in zip(some, await self._storage.read_all(map(paths.blob, some)), strict=True):
-                found.manifests += 1
-                async for problem in self._manifest(body, blobs, manifests):
-                    yield Problem(digest, problem, name)
+        async for digest, body in bodies_of(self._storage, revisions):
+            found.manifests += 1
+            async for problem in self._manifest(body, blobs, manifests):
+                yield Problem(digest, problem, name)
         tags = await self._storage.names(paths.tags(name))
         links = await self._storage.read_all(paths.tag(name, tag) for tag in tags)
         for tag, link in zip(tags, links, strict=True):
-            meant = (link or b"").decode("ascii", "replace").strip()
-            if not is_digest(meant):
+            meant = paths.digest_in(link or b"")
+            if meant is None:
                 yield Problem(tag, "the tag means nothing", name)
             elif meant not in manifests:
                 yield Problem(tag, f"the tag means {meant}, which the repository has not", name)

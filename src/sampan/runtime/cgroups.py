@@ -47,6 +47,9 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     cpu_quota: int = 0
     cpu_period: int = 0
     nano_cpus: int = 0
+    cpu_rt_period: int = 0
+    """Microseconds, of cgroup v1 alone, as is the next."""
+    cpu_rt_runtime: int = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     pids_limit: int = 0
@@ -135,6 +138,10 @@ def _v1_writes(resources: Resources) -> list[tuple[str, str, str]]:
         writes.append(("cpu", "cpu.cfs_period_us", str(period)))
     if quota:
         writes.append(("cpu", "cpu.cfs_quota_us", str(quota)))
+    if resources.cpu_rt_period:
+        writes.append(("cpu", "cpu.rt_period_us", str(resources.cpu_rt_period)))
+    if resources.cpu_rt_runtime:
+        writes.append(("cpu", "cpu.rt_runtime_us", str(resources.cpu_rt_runtime)))
     if resources.cpuset_cpus:
         writes.append(("cpuset", "cpuset.cpus", resources.cpuset_cpus))
     if resources.cpuset_mems:
@@ -187,6 +194,20 @@ def resource_writes(layout: Layout, path: str, resources: Resources) -> list[tup
         if directory is not None:
             result.append((f"{directory}/{file}", value, "memsw" not in file and "swap.max" not in file))
     return result
+
+
+def parents_real_time(layout: Layout, path: str, period: int, runtime: int) -> list[tuple[str, str, bool]]:
+    """(file, value, required) that gives every cgroup above a container's real-time scheduling, the uppermost first.
+
+    0 is not written. A cgroup can have no more than the one above it has; cgroup v2 has none.
+    """
+    root = v1_path(layout, "cpu", "")
+    if root is None:
+        return []
+    parts = path.strip("/").split("/")[:-1]
+    above = [root + "/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    files = (("cpu.rt_period_us", period), ("cpu.rt_runtime_us", runtime))
+    return [(f"{directory}/{file}", str(value), True) for directory in above for file, value in files if value]
 
 
 def remove(layout: Layout, path: str, timeout: float = 1.0) -> list[str]:

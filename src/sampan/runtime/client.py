@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from sampan.errors import InvalidArgument, SystemFailure, Unavailable
+from sampan.runtime.plan import UserMaps
 from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
 
 EventCallback = Callable[[Message, dict[str, int]], None]
@@ -71,6 +72,8 @@ class Link:
         """Why there will be no connection."""
         self.boot_id = ""
         self.pid = 0
+        self.build = ""
+        """Which version of the lean program answers (spawning.build_of_program)."""
 
     async def open(self, timeout: float = CONNECT_SECONDS) -> None:
         """Connect; returns after hello and on_up. Raises Unavailable after timeout seconds."""
@@ -86,11 +89,13 @@ class Link:
             raise Unavailable(f"nobody answers on {self.path}") from None
         if self.failure:
             raise Unavailable(self.failure)
+        if self._channel is None:
+            raise Unavailable(f"the connection to {self.path} is closed")
 
     @property
     def is_up(self) -> bool:
         """Whether requests can be sent now."""
-        return self._up.is_set()
+        return self._channel is not None and self._up.is_set()
 
     def retire(self) -> None:
         """Do not connect again when this connection ends."""
@@ -103,6 +108,7 @@ class Link:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._disconnect()
+        self._up.set()  # nobody is to wait for what will not come
 
     async def _keep_connected(self) -> None:
         while not self._closed:
@@ -124,7 +130,7 @@ class Link:
             asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
             try:
                 hello, _ = await self._request({"op": "hello", "role": "sampand"})
-                self.boot_id, self.pid = hello.get("boot_id", ""), hello.get("pid", 0)
+                self.boot_id, self.pid, self.build = hello.get("boot_id", ""), hello.get("pid", 0), hello.get("build", "")
                 if hello.get("protocol") != PROTOCOL and await self._end_other(hello):
                     continue
                 if self._on_up is not None:
@@ -136,8 +142,7 @@ class Link:
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
                 self._disconnect()
-        if self.failure:
-            self._up.set()
+        self._up.set()
 
     async def _end_other(self, hello: Message) -> bool:
         """A process of another version answers: end it, if it holds no container; else the link fails for good. Whether it ended."""
@@ -289,6 +294,10 @@ class _LeanClient:
         """End the process; the keeper ends with it a supervisor without processes. Raises RequestRefused (EBUSY) while processes live."""
         await self.link.request({"op": "shutdown"})
 
+    async def renew(self, command: list[str]) -> None:
+        """Have the process become what command starts. Raises Unavailable when it does; RequestRefused: it does not, or not yet (EBUSY)."""
+        await self.link.request({"op": "renew", "command": command})
+
 
 class SupervisorClient(_LeanClient):
     """Requests to the supervisor."""
@@ -298,12 +307,19 @@ class SupervisorClient(_LeanClient):
     ) -> Launched:
         """Start a container's init.
 
-        fds: stdin stdout stderr (absent with a tty) netns ipcns pidns layer<n> custody:stdin custody:stdout custody:stderr.
+        fds: stdin stdout stderr (absent with a tty) userns netns ipcns pidns layer<n> custody:stdin custody:stdout custody:stderr.
 
         Raises LaunchError, InvalidArgument (too large a plan), Unavailable (the connection broke: the next hello tells what came of it).
         """
         message = {"op": "launch", "key": key, "container": container, "plan": plan, "record": record or {}}
         return await self._launch(message, fds)
+
+    async def user_namespace(self, maps: UserMaps, *, net: bool) -> dict[str, int]:
+        """Descriptors of a new user namespace (userns) and, if wanted, of a network namespace that it owns (netns), the receiver's.
+
+        Raises RequestRefused, Unavailable.
+        """
+        return (await self.link.request({"op": "userns", "maps": maps.built(), "net": net}))[1]
 
     async def exec(
         self, key: str, container: str, target: tuple[int, int], plan: dict[str, Any], fds: Mapping[str, int], *, probe: bool = False

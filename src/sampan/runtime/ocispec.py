@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sampan.linux import capabilities, seccomp_bpf
-from sampan.runtime import defaults, ops
+from sampan.runtime import cgroups, defaults, ops
 from sampan.runtime.cgroups import Resources, Throttle
 from sampan.runtime.plan import ExecSpec, HostFacts, LaunchSpec, Process, exec_plan, host_facts, launch_plan
 
@@ -34,7 +34,8 @@ def launch(spec: LaunchSpec, runtime: Runtime, host: HostFacts | None = None) ->
     """The plan that starts a container by an OCI runtime. Raises InvalidArgument."""
     host = host or host_facts()
     made = launch_plan(spec, host)
-    made["oci"] = _oci(spec.id, runtime, made, host, _config(spec, made, host))
+    above = cgroups.parents_real_time(host.layout, spec.cgroup, *spec.parents_real_time)
+    made["oci"] = {**_oci(spec.id, runtime, made, host, _config(spec, made, host)), "parents": [list(item) for item in above]}
     return {
         name: made[name] for name in ("kind", "id", "cgroup", "rootfs", "binds", "devices", "host_devices", "thermal", "process", "oci")
     }
@@ -72,6 +73,7 @@ def _process(spec: Process, planned: dict[str, Any], host: HostFacts) -> dict[st
         ],
         "noNewPrivileges": spec.no_new_privileges,
         "oomScoreAdj": spec.oom_score_adj or 0,
+        **({"apparmorProfile": planned["apparmor"]} if "apparmor" in planned else {}),
     }
     if spec.tty and spec.console_size:
         found["consoleSize"] = {"height": spec.console_size[0], "width": spec.console_size[1]}
@@ -161,7 +163,10 @@ def resources(limits: Resources) -> dict[str, Any]:
     if limits.memory_swappiness is not None and limits.memory_swappiness >= 0:
         kept["swappiness"] = limits.memory_swappiness
     quota, period = limits.cpu()
-    cpu = {"shares": limits.cpu_shares, "quota": quota, "period": period, "cpus": limits.cpuset_cpus, "mems": limits.cpuset_mems}
+    cpu = {
+        "shares": limits.cpu_shares, "quota": quota, "period": period, "realtimeRuntime": limits.cpu_rt_runtime,
+        "realtimePeriod": limits.cpu_rt_period, "cpus": limits.cpuset_cpus, "mems": limits.cpuset_mems,
+    }  # fmt: skip
     found = {"memory": kept, "cpu": {name: value for name, value in cpu.items() if value}, "blockIO": _block_io(limits)}
     if limits.pids_limit > 0:
         found["pids"] = {"limit": limits.pids_limit}

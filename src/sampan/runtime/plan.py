@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from sampan.errors import InvalidArgument
-from sampan.linux import capabilities, seccomp_bpf
+from sampan.linux import apparmor, capabilities, idmap, seccomp_bpf
 from sampan.runtime import cgroups, defaults, ops
 from sampan.runtime.cgroups import Layout, Resources
 
@@ -25,6 +25,23 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: int
     """The mask this process may give away (its bounding set)."""
     layout: Layout
+    apparmor: bool = False
+    """Whether profiles are enforced here."""
+
+
+class UserMaps(msgspec.Struct, frozen=True):
+    """What the users and groups of a container are on the host: (ID inside, ID outside, how many), root's first."""
+
+    uids: tuple[tuple[int, int, int], ...]
+    gids: tuple[tuple[int, int, int], ...]
+
+    def as_tuple(self) -> tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]:
+        """As it is stored."""
+        return self.uids, self.gids
+
+    def built(self) -> dict[str, list[list[int]]]:
+        """As in a plan."""
+        return {"uids": [list(entry) for entry in self.uids], "gids": [list(entry) for entry in self.gids]}
 
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +60,12 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """The source is this descriptor of the launch message: a detached mount."""
     idmap: bool = False
     """What the owner of the source has on the disk is the container's user's inside, and what that makes is his."""
+    layers: tuple[str, ...] = ()
+    """The source is a read-only overlay of these, top first: paths, or names of descriptors of the launch message."""
+    mapped: bool = False
+    """With a user namespace: the source is the engine's, and IDs on its disk are the container's, not the host's."""
+    attributes: tuple[str, ...] = ()
+    """Further ones of the mount itself, such as nosuid."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +127,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] | None = None
     seccomp: dict[str, Any] | Literal["unconfined"] | None = None
     no_new_privileges: bool = False
+    apparmor: str = ""
+    """A loaded profile, or `unconfined`; "" leaves the process under what the engine is under. Nothing where there is no AppArmor."""
     rlimits: tuple[Rlimit, ...] = ()
     oom_score_adj: int | None = None
 
@@ -115,6 +140,8 @@ class LaunchSpec(Process, frozen=True, kw_only=True):
     rootfs: Rootfs
     cgroup: str
     """Path below every hierarchy's root, such as `sampan/<id>`."""
+    parents_real_time: tuple[int, int] = (0, 0)
+    """Period and runtime of the real-time scheduler, in microseconds, of every cgroup above; 0 leaves it as it is."""
     hostname: str = ""
     domainname: str = ""
     mounts: tuple[Mount, ...] = ()
@@ -131,6 +158,10 @@ class LaunchSpec(Process, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     init: bool = False
     privileged: bool = False
+    userns: UserMaps | None = None
+    """Of the user namespace that comes with the launch; None: the host's."""
+    writable_cgroups: bool | None = None
+    """None: as privileged has it."""
 
 
 class ExecSpec(Process, frozen=True, kw_only=True):
@@ -139,6 +170,8 @@ class ExecSpec(Process, frozen=True, kw_only=True):
     id: str
     cgroup: str
     privileged: bool = False
+    userns: UserMaps | None = None
+    """As its container was started with."""
 
 
 @lru_cache(maxsize=1)
@@ -146,7 +179,13 @@ def host_facts() -> HostFacts:
     """This host's facts, read once."""
     name = os.uname()
     major, minor = (int("".join(c for c in word if c.isdigit()) or 0) for word in name.release.split("-")[0].split(".")[:2])
-    return HostFacts(machine=name.machine, kernel=(major, minor), capabilities=capabilities.bounding_set(), layout=cgroups.host_layout())
+    return HostFacts(
+        machine=name.machine,
+        kernel=(major, minor),
+        capabilities=capabilities.bounding_set(),
+        layout=cgroups.host_layout(),
+        apparmor=apparmor.enabled(),
+    )
 
 
 def resolve_capabilities(add: list[str], drop: list[str], privileged: bool = False) -> tuple[str, ...]:
@@ -219,6 +258,7 @@ def _process(spec: Process, privileged: bool, host: HostFacts) -> dict[str, Any]
         # A privileged exec in a container that is not keeps the container's filter, as docker has it.
         "seccomp": _seccomp(spec, spec.capabilities or defaults.CAPABILITIES, host),
         "no_new_privileges": spec.no_new_privileges,
+        **({"apparmor": spec.apparmor} if spec.apparmor and host.apparmor else {}),
         "rlimits": [[limit.name, limit.soft, limit.hard, limit.required] for limit in spec.rlimits],
         "oom_score_adj": spec.oom_score_adj,
         "umask": 0o022,
@@ -247,7 +287,13 @@ def _cgroup(spec: LaunchSpec, host: HostFacts) -> dict[str, Any]:
         "unified": cgroups.unified_directory(layout, spec.cgroup),
         "cpuset": [],
         "delegate": [],
-        "writes": [list(item) for item in cgroups.resource_writes(layout, spec.cgroup, spec.resources)],
+        "writes": [
+            list(item)
+            for item in (
+                *cgroups.parents_real_time(layout, spec.cgroup, *spec.parents_real_time),
+                *cgroups.resource_writes(layout, spec.cgroup, spec.resources),
+            )
+        ],
         "devices": None,
         "rules": _device_rules(spec),
     }
@@ -267,7 +313,7 @@ def _cgroup(spec: LaunchSpec, host: HostFacts) -> dict[str, Any]:
 
 def _cgroup_mount(spec: LaunchSpec, host: HostFacts, private: bool) -> dict[str, Any]:
     layout = host.layout
-    readonly = not spec.privileged
+    readonly = not (spec.privileged if spec.writable_cgroups is None else spec.writable_cgroups)
     if layout.version == 2:
         source = layout.unified if spec.privileged or not private else f"{layout.unified}/{spec.cgroup}"
         return {"op": ops.OP_CGROUP_V2, "destination": "/sys/fs/cgroup", "private": private, "source": source, "readonly": readonly}
@@ -302,6 +348,21 @@ def tmpfs_options(text: str) -> tuple[list[str], list[str]]:
     return options, attributes
 
 
+def _outside(options: list[str], userns: UserMaps | None) -> list[str]:
+    """Mount options with the host's IDs in place of the container's: who mounts is of the host. Raises InvalidArgument."""
+    if userns is None:
+        return options
+    result = []
+    for option in options:
+        key, _, value = option.partition("=")
+        table = {"uid": userns.uids, "gid": userns.gids}.get(key)
+        try:
+            result.append(f"{key}={idmap.outside(table, int(value))}" if table else option)
+        except (ValueError, OSError):
+            raise InvalidArgument(f"invalid mount option {option}: no ID of the container's user namespace") from None
+    return result
+
+
 def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     safe = ["nosuid", "nodev", "noexec"]
     sysfs = safe if spec.privileged else ["ro", *safe]
@@ -309,7 +370,9 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
     result = [
         _file_system("proc", "/proc", [], safe),
         _file_system("tmpfs", "/dev", ["mode=755", "size=65536k"], ["nosuid", "strictatime"]),
-        _file_system("devpts", "/dev/pts", ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"], ["nosuid", "noexec"]),
+        _file_system(
+            "devpts", "/dev/pts", ["newinstance", "ptmxmode=0666", "mode=0620", *_outside(["gid=5"], spec.userns)], ["nosuid", "noexec"]
+        ),
     ]
     if spec.namespaces.net == "host":
         # A sysfs of a network namespace that the mounter does not own cannot be made anew in every configuration: bind the host's.
@@ -340,6 +403,7 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
     for mount in sorted(spec.mounts, key=lambda item: item.destination.rstrip("/").count("/")):
         if mount.type == "tmpfs":
             options, attributes = tmpfs_options(mount.options)
+            options = _outside(options, spec.userns)
             result.append({**_file_system("tmpfs", mount.destination, options, attributes), "copy_mode": True})
             continue
         binds.append(
@@ -351,8 +415,10 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
                 "recursive": mount.recursive,
                 "propagation": mount.propagation or "rprivate",
                 **({"subpath": mount.subpath} if mount.subpath else {}),
-                **({"descriptor": mount.descriptor} if mount.descriptor else {}),
+                **({"layers": list(mount.layers)} if mount.layers else {"descriptor": mount.descriptor} if mount.descriptor else {}),
                 **({"idmap": True} if mount.idmap else {}),
+                **({"mapped": True} if mount.mapped and spec.userns is not None else {}),
+                **({"attributes": list(mount.attributes)} if mount.attributes else {}),
             }
         )
         result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
@@ -390,6 +456,7 @@ def launch_plan(spec: LaunchSpec, host: HostFacts | None = None) -> dict[str, An
             "uts": namespaces.uts,
             "cgroup": cgroup_ns,
         },
+        **({} if spec.userns is None else {"userns": spec.userns.built()}),
         "cgroup": _cgroup(spec, host),
         "rootfs": {
             "lowers": list(spec.rootfs.lowers),
@@ -418,6 +485,7 @@ def exec_plan(spec: ExecSpec, host: HostFacts | None = None) -> dict[str, Any]:
     return {
         "kind": "exec",
         "id": spec.id,
+        **({} if spec.userns is None else {"userns": spec.userns.built()}),
         "cgroup": {
             "dirs": cgroups.directories(host.layout, spec.cgroup),
             "unified": cgroups.unified_directory(host.layout, spec.cgroup),

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from contextlib import suppress
 
 from sampan.runtime.protocol import Channel, ChannelClosed
@@ -20,17 +21,32 @@ def answers(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
-def spawn(role: str, exec_root: str, cgroup: str = "") -> subprocess.Popen[bytes]:
-    """Start a keeper (or, in tests, a bare supervisor) in a session of its own, its output to <exec_root>/<role>.log. Raises OSError.
+def build_of_program() -> str:
+    """What the files that the lean program may load, and its interpreter, come to: another one is another version of it."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    names = [f"{place}/{name}" for place in ("linux", "runtime", "runtime/supervisor") for name in sorted(os.listdir(f"{root}/{place}"))]
+    found = zlib.crc32(sys.version.encode())
+    for name in ("errors.py", *names):
+        if name.endswith(".py"):
+            with open(f"{root}/{name}", "rb") as file:
+                found = zlib.crc32(file.read(), found)
+    return f"{found:08x}"
 
-    -I -S: neither our environment nor site-packages get into the lean processes.
-    """
-    os.makedirs(exec_root, 0o711, exist_ok=True)
+
+def command(role: str, exec_root: str, cgroup: str = "") -> list[str]:
+    """The words that start a lean process. -I -S: neither our environment nor site-packages get into it."""
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "supervisor", "main.py")
-    command = [sys.executable, "-I", "-S", program, role, "--exec-root", exec_root, *(("--cgroup", cgroup) if cgroup else ())]
+    own = ("--exec-root", exec_root, *(("--cgroup", cgroup) if cgroup else ()), "--build", build_of_program())
+    return [sys.executable, "-I", "-S", program, role, *own]
+
+
+def spawn(role: str, exec_root: str, cgroup: str = "") -> subprocess.Popen[bytes]:
+    """Start a keeper (or, in tests, a bare supervisor) in a session of its own, its output to <exec_root>/<role>.log. Raises OSError."""
+    os.makedirs(exec_root, 0o711, exist_ok=True)
+    words = command(role, exec_root, cgroup)
     with open(f"{exec_root}/{role}.log", "ab") as log:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env={"LC_ALL": "C.UTF-8"}
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env={"LC_ALL": "C.UTF-8"}
         )
 
 

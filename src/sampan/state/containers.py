@@ -62,6 +62,10 @@ class HealthState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Oldest first; those of earlier runs stay until newer ones take their place."""
 
 
+UserMap = tuple[tuple[int, int, int], ...]
+"""(ID inside, ID on the host, how many)"""
+
+
 class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     """The part of a container that changes. Replaced as a whole (msgspec.structs.replace), stored in one transaction."""
 
@@ -91,6 +95,8 @@ class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     runtime: tuple[str, ...] = ()
     """The OCI runtime that started the last run, with its own arguments; none: our own way."""
     console_size: tuple[int, int] = (0, 0)
+    user_maps: tuple[UserMap, UserMap] | None = None
+    """Of users and groups, while it runs: it was started in a user namespace."""
     health: HealthState | None = None
     """None: it has no health check, or has not run yet."""
     remove_volumes: bool = False
@@ -169,10 +175,10 @@ class ContainerRepository:
         with self._database.transaction(durable=False) as cx:
             cx.execute("UPDATE containers SET networking = ?, state = ? WHERE id = ?", (networking, _encode(state), container))
 
-    def set_host_config(self, container: ContainerId, host_config: bytes) -> None:
-        """Replace the HostConfig."""
+    def set_host_config(self, container: ContainerId, host_config: bytes, state: ContainerState) -> None:
+        """Replace the HostConfig, and the state with it."""
         with self._database.transaction() as cx:
-            cx.execute("UPDATE containers SET host_config = ? WHERE id = ?", (host_config, container))
+            cx.execute("UPDATE containers SET host_config = ?, state = ? WHERE id = ?", (host_config, _encode(state), container))
 
     def set_name(self, container: ContainerId, name: str) -> None:
         """Rename. Raises sqlite3.IntegrityError when the name is taken."""

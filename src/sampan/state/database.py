@@ -17,6 +17,9 @@ from sampan.errors import SystemFailure
 
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 LOCK_SECONDS = 2.0
+WAL_BYTES = 5 << 20
+"""Of the log that SQLite writes first: more than it lets come together (1,000 pages) before it begins at the front of it again."""
+_NOT_WRITTEN = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN))
 
 
 def _migrations() -> list[tuple[int, str]]:
@@ -31,6 +34,10 @@ def _migrations() -> list[tuple[int, str]]:
 
 class DatabaseLocked(SystemFailure):
     """Another sampand uses this data root."""
+
+
+class Unwritable(SystemFailure):
+    """The disk refuses what is to be stored: it is full, or broken."""
 
 
 class Database:
@@ -53,6 +60,7 @@ class Database:
         except BaseException:
             self.close()
             raise
+        self._hold_room(path)
 
     def _locked(self) -> bool:
         """Take the lock. A sampand that was killed may have left it for a moment to a child that was not yet at its execve(2)."""
@@ -90,17 +98,33 @@ class Database:
             if number > current:
                 self._durable.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version={number};\nCOMMIT;")
 
+    @staticmethod
+    def _hold_room(path: Path) -> None:
+        """On a full disk rows can still change: what SQLite writes then has its blocks already. Best effort.
+
+        Zeros behind the end of its log are no part of it (sqlite.org/walformat.html: frames whose salts do not match).
+        """
+        with suppress(OSError), open(f"{path}-wal", "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, WAL_BYTES)
+
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """One transaction: commits at the end of the block, rolls back when it raises. Not to be nested, no await inside."""
+        """One transaction: commits at the end of the block, rolls back when it raises. Not to be nested, no await inside.
+
+        Raises Unwritable.
+        """
         connection = self._durable if durable else self._fast
-        connection.execute("BEGIN IMMEDIATE")
         try:
+            connection.execute("BEGIN IMMEDIATE")
             yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in _NOT_WRITTEN:
+                raise Unwritable(f"the state database {self._path} cannot be written: {error}") from error
             raise
-        connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     def read(self) -> sqlite3.Connection:
         """A connection for queries outside a transaction."""

@@ -127,6 +127,8 @@ class FakeDaemon:
             self._send(sock, 200)
         elif "/networks/" in target and method == "POST":
             self._send(sock, 200, {"Id": ID})
+        elif name == "update":
+            self._send(sock, 200, {"Warnings": None})
         elif name == "create":
             self.tty = body["Tty"]
             self._send(sock, 201, {"Id": ID, "Warnings": []})

@@ -118,7 +118,7 @@ def mount_calls(options: Mapping[str, str], resolved: str = "") -> list[MountCal
     device, kind = options.get("device", ""), options.get("type", "")
     text = options.get("o", "")
     if resolved:
-        text = text.replace(f"addr={address_of(text)}", f"addr={resolved}", 1)
+        text = ",".join(f"addr={resolved}" if word.startswith("addr=") else word for word in text.split(","))
     found = parse_mount_options(text)
     calls = [MountCall(device, kind, found.flags, found.data)]
     if found.propagation:

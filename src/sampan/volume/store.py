@@ -72,6 +72,10 @@ class VolumeStore:
             raise NotFound(f"get {name}: no such volume")
         return found
 
+    def is_own(self, name: str) -> bool:
+        """Whether its files are the engine's: no options mount something there. Raises NotFound."""
+        return not rules.needs_mount(self.find(name).options)
+
     def users(self, name: str) -> list[str]:
         """IDs of the containers that a volume is of."""
         return sorted(self._users.get(name, ()))

@@ -15,7 +15,7 @@ from sampan.archive.reader import TarReader
 from sampan.archive.room import Room
 from sampan.archive.source import PipeSource, Source
 from sampan.archive.trees import own_tree
-from sampan.linux import users
+from sampan.linux import idmap, users
 from sampan.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from sampan.linux.permissions import Permissions
 from sampan.linux.syncfs import syncfs
@@ -336,17 +336,26 @@ def _reader(pieces: Iterator[bytes]) -> compression.Read:
 
 
 def tree_chown(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
-    """fds: a directory or file. args: view, user. All of it is to belong to the container's user; nothing is done when its top does."""
+    """fds: a directory or file. args: view, user, maps (None, or of a user namespace whose IDs outside are meant).
+
+    All of it is to belong to the container's user; nothing is done when its top does.
+    """
     confine.limit(confine.WRITE, view.enter(args["view"], fds, binds=False))
     try:
         identity = users.resolve(args["user"], [])
     except users.LookupFailure as error:
         raise Refused(Kind.INVALID, error.message) from None
+    uid, gid = identity.uid, identity.gid
+    if maps := args.get("maps"):
+        try:
+            uid, gid = idmap.outside(maps["uids"], uid), idmap.outside(maps["gids"], gid)
+        except OSError as error:
+            raise Refused(Kind.INVALID, error.strerror or "") from None
     info = os.fstat(fds[0])
-    if (info.st_uid, info.st_gid) != (identity.uid, identity.gid):
+    if (info.st_uid, info.st_gid) != (uid, gid):
         if stat.S_ISDIR(info.st_mode):
-            own_tree(fds[0], identity.uid, identity.gid)
-        os.fchown(fds[0], identity.uid, identity.gid)  # last: a job that was killed begins again
+            own_tree(fds[0], uid, gid)
+        os.fchown(fds[0], uid, gid)  # last: a job that was killed begins again
     return {}
 
 

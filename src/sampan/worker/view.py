@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from sampan.linux import capabilities, libc, mounts, overlay
+from sampan.linux import capabilities, idmap, libc, mounts, overlay
 from sampan.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS
 
 _KERNEL_FILE_SYSTEMS = frozenset(
@@ -31,7 +31,7 @@ def enter(view: dict[str, Any], fds: Sequence[int], *, binds: bool) -> int:
     bounding = capabilities.bounding_set()  # from /proc, which is about to be out of reach
     libc.unshare(CLONE_NEWNET | CLONE_NEWIPC)
     if "pidfd" in view:
-        _enter_running(view["pid"], fds[view["pidfd"]], binds)
+        bounding = _enter_running(view, fds, binds) or bounding
     else:
         _enter_stopped(view, fds, binds)
     os.chdir("/")
@@ -61,14 +61,28 @@ def without_devices() -> None:
     os.close(root)
 
 
-def _enter_running(pid: int, pidfd: int, binds: bool) -> None:
-    """Join the mount namespace, then leave it with a copy: what is taken off here stays on there."""
+def _enter_running(view: dict[str, Any], fds: Sequence[int], binds: bool) -> int:
+    """Join the mount namespace, then leave it with a copy: what is taken off here stays on there.
+
+    A container's user namespace is entered with it: there are its own users then, and no rights but its root's. The bounding set that this
+    process has by that, 0: it is as before.
+    """
+    pid, pidfd = view["pid"], fds[view["pidfd"]]
     try:
         hidden = _kernel_mounts(pid) if binds else []
+        userns = idmap.of_process(pid) if view["userns"] else -1
         signal.pidfd_send_signal(pidfd, 0)  # still the same process: its mounts were the ones just read
         libc.setns(pidfd, CLONE_NEWNS)
     except (FileNotFoundError, ProcessLookupError):
         raise Gone("the container ended") from None
+    if userns >= 0:
+        idmap.become_root(userns)
+        os.close(userns)
+    _leave_with_copy(hidden, binds)
+    return 0 if userns < 0 else capabilities.bounding_now()
+
+
+def _leave_with_copy(hidden: Sequence[str], binds: bool) -> None:
     if not binds:
         root = mounts.clone_tree(mounts.AT_FDCWD, "/", False)
         mounts.mount_setattr(root, attributes=mounts.MOUNT_ATTR_NODEV)

@@ -104,10 +104,10 @@ class Stub(socketserver.ThreadingUnixStreamServer):
 
     daemon_threads = True
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, handler: type[Handler] = Handler) -> None:
         if os.path.exists(path):
             os.unlink(path)
-        super().__init__(path, Handler)
+        super().__init__(path, handler)
         self.log: list[list[str]] = []
 
     def handle_error(self, request: object, client_address: object) -> None:

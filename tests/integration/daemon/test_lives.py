@@ -190,3 +190,17 @@ def test_filters_of_any_size(engine: Engine) -> None:
     for path in ("/containers/prune", "/images/prune"):
         status, answer = engine.request("POST", path + '?filters={"until":["' + "9" * 400 + 'h"]}')
         assert status == 400, answer
+
+
+def test_sizes_of_containers_of_which_one_is_going(engine: Engine) -> None:
+    """Its tree goes before its row."""
+    names = [engine.request("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"]})[1]["Id"] for _ in range(2)]
+    (engine.data_root / "overlay/c" / names[0]).rename(engine.root / "gone")
+    try:
+        status, listed = engine.request("GET", "/containers/json?all=1&size=1")
+        assert status == 200, listed
+        assert {item["Id"] for item in listed} >= set(names)
+        assert engine.request("GET", f"/containers/{names[0]}/json?size=1")[0] == 200
+        assert engine.request("GET", "/system/df")[0] == 200
+    finally:
+        (engine.root / "gone").rename(engine.data_root / "overlay/c" / names[0])

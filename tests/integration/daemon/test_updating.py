@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sampan.engine.limits import host_limits
 from sampan.runtime.cgroups import directories, host_layout, v1_path
 from tests.support.engine import Engine
 
@@ -21,6 +22,7 @@ FILES = {
     "memory": ("memory", "memory.limit_in_bytes", "memory.max"),
     "pids": ("pids", "pids.max", "pids.max"),
     "quota": ("cpu", "cpu.cfs_quota_us", "cpu.max"),
+    "real-time": ("cpu", "cpu.rt_runtime_us", ""),
 }
 
 
@@ -168,3 +170,30 @@ def test_another_parent_of_the_cgroup(engine: Engine, docker: Docker) -> None:
         for directory in (*directories(host_layout(), parent), *directories(host_layout(), top)):
             with contextlib.suppress(FileNotFoundError):
                 os.rmdir(directory)
+
+
+@pytest.mark.skipif(not host_limits().real_time, reason="needs cgroup v1 with CONFIG_RT_GROUP_SCHED")
+def test_real_time_scheduling_is_given_by_the_daemon_and_limited_for_a_container(engine: Engine, docker: Docker) -> None:
+    done = docker("run", "--rm", "--network=none", "--cpu-rt-runtime=1000", "busybox", "true")
+    assert done.returncode == 125
+    assert 'unable to apply cgroup configuration: failed to write "1000": write ' in done.stderr
+    config = engine.root / "daemon.json"
+    before = config.read_text()
+    config.write_text('{"cpu-rt-runtime": 3000}')
+    engine.stop()
+    engine.start()
+    try:
+        run(docker, "timely", "--cpu-rt-runtime=1000")
+        assert limit(engine, "timely", "real-time") == "1000"
+        assert docker("update", "--cpu-rt-runtime=2000", "timely").returncode == 0
+        assert limit(engine, "timely", "real-time") == "2000"
+        assert host_config(engine, "timely", "CpuRealtimeRuntime") == [2000]
+        refused = docker("update", "--cpu-rt-runtime=4000", "timely")
+        assert refused.returncode == 1
+        assert "cannot set cpu.rt_runtime_us to 4000" in refused.stderr
+        assert limit(engine, "timely", "real-time") == "2000"
+    finally:
+        docker("rm", "-f", "timely")
+        config.write_text(before)
+        engine.stop()
+        engine.start()

@@ -5,17 +5,15 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from tests.support.clients import Clients
+from tests.support.disks import ext4
 from tests.support.engine import Engine
 from tests.support.imagetars import base_layer, config, digest, docker_files, packed
 from tests.support.layers import need
@@ -44,14 +42,7 @@ class Known(NamedTuple):
 def disk_engine(make_engine: Callable[..., Engine], request: pytest.FixtureRequest) -> Iterator[Engine]:
     """An engine on a disk of its own. The disk can be unmounted at the end: nothing, seen or unseen, is mounted from it."""
     need(request.param)
-    with tempfile.TemporaryDirectory(prefix="sampan-disk-", dir="/var/tmp") as top:
-        image, place = Path(top, "image"), Path(top, "disk")
-        place.mkdir()
-        with image.open("wb") as file:
-            file.truncate(1 << 30)
-        subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=1", str(image)], check=True, timeout=60)
-        subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=True, timeout=60)
-        place.chmod(0o755)
+    with ext4(1 << 30) as place:
         engine = make_engine(f"--storage-driver={request.param}", place=str(place))
         try:
             engine.start()
@@ -60,10 +51,6 @@ def disk_engine(make_engine: Callable[..., Engine], request: pytest.FixtureReque
         finally:
             engine.teardown()
             assert not any(engine.leftovers().values())
-            deadline = time.monotonic() + 60
-            while subprocess.run(["umount", str(place)], check=False, capture_output=True, timeout=60).returncode:
-                assert time.monotonic() < deadline, "something of the engine is still mounted from its disk"
-                time.sleep(0.2)
 
 
 def images_on(engine: Engine) -> list[Known]:

@@ -1,16 +1,13 @@
 """What docker 28 does with networks and Sampan does the same: links, ports that move, drivers' options, configurations, messages."""
 
 import json
-import os
 import re
-import socket
 import subprocess
 from collections.abc import Callable
 
 import pytest
 
-from sampan.linux.netlink import Netlink
-from tests.integration.network.support import Docker, ok, serve
+from tests.integration.network.support import Docker, ok, parent_interface, serve
 from tests.support.engine import Engine
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_networks")]
@@ -196,25 +193,16 @@ def test_options_of_the_bridge(docker: Docker, engine: Engine, subnets: Callable
 
 
 def test_macvlan(docker: Docker, engine: Engine, subnets: Callable[[int], str]) -> None:
-    number = engine.subnet.split(".")[2]
-    parent, peer = f"svparent{number}", f"svpeer{number}"
-    here = os.open("/proc/self/ns/net", os.O_RDONLY)
-    with Netlink() as netlink:
-        netlink.add_veth(parent, 0, peer, bytes.fromhex("024200000009"), here, 1500)
-        os.close(here)
-        try:
-            netlink.set_link(socket.if_nametoindex(peer), up=True)
-            for mode, answers in (("bridge", True), ("private", False)):
-                options = ("-o", f"parent={parent}", "-o", f"macvlan_mode={mode}", "--subnet", subnets(0))
-                ok(docker("network", "create", "-d", "macvlan", *options, "lan"))
-                for name in ("m1", "m2"):
-                    ok(docker("run", "-d", "--name", name, "--network", "lan", "busybox", "sleep", "60"))
-                assert (docker("exec", "m1", "ping", "-c1", "-W1", "m2").returncode == 0) == answers
-                engine.remove_containers()
-                ok(docker("network", "rm", "lan"))
-            wrong = docker("network", "create", "-d", "macvlan", "-o", f"parent={parent}", "-o", "macvlan_mode=foo", "lan")
-            assert "requested macvlan mode 'foo' is not valid, 'bridge' mode is the macvlan driver default" in wrong.stderr
-            wrong = docker("network", "create", "-d", "macvlan", "-o", "parent=nosuch0", "lan")
-            assert "invalid subinterface vlan name nosuch0, example formatting is eth0.10" in wrong.stderr
-        finally:
-            netlink.delete_link(parent)
+    with parent_interface(engine) as parent:
+        for mode, answers in (("bridge", True), ("private", False)):
+            options = ("-o", f"parent={parent}", "-o", f"macvlan_mode={mode}", "--subnet", subnets(0))
+            ok(docker("network", "create", "-d", "macvlan", *options, "lan"))
+            for name in ("m1", "m2"):
+                ok(docker("run", "-d", "--name", name, "--network", "lan", "busybox", "sleep", "60"))
+            assert (docker("exec", "m1", "ping", "-c1", "-W1", "m2").returncode == 0) == answers
+            engine.remove_containers()
+            ok(docker("network", "rm", "lan"))
+        wrong = docker("network", "create", "-d", "macvlan", "-o", f"parent={parent}", "-o", "macvlan_mode=foo", "lan")
+        assert "requested macvlan mode 'foo' is not valid, 'bridge' mode is the macvlan driver default" in wrong.stderr
+        wrong = docker("network", "create", "-d", "macvlan", "-o", "parent=nosuch0", "lan")
+        assert "invalid subinterface vlan name nosuch0, example formatting is eth0.10" in wrong.stderr

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from sampan.quoting import go_quote
 from tests.support.engine import Engine
 
 pytestmark = pytest.mark.root
@@ -29,3 +30,23 @@ def test_dns_of_the_daemon_is_for_containers_without_their_own(make_engine: Call
     assert inside("--dns=192.0.2.8") == ["nameserver 192.0.2.8", *expected[1:]]
     assert inside("--dns-search=.")[:1] == expected[:1]
     assert "search corp.example" not in inside("--dns-search=.")
+
+
+@pytest.mark.usefixtures("own_networks")
+@pytest.mark.parametrize("server", ["a.slow-zone.example", "192.0.2.7\nnameserver 192.0.2.8", ""])
+def test_a_name_server_that_is_no_address(engine: Engine, front: str, server: str) -> None:
+    """It would be looked up, by the host's own servers, for each query; docker's client refuses it, dockerd at the start."""
+    for network in ("bridge", "host", front):
+        body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": network, "Dns": [server]}}
+        status, created = engine.request("POST", "/containers/create", body)
+        assert status == 201, created
+        words = f"bad nameserver address {server}: ParseAddr({go_quote(server)}): unable to parse IP"
+        assert engine.request("POST", f"/containers/{created['Id']}/start") == (500, {"message": words})
+        state = engine.request("GET", f"/containers/{created['Id']}/json")[1]["State"]
+        assert (state["ExitCode"], state["Error"], state["Status"]) == (128, words, "created")
+
+
+def test_an_added_host_with_a_zone(engine: Engine) -> None:
+    body = {"Image": "busybox", "HostConfig": {"ExtraHosts": ["a:fe80::1%x"]}}
+    words = 'invalid IP address in add-host: "fe80::1%x"'
+    assert engine.request("POST", "/containers/create", body) == (400, {"message": words})

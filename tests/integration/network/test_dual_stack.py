@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,30 @@ def test_without_ipv4_loopback_is_loopback(docker: Docker, prefix: str) -> None:
     shown = ok(docker("port", "web", "80"))
     assert shown.startswith("[::1]:")
     assert fetch(f"http://{shown.strip()}/") == "web"
+
+
+def test_ports_that_cannot_follow_stay_where_they_were(make_engine: Callable[..., Engine], docker_path: str) -> None:
+    """Without the userland proxy no container without IPv6 is published on an IPv6 address."""
+    engine = make_engine()
+    (engine.root / "daemon.json").write_text(json.dumps({"userland-proxy": False}))
+    engine.start()
+    engine.bootstrap()
+    number = int(engine.subnet.split(".")[2]) + 256
+
+    def docker(*words: str) -> subprocess.CompletedProcess[str]:
+        return engine.run_client([docker_path], *words)
+
+    ok(docker("network", "create", "--ipv6", "--ipv4=false", "--subnet", f"fd53:{number:x}:8::/64", "six"))
+    ok(docker("network", "create", "--subnet", f"10.221.{number - 256}.0/24", "four"))
+    serve(docker, "web", "--network", "six", "-p", "80")
+    port = ok(docker("port", "web", "80")).rpartition(":")[2]
+    url = f"http://[fd53:{number:x}:8::1]:{port}/"
+    assert fetch(url) == "web"
+    failed = docker("network", "connect", "four", "web")
+    assert "publishing on :: needs IPv6 and the userland proxy" in failed.stderr
+    assert fetch(url) == "web"
+    assert ok(docker("port", "web", "80")).rpartition(":")[2] == port
+    assert engine.findings() == []
 
 
 def test_networks_of_ipv6_do_not_reach_each_other(docker: Docker, prefix: str) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from sampan.linux import libc
 from sampan.linux.netlink import Netlink
 from sampan.network import sandbox
 from sampan.network.bridge import VETH_PREFIX, owned
+from tests.integration.network.support import parent_interface
 from tests.support.engine import Engine
 from tests.support.strays import complaints, wait_for_none
 
@@ -151,12 +153,55 @@ def test_killed_while_a_default_route_moves(own: Engine) -> None:
     own.stop(signal.SIGKILL)
     with Netlink() as netlink:
         netlink.add_veth(f"{VETH_PREFIX}stray", socket.if_nametoindex(bridge), "eth1", bytes.fromhex("024200000002"), netns, 1500)
-    sandbox.route(netns, "")
+    sandbox.route(netns, [])
     os.close(netns)
     own.start()
     assert own.cli("exec", "c0", "ip", "route").stdout == routes
     check(own)
     end(own)
+
+
+def test_killed_while_a_container_joins_a_macvlan(own: Engine) -> None:
+    """Its interface has no end on the host, by which it could be known as nobody's; one that the container made itself stays."""
+    with parent_interface(own) as parent:
+        body = {"Name": "n0", "Driver": "macvlan", "IPAM": {"Config": [{"Subnet": subnet(own, 0)}]}, "Options": {"parent": parent}}
+        assert own.request("POST", "/networks/create", body)[0] == 201
+        for name in ("c0", "c1"):
+            assert own.cli("run", "-d", "--name", name, "--cap-add=NET_ADMIN", "busybox", "sleep", "60").returncode == 0
+        assert own.cli("network", "connect", "n0", "c1").returncode == 0
+        netns = {}
+        for name in ("c0", "c1"):
+            pid = own.request("GET", f"/containers/{name}/json")[1]["State"]["Pid"]
+            netns[name] = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        _inside(netns["c0"], lambda: _add_macvlan("its-own", "eth0"))
+        looks = [("exec", name, "sh", "-c", "ip route; ls /sys/class/net") for name in ("c0", "c1")]
+        before = [own.cli(*look).stdout for look in looks]
+        assert "its-own" in before[0]
+        own.stop(signal.SIGKILL)
+        with Netlink() as netlink:
+            netlink.add_sub("eth1", socket.if_nametoindex(parent), "macvlan", "bridge", bytes.fromhex("024200000003"), netns["c0"])
+        sandbox.route(netns["c0"], [])
+        for fd in netns.values():
+            os.close(fd)
+        own.start()
+        assert [own.cli(*look).stdout for look in looks] == before
+        assert own.findings() == []
+        end(own)
+
+
+def _add_macvlan(name: str, parent: str) -> None:
+    with Netlink() as netlink:
+        netlink.add_sub(name, socket.if_nametoindex(parent), "macvlan", "bridge", bytes.fromhex("024200000004"))
+
+
+def _inside(netns: int, work: Callable[[], None]) -> None:
+    def body() -> None:
+        libc.setns(netns, 0)
+        work()
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join(20)
 
 
 def test_what_others_break_is_found_and_mended(own: Engine) -> None:

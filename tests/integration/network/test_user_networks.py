@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from sampan.network.bridge import owned
-from tests.integration.network.support import SERVE, Docker, ok, serve
+from tests.integration.network.support import SERVE, Docker, ok, parent_interface, serve
 from tests.support.engine import Engine
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_networks")]
@@ -68,6 +68,39 @@ def test_networks_do_not_reach_each_other_until_joined(docker: Docker, front: st
     assert "is not connected to network front" in gone.stderr
     ok(docker("restart", "-t", "0", "web"))
     assert fetch(docker, "db", "store") == "web"
+
+
+def test_a_connect_that_fails_leaves_the_container_as_it_was(docker: Docker, engine: Engine, subnets: Callable[[int], str]) -> None:
+    """Here for want of an address for the name service; the default route had gone to the new network by then, first by its name."""
+    broken = "ip addr del 127.0.0.1/8 dev lo; touch /done; exec sleep 600"
+    ok(docker("run", "-d", "--name", "c1", "--cap-add", "NET_ADMIN", "busybox", "sh", "-c", broken))
+    ok(docker("exec", "c1", "sh", "-c", "until test -e /done; do usleep 20000; done"))
+    looks = ("exec", "c1", "sh", "-c", "ip route; ls /sys/class/net")
+    before = ok(docker(*looks))
+    assert before.startswith("default via")
+    with parent_interface(engine) as parent:
+        for driver in (("bridge",), ("macvlan", "-o", f"parent={parent}")):
+            ok(docker("network", "create", "--subnet", subnets(1), "-d", *driver, "aaa"))
+            failed = docker("network", "connect", "aaa", "c1")
+            assert "failed to set up container networking: the name service: " in failed.stderr
+            assert ok(docker(*looks)) == before
+            assert list(json.loads(ok(docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "c1")))) == ["bridge"]
+            ok(docker("network", "rm", "aaa"))
+
+
+def test_a_connect_whose_files_cannot_be_written_leaves_nothing(docker: Docker, engine: Engine, subnets: Callable[[int], str]) -> None:
+    ok(docker("network", "create", "--subnet", subnets(1), "aaa"))
+    container = ok(docker("run", "-d", "--name", "c1", "-p", "127.0.0.1::80", "busybox", "sleep", "600"))
+    looks = ("exec", "c1", "sh", "-c", "ip route; ls /sys/class/net")
+    before, port = ok(docker(*looks)), ok(docker("port", "c1"))
+    hosts = engine.data_root / "containers" / container / "hosts"
+    hosts.rename(hosts.with_name("away"))
+    hosts.mkdir()
+    assert "is a directory" in docker("network", "connect", "aaa", "c1").stderr.lower()
+    assert (ok(docker(*looks)), ok(docker("port", "c1"))) == (before, port)
+    assert list(json.loads(ok(docker("inspect", "-f", "{{json .NetworkSettings.Networks}}", "c1")))) == ["bridge"]
+    ok(docker("network", "rm", "aaa"))
+    assert engine.findings() == []
 
 
 def test_a_published_port_is_reached_from_another_network(docker: Docker, engine: Engine, front: str, back: str) -> None:

@@ -13,7 +13,8 @@ from sampan.registry import documents, paths
 from sampan.registry.access.rules import Rule
 from sampan.registry.config import AuthConfig, Config, MirrorConfig
 from sampan.registry.filesystem import FileSystem
-from sampan.registry.mirror.mirrors import Mirrors, Place
+from sampan.registry.mirror.mirrors import Mirrors
+from sampan.registry.mirror.upstream import Place
 from sampan.registry.serving import given_out_freely
 from tests.support.faultyregistry import FaultyRegistry
 from tests.support.registryserver import digest_of
@@ -29,9 +30,9 @@ def upstream() -> Iterator[FaultyRegistry]:
 async def pull(mirrors: Mirrors, name: str) -> None:
     place = mirrors.find(name, "up.example")
     assert isinstance(place, Place)
-    found = await mirrors.mirror.manifest(place.upstream, place.path, "1")
+    found = await mirrors.mirror.manifest(place, "1")
     for digest, size in documents.read(found.manifest.body).blobs:
-        stored = await mirrors.mirror.blob(place.upstream, place.path, digest)
+        stored = await mirrors.mirror.blob(place, digest)
         assert digest_of(b"".join([piece async for piece in stored.pieces(0, size)])) == digest
         stored.close()
     if tasks := list(mirrors.mirror._tasks):

@@ -1,20 +1,26 @@
 """`sampan registry serve` as a program: TLS, logins, logs, metrics, and its end."""
 
+import asyncio
 import base64
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import ssl
+import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from sampan.registry import serving
+from sampan.registry.config import Config, TlsConfig
 from tests.support.certificates import Authority
 from tests.support.registryprogram import SAMPAN, RegistryProgram
 from tests.support.registryserver import EMPTY, Client, digest_of
@@ -50,8 +56,8 @@ def test_a_login_with_a_token_and_what_the_log_says(running: RegistryProgram) ->
     assert client("PUT", location, b"{}", bearer, digest=digest_of(b"{}")).status == 201
     assert client("GET", f"team/app/blobs/{digest_of(b'{}')}").body == b"{}"  # anonymous
     client.close()
-    while (last := running.accesses()[-1])["status"] != 200 or last["method"] != "GET" or "/blobs/" not in last["path"]:
-        pass  # a line is written after its answer
+    path = f"/v2/team/app/blobs/{digest_of(b'{}')}"
+    last = running.accesses_until(lambda entries: (entries[-1]["method"], entries[-1]["path"]) == ("GET", path))[-1]
     assert (last["method"], last["status"], last["sent"], last["remote"]) == ("GET", 200, 2, "127.0.0.1")
     assert {entry["user"] for entry in running.accesses()} == {"", "alice"}
     everything = running.access_log.read_text() + "".join(running.said)
@@ -97,6 +103,23 @@ def test_metrics_and_health(running: RegistryProgram) -> None:
     client = Client(running.host)
     assert (client("GET", "/readyz").status, client("GET", "/metrics").status) == (200, 404)
     client.close()
+
+
+def test_what_systemd_is_told_and_tells(tmp_path: Path) -> None:
+    """Type=notify: the main process says that it serves. ExecReload: it goes on, also where there is no certificate to read again."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(20)
+        manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        manager.bind(str(tmp_path / "notify"))
+        program = RegistryProgram(tmp_path, environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        said, ancillary, _, _ = manager.recvmsg(100, 100)
+        sender, *_ = struct.unpack("iii", next(data for _, kind, data in ancillary if kind == socket.SCM_CREDENTIALS))
+    assert (said, sender) == (b"READY=1", program.process.pid)
+    program.process.send_signal(signal.SIGHUP)
+    client = Client(program.host)
+    assert client("GET", "/v2/").status == 200
+    client.close()
+    assert program.end() == 0
 
 
 def test_a_directory_has_one_registry(running: RegistryProgram) -> None:
@@ -191,6 +214,33 @@ def test_an_upload_goes_on_after_kill_9(tmp_path: Path) -> None:
     assert client("PUT", location, digest=digest_of(b"0123456789")).status == 201
     client.close()
     assert program.end() == 0
+
+
+def test_a_changed_certificate_is_read_without_being_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "LOOK_SECONDS", 0.01)
+    authority = Authority(tmp_path / "ca")
+    used = (tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    def put(name: str) -> str:
+        """Its certificate."""
+        for source, target in zip(authority.issue(name, "127.0.0.1"), used, strict=True):
+            target.write_bytes(source.read_bytes())
+        return used[0].read_text()
+
+    async def whole() -> None:
+        tls = TlsConfig(str(used[0]), str(used[1]))
+        registry = serving.Registry(Config(listen=("127.0.0.1:0",), root=str(tmp_path / "data"), tls=tls, access_log="off"))
+        try:
+            await registry.start()
+            assert await asyncio.to_thread(ssl.get_server_certificate, registry.addresses[0], timeout=20) == first
+            second = put("second")
+            while await asyncio.to_thread(ssl.get_server_certificate, registry.addresses[0], timeout=20) != second:
+                pass
+        finally:
+            await registry.stop()
+
+    first = put("first")
+    asyncio.run(asyncio.wait_for(whole(), 20))
 
 
 def test_tls_and_a_renewed_certificate(tmp_path: Path) -> None:
@@ -329,10 +379,64 @@ def test_whom_a_proxy_speaks_for(tmp_path: Path, running: RegistryProgram) -> No
         challenge = client("GET", "/v2/", None, {**headers, "User-Agent": "proxied"}).headers["WWW-Authenticate"]
         assert f'realm="{scheme}://{program.host}/token"' in challenge
         client.close()
-        while not (seen := [entry["remote"] for entry in program.accesses() if entry["agent"] == "proxied"]):
-            pass
-        assert seen == [remote]
+        entries = program.accesses_until(lambda entries: any(entry["agent"] == "proxied" for entry in entries))
+        assert [entry["remote"] for entry in entries if entry["agent"] == "proxied"] == [remote]
     assert trusting.end() == 0
+
+
+def test_a_header_of_the_client_s_before_the_proxy_s_own(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """haproxy leaves what came and adds its own line below: else whoever guesses passwords has a new address each time."""
+    program = RegistryProgram(tmp_path, settings={"trusted-proxies": ["127.0.0.1"]})
+    request.addfinalizer(program.close)
+    with socket.create_connection(("127.0.0.1", program.port), timeout=20) as connection:
+        made_up, own = b"X-Forwarded-For: 192.0.2.9\r\n", b"X-Forwarded-For: 198.51.100.7\r\n"
+        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n" + made_up + own + b"Connection: close\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert program.end() == 0
+    assert [entry["remote"] for entry in program.accesses()] == ["198.51.100.7"]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    program = RegistryProgram(tmp_path, log=Path("/dev/full"))
+    request.addfinalizer(program.close)
+    client = Client(program.host)
+    for _ in range(3):
+        assert client("GET", "/v2/").status == 200
+    client.close()
+    program.process.terminate()
+    program.wait_for("draining")
+    assert program.wait() == 0
+    assert sum("the access log cannot be written" in line for line in program.said) == 1
+    assert "Traceback" not in "".join(program.said)
+
+
+def test_a_client_that_reads_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SILENCE_SECONDS", 0.3)
+    big = os.urandom(16 << 20)
+
+    def pull_nothing(port: int, ended: Callable[[], bool]) -> None:
+        client = Client(f"127.0.0.1:{port}")
+        digest = client.push_blob("team/app", big)
+        client.close()
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(f"GET /v2/team/app/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            deadline = time.monotonic() + 20
+            while not ended():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+    async def whole() -> None:
+        registry = serving.Registry(Config(listen=("127.0.0.1:0",), root=str(tmp_path / "data"), access_log="off"))
+        try:
+            await registry.start()
+            assert registry._app is not None
+            metrics = registry._app._metrics
+            gone = 'sampan_registry_requests_total{route="blob",method="GET",status="499"} 1'
+            await asyncio.to_thread(pull_nothing, registry.addresses[0][1], lambda: gone in metrics.text())
+        finally:
+            await registry.stop()
+
+    asyncio.run(asyncio.wait_for(whole(), 40))
 
 
 def test_a_proxy_that_is_trusted_on_a_listener_of_both_families(tmp_path: Path) -> None:

@@ -80,10 +80,13 @@ class Supervisor:
             if message.get("event") == name and message.get("key") == key:
                 return message
 
-    def start(self, made: dict[str, Any], container: str, target: Message | None = None, stdin: bool = False) -> Started:
+    def start(
+        self, made: dict[str, Any], container: str, target: Message | None = None, stdin: bool = False, more: dict[str, int] | None = None
+    ) -> Started:
+        """more: further descriptors, closed here."""
         key = f"{container}.1" if target is None else new_id()
         ends: dict[str, int] = {}
-        theirs: dict[str, int] = {}
+        theirs: dict[str, int] = dict(more or {})
         if not made["process"]["tty"]:
             for name in ("stdout", "stderr"):
                 ends[name], theirs[name] = os.pipe()
@@ -190,7 +193,11 @@ class Box:
 
     def start(self, *args: str, stdin: bool = False, **options: Any) -> Started:
         spec = self.spec(*args, **options)
-        return self.supervisor.start(self.made(spec), spec.id, stdin=stdin)
+        more: dict[str, int] = {}
+        if spec.userns is not None:
+            reply, more = self.supervisor.request({"op": "userns", "maps": spec.userns.built(), "net": spec.namespaces.net == "fd"})
+            assert "error" not in reply, reply
+        return self.supervisor.start(self.made(spec), spec.id, stdin=stdin, more=more)
 
     def run(self, *args: str, **options: Any) -> tuple[int, str, str]:
         started = self.start(*args, **options)

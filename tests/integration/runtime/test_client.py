@@ -175,3 +175,28 @@ def test_a_second_supervisor_on_the_same_root_gives_up(exec_root: str) -> None:
     second = spawning.spawn("supervisor", exec_root)
     assert second.wait(10) == 3
     assert f"another supervisor serves {exec_root}" in Path(f"{exec_root}/supervisor.log").read_text()
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["after", "before"])
+def test_a_request_does_not_wait_for_a_link_that_is_closed(exec_root: str, waiting: bool) -> None:
+    """Whatever sampand undoes at its end asks processes that it has taken leave of."""
+
+    async def scenario() -> None:
+        link = client.Link(f"{exec_root}/{'nobody' if waiting else 'supervisor'}.sock", Events())
+        supervisor = client.SupervisorClient(link)
+        if waiting:
+            opening = asyncio.create_task(link.open())
+            asked = asyncio.create_task(supervisor.forget("x"))
+            await asyncio.sleep(0)
+        else:
+            await link.open()
+        await link.close()
+        async with asyncio.timeout(10):
+            for task in (opening, asked) if waiting else ():
+                with pytest.raises(Unavailable):
+                    await task
+            with pytest.raises(Unavailable):
+                await supervisor.forget("x")
+        assert not link.is_up
+
+    asyncio.run(scenario())

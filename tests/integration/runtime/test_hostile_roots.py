@@ -88,6 +88,15 @@ def test_what_is_copied_there_later_is_refused(
     assert docker("start", "-a", "hostile").returncode == 0
 
 
+@pytest.mark.parametrize("flag", ["--volume=/data", "--volume=/tmp:/data", "--tmpfs=/data"])
+@pytest.mark.parametrize("place", ["/proc", "/proc/sys", "proc/self"])
+def test_nothing_is_mounted_over_proc_by_a_link_of_the_image(flag: str, place: str, docker: Docker, make_image: MakeImage) -> None:
+    image = make_image("hostile-proc", {"data": place})
+    done = docker("run", "--rm", "--network=none", flag, image, "true")
+    assert done.returncode == 125
+    assert '"/data" cannot be mounted because it is inside /proc' in done.stderr
+
+
 def test_a_link_copied_to_dev_later_is_followed_inside(tmp_path: Path, engine: Engine, docker: Docker, make_image: MakeImage) -> None:
     """The same path leads to the host's devices when it is resolved outside: the console would be a terminal of the host's."""
     (tmp_path / "link").symlink_to("/dev")

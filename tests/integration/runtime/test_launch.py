@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from sampan.runtime import plan
+from sampan.runtime import cgroups, plan
+
+from .conftest import PARENT
 
 pytestmark = pytest.mark.root
 
@@ -68,6 +70,12 @@ def test_a_missing_bind_source_is_named(box: Any) -> None:
 def test_a_directory_over_a_file_is_an_error(box: Any) -> None:
     error = box.start("true", mounts=(plan.Mount(source="/tmp", destination="/etc/passwd"),)).reply["error"]
     assert (error["step"], error["errno"]) == ("mount", errno.ENOTDIR)
+
+
+def test_nobody_but_root_makes_cgroups_in_a_containers(box: Any) -> None:
+    started = box.start("sleep", "1000")
+    directories = cgroups.directories(cgroups.host_layout(), f"{PARENT}/{started.container}")
+    assert {directory: oct(os.stat(directory).st_mode & 0o777) for directory in directories} == dict.fromkeys(directories, "0o755")
 
 
 def test_a_failed_launch_leaves_no_cgroup(box: Any) -> None:

@@ -9,6 +9,7 @@ In the expected text `<NAME>` matches what its kind allows, and a line `...` any
 columns of a table are as wide as their contents.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -16,10 +17,11 @@ import pty
 import re
 import select
 import shlex
+import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -92,13 +94,17 @@ def new_engine(make_engine: Callable[..., Engine]) -> Engine:
 
 
 @pytest.fixture
-def environment(new_engine: Engine, tmp_path: Path) -> dict[str, str]:
+def environment(new_engine: Engine, tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a user's shell: `sampan` on PATH, talking to the test's engine."""
     program = tmp_path / "sampan"
     program.write_text(f'#!/bin/sh\nexec {shlex.join(CLI)} "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     search = f"{tmp_path}:{os.environ['PATH']}"
-    return {**new_engine.environment(), "PATH": search, "PWD": str(tmp_path), "TERM": "xterm", "LC_ALL": "C.UTF-8", "no_proxy": "*"}
+    yield {**new_engine.environment(), "PATH": search, "PWD": str(tmp_path), "TERM": "xterm", "LC_ALL": "C.UTF-8", "no_proxy": "*"}
+    for left in Path("/tmp").glob("sampan-registry*.pid"):  # of a tutorial that was not what it says
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(left.read_text()), signal.SIGTERM)
+        left.unlink()
 
 
 def run_console(block: str, environment: dict[str, str], timeout: float = 90) -> None:

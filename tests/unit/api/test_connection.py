@@ -130,6 +130,31 @@ def hijacking(use: Callable[[Duplex], Awaitable[None]]) -> Handler:
     return handler
 
 
+def test_raw_bytes_come_after_their_head_was_read(tmp_path: Path) -> None:
+    """docker-py reads the head through a buffer that it then goes past."""
+
+    async def use(duplex: Duplex) -> None:
+        await duplex.send(b"raw")
+        await duplex.send_eof()
+
+    async def client(path: str) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, path)
+            await loop.sock_sendall(sock, GET)
+            readable = asyncio.Event()
+            loop.add_reader(sock, readable.set)
+            await readable.wait()
+            loop.remove_reader(sock)
+            for _ in range(100):  # of what the server could do by now
+                await asyncio.sleep(0)
+            assert (await loop.sock_recv(sock, 65536)).endswith(b"\r\n\r\n")
+            assert await loop.sock_recv(sock, 65536) == b"raw"
+
+    with_server(tmp_path / "s", hijacking(use), client)
+
+
 def test_hang_up_after_half_close_is_seen(tmp_path: Path) -> None:
     closed = asyncio.Event()
     half = asyncio.Event()

@@ -1,7 +1,14 @@
 """Shell completion: candidates from the option tables, the scripts, and what `ps` loads."""
 
+import os
+import pty
+import select
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,25 +55,76 @@ def test_every_command_can_be_loaded() -> None:
         assert callable(run)
 
 
-def test_bash_completes(tmp_path: Path) -> None:
-    script = tmp_path / "completion.bash"
-    with script.open("w") as file:
-        subprocess.run(
-            [sys.executable, "-m", "sampan.cli", "completion", "bash"],
-            stdout=file,
-            check=True,
-            timeout=20,
-            env={"PYTHONPATH": SOURCE, "HOME": str(tmp_path)},
-        )
-    wrapper = tmp_path / "sampan"
-    wrapper.write_text(f'#!/bin/sh\nPYTHONPATH={SOURCE} exec {sys.executable} -m sampan.cli "$@"\n')
-    wrapper.chmod(0o755)
-    code = (
-        f"source {script}; COMP_LINE='{wrapper} ps --no-t' COMP_POINT=9999; COMP_WORDS=({wrapper} ps --no-t); COMP_CWORD=2; "
-        '_sampan 2>/dev/null; echo "${COMPREPLY[@]}"'
-    )
+@pytest.fixture
+def installed(tmp_path: Path) -> Callable[[str], Path]:
+    """A function that writes a shell's script beside a program `sampan`, which has two contexts, and returns the script's path."""
+    program = tmp_path / "sampan"
+    program.write_text(f'#!/bin/sh\nDOCKER_CONFIG={tmp_path} PYTHONPATH={SOURCE} exec {sys.executable} -m sampan.cli "$@"\n')
+    program.chmod(0o755)
+    subprocess.run([program, "context", "create", "elsewhere", "--docker", "host=unix:///nonexistent"], check=True, timeout=20)
+
+    def install(shell: str) -> Path:
+        script = tmp_path / "script"
+        script.write_bytes(subprocess.run([program, "completion", shell], stdout=subprocess.PIPE, check=True, timeout=20).stdout)
+        return script
+
+    return install
+
+
+CASES = [("sampan ps --no-t", "--no-trunc"), ("sampan conte", "context"), ("sampan context use e", "elsewhere")]
+
+
+def test_bash_completes(installed: Callable[[str], Path]) -> None:
+    script = installed("bash")
+    code = f"PATH={script.parent}:$PATH; source {script}\n"
+    for line, _ in CASES:
+        code += f"COMP_LINE='{line}' COMP_POINT=9999; COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); "
+        code += '_sampan 2>/dev/null; echo "${COMPREPLY[@]}"\n'
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True, timeout=20)
-    assert done.stdout.strip() == "--no-trunc"
+    assert done.stdout.split() == [whole for _, whole in CASES]
+
+
+def test_fish_completes(installed: Callable[[str], Path]) -> None:
+    fish = shutil.which("fish")
+    if fish is None:
+        pytest.skip("fish is not installed")
+    script = installed("fish")
+    asked = "; ".join(f"complete -C '{line}'" for line, _ in CASES)
+    environment = {**os.environ, "HOME": str(script.parent), "PATH": f"{script.parent}:{os.environ['PATH']}"}
+    code = f"source {script}; {asked}"
+    done = subprocess.run([fish, "--no-config", "-c", code], capture_output=True, text=True, check=True, timeout=30, env=environment)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [whole for _, whole in CASES]
+
+
+def test_zsh_completes(installed: Callable[[str], Path]) -> None:
+    """Only on a terminal has zsh completions."""
+    zsh = shutil.which("zsh")
+    if zsh is None:
+        pytest.skip("zsh is not installed")
+    script = installed("zsh")
+    (script.parent / ".zshrc").write_text(f"autoload -U compinit; compinit -u -D; source {script}; PS1='ready> '\n")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environment = {"HOME": str(script.parent), "PATH": f"{script.parent}:{os.environ['PATH']}", "TERM": "dumb"}
+        os.execve(zsh, [zsh, "-d", "-i"], environment)
+    try:
+        wait_for(terminal, "ready> ")
+        for line, whole in CASES:
+            os.write(terminal, f"{line}\t".encode())
+            wait_for(terminal, line[: line.rindex(" ") + 1] + whole)
+            os.write(terminal, b"\x15")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+def wait_for(terminal: int, text: str) -> None:
+    """Read until a terminal has shown a text."""
+    shown, no_later = b"", time.monotonic() + 20
+    while text not in shown.decode(errors="replace"):
+        assert select.select([terminal], [], [], max(0.0, no_later - time.monotonic()))[0], shown
+        shown += os.read(terminal, 4096)
 
 
 def test_the_default_ps_loads_no_template_engine() -> None:

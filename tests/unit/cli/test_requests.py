@@ -54,3 +54,15 @@ def test_several_containers_are_stopped_at_the_same_time(tmp_path: Path) -> None
         command = [sys.executable, "-m", "sampan.cli", "stop", *names]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=4, check=True)
         assert done.stdout.split() == names
+
+
+def test_ports_are_not_updated_by_a_daemon_that_knows_nothing_of_it(tmp_path: Path) -> None:
+    with FakeDaemon(tmp_path / "s", lambda _: 0) as daemon:
+        environment = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/s", "PYTHONPATH": SOURCE}
+        options = ["--publish-add", "127.0.0.1:8080:80", "--publish-rm", "81/tcp"]
+        command = [sys.executable, "-m", "sampan.cli", "update", *options, "web"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, "this daemon cannot publish other ports" in done.stderr) == (1, True)
+    sent = daemon.log[-1]["body"]
+    assert sent["PublishAdd"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}
+    assert sent["PublishRm"] == ["81/tcp"]

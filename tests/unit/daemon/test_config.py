@@ -8,6 +8,8 @@ import pytest
 from sampan.daemon import config
 from sampan.daemon.config import DaemonConfig, parse_command_line
 from sampan.daemon.options import BY_KEY
+from sampan.engine.limits import HostLimits
+from sampan.runtime.cgroups import Layout
 
 WITH_FILE = "unable to configure the Docker daemon with file {}: "
 MERGED = WITH_FILE + "merged configuration validation from file and command line flags failed: "
@@ -138,8 +140,8 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_place(refused, text, mes
             'invalid registry "registry-1.docker.io": images of Docker Hub are those of docker.io (mirrors: line 1, column 2)',
         ),
         (
-            '{\n "userns-remap": "default"}',
-            "userns-remap: not supported by Sampan 0.1.0: user namespaces (userns-remap: line 2, column 2)",
+            '{\n "init-path": "/init"}',
+            "init-path: not supported by Sampan 0.1.0: another init binary (init-path: line 2, column 2)",
         ),
     ],
 )
@@ -253,7 +255,7 @@ def test_every_key_is_read_or_refused_or_always_so():
         text = file.read_text()
         text = text.partition("class KeyProblem")[0] if file.name == "config.py" else text  # what checks read is not used
         read |= set(re.findall(r"\bconfig\.([a-z0-9_]+)", text))
-    checked = {"exec-opts", "features"}  # the values that are taken are what Sampan does
+    checked = {"exec-opts"}  # the values that are taken are what Sampan does
     for key in BY_KEY:
         kinds = [key in config.MISSING, key in config.ALWAYS_SO, key in checked, key.replace("-", "_") in read]
         assert sum(kinds) == 1, (key, kinds)
@@ -282,3 +284,43 @@ def test_what_is_known_of_an_engine_with_a_wrong_file(
     found = config.known(["--config-file", str(path), *arguments])
     assert (found.config.bridge, found.problem == "", found.places) == (bridge, sound, places)
     assert found.config.data_root == ("/d" if arguments == ROOTS else DaemonConfig().data_root)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), (None, None)),
+        (("--tls",), (True, True)),
+        (("--tls=false",), (False, False)),
+        (("--tlsverify",), (True, True)),
+        (("--tlsverify=false",), (True, False)),
+        (("--tls", "--tlsverify=false"), (True, False)),
+    ],
+)
+def test_what_is_said_of_tls_is_read_as_docker_does(accepted, flags, expected) -> None:
+    found = accepted("", *flags)
+    assert (found.tls, found.tlsverify) == expected
+
+
+def test_no_engine_is_open_to_the_network_unless_that_was_said(refused, accepted) -> None:
+    assert "root access" in refused("", "-H", "0.0.0.0:2375")
+    assert accepted("", "-H", "0.0.0.0:2375", "--tls=false").hosts == ("tcp://0.0.0.0:2375",)
+
+
+@pytest.mark.parametrize(
+    ("layout", "real_time", "reason"),
+    [
+        (Layout(1), True, ""),
+        (Layout(1), False, "daemon-scoped cpu-rt-period and cpu-rt-runtime are not supported by the kernel"),
+        (Layout(2), False, "daemon-scoped cpu-rt-period and cpu-rt-runtime are not implemented for cgroup v2"),
+    ],
+)
+def test_real_time_scheduling(layout: Layout, real_time: bool, reason: str) -> None:
+    limits = HostLimits(cpu_count=2, cpus="0-1", nodes="0", real_time=real_time)
+    config.check_real_time(DaemonConfig(), layout, limits)
+    try:
+        config.check_real_time(DaemonConfig(cpu_rt_period=5), layout, limits)
+        found = ""
+    except config.KeyProblem as problem:
+        found = str(problem)
+    assert found == reason

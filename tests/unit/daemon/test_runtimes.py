@@ -86,16 +86,19 @@ def test_which_program_a_container_gets(tmp_path: Path) -> None:
     commands = {"true": ("true", "--debug"), "gone": ("/nowhere/x",), "lost": ("nosuchprogram",), "same": ()}
     known = Runtimes(RuntimeSettings("true", commands), Paths(tmp_path, tmp_path, "x"))
     assert (known.chosen(""), known.chosen("io.containerd.runc.v2")) == ("true", "io.containerd.runc.v2")
-    assert known.command(HostConfig(runtime="")) == ()  # created before there were others
-    assert known.command(HostConfig(runtime="runc")) == known.command(HostConfig(runtime="same")) == ()
-    program, *arguments = known.command(HostConfig(runtime="true"))
+    assert known.command(HostConfig(runtime=""), remapped=False) == ()  # created before there were others
+    assert known.command(HostConfig(runtime="runc"), remapped=False) == known.command(HostConfig(runtime="same"), remapped=False) == ()
+    program, *arguments = known.command(HostConfig(runtime="true"), remapped=False)
     assert (program[0], Path(program).name, arguments) == ("/", "true", ["--debug"])
     with pytest.raises(InvalidArgument, match="unknown or invalid runtime name: other"):
         known.chosen("other")
     with pytest.raises(StartFailure, match="fork/exec /nowhere/x: no such file or directory") as caught:
-        known.command(HostConfig(runtime="gone"))
+        known.command(HostConfig(runtime="gone"), remapped=False)
     assert caught.value.exit_code == 127
     with pytest.raises(StartFailure, match=r'exec: "nosuchprogram": executable file not found in \$PATH'):
-        known.command(HostConfig(runtime="lost"))
+        known.command(HostConfig(runtime="lost"), remapped=False)
     with pytest.raises(NotImplementedYet, match="--init"):
-        known.command(HostConfig(runtime="true", init=True))
+        known.command(HostConfig(runtime="true", init=True), remapped=False)
+    with pytest.raises(NotImplementedYet, match=r"user namespaces \(userns-remap; --userns=host is without\) with the runtime true"):
+        known.check(HostConfig(runtime="true"), remapped=True)
+    assert known.check(HostConfig(runtime="runc", init=True), remapped=True) == ()

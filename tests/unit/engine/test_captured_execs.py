@@ -57,7 +57,7 @@ def parts(fault: LaunchError | None = None) -> tuple[ExecService, Supervisor, An
     """(service, supervisor, container, background)"""
     container = SimpleNamespace(
         id="c" * 64, name="c", image_name="i", config=Config(), host_config=HostConfig(), is_running=True, exec_ids=set(),
-        removed=asyncio.Event(), state=SimpleNamespace(paused=False, pid=1, start_time=1, runtime=()),
+        removed=asyncio.Event(), state=SimpleNamespace(paused=False, pid=1, start_time=1, runtime=(), user_maps=None),
     )  # fmt: skip
     supervisor, background = Supervisor(fault), Background()
     found = cast("Any", SimpleNamespace(find=lambda _ref: container))

@@ -47,7 +47,7 @@ def service_with(outcome: BaseException | Callable[[], Launched]) -> tuple[ExecS
     """(service, supervisor, container)"""
     container = SimpleNamespace(
         id=CONTAINER, name="c", image_name="i", config=Config(), host_config=HostConfig(), is_running=True, exec_ids=set(),
-        removed=asyncio.Event(), state=SimpleNamespace(paused=False, pid=1, start_time=1, runtime=()),
+        removed=asyncio.Event(), state=SimpleNamespace(paused=False, pid=1, start_time=1, runtime=(), user_maps=None),
     )  # fmt: skip
     supervisor, events = Supervisor(outcome), ContainerEvents(EventBus(SystemClock()))
     found = cast("Any", SimpleNamespace(find=lambda _ref: container))

@@ -32,6 +32,9 @@ POOR = HostLimits(cpu_count=2, cpus="0-1", nodes="0", swap=False, swappiness=Fal
         ({"cpu_quota": 999}, "CPU cfs quota can not be less than 1ms (i.e. 1000)"),
         ({"cpuset_cpus": "2"}, "Requested CPUs are not available - requested 2, available: 0-1"),
         ({"cpuset_cpus": "1-0"}, "Invalid value 1-0 for cpuset cpus: invalid format: 1-0"),
+        ({"cpu_realtime_runtime": 2, "cpu_realtime_period": 1}, "cpu real-time runtime cannot be higher than cpu real-time period"),
+        ({"io_maximum_bandwidth": 1}, "invalid option: QoS maximum bandwidth configuration is not supported on linux"),
+        ({"io_maximum_iops": 1}, "invalid option: QoS maximum IOPs configuration is not supported on linux"),
         ({"cpuset_mems": "1"}, "Requested memory nodes are not available - requested 1, available: 0"),
     ],
 )
@@ -82,3 +85,8 @@ def test_a_list_of_numbers(text: str, numbers: set[int]) -> None:
 def test_what_is_no_list_of_numbers(text: str) -> None:
     with pytest.raises(ValueError, match=r"invalid format|out range"):
         parse_list(text)
+
+
+def test_without_real_time_scheduling() -> None:
+    with pytest.raises(InvalidArgument, match=r"^kernel does not support CPU real-time scheduler$"):
+        check_limits(HostConfig(cpu_realtime_runtime=1), HostLimits(cpu_count=2, cpus="0-1", nodes="0", real_time=False))

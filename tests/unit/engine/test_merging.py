@@ -6,7 +6,7 @@ import pytest
 
 from sampan.engine.limits import HostLimits
 from sampan.engine.merging import ContainerDefaults, merge_config, merge_env, merge_host_config
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, SystemFailure
 from sampan.spec.docker_api.container import CreateRequest, HostConfig, LogConfig, Ulimit
 from sampan.spec.oci_image import ContainerConfig
 
@@ -106,3 +106,15 @@ def test_defaults_of_the_daemon(given: dict[str, Any], field: str, merged: Any) 
     host, warnings = merged_host(HostConfig(**given))
     assert getattr(host, field) == merged
     assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": "1G"}, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
+        ({"Foo": "1"}, "Unknown option foo"),
+    ],
+)
+def test_storage_options_are_refused_in_dockers_words(options: dict[str, str], words: str) -> None:
+    with pytest.raises(SystemFailure, match=words):
+        merged_host(HostConfig(storage_opt=options))

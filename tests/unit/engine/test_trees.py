@@ -35,7 +35,12 @@ def trees(workers: Workers) -> Trees:
 
 def container(pidfd: int) -> Any:
     return SimpleNamespace(
-        id="c", is_running=True, removing=False, live=SimpleNamespace(pidfd=pidfd), state=SimpleNamespace(pid=1), host_config=None
+        id="c",
+        is_running=True,
+        removing=False,
+        live=SimpleNamespace(pidfd=pidfd),
+        state=SimpleNamespace(pid=1, user_maps=None),
+        host_config=None,
     )
 
 

@@ -10,7 +10,7 @@ from sampan.engine import updating
 from sampan.engine.limits import HostLimits
 from sampan.errors import EngineError, SystemFailure
 from sampan.runtime.cgroups import Layout
-from sampan.spec.docker_api.container import HostConfig, RestartPolicy, UpdateRequest
+from sampan.spec.docker_api.container import Config, HostConfig, PortBinding, RestartPolicy, UpdateRequest
 
 MB = 1 << 20
 HOST = HostLimits(cpu_count=2, cpus="0-1", nodes="0")
@@ -58,7 +58,11 @@ def test_merged(have: dict[str, Any], wanted: dict[str, Any], now: dict[str, Any
             {"restart_policy": RestartPolicy(name="always")},
             "Restart policy cannot be updated because AutoRemove is enabled for the container",
         ),
-        ({}, {"cpu_realtime_runtime": 1000}, "real-time CPU limits: not implemented by Sampan yet"),
+        (
+            {},
+            {"cpu_realtime_runtime": 2000, "cpu_realtime_period": 1000},
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ),
         ({}, {"memory": 5 * MB}, "Minimum memory limit allowed is 6MB"),
         (
             {},
@@ -87,3 +91,42 @@ def test_a_refused_write_leaves_the_old_limits(tmp_path: Path) -> None:
     assert caught.value.message == "cannot set pids.max to 5: Is a directory"
     assert (directory / "memory.max").read_text().startswith(str(8 * MB))
     assert (directory / "cpu.weight").read_text().startswith("4")
+
+
+WEB = {"80/tcp": [PortBinding(host_port="8080")]}
+
+
+@pytest.mark.parametrize(
+    ("have", "removed", "added", "now"),
+    [
+        ({}, [], {"80": [PortBinding(host_port="8080")]}, WEB),
+        (WEB, [], {"80/TCP": [PortBinding(host_port="81")]}, {"80/tcp": [PortBinding(host_port="8080"), PortBinding(host_port="81")]}),
+        (WEB, ["80/tcp"], {}, {}),
+        (WEB, ["80/tcp"], {"80/tcp": [PortBinding(host_ip="127.0.0.1", host_port="8080")]},
+         {"80/tcp": [PortBinding(host_ip="127.0.0.1", host_port="8080")]}),
+        ({"80/tcp": [PortBinding()]}, [], {"80/tcp": [PortBinding()]}, {"80/tcp": [PortBinding(), PortBinding()]}),
+    ],
+    ids=["first", "second", "none", "elsewhere", "any-twice"],
+)  # fmt: skip
+def test_other_ports(have: Any, removed: list[str], added: Any, now: Any) -> None:
+    host = HostConfig(port_bindings=have)
+    assert updating.republished(Config(), host, removed, added).port_bindings == now
+    assert host.port_bindings == have
+
+
+@pytest.mark.parametrize(
+    ("host", "removed", "added", "words"),
+    [
+        ({}, ["80/tcp"], {}, "port 80/tcp is not published"),
+        ({"port_bindings": WEB}, ["80/udp"], {}, "port 80/udp is not published"),
+        ({"publish_all_ports": True}, ["80/tcp"], {}, "port 80/tcp is published by --publish-all"),
+        ({"port_bindings": WEB}, [], WEB, "port 80/tcp is published as 0.0.0.0:8080 already"),
+        ({}, [], {"x": [PortBinding()]}, "invalid port specification: 'x'"),
+        ({}, [], {"80/tcp": [PortBinding(host_ip="y")]}, "invalid IP address: y"),
+        ({"network_mode": "container:c"}, [], WEB, "conflicting options: port publishing and the container type network mode"),
+    ],
+)
+def test_ports_that_cannot_be_other(host: dict[str, Any], removed: list[str], added: Any, words: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        updating.republished(Config(exposed_ports={"80": {}}), HostConfig(**host), removed, added)
+    assert caught.value.message == words

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from sampan.linux.idmap import ranges
+from sampan.linux.idmap import outside, ranges
 
 LAST = 2**32 - 2
 
@@ -25,3 +25,10 @@ def test_ranges(on_disk: int, inside: int, found: list[tuple[int, int, int]]) ->
         spans = sorted((entry[column], entry[column] + entry[2]) for entry in found)
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
         assert spans[-1][1] <= LAST + 1
+
+
+def test_ids_outside() -> None:
+    table = [(0, 100000, 1000), (1000, 500000, 64536)]
+    assert [outside(table, number) for number in (0, 999, 1000, 65535)] == [100000, 100999, 500000, 564535]
+    with pytest.raises(OSError, match="ID 65536 is not mapped"):
+        outside(table, 65536)

@@ -86,6 +86,45 @@ def test_what_is_for_others(view: View, name: str, kind: str) -> None:
     assert ask(view, name, kind) is None
 
 
+@pytest.mark.parametrize("name", ["a..b", "a.", "n" * 64, ".".join(["n" * 60] * 5)])
+def test_a_name_that_cannot_be_said_is_no_reverse_name(name: str) -> None:
+    """Containers can be called so; to ask for it must not be an error of ours."""
+    names = NetworkNames("front")
+    names.add("1", [name], [WEB])
+    view = View([(names, {})])
+    assert data(ask(view, "2.0.18.172.in-addr.arpa", "PTR")) == []
+
+
+def test_a_name_of_the_network_is_said_as_it_is() -> None:
+    names = NetworkNames("größe")
+    names.add("1", ["web_1"], [WEB])
+    [record] = dnslib.DNSRecord.parse(
+        dns.answer(dnslib.DNSRecord.question("2.0.18.172.in-addr.arpa", "PTR").pack(), View([(names, {})]), stream=False)
+    ).rr
+    assert record.rdata.label.label == (b"web_1", "größe".encode())
+
+
+def test_a_query_for_more_than_a_name_is_malformed(view: View) -> None:
+    packet = struct.pack("!HHHHHH", 7, 0x100, 1, 0, 0, 0) + (b"\x3f" + b"n" * 63) * 5 + b"\0\0\1\0\1"
+    with pytest.raises(dns.Malformed) as raised:
+        dns.answer(packet, view, stream=False)
+    assert dnslib.DNSRecord.parse(raised.value.reply).header.rcode == dnslib.RCODE.FORMERR
+
+
+def test_dots_in_names_of_containers_and_networks() -> None:
+    """a.b.c is a container of any network, or a.b on c, or a on b.c, in this order."""
+    outer, inner = NetworkNames("B.c"), NetworkNames("c")
+    outer.add("1", ["a"], [WEB])
+    view = View([(outer, {"l.m": "a"}), (inner, {})])
+    assert data(ask(view, "a.b.C")) == [str(WEB)]
+    assert data(ask(view, "l.m.b.c")) == [str(WEB)]
+    inner.add("2", ["a.b"], [DB])
+    assert data(ask(view, "a.b.c")) == data(ask(view, "a.b")) == [str(DB)]
+    inner.add("3", ["a.b.c"], [OTHER])
+    assert data(ask(view, "a.b.c.")) == data(ask(view, "a.b.c.c")) == [str(OTHER)]
+    assert ask(view, "b.c") is None
+
+
 def test_a_name_goes_with_its_container() -> None:
     names = NetworkNames("n")
     names.add("1", ["one", "both"], [WEB])
@@ -269,6 +308,32 @@ def test_nobody_knows(view: View, servers: list[str]) -> None:
         reply = talk(view, servers, port, by_udp(query("example.com")))
     assert isinstance(reply, bytes)
     assert dnslib.DNSRecord.parse(reply).header.rcode in (dnslib.RCODE.SERVFAIL, dnslib.RCODE.REFUSED)
+
+
+def test_queries_of_one_container_that_wait_are_bounded(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those beyond are dropped; the next ones are answered when there is room again, and what is ours is answered all the time."""
+    monkeypatch.setattr(dnsserver, "IN_FLIGHT", 20)
+    monkeypatch.setattr(dnsserver, "PATIENCE", 1.5)
+    arrived: list[bytes] = []
+
+    def silent(packet: bytes) -> list[bytes]:
+        arrived.append(packet)
+        return resolved(packet) if b"answered" in packet else []
+
+    def client(address: tuple[str, int]) -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+            for number in range(100):
+                asker.sendto(query(f"n{number}.example"), address)
+            assert rdata(by_udp(query("web"))(address)) == ["172.18.0.2"]
+            assert len(arrived) <= 20
+            asker.settimeout(10)
+            assert dnslib.DNSRecord.parse(asker.recv(65536)).header.rcode == dnslib.RCODE.SERVFAIL
+        return by_udp(query("answered.example"))(address)
+
+    with upstream(silent) as port:
+        reply = talk(view, ["127.0.0.1"], port, client)
+    assert isinstance(reply, bytes)
+    assert rdata(reply) == ["192.0.2.1"]
 
 
 def test_connections_of_one_container_are_bounded(view: View) -> None:

@@ -19,12 +19,13 @@ from sampan.network import firewall, sandbox
 from sampan.network.bridge import Bridge, BridgeSettings
 from sampan.network.exposure import Exposure, Target
 from sampan.network.firewall import Firewall
-from sampan.network.ports import PortRequest, Published, PublishedPorts, hold
+from sampan.network.ports import HeldPort, PortRequest, Published, PublishedPorts, hold
+from sampan.network.proxy import ipv6_is_usable
 from sampan.network.rules import Rules
 from sampan.network.starting import start_all
 from sampan.network.sublinks import Sublinks
 from sampan.state.networks import NetworkRow, Subnet
-from tests.support.netplans import recorded
+from tests.support.netplans import Recorder, recorded
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "network"
 ONE = (Subnet("192.0.2.0/24", "192.0.2.1"),)
@@ -83,6 +84,27 @@ def test_interfaces(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sampan.network.sublinks.owned", lambda owner: [made.settings.bridge] if "alias" in recorder.text else [])
         asyncio.run(made.remove())
     compare(name, re.sub("svt[0-9a-f]{10}", "svt-", recorder.text))
+
+
+@pytest.mark.parametrize(
+    ("name", "versions", "expected"),
+    [
+        ("ipvlan_l3", (4, 6), ["default inet by interface 3 scope 253", "default inet6 by interface 3 scope 0"]),
+        ("ipvlan", (4, 6), ["default inet by 192.0.2.1 scope 0", "default inet6 by 2001:db8::1 scope 0"]),
+        ("ipvlan_l3", (6,), ["default inet scope 255", "default inet6 by interface 3 scope 0"]),
+        ("ipvlan_l3s", (), ["default inet scope 255", "default inet6 scope 255"]),
+    ],
+)
+def test_default_routes_that_move(name: str, versions: tuple[int, ...], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """To what is left when a container leaves the network that had them; an ipvlan that routes has no gateway."""
+    made = network(*CASES[name])
+    with recorded(monkeypatch, "lo", "eth0", "eth1") as recorder:
+        asyncio.run(made.start())
+        interface = made.interface(made.take(), "eth1", default_routes=versions)
+        monkeypatch.setattr("sampan.linux.libc.setns", lambda _netns, _kind: None)
+        before = len(recorder.lines)
+        sandbox.route(9, [interface])
+    assert [line.split(" ", 2)[2] for line in recorder.lines[before:]] == expected
 
 
 @pytest.mark.parametrize(
@@ -153,6 +175,42 @@ def test_a_network_that_the_kernel_refuses_keeps_no_other_from_starting(monkeypa
         assert asyncio.run(start()) == ["eth0"]
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_ports_of_many_containers_come_by_one_transaction(refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the engine's start; if it is refused, each port has one of its own, so that the others are there."""
+    held: list[str] = []
+
+    class Port(HeldPort):
+        def listen(self) -> None:
+            held.append(str(self.published.host_port))
+
+    def hold_plainly(request: PortRequest, host_ips: Sequence[str], *_rest: object) -> list[HeldPort]:
+        return [Port(Published(request.port, request.protocol, host_ip, request.host_first), socket.socket()) for host_ip in host_ips]
+
+    async def start(recorder: Recorder) -> list[str]:
+        rules = Rules("sampan_test", forward=False)
+        await rules.start()
+        exposure = Exposure(rules, None)
+        before = len(recorder.lines)
+        running = {
+            f"{number:064}": (Target(f"10.9.1.{number}"), [Published(80, "tcp", "0.0.0.0", 8000 + number)]) for number in range(2, 102)
+        }
+        await exposure.reopen({**running, "r" * 64: (Target("10.9.2.2"), [Published(80, "tcp", "0.0.0.0", 0)])})
+        lines = recorder.lines[before:]
+        await exposure.stop()
+        await rules.stop(remove=False)
+        return [line for line in lines if line.startswith("add element")]
+
+    monkeypatch.setattr("sampan.network.exposure.hold", hold_plainly)
+    with recorded(monkeypatch, "lo") as recorder:
+        recorder.refused = "8007 : 10.9.1.7 " if refused else ""
+        ran = asyncio.run(start(recorder))
+    assert held == [str(8000 + number) for number in range(2, 102) if not (refused and number == 7)]
+    assert len(ran) == (100 if refused else 2)
+    assert "opened { 10.9.2.2 . tcp . 80 }" in ran[-1]
+    assert refused or ran[0].count("on_any") == 100
+
+
 # SCTP
 
 
@@ -161,9 +219,9 @@ def test_rules_of_sctp_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     with recorded(monkeypatch) as recorder:
         rules = Firewall("sampan_test", ipv6=True)
         rules.create()
-        rules.publish("172.18.0.2", ports)
-        rules.publish("fd00::2", [Published(2905, "sctp", "::", 2905)])
-        rules.open("172.18.0.2", ports[:1])
+        rules.publish(dict.fromkeys(ports, "172.18.0.2"))
+        rules.publish({Published(2905, "sctp", "::", 2905): "fd00::2"})
+        rules.open({"172.18.0.2": ports[:1]})
         rules.withdraw(ports)
     compare("sctp", recorder.text)
 
@@ -172,14 +230,17 @@ def test_an_sctp_port_is_held_by_an_sctp_socket(monkeypatch: pytest.MonkeyPatch)
     kinds = []
     real = socket.socket
 
-    def make(family: int, kind: int, protocol: int) -> socket.socket:
+    def make(family: int, kind: int, protocol: int = 0) -> socket.socket:
         kinds.append((family, kind & ~socket.SOCK_CLOEXEC, protocol))
         return real(family, kind, 0)  # TCP's, for the kernel may have no SCTP
 
     monkeypatch.setattr(socket, "socket", make)
-    [held] = hold(PortRequest(2905, "sctp"), ["127.0.0.1"], "web", "1" * 64, "172.18.0.2", PublishedPorts())
-    held.close()
-    assert kinds == [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)]
+    for address in ("127.0.0.1", "::1") if ipv6_is_usable() else ("127.0.0.1",):
+        kinds.clear()
+        [held] = hold(PortRequest(2905, "sctp"), [address], "web", "1" * 64, "172.18.0.2", PublishedPorts())
+        held.close()
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        assert kinds == [(family, socket.SOCK_STREAM, socket.IPPROTO_SCTP)]
 
 
 def test_a_kernel_without_sctp_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

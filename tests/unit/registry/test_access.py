@@ -214,10 +214,10 @@ def test_a_list_by_a_token_has_what_the_rules_show(htpasswd: Path) -> None:
     token = made.tokens.make("alice", [])
     asked = request(f"Bearer {token}")
     assert made.admit(asked, "catalogue", "") == "alice"
-    assert (asked.sees("team/app"), asked.sees("other")) == (True, False)
+    assert (asked.user.sees("team/app"), asked.user.sees("other")) == (True, False)
     asked = request(basic("alice", "secret"))
     assert made.admit(asked, "catalogue", "") == "alice"
-    assert (asked.sees("team/app"), asked.sees("other")) == (True, False)
+    assert (asked.user.sees("team/app"), asked.user.sees("other")) == (True, False)
 
 
 @pytest.mark.parametrize("authorization", ["Foo x", "Negotiate YII=", "x"])

@@ -19,7 +19,8 @@ from sampan.registry.errors import RegistryError
 from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
 from sampan.registry.gc import Collector
-from sampan.registry.mirror.mirrors import Mirrors, Place
+from sampan.registry.mirror.mirrors import Mirrors
+from sampan.registry.mirror.upstream import Place
 from sampan.registry.retention import Policy
 from sampan.registry.s3 import S3
 from sampan.registry.storage import Missing, Storage
@@ -222,9 +223,9 @@ class Fetches:
             mirrors = await Mirrors.open(self._upstream, root, 1 << 30, stack)
             place = mirrors.find("team/app", "up.example")
             assert isinstance(place, Place)
-            found = await mirrors.mirror.manifest(place.upstream, place.path, "1")
+            found = await mirrors.mirror.manifest(place, "1")
             for digest, size in documents.read(found.manifest.body).blobs:
-                stored = await mirrors.mirror.blob(place.upstream, place.path, digest)
+                stored = await mirrors.mirror.blob(place, digest)
                 assert digest_of(b"".join([piece async for piece in stored.pieces(0, size)])) == digest
                 stored.close()
             if tasks := list(mirrors.mirror._tasks):  # a blob is put in its place when its readers have it already

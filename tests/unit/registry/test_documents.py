@@ -44,6 +44,12 @@ def test_no_document_is_both(more: dict[str, object]) -> None:
         documents.read(json.dumps({"schemaVersion": 2, "manifests": [], **more}).encode(), INDEX)
 
 
+@pytest.mark.parametrize("more", [{}, {"fsLayers": [{"blobSum": "sha256:x"}]}, {"schemaVersion": 3, "fsLayers": []}, {"fsLayers": [{}]}])
+def test_what_is_not_even_of_schema_1(more: dict[str, object]) -> None:
+    with pytest.raises(RegistryError):
+        documents.references(json.dumps({"schemaVersion": 1, **more}).encode())
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.binary(max_size=200) | st.text(max_size=50).map(lambda text: json.dumps({"schemaVersion": 2, "config": {"digest": text}}).encode())
@@ -51,3 +57,5 @@ def test_no_document_is_both(more: dict[str, object]) -> None:
 def test_hostile_bytes(body: bytes) -> None:
     with pytest.raises(RegistryError):
         documents.read(body, MANIFEST)
+    with pytest.raises(RegistryError):
+        documents.references(body)

@@ -1,11 +1,12 @@
 """The collector: what goes and what stays, and that nothing goes while it is being pushed."""
 
 import asyncio
+import json
 import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sampan.registry.gate import Gate
 from sampan.registry.gc import Collector, Report, RepositoryReport
 from sampan.registry.retention import Policy
 from sampan.registry.storage import Storage
-from sampan.registry.store import Blobs, Manifests, digest_of
+from sampan.registry.store import READ_AT_ONCE, Blobs, Manifests, digest_of
 from sampan.registry.uploads import Uploads
 from sampan.spec.oci_layout import INDEX, MANIFEST
 from tests.support.buckets import bucket_at, s3_server
@@ -135,18 +136,155 @@ def test_a_repository_of_docker_registry(tmp_path: Path) -> None:
         subject = await store.push("team/app", b"layer", "1")
         sbom = await store.push("team/app", b"sbom", subject=descriptor(manifest_of(b"{}", b"layer"), MANIFEST))
         await store.storage.remove_all(f"{paths.repository('team/app')}/_manifests/referrers")
-        old = b'{"schemaVersion":1,"fsLayers":[]}'
+        named = digest_of(b"layer of schema 1")
+        old = json.dumps({"schemaVersion": 1, "name": "team/legacy", "fsLayers": [{"blobSum": named}, {"blobSum": named}]}).encode()
         await store.storage.write(paths.blob(digest_of(old)), old)
         await store.storage.write(paths.revision("team/legacy", digest_of(old)), digest_of(old).encode())
-        await store.push_blob("team/legacy", b"layer of schema 1")
+        for layer in (b"layer of schema 1", b"layer of nothing"):
+            await store.push_blob("team/legacy", layer)
         os.makedirs(tmp_path / paths.repository("team/empty") / "_uploads/one")
         store.later = 2 * DAY
+        for id, modified in (("old", time.time()), ("new", store.now())):
+            for name in ("data", "startedat"):
+                await store.storage.write(f"{paths.repository('team/app')}/_uploads/{id}/{name}", b"a part of a blob")
+                os.utime(tmp_path / paths.repository("team/app") / "_uploads" / id / name, (modified, modified))
+        plan = await store.collect(dry_run=True)
         report = await store.collect()
+        for found in (plan, report):
+            assert found.repositories["team/app"].uploads == ["old"]
+            assert "team/app: upload old" in found.lines()
+        assert await store.storage.names(f"{paths.repository('team/app')}/_uploads") == ["new"]
         assert report.repaired_referrers == 1
         assert [entry.digest for entry in (await store.manifests.referrers("team/app", subject))[0]] == [sbom]
-        assert report.damaged == [f"team/legacy@{digest_of(old)}"]
-        assert digest_of(b"layer of schema 1") in await store.contents()
+        assert report.damaged == []
+        assert {named, digest_of(old)} <= await store.contents()
+        assert digest_of(b"layer of nothing") not in await store.contents()
         assert await store.storage.repositories() == ["team/app", "team/legacy"]
+
+    asyncio.run(whole())
+
+
+async def damage(store: Store, digest: Digest, body: bytes | None) -> None:
+    await store.storage.remove(paths.blob(digest))
+    if body is not None:
+        await store.storage.write(paths.blob(digest), body)
+
+
+@pytest.mark.parametrize("damaged", [None, b"", b"nonsense", manifest_of(b"{}", b"a layer of another digest")])
+def test_a_damaged_manifest_keeps_what_was_there_when_it_was_noticed(tmp_path: Path, storage: Storage, damaged: bytes | None) -> None:
+    """It may name any of this, and nothing that came later."""
+
+    async def whole() -> None:
+        store = Store(tmp_path, storage=storage)
+        lost = await store.push("team/app", b"layer", "1")
+        await store.push("team/app", b"other layer", "2")
+        await damage(store, lost, damaged)
+        store.later = 2 * DAY
+        plan = await store.collect(dry_run=True)
+        report = await store.collect()
+        for found in (plan, report):
+            assert (found.damaged, found.content) == ([f"team/app@{lost}"], 0)
+            assert f"team/app@{lost} is damaged" in "".join(found.lines())
+        later = await store.push("team/app", b"later layer", "3")
+        for deleted in (later, await store.manifests.resolve("team/app", "2")):
+            await store.manifests.delete("team/app", deleted)
+        report = await store.collect()
+        assert report.repositories["team/app"].blobs == [digest_of(b"later layer")]
+        assert await store.contents() >= {digest_of(b"{}"), digest_of(b"layer"), digest_of(b"other layer")}
+        await store.manifests.delete("team/app", lost)
+        assert (await store.collect()).damaged == []
+        assert await store.contents() == set()
+        assert await store.storage.repositories() == []
+
+    asyncio.run(whole())
+
+
+def test_a_damaged_manifest_that_is_pushed_again(tmp_path: Path, storage: Storage) -> None:
+    async def whole() -> None:
+        store = Store(tmp_path, storage=storage)
+        lost = await store.push("team/app", b"layer", "1")
+        await store.push_blob("team/app", b"of nothing")
+        await damage(store, lost, b"nonsense")
+        store.later = 2 * DAY
+        assert (await store.collect()).content == 0
+        await store.push("team/app", b"layer", "1")
+        assert (await store.collect()).repositories["team/app"].blobs == [digest_of(b"of nothing")]
+        assert "damaged" not in await store.storage.names(f"{paths.repository('team/app')}/_manifests")
+
+    asyncio.run(whole())
+
+
+def test_a_damaged_index_keeps_the_images_it_may_name(tmp_path: Path, storage: Storage) -> None:
+    """Nothing else says what they are there for; without a tag it goes itself, and they with it."""
+
+    async def whole() -> None:
+        store = Store(tmp_path, Policy(("*",), untagged_days=1), storage=storage)
+        image = await store.push("team/app", b"layer")
+        index = await store.put("team/app", index_of(manifest_of(b"{}", b"layer")), "1")
+        await damage(store, index, b"nonsense")
+        store.later = 2 * DAY
+        assert (await store.collect()).repositories == {}
+        later = await store.push("team/app", b"later layer")
+        store.later = 4 * DAY
+        assert (await store.collect()).repositories["team/app"].manifests == [later]
+        await store.manifests.delete_tag("team/app", "1")
+        assert set((await store.collect()).repositories["team/app"].manifests) == {index, image}
+        await store.collect()
+        assert await store.contents() == set()
+
+    asyncio.run(whole())
+
+
+def test_of_what_is_named_and_not_there_nothing_is_in_memory(tmp_path: Path) -> None:
+    """Layers that lie elsewhere need not be pushed: a manifest may name tens of thousands."""
+
+    async def whole() -> None:
+        store = Store(tmp_path)
+        elsewhere = [{**descriptor(bytes([number]), "x/y"), "urls": ["https://example"]} for number in range(100)]
+        digest = await store.push("team/app", b"layer", "1", layers=[descriptor(b"layer", "x/y"), *elsewhere])
+        plan = await store.collector._look("team/app", set())
+        assert set(plan.references[digest].blobs) == {digest_of(b"{}"), digest_of(b"layer")}
+
+    asyncio.run(whole())
+
+
+def test_many_damaged_manifests_name_the_same(tmp_path: Path) -> None:
+    """One that came after the others were noticed may name what came with it."""
+
+    async def whole() -> None:
+        store = Store(tmp_path, Policy(("*",), untagged_days=1))
+        store.later = 2 * DAY
+        for number in range(4):
+            digest = await store.push("team/app", f"layer {number}".encode(), f"tag {number}")
+            await damage(store, digest, b"nonsense")
+            assert len((await store.collect()).damaged) == number + 1
+        plan = await store.collector._look("team/app", set())
+        assert len({id(references) for references in plan.references.values()}) == 1
+        assert await store.contents() >= {digest_of(f"layer {number}".encode()) for number in range(4)}
+        assert (await store.collect()).content == 0
+
+    asyncio.run(whole())
+
+
+def test_few_manifests_are_in_memory_at_once(tmp_path: Path) -> None:
+    """Each may have 4 MiB, and a repository thousands."""
+
+    class Counting(FileSystem):
+        most = 0
+
+        async def read_all(self, keys: Iterable[str]) -> list[bytes | None]:
+            listed = list(keys)
+            self.most = max(self.most, sum(key.startswith(paths.BLOBS) for key in listed))
+            return await super().read_all(listed)
+
+    async def whole() -> None:
+        storage = Counting(tmp_path)
+        store = Store(tmp_path, storage=storage)
+        for number in range(2 * READ_AT_ONCE + 1):
+            body = manifest_of(b"{}", annotations={"number": str(number)})
+            await store.manifests.put("team/app", digest_of(body), (), body, documents.read(body), complete=False)
+        await store.collect()
+        assert 0 < storage.most <= READ_AT_ONCE
 
     asyncio.run(whole())
 

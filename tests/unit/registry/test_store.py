@@ -1,20 +1,23 @@
 """Repositories: changes that meet each other."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sampan.registry import documents, paths
 from sampan.registry.errors import RegistryError
 from sampan.registry.filesystem import FileSystem
-from sampan.registry.gate import Gate
+from sampan.registry.gate import STEP, Gate
 from sampan.registry.storage import Missing
-from sampan.registry.store import STEP, Blobs, Manifests, digest_of
+from sampan.registry.store import Blobs, Manifests, digest_of
+from sampan.spec.oci_layout import MANIFEST
 from tests.support.disks import files_up_to
-from tests.support.registryserver import EMPTY, manifest_of
+from tests.support.registryserver import EMPTY, descriptor, manifest_of
 
 NAME = "team/app"
 BODY = manifest_of(EMPTY)
@@ -108,6 +111,59 @@ def test_a_full_disk_takes_no_part_of_a_manifest(tmp_path: Path) -> None:
     asyncio.run(whole())
 
 
+@pytest.mark.parametrize("change", ["put", "delete", "add", "mount"])
+def test_a_change_that_is_cancelled_ends_before_the_collector_comes_in(tmp_path: Path, change: str) -> None:
+    """Else it would take away what a link that is being written is about to need."""
+    release, happened = threading.Event(), []
+
+    async def whole() -> None:
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        class Slow(FileSystem):
+            def _wait(self) -> None:
+                loop.call_soon_threadsafe(begun.set)
+                release.wait(20)
+                happened.append("changed")
+
+            async def write(self, key: str, content: bytes) -> None:
+                await asyncio.to_thread(self._wait)
+
+            async def remove_all(self, key: str) -> None:
+                await asyncio.to_thread(self._wait)
+
+        gate = Gate()
+        usual = FileSystem(tmp_path)
+        await Manifests(usual, gate).put(NAME, DIGEST, ("first",), BODY, documents.read(BODY), complete=False)
+        (tmp_path / "came").write_bytes(EMPTY)
+        await Blobs(usual, gate).add(NAME, digest_of(EMPTY), tmp_path / "came")
+        (tmp_path / "came").write_bytes(EMPTY)
+        blobs, manifests = Blobs(Slow(tmp_path), gate), Manifests(Slow(tmp_path), gate)
+        changes: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+            "put": lambda: manifests.put(NAME, DIGEST, ("second",), BODY, documents.read(BODY)),
+            "delete": lambda: manifests.delete(NAME, DIGEST),
+            "add": lambda: blobs.add(NAME, digest_of(EMPTY), tmp_path / "came"),
+            "mount": lambda: blobs.mount("team/other", digest_of(EMPTY), NAME),
+        }
+        changing = asyncio.create_task(changes[change]())
+
+        async def collect() -> None:
+            async with gate.exclusive():
+                happened.append("collected")
+
+        await begun.wait()
+        changing.cancel()
+        collecting = asyncio.create_task(collect())
+        for _ in range(100):  # turns of the loop: whoever may come in has come in
+            await asyncio.sleep(0)
+        release.set()
+        await asyncio.wait([changing, collecting])
+        assert changing.cancelled()
+
+    asyncio.run(asyncio.wait_for(whole(), 20))
+    assert happened[0] == "changed"
+    assert happened[-1] == "collected"
+
+
 @pytest.mark.parametrize("content", [None, b"damaged", b'{"schemaVersion": 1}'])
 def test_what_cannot_be_read_can_be_deleted(tmp_path: Path, content: bytes | None) -> None:
     async def whole() -> None:
@@ -122,6 +178,42 @@ def test_what_cannot_be_read_can_be_deleted(tmp_path: Path, content: bytes | Non
         assert await manifests.delete(NAME, DIGEST) == ["first"]
         with pytest.raises(RegistryError):
             await manifests.resolve(NAME, DIGEST)
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("link", [b"", b"nonsense", b"\xff", b"sha256:x", digest_of(b"not here").encode()])
+def test_a_tag_that_means_nothing_can_be_deleted(tmp_path: Path, link: bytes) -> None:
+    async def whole() -> None:
+        storage = FileSystem(tmp_path)
+        manifests = Manifests(storage, Gate())
+        await manifests.put(NAME, DIGEST, ("first", "damaged"), BODY, documents.read(BODY), complete=False)
+        await storage.write(paths.tag(NAME, "damaged"), link)
+        with pytest.raises(RegistryError) as raised:
+            await manifests.get(NAME, "damaged")
+        assert raised.value.code == "MANIFEST_UNKNOWN"
+        await manifests.delete_tag(NAME, "damaged")
+        assert await manifests.tags(NAME) == ["first"]
+        with pytest.raises(RegistryError):
+            await manifests.delete_tag(NAME, "damaged")
+        assert await manifests.delete(NAME, DIGEST) == ["first"]
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("content", [None, b"damaged"])
+def test_a_damaged_referrer_does_not_hide_the_others(tmp_path: Path, content: bytes | None) -> None:
+    async def whole() -> None:
+        storage = FileSystem(tmp_path)
+        manifests = Manifests(storage, Gate())
+        bodies = [manifest_of(EMPTY, subject=descriptor(BODY, MANIFEST), annotations={"number": str(number)}) for number in range(2)]
+        for body in bodies:
+            await manifests.put(NAME, digest_of(body), (), body, documents.read(body), complete=False)
+        await storage.remove(paths.blob(digest_of(bodies[0])))
+        if content is not None:
+            await storage.write(paths.blob(digest_of(bodies[0])), content)
+        found, _ = await manifests.referrers(NAME, DIGEST)
+        assert [entry.digest for entry in found] == [digest_of(bodies[1])]
 
     asyncio.run(whole())
 

@@ -57,3 +57,13 @@ def test_limits_of_single_devices() -> None:
         ("/u/c/io.max", "8:0 rbps=5"),
         ("/u/c/io.max", "8:0 wiops=7"),
     ]
+
+
+def test_real_time() -> None:
+    v1 = cgroups.Layout(1, (("cpu,cpuacct", "/b"),))
+    wanted = Resources(cpu_rt_period=2000, cpu_rt_runtime=1000)
+    limits = [("/b/a/p/c/cpu.rt_period_us", "2000", True), ("/b/a/p/c/cpu.rt_runtime_us", "1000", True)]
+    assert cgroups.resource_writes(v1, "a/p/c", wanted) == limits
+    assert cgroups.parents_real_time(v1, "a/p/c", 0, 5) == [("/b/a/cpu.rt_runtime_us", "5", True), ("/b/a/p/cpu.rt_runtime_us", "5", True)]
+    assert cgroups.resource_writes(cgroups.Layout(2, (), "/u"), "c", wanted) == []
+    assert cgroups.parents_real_time(cgroups.Layout(2, (), "/u"), "p/c", 5, 5) == []

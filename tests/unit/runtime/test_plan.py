@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sampan.errors import InvalidArgument
@@ -52,6 +53,17 @@ CASES = {
         ),
         HOST_V2,
     ),
+    "remapped": (
+        _spec(
+            userns=plan.UserMaps(((0, 100000, 1000), (1000, 500000, 64536)), ((0, 200000, 65536),)),
+            mounts=(
+                plan.Mount(type="tmpfs", destination="/run", options="uid=1001,gid=3,size=1m"),
+                plan.Mount(source="/volumes/data/_data", destination="/data", mapped=True),
+                plan.Mount(source="/srv", destination="/srv"),
+            ),
+        ),
+        HOST_V2,
+    ),
 }  # fmt: skip
 
 
@@ -65,6 +77,13 @@ def test_plans_are_as_recorded(name: str, request: pytest.FixtureRequest) -> Non
     if request.config.getoption("--update-golden"):
         file.write_text(text)
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize("options", ["uid=70000", "gid=x"])
+def test_a_tmpfs_of_a_user_who_is_not_mapped(options: str) -> None:
+    maps = plan.UserMaps(((0, 100000, 65536),), ((0, 200000, 65536),))
+    with pytest.raises(InvalidArgument, match=f"invalid mount option {options}: no ID of the container's user namespace"):
+        plan.launch_plan(_spec(userns=maps, mounts=(plan.Mount(type="tmpfs", destination="/t", options=options),)), HOST_V2)
 
 
 def test_an_exec_plan() -> None:
@@ -98,3 +117,22 @@ def test_tmpfs_options() -> None:
 def test_a_bad_device_rule_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="invalid device cgroup rule format: 'c 1 rwm'"):
         plan.launch_plan(_spec(device_rules=("c 1 rwm",)), HOST_V1)
+
+
+@pytest.mark.parametrize(
+    ("privileged", "writable", "readonly"),
+    [(False, None, True), (True, None, False), (False, True, False), (True, False, True)],
+)
+@pytest.mark.parametrize("host", [HOST_V1, HOST_V2], ids=["v1", "v2"])
+def test_who_may_write_to_cgroups(host: plan.HostFacts, privileged: bool, writable: bool | None, readonly: bool) -> None:
+    made = plan.launch_plan(_spec(privileged=privileged, writable_cgroups=writable), host)
+    [mount] = [item for item in made["mounts"] if item.get("destination") == "/sys/fs/cgroup"]
+    assert mount["readonly"] is readonly
+
+
+@pytest.mark.parametrize(("has", "applied"), [(True, "mine"), (False, "")])
+def test_a_profile_of_apparmor_is_applied_where_there_is_apparmor(has: bool, applied: str) -> None:
+    host = msgspec.structs.replace(HOST_V2, apparmor=has)
+    assert plan.launch_plan(_spec(apparmor="mine"), host)["process"].get("apparmor", "") == applied
+    executed = plan.ExecSpec(id="e" * 64, args=("ps",), cgroup="sampan/c", apparmor="mine")
+    assert plan.exec_plan(executed, host)["process"].get("apparmor", "") == applied

@@ -1,5 +1,6 @@
 """State databases of earlier versions."""
 
+import os
 import sqlite3
 from importlib import resources
 from pathlib import Path
@@ -42,3 +43,62 @@ def test_an_endpoint_of_schema_2_keeps_its_veth(tmp_path: Path) -> None:
     assert of_the_host.veth == ""
     assert isinstance(stored, bytes)
     assert b"saved" not in stored
+
+
+def columns(database: sqlite3.Connection) -> set[tuple[str, ...]]:
+    """Tables, indices and columns, without the order in which they came to be."""
+    names = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")]
+    return {(name, *map(str, row[1:])) for name in names for row in database.execute(f"PRAGMA table_info({name})")}
+
+
+def kill_at_statement(path: Path, number: int) -> bool:
+    """Migrate in a child that dies before that statement; whether it has lived to the end."""
+    pid = os.fork()
+    if pid == 0:
+        count = 0
+
+        def statement(_text: str) -> None:
+            nonlocal count
+            count += 1
+            if count == number:
+                os._exit(9)
+
+        connect = Database._connect
+
+        def traced(path: Path, synchronous: str) -> sqlite3.Connection:
+            connection = connect(path, synchronous)
+            connection.set_trace_callback(statement)
+            return connection
+
+        try:
+            Database._connect = staticmethod(traced)  # type: ignore[method-assign]
+            Database(path)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, 9)
+    return code == 0
+
+
+def test_a_migration_may_be_killed_at_any_statement(tmp_path: Path) -> None:
+    """Each time the next start goes on from what is there, and comes to what a new database is."""
+    fresh = Database(tmp_path / "fresh.db")
+    wanted = columns(fresh.read())
+    fresh.close()
+    for number in range(1, 100):
+        path = tmp_path / f"{number}.db"
+        old = old_database(path, 2)
+        old.execute("INSERT INTO containers VALUES (?, 'one', 1, '', '', NULL, x'7b7d', x'7b7d', x'7b7d', ?)", ("1" * 64, ENDPOINT))
+        old.commit()
+        old.close()
+        ended = kill_at_statement(path, number)
+        database = Database(path)
+        assert columns(database.read()) == wanted
+        assert [row.state.endpoints[0].veth for row in ContainerRepository(database).all()] == ["sv0123456789"]
+        assert database.damage() == []
+        database.close()
+        if ended:
+            assert number > 10
+            return
+    raise AssertionError("it never ends")

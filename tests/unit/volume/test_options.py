@@ -52,6 +52,10 @@ def test_options(options: dict[str, str], words: str) -> None:
             [MountCall("/h", "none", 0x1004, ""), MountCall("", "", 0x84000, ""), MountCall("", "", 0x1024, "")],
         ),
         ({"type": "nfs", "device": ":/x", "o": "addr=host,soft"}, [MountCall(":/x", "nfs", 0, "addr=10.0.0.1,soft")]),
+        (
+            {"type": "nfs", "device": ":/x", "o": "mountaddr=host,addr=host"},
+            [MountCall(":/x", "nfs", 0, "mountaddr=host,addr=10.0.0.1")],
+        ),
     ],
 )
 def test_what_is_mounted(options: dict[str, str], calls: list[MountCall]) -> None:

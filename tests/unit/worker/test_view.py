@@ -76,7 +76,7 @@ def test_of_a_running_container(tree: dict[str, Any], binds: bool) -> None:
     try:
 
         def work() -> None:
-            confine.limit(confine.WRITE, view.enter({"pid": pid, "pidfd": 0}, [pidfd], binds=binds))
+            confine.limit(confine.WRITE, view.enter({"pid": pid, "pidfd": 0, "userns": False}, [pidfd], binds=binds))
             open_device("/own")
 
         assert os.read(ready, 1) == b"x"  # it has its root

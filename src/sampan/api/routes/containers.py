@@ -8,10 +8,10 @@ from sampan.api import encode
 from sampan.api.decode import convert_body, dimension
 from sampan.api.http import NO_CONTENT, Request, Response, json_response
 from sampan.api.router import Route
-from sampan.api.routes.common import ended, missing
+from sampan.api.routes.common import ended
 from sampan.api.services import Services
 from sampan.api.versions import Version
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.spec.docker_api.container import CreateRequest, HostConfig, UpdateRequest
 from sampan.spec.docker_api.network import NetworkingConfig
 
@@ -98,9 +98,17 @@ async def _inspect_with_sizes(request: Request, services: Services) -> Response:
 async def start(request: Request, services: Services) -> Response:
     """POST /containers/{id}/start. A body (the HostConfig of API < 1.24) is ignored."""
     if request.query.text("checkpoint"):
-        missing("restoring checkpoints")(request, services)
+        raise InvalidArgument("checkpoint is only supported in experimental mode")
     await services.containers.start(request.variables["id"])
     return NO_CONTENT
+
+
+def experimental(request: Request, services: Services) -> Response:
+    """What docker has in experimental mode only."""
+    del request, services
+    raise NotImplementedYet(
+        "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it."
+    )
 
 
 def _timeout(request: Request) -> int | None:
@@ -215,7 +223,7 @@ ROUTES = (
     Route("POST", "/containers/create", create, _TAG, note="SCTP ports ran only as plans: the kernel has no SCTP"),
     Route("POST", "/containers/prune", prune, _TAG),
     Route("GET", "/containers/{id}/json", inspect, _TAG),
-    Route("POST", "/containers/{id}/start", start, _TAG, note="checkpoints: 501"),
+    Route("POST", "/containers/{id}/start", start, _TAG, note="checkpoints are refused"),
     Route("POST", "/containers/{id}/stop", stop, _TAG),
     Route("POST", "/containers/{id}/restart", restart, _TAG),
     Route("POST", "/containers/{id}/kill", kill, _TAG),
@@ -225,10 +233,10 @@ ROUTES = (
     Route("POST", "/containers/{id}/wait", wait, _TAG, cancel=True),
     Route("GET", "/containers/{id}/top", top, _TAG),
     Route("POST", "/containers/{id}/resize", resize, _TAG),
-    Route("POST", "/containers/{id}/update", update, _TAG),
+    Route("POST", "/containers/{id}/update", update, _TAG, note="published ports, too: PublishAdd and PublishRm are ours"),
     Route("GET", "/containers/{id}/stats", stats, _TAG, cancel=True),
-    Route("GET", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
-    Route("POST", "/containers/{id}/checkpoints", missing("docker checkpoint"), _TAG, "missing"),
-    Route("DELETE", "/containers/{id}/checkpoints/{checkpoint}", missing("docker checkpoint"), _TAG, "missing"),
+    Route("GET", "/containers/{id}/checkpoints", experimental, _TAG, "refused"),
+    Route("POST", "/containers/{id}/checkpoints", experimental, _TAG, "refused"),
+    Route("DELETE", "/containers/{id}/checkpoints/{checkpoint}", experimental, _TAG, "refused"),
     Route("DELETE", "/containers/{id:.*}", remove, _TAG),  # a link's name has a slash
 )

@@ -58,10 +58,7 @@ ROUTES = (
         "/networks/create",
         create,
         _TAG,
-        note=(
-            "bridge, macvlan; ipvlan, VLAN and dummy parents ran only as plans (tests/golden/network): the kernel has none of them; "
-            "routed modes too: nobody routed to them"
-        ),
+        note="bridge, macvlan; ipvlan, VLAN and dummy parents ran only as plans (tests/golden/network): the kernel has none of them",
     ),
     Route("POST", "/networks/prune", prune, _TAG),
     Route("GET", "/networks/{id:.*}", inspect, _TAG),

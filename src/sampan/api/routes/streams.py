@@ -7,8 +7,9 @@ from sampan.api.decode import timestamp_ns
 from sampan.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack_head
 from sampan.api.http import Request
 from sampan.api.router import Route
-from sampan.api.routes.common import ended, missing
+from sampan.api.routes.common import ended
 from sampan.api.services import AttachOptions, LogOptions, Services
+from sampan.api.websocket import WebSocket, handshake
 from sampan.errors import InvalidArgument
 from sampan.streams import Duplex
 
@@ -37,6 +38,35 @@ async def attach(request: Request, services: Services) -> None:
     )
     await request.body.read_all()  # an empty chunked body must not be taken for stdin
     await services.attach.attach(request.variables["id"], options, stream_opener(request, common_headers=False))
+
+
+async def attach_websocket(request: Request, services: Services) -> None:
+    """GET /containers/{id}/attach/ws: a WebSocket for input and raw output; binary messages since 1.28, streams to choose since 1.42."""
+    query = request.query
+    chooses = request.version >= (1, 42)
+    options = AttachOptions(
+        stream=query.flag("stream"),
+        logs=query.flag("logs"),
+        stdin=not chooses or query.flag("stdin"),
+        stdout=not chooses or query.flag("stdout"),
+        stderr=not chooses or query.flag("stderr"),
+        detach_keys=query.text("detachKeys"),
+        raw=True,
+    )
+    head = handshake(request.headers)
+    opened: list[WebSocket] = []
+
+    async def open_stream(multiplexed: bool) -> Duplex:
+        del multiplexed
+        connection = await request.exchange.hijack(request, head)
+        opened.append(WebSocket(connection, binary=request.version >= (1, 28), takes_input=options.stdin))
+        return opened[0]
+
+    try:
+        await services.attach.attach(request.variables["id"], options, open_stream)
+    finally:
+        for socket in opened:
+            await socket.end()
 
 
 def _tail(text: str) -> int:
@@ -70,6 +100,6 @@ async def logs(request: Request, services: Services) -> None:
 _TAG = "Container"
 ROUTES = (
     Route("POST", "/containers/{id}/attach", attach, _TAG),
-    Route("GET", "/containers/{id}/attach/ws", missing("attach by WebSocket"), _TAG, "missing"),
+    Route("GET", "/containers/{id}/attach/ws", attach_websocket, _TAG),
     Route("GET", "/containers/{id}/logs", logs, _TAG, cancel=True),
 )

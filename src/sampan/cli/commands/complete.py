@@ -94,7 +94,7 @@ def _candidates(ctx: Context, before: Sequence[str], word: str) -> tuple[list[st
             return [], _NO_FILES
     rest = before[at:]
     if not rest:
-        return (_flags(GLOBAL_FLAGS, word) if word.startswith("-") else _names("")), _NO_FILES
+        return (_flags(GLOBAL_FLAGS, word) if word.startswith("-") else sorted([*_names(""), *_plugins(ctx)])), _NO_FILES
     path = rest[0]
     used = 1
     if path in GROUPS:
@@ -102,9 +102,22 @@ def _candidates(ctx: Context, before: Sequence[str], word: str) -> tuple[list[st
             return ([] if word.startswith("-") else _names(path)), _NO_FILES
         path, used = f"{path} {rest[1]}", 2
     if ALIASES.get(path, path) not in COMMANDS:
-        return [], _NO_FILES
+        return _of_plugin(ctx, path, [*rest[used:], word]) or ([], _NO_FILES)
     spec, _ = load(path)
     return _arguments(ctx, spec, rest[used:], word)
+
+
+def _plugins(ctx: Context) -> list[str]:
+    from sampan.cli.cliplugins import listed
+
+    return [f"{plugin.name}\t{plugin.texts.get('ShortDescription', '')}" for plugin in listed(ctx.options) if not plugin.problem]
+
+
+def _of_plugin(ctx: Context, name: str, words: Sequence[str]) -> tuple[list[str], int] | None:
+    from sampan.cli import cliplugins
+
+    plugin = cliplugins.find(ctx.options, name)
+    return cliplugins.complete(ctx.options, plugin, words) if plugin is not None else None
 
 
 def _arguments(ctx: Context, spec: Command, words: Sequence[str], word: str) -> tuple[list[str], int]:
@@ -191,6 +204,10 @@ def _values(ctx: Context, what: str, word: str) -> tuple[list[str], int]:
         return [one.get("Name") or "" for one in ctx.client.request("GET", "/networks").json() or ()], _NO_FILES
     if what == "volumes":
         return [one.get("Name") or "" for one in ctx.client.request("GET", "/volumes").json().get("Volumes") or ()], _NO_FILES
+    if what == "contexts":
+        from sampan.cli.contextstore import ContextStore
+
+        return sorted(one["Name"] for one in ContextStore(ctx.options).all()), _NO_FILES
     if what == "environment":
         return sorted(os.environ), _NO_FILES
     if what == "signals":

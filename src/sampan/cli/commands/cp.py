@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SPEC = Command(
     "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tsampan cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     "Copy files/folders between a container and the local filesystem",
+    long="Copy files/folders between a container and the local filesystem\n\n"
+    "Use '-' as the source to read a tar archive from stdin\nand extract it to a directory destination in a container.\n"
+    "Use '-' as the destination to stream a tar archive of a\ncontainer source to stdout.",
     min_args=2,
     max_args=2,
     aliases=("container cp", "cp"),

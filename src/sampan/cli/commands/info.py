@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.flags import Command, Flag, Parsed
+from sampan.cli.flags import Command, Flag, Parsed, quote
 from sampan.cli.http import ApiError, CliError
 from sampan.cli.inspecting import FORMAT_HELP
 
@@ -25,9 +25,12 @@ SPEC = Command(
 
 def run(ctx: Context, args: Parsed) -> int:
     """Print what daemon and client say of themselves."""
+    from sampan.cli.cliplugins import listed
     from sampan.cli.commands.version import client_version
+    from sampan.cli.connect import current_context
 
-    client = {"Debug": ctx.options.bool("debug"), **client_version(""), "Plugins": [], "Warnings": None}
+    plugins = [plugin.as_json() for plugin in listed(ctx.options)]
+    client = {"Debug": ctx.options.bool("debug"), **client_version("", current_context(ctx.options)), "Plugins": plugins, "Warnings": None}
     layout = args.str("format")
     info: dict[str, Any] | None = None
     failed: CliError | None = None
@@ -48,6 +51,7 @@ def run(ctx: Context, args: Parsed) -> int:
         f" Version:    {client['Version']}",
         f" Context:    {client['Context']}",
         f" Debug Mode: {_bool(client['Debug'])}",
+        *_plugin_lines(plugins),
         "",
         "Server:",
     ]
@@ -55,6 +59,9 @@ def run(ctx: Context, args: Parsed) -> int:
         lines += [*server_lines(info), ""]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
+    for plugin in plugins:
+        if plugin["Err"]:
+            ctx.error(f"WARNING: Plugin {quote(plugin['Path'])} is not valid: {plugin['Err']}")
     for warning in (info or {}).get("Warnings") or ():
         ctx.error(warning)
     for text in errors:
@@ -64,6 +71,16 @@ def run(ctx: Context, args: Parsed) -> int:
     if messages:
         raise CliError("\n".join(messages))
     return 0
+
+
+def _plugin_lines(plugins: list[dict[str, Any]]) -> list[str]:
+    lines = [" Plugins:"] if plugins else []
+    for one in plugins:
+        if not one["Err"]:
+            lines.append(f"  {one['Name']}: {one.get('ShortDescription', '')} ({one['Vendor']})")
+            lines += [f"    Version:  {one['Version']}"] if one.get("Version") else []
+            lines.append(f"    Path:     {one['Path']}")
+    return lines
 
 
 def _needs_server(layout: str, client: dict[str, Any]) -> bool:

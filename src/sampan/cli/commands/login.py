@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 SPEC = Command(
     "[OPTIONS] [SERVER]",
-    "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified.",
+    "Authenticate to a registry",
+    long="Authenticate to a registry.\nDefaults to Docker Hub if no server is specified.",
     max_args=1,
     complete="none",
     flags=(

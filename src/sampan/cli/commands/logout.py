@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 SPEC = Command(
     "[SERVER]",
-    "Log out from a registry.\nIf no server is specified, the default is defined by the daemon.",
+    "Log out from a registry",
+    long="Log out from a registry.\nIf no server is specified, the default is defined by the daemon.",
     max_args=1,
     complete="none",
 )

@@ -31,6 +31,8 @@ SPEC = Command(
         Flag("memory-reservation", "", "bytes", 0, "Memory soft limit"),
         Flag("memory-swap", "", "swap-bytes", 0, "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
         Flag("pids-limit", "", "int", 0, "Tune container pids limit (set -1 for unlimited)", api="1.40"),
+        Flag("publish-add", "", "list", (), "Publish a container's port to the host beside those that are (not of docker)"),
+        Flag("publish-rm", "", "list", (), "Publish a port of the container (80, 53/udp) no more (not of docker)"),
         Flag("restart", "", "string", "", "Restart policy to apply when a container exits", complete="always no on-failure unless-stopped"),
     ),
 )
@@ -59,11 +61,28 @@ def _body(args: Parsed) -> dict[str, Any]:
         "MemorySwap": args.int("memory-swap"),
         "PidsLimit": args.int("pids-limit") or None,
         "RestartPolicy": policy,
+        **_ports(args),
     }
 
 
+def _ports(args: Parsed) -> dict[str, Any]:
+    """What is asked for of ports, if anything is. Raises CliError."""
+    from sampan.cli.ports import publish
+
+    if not _asks_for_ports(args):
+        return {}
+    try:
+        return {"PublishAdd": publish(args.list("publish-add"))[1], "PublishRm": args.list("publish-rm")}
+    except ValueError as error:
+        raise CliError(str(error)) from None
+
+
+def _asks_for_ports(args: Parsed) -> bool:
+    return args.changed("publish-add") or args.changed("publish-rm")
+
+
 def run(ctx: Context, args: Parsed) -> int:
-    """Change limits and the restart policy of every container named."""
+    """Change limits, the restart policy and published ports of every container named."""
     if not any(args.changed(flag.name) for flag in SPEC.flags):
         raise CliError("you must provide one or more flags when using this command")
     body = _body(args)
@@ -72,6 +91,8 @@ def run(ctx: Context, args: Parsed) -> int:
     def update(name: str) -> None:
         answer = ctx.client.request("POST", f"/containers/{ctx.path(name)}/update", body=body).json()
         warnings.extend(answer.get("Warnings") or ())
+        if _asks_for_ports(args) and "PortBindings" not in answer:
+            raise CliError("this daemon cannot publish other ports of a container that is there (dockerd cannot): they are as they were")
 
     code = ctx.each(args.args, update)
     if warnings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from sampan.cli.connect import current_context
 from sampan.cli.flags import Command, Flag, Parsed
 from sampan.cli.format.gotime import ansic
 from sampan.cli.http import CLIENT_API_VERSION, CliError
@@ -28,7 +29,7 @@ _DETAILS = (
 )
 
 
-def client_version(api_version: str) -> dict[str, Any]:
+def client_version(api_version: str, context: str) -> dict[str, Any]:
     """What the client says of itself, by docker's names; GoVersion is the interpreter here."""
     import os
 
@@ -43,7 +44,7 @@ def client_version(api_version: str) -> dict[str, Any]:
         "Os": "linux",
         "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
         "BuildTime": "",
-        "Context": "default",
+        "Context": context,
     }
 
 
@@ -64,7 +65,7 @@ def run(ctx: Context, args: Parsed) -> int:
         server = _server(ctx.client.request("GET", "/version").json())
     except CliError as error:
         failed = error
-    client = client_version(ctx.client.api_version or CLIENT_API_VERSION)
+    client = client_version(ctx.client.api_version or CLIENT_API_VERSION, current_context(ctx.options))
     if template is None:
         from sampan.cli.format.table import tabulate
 

@@ -32,7 +32,8 @@ def expand(parts: list[str], item: Methods) -> str:
     """A plain template for one item."""
     out = parts[0]
     for at in range(1, len(parts), 2):
-        out += getattr(item, parts[at])() + parts[at + 1]
+        value = getattr(item, parts[at])()
+        out += (value if value.__class__ is str else "true" if value else "false") + parts[at + 1]
     return out
 
 

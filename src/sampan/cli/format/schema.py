@@ -46,13 +46,17 @@ class StructType:
     def json_items(self, value: Struct) -> list[tuple[str, Any]]:
         """Keys and values as encoding/json writes them."""
         items = [
-            (field.json, value.fields[field.name]) for field in self.fields if not (field.omit and _is_empty(value.fields[field.name]))
+            (field.json, value.fields[field.name])
+            for field in self.fields
+            if not (field.omit and _is_empty(value.fields[field.name], field.type))
         ]
         # docker's registry settings are written by way of a map
         return sorted(items, key=lambda item: item[0]) if self.name.startswith("registry.") else items
 
 
-def _is_empty(value: Any) -> bool:
+def _is_empty(value: Any, type_: str) -> bool:
+    if type_ == "interface {}":
+        return value is None
     if isinstance(value, Ptr):
         return value.target is None
     return not isinstance(value, (Struct, GoTime)) and not value

@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs
 
+import msgspec
+
 from sampan.registry.access.brake import Brake
 from sampan.registry.access.htpasswd import Htpasswd
-from sampan.registry.access.rules import Rules
+from sampan.registry.access.rules import Rules, User
 from sampan.registry.access.tokens import SCOPES_MAX, Grant, Tokens, parse_scope
 from sampan.registry.errors import RegistryError
-from sampan.registry.http import Answer, Request, User, source_of
+from sampan.registry.http import Answer, Request, source_of
 
 log = logging.getLogger("sampan.registry")
 KNOWN_SECONDS = 60.0
@@ -76,6 +78,16 @@ class Logins:
             self._known.popitem(last=False)
 
 
+class _TokenAnswer(msgspec.Struct, omit_defaults=True):
+    """distribution spec/auth/token.md, oauth.md."""
+
+    token: str
+    access_token: str
+    expires_in: int
+    issued_at: str
+    refresh_token: str = ""
+
+
 class Access:
     """Decides about requests.
 
@@ -98,19 +110,16 @@ class Access:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         try:
             if scheme.lower() == "bearer":
-                self._admit_token(request, value.strip())
+                request.user = self._bearer_of(value.strip())
             else:
-                if scheme.lower() == "basic" and self.logins is not None:
-                    request.user = User(await self._basic(value, request.remote))
-                request.may = lambda action, name: self._rules.allows(user, action, name)
-            user = request.user.name
-            request.sees = lambda name: self._rules.allows(user, "pull", name)
+                named = scheme.lower() == "basic" and self.logins is not None
+                request.user = User(await self._basic(value, request.remote) if named else "", self._rules)
         except RegistryError as error:
             if error.code == "UNAUTHORIZED":
                 error.headers.update(self._challenge(request, action, name))
             raise
         # `GET /v2/`: also where anonymous users may pull. Clients learn here, and only here, how to log in.
-        refused = not request.may(action, name) if action else self.logins is not None and scheme.lower() not in ("basic", "bearer")
+        refused = not request.user.may(action, name) if action else self.logins is not None and scheme.lower() not in ("basic", "bearer")
         if not refused:
             return
         if self.logins is not None and (not request.user.name or scheme.lower() == "bearer"):
@@ -139,14 +148,12 @@ class Access:
         await self.logins.check(name, password, remote)
         return name
 
-    def _admit_token(self, request: Request, token: str) -> None:
+    def _bearer_of(self, token: str) -> User:
+        """Raises RegistryError UNAUTHORIZED."""
         claims = self._tokens.read(token)
         if claims is None:
             raise RegistryError("UNAUTHORIZED", message="the token is not valid, or has run out")
-        granted = {(grant.name, action) for grant in claims.access for action in grant.actions}
-        request.user = User(claims.sub)
-        # What the rules have taken back since is gone with the next token; for the catalogue they are asked now.
-        request.may = lambda action, name: (name, action) in granted if action != "catalogue" else self._rules.allows(claims.sub, action)
+        return User(claims.sub, self._rules, frozenset((grant.name, action) for grant in claims.access for action in grant.actions))
 
     def _challenge(self, request: Request, action: str, name: str) -> dict[str, str]:
         if not self._bearer or not request.path.startswith("/v2"):  # what browsers understand
@@ -180,7 +187,7 @@ class Access:
             name = await self._basic(request.headers["Authorization"].partition(" ")[2], request.remote)
         elif not self._rules.anonymous:
             raise RegistryError("UNAUTHORIZED", headers={"WWW-Authenticate": 'Basic realm="sampan"'})
-        request.user = User(name)
+        request.user = User(name, self._rules)
         grants = []
         for scope in [word for item in scopes for word in item.split()][:SCOPES_MAX]:
             wanted = parse_scope(scope)
@@ -190,11 +197,11 @@ class Access:
                 grants.append(Grant(wanted.name, allowed))
         token = self._tokens.make(name, grants)
         issued = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        document = f'"token":"{token}","access_token":"{token}","expires_in":{self._tokens.lifetime},"issued_at":"{issued}"'
+        answer = _TokenAnswer(token, token, self._tokens.lifetime, issued)
         if name and self.logins is not None and (offline or refresh):
-            kept = refresh or self._tokens.make(name, [], use="refresh", lifetime=REFRESH_SECONDS, mark=self.logins.mark(name))
-            document += f',"refresh_token":"{kept}"'
-        return Answer.json(f"{{{document}}}".encode(), headers={"Cache-Control": "no-store"})
+            mark = self.logins.mark(name)
+            answer.refresh_token = refresh or self._tokens.make(name, [], use="refresh", lifetime=REFRESH_SECONDS, mark=mark)
+        return Answer.json(msgspec.json.encode(answer), headers={"Cache-Control": "no-store"})
 
 
 def _form(body: bytes) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """Who may do what where: a list of rules, each of which grants; what none grants is refused. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -58,3 +59,25 @@ class Rules:
                 return False
             pattern = pattern.replace(USER, "".join(f"[{letter}]" if letter in "*?[" else letter for letter in user))
         return fnmatchcase(repository, pattern)
+
+
+NO_RULES = Rules(())
+
+
+@dataclass(frozen=True)
+class User:
+    """Whom a request comes from. name: "": nobody has logged in. granted: (repository, action) of a token, in place of the rules."""
+
+    name: str = ""
+    rules: Rules = NO_RULES
+    granted: frozenset[tuple[str, str]] | None = None
+
+    def may(self, action: str, repository: str) -> bool:
+        """What the rules have taken back since a token was made is gone with the next one."""
+        if self.granted is None or action == "catalogue":
+            return self.rules.allows(self.name, action, repository)
+        return (repository, action) in self.granted
+
+    def sees(self, repository: str) -> bool:
+        """Whether it is in lists: by the rules, as a token for a list names no repository."""
+        return self.rules.allows(self.name, "pull", repository)

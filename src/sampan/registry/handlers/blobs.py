@@ -3,7 +3,7 @@
 import re
 
 from sampan.registry.errors import RegistryError
-from sampan.registry.http import Answer, Part, Request
+from sampan.registry.http import Answer, ByteRange, Request
 from sampan.registry.names import checked_digest
 from sampan.registry.parts import Parts
 from sampan.registry.storage import Stored
@@ -12,7 +12,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 IMMUTABLE = "max-age=31536000, immutable"
 
 
-def part_of(header: str, size: int) -> tuple[int, int] | None:
+def range_of(header: str, size: int) -> tuple[int, int] | None:
     """(start, length) that a Range header means of size bytes; None: it means nothing to us, all is sent (RFC 9110 §14.2).
 
     Raises RegistryError RANGE_INVALID: beyond the end.
@@ -60,15 +60,15 @@ def answer_with(request: Request, digest: str, content: Stored) -> Answer:
     part = None
     if "Range" in request.headers and request.headers.get("If-Range", f'"{digest}"') == f'"{digest}"':
         try:
-            part = part_of(request.headers["Range"], content.size)
+            part = range_of(request.headers["Range"], content.size)
         except RegistryError:
             content.close()
             raise
     if part is None:
-        return Answer(200, Part(content, 0, content.size), headers)
+        return Answer(200, ByteRange(content, 0, content.size), headers)
     start, length = part
     headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{content.size}"
-    return Answer(206, Part(content, start, length), headers)
+    return Answer(206, ByteRange(content, start, length), headers)
 
 
 async def get(parts: Parts, request: Request) -> Answer:

@@ -60,7 +60,7 @@ async def tags(parts: Parts, request: Request) -> Answer:
 
 async def catalogue(parts: Parts, request: Request) -> Answer:
     """`GET /v2/_catalog`: the repositories that the user may pull from."""
-    names = [name for name in await parts.manifests.repositories() if request.sees(name)]
+    names = [name for name in await parts.manifests.repositories() if request.user.sees(name)]
     page, headers = page_of(request, names)
     return Answer.json(msgspec.json.encode(_Catalogue(page)), headers=headers)
 

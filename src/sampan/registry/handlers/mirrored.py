@@ -8,12 +8,12 @@ from sampan.registry.errors import RegistryError
 from sampan.registry.handlers import blobs, listing, manifests
 from sampan.registry.http import Answer, Request
 from sampan.registry.mirror.mirror import STALE, Mirror
-from sampan.registry.mirror.mirrors import Place
+from sampan.registry.mirror.upstream import Place
 from sampan.registry.names import checked_digest
 
 
 async def _manifest(mirror: Mirror, place: Place, request: Request) -> Answer:
-    found = await mirror.manifest(place.upstream, place.path, manifests.checked_reference(request.variables["reference"]))
+    found = await mirror.manifest(place, manifests.checked_reference(request.variables["reference"]))
     answer = manifests.answer_with(request, found.manifest)
     if found.stale:
         answer.headers.update(STALE)
@@ -23,13 +23,13 @@ async def _manifest(mirror: Mirror, place: Place, request: Request) -> Answer:
 async def _blob(mirror: Mirror, place: Place, request: Request) -> Answer:
     digest = checked_digest(request.variables["digest"])
     if request.method == "HEAD":
-        size = await mirror.blob_size(place.upstream, place.path, digest)
+        size = await mirror.blob_size(place, digest)
         return Answer(200, headers={**blobs.headers_of(digest), "Content-Length": str(size)})
-    return blobs.answer_with(request, digest, await mirror.blob(place.upstream, place.path, digest))
+    return blobs.answer_with(request, digest, await mirror.blob(place, digest))
 
 
 async def _tags(mirror: Mirror, place: Place, request: Request) -> Answer:
-    found, stale = await mirror.tags(place.upstream, place.path)
+    found, stale = await mirror.tags(place)
     page, headers = listing.page_of(request, found)
     body = msgspec.json.encode({"name": request.name, "tags": page})
     return Answer.json(body, headers={**headers, **(STALE if stale else {})})
@@ -37,7 +37,7 @@ async def _tags(mirror: Mirror, place: Place, request: Request) -> Answer:
 
 async def _referrers(mirror: Mirror, place: Place, request: Request) -> Answer:
     wanted = request.one("artifactType")
-    found, stale = await mirror.referrers(place.upstream, place.path, checked_digest(request.variables["digest"]))
+    found, stale = await mirror.referrers(place, checked_digest(request.variables["digest"]))
     answer = listing.referrers_answer([entry for entry in found if wanted in ("", entry.artifact_type)], wanted)
     answer.headers.update(STALE if stale else {})
     return answer

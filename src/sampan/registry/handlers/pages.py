@@ -106,7 +106,7 @@ def _bounded(request: Request) -> Request:
 
 async def repositories(parts: Parts, request: Request) -> Answer:
     """`GET /`: what the user may pull from."""
-    names = [name for name in await parts.manifests.repositories() if request.sees(name)]
+    names = [name for name in await parts.manifests.repositories() if request.user.sees(name)]
     page, headers = page_of(_bounded(request), names)
     rows = [[_link(_url(name), name)] for name in page]
     return _page("Repositories", _table(["Repository"], rows) if rows else "<p>Nothing has been pushed yet.</p>", headers)

@@ -37,7 +37,7 @@ async def begin(parts: Parts, request: Request) -> Answer:
     mount, source = request.one("mount"), request.one("from")
     if mount and is_digest(mount) and source:
         digest = checked_digest(mount)
-        if request.may("pull", checked_name(source)) and await parts.blobs.mount(name, digest, source):
+        if request.user.may("pull", checked_name(source)) and await parts.blobs.mount(name, digest, source):
             return _created(name, digest)
     text = request.one("digest")
     if not text:

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, suppress
 from typing import NamedTuple, TypeVar
 
 from sampan.content.partial import PartialBlob, PartialBlobs
@@ -15,7 +16,7 @@ from sampan.registry import documents, paths
 from sampan.registry.documents import Referrer
 from sampan.registry.errors import RegistryError
 from sampan.registry.mirror.cache import Cache
-from sampan.registry.mirror.upstream import Outage, Unknown, Upstream
+from sampan.registry.mirror.upstream import Outage, Place, Unknown
 from sampan.registry.names import is_digest
 from sampan.registry.storage import Missing, Storage, Stored
 from sampan.registry.store import Blobs, Manifest, Manifests
@@ -98,7 +99,7 @@ class Following:
             await asyncio.wait([following])
 
 
-class Found(NamedTuple):
+class MirroredManifest(NamedTuple):
     """A manifest; stale: it could not be asked for again."""
 
     manifest: Manifest
@@ -116,23 +117,18 @@ class Mirror:
         self.cache = cache
         self.counts = Counts()
         self._arriving: dict[str, Arriving] = {}
-        self._asking: dict[tuple[str, str], asyncio.Task[Found]] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[MirroredManifest]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @staticmethod
-    def _stored(upstream: Upstream, path: str) -> str:
-        return f"{upstream.stored_under}/{path}"
 
     # manifests
 
-    async def manifest(self, upstream: Upstream, path: str, reference: str) -> Found:
+    async def manifest(self, place: Place, reference: str) -> MirroredManifest:
         """Raises RegistryError."""
-        name = self._stored(upstream, path)
-        known = await self._known(name, reference)
-        if known is not None and (is_digest(reference) or await self._age(name, reference) < upstream.fresh_seconds):
+        known = await self._known(place.name, reference)
+        if known is not None and (is_digest(reference) or await self._age(place.name, reference) < place.upstream.fresh_seconds):
             self.counts.hits += 1
-            return Found(known, False)
-        return await self._once((name, reference), lambda: self._ask(upstream, path, reference, known))
+            return MirroredManifest(known, False)
+        return await self._once((place.name, reference), lambda: self._ask(place, reference, known))
 
     async def _known(self, name: str, reference: str) -> Manifest | None:
         try:
@@ -148,12 +144,12 @@ class Mirror:
         except Missing:
             return float("inf")
 
-    async def _once(self, key: tuple[str, str], ask: Callable[[], Awaitable[Found]]) -> Found:
+    async def _once(self, key: tuple[str, str], ask: Callable[[], Awaitable[MirroredManifest]]) -> MirroredManifest:
         """However many want it: one question."""
         task = self._asking.get(key)
         if task is None:
 
-            async def run() -> Found:
+            async def run() -> MirroredManifest:
                 try:
                     return await ask()
                 finally:
@@ -162,59 +158,60 @@ class Mirror:
             task = self._asking[key] = asyncio.create_task(run())
         return await asyncio.shield(task)
 
-    async def _ask(self, upstream: Upstream, path: str, reference: str, known: Manifest | None) -> Found:
-        name = self._stored(upstream, path)
+    async def _ask(self, place: Place, reference: str, known: Manifest | None) -> MirroredManifest:
         try:
-            if known is not None and await self._is_current(upstream, path, reference, known):
-                await self._storage.touch(paths.tag(name, reference))
+            if known is not None and await self._is_current(place, reference, known):
+                with suppress(Missing):  # it has just gone for others
+                    await self._storage.touch(paths.tag(place.name, reference))
                 self.counts.hits += 1
-                return Found(known, False)
-            async with upstream.asked():
-                fetched = await upstream.repository(path).manifest(reference)
+                return MirroredManifest(known, False)
+            async with place.upstream.asked():
+                fetched = await place.upstream.repository(place.path).manifest(reference)
         except Outage as error:
             if known is None:
-                raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)}) from None
-            return self._stale(name, reference, known, str(error))
+                raise place.upstream.unavailable(message=str(error)) from None
+            return self._stale(place.name, reference, known, str(error))
         except Unknown:
             if known is not None:
-                await self._storage.remove_all(paths.tag_directory(name, reference))
+                await self._storage.remove_all(paths.tag_directory(place.name, reference))
             raise
         except RegistryError as error:
             if known is None:
                 raise
-            return self._stale(name, reference, known, f"{error.message} {error.detail}")
+            return self._stale(place.name, reference, known, f"{error.message} {error.detail}")
         self.counts.misses += 1
         self.counts.fetched_bytes += len(fetched.body)
         manifest = Manifest(fetched.digest, fetched.media_type, fetched.body)
         try:
             contents = documents.read(fetched.body, fetched.media_type)
         except RegistryError as error:  # of a kind that we do not keep: passed on
-            return Found(manifest, False) if known is None else self._stale(name, reference, known, f"{error.message} {error.detail}")
+            if known is None:
+                return MirroredManifest(manifest, False)
+            return self._stale(place.name, reference, known, f"{error.message} {error.detail}")
         tags = () if is_digest(reference) else (reference,)
-        await self._manifests.put(name, fetched.digest, tags, fetched.body, contents, complete=False)
+        await self._manifests.put(place.name, fetched.digest, tags, fetched.body, contents, complete=False)
         await self.cache.added(fetched.digest, len(fetched.body))
-        return Found(manifest, False)
+        return MirroredManifest(manifest, False)
 
     @staticmethod
-    async def _is_current(upstream: Upstream, path: str, reference: str, known: Manifest) -> bool:
+    async def _is_current(place: Place, reference: str, known: Manifest) -> bool:
         """Whether a tag is still what is here. Raises Outage."""
         try:
-            return (await upstream.head(path, f"manifests/{reference}")).digest == known.digest
+            return (await place.upstream.head(place.path, f"manifests/{reference}")).digest == known.digest
         except RegistryError:  # an answer to HEAD has no words, that to GET will say why
             return False
 
-    def _stale(self, name: str, reference: str, known: Manifest, why: str) -> Found:
+    def _stale(self, name: str, reference: str, known: Manifest, why: str) -> MirroredManifest:
         log.warning("%s:%s is given out stale: %a", name, reference, why)
         self.counts.stale += 1
-        return Found(known, True)
+        return MirroredManifest(known, True)
 
     # blobs
 
-    async def blob(self, upstream: Upstream, path: str, digest: Digest) -> Stored:
+    async def blob(self, place: Place, digest: Digest) -> Stored:
         """What is here, or what is on its way. Raises RegistryError."""
-        name = self._stored(upstream, path)
         try:
-            found = await self._blobs.open(name, digest)
+            found = await self._blobs.open(place.name, digest)
         except RegistryError:
             pass
         else:
@@ -222,52 +219,52 @@ class Mirror:
             await self.cache.used(digest)
             return found
         arriving = self._arriving.get(digest)
-        if arriving is not None and name in arriving.names:
-            return await self._follow(upstream, arriving, name, digest)
+        if arriving is not None and place.name in arriving.names:
+            return await self._follow(place, arriving, digest)
         # Asked for each repository: one may read what another may not.
-        size = await self._size_there(upstream, path, digest)
+        size = await self._size_there(place, digest)
         arriving = self._arriving.get(digest)
         if arriving is None:
-            stored = await self._of_another(name, digest)
+            stored = await self._of_another(place.name, digest)
             if stored is not None:
                 return stored
             arriving = self._arriving.get(digest)  # whoever came in between
         if arriving is None:
             self.counts.misses += 1
-            arriving = self._arriving[digest] = Arriving(name)
-            task = asyncio.create_task(self._fetch(upstream, path, digest, size, arriving))
+            arriving = self._arriving[digest] = Arriving(place.name)
+            task = asyncio.create_task(self._fetch(place, digest, size, arriving))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
             self.counts.hits += 1
-            arriving.names.add(name)
-        return await self._follow(upstream, arriving, name, digest)
+            arriving.names.add(place.name)
+        return await self._follow(place, arriving, digest)
 
-    async def blob_size(self, upstream: Upstream, path: str, digest: Digest) -> int:
+    async def blob_size(self, place: Place, digest: Digest) -> int:
         """Of what is here, or there; nothing is fetched. Raises RegistryError."""
         try:
-            found = await self._blobs.open(self._stored(upstream, path), digest)
+            found = await self._blobs.open(place.name, digest)
         except RegistryError:
-            return await self._size_there(upstream, path, digest)
+            return await self._size_there(place, digest)
         found.close()
         return found.size
 
     @staticmethod
-    async def _size_there(upstream: Upstream, path: str, digest: Digest) -> int:
+    async def _size_there(place: Place, digest: Digest) -> int:
         try:
-            return (await upstream.head(path, f"blobs/{digest}")).size
+            return (await place.upstream.head(place.path, f"blobs/{digest}")).size
         except Outage as error:
-            raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)}) from None
+            raise place.upstream.unavailable(message=str(error)) from None
         except RegistryError as error:
             raise (RegistryError("BLOB_UNKNOWN", {"digest": digest}) if error.code == "MANIFEST_UNKNOWN" else error) from None
 
-    async def _follow(self, upstream: Upstream, arriving: Arriving, name: str, digest: Digest) -> Stored:
+    async def _follow(self, place: Place, arriving: Arriving, digest: Digest) -> Stored:
         blob = await asyncio.shield(arriving.begun)
         if blob.fd >= 0:
             return Following(blob)
         if not blob.complete:  # given up before this client's turn came
-            raise RegistryError("UNAVAILABLE", {"upstream": upstream.name, "digest": digest})
-        return await self._blobs.open(name, digest)
+            raise place.upstream.unavailable(digest=digest)
+        return await self._blobs.open(place.name, digest)
 
     async def _of_another(self, name: str, digest: Digest) -> Stored | None:
         """A blob that another repository has."""
@@ -275,22 +272,24 @@ class Mirror:
             stored = await self._storage.open(paths.blob(digest))
         except Missing:
             return None
-        await self._storage.write(paths.layer(name, digest), digest.encode())
-        await self.cache.used(digest)
+        with ExitStack() as undo:
+            undo.callback(stored.close)
+            await self._blobs.link(name, digest)
+            await self.cache.used(digest)
+            undo.pop_all()
         self.counts.hits += 1
         return stored
 
-    async def _fetch(self, upstream: Upstream, path: str, digest: Digest, size: int, arriving: Arriving) -> None:
-        name = self._stored(upstream, path)
+    async def _fetch(self, place: Place, digest: Digest, size: int, arriving: Arriving) -> None:
         try:
-            async with self._partials.lock(digest), upstream.fetching:
+            async with self._partials.lock(digest), place.upstream.fetching:
                 blob = self._partials.open(digest, size)
                 arriving.begun.set_result(blob)
                 try:
-                    await fetch([upstream.repository(path)], blob, attempts=ATTEMPTS, progress=lambda _: None)
-                    await self._blobs.add(name, digest, blob.path)
-                    for other in arriving.names - {name}:
-                        await self._storage.write(paths.layer(other, digest), digest.encode())
+                    await fetch([place.upstream.repository(place.path)], blob, attempts=ATTEMPTS, progress=lambda _: None)
+                    await self._blobs.add(place.name, digest, blob.path)
+                    for other in arriving.names - {place.name}:
+                        await self._blobs.link(other, digest)
                     self.counts.fetched_bytes += size
                     await self.cache.added(digest, size)
                 finally:
@@ -298,41 +297,40 @@ class Mirror:
                         blob.abandon()
                     blob.close()
         except (EngineError, OSError) as error:
-            log.warning("%s@%s cannot be fetched: %a", name, digest, getattr(error, "message", error))
+            log.warning("%s@%s cannot be fetched: %a", place.name, digest, getattr(error, "message", error))
         finally:
             if not arriving.begun.done():
-                arriving.begun.set_exception(RegistryError("UNAVAILABLE", {"upstream": upstream.name, "digest": digest}))
+                arriving.begun.set_exception(place.upstream.unavailable(digest=digest))
                 arriving.begun.exception()  # perhaps nobody waits any more
             del self._arriving[digest]
 
     # lists
 
-    async def tags(self, upstream: Upstream, path: str) -> tuple[list[str], bool]:
+    async def tags(self, place: Place) -> tuple[list[str], bool]:
         """(sorted tags, whether they are only those we have seen). Raises RegistryError."""
         failure: RegistryError
         try:
-            async with upstream.asked():
-                return sorted(await upstream.repository(path).tags()), False
+            async with place.upstream.asked():
+                return sorted(await place.upstream.repository(place.path).tags()), False
         except Unknown as error:
             raise RegistryError("NAME_UNKNOWN", error.detail) from None
         except RegistryError as error:
             failure = RegistryError("NAME_UNKNOWN", error.detail) if error.code == "MANIFEST_UNKNOWN" else error
         except Outage as error:
-            failure = RegistryError("UNAVAILABLE", {"upstream": upstream.name, "message": str(error)})
+            failure = place.upstream.unavailable(message=str(error))
         try:
-            return await self._manifests.tags(self._stored(upstream, path)), True
+            return await self._manifests.tags(place.name), True
         except RegistryError:
             raise failure from None
 
-    async def referrers(self, upstream: Upstream, path: str, digest: Digest) -> tuple[list[Referrer], bool]:
+    async def referrers(self, place: Place, digest: Digest) -> tuple[list[Referrer], bool]:
         """(entries, whether they are only those we have seen). Raises RegistryError."""
-        name = self._stored(upstream, path)
         try:
-            return await upstream.referrers(path, digest), False
+            return await place.upstream.referrers(place.path, digest), False
         except Outage:
-            return (await self._manifests.referrers(name, digest))[0], True
+            return (await self._manifests.referrers(place.name, digest))[0], True
         except RegistryError:
-            known, _ = await self._manifests.referrers(name, digest)
+            known, _ = await self._manifests.referrers(place.name, digest)
             if not known:
                 raise
             return known, True

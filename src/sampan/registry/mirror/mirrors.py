@@ -4,7 +4,6 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 from sampan.content.partial import PartialBlobs
 from sampan.distribution.transport import Transport
@@ -12,27 +11,21 @@ from sampan.proxies import Proxies
 from sampan.registry.config import MirrorConfig
 from sampan.registry.filesystem import FileSystem
 from sampan.registry.gate import Gate
+from sampan.registry.http import Request
 from sampan.registry.mirror.cache import Cache
 from sampan.registry.mirror.mirror import Mirror
 from sampan.registry.mirror.tidy import drop_dangling_links
-from sampan.registry.mirror.upstream import Upstream
-from sampan.registry.names import is_digest
-from sampan.registry.places import secret_of
+from sampan.registry.mirror.upstream import Place, Upstream
+from sampan.registry.names import checked_digest, is_digest
+from sampan.registry.parts import Parts
+from sampan.registry.storages import secret_of
 from sampan.registry.store import Blobs, Manifests
 from sampan.version import ENGINE_VERSION
 
-
-class Place(NamedTuple):
-    """A repository of an upstream. namespace: what `?ns=` said."""
-
-    upstream: Upstream
-    path: str
-    namespace: str
-
-    @property
-    def name(self) -> str:
-        """What access rules call it."""
-        return f"{self.upstream.stored_under}/{self.path}"
+FALLING_BACK = frozenset(("manifest", "blob", "tags", "referrers"))
+"""Routes that the default upstream is asked for."""
+MIRRORED = FALLING_BACK | {"uploads", "upload"}
+"""Routes of repositories, of mirrored ones too. Pages show only what is here."""
 
 
 class Mirrors:
@@ -78,6 +71,24 @@ class Mirrors:
                 return Place(upstream, upstream.path_of(name.removeprefix(upstream.prefix + "/")), "")
         return None
 
-    def fallback(self, name: str) -> Place | None:
-        """Where a repository may be that is not here."""
-        return Place(self._default, self._default.path_of(name), "") if self._default is not None else None
+    async def place_of(self, request: Request, parts: Parts) -> Place | None:
+        """Where a request is for; None: it is for us. parts: ours."""
+        if request.route not in MIRRORED:
+            return None
+        namespace = request.one("ns")
+        place = self.find(request.name, namespace)
+        if place is not None or namespace or self._default is None or not await _may_be_elsewhere(request, parts):
+            return place
+        return Place(self._default, self._default.path_of(request.name), "")
+
+
+async def _may_be_elsewhere(request: Request, parts: Parts) -> bool:
+    """Whether a request to read is for what is not here, and may be at the default upstream."""
+    if request.method not in ("GET", "HEAD") or request.route not in FALLING_BACK or await parts.manifests.has_any(request.name):
+        return False
+    if request.route != "blob":
+        return True
+    # Whoever is about to push asks by HEAD what need not be sent: what another registry has is not here.
+    if request.method == "HEAD" and request.user.may("push", request.name):
+        return False
+    return not await parts.blobs.has(request.name, checked_digest(request.variables["digest"]))

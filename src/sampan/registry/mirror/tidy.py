@@ -4,13 +4,8 @@ import os
 from collections.abc import AsyncIterator, Sequence
 
 from sampan.registry import paths
-from sampan.registry.gate import Gate
-from sampan.registry.names import is_digest
+from sampan.registry.gate import Gate, steps
 from sampan.registry.storage import Missing, Storage
-from sampan.waiting import to_the_end
-
-STEP = 32
-"""Links looked at while what has been fetched waits to be put in its place."""
 
 
 async def _links(storage: Storage, name: str) -> AsyncIterator[str]:
@@ -29,9 +24,9 @@ async def _links(storage: Storage, name: str) -> AsyncIterator[str]:
 async def _dangling(storage: Storage, keys: Sequence[str]) -> list[str]:
     found = []
     for key, link in zip(keys, await storage.read_all(keys), strict=True):
-        digest = (link or b"").decode("ascii", "replace").strip()
+        digest = paths.digest_in(link or b"")
         try:
-            if link is not None and is_digest(digest):
+            if digest is not None:
                 await storage.stat(paths.blob(digest))
                 continue
         except Missing:
@@ -46,16 +41,15 @@ async def drop_dangling_links(storage: Storage, gate: Gate) -> int:
 
     async def drop(keys: Sequence[str]) -> None:
         nonlocal dropped
-        async with gate.exclusive():
-            for key in await _dangling(storage, keys):
-                if key.endswith("/current/link"):
-                    await storage.remove_all(os.path.dirname(os.path.dirname(key)))
-                else:
-                    await storage.remove(key)
-                dropped += 1
+        for key in await _dangling(storage, keys):
+            if key.endswith("/current/link"):
+                await storage.remove_all(os.path.dirname(os.path.dirname(key)))
+            else:
+                await storage.remove(key)
+            dropped += 1
 
     for name in await storage.repositories():
         found = await _dangling(storage, [key async for key in _links(storage, name)])
-        for start in range(0, len(found), STEP):
-            await to_the_end(drop(found[start : start + STEP]))
+        for step in steps(found):
+            await gate.remove(drop(step))
     return dropped

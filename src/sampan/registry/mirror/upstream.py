@@ -105,7 +105,11 @@ class Upstream:
             if is_outage(error):
                 self._resting_until = self._now() + REST_SECONDS
                 raise Outage(error.message) from error
-            raise RegistryError("UNAVAILABLE", {"upstream": self.name, "message": error.message}) from error
+            raise self.unavailable(message=error.message) from error
+
+    def unavailable(self, **detail: object) -> RegistryError:
+        """What is told where there is no copy."""
+        return RegistryError("UNAVAILABLE", {"upstream": self.name, **detail})
 
     async def head(self, path: str, what: str) -> Asked:
         """what: `blobs/DIGEST`, `manifests/TAG`. Raises as asked() does."""
@@ -142,3 +146,16 @@ class Upstream:
             if error.code == "MANIFEST_UNKNOWN":
                 return b""
             raise
+
+
+class Place(NamedTuple):
+    """A repository of an upstream. namespace: what `?ns=` said."""
+
+    upstream: Upstream
+    path: str
+    namespace: str
+
+    @property
+    def name(self) -> str:
+        """What access rules call it."""
+        return f"{self.upstream.stored_under}/{self.path}"

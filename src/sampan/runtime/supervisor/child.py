@@ -16,9 +16,11 @@ import sys
 from typing import Any, NoReturn
 
 from sampan.linux import (
+    apparmor,
     capabilities,
     cgroup1,
     cgroup2,
+    idmap,
     kernelfile,
     keyring,
     libc,
@@ -42,6 +44,10 @@ class Host:
 
     program = ""
     """The file of main.py."""
+    build = ""
+    """Which version of the lean program this is, as its starter calls it (spawning.build_of_program)."""
+    lock = -1
+    """The descriptor that holds the lock of our role."""
     mount_point = "/run/sampan/rootfs"
     bounding = 0
     argument_area = (0, 0)
@@ -61,7 +67,7 @@ class SetupError(Exception):
 def run(plan: ops.Plan, fds: Fds, sync: socket.socket, joined: str = "") -> NoReturn:
     """Become the container's process, which is in the cgroup directory `joined` already.
 
-    fds: stdin, stdout, stderr (absent with a tty), netns, ipcns, layer<n>; for exec also target (a pidfd).
+    fds: stdin, stdout, stderr (absent with a tty), userns, netns, ipcns, layer<n>; for exec also target (a pidfd).
     """
     where = ["start", ""]
     try:
@@ -172,15 +178,7 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
             if empty:
                 with open(f"{os.path.dirname(directory)}/{name}") as handle:
                     kernelfile.write(where[1], handle.read().strip())
-    for file, value, required in cgroup["writes"]:
-        where[1] = file
-        try:
-            kernelfile.write(file, value)
-        except OSError as error:
-            if required:
-                where[0] = ops.STEP_CGROUP_WRITE
-                reason = os.strerror(error.errno or errno.EIO).lower()
-                raise SetupError(error.errno or errno.EIO, f'failed to write "{value}": write {file}: {reason}') from None
+    write_limits(cgroup["writes"], where)
     devices = cgroup["devices"]
     if devices:
         every = [*(tuple(rule) for rule in cgroup["rules"]), *rules]
@@ -189,6 +187,19 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
             cgroup1.allow_devices(devices["v1"], every)
         elif every[0][0] != "a":
             cgroup2.attach_devices(devices["v2"], every)
+
+
+def write_limits(writes: list[tuple[str, str, bool]], where: rootfs.Where) -> None:
+    """(file, value, required) of cgroups that are there. Raises SetupError."""
+    for file, value, required in writes:
+        where[:] = [ops.STEP_CGROUP, file]
+        try:
+            kernelfile.write(file, value)
+        except OSError as error:
+            if required:
+                where[0] = ops.STEP_CGROUP_WRITE
+                reason = os.strerror(error.errno or errno.EIO).lower()
+                raise SetupError(error.errno or errno.EIO, f'failed to write "{value}": write {file}: {reason}') from None
 
 
 def _join_cgroup(plan: ops.Plan, where: rootfs.Where, joined: str) -> None:
@@ -211,20 +222,60 @@ def _oom_score(plan: ops.Plan, where: rootfs.Where) -> None:
             raise SetupError(errno.EPERM, f"this host does not let the OOM score adjustment be set to {value}") from None
 
 
-def _enter_namespaces(plan: ops.Plan, fds: Fds, where: rootfs.Where) -> None:
+def make_userns(maps: dict[str, list[list[int]]], net: bool, sync: socket.socket) -> NoReturn:
+    """Answer with descriptors of a new user namespace and, if wanted, of a network namespace that it owns. Never returns."""
+    where = [ops.STEP_USERNS, ""]
+    try:
+        made = {"userns": idmap.user_namespace(maps["uids"], maps["gids"])}
+        if net:
+            made["netns"] = idmap.namespaces_of(made["userns"], ["net"])["net"]
+        socket.send_fds(sync, [json.dumps({"names": list(made)}).encode()], list(made.values()))
+    except BaseException as error:
+        report(sync, where, error)
+    os._exit(0)
+
+
+def _enter_namespaces(plan: ops.Plan, fds: Fds, where: rootfs.Where) -> int:
+    """All but the PID namespace. Of a container with a user namespace the mount namespace is only made: a descriptor, else -1."""
     where[:] = [ops.STEP_NAMESPACE, ""]
-    flags = namespaces.CLONE_NEWNS
+    flags, own = namespaces.CLONE_NEWNS, ["mnt"]
     for name in ("net", "ipc", "uts", "cgroup"):
         how = plan["namespaces"][name]
         if how == "private":
             flags |= namespaces.FLAGS[name]
+            own.append(name)
         elif how == "fd":
             where[1] = name
             namespaces.setns(fds[f"{name}ns"], namespaces.FLAGS[name])
-    namespaces.unshare(flags)
+    mount_namespace = -1
+    if "userns" in fds:
+        where[:] = [ops.STEP_USERNS, ""]
+        made = idmap.namespaces_of(fds["userns"], own)
+        mount_namespace = made.pop("mnt")
+        for name, fd in made.items():
+            namespaces.setns(fd, namespaces.FLAGS[name])
+    else:
+        namespaces.unshare(flags)
     if plan["namespaces"]["net"] == "private":
         where[:] = [ops.STEP_NAMESPACE, "lo"]
         loopback.up()
+    return mount_namespace
+
+
+def _act_as_root_of(userns: ops.Plan, where: rootfs.Where) -> None:
+    """What is made from now on belongs to the container's root; all of the host's rights stay until the user namespace is entered."""
+    where[:] = [ops.STEP_USERNS, ""]
+    prctl.keep_rights_on_setuid()
+    gid, uid = idmap.outside(userns["gids"], 0), idmap.outside(userns["uids"], 0)
+    os.setresgid(gid, gid, 0)
+    os.setresuid(uid, uid, 0)
+
+
+def _confine(plan: ops.Plan, where: rootfs.Where) -> None:
+    where[:] = ["apparmor", ""]
+    apparmor.confine_at_exec(plan["process"].get("apparmor", ""))
+    if "userns" not in plan:
+        _join_keyring(plan, where)
 
 
 def _join_keyring(plan: ops.Plan, where: rootfs.Where) -> None:
@@ -251,19 +302,24 @@ def _sysctls(plan: ops.Plan, where: rootfs.Where) -> None:
 def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where, joined: str) -> NoReturn:
     process = plan["process"]
     os.setsid()
-    os.umask(0)
+    os.umask(0o022)
     stdio = stdio_of(fds)
     found, rules = rootfs.host_devices(plan, where)
     _make_cgroup(plan, rules, where)
+    os.umask(0)
     _join_cgroup(plan, where, joined)
     _oom_score(plan, where)
-    _enter_namespaces(plan, fds, where)
-    _join_keyring(plan, where)
-    root = rootfs.Root(plan, where)
+    mount_namespace = _enter_namespaces(plan, fds, where)
+    _confine(plan, where)
+    root = rootfs.Root(plan, where, fds.get("userns", -1))
     root.open_sources(fds)
+    if mount_namespace >= 0:
+        _act_as_root_of(plan["userns"], where)
+        root.make_kernel_mounts()
+        namespaces.setns(mount_namespace, namespaces.CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     root.mount_root(Host.mount_point, fds)
-    keep_only([sync.fileno(), root.fd, *root.binds, *stdio])
+    keep_only([sync.fileno(), root.fd, *root.binds, *root.kernel_mounts.values(), root.userns, *stdio])
     root.run()
     root.devices(found)
     terminal = root.console() if process["tty"] else None
@@ -277,7 +333,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     root.read_only_paths()
     root.mask_paths()
     root.finish()
-    _become(process, stdio, terminal, sync, where, make_cwd=True)
+    _become(plan, stdio, terminal, sync, where, fds.get("userns", -1))
 
 
 def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where, joined: str) -> NoReturn:
@@ -287,8 +343,8 @@ def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     _join_cgroup(plan, where, joined)
     if process["oom_score_adj"] is not None:
         _oom_score(plan, where)
-    keep_only([sync.fileno(), fds["target"], *stdio])
-    _join_keyring(plan, where)
+    keep_only([sync.fileno(), fds["target"], fds.get("userns", -1), *stdio])
+    _confine(plan, where)
     where[:] = [ops.STEP_JOIN, ""]
     flags = 0
     for name in ("mnt", "ipc", "uts", "net", "cgroup"):
@@ -301,7 +357,7 @@ def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
         where[:] = [ops.STEP_TTY, "/dev/pts/ptmx"]
         master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         terminal = (master, pty.open_slave(master)[0])
-    _become(process, stdio, terminal, sync, where, make_cwd=False)
+    _become(plan, stdio, terminal, sync, where, fds.get("userns", -1))
 
 
 def _is_null(fd: int) -> bool:
@@ -336,7 +392,8 @@ def new_null_device() -> int:
         os.close(directory)
 
 
-def _install_stdio(stdio: list[int], terminal: tuple[int, int] | None, identity: users.Identity) -> None:
+def _install_stdio(stdio: list[int], terminal: tuple[int, int] | None, owner: int) -> None:
+    """owner: the process's user, as the host knows him."""
     if terminal is not None:
         stdio = [terminal[1]] * 3
     null = -1
@@ -345,11 +402,11 @@ def _install_stdio(stdio: list[int], terminal: tuple[int, int] | None, identity:
             if null < 0:
                 null = _null_device()
             fd = null
-        elif identity.uid or terminal is not None:
+        elif owner or terminal is not None:
             # So that the user can open /dev/stdout and /dev/stderr again. Not of a null device, which is the image's or the host's.
             with contextlib.suppress(OSError):
                 if not _is_null(fd):
-                    os.fchown(fd, identity.uid, -1)
+                    os.fchown(fd, owner, -1)
         os.dup2(fd, number, inheritable=True)
 
 
@@ -388,10 +445,28 @@ def _change_directory(path: str, where: rootfs.Where, *, make: bool) -> bool:
     return True
 
 
-def _set_identity(process: dict[str, Any], identity: users.Identity, where: rootfs.Where) -> None:
+def _owner(plan: ops.Plan, identity: users.Identity, where: rootfs.Where) -> int:
+    """The process's user as the host knows him. Raises SetupError: the container's user namespace has no such user or group."""
+    maps = plan.get("userns")
+    if maps is None:
+        return identity.uid
+    where[0] = ops.STEP_IDENTITY
+    problem = f"cannot setuid to unmapped uid {identity.uid} in user namespace"
+    try:
+        uid = idmap.outside(maps["uids"], identity.uid)
+        problem = "setgroups: invalid argument"
+        for number in (identity.gid, *identity.groups):
+            idmap.outside(maps["gids"], number)
+    except OSError:
+        raise SetupError(errno.EINVAL, f"unable to setup user: {problem}") from None
+    return uid
+
+
+def _set_identity(process: dict[str, Any], identity: users.Identity, bounding: int, where: rootfs.Where) -> None:
+    """bounding: what this process's bounding set is."""
     where[:] = [ops.STEP_CAPABILITIES, ""]
     mask = process["capabilities"]
-    capabilities.limit_bounding(mask, Host.bounding)
+    capabilities.limit_bounding(mask, bounding)
     prctl.set_keepcaps(True)
     where[0] = ops.STEP_USER
     os.setgroups(identity.groups)
@@ -445,24 +520,29 @@ def environment_of(process: dict[str, Any], identity: users.Identity) -> dict[st
 
 
 def _become(
-    process: dict[str, Any],
-    stdio: list[int],
-    terminal: tuple[int, int] | None,
-    sync: socket.socket,
-    where: rootfs.Where,
-    *,
-    make_cwd: bool,
+    plan: ops.Plan, stdio: list[int], terminal: tuple[int, int] | None, sync: socket.socket, where: rootfs.Where, userns: int
 ) -> NoReturn:
+    """userns: the user namespace to enter, -1: the host's."""
+    process = plan["process"]
     os.umask(0o022)
     where[:] = [ops.STEP_USER, process["user"]]
     identity = users.resolve(process["user"], process["groups"])
+    owner = _owner(plan, identity, where)
     where[:] = [ops.STEP_TTY, ""]
-    _install_stdio(stdio, terminal, identity)
+    _install_stdio(stdio, terminal, owner)
     if terminal is not None:
         if process["console_size"]:
             pty.set_size(terminal[0], *process["console_size"])
         pty.make_controlling(0)
     _limits(process, where)
+    bounding = Host.bounding
+    if userns >= 0:
+        # From here on as its root, of whom the host knows nothing: what is left to do are the container's own affairs.
+        where[:] = [ops.STEP_USERNS, ""]
+        idmap.become_root(userns)
+        os.close(userns)
+        bounding = capabilities.bounding_now()
+        _join_keyring(plan, where)
     filter_bytes = binascii.a2b_base64(process["seccomp"])
     if process["no_new_privileges"]:
         prctl.set_no_new_privs()
@@ -470,8 +550,8 @@ def _become(
         # Without no_new_privs the filter needs CAP_SYS_ADMIN, which goes with _set_identity.
         where[:] = [ops.STEP_SECCOMP, ""]
         seccomp.install(filter_bytes)
-    inside = _change_directory(process["cwd"], where, make=make_cwd)
-    _set_identity(process, identity, where)
+    inside = _change_directory(process["cwd"], where, make=plan["kind"] == "init")
+    _set_identity(process, identity, bounding, where)
     where[:] = [ops.STEP_CWD, process["cwd"]]
     if not inside:
         os.chdir(process["cwd"])

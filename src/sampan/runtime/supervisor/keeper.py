@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 from sampan.linux import pidfd, prctl
 from sampan.runtime.logframe import STDERR, STDOUT, Position
-from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
+from sampan.runtime.protocol import Channel, ChannelClosed, Message
 from sampan.runtime.supervisor.keeper_json import JsonFileWriter, JsonFollower
 from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, SegmentWriter, Stage
-from sampan.runtime.supervisor.loop import REAPED, Fds, Loop, Peer, RequestError, boot_id, listen
+from sampan.runtime.supervisor.loop import REAPED, Fds, Loop, Peer, RequestError, listen
 
 READ_SIZE = 256 * 1024
 TURN_SECONDS = 0.002
@@ -132,7 +132,6 @@ class Keeper(Loop):
 
     def __init__(self, listener: socket.socket, exec_root: str, spawn_supervisor: Callable[[], int]) -> None:
         super().__init__(listener)
-        self.boot_id = boot_id()
         self.exec_root = exec_root
         self.spawn_supervisor = spawn_supervisor
         self.streams: dict[str, Stream] = {}
@@ -239,6 +238,7 @@ class Keeper(Loop):
             self._tell_supervisor({"op": "list", "seq": -1})
         elif message.get("re") == -1:
             self.settled = True
+            self._reap()  # what ended before we were executed anew
 
     def _launch_failed(self, key: str) -> None:
         """The process never came to be; a container's stream stays until sampand forgets it."""
@@ -410,8 +410,7 @@ class Keeper(Loop):
              "pos": list(stream.segments.position) if stream.segments else None}
             for stream in self.streams.values()
         ]  # fmt: skip
-        found = {"protocol": PROTOCOL, "pid": os.getpid(), "boot_id": self.boot_id, "settled": self.settled}
-        return {**found, "streams": streams}
+        return {**self._identity(), "settled": self.settled, "streams": streams}
 
     def _op_adopt(self, _peer: Peer, message: Message, fds: Fds) -> Message:
         key = message["key"]

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -10,7 +11,8 @@ import sys
 from collections.abc import Callable
 
 from sampan.errors import SystemFailure
-from sampan.runtime.protocol import Channel, ChannelClosed, Message
+from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
+from sampan.runtime.supervisor import child
 
 Fds = dict[str, int]
 REAPED = 1000
@@ -50,6 +52,7 @@ class Loop:
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.peers: list[Peer] = []
         self.running = True
+        self.boot_id = boot_id()
         listener.setblocking(False)
         self.watch(listener.fileno(), select.EPOLLIN, self._accept)
 
@@ -168,8 +171,29 @@ class Loop:
         if message.get("op") == "hello" and reply is not None and "error" not in reply:
             self._greeted(peer)
 
+    def _identity(self) -> Message:
+        """Who answers a hello."""
+        return {"protocol": PROTOCOL, "pid": os.getpid(), "boot_id": self.boot_id, "build": child.Host.build}
+
+    def _op_renew(self, _peer: Peer, message: Message, _fds: Fds) -> None:
+        """Become another version of this program: the same process, so the parent of the same children. It is told what we hold as one
+        that was started anew is; sampand sees to it that the other one has it all. Answered only if it fails."""
+        become(message["command"])
+
     def _greeted(self, peer: Peer) -> None:
         """Called after the reply to a hello was sent."""
+
+
+def become(command: list[str]) -> None:
+    """Execute another program of our role in our place. The lock stays held: who is started meanwhile is one too many. Raises OSError."""
+    limit, lock = resource.getrlimit(resource.RLIMIT_NOFILE), child.Host.lock
+    resource.setrlimit(resource.RLIMIT_NOFILE, child.Host.nofile)  # what it finds is what containers get
+    os.set_inheritable(lock, True)
+    try:
+        os.execve(command[0], command, {"LC_ALL": "C.UTF-8", "SAMPAN_LOCK": str(lock)})
+    finally:
+        os.set_inheritable(lock, False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def listen(path: str) -> socket.socket:

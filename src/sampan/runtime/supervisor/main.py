@@ -1,4 +1,5 @@
-"""The program of the keeper and of the supervisor: `main.py keeper|supervisor --exec-root DIR [--cgroup NAME]`, run with `python -I -S`.
+"""The program of the keeper and of the supervisor: `main.py keeper|supervisor --exec-root DIR [--cgroup NAME] [--build NAME]`,
+run with `python -I -S`.
 
 Before it serves it executes itself once more from a read-only detached mount of its interpreter: a container with CAP_SYS_PTRACE can
 reach /proc/PID/exe of a process that joins it, and could write the interpreter through it once idle (CVE-2019-5736). Then it makes itself
@@ -25,6 +26,7 @@ from sampan.linux import capabilities, libc, mounts, prctl  # noqa: E402  (the p
 
 _SEALED = "SAMPAN_SEALED"
 _NOFILE = "SAMPAN_NOFILE"
+_LOCK = "SAMPAN_LOCK"
 
 
 def seal(arguments: list[str]) -> None:
@@ -36,6 +38,7 @@ def seal(arguments: list[str]) -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", _SEALED: "1", _NOFILE: f"{soft}:{hard}"}
+    environment |= {_LOCK: os.environ[_LOCK]} if _LOCK in os.environ else {}
     program = os.path.realpath(sys.executable)
     words = [sys.executable, "-I", "-S", os.path.abspath(__file__), *arguments]
     try:
@@ -98,8 +101,15 @@ def _leave_cgroup(name: str) -> None:
 
 
 def _only_one(path: str) -> bool:
-    """Take the lock of this role, for as long as the process lives. A POSIX lock: forked children do not share it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Take the lock of this role, for as long as the process lives. A POSIX lock: forked children do not share it.
+
+    Once we have become another version (loop.become), we hold it already; it would be lost with any descriptor of its file that is closed.
+    """
+    from sampan.runtime.supervisor import child
+
+    inherited = os.environ.pop(_LOCK, "")
+    fd = child.Host.lock = int(inherited) if inherited else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.set_inheritable(fd, False)
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -133,11 +143,11 @@ def main(arguments: list[str]) -> "NoReturn":
         _prepare("supervisor", "")
         child.run_anew(int(arguments[1]))
     if not arguments or arguments[0] not in ("keeper", "supervisor") or "--exec-root" not in arguments[1:-1]:
-        print("usage: main.py keeper|supervisor --exec-root DIR [--cgroup NAME]", file=sys.stderr)
+        print("usage: main.py keeper|supervisor --exec-root DIR [--cgroup NAME] [--build NAME]", file=sys.stderr)
         sys.exit(2)
     role = arguments[0]
     exec_root = arguments[arguments.index("--exec-root") + 1]
-    cgroup = arguments[arguments.index("--cgroup") + 1] if "--cgroup" in arguments[:-1] else ""
+    cgroup, build = (arguments[arguments.index(word) + 1] if word in arguments[:-1] else "" for word in ("--cgroup", "--build"))
     seal(arguments)
     from sampan.runtime.supervisor import child
 
@@ -145,7 +155,7 @@ def main(arguments: list[str]) -> "NoReturn":
     if not _only_one(f"{exec_root}/{role}.lock"):
         print(f"another {role} serves {exec_root}", file=sys.stderr)
         sys.exit(3)
-    child.Host.mount_point = f"{exec_root}/rootfs"
+    child.Host.mount_point, child.Host.build = f"{exec_root}/rootfs", build
     if role == "supervisor":
         from sampan.runtime.supervisor import server
 

@@ -1,4 +1,4 @@
-"""The helper that has an OCI runtime start a container, or a process in one (adr/0019): the supervisor's forked child, which stays outside.
+"""The helper that has an OCI runtime start a container, or a process in one (adr/0020): the supervisor's forked child, which stays outside.
 
 It makes the bundle in a mount namespace of its own, runs the runtime's program, and ends. On the sync socket it says
 {"ready": true, "pid": N}, with the terminal's master if there is one, waits for "go", says {"started": true}.
@@ -160,6 +160,9 @@ def _enter_own_mounts(root: rootfs.Root | None, fds: child.Fds, where: rootfs.Wh
 def _start_container(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where: rootfs.Where) -> None:
     stdio = child.stdio_of(fds)
     found, rules = rootfs.host_devices(plan, where)
+    for directory in {os.path.dirname(file) for file, _, _ in plan["oci"]["parents"]}:
+        os.makedirs(directory, exist_ok=True)
+    child.write_limits(plan["oci"]["parents"], where)
     root = rootfs.Root(plan, where)
     _enter_own_mounts(root, fds, where)
     runtime = Runtime(plan, where)

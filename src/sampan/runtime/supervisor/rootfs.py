@@ -18,11 +18,17 @@ Where = list[str]
 class Root:
     """The new root while it is being put together; `where` is kept up to date for error reports."""
 
-    def __init__(self, plan: ops.Plan, where: Where) -> None:
+    def __init__(self, plan: ops.Plan, where: Where, userns: int = -1) -> None:
+        """userns: a descriptor of the container's user namespace, -1: the host's."""
         self.plan = plan
         self.where = where
+        self.userns = userns
         self.fd = -1
         self.binds: list[int] = []
+        self.kernel_mounts: dict[str, int] = {}
+        """By their places: those of proc and sysfs that are there already, detached."""
+        self.proc = -1
+        """The device of the container's procfs, once it is mounted."""
 
     def at(self, step: str, path: str) -> None:
         """Note what is being done."""
@@ -38,27 +44,83 @@ class Root:
                 if bind.get("mounts_of"):
                     self.binds.append(mounts.clone_of(fds[bind["mounts_of"]], bind["source"]))
                     continue
+                if bind.get("layers"):  # stacked once we are where they can be mapped
+                    self.binds.append(-1)
+                    continue
                 self.binds.append(fds[ready] if ready else mounts.clone_below(bind["source"], subpath, bind["recursive"]))
             except FileNotFoundError:
                 if not bind.get("optional"):
                     raise
                 self.binds.append(-1)
 
+    def make_kernel_mounts(self) -> None:
+        """proc and sysfs before a mount namespace that is not the host root's is entered: there the kernel wants to see both whole
+        (mount_too_revealing), which they are not where we are in a container ourselves."""
+        for op in self.plan["mounts"]:
+            if op["op"] == ops.OP_MOUNT and op["type"] in ("proc", "sysfs"):
+                self.at(ops.STEP_MOUNT, op["destination"])
+                self.kernel_mounts[op["destination"]] = self._new_mount(op, op["options"])
+
     def mount_root(self, mount_point: str, fds: dict[str, int]) -> None:
         """Mount the root file system on a directory of the host, in our namespace only. fds: has the layers that are descriptors."""
         spec = self.plan["rootfs"]
         self.at(ops.STEP_ROOTFS, spec["upper"])
         lowers = [lower if isinstance(lower, str) else fds[f"layer{lower}"] for lower in spec["lowers"]]
-        if lowers:
+        if not lowers:
+            fd = self._mapped(mounts.clone_tree(mounts.AT_FDCWD, spec["upper"], True))
+        elif self.userns < 0:
             fd = overlay.mount_overlay(lowers, spec["upper"], spec["work"])
         else:
-            fd = mounts.clone_tree(mounts.AT_FDCWD, spec["upper"], True)
+            fd = self._mapped_overlay(lowers, mount_point, spec)
+        for number, bind in enumerate(self.plan["binds"]):
+            if bind.get("layers"):
+                self.at(ops.STEP_MOUNT, bind["source"])
+                self.binds[number] = self._mapped_overlay([fds.get(layer, layer) for layer in bind["layers"]], mount_point)
+        self.at(ops.STEP_ROOTFS, spec["upper"])
         target = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts.move_mount(fd, target, mount_point)
         os.close(target)
         self.fd = fd
         if lowers:
             self._own_directories()
+
+    def _mapped(self, fd: int) -> int:
+        """A detached mount, with the container's IDs on its disk where the container has a user namespace."""
+        if self.userns >= 0:
+            step = self.where[0]
+            self.where[0] = ops.STEP_IDMAP
+            idmap.map_mount(fd, self.userns)
+            self.where[0] = step
+        return fd
+
+    def _mapped_overlay(self, lowers: list[str | int], place: str, above: dict[str, Any] | None = None) -> int:
+        """An overlay of ID-mapped layers: overlayfs itself refuses to be mapped. They need places for a moment (kernels before 6.15).
+
+        above: has the upper and the work directory, which are beside each other: overlayfs wants them on one mount.
+        """
+        trees = [*([os.path.dirname(above["upper"])] if above else []), *lowers]
+        table = mounts.new_mount("tmpfs", ["mode=700"], 0, "layers")
+        target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mounts.move_mount(table, target, place)
+        paths = []
+        for number, layer in enumerate(trees):
+            fd = mounts.clone_tree(mounts.AT_FDCWD, layer, False) if isinstance(layer, str) else mounts.clone_tree(layer, "", False)
+            paths.append(f"{place}/{number}")
+            os.mkdir(str(number), 0o700, dir_fd=table)
+            seat = os.open(str(number), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=table)
+            mounts.move_mount(self._mapped(fd), seat, paths[-1])
+            os.close(seat)
+            os.close(fd)
+        if above:
+            upper, work = (f"{paths[0]}/{os.path.basename(above[name])}" for name in ("upper", "work"))
+            found = overlay.mount_overlay(paths[1:], upper, work)
+        else:
+            safe = mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOSUID
+            found = overlay.mount_overlay(paths, "", "", safe)
+        os.close(table)
+        os.close(target)
+        mounts.umount2(place, mounts.MNT_DETACH)
+        return found
 
     def _own_directories(self) -> None:
         """An image's file or symlink at the places below gives way to a directory, as dockerd does at create in its init layer.
@@ -78,15 +140,27 @@ class Root:
         """mounts.ensure_in_root of our root."""
         return mounts.ensure_in_root(self.fd, path, directory)
 
-    def attach(self, fd: int, path: str, directory: bool = True) -> None:
+    def attach(self, fd: int, path: str, directory: bool = True, source: str = "tmpfs") -> None:
         """Attach a detached mount at path inside the root."""
         target = self.ensure(path, directory)
         try:
+            self._keep_proc(target, path, source)
             if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
                 raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             mounts.move_mount(fd, target, path)
         finally:
             os.close(target)
+
+    def _keep_proc(self, target: int, path: str, source: str) -> None:
+        """Nothing comes over /proc by an image's symbolic link: other steps trust what lies there (runc checkProcMount).
+
+        What may be mounted there by its own name is sampand's to say.
+        """
+        if os.fstat(target).st_dev == self.proc and not path.startswith("/proc/"):
+            self.at(ops.STEP_MOUNT_REFUSED, path)
+            problem = f'check proc-safety of {path} mount: "{path}" cannot be mounted because it is inside /proc'
+            words = f'error mounting "{source}" to rootfs at "{path}": create mountpoint for {path} mount: {problem}'
+            raise OSError(errno.EINVAL, words, path)
 
     def attach_ordinary(self, fd: int, path: str, kind: str) -> None:
         """attach() for proc and sysfs: never through a symbolic link, as other steps trust what lies there (runc mountToRootfs)."""
@@ -108,10 +182,13 @@ class Root:
             self.at(ops.STEP_MOUNT, str(op.get("destination") or op.get("path") or ""))
             getattr(self, f"_op_{op['op']}")(op)
 
-    def _op_mount(self, op: dict[str, Any]) -> None:
+    def _new_mount(self, op: dict[str, Any], options: list[str]) -> int:
         attributes = 0
         for name in op["attributes"]:
             attributes |= mounts.ATTRIBUTES[name]
+        return mounts.new_mount(op["type"], options, attributes, op.get("source") or op["type"])
+
+    def _op_mount(self, op: dict[str, Any]) -> None:
         options = list(op["options"])
         if op.get("copy_mode") and not any(option.startswith("mode=") for option in options):
             # As runc: a tmpfs over an existing directory takes its mode.
@@ -121,16 +198,24 @@ class Root:
                 os.close(existing)
             except FileNotFoundError:
                 pass
-        fd = mounts.new_mount(op["type"], options, attributes, op.get("source") or op["type"])
+        fd = self.kernel_mounts.pop(op["destination"], -1)
+        if fd < 0:
+            fd = self._new_mount(op, options)
+        if op["type"] == "devpts" and self.userns >= 0:  # its own are those of who mounts it, which is the host's root
+            for name in (".", "ptmx"):
+                os.chown(name, os.geteuid(), os.getegid(), dir_fd=fd)
         if op["type"] in ("proc", "sysfs"):
             self.attach_ordinary(fd, op["destination"], op["type"])
+            if op["type"] == "proc":
+                self.proc = os.fstat(fd).st_dev
         else:
             self.attach(fd, op["destination"])
         os.close(fd)
 
     def _op_bind(self, op: dict[str, Any]) -> None:
         if (fd := self.prepare_bind(op["bind"])) >= 0:
-            self.attach(fd, self.plan["binds"][op["bind"]]["destination"], stat.S_ISDIR(os.fstat(fd).st_mode))
+            bind = self.plan["binds"][op["bind"]]
+            self.attach(fd, bind["destination"], stat.S_ISDIR(os.fstat(fd).st_mode), bind["source"])
             os.close(fd)
 
     def prepare_bind(self, number: int) -> int:
@@ -140,7 +225,7 @@ class Root:
         if fd < 0:
             return fd
         self.at(ops.STEP_MOUNT, destination)
-        if bind.get("descriptor") and bind.get("subpath"):
+        if (bind.get("descriptor") or bind.get("layers")) and bind.get("subpath"):
             self.at(ops.STEP_SUBPATH, bind["subpath"])
             fd = mounts.cut_down(fd, bind["subpath"], os.dup(self.fd))
             self.at(ops.STEP_MOUNT, destination)
@@ -148,7 +233,9 @@ class Root:
             self.at(ops.STEP_USER, self.plan["process"]["user"])
             who = users.resolve(self.plan["process"]["user"], [], lambda path, flags: mounts.open_in_root(self.fd, path, flags))
             self.at(ops.STEP_IDMAP, destination)
-            idmap.give_to(fd, who.uid, who.gid)
+            idmap.give_to(fd, *self._outside(who.uid, who.gid))
+        elif bind.get("mapped") and not bind.get("layers"):
+            self._mapped(fd)
         propagation = bind["propagation"]
         kind = mounts.PROPAGATION.get(propagation.removeprefix("r"), mounts.MS_PRIVATE)
         mounts.mount_setattr(fd, propagation=kind, recursive=propagation.startswith("r"))
@@ -161,11 +248,17 @@ class Root:
             mounts.mount_setattr(fd, attributes=mounts.MOUNT_ATTR_RDONLY, recursive=bool(bind.get("readonly_recursive")))
         return fd
 
-    def _op_device(self, op: dict[str, Any]) -> None:
-        self.make_node(op["path"], stat.S_IFCHR if op["type"] == "c" else stat.S_IFBLK, op["major"], op["minor"], op["mode"], 0, 0)
+    def _outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """The container's IDs as the host's."""
+        if self.userns < 0:
+            return uid, gid
+        return idmap.outside(self.plan["userns"]["uids"], uid), idmap.outside(self.plan["userns"]["gids"], gid)
 
-    def make_node(self, path: str, kind: int, major: int, minor: int, mode: int, uid: int, gid: int) -> None:
-        """A device node, replacing what the image had there."""
+    def _op_device(self, op: dict[str, Any]) -> None:
+        self.make_node(op["path"], stat.S_IFCHR if op["type"] == "c" else stat.S_IFBLK, op["major"], op["minor"], op["mode"])
+
+    def make_node(self, path: str, kind: int, major: int, minor: int, mode: int, owner: tuple[int, int] | None = None) -> None:
+        """A device node, replacing what the image had there. owner: (uid, gid) on the host; None: the container's root."""
         self.at(ops.STEP_DEVICE, path)
         parent = self.ensure(os.path.dirname(path), True)
         name = os.path.basename(path)
@@ -175,8 +268,8 @@ class Root:
             os.unlink(name, dir_fd=parent)
             os.mknod(name, kind | mode, os.makedev(major, minor), dir_fd=parent)
         # The mode is as asked for: there is no umask here. No chmod by name, which would follow what a neighbour puts there meanwhile.
-        if uid or gid:
-            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+        if owner is not None:
+            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
         os.close(parent)
 
     def _op_symlink(self, op: dict[str, Any]) -> None:
@@ -219,7 +312,7 @@ class Root:
         for path, info in found:
             kind = stat.S_IFMT(info.st_mode)
             mode = stat.S_IMODE(info.st_mode)
-            self.make_node(path, kind, os.major(info.st_rdev), os.minor(info.st_rdev), mode, info.st_uid, info.st_gid)
+            self.make_node(path, kind, os.major(info.st_rdev), os.minor(info.st_rdev), mode, (info.st_uid, info.st_gid))
 
     def console(self) -> tuple[int, int]:
         """(master, slave) of a new pty in the container's devpts, bound on /dev/console."""

@@ -13,10 +13,10 @@ import signal
 import socket
 import time
 
-from sampan.linux import clone, namespaces, pidfd, prctl
-from sampan.runtime.protocol import PROTOCOL, Message
+from sampan.linux import clone, idmap, namespaces, pidfd, prctl
+from sampan.runtime.protocol import Message
 from sampan.runtime.supervisor import child, oci
-from sampan.runtime.supervisor.loop import REAPED, Fds, Loop, Peer, RequestError, boot_id, listen
+from sampan.runtime.supervisor.loop import REAPED, Fds, Loop, Peer, RequestError, listen
 
 _OF_THE_LAUNCH = ("pidfd", "pty", "stdin", "stdout", "stderr")
 """Descriptors that a process gets once: one that is missing has been closed."""
@@ -69,7 +69,8 @@ class Server(Loop):
         super().__init__(listener)
         self.procs: dict[str, Proc] = {}
         self.launching: dict[str, Launch] = {}
-        self.boot_id = boot_id()
+        self.told = not pidfd.has_children()
+        """Whether the keeper has told us what it holds. We have children if we were another version: each may be a container's."""
         self.reap_again = self.watch_children(self._reap_strays)
         self.own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -87,9 +88,12 @@ class Server(Loop):
         if role not in ("sampand", "keeper"):
             raise RequestError("protocol", errno.EINVAL, "unknown role")
         peer.role = role
-        return {"protocol": PROTOCOL, "pid": os.getpid(), "boot_id": self.boot_id, "procs": [proc.facts() for proc in self.procs.values()]}
+        return {**self._identity(), "procs": [proc.facts() for proc in self.procs.values()]}
 
-    def _op_list(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
+    def _op_list(self, peer: Peer, _message: Message, _fds: Fds) -> Message:
+        if peer.role == "keeper":  # it asks when it has told all
+            self.told = True
+            self._reap_strays()
         return {"procs": [proc.facts() for proc in self.procs.values()]}
 
     def _op_launch(self, peer: Peer, message: Message, fds: Fds) -> Message | None:
@@ -100,9 +104,35 @@ class Server(Loop):
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
         fds["target"] = os.pidfd_open(target["pid"])
+        if "userns" in message["plan"]:
+            try:
+                fds["userns"] = idmap.of_process(target["pid"])
+            except ProcessLookupError:
+                raise RequestError("join", errno.ESRCH, "the container's process is gone") from None
         if pidfd.start_time(target["pid"]) != target["start_time"]:
             raise RequestError("join", errno.ESRCH, "the container's process is gone")
         return self._fork(peer, message, fds, "probe" if message.get("probe") else "exec")
+
+    def _op_userns(self, peer: Peer, message: Message, _fds: Fds) -> None:
+        """A new user namespace with these maps, with net a network namespace that it owns, too; the descriptors are in the reply."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                child.make_userns(message["maps"], bool(message["net"]), theirs)
+        handle = os.pidfd_open(pid)
+        self.watch(handle, select.EPOLLIN, lambda _events: self._userns_made(peer, message.get("seq"), ours, handle))
+
+    def _userns_made(self, peer: Peer, seq: int | None, sync: socket.socket, handle: int) -> None:
+        self.unwatch(handle)
+        pidfd.reap(handle)
+        os.close(handle)
+        with sync:
+            data, made, _, _ = socket.recv_fds(sync, 65536, 2, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        lost = {"error": {"step": "user namespace", "errno": errno.ECHILD, "path": "", "message": ""}}
+        self._send(peer, {"re": seq, **(json.loads(data) if data else lost)}, made)
+        for fd in made:
+            os.close(fd)
 
     def _fork(self, peer: Peer, message: Message, fds: Fds, kind: str) -> Message | None:
         key, plan = message["key"], message["plan"]
@@ -164,7 +194,11 @@ class Server(Loop):
         """
         if directory:
             with contextlib.suppress(OSError):
-                os.makedirs(directory, exist_ok=True)
+                umask = os.umask(0o022)  # its users may look at it, as at those of v1
+                try:
+                    os.makedirs(directory, exist_ok=True)
+                finally:
+                    os.umask(umask)
                 cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
                     return clone.fork_into(cgroup), directory
@@ -300,6 +334,8 @@ class Server(Loop):
 
     def _reap_strays(self) -> None:
         """Orphans that came to us; whoever is in our tables is reaped when its end has been told."""
+        if not self.told:
+            return
         known = {proc.pid for proc in self.procs.values() if proc.exit is None}
         for launch in self.launching.values():
             known |= {launch.proc.pid, *((launch.helper[0],) if launch.helper else ())}
@@ -364,6 +400,11 @@ class Server(Loop):
             del self.procs[proc.key]
             proc.close()
         return {}
+
+    def _op_renew(self, peer: Peer, message: Message, fds: Fds) -> None:
+        if self.launching:
+            raise RequestError("request", errno.EBUSY, "processes are being started")
+        super()._op_renew(peer, message, fds)
 
     def _op_shutdown(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
         if any(proc.exit is None for proc in self.procs.values()) or self.launching:

@@ -209,12 +209,18 @@ class UpdateRequest(Resources, frozen=True, kw_only=True):
     """The body of update: 0, "" and null leave a limit as it is."""
 
     restart_policy: RestartPolicy = always(RestartPolicy())
+    publish_add: dict[str, list[PortBinding] | None] | None = None
+    """Sampan's own, as is the next: bindings that it is to have beside those it has."""
+    publish_rm: list[str] | None = None
+    """Its ports that are to be published no more, as in `80/tcp`."""
 
 
 class UpdateResponse(Body, frozen=True, kw_only=True):
     """The answer to update."""
 
     warnings: list[str] | None = always(None)
+    port_bindings: dict[str, list[PortBinding] | None] | None = None
+    """Sampan's own: what is published then, if ports were asked for. None from a daemon that knows nothing of them."""
 
 
 class WaitError(Body, frozen=True, kw_only=True):

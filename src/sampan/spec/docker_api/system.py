@@ -152,6 +152,13 @@ def _info_name(field: str) -> str:
     return _INFO_NAMES.get(field) or "".join(word.capitalize() for word in field.split("_"))
 
 
+class DeviceInfo(Body, frozen=True, kw_only=True, rename={"source": "Source", "id": "ID"}):
+    """A device that can be asked for by name, and the driver that knows it."""
+
+    source: str
+    id: str
+
+
 class SystemInfo(Body, frozen=True, kw_only=True, rename=_info_name):
     """GET /info. mem_total in bytes."""
 
@@ -212,6 +219,7 @@ class SystemInfo(Body, frozen=True, kw_only=True, rename=_info_name):
     security_options: list[str]
     firewall_backend: FirewallInfo | None = None
     cdi_spec_dirs: list[str] = msgspec.field(default_factory=lambda: [])
+    discovered_devices: tuple[DeviceInfo, ...] = ()
     warnings: list[str] | None = always(None)
 
 

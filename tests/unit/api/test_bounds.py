@@ -1,0 +1,177 @@
+"""Clients that drip, flood, never read, or are too many: none takes more than its share."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from sampan.api import connection, http
+from sampan.api.connection import Target
+from sampan.api.http import MAX_JSON_BODY, Request, Response
+from sampan.api.server import ApiServer, unix_listener
+
+GET = b"GET /x HTTP/1.1\r\nHost: d\r\n\r\n"
+Client = Callable[[str], Awaitable[None]]
+
+
+async def whole(request: Request) -> Response:
+    return Response(200, str(len(await request.body.read_all())).encode())
+
+
+def plain(_request: Request) -> Response:
+    return Response(200, b"x" * 4096)
+
+
+def target(request: Request) -> Target:
+    return Target(plain if request.method == "GET" else whole, False)
+
+
+def serve(path: Path, client: Client, most: int = 0) -> None:
+    async def main() -> None:
+        server = ApiServer(target, most)
+        await server.serve(unix_listener(str(path)))
+        try:
+            async with asyncio.timeout(60):
+                await client(str(path))
+        finally:
+            await server.stop(0.1)
+
+    asyncio.run(main())
+
+
+async def answer_to(path: str, *pieces: bytes) -> bytes:
+    """Send and read until the server closes; the client's side stays open."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0)
+    data = await reader.read()
+    writer.close()
+    return data
+
+
+@pytest.mark.parametrize("pieces", [(b"GET /x HT",), (b"GET /x HTTP/1.1\r\n", b"A: b\r\n"), (GET, b"GET"), (b"\r\n\r\nG",)])
+def test_a_head_that_drips_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: tuple[bytes, ...]) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.05)
+
+    async def client(path: str) -> None:
+        last = (await answer_to(path, *pieces)).rpartition(b"HTTP/1.1 ")[2]
+        assert last.startswith(b"408 Request Timeout\r\n")
+
+    serve(tmp_path / "s", client)
+
+
+def test_a_connection_without_a_request_may_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.02)
+
+    async def client(path: str) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        for _ in range(2):
+            await asyncio.sleep(0.1)
+            writer.write(GET)
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(4096)
+        writer.close()
+
+    serve(tmp_path / "s", client)
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 5\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc"])
+def test_a_whole_body_that_drips_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    monkeypatch.setattr(http, "WHOLE_BODY_SECONDS", 0.05)
+
+    async def client(path: str) -> None:
+        assert (await answer_to(path, b"POST /x HTTP/1.1\r\nHost: d\r\n" + head)).startswith(b"HTTP/1.1 408 ")
+
+    serve(tmp_path / "s", client)
+
+
+def test_what_is_too_large_is_said(tmp_path: Path) -> None:
+    async def client(path: str) -> None:
+        head = b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: %d\r\n\r\n" % (MAX_JSON_BODY + 1)
+        assert (await answer_to(path, head)).startswith(b"HTTP/1.1 413 ")
+        assert (await answer_to(path, b"GET /" + b"a" * connection.MAX_HEAD)).startswith(b"HTTP/1.1 431 ")
+
+    serve(tmp_path / "s", client)
+
+
+def test_who_does_not_read_answers_is_not_answered_more(tmp_path: Path) -> None:
+    async def client(path: str) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, path)
+            asking = GET.replace(b"Host", b"X: %b\r\nHost" % (b"x" * 1000))
+            sent, flood = 0, asking * 1000
+            while sent < 40 * http.BUFFER_LIMIT and await writable(sock):
+                sent += sock.send(flood[sent % len(asking) :])
+            assert sent < 20 * http.BUFFER_LIMIT
+            wanted = got = sent // len(asking) * 4096
+            while got > 0:  # all that was asked is answered, once it is read
+                got -= (await loop.sock_recv(sock, 1 << 20)).count(b"x")
+            assert wanted
+
+    async def writable(sock: socket.socket) -> bool:
+        """Whether the server reads on."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_writer(sock, ready.set)
+        try:
+            async with asyncio.timeout(1):
+                await ready.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_writer(sock)
+        return True
+
+    serve(tmp_path / "s", client)
+
+
+def test_who_sends_many_requests_leaves_others_their_turn(tmp_path: Path) -> None:
+    async def client(path: str) -> None:
+        flooding, flood = await asyncio.open_unix_connection(path)
+        other, ask = await asyncio.open_unix_connection(path)
+        flood.write(GET * 2000)
+        ask.write(GET)
+        answered = asyncio.create_task(other.readuntil(b"\r\n\r\n"))
+        got = 0
+        while not answered.done():
+            got += (await flooding.read(65536)).count(b"HTTP/1.1 200")
+        assert got < 1500
+        flood.close()
+        ask.close()
+
+    serve(tmp_path / "s", client)
+
+
+def test_many_empty_lines_cost_little(tmp_path: Path) -> None:
+    async def client(path: str) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"\r\n" * 2_000_000 + GET)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+    serve(tmp_path / "s", client)
+
+
+def test_there_are_only_so_many_connections(tmp_path: Path) -> None:
+    async def client(path: str) -> None:
+        open_ones = []
+        for _ in range(3):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(GET)
+            await reader.readuntil(b"\r\n\r\n")
+            open_ones.append(writer)
+        assert b'"too many connections"' in await answer_to(path)
+        open_ones.pop().close()
+        async with asyncio.timeout(30):
+            while not (await answer_to(path, GET.replace(b"Host", b"Connection: close\r\nHost"))).startswith(b"HTTP/1.1 200 "):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        for writer in open_ones:
+            writer.close()
+
+    serve(tmp_path / "s", client, most=3)

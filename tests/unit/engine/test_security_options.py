@@ -1,0 +1,66 @@
+"""`--security-opt`: what each asks for, what is refused, and what this host ignores."""
+
+from typing import Any
+
+import pytest
+
+from sampan.engine.launching import SecurityOptions, profile_of
+from sampan.errors import InvalidArgument
+from sampan.spec.docker_api.container import HostConfig
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "value"),
+    [
+        ("no-new-privileges", "no_new_privileges", True),
+        ("no-new-privileges=1", "no_new_privileges", True),
+        ("no-new-privileges:false", "no_new_privileges", False),
+        ("writable-cgroups", "writable_cgroups", True),
+        ("writable-cgroups=T", "writable_cgroups", True),
+        ("writable-cgroups=0", "writable_cgroups", False),
+        ("apparmor=mine", "apparmor", "mine"),
+        ("seccomp=unconfined", "seccomp", "unconfined"),
+        ("seccomp=builtin", "seccomp", None),
+        ("seccomp={}", "seccomp", {}),
+    ],
+)
+def test_what_is_asked_for(option: str, field: str, value: Any) -> None:
+    assert getattr(SecurityOptions([option]), field) == value
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("nope", 'invalid --security-opt 1: "nope"'),
+        ("nope=1", 'invalid --security-opt 2: "nope=1"'),
+        ("systempaths=x", 'invalid --security-opt 2: "systempaths=x"'),
+        ("no-new-privileges=x", 'invalid --security-opt 2: "no-new-privileges=x"'),
+        ("writable-cgroups=dang", 'invalid --security-opt 2: "writable-cgroups=dang"'),
+        ("writable-cgroups=", 'invalid --security-opt 2: "writable-cgroups="'),
+    ],
+)
+def test_refused_in_dockers_words(option: str, words: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        SecurityOptions([option])
+    assert caught.value.message == words
+
+
+@pytest.mark.parametrize(
+    ("options", "has_apparmor", "warnings"),
+    [
+        (["apparmor=mine"], False, ["The host has no AppArmor: the profile mine is not applied."]),
+        (["apparmor=mine"], True, []),
+        (["apparmor=unconfined", "label=disable", "disable"], False, []),
+        (["label=type:t"], True, ["SELinux is not supported: the label type:t is not applied."]),
+        (["label:disable", "label:level:s0"], True, ["SELinux is not supported: the label level:s0 is not applied."]),
+    ],
+)
+def test_what_this_host_ignores_is_said(options: list[str], has_apparmor: bool, warnings: list[str]) -> None:
+    assert SecurityOptions(options).ignored(has_apparmor=has_apparmor) == warnings
+
+
+@pytest.mark.parametrize(
+    ("options", "privileged", "profile"), [([], False, ""), ([], True, "unconfined"), (["apparmor=mine"], True, "mine")]
+)
+def test_the_profile_of_a_container(options: list[str], privileged: bool, profile: str) -> None:
+    assert profile_of(SecurityOptions(options), HostConfig(privileged=privileged)) == profile
