@@ -9,7 +9,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class _Histogram:
-    """Durations by the values of one label."""
+    """Durations by the values of one label; label "" has none."""
 
     def __init__(self, label: str, buckets: Sequence[float]) -> None:
         self.label, self.buckets = label, buckets
@@ -25,11 +25,12 @@ class _Histogram:
         """As text."""
         lines = []
         for value, (counts, total) in sorted(self.values.items()):
-            own, so_far = (self.label, value), 0
+            own: Labels = ((self.label, value),) if self.label else ()
+            so_far = 0
             for limit, count in zip((*map(str, self.buckets), "+Inf"), counts, strict=True):
                 so_far += count
-                lines.append(f"{name}_bucket{_shown((own, ('le', limit)))} {so_far}")
-            lines += [f"{name}_sum{_shown((own,))} {total:.6f}", f"{name}_count{_shown((own,))} {so_far}"]
+                lines.append(f"{name}_bucket{_shown((*own, ('le', limit)))} {so_far}")
+            lines += [f"{name}_sum{_shown(own)} {total:.6f}", f"{name}_count{_shown(own)} {so_far}"]
         return lines
 
 
@@ -54,8 +55,12 @@ class Metrics:
 
     def counter(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A value that only grows, counted elsewhere, and asked for when somebody looks."""
+        self.counters(name, text, lambda: {(): value()})
+
+    def counters(self, name: str, text: str, values: Callable[[], Mapping[Labels, float]]) -> None:
+        """Such values by their labels."""
         self._help[name] = ("counter", text)
-        self._asked[name] = lambda: {(): value()}
+        self._asked[name] = values
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A value that is asked for when somebody looks."""
@@ -67,7 +72,7 @@ class Metrics:
         self._asked[name] = values
 
     def histogram(self, name: str, text: str, label: str, buckets: Sequence[float]) -> None:
-        """Durations in seconds, by the values of a label."""
+        """Durations in seconds, by the values of a label; label "": of one kind."""
         self._help[name] = ("histogram", text)
         self._histograms[name] = _Histogram(label, buckets)
 

@@ -13,6 +13,8 @@ def test_text() -> None:
     metrics.add("requests_total", 2, route="x")
     metrics.took("took_seconds", "start", 0.5)
     metrics.took("took_seconds", "start", 2)
+    metrics.histogram("alone_seconds", "One.", "", (1,))
+    metrics.took("alone_seconds", "", 0.5)
     assert metrics.text().splitlines() == [
         "# HELP requests_total Requests.", "# TYPE requests_total counter", 'requests_total{route="x"} 3',
         "# HELP open Open.", "# TYPE open gauge", "open 1.500000",
@@ -21,4 +23,6 @@ def test_text() -> None:
         'took_seconds_bucket{action="start",le="0.1"} 0', 'took_seconds_bucket{action="start",le="1"} 1',
         'took_seconds_bucket{action="start",le="+Inf"} 2', 'took_seconds_sum{action="start"} 2.500000',
         'took_seconds_count{action="start"} 2',
+        "# HELP alone_seconds One.", "# TYPE alone_seconds histogram", 'alone_seconds_bucket{le="1"} 1',
+        'alone_seconds_bucket{le="+Inf"} 1', "alone_seconds_sum 0.500000", "alone_seconds_count 1",
     ]  # fmt: skip

@@ -31,6 +31,8 @@ HEAD_SECONDS = 60.0
 """How long a request's head may take from its first byte on. A connection without a request may wait for ever."""
 LINGER_SECONDS = 2.0
 """How long a finished connection may go on sending what nobody reads: closing at once would turn the client's last read into a reset."""
+REFUSED_MOST = 32
+"""Connections beyond the most that are told so, which takes them a while; others are cut."""
 
 COMMON_HEADERS = f"Api-Version: {API_VERSION}\r\nDocker-Experimental: false\r\nOstype: linux\r\nServer: Docker/{ENGINE_VERSION} (linux)\r\n"
 
@@ -142,7 +144,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=BUFFER_LIMIT)
         self._members.add(self)
-        if len(self._members) > self._most:
+        if len(self._members) > self._most + REFUSED_MOST:
+            self._transport.abort()
+        elif len(self._members) > self._most:
             self._refuse(HttpError(503, "too many connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:

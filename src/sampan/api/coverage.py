@@ -48,7 +48,7 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = {
     "blkio_device_write_bps": (_KERNEL, "else discarded with a warning"),
     "blkio_device_read_iops": (_KERNEL, "else discarded with a warning"),
     "blkio_device_write_iops": (_KERNEL, "else discarded with a warning"),
-    "storage_opt": (_REFUSED, ""),
+    "storage_opt": (_REFUSED, "in docker's words: `size` needs XFS with project quotas, which is on no kernel that it could be tried on"),
     "userns_mode": ("yes", "`host`, or by `userns-remap`; modes of others (`auto`, `keep-id`) are refused"),
 }
 """Fields of Config and HostConfig that are not simply done; a test tries each."""

@@ -1,23 +1,28 @@
-"""WebSockets (RFC 6455) over a connection that was taken over: a streams.Duplex of the messages' payloads, one after the other.
+"""WebSockets over a connection that was taken over: a streams.Duplex of the messages' payloads, one after the other.
 
-What comes is passed on piece by piece, however long a message is. Pings are answered and a close is seen whether anybody reads or not.
+Their frames are wsproto's (adr/0020). What comes is passed on piece by piece, however long a message is. Pings are answered and a close is
+seen whether anybody reads or not.
+To import this takes 50 ms: whoever wants a WebSocket does it then.
 """
 
 import asyncio
 import base64
 import binascii
+import codecs
 import contextlib
 import hashlib
-import struct
 from collections.abc import Mapping
 from typing import Final
+
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError
 
 from sampan.errors import InvalidArgument
 from sampan.streams import Duplex
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-_NORMAL, _PROTOCOL_ERROR = 1000, 1002
 _PIECE = 65536
 _PIECES = 4
 """That wait for who reads."""
@@ -50,24 +55,19 @@ def handshake(headers: Mapping[str, str]) -> bytes:
     return head.encode("latin-1")
 
 
-class _Violation(Exception):
-    """The client does not keep to the protocol."""
-
-
 class WebSocket:
     """A client's WebSocket as streams.Duplex. Use end() when all is over; close() leaves the connection to it."""
 
     def __init__(self, connection: Duplex, *, binary: bool, takes_input: bool) -> None:
         """binary: what is sent goes in binary messages, else in text. takes_input: somebody calls recv(); else what comes is dropped."""
         self._connection = connection
-        self._kind = _BINARY if binary else _TEXT
+        self._protocol = Connection(ConnectionType.SERVER)
+        self._text = None if binary else codecs.getincrementaldecoder("utf-8")("replace")
         self._takes_input = takes_input
-        self._buffer = bytearray()
         self._rest = b""
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue(_PIECES)
         self._ended = False
         self._sending = asyncio.Lock()
-        self._closing = False
         self._reader = asyncio.create_task(self._read())
 
     # Duplex
@@ -82,11 +82,12 @@ class WebSocket:
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """See streams.Duplex: one message."""
-        await self._send(self._kind, bytes(data))
+        payload = bytes(data)
+        await self._send(BytesMessage(payload) if self._text is None else TextMessage(self._text.decode(payload)))
 
     async def send_eof(self) -> None:
         """See streams.Duplex: the closing handshake, which ends what we send."""
-        await self._send_close(_NORMAL)
+        await self._send_close(CloseReason.NORMAL_CLOSURE)
 
     async def wait_closed(self) -> None:
         """See streams.Duplex."""
@@ -105,42 +106,30 @@ class WebSocket:
         try:
             with contextlib.suppress(ConnectionError, TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
-                    await self._send_close(_NORMAL)
+                    await self._send_close(CloseReason.NORMAL_CLOSURE)
         finally:
             self._connection.close()
 
     # what is sent
 
-    async def _send(self, kind: int, payload: bytes) -> None:
+    async def _send(self, event: Event) -> None:
         async with self._sending:
-            if self._closing:
-                raise BrokenPipeError("the WebSocket is closed")
-            self._closing = kind == _CLOSE
-            size = len(payload)
-            length = (
-                struct.pack(">B", size) if size < 126 else struct.pack(">BH" if size < 65536 else ">BQ", 126 if size < 65536 else 127, size)
-            )
-            await self._connection.send(bytes([0x80 | kind]) + length + payload)
+            try:
+                frame = self._protocol.send(event)
+            except LocalProtocolError:
+                raise BrokenPipeError("the WebSocket is closed") from None
+            await self._connection.send(frame)
 
     async def _send_close(self, code: int) -> None:
         with contextlib.suppress(BrokenPipeError):
-            await self._send(_CLOSE, struct.pack(">H", code))
+            await self._send(CloseConnection(code))
 
     # what comes
 
     async def _read(self) -> None:
         """Until the client closes, breaks the rules, or is gone; what waits for input is told in each case."""
-        try:
-            while await self._frame():
-                pass
-            code = _NORMAL
-        except _Violation:
-            code = _PROTOCOL_ERROR
-        except ConnectionError:
-            code = 0
-        if code:
-            with contextlib.suppress(ConnectionError):
-                await self._send_close(code)
+        with contextlib.suppress(ConnectionError):
+            await self._send_close(await self._take())
         if self._takes_input:
             await self._pieces.put(b"")
             # The client's part; meanwhile the end of its input reaches the container.
@@ -149,63 +138,23 @@ class WebSocket:
                     await self._connection.wait_closed()
         self._connection.close()
 
-    async def _frame(self) -> bool:
-        """Take one frame; False at the end of all."""
-        head = await self._exactly(2)
-        if not head:
-            return False
-        kind, size = head[0] & 0x0F, head[1] & 0x7F
-        if head[0] & 0x70 or not head[1] & 0x80 or kind not in (_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG):
-            raise _Violation
-        if kind >= _CLOSE and (size > 125 or not head[0] & 0x80):
-            raise _Violation
-        if size >= 126:
-            size = int.from_bytes(await self._exactly(2 if size == 126 else 8))
-        mask = await self._exactly(4)
-        if size >> 63:
-            raise _Violation
-        if kind >= _CLOSE:
-            return await self._control(kind, _unmasked(await self._exactly(size), mask))
-        while size:
-            piece = await self._some(min(size, _PIECE - _PIECE % 4))
-            size -= len(piece)
-            if self._takes_input:
-                await self._pieces.put(_unmasked(piece, mask))
-            mask = mask[len(piece) % 4 :] + mask[: len(piece) % 4]
-        return True
+    async def _take(self) -> int:
+        """Take all that comes; the code to close with at its end."""
+        while data := await self._connection.recv(_PIECE):
+            self._protocol.receive_data(data)
+            for event in self._protocol.events():
+                match event:
+                    case BytesMessage():
+                        await self._pass_on(bytes(event.data))
+                    case TextMessage():
+                        await self._pass_on(event.data.encode())
+                    case Ping():
+                        await self._send(event.response())
+                    case CloseConnection():
+                        is_theirs = self._protocol.state is not ConnectionState.OPEN
+                        return CloseReason.NORMAL_CLOSURE if is_theirs else event.code
+        return CloseReason.NORMAL_CLOSURE
 
-    async def _control(self, kind: int, payload: bytes) -> bool:
-        if kind == _PING:
-            await self._send(_PONG, payload)
-        return kind != _CLOSE
-
-    async def _exactly(self, size: int) -> bytes:
-        """So many bytes; none at the end, if it comes between frames. Raises ConnectionResetError within one."""
-        while len(self._buffer) < size:
-            data = await self._connection.recv(_PIECE)
-            if not data:
-                if self._buffer or size != 2:
-                    raise ConnectionResetError("the client is gone")
-                return b""
-            self._buffer += data
-        found = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return found
-
-    async def _some(self, most: int) -> bytes:
-        """One byte at least. Raises ConnectionResetError."""
-        if not self._buffer:
-            data = await self._connection.recv(_PIECE)
-            if not data:
-                raise ConnectionResetError("the client is gone")
-            self._buffer += data
-        found = bytes(self._buffer[:most])
-        del self._buffer[:most]
-        return found
-
-
-def _unmasked(data: bytes, mask: bytes) -> bytes:
-    """A client's bytes, which come exclusive-ored with its mask."""
-    size = len(data)
-    key = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(data) ^ int.from_bytes(key)).to_bytes(size)
+    async def _pass_on(self, piece: bytes) -> None:
+        if piece and self._takes_input:
+            await self._pieces.put(piece)

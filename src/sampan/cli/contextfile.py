@@ -64,7 +64,10 @@ def imported(store: ContextStore, name: str, source: BinaryIO) -> None:
         files.setdefault(endpoint, {})[file] = content
     if document is None:
         raise CliError("invalid context: no metadata found")
-    store.save(document, files)
+    try:
+        store.save(document, files)
+    except RecursionError:  # writing takes more of the stack than reading
+        raise CliError("exceeded max depth") from None
 
 
 def _check_path(path: str) -> None:
@@ -87,24 +90,27 @@ def _parsed(content: bytes, name: str) -> Document:
 
 
 def _tar(raw: bytes) -> Iterator[tuple[str, bytes]]:
-    import tarfile
+    from sampan.archive.reader import REGULAR, InvalidArchive, TarReader
+    from sampan.archive.source import Source, TruncatedArchive
 
     left = _MAX
+    reader = TarReader(Source(io.BytesIO(raw).read, hashed=False))
     try:
-        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as archive:
-            for entry in archive:
-                if not entry.isreg():
-                    continue
-                left -= entry.size  # a sparse file may claim more than there is
-                if left < 0:
-                    raise CliError("read exceeds the defined limit")
-                file = archive.extractfile(entry)
-                yield entry.name, file.read() if file else b""
-    except (tarfile.TarError, EOFError):
-        raise CliError("archive/tar: invalid tar header") from None
+        for entry in reader:
+            if entry.type != REGULAR:
+                continue
+            left -= entry.size  # a sparse file may claim more than there is
+            if left < 0:
+                raise CliError("read exceeds the defined limit")
+            if entry.sparse is not None:
+                raise CliError("archive/tar: invalid tar header")  # docker writes none
+            yield os.fsdecode(entry.name), b"".join(reader.data())
+    except (InvalidArchive, TruncatedArchive) as error:
+        raise CliError(str(error)) from None
 
 
 def _zip(raw: bytes) -> Iterator[tuple[str, bytes]]:
+    import lzma
     import zipfile
     import zlib
 
@@ -120,5 +126,5 @@ def _zip(raw: bytes) -> Iterator[tuple[str, bytes]]:
                 if left < 0:
                     raise CliError("read exceeds the defined limit")
                 yield entry.filename, content
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, ValueError, EOFError, NotImplementedError, RuntimeError):
         raise CliError("zip: not a valid zip file") from None

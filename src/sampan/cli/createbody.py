@@ -222,6 +222,7 @@ def _optional(args: Parsed) -> dict[str, Any]:
         "Sysctls": args.get("sysctl"),
         "Annotations": args.get("annotation"),
         "Runtime": args.str("runtime"),
+        "Timezone": args.str("tz"),
         "Mounts": list(args.get("mount")),
     }
     given = {key: value for key, value in optional.items() if value}

@@ -70,6 +70,8 @@ def create_container(ctx: Context, args: Parsed, body: dict[str, Any]) -> str:
         _make_cidfile(cidfile)
     try:
         answer = _create(ctx, args, body)
+        if "Timezone" in body["HostConfig"]:
+            _check_timezone(ctx, answer["Id"])
         for warning in [*(answer.get("Warnings") or ()), *_dns_warnings(body)]:
             ctx.error(f"WARNING: {warning}")
         if cidfile:
@@ -80,6 +82,13 @@ def create_container(ctx: Context, args: Parsed, body: dict[str, Any]) -> str:
         if cidfile and not written:
             os.unlink(cidfile)
     return str(answer["Id"])
+
+
+def _check_timezone(ctx: Context, container_id: str) -> None:
+    """A daemon that knows nothing of time zones has left it out: then there is to be no container."""
+    if not ctx.client.request("GET", f"/containers/{container_id}/json").json()["HostConfig"].get("Timezone"):
+        ctx.client.request("DELETE", f"/containers/{container_id}", {"v": "1"})
+        raise CliError("this daemon cannot give a container a time zone (dockerd cannot)")
 
 
 def _make_cidfile(path: str) -> None:

@@ -31,6 +31,8 @@ try:
             value, end = _scan(text, 0)
         except StopIteration:
             raise ValueError("not a JSON document") from None
+        except RecursionError:
+            raise ValueError("exceeded max depth") from None
         if end != len(text):
             raise ValueError(f"data after the JSON document at {end}")
         return value
@@ -47,7 +49,10 @@ except ImportError:  # pragma: no cover - CPython always has them
 
     def loads(raw: bytes | str) -> Any:
         """Parse a JSON document. Raises ValueError for anything else."""
-        return json.loads(raw)
+        try:
+            return json.loads(raw)
+        except RecursionError:
+            raise ValueError("exceeded max depth") from None
 
     def dumps(value: Any) -> str:
         """Compact JSON; other alphabets are left readable."""

@@ -25,6 +25,7 @@ CLIENT_API_VERSION = "1.51"
 _FALLBACK_VERSION = "1.24"  # what a daemon without an Api-Version header is taken for
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
 _CHUNK = 1 << 16
+_HEAD_MAX = 1 << 20  # of an answer's head, or of one line
 
 
 class CliError(Exception):
@@ -207,12 +208,14 @@ class Connection:
             return True
 
     def line(self) -> bytes:
-        """One line without its end; EOFError if the stream ends before."""
+        """One line without its end; EOFError if the stream ends before, CliError if it is no line of HTTP."""
         while True:
             at = self.buffer.find(b"\n")
             if at >= 0:
                 line, self.buffer = self.buffer[:at], self.buffer[at + 1 :]
                 return line.rstrip(b"\r")
+            if len(self.buffer) > _HEAD_MAX:
+                raise _not_http()
             if not self.fill():
                 raise EOFError
 
@@ -225,23 +228,43 @@ class Connection:
         self.sock.close()
 
 
+def _not_http() -> CliError:
+    return CliError("the daemon's answer is not HTTP")
+
+
+def _number(text: bytes, base: int = 10) -> int:
+    """Digits and nothing else. Raises ValueError."""
+    digits = b"0123456789abcdefABCDEF" if base == 16 else b"0123456789"
+    if not 0 < len(text) < 19 or text.strip(digits):
+        raise ValueError(text)
+    return int(text, base)
+
+
 class Response:
     """Status, headers (lower-case names) and the body, which is read when asked for."""
 
     def __init__(self, connection: Connection, *, head_only: bool = False) -> None:
         self.connection = connection
+        self.left: int | None
         connection.busy = True
         parts = connection.line().split(None, 2)
-        if len(parts) < 2 or not parts[1].isdigit():
-            raise CliError("the daemon's answer is not HTTP")
+        if len(parts) < 2 or not parts[1].isdigit() or len(parts[1]) != 3:
+            raise _not_http()
         self.status = int(parts[1])
         self.headers: dict[str, str] = {}
+        left = _HEAD_MAX
         while line := connection.line():
+            left -= len(line) + 2
+            if left < 0:
+                raise _not_http()
             name, _, value = line.decode("latin-1").partition(":")
             self.headers[name.strip().lower()] = value.strip()
         self.chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
         length = self.headers.get("content-length")
-        self.left: int | None = None if self.chunked or length is None else int(length)
+        try:
+            self.left = None if self.chunked or length is None else _number(length.encode("latin-1"))
+        except ValueError:
+            raise _not_http() from None
         if head_only or self.status in (204, 304) or self.status < 200:
             self.chunked, self.left = False, 0
         self._body: Iterator[bytes] | None = None
@@ -278,7 +301,7 @@ class Response:
     def _chunks(self) -> Iterator[bytes]:
         connection = self.connection
         try:
-            while size := int(connection.line().split(b";")[0], 16):
+            while size := _number(connection.line().split(b";")[0].strip(), 16):
                 while size:
                     if not connection.buffer and not connection.fill():
                         raise EOFError
@@ -298,8 +321,11 @@ class Response:
         return b"".join(self.stream())
 
     def json(self) -> Any:
-        """The whole body, parsed."""
-        return fastjson.loads(self.read())
+        """The whole body, parsed. CliError for what is no JSON."""
+        try:
+            return fastjson.loads(self.read())
+        except ValueError as error:
+            raise CliError(f"the daemon's answer cannot be read: {error}") from None
 
     def lines(self) -> Iterator[bytes]:
         """The body line by line as it arrives (streams of JSON objects), without line ends; empty lines are left out."""

@@ -22,6 +22,7 @@ from sampan.daemon.convert import Ulimit, ValueProblem, from_json, from_texts, s
 from sampan.daemon.hosts import problem_of_host
 from sampan.daemon.jsonfile import Json, JsonError, Parser, line_and_column
 from sampan.daemon.options import BY_KEY, DEFAULT_BRIDGE, DEFAULT_CONFIG_FILE, DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, DEFAULT_GROUP, usage
+from sampan.engine import timezones
 from sampan.engine.limits import HostLimits, host_limits
 from sampan.errors import EngineError
 from sampan.logs.options import DRIVERS as LOG_DRIVERS
@@ -75,6 +76,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     default_network_opts: Mapping[str, Mapping[str, str]] = {}
     default_runtime: str = "runc"
     default_shm_size: int = 64 << 20
+    default_timezone: str = ""
+    """Sampan's own: --tz of containers that are given none."""
     default_ulimits: Mapping[str, Ulimit] = {}
     dns: tuple[str, ...] = ()
     dns_opts: tuple[str, ...] = ()
@@ -483,6 +486,10 @@ def check_modes(config: DaemonConfig) -> None:
         raise KeyProblem(
             "default-ipc-mode", f'default IPC mode setting ({config.default_ipc_mode}) is invalid; use "shareable" or "private"'
         )
+    try:
+        timezones.check(config.default_timezone)
+    except EngineError as error:
+        raise KeyProblem("default-timezone", error.message) from None
     if config.storage_driver not in ("", "overlay", "overlay2", "erofs"):
         raise KeyProblem("storage-driver", f"driver not supported: {config.storage_driver} (Sampan has erofs and overlay2)")
     check_real_time(config, host_layout(), host_limits())

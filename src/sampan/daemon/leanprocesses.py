@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from subprocess import Popen
@@ -22,6 +23,8 @@ from sampan.runtime.protocol import Message
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS = 30.0
+BUSY_SECONDS = 5.0
+"""For processes that are being started; one in a frozen container may never be."""
 POLL_SECONDS = 0.01
 
 
@@ -84,13 +87,14 @@ class LeanProcesses:
                 await settled()
 
     async def _renew(self, client: KeeperClient | SupervisorClient, command: list[str], build: str) -> None:
+        busy_until = time.monotonic() + BUSY_SECONDS
         while client.link.build != build:
             try:
                 await client.renew(command)
             except Unavailable:
                 await client.link.wait_up()
             except RequestRefused as error:
-                if error.errno != errno.EBUSY:
+                if error.errno != errno.EBUSY or time.monotonic() > busy_until:
                     await _end(client.link)
                 await asyncio.sleep(POLL_SECONDS)
 

@@ -6,12 +6,15 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 from sampan.api.connection import Target
 from sampan.api.http import Request, Response, error_response
 from sampan.api.router import Route
 from sampan.daemon.loopwatch import LoopWatch
+from sampan.engine.build import BuildService
+from sampan.engine.buildfailures import FAILURES
 from sampan.engine.containerstore import Containers
 from sampan.engine.probing import HealthMonitor
 from sampan.events.bus import EventBus
@@ -26,6 +29,9 @@ KINDS: Final = {
     "network": "The number of seconds it takes to process each network action",
     "image": "The number of seconds it takes to process each image action",
 }
+HOST_INFO: Final = "engine_daemon_host_info_functions_seconds"
+HEALTH_START: Final = "engine_daemon_health_check_start_duration_seconds"
+FUNCTIONS: Final[Mapping[tuple[str, str], str]] = {("GET", "/info"): "system_info", ("GET", "/version"): "system_version"}
 ACTIONS: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
     ("POST", "/containers/create"): ("container", "create"),
     ("POST", "/containers/{id}/start"): ("container", "start"),
@@ -49,6 +55,7 @@ class Watched(NamedTuple):
     containers: Containers
     events: EventBus
     health: HealthMonitor
+    builds: BuildService
     loop: LoopWatch
     connections: Callable[[], int]
 
@@ -60,6 +67,8 @@ class EngineMetrics:
         self._metrics = metrics = Metrics()
         for kind, text in KINDS.items():
             metrics.histogram(f"engine_daemon_{kind}_actions_seconds", text, "action", BUCKETS)
+        metrics.histogram(HOST_INFO, "The number of seconds it takes to call functions gathering info about the host", "function", BUCKETS)
+        metrics.histogram(HEALTH_START, "The number of seconds it takes to prepare to run health checks", "", BUCKETS)
         metrics.describe(BUILDS, "Number of triggered image builds")
         metrics.add(BUILDS, 0)
         _of_process(metrics)
@@ -68,12 +77,19 @@ class EngineMetrics:
         """A request has been answered."""
         if (found := ACTIONS.get((route.method, route.path))) is not None:
             self._metrics.took(f"engine_daemon_{found[0]}_actions_seconds", found[1], seconds)
+        elif (function := FUNCTIONS.get((route.method, route.path))) is not None:
+            self._metrics.took(HOST_INFO, function, seconds)
         elif route.path == "/build":
             self._metrics.add(BUILDS)
 
+    def network_took(self, action: str, seconds: float) -> None:
+        """A container has got, or has given back, what it has of its networks."""
+        self._metrics.took("engine_daemon_network_actions_seconds", action, seconds)
+
     def watch(self, watched: Watched, info: SystemInfo) -> None:
         """Show these, too."""
-        metrics, (containers, events, health, loop, connections) = self._metrics, watched
+        metrics, (containers, events, health, builds, loop, connections) = self._metrics, watched
+        health.prepared = partial(metrics.took, HEALTH_START, "")
         metrics.gauges(
             "engine_daemon_container_states_containers", "The count of containers in various states", lambda: _states(containers)
         )
@@ -97,6 +113,11 @@ class EngineMetrics:
         metrics.gauge("engine_daemon_events_subscribers_total", "The number of current subscribers to events", lambda: events.listeners)
         metrics.counter("engine_daemon_health_checks_total", "The total number of health checks", lambda: health.checks)
         metrics.counter("engine_daemon_health_checks_failed_total", "The total number of failed health checks", lambda: health.failed)
+        metrics.counters(
+            "builder_builds_failed_total",
+            "Number of failed image builds",
+            lambda: {(("reason", reason),): builds.failed[reason] for reason in FAILURES},
+        )
         metrics.gauge("sampan_connections", "Clients that are connected.", connections)
         metrics.counter("sampan_event_loop_blocked_total", "How often the event loop stood still for seconds.", lambda: loop.times)
         metrics.gauge("sampan_event_loop_blocked_longest_seconds", "The longest of these times.", lambda: loop.longest)

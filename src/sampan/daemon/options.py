@@ -2,7 +2,7 @@
 
 The table follows dockerd 28 (its --help and its daemon/config.Config). `key` is the name in daemon.json, `flag` the long flag:
 docker names them differently where a flag is given several times (`--dns`, key `dns`; `--label`, key `labels`).
-The keys `mirrors` and `registry` are Sampan's own.
+The keys `default-timezone`, `mirrors` and `registry` are Sampan's own.
 """
 
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -64,6 +64,7 @@ OPTIONS: Final = (
     Option("default-network-opts", "default-network-opt", "mapmap", "Default network options", default="map[]"),
     Option("default-runtime", "default-runtime", "string", "Default OCI runtime for containers", default='"runc"'),
     Option("default-shm-size", "default-shm-size", "bytes", "Default shm size for containers", default="64MiB"),
+    Option("default-timezone", "default-timezone", "string", 'Default time zone of containers: a name, or "local" for the host\'s'),
     Option("default-ulimits", "default-ulimit", "ulimits", "Default ulimits for containers", default="[]"),
     Option("dns", "dns", "ips", "DNS server to use", default="[]"),
     Option("dns-opts", "dns-opt", "list", "DNS options to use"),

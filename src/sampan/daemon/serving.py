@@ -24,6 +24,8 @@ from sampan.systemd import Service
 
 log = logging.getLogger("sampand")
 SETTLE_SECONDS = 1.0
+METRICS_CONNECTIONS = 32
+"""At once; anybody who reaches the address can have them."""
 
 
 def _settle() -> None:
@@ -46,7 +48,7 @@ async def _start_registry(config: DaemonConfig, stack: AsyncExitStack) -> None:
 async def _start_metrics(config: DaemonConfig, parts: EngineParts, stack: AsyncExitStack) -> None:
     """/metrics at an address of its own. Raises SystemFailure."""
     listener = tcp_listener(*tcp_address(f"tcp://{config.metrics_addr}", tls=False))
-    server = ApiServer(parts.metrics.resolve)
+    server = ApiServer(parts.metrics.resolve, METRICS_CONNECTIONS)
     stack.push_async_callback(server.stop)
     await server.serve(listener)
     log.info("metrics at http://%s/metrics", shown(listener).removeprefix("tcp://"))

@@ -261,6 +261,7 @@ def _defaults(config: DaemonConfig) -> ContainerDefaults:
         ulimits=[Ulimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in config.default_ulimits.values()],
         init=config.init,
         no_new_privileges=config.no_new_privileges,
+        timezone=config.default_timezone,
     )
 
 
@@ -291,6 +292,15 @@ def _checks(parts: _ImageParts, database: Database, containers: Containers, runn
     return CheckService(looks, layers)
 
 
+def _close_to_others(data_root: Path) -> None:
+    """Nobody but root gets in, be it a directory that was there before us: containers leave set-user-ID files. Raises OSError."""
+    data_root.mkdir(mode=0o710, parents=True, exist_ok=True)
+    if os.stat(data_root).st_uid != os.geteuid():
+        os.chown(data_root, os.geteuid(), os.getegid())
+    if os.stat(data_root).st_mode & 0o7777 != 0o710:
+        os.chmod(data_root, 0o710)
+
+
 async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, keeper_process: Popen[bytes] | None = None) -> EngineParts:
     """Make every part; stack closes them. watch: shown in metrics. keeper_process: the keeper that is coming up, if it is ours.
 
@@ -300,6 +310,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     maps = remapping.maps_of(config.userns_remap)
     paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
     spareroom.use(paths.data_root)
+    _close_to_others(paths.data_root)
     database = Database(paths.data_root / "state.db")
     stack.callback(database.close)
     meta = MetaRepository(database)
@@ -345,7 +356,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     shipping = LogShipping(containers, keeper, logs, paths)
     stack.push_async_callback(shipping.close)
     trees = Trees(snapshots, workers, mounts, runner.own_mounts)
-    filler = VolumeFiller(trees, volumes)
+    filler = VolumeFiller(trees, volumes, users)
     service = ContainerService(
         containers, runner, control, images, snapshots, published, logs, clock, _defaults(config), mounts, filler.fill, health
     )
@@ -362,6 +373,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         health.end(container)
         execs.container_ended(container)
 
+    metrics = EngineMetrics()
     runner.hooks = RunHooks(
         started=started,
         ended=ended,
@@ -369,6 +381,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         quiesce=trees.quiesce,
         give_to_user=filler.give_to_user,
         discarded=images.collect,
+        network_took=metrics.network_took,
     )
     spool = BuildSpool(paths.data_root / "build", snapshots.empty, workers, background)
     cached, directories = BuildCacheRepository(database), CacheDirectories(paths.data_root / "build" / "mounts")
@@ -444,8 +457,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         shutdown.seconds = wanted.shutdown_timeout
         oci.settings = runtimes.settings(wanted.runtimes, wanted.default_runtime)
 
-    metrics = EngineMetrics()
     server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)
     if config.metrics_addr:
-        metrics.watch(Watched(containers, events, health, watch, lambda: server.connections), await system.info())
+        metrics.watch(Watched(containers, events, health, builds, watch, lambda: server.connections), await system.info())
     return EngineParts(server, shutdown, take_over, system.publish_reload, metrics)

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
-from sampan.distribution.lookups import Resolver
 from sampan.errors import SystemFailure
+from sampan.lookups import Resolver
 from sampan.proxies import Proxies
 from sampan.registryhosts import certificate_problem, certificates_of, tls_context
 

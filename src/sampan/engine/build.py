@@ -5,6 +5,7 @@ told of in the file's order, each one's words together.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, closing
 from functools import lru_cache
@@ -19,6 +20,7 @@ from sampan.engine.background import Background
 from sampan.engine.buildbases import Bases
 from sampan.engine.buildcache import BuildCachePruning
 from sampan.engine.buildcopy import Copies
+from sampan.engine.buildfailures import counted
 from sampan.engine.buildmounts import CacheDirectories, RunMounts
 from sampan.engine.buildoptions import BuildOptions, CacheLimits
 from sampan.engine.buildrun import StepContainers
@@ -92,12 +94,14 @@ class BuildService:
     def __init__(self, parts: BuildParts) -> None:
         self._parts = parts
         self._bounded = parts.clock.now_ns()
+        self.failed: Counter[str] = Counter()
+        """Builds by the reasons that docker has for their failures."""
 
     async def build(self, options: BuildOptions, source: AsyncIterable[bytes]) -> AsyncIterator[Sequence[Progress]]:
         """Build an image. Yields docker's progress, each time all there is. Raises StepFailed and other EngineErrors, in docker's words."""
         targets = [_target(text) for text in options.tags]
         session = self._parts.sessions.find(options.session) if options.session else None
-        async with self._parts.spool.workspace() as workspace:
+        async with counted(self.failed), self._parts.spool.workspace() as workspace:
             given = (
                 await remote_context(self._parts.registries, workspace, options.remote, options.dockerfile) if options.remote else source
             )

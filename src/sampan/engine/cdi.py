@@ -13,11 +13,15 @@ import msgspec
 
 from sampan.engine.launch_failures import StartFailure
 from sampan.runtime import plan
-from sampan.spec.cdi import BindMount, ContainerEdits, Device, DeviceNode, DeviceSpec
+from sampan.spec.cdi import BindMount, ContainerEdits, Device, DeviceNode, DeviceSpec, Hook
 from sampan.spec.docker_api.container import DeviceRequest
 
 MAX_BYTES = 4 << 20
 """Of one specification."""
+HOOK_SECONDS, HOOK_SECONDS_MAX = 60, 3600
+"""How long a hook has that says nothing of it, and at most."""
+PROBLEMS_MAX = 4096
+"""Characters of what is wrong with specifications, where a device is not found: it goes into the container's state."""
 _VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0")
 _KIND = re.compile(r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?/[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?")
@@ -34,6 +38,7 @@ class Edits(NamedTuple):
     devices: tuple[plan.Device, ...] = ()
     mounts: tuple[plan.Mount, ...] = ()
     groups: tuple[int, ...] = ()
+    hooks: tuple[plan.Hook, ...] = ()
 
 
 class Found(NamedTuple):
@@ -63,11 +68,18 @@ def edits_of(requests: Sequence[DeviceRequest], directories: Sequence[str]) -> E
     missing = [name for name in names if name not in found.devices]
     if missing:
         reasons = "".join(f"; {problem}" for problem in found.problems)
-        raise StartFailure(f"CDI device injection failed: unresolvable CDI devices {', '.join(missing)}{reasons}", 128)
+        raise StartFailure(f"CDI device injection failed: unresolvable CDI devices {', '.join(missing)}{reasons[:PROBLEMS_MAX]}", 128)
     try:
         return _together(_edits(names, found))
     except ValueError as error:
         raise StartFailure(f"CDI device injection failed: failed to inject devices: {error}", 128) from None
+
+
+def write_bundle(directory: str, root: str, hostname: str) -> None:
+    """What hooks look for in a container's config.json: where its root is while they run."""
+    document = {"ociVersion": "1.2.1", "root": {"path": root}, "hostname": hostname}
+    with open(f"{directory}/config.json", "wb") as file:
+        file.write(msgspec.json.encode(document))
 
 
 def look(directories: Sequence[str]) -> Found:
@@ -117,6 +129,8 @@ def read(path: str) -> DeviceSpec:
         spec = msgspec.json.decode(text, type=DeviceSpec)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("too deep") from None
     _check(spec)
     return spec
 
@@ -126,12 +140,13 @@ def _check(spec: DeviceSpec) -> None:
         raise ValueError(f'invalid version "{spec.cdi_version}"')
     if _KIND.fullmatch(spec.kind) is None:
         raise ValueError(f'invalid kind "{spec.kind}"')
-    names = [device.name for device in spec.devices]
-    for name in names:
-        if _NAME.fullmatch(name) is None:
-            raise ValueError(f'invalid device name "{name}"')
-        if names.count(name) > 1:
-            raise ValueError(f'invalid spec, multiple device "{name}"')
+    names: set[str] = set()
+    for device in spec.devices:
+        if _NAME.fullmatch(device.name) is None:
+            raise ValueError(f'invalid device name "{device.name}"')
+        if device.name in names:
+            raise ValueError(f'invalid spec, multiple device "{device.name}"')
+        names.add(device.name)
     if not names:
         raise ValueError("invalid spec, no devices")
     for edits in (spec.container_edits, *(device.container_edits for device in spec.devices)):
@@ -148,6 +163,13 @@ def _check_edits(edits: ContainerEdits) -> None:
     for mount in edits.mounts:
         if not (mount.host_path.startswith("/") and mount.container_path.startswith("/")):
             raise ValueError(f'invalid mount "{mount.host_path}" to "{mount.container_path}"')
+    for hook in edits.hooks:
+        if (
+            not hook.path.startswith("/")
+            or any(entry.find("=") <= 0 for entry in hook.env)
+            or not 0 <= (hook.timeout or 0) <= HOOK_SECONDS_MAX
+        ):
+            raise ValueError(f'hook "{hook.path}": invalid path, environment or timeout')
     for gid in edits.additional_gids:
         if not 0 <= gid < 2**32:
             raise ValueError(f"invalid group {gid}")
@@ -170,9 +192,9 @@ def _together(every: Iterator[ContainerEdits]) -> Edits:
     devices: dict[str, plan.Device] = {}
     mounts: dict[str, plan.Mount] = {}
     groups: dict[int, None] = {}
+    hooks: list[plan.Hook] = []
     for edits in every:
-        for hook in edits.hooks:
-            raise ValueError(f"{hook.hook_name} hook {hook.path}: hooks are not implemented by Sampan yet")
+        hooks += [_hook(hook) for hook in edits.hooks]
         if edits.net_devices:
             raise ValueError("netDevices: not implemented by Sampan yet")
         if edits.intel_rdt is not None:
@@ -181,7 +203,13 @@ def _together(every: Iterator[ContainerEdits]) -> Edits:
         devices |= {node.path: _device(node) for node in edits.device_nodes}
         mounts |= {mount.container_path: _mount(mount) for mount in edits.mounts}
         groups |= dict.fromkeys(gid for gid in edits.additional_gids if gid)
-    return Edits(tuple(env.values()), tuple(devices.values()), tuple(mounts.values()), tuple(groups))
+    return Edits(tuple(env.values()), tuple(devices.values()), tuple(mounts.values()), tuple(groups), tuple(hooks))
+
+
+def _hook(hook: Hook) -> plan.Hook:
+    if hook.hook_name != "createContainer":
+        raise ValueError(f"{hook.hook_name} hook {hook.path}: not implemented by Sampan yet (createContainer is)")
+    return plan.Hook(hook.path, tuple(hook.args or [hook.path]), tuple(hook.env), hook.timeout or HOOK_SECONDS)
 
 
 def _device(node: DeviceNode) -> plan.Device:

@@ -237,6 +237,7 @@ class ContainerMounts:
         binds: list[dict[str, Any]] = []
         fds: list[int] = []
         user = f"{container.id} {os.urandom(8).hex()}"
+        maps = self._users.maps_of(container.host_config)
         for number, mount in enumerate(container.mounts):
             if isinstance(mount, TmpfsMount):
                 continue
@@ -245,6 +246,8 @@ class ContainerMounts:
                 await self._store.mount(mount.name, user)
             one = planned(mount, self._store.local.path, f"mount{number}")
             bind = bind_of(one)
+            if maps is not None and not isinstance(mount, ImageMount) and not one.idmap and not self._is_ours(mount):
+                bind["maps"] = maps.built()
             if isinstance(mount, ImageMount):
                 fds.append(await self._open_image(mount))
                 stack.callback(os.close, fds[-1])

@@ -10,7 +10,7 @@ import msgspec
 from sampan.archive.room import making
 from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine import joining, launching, links, listing, merging, names, processes, showing, updating, usernamespaces
+from sampan.engine import joining, launching, links, listing, merging, names, processes, showing, timezones, updating, usernamespaces
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containermounts import ContainerMounts
@@ -151,6 +151,7 @@ class ContainerService:
             usernamespaces.check(host)
         mounts = self._mounts.wanted(config, host)
         warnings.extend(launching.SecurityOptions(host.security_opt or []).ignored(has_apparmor=host_facts().apparmor))
+        timezones.check(host.timezone)
         launching.check_capabilities(host, host_facts().capabilities)
         warnings.extend(left_out(launching.capability_names(host), host_facts()))
         if config.stop_signal and not (config.stop_signal.isdecimal() and len(config.stop_signal) < 10):  # any number, as in docker

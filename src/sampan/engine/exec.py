@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -291,7 +291,15 @@ class ExecService:
                     stdin.fd = os.dup(terminal)
             await self._stream(found, stream, outputs, stdin)
 
-    async def capture(self, container: Container, request: ExecCreateRequest, *, seconds: float, limit: int) -> Captured:
+    async def capture(
+        self,
+        container: Container,
+        request: ExecCreateRequest,
+        *,
+        seconds: float,
+        limit: int,
+        started: Callable[[], object] = lambda: None,
+    ) -> Captured:
         """Run a command of the engine's own, for no longer than seconds; of its output, both streams in one, the first limit bytes.
 
         Cancelled, it is killed, as it is by the next sampand if this one ends. Raises EngineError: it was not got to start.
@@ -306,6 +314,7 @@ class ExecService:
             try:
                 async with asyncio.timeout(START_SECONDS):
                     await asyncio.shield(launching)
+                started()
             except TimeoutError:
                 raise SystemFailure(f"timed out starting health check for container {container.id}") from None
             try:

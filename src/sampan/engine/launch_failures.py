@@ -95,7 +95,7 @@ def explain(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> 
         case ops.STEP_IDMAP:
             hint = ": the file system of the source, or this kernel, has no ID-mapped mounts" if error.errno in _NO_IDMAP else ""
             return Explained(f'error mounting "{sources.get(path, path)}" to rootfs at "{path}": idmap: {reason}{hint}', 128)
-        case ops.STEP_MOUNT_REFUSED:
+        case ops.STEP_MOUNT_REFUSED | ops.STEP_HOOK:
             return Explained(detail, 128)
         case ops.STEP_CGROUP_WRITE if "/cpu.rt_" in path:  # runc sets these before the process is there
             return Explained(

@@ -193,6 +193,7 @@ def launch_spec(
     netns: bool,
     settings: LaunchSettings,
     edits: Edits = NO_EDITS,
+    bundle: str = "",
     userns: plan.UserMaps | None = None,
 ) -> plan.LaunchSpec:
     """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
@@ -235,6 +236,8 @@ def launch_spec(
         privileged=host.privileged,
         userns=userns,
         writable_cgroups=security.writable_cgroups,
+        hooks=edits.hooks,
+        bundle=bundle,
     )
 
 

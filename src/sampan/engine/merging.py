@@ -32,12 +32,18 @@ class ContainerDefaults(msgspec.Struct, frozen=True):
     ulimits: Sequence[Ulimit] = ()
     init: bool = False
     no_new_privileges: bool = False
+    timezone: str = ""
 
 
 def merge_env(image: list[str], wanted: list[str]) -> list[str]:
     """The user's variables, then those of the image that the user did not name (moby daemon/commit.go merge)."""
     names = {entry.partition("=")[0] for entry in wanted}
     return [*wanted, *(entry for entry in image if entry.partition("=")[0] not in names)]
+
+
+def _without_zone(env: list[str], host: HostConfig | None) -> list[str]:
+    """An image's variables: without TZ, which would win over the time zone asked for."""
+    return env if host is None or not host.timezone else [entry for entry in env if not entry.startswith("TZ=")]
 
 
 def merge_config(request: CreateRequest, image: ContainerConfig, hostname: str) -> Config:
@@ -58,7 +64,7 @@ def merge_config(request: CreateRequest, image: ContainerConfig, hostname: str) 
     shown.update(
         hostname=request.hostname or hostname,
         user=request.user or image.user,
-        env=merge_env(image.env or [], request.env or []),
+        env=merge_env(_without_zone(image.env or [], request.host_config), request.env or []),
         entrypoint=entrypoint or None,
         cmd=cmd or None,
         working_dir=request.working_dir or image.working_dir,
@@ -240,5 +246,6 @@ def merge_host_config(
         port_bindings=host.port_bindings or {},
         init=(defaults.init or None) if host.init is None else host.init,
         security_opt=security,
+        timezone=host.timezone or defaults.timezone,
     )
     return merged, warnings

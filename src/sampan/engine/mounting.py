@@ -5,7 +5,7 @@ looking whether the source of a `--mount type=bind` is there. Messages are docke
 import os
 import posixpath
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import msgspec
 
@@ -30,6 +30,7 @@ _KINDS_OF_WORDS = {
     "consistency": ("consistent", "cached", "delegated"), "owner": ("U", "idmap"),
 }  # fmt: skip
 _KIND_OF = {word: kind for kind, words in _KINDS_OF_WORDS.items() for word in words}
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 MOUNTS_MAX = 1000
 """Of one container; docker has no bound."""
 
@@ -401,15 +402,40 @@ def make_sources(mounts: Iterable[Mount], owner: tuple[int, int] = (0, 0)) -> No
 
 
 def _make_directories(path: str, owner: tuple[int, int]) -> None:
-    if os.path.lexists(path):
+    """Each in the one just made, whatever its name leads to by then: what is above may belong to containers."""
+    place = path
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if place == path:
         return
-    _make_directories(os.path.dirname(path), owner)
     try:
-        os.mkdir(path, 0o755)
+        with ExitStack() as held:
+            here = os.open(place, _DIRECTORY)
+            held.callback(os.close, here)
+            for name in os.path.relpath(path, place).split("/"):
+                place = os.path.join(place, name)
+                here = _make_directory(here, name, owner)
+                held.callback(os.close, here)
+    except OSError as error:
+        error.filename = place
+        raise
+
+
+def _make_directory(parent: int, name: str, owner: tuple[int, int]) -> int:
+    """A descriptor of it."""
+    made = True
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent)
     except FileExistsError:  # somebody else's, then
-        return
-    if owner != (0, 0):
-        os.chown(path, *owner, follow_symlinks=False)
+        made = False
+    fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        if made and owner != (0, 0):
+            os.fchown(fd, *owner)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def mount_points(mounts: Iterable[Mount], volumes: str) -> list[wire.MountPoint]:

@@ -5,6 +5,8 @@ A probe is an exec whose output nobody sees but `inspect`. It ends with its time
 
 import asyncio
 import logging
+import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +19,9 @@ from sampan.errors import EngineError
 from sampan.spec.docker_api.container import ExecCreateRequest
 from sampan.state.containers import ProbeResult
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 log = logging.getLogger(__name__)
 
 
@@ -28,6 +33,8 @@ class HealthMonitor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.checks = self.failed = 0
         """How many there have been, and of these have failed."""
+        self.prepared: Callable[[float], None] = lambda _seconds: None
+        """Told how long it took until a probe ran."""
 
     def begin(self, container: Container, *, again: bool = False) -> None:
         """Probe a running container from now on, if it has a check. again: a former sampand has; its probes' times go on."""
@@ -70,11 +77,17 @@ class HealthMonitor:
 
     async def _probe(self, container: Container, check: health.Check) -> tuple[ProbeResult, asyncio.Event]:
         """Run it once: its result, and what is set when its process has ended."""
-        start = self._clock.now_ns()
+        start, began = self._clock.now_ns(), time.monotonic()
         request = ExecCreateRequest(cmd=list(check.command), attach_stdout=True, attach_stderr=True)
         ended = asyncio.Event()
         try:
-            captured = await self._execs.capture(container, request, seconds=check.timeout / health.SECOND, limit=health.OUTPUT_BYTES + 1)
+            captured = await self._execs.capture(
+                container,
+                request,
+                seconds=check.timeout / health.SECOND,
+                limit=health.OUTPUT_BYTES + 1,
+                started=lambda: self.prepared(time.monotonic() - began),
+            )
         except EngineError as error:
             log.debug("health check of %s: %s", container.id, error.message)
             code, output = health.FAILED_TO_RUN, error.message

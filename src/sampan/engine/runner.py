@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from sampan.clock import Clock
-from sampan.engine import cdi, health, joining, launching, restarting
+from sampan.engine import cdi, health, joining, launching, restarting, timezones
 from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
@@ -119,6 +119,8 @@ class RunHooks(msgspec.Struct, frozen=True):
     """Has its `:U` mounts belong to its user, before they are mounted."""
     discarded: Callable[[], None] = lambda: None
     """A container's tree is gone: layers that only it needed can go."""
+    network_took: Callable[[str, float], None] = lambda _action, _seconds: None
+    """How long it took to `allocate` or to `release` what a container has of networks."""
 
 
 class Runner:
@@ -231,7 +233,9 @@ class Runner:
         undo.callback(opened.close)
         await self.hooks.give_to_user(container, users.maps)
         await self.hooks.quiesce(container)
+        began = time.monotonic()
         sandbox = await self.network.attach(container, users.take_network())
+        self.hooks.network_took("allocate", time.monotonic() - began)
         undo.push_async_callback(self.network.detach, container)
         try:
             return await self._launch_on(container, key, command, sandbox, opened, lent, users, undo)
@@ -253,6 +257,8 @@ class Runner:
         directory = self.paths.container(container.id)
         if not container.host_config.network_mode.startswith("container:"):
             self.network.write_files(container, sandbox.endpoints, directory)
+        if container.host_config.timezone:
+            timezones.write(container.host_config.timezone, directory)
         layers = await self.snapshots.mounts(container.id)
         undo.callback(layers.close)
         joined = undo.enter_context(contextlib.ExitStack())
@@ -267,6 +273,8 @@ class Runner:
         )
         requests = container.host_config.device_requests
         edits = await asyncio.to_thread(cdi.edits_of, requests, self.settings.cdi_spec_dirs) if requests else cdi.Edits()
+        if edits.hooks:
+            cdi.write_bundle(directory, f"{self.paths.exec_root}/rootfs", container.config.hostname)
         taken = {mount.destination for mount in opened.mounts}
         own = [mount for mount in self.own_mounts(container) if mount.destination not in taken]
         spec = launching.launch_spec(
@@ -279,6 +287,7 @@ class Runner:
             netns=bool(sandbox.descriptors),
             settings=self.settings,
             edits=edits,
+            bundle=directory,
             userns=users.maps,
         )
         if command:
@@ -355,10 +364,17 @@ class Runner:
             directory = self.paths.container(container.id)
         names = ("resolv.conf", "hostname", "hosts")
         readonly = container.host_config.readonly_rootfs
-        return [
+        own = [
             plan.Mount(destination=f"/etc/{name}", source=f"{directory}/{name}", recursive=False, readonly=readonly, mapped=True)
             for name in names
         ]
+        if container.host_config.timezone:
+            # Not through a link: images have one there, to the file of UTC.
+            source = f"{self.paths.container(container.id)}/{timezones.FILE}"
+            own.append(
+                plan.Mount(destination=f"/etc/{timezones.FILE}", source=source, recursive=False, readonly=True, over_link=True, mapped=True)
+            )
+        return own
 
     @staticmethod
     def _make_stdio(container: Container, fds: dict[str, int], undo: contextlib.AsyncExitStack) -> None:
@@ -467,7 +483,9 @@ class Runner:
         if container.host_config.pid_mode:
             # Without a PID namespace of its own the end of its first process ends no other (runc signalAllProcesses).
             await self.end_cgroup(self.paths.cgroup_of(container))
+        began = time.monotonic()
         await self.network.detach(container)
+        self.hooks.network_took("release", time.monotonic() - began)
         self.events.publish_networks(container, "disconnect")
         await self.mounts.close(container)
         if live is not None:

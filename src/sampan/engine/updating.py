@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 
@@ -98,40 +99,56 @@ def apply(layout: Layout, cgroup: str, old: HostConfig, new: HostConfig) -> None
     """Give a running container's cgroups the new limits; on failure they have the old ones again. Raises SystemFailure."""
     before = _values(layout, cgroup, old)
     after = _values(layout, cgroup, new)
-    writes = {file: value for file, value in after.items() if before.get(file) != value}
-    writes.update({file: _UNSET[os.path.basename(file)] for file in before.keys() - after.keys() if os.path.basename(file) in _UNSET})
+    writes = {place: value for place, value in after.items() if before.get(place) != value}
+    writes.update({place: unset for place in before.keys() - after.keys() if (unset := _unset(place))})
     try:
         _write(writes)
     except OSError as error:
-        restored = {file: before.get(file) or _UNSET.get(os.path.basename(file), "") for file in writes}
-        _write_what_can_be({file: value for file, value in restored.items() if value})
-        file = os.path.basename(error.filename)
-        raise SystemFailure(f"cannot set {file} to {writes[error.filename]}: {error.strerror}") from error
+        restored = {place: before.get(place) or _unset(place) for place in writes}
+        _write_what_can_be({place: value for place, value in restored.items() if value})
+        value = next(value for (file, _), value in writes.items() if file == error.filename)
+        raise SystemFailure(f"cannot set {os.path.basename(error.filename)} to {value}: {error.strerror}") from error
 
 
-def _values(layout: Layout, cgroup: str, host: HostConfig) -> dict[str, str]:
+_Place: TypeAlias = tuple[str, str]
+"""A file, and which of its lines where it has one for each device."""
+
+
+def _values(layout: Layout, cgroup: str, host: HostConfig) -> dict[_Place, str]:
     return {
-        file: value for file, value, required in resource_writes(layout, cgroup, resources_of(host)) if required or os.path.exists(file)
+        (file, _line(value)): value
+        for file, value, required in resource_writes(layout, cgroup, resources_of(host))
+        if required or os.path.exists(file)
     }
 
 
-def _write(values: dict[str, str]) -> None:
+def _line(value: str) -> str:
+    """`8:0` or `default` of a value that is for one device."""
+    first = value.partition(" ")[0]
+    return first if first == "default" or ":" in first else ""
+
+
+def _unset(place: _Place) -> str:
+    return _UNSET.get(os.path.basename(place[0]), "")
+
+
+def _write(values: Mapping[_Place, str]) -> None:
     """Write each file, in an order in which the kernel takes them: a memory limit is never above that with swap (EINVAL)."""
-    refused: dict[str, str] = {}
-    for file, value in values.items():
+    refused: list[tuple[str, str]] = []
+    for (file, _), value in values.items():
         try:
             _put(file, value)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            refused[file] = value
-    for file, value in refused.items():
+            refused.append((file, value))
+    for file, value in refused:
         _put(file, value)
 
 
-def _write_what_can_be(values: dict[str, str]) -> None:
+def _write_what_can_be(values: Mapping[_Place, str]) -> None:
     """Twice, for the same reason; what the kernel still refuses stays as it is."""
-    for file, value in (*values.items(), *values.items()):
+    for (file, _), value in (*values.items(), *values.items()):
         try:
             write(file, value)
         except OSError:

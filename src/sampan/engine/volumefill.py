@@ -9,6 +9,7 @@ from sampan.engine import mounting
 from sampan.engine.containerstore import Container
 from sampan.engine.mounting import BindMount, VolumeMount
 from sampan.engine.trees import Trees
+from sampan.engine.usernamespaces import UserNamespaces
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.runtime.plan import UserMaps
 from sampan.volume import options as rules
@@ -18,9 +19,10 @@ from sampan.volume.store import VolumeStore
 class VolumeFiller:
     """See the module."""
 
-    def __init__(self, trees: Trees, store: VolumeStore) -> None:
+    def __init__(self, trees: Trees, store: VolumeStore, users: UserNamespaces) -> None:
         self._trees = trees
         self._store = store
+        self._users = users
 
     async def fill(self, container: Container) -> None:
         """Copy what the container's image has at the places of empty volumes, owner, mode and xattrs included.
@@ -60,7 +62,15 @@ class VolumeFiller:
                     stack.callback(os.close, fds[-1])
                 else:
                     fds.append(stack.enter_context(local.staging(mount.name)))
-            places = [{"path": mount.destination, "only_directory": mount.only_directory} for mount, _ in empty]
+            maps = self._users.maps_of(container.host_config)
+            places = [
+                {
+                    "path": mount.destination,
+                    "only_directory": mount.only_directory,
+                    "maps": maps.built() if maps is not None and in_place else None,
+                }
+                for mount, in_place in empty
+            ]
             await self._trees.run(container, "volume_fill", {"places": places}, fds, locked=True)
         for mount, in_place in empty:
             if not in_place:

@@ -136,6 +136,19 @@ def map_mount(mount_fd: int, userns: int) -> None:
     mounts.mount_setattr(mount_fd, attributes=mounts.MOUNT_ATTR_IDMAP, userns=userns)
 
 
+def show_as_inside(mount_fd: int, uids: Sequence[Sequence[int]], gids: Sequence[Sequence[int]]) -> None:
+    """Have what belongs to the users of a user namespace on a detached mount's disk, as the host knows them, be what they are inside.
+
+    What is anybody else's is nobody's, and stays as it is, whoever tries. With all that is mounted in it. Single-threaded callers only.
+    Raises OSError: EINVAL or EPERM when a file system cannot be mapped, or is already; nothing is mapped then.
+    """
+    userns = user_namespace(*([(there, here, count) for here, there, count in table] for table in (uids, gids)))
+    try:
+        mounts.mount_setattr(mount_fd, attributes=mounts.MOUNT_ATTR_IDMAP, userns=userns, recursive=True)
+    finally:
+        os.close(userns)
+
+
 def give_to(mount_fd: int, uid: int, gid: int) -> None:
     """Have what belongs to the owner (and his group) of a detached mount's top belong to another inside, and the reverse on the disk.
 

@@ -1,6 +1,8 @@
 """The log driver `journald`: systemd.io/JOURNAL_NATIVE_PROTOCOL, with docker's fields (moby daemon/logger/journald)."""
 
 import asyncio
+import errno
+import fcntl
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,7 @@ from sampan.clock import rfc3339nano
 from sampan.errors import InvalidArgument
 from sampan.ids import new_id
 from sampan.logs.outgoing import Line
+from sampan.readiness import writable
 
 OPTIONS: Final = frozenset(("env", "env-regex", "labels", "labels-regex", "tag"))
 SOCKET: Final = "/run/systemd/journal/socket"
@@ -41,6 +44,24 @@ def encoded(fields: Mapping[str, bytes]) -> bytes:
     return b"".join(parts)
 
 
+async def _send_in_file(sender: socket.socket, entry: bytes) -> None:
+    """What is too large for a datagram goes in a sealed memory file. Raises OSError."""
+    file = os.memfd_create("journal-entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(file, "wb", closefd=False) as out:
+            out.write(entry)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+        while True:
+            try:
+                socket.send_fds(sender, [b""], [file])
+            except BlockingIOError:
+                await writable(sender.fileno())
+            else:
+                return
+    finally:
+        os.close(file)
+
+
 class JournaldSink:
     """See outgoing.Sink."""
 
@@ -61,7 +82,13 @@ class JournaldSink:
             self._socket.setblocking(False)
             await loop.sock_connect(self._socket, self._path)
         for line in lines:
-            await loop.sock_sendall(self._socket, self._entry(line))
+            entry = self._entry(line)
+            try:
+                await loop.sock_sendall(self._socket, entry)
+            except OSError as error:
+                if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
+                    raise
+                await _send_in_file(self._socket, entry)
 
     def _entry(self, line: Line) -> bytes:
         self._ordinal += 1

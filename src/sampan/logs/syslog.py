@@ -1,9 +1,11 @@
 """The log driver `syslog`: over udp, tcp, tls or a unix socket, in docker's formats (moby daemon/logger/syslog)."""
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
+import stat
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +14,7 @@ from urllib.parse import urlsplit
 
 from sampan.errors import InvalidArgument
 from sampan.logs.outgoing import Line
+from sampan.lookups import Lookups, Resolver
 
 OPTIONS: Final = frozenset((
     "env", "env-regex", "labels", "labels-regex", "tag", "syslog-address", "syslog-facility", "syslog-format",
@@ -26,6 +29,8 @@ LOCAL: Final = ("/dev/log", "/var/run/syslog", "/var/run/log")
 TLS: Final = "tcp+tls"
 PORT: Final = 514
 CONNECT_SECONDS = 10.0
+_HOSTS: Final = Resolver(Lookups())
+"""Of servers of logs, beside those of registries: silent ones must not keep the others out."""
 
 
 class Address(NamedTuple):
@@ -117,13 +122,20 @@ class SyslogSink:
                 await self._connect()
         messages = [self._formatter.message(line) for line in lines if line.data]
         if self._writer is not None:
-            if self._writer.is_closing() or (self._reader is not None and self._reader.at_eof()):
-                raise ConnectionResetError("the server is gone")
-            self._writer.write(b"".join(messages))
-            await self._writer.drain()
+            try:
+                await self._write(self._writer, messages)
+            except BaseException:
+                self._writer.transport.abort()  # close() would wait until the server takes what there is
+                raise
         elif self._datagrams is not None:
             for message in messages:
-                await asyncio.get_running_loop().sock_sendall(self._datagrams, message)
+                await _send_datagram(self._datagrams, message)
+
+    async def _write(self, writer: asyncio.StreamWriter, messages: Sequence[bytes]) -> None:
+        if writer.is_closing() or (self._reader is not None and self._reader.at_eof()):
+            raise ConnectionResetError("the server is gone")
+        writer.write(b"".join(messages))
+        await writer.drain()
 
     def close(self) -> None:
         """See outgoing.Sink."""
@@ -136,17 +148,27 @@ class SyslogSink:
     async def _connect(self) -> None:
         scheme, place, port = self._address
         if scheme == "udp":
-            loop = asyncio.get_running_loop()
-            (family, _, _, _, where), *_ = await loop.getaddrinfo(place, port, type=socket.SOCK_DGRAM)
-            self._datagrams = await _datagrams(family, where)
+            found = (await _HOSTS.resolve(place, port, socket.AF_UNSPEC))[0]
+            self._datagrams = await _datagrams(found["family"], (found["host"], port))
         elif scheme in ("tcp", TLS):
-            await self._connected(asyncio.open_connection(place, port, ssl=self._tls() if scheme == TLS else None))
+            await self._connect_tcp(place, port, self._tls() if scheme == TLS else None)
         elif scheme == "unix":
             await self._connected(asyncio.open_unix_connection(place))
         elif scheme == "unixgram":
             self._datagrams = await _datagrams(socket.AF_UNIX, place)
         else:
             await self._connect_locally()
+
+    async def _connect_tcp(self, place: str, port: int, tls: ssl.SSLContext | None) -> None:
+        problem = OSError("no address")
+        for found in await _HOSTS.resolve(place, port, socket.AF_UNSPEC):
+            try:
+                await self._connected(asyncio.open_connection(found["host"], port, ssl=tls, server_hostname=place if tls else None))
+            except OSError as error:
+                problem = error
+            else:
+                return
+        raise problem
 
     async def _connected(self, opening: Coroutine[Any, Any, tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
         self._reader, self._writer = await opening
@@ -165,12 +187,24 @@ class SyslogSink:
     def _tls(self) -> ssl.SSLContext:
         """Raises OSError: the files cannot be used."""
         config = self._config
+        for name in ("syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key"):
+            if (path := config.get(name)) and not stat.S_ISREG(os.stat(path).st_mode):  # whoever opens a pipe may wait for ever
+                raise OSError(errno.EINVAL, "not a regular file", path)
         context = ssl.create_default_context(cafile=config.get("syslog-tls-ca-cert") or None)
         if "syslog-tls-skip-verify" in config:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if config.get("syslog-tls-cert"):
             context.load_cert_chain(config["syslog-tls-cert"], config.get("syslog-tls-key"))
         return context
+
+
+async def _send_datagram(sender: socket.socket, message: bytes) -> None:
+    """Raises OSError; what is larger than any datagram is lost, as nobody will ever take it."""
+    try:
+        await asyncio.get_running_loop().sock_sendall(sender, message)
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
 
 
 async def _datagrams(family: int, where: str | tuple[object, ...]) -> socket.socket:

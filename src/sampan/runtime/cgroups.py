@@ -174,9 +174,9 @@ def _v2_writes(resources: Resources) -> list[tuple[str, str, str]]:
         writes.append(("cpuset", "cpuset.mems", resources.cpuset_mems))
     if resources.pids_limit > 0:
         writes.append(("pids", "pids.max", str(resources.pids_limit)))
-    if resources.blkio_weight:
-        writes.append(("io", "io.weight", f"default {_io_weight(resources.blkio_weight)}"))
-    writes += [("io", "io.weight", f"{device} {_io_weight(weight)}") for device, weight in resources.device_weights]
+    weights = [*([("default", resources.blkio_weight)] if resources.blkio_weight else []), *resources.device_weights]
+    writes += [("io", "io.bfq.weight", f"{device} {weight}") for device, weight in weights]
+    writes += [("io", "io.weight", f"{device} {_io_weight(weight)}") for device, weight in weights]
     writes += [("io", "io.max", f"{device} {_V2_THROTTLES[what]}={rate}") for device, what, rate in resources.throttles]
     return writes
 
@@ -186,13 +186,16 @@ def _io_weight(weight: int) -> int:
     return 1 + (weight - 10) * 9999 // 990
 
 
+_OPTIONAL = ("memsw", "swap.max", "bfq")
+
+
 def resource_writes(layout: Layout, path: str, resources: Resources) -> list[tuple[str, str, bool]]:
-    """(file, value, required) of every limit. memsw is optional: a kernel without swap accounting has no such file."""
+    """(file, value, required) of every limit. Optional is what some kernels have no file for: swap accounting, the scheduler BFQ."""
     result: list[tuple[str, str, bool]] = []
     for controller, file, value in _v1_writes(resources) if layout.version == 1 else _v2_writes(resources):
         directory = v1_path(layout, controller, path) if layout.version == 1 else f"{layout.unified}/{path}"
         if directory is not None:
-            result.append((f"{directory}/{file}", value, "memsw" not in file and "swap.max" not in file))
+            result.append((f"{directory}/{file}", value, not any(word in file for word in _OPTIONAL)))
     return result
 
 

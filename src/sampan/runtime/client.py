@@ -16,13 +16,15 @@ import msgspec
 
 from sampan.errors import InvalidArgument, SystemFailure, Unavailable
 from sampan.runtime.plan import UserMaps
-from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
+from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message, is_served
 
 EventCallback = Callable[[Message, dict[str, int]], None]
 """(event, descriptors by name). The callee owns the descriptors."""
 
 RETRY_SECONDS = 0.01
 CONNECT_SECONDS = 30.0
+HELLO_SECONDS = 10.0
+"""After which a hello is said on another connection."""
 
 
 class RequestRefused(SystemFailure):
@@ -65,6 +67,8 @@ class Link:
         self._seq = 0
         self._up = asyncio.Event()
         self._fd = -1
+        self._process = -1
+        """A handle of who answers."""
         self._broken: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -113,12 +117,7 @@ class Link:
     async def _keep_connected(self) -> None:
         while not self._closed:
             try:
-                sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                try:
-                    sock.connect(self.path)
-                except OSError:
-                    sock.close()
-                    raise
+                sock = self._connect()
             except OSError:
                 if self._revive is not None:
                     await self._revive()
@@ -129,8 +128,10 @@ class Link:
             self._fd, self._broken = sock.fileno(), broken
             asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
             try:
-                hello, _ = await self._request({"op": "hello", "role": "sampand"})
+                async with asyncio.timeout(HELLO_SECONDS):
+                    hello, _ = await self._request({"op": "hello", "role": "sampand"})
                 self.boot_id, self.pid, self.build = hello.get("boot_id", ""), hello.get("pid", 0), hello.get("build", "")
+                self._watch_process()
                 if hello.get("protocol") != PROTOCOL and await self._end_other(hello):
                     continue
                 if self._on_up is not None:
@@ -138,11 +139,33 @@ class Link:
                 if not broken.is_set():
                     self._up.set()
                 await broken.wait()
-            except (Unavailable, RequestRefused):
+            except (Unavailable, RequestRefused, TimeoutError):
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
                 self._disconnect()
         self._up.set()
+
+    def _connect(self) -> socket.socket:
+        """Raises OSError when nobody serves there."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.setblocking(False)
+            if not is_served(self.path):
+                raise ConnectionRefusedError(self.path)
+            sock.connect(self.path)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _watch_process(self) -> None:
+        """Its end is the connection's, whoever else may have that open (protocol.is_served). Raises Unavailable."""
+        try:
+            self._process = os.pidfd_open(self.pid) if self.pid else -1
+        except OSError as error:
+            raise Unavailable(f"process {self.pid}, which answered on {self.path}, is gone") from error
+        if self._process >= 0:
+            asyncio.get_running_loop().add_reader(self._process, self._lost)
 
     async def _end_other(self, hello: Message) -> bool:
         """A process of another version answers: end it, if it holds no container; else the link fails for good. Whether it ended."""
@@ -160,6 +183,10 @@ class Link:
     def _disconnect(self) -> None:
         self._up.clear()
         channel, self._channel = self._channel, None
+        if self._process >= 0:
+            asyncio.get_running_loop().remove_reader(self._process)
+            os.close(self._process)
+            self._process = -1
         if self._fd >= 0:
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._fd)

@@ -113,6 +113,7 @@ def _config(spec: LaunchSpec, made: dict[str, Any], host: HostFacts) -> dict[str
         **({"hostname": spec.hostname} if uts and spec.hostname else {}),
         "mounts": [entry for op in made["mounts"] if (entry := _mount(op, made["binds"])) is not None],
         "linux": linux,
+        **({"hooks": {"createContainer": made["hooks"]}} if "hooks" in made else {}),
     }
 
 

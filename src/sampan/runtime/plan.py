@@ -66,6 +66,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """With a user namespace: the source is the engine's, and IDs on its disk are the container's, not the host's."""
     attributes: tuple[str, ...] = ()
     """Further ones of the mount itself, such as nosuid."""
+    over_link: bool = False
+    """A symbolic link at the destination is covered itself: what it leads to stays as it is."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,16 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     host_path: str
     container_path: str
     permissions: str = "rwm"
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """A program of the host that is run in the container's namespaces before it is entered (createContainer)."""
+
+    path: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    timeout: int
+    """Seconds."""
 
 
 class Rlimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +174,9 @@ class LaunchSpec(Process, frozen=True, kw_only=True):
     """Of the user namespace that comes with the launch; None: the host's."""
     writable_cgroups: bool | None = None
     """None: as privileged has it."""
+    hooks: tuple[Hook, ...] = ()
+    bundle: str = ""
+    """The directory with what hooks look for in an OCI config.json."""
 
 
 class ExecSpec(Process, frozen=True, kw_only=True):
@@ -419,6 +434,7 @@ def _mounts(spec: LaunchSpec, host: HostFacts, private_cgroup: bool, binds: list
                 **({"idmap": True} if mount.idmap else {}),
                 **({"mapped": True} if mount.mapped and spec.userns is not None else {}),
                 **({"attributes": list(mount.attributes)} if mount.attributes else {}),
+                **({"over_link": True} if mount.over_link else {}),
             }
         )
         result.append({"op": ops.OP_BIND, "bind": len(binds) - 1})
@@ -475,6 +491,7 @@ def launch_plan(spec: LaunchSpec, host: HostFacts | None = None) -> dict[str, An
         "masked": list(masked),
         "thermal": bool(masked),
         "readonly": list(readonly),
+        **({"hooks": msgspec.to_builtins(spec.hooks), "bundle": spec.bundle} if spec.hooks else {}),
         "process": process,
     }
 

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import socket
+import struct
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -36,11 +37,28 @@ MAX_QUEUE = 4096
 _MEMFD_MARK = b"\0memfd"
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _SEQ_AT_END = re.compile(rb'"seq":(\d+)(?:,"names":\[[^][]*\])?\}\Z')
+_FLOCK = "hhqqi4x"
+"""struct flock of fcntl(2), on 64 bits."""
 _INT_SIZE = array.array("i").itemsize
 
 
 class ChannelClosed(Exception):
     """The peer is gone, or so far behind that it is treated as gone."""
+
+
+def is_served(path: str) -> bool:
+    """Whether the lean process whose socket this is lives, by its lock: a child of one that was killed may be held in the midst of its
+    setting up, in a frozen cgroup say, and has the socket open. True where there is no lock to tell."""
+    try:
+        fd = os.open(path.removesuffix("sock") + "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind: int = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, asked))[0]
+        return kind != fcntl.F_UNLCK
+    finally:
+        os.close(fd)
 
 
 def _memfd_of(payload: bytes) -> int:

@@ -10,13 +10,15 @@ import time
 import zlib
 from contextlib import suppress
 
-from sampan.runtime.protocol import Channel, ChannelClosed
+from sampan.runtime.protocol import Channel, ChannelClosed, is_served
 
 PAUSE_SECONDS = 0.02
 
 
 def answers(path: str) -> bool:
     """Whether somebody listens on a lean process's socket."""
+    if not is_served(path):
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         return probe.connect_ex(path) == 0
 

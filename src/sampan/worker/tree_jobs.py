@@ -274,14 +274,16 @@ def tree_pack(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any
 
 
 def volume_fill(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, Any]:
-    """fds: for each place an empty directory. args: view, places (path; only_directory: a file there is refused).
+    """fds: for each place an empty directory.
 
+    args: view, places (path; only_directory: a file there is refused; maps: of a user namespace whose IDs outside are meant, or None).
     Each directory becomes what the container has at its place, where that is a directory; all is on disk then.
     """
     permissions = Permissions()
+    targets = [_target(fd, place) for fd, place in zip(fds, args["places"], strict=False)]  # what is further in fds is the view's
     confine.limit(confine.WRITE, view.enter(args["view"], fds, binds=False))
     root = _root()
-    for target, place in zip(fds, args["places"], strict=False):  # what is further in fds is the view's
+    for given, target, place in zip(fds, targets, args["places"], strict=False):
         path = absolute(place["path"])
         try:
             fd = openat2(root, os.fsencode(path), os.O_PATH, resolve=_RESOLVE)
@@ -291,11 +293,24 @@ def volume_fill(args: dict[str, Any], fds: list[int], send: Send) -> dict[str, A
                 raise Refused(kind, f"failed to populate volume: {path}: {_reason(error)}") from None
             continue
         if stat.S_ISDIR(os.fstat(fd).st_mode):
+            if maps := place.get("maps"):  # nothing comes into a directory that is nobody's
+                os.fchown(given, idmap.outside(maps["uids"], 0), idmap.outside(maps["gids"], 0))
             _copy_directory(os.open(".", _DIRECTORY_FLAGS, dir_fd=fd), target, permissions)
         elif place["only_directory"]:
             raise Refused(Kind.INVALID, f"cannot mount volume over existing file, file exists {path}")
         os.close(fd)
     return {}
+
+
+def _target(fd: int, place: dict[str, Any]) -> int:
+    """The directory as the container's users are to have it."""
+    if not place.get("maps"):
+        return fd
+    try:
+        return view.shown_as_inside(fd, place["maps"])
+    except OSError as error:
+        words = f"idmap: {_reason(error)}: the file system of the volume, or this kernel, has no ID-mapped mounts"
+        raise Refused(Kind.SYSTEM, f"failed to populate volume: {place['path']}: {words}") from error
 
 
 def _copy_directory(source: int, target: int, permissions: Permissions) -> None:

@@ -135,7 +135,26 @@ def _copy_of(bind: dict[str, Any], fds: Sequence[int]) -> int:
     """A detached mount of what is to be mounted."""
     if "fd" in bind:
         return os.dup(fds[bind["fd"]])
-    return mounts.clone_below(bind["source"], bind.get("subpath", ""), bind["recursive"])
+    fd = mounts.clone_below(bind["source"], bind.get("subpath", ""), bind["recursive"])
+    if maps := bind.get("maps"):
+        try:
+            idmap.show_as_inside(fd, maps["uids"], maps["gids"])
+        except OSError:  # we have rights there that the container has not
+            mounts.mount_setattr(fd, attributes=mounts.MOUNT_ATTR_RDONLY, recursive=True)
+    return fd
+
+
+def shown_as_inside(directory: int, maps: dict[str, Any]) -> int:
+    """A directory of the host's with the IDs that a container has for its users. Before enter(), the mount's namespace is left then.
+
+    Raises OSError when its file system cannot be mapped.
+    """
+    mount = mounts.clone_tree(directory, "", False)
+    try:
+        idmap.show_as_inside(mount, maps["uids"], maps["gids"])
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+    finally:
+        os.close(mount)
 
 
 def _lowers(view: dict[str, Any], fds: Sequence[int]) -> list[str | int]:

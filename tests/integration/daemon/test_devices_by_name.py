@@ -1,7 +1,13 @@
 """`--device vendor.com/class=name` by the real client, with a specification made for it."""
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,3 +57,70 @@ def test_a_device_with_its_environment_files_and_groups(make_engine: Callable[..
         failed = engine.run_client(docker, "run", option, "busybox", "true")
         assert failed.returncode == 125
         assert words_ in failed.stderr
+
+
+HOOK = """#!/bin/sh
+state=$(cat)
+bundle=$(echo "$state" | sed 's/.*"bundle": "\\([^"]*\\)".*/\\1/')
+root=$(sed 's/.*"path":"\\([^"]*\\)".*/\\1/' "$bundle/config.json")
+echo "$state" > "$root/state"
+echo "$@ $WORD $(ls /proc/self/fd | wc -l) $(umask)" > "$root/said"
+ln -s /bin/busybox "$root/made"
+"""
+
+
+def test_hooks_that_run_before_a_container_is_entered(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    def device(name: str, script: str, **more: object) -> dict[str, object]:
+        path = tmp_path / name
+        path.write_text(script)
+        path.chmod(0o755)
+        hook = {"hookName": "createContainer", "path": str(path), "args": ["name", "one", "two"], "env": ["WORD=w", "PATH=/usr/bin:/bin"]}
+        return {"name": name, "containerEdits": {"hooks": [{**hook, **more}]}}
+
+    devices = [
+        device("good", HOOK),
+        device("bad", "#!/bin/sh\necho out; echo err >&2; exit 3\n"),
+        device("hangs", "#!/bin/sh\nexec sleep 1234.5\n"),
+        device("slow", "#!/bin/sh\nsleep 1234.5 & sleep 1234.5\n", timeout=1),
+        device("absent", "", path="/no/such/hook"),
+    ]
+    (tmp_path / "t.json").write_text(json.dumps({"cdiVersion": "0.7.0", "kind": "sampan.test/hook", "devices": devices}))
+    engine = make_engine(f"--cdi-spec-dir={tmp_path}")
+    engine.start()
+    engine.bootstrap()
+
+    def run(name: str, *command: str) -> subprocess.CompletedProcess[str]:
+        return engine.cli("run", "--rm", "--network=none", f"--device=sampan.test/hook={name}", "--read-only", "busybox", *command)
+
+    for _ in range(2):
+        done = run("good", "sh", "-c", "readlink /made; cat /said /state")
+        made, said, state = done.stdout.splitlines()
+        assert (made, said) == ("/bin/busybox", "one two w 4 0022"), done.stderr
+        assert (json.loads(state)["status"], json.loads(state)["pid"]) == ("creating", 1)
+    failed = run("bad", "true")
+    assert failed.returncode == 125
+    words = "unable to start container process: error during container init: error running createContainer hook #0: "
+    assert f"{words}exit status 3, stdout: out\n, stderr: err\n" in failed.stderr
+    assert f"{words}fork/exec /no/such/hook: no such file or directory" in run("absent", "true").stderr
+    assert f"{words}hook ran past specified timeout of 1.0s" in run("slow", "true").stderr
+    with ThreadPoolExecutor() as pool:
+        hanging = pool.submit(run, "hangs", "true")
+        while not (found := processes_of(engine)):
+            assert not hanging.done()
+            time.sleep(0.02)
+        assert run("good", "true").returncode == 0
+        assert not hanging.done()
+        os.kill(found[0], signal.SIGKILL)
+        assert f"{words}signal: killed, stdout: , stderr:" in hanging.result(timeout=30).stderr
+    assert processes_of(engine) == []
+
+
+def processes_of(engine: Engine) -> list[int]:
+    """The hooks that are there, by what they run: they are in their containers' cgroups."""
+    found = set()
+    for directory in engine.cgroups():
+        with contextlib.suppress(OSError):
+            for pid in map(int, Path(directory, "cgroup.procs").read_text().split()):
+                if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x001234.5\x00":
+                    found.add(pid)
+    return sorted(found)

@@ -68,6 +68,41 @@ def test_metrics_have_the_names_of_docker(shown_engine: Engine) -> None:
     assert after["engine_daemon_events_total"] == before["engine_daemon_events_total"] + 1
 
 
+def built(engine: Engine, directory: Path, dockerfile: str, *options: str) -> int:
+    (directory / "Dockerfile").write_text(dockerfile)
+    return engine.cli("build", "-q", *options, str(directory)).returncode
+
+
+def test_networks_health_checks_and_failed_builds_are_measured(shown_engine: Engine, tmp_path: Path) -> None:
+    shown_engine.bootstrap()
+    builds = 'builder_builds_failed_total{{reason="{}"}}'.format
+    reasons = (
+        "unknown_instruction_error",
+        "build_target_not_reachable_error",
+        "dockerfile_syntax_error",
+        "error_processing_commands_error",
+    )
+    before = metrics(shown_engine)
+    assert before[builds("build_canceled")] == 0
+    assert built(shown_engine, tmp_path, "FROM busybox\nTRUE\n") != 0
+    assert built(shown_engine, tmp_path, "FROM busybox\n", "--target=none") != 0
+    assert built(shown_engine, tmp_path, "FROM busybox\nENV\n") != 0
+    assert built(shown_engine, tmp_path, "FROM busybox\nRUN false\n") != 0
+    done = shown_engine.cli("run", "-d", "--name=measured", "--health-cmd=true", "--health-interval=100ms", "busybox", "sleep", "1000")
+    assert done.returncode == 0, done.stderr
+    deadline = time.monotonic() + 30
+    while not metrics(shown_engine).get("engine_daemon_health_check_start_duration_seconds_count"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert shown_engine.cli("rm", "-f", "measured").returncode == 0
+    shown_engine.cli("info")
+    after = metrics(shown_engine)
+    assert {reason: after[builds(reason)] - before[builds(reason)] for reason in reasons} == dict.fromkeys(reasons, 1)
+    for action in ("allocate", "release"):
+        assert after[f'engine_daemon_network_actions_seconds_count{{action="{action}"}}'] >= 1
+    assert after['engine_daemon_host_info_functions_seconds_count{function="system_info"}'] >= 1
+
+
 def test_there_is_nothing_else(shown_engine: Engine) -> None:
     address = wait_for_message(shown_engine, r"metrics at (http://\S+)/metrics")[1]
     with pytest.raises(urllib.error.HTTPError, match="404"):

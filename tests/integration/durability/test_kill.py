@@ -1,15 +1,19 @@
 """kill -9 of sampand, the keeper and the supervisor while containers write: they go on, and nothing of theirs is lost."""
 
+import os
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.engine import Engine
+from sampan.daemon.config import cgroup_parent, parse_command_line
+from sampan.runtime import cgroups
+from tests.support.engine import CLI, Engine
 from tests.support.kills import SETTLE_SECONDS, kill
-from tests.support.strays import complaints, wait_for_none
+from tests.support.strays import cgroups_of, complaints, pid_of, wait_for_none
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -220,3 +224,35 @@ def test_health_checks_go_on(own_engine: Engine, docker_path: str, roles: tuple[
     assert health() == before
     wait_for(lambda: len(hanging()) == 1 and hanging() != former)
     docker("rm", "-f", "probed")
+
+
+@pytest.mark.parametrize("roles", [("supervisor",), ("sampand", "supervisor"), ("keeper", "supervisor")], ids="+".join)
+def test_the_supervisor_is_killed_while_a_child_of_it_cannot_go_on(own_engine: Engine, roles: tuple[str, ...]) -> None:
+    """A child that is frozen in the midst of its setting up still has the supervisor's sockets: that they are open means nothing."""
+    engine = own_engine
+    for name in ("frozen", "other"):
+        body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": "none"}}
+        assert engine.request("POST", f"/containers/create?name={name}", body)[0] == 201
+        assert engine.request("POST", f"/containers/{name}/start")[0] == 204
+    identity = engine.request("GET", "/containers/frozen/json")[1]["Id"]
+    layout, path = cgroups.host_layout(), f"{cgroup_parent(parse_command_line(engine.flags))}/{identity}"
+    before = [pid for role in roles if (pid := pid_of(engine, role)) is not None]
+    cgroups.freeze(layout, path, True)
+    pending = subprocess.Popen([*CLI, "exec", "frozen", "true"], env=engine.environment(), stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while len(cgroups_of(engine)[identity]) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        if "sampand" in roles:
+            engine.stop()
+            engine.start()
+        assert engine.cli("exec", "other", "echo", "hi", timeout=25).stdout == "hi\n"
+    finally:
+        cgroups.freeze(layout, path, False)
+        pending.wait(60)
+    assert engine.cli("exec", "frozen", "echo", "hi").stdout == "hi\n"
+    engine.remove_containers()
+    wait_for_none(engine)

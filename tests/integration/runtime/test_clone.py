@@ -1,8 +1,10 @@
 """fork_into: a child that is born in a cgroup, and that the interpreter and the C library take for an ordinary fork."""
 
 import ctypes
+import errno
 import json
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from sampan.linux import clone
 from sampan.runtime import cgroups
+from sampan.runtime.supervisor import server
 
 
 @pytest.fixture
@@ -66,3 +69,41 @@ def test_what_is_no_cgroup_is_an_error(tmp_path: Path) -> None:
             clone.fork_into(fd)
     finally:
         os.close(fd)
+
+
+def test_an_exec_is_born_where_the_init_is_if_the_containers_own_cgroup_takes_none(
+    cgroup: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So cgroup v2 has it of one with controllers on below it."""
+    root = cgroups.host_layout().unified
+    own = os.open(f"{root}/{cgroup[0]}", os.O_RDONLY | os.O_DIRECTORY)
+    place = Path(root, cgroup[0], "a")
+    place.mkdir()
+    real = clone.fork_into
+    children = []
+
+    def fork_into(fd: int) -> int:
+        if os.path.samestat(os.fstat(fd), os.fstat(own)):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        pid = real(fd)
+        if pid == 0:
+            signal.pause()
+            os._exit(0)
+        children.append(pid)
+        return pid
+
+    monkeypatch.setattr(clone, "fork_into", fork_into)
+    inner = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        target = os.pidfd_open(clone.fork_into(inner))
+        pid, joined = server.fork_into(f"{root}/{cgroup[0]}", target)
+        assert joined == f"{root}/{cgroup[0]}"
+        assert f"0::/{cgroup[0]}/a" in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        os.close(target)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        os.close(inner)
+        os.close(own)
+        place.rmdir()

@@ -24,6 +24,7 @@ def surrounded(engine: Engine) -> Engine:
             file.write(f"{line}\n")
     (accounts / "subuid").write_text(f"other:100000:65536\n{USER}:{BASE}:1000\n64321:{BASE + 5000}:64536\n")
     (accounts / "subgid").write_text(f"{USER}:{BASE + 7}:65536\n")
+    engine.data_root.mkdir(mode=0o755)  # as an administrator makes it, or where a disk is mounted
     engine.prefix = ["env", f"ACCOUNTS={accounts}", "unshare", "--mount", "sh", "-c", _SURROUNDINGS, "sh"]
     return engine
 

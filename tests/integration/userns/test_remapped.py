@@ -1,5 +1,8 @@
 """`userns-remap`: what containers are, and that everything else is as without it."""
 
+import io
+import os
+import subprocess
 import tarfile
 import urllib.request
 from collections.abc import Callable
@@ -78,6 +81,21 @@ def test_volumes_and_binds(engine: Engine, ok: Callable[..., str]) -> None:
     ok("volume", "rm", "data")
 
 
+def test_set_user_id_files_are_out_of_reach_of_the_hosts_users(engine: Engine, ok: Callable[..., str]) -> None:
+    ok("run", "--rm", "-v", "data:/v", "busybox", "sh", "-ec", "cp /bin/busybox /v/id; chmod 6755 /v/id")
+    program = "data/volumes/data/_data/id"
+    assert made_by(engine.root / program) == (0, 0)
+
+    def as_nobody(*command: str) -> CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=engine.root, user=65534, group=65534, extra_groups=[], capture_output=True, text=True, check=False
+        )
+
+    assert as_nobody("ls").returncode == 0
+    assert "ermission denied" in as_nobody("env", program).stderr
+    ok("volume", "rm", "data")
+
+
 def test_images_and_memory(ok: Callable[..., str], docker: Docker) -> None:
     mounts = ["--mount", "type=image,src=busybox,dst=/i", "--mount", "type=image,src=busybox,dst=/part,image-subpath=etc"]
     script = "stat -c %u:%g /i /i/bin /part/passwd /t /dev/shm; ! touch /i/x 2>/dev/null; touch /t/x; cmp /i/etc/passwd /part/passwd"
@@ -106,6 +124,35 @@ def test_cp_diff_commit_export(ok: Callable[..., str], docker: Docker, tmp_path:
     assert ok("run", "--rm", "--userns", "host", "made:1", "stat", "-c", "%u:%g", "/a") == "7:8"
     ok("rm", "-f", "box")
     ok("rmi", "made:1")
+
+
+def test_what_comes_to_the_hosts_files_belongs_to_the_containers_users(
+    engine: Engine, ok: Callable[..., str], docker: Docker, tmp_path: Path
+) -> None:
+    folder, bound = engine.root / "theirs", engine.root / "bound"
+    folder.mkdir()
+    os.chown(folder, BASE, BASE + 7)
+    bound.mkdir()
+    (folder / "secret").write_text("mine")
+    (folder / "secret").chmod(0o600)
+    ok("create", "--name", "still", "-v", f"{folder}:/x", "busybox", "true")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("program")
+        member.mode = 0o4755
+        tar.addfile(member)
+    ok("cp", "-", "still:/x", stdin=archive.getvalue())
+    assert made_by(folder / "program") == (BASE, BASE + 7)
+    assert _owner_in(docker("cp", "still:/x/program", "-").stdout) == (0, 0)
+    (tmp_path / "in").write_text("changed")
+    done = docker("cp", str(tmp_path / "in"), "still:/x/secret")
+    assert done.returncode == 1, done
+    assert (folder / "secret").read_text() == "mine"
+    ok("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", f"device={bound}", "bound")
+    assert ok("run", "--rm", "-v", "bound:/etc", "busybox", "stat", "-c", "%u:%g", "/etc", "/etc/passwd").split() == ["0:0"] * 2
+    assert made_by(bound) == made_by(bound / "passwd") == (BASE, BASE + 7)
+    ok("rm", "still")
+    ok("volume", "rm", "bound")
 
 
 def made_by(path: Path) -> tuple[int, int]:

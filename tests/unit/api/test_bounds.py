@@ -2,15 +2,19 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 
 from sampan.api import connection, http
+from sampan.api import server as serving
 from sampan.api.connection import Target
 from sampan.api.http import MAX_JSON_BODY, Request, Response
-from sampan.api.server import ApiServer, unix_listener
+from sampan.api.server import ApiServer, tcp_listener, unix_listener
+from tests.support.certificates import Authority
 
 GET = b"GET /x HTTP/1.1\r\nHost: d\r\n\r\n"
 Client = Callable[[str], Awaitable[None]]
@@ -175,3 +179,58 @@ def test_there_are_only_so_many_connections(tmp_path: Path) -> None:
             writer.close()
 
     serve(tmp_path / "s", client, most=3)
+
+
+def test_those_that_are_too_many_do_not_linger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "LINGER_SECONDS", 60)
+
+    async def main() -> None:
+        server = ApiServer(target, 3)
+        await server.serve(unix_listener(str(tmp_path / "s")))
+        with ExitStack() as stack:
+            for _ in range(100):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(client, str(tmp_path / "s"))
+            while await asyncio.get_running_loop().sock_recv(client, 4096):  # the last one: all were accepted
+                pass
+            found = server.connections
+        await server.stop(0.1)
+        assert found <= 3 + connection.REFUSED_MOST
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_those_that_never_shake_hands_are_few_and_soon_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "HANDSHAKES_MOST", 5)
+    monkeypatch.setattr(serving, "HANDSHAKE_SECONDS", 1.5)
+    authority = Authority(tmp_path / "ca")
+    trusting = ssl.create_default_context(cafile=str(authority.certificate))
+
+    async def ended(port: int) -> float:
+        """When a client that says nothing is sent away."""
+        with suppress(ConnectionResetError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with closing(writer):
+                await reader.read()
+        return asyncio.get_running_loop().time()
+
+    async def main() -> None:
+        loop, listener = asyncio.get_running_loop(), tcp_listener("127.0.0.1", 0)
+        port, server = listener.getsockname()[1], ApiServer(target)
+        await server.serve(listener, authority.server("127.0.0.1"))
+        started = loop.time()
+        times = await asyncio.gather(*(ended(port) for _ in range(20)))
+        late = [time for time in times if time - started >= 1.5]
+        assert len(late) == 5, times
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+        writer.write(GET)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        silent = asyncio.create_task(ended(port))
+        while not server._handshakes:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await server.stop(0.1)
+        await silent
+
+    asyncio.run(asyncio.wait_for(main(), 30))

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -114,6 +116,22 @@ def test_text_for_old_clients() -> None:
         assert await received(client, 4) == b"\x81\x02hi"
 
     run(scenario, binary=False)
+
+
+def test_text_is_utf8_in_whatever_pieces_it_comes() -> None:
+    async def scenario(socket: WebSocket, client: MemoryDuplex) -> None:
+        for piece in (b"\xe2\x82", b"\xac", b"\xff!"):
+            await socket.send(piece)
+        assert await received(client, 2 + 5 + 6) == b"\x81\x00" + b"\x81\x03\xe2\x82\xac" + b"\x81\x04\xef\xbf\xbd!"
+        await client.send(frame(TEXT, b"\xff"))
+        assert await received(client, 4) == b"\x88\x02\x03\xef"
+
+    run(scenario, binary=False)
+
+
+def test_sampand_loads_it_with_the_first_one_only() -> None:
+    code = "import sys, sampan.daemon.wiring; sys.exit('wsproto' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_our_end_is_a_close_and_nothing_after_it() -> None:

@@ -98,6 +98,44 @@ def test_a_bomb_is_not_unpacked(options: Parsed) -> None:
         contextfile.imported(ContextStore(options), "bad", io.BytesIO(out.getvalue()))
 
 
+def entry(kind: bytes, content: bytes = b"", name: str = "tls/docker/ca.pem") -> bytes:
+    """A header, with what it is of."""
+    header = tarfile.TarInfo(name)
+    header.type, header.size = kind, len(content)
+    return header.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (entry(tarfile.XHDTYPE) * 3000, "more than 32 extended headers before an entry"),
+        (entry(tarfile.GNUTYPE_LONGNAME) * 3000, "more than 32 extended headers before an entry"),
+        (entry(tarfile.XHDTYPE, b"24 GNU.sparse.map=a,bcd\n") + entry(tarfile.REGTYPE), "archive/tar: invalid tar header"),
+        (entry(tarfile.XHDTYPE, b"29 path=tls/docker/ca.pem\0.x\n") + entry(tarfile.REGTYPE), "archive/tar: invalid tar header"),
+        (entry(tarfile.REGTYPE, b'{"Metadata":' + b"[" * 100_000, "meta.json"), "exceeded max depth"),
+        (entry(tarfile.REGTYPE, b'{"Metadata":{"a":' + b"[" * 600 + b"]" * 600 + b"}}", "meta.json"), "exceeded max depth"),
+    ],
+    ids=["pax headers", "long names", "sparse map", "NUL", "deep", "not so deep"],
+)
+def test_a_malformed_archive_is_refused_and_leaves_nothing(options: Parsed, tmp_path: Path, raw: bytes, message: str) -> None:
+    with pytest.raises(CliError) as failed:
+        contextfile.imported(ContextStore(options), "bad", io.BytesIO(raw))
+    assert failed.value.message == message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("method", "place"), [(zipfile.ZIP_BZIP2, 39), (zipfile.ZIP_LZMA, 43)])
+def test_a_zip_with_broken_content_is_refused(options: Parsed, tmp_path: Path, method: int, place: int) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        archive.writestr("meta.json", META)
+    raw = bytearray(out.getvalue())
+    raw[place] ^= 0xFF
+    with pytest.raises(CliError, match="not a valid zip file"):
+        contextfile.imported(ContextStore(options), "bad", io.BytesIO(raw))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_config_json_that_cannot_be_read_is_not_written_over(options: Parsed, tmp_path: Path) -> None:
     from sampan.cli.commands.context_use import set_current
     from sampan.cli.main import Context

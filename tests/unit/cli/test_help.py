@@ -12,6 +12,7 @@ GOLDEN = sorted((Path(__file__).parents[2] / "golden" / "cli" / "help").glob("*.
 BUILD = {name: "what docker has by buildx only" for name in ("--output", "--progress", "--secret", "--ssh")}
 TLS = {"--tls-verify": "insecure registries without a change of the daemon's configuration"}
 PORTS = dict.fromkeys(("--publish-add", "--publish-rm"), "docker publishes ports at create only")
+ZONE = {"--tz": "docker's containers have their image's time zone"}
 OURS: dict[str, dict[str, str]] = {
     "docker": {
         "completion": "hidden in docker's help",
@@ -27,6 +28,10 @@ OURS: dict[str, dict[str, str]] = {
     "image pull": TLS,
     "push": TLS,
     "image push": TLS,
+    "run": ZONE,
+    "container run": ZONE,
+    "create": ZONE,
+    "container create": ZONE,
     "update": PORTS,
     "container update": PORTS,
     "system": {"check": "the check of everything that is stored"},

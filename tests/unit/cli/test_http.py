@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from sampan.cli.connect import make_client
 from sampan.cli.flags import parse
-from sampan.cli.http import ApiError, Client, CliError, ConnectError, Host, encode_query, quote
+from sampan.cli.http import ApiError, Client, CliError, ConnectError, Connection, Host, Response, encode_query, quote
 from sampan.cli.main import GLOBAL_FLAGS, main
 
 PING = b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nContent-Length: 0\r\n\r\n"
@@ -236,6 +237,46 @@ def test_tls_with_verification(tmp_path: Path) -> None:
         api = make_client(options)
         assert api.request("GET", "/x").read() == b"hi"
         api.close()
+
+
+class Spout:
+    """A socket whose other side sends this, and then one thing again and again, but not for ever."""
+
+    def __init__(self, first: bytes, more: bytes, times: int) -> None:
+        self.pieces = iter([first, *[more] * times])
+
+    def recv(self, _size: int) -> bytes:
+        return next(self.pieces, b"")
+
+    def close(self) -> None:
+        pass
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        (HEAD + b"Content-Length: abc\r\n\r\n", b""),
+        (HEAD + b"Content-Length: -5\r\n\r\n[]", b""),
+        (HEAD + b"Content-Length: 1_0\r\n\r\n", b"          "),
+        (b"HTTP/1.1 " + b"9" * 5000 + b" OK\r\n\r\n", b""),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\n", b"[1,2,3]"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 65536),
+        (b"SSH-2.0 ", b"x" * 65536),
+        (HEAD, b"A: b%b\r\n" % (b"c" * 1000) * 60),
+        (HEAD + b"Content-Length: 4\r\n\r\nabcd", b""),
+    ],
+    ids=["no number", "negative", "underscore", "status", "negative chunk", "long chunk head", "no end", "no end of the head", "no JSON"],
+)
+def test_what_is_no_answer_is_refused_soon(first: bytes, more: bytes) -> None:
+    spout = Spout(first, more, 1000)
+    connection = Connection(cast("socket.socket", spout))
+    with pytest.raises(CliError):
+        Response(connection).json()
+    assert next(spout.pieces, b"") == more
+    assert len(connection.buffer) < 4 << 20
 
 
 def test_quoting_of_paths_and_queries() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sampan.testing.fakedaemon import FakeDaemon
+from sampan.testing.fakedaemon import ID, FakeDaemon
 
 SOURCE = str(Path(__file__).parents[3] / "src")
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "golden" / "cli" / "requests.json").read_text())
@@ -54,6 +54,16 @@ def test_several_containers_are_stopped_at_the_same_time(tmp_path: Path) -> None
         command = [sys.executable, "-m", "sampan.cli", "stop", *names]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=4, check=True)
         assert done.stdout.split() == names
+
+
+def test_there_is_no_container_of_a_daemon_that_knows_nothing_of_time_zones(tmp_path: Path) -> None:
+    with FakeDaemon(tmp_path / "s", lambda _: 0) as daemon:
+        environment = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/s", "PYTHONPATH": SOURCE}
+        command = [sys.executable, "-m", "sampan.cli", "create", "--tz=Europe/Berlin", "busybox"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "this daemon cannot give a container a time zone" in done.stderr
+    assert daemon.names() == ["POST create", "GET json", f"DELETE {ID}"]
 
 
 def test_ports_are_not_updated_by_a_daemon_that_knows_nothing_of_it(tmp_path: Path) -> None:

@@ -112,6 +112,10 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_place(refused, text, mes
         ),
         ('{"dns-search": ["a b"]}', "a b is not a valid domain (dns-search: line 1, column 2)"),
         (
+            '{"default-timezone": "../zz"}',
+            "unknown time zone ../zz (default-timezone: line 1, column 2)",
+        ),
+        (
             '{"default-ipc-mode": "zz"}',
             'default IPC mode setting (zz) is invalid; use "shareable" or "private" (default-ipc-mode: line 1, column 2)',
         ),

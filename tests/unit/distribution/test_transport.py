@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sampan.distribution import lookups
+from sampan import lookups
 from sampan.distribution.transport import Transport, Unreachable
 from sampan.proxies import Proxies
 

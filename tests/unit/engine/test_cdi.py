@@ -1,6 +1,7 @@
 """Devices by name: which specification is meant, what it comes to, and what is refused."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ def test_later_directories_win_and_two_of_one_are_none(tmp_path: Path) -> None:
         ({"containerEdits": {"deviceNodes": [{"path": "dev"}]}}, 'device "dev"'),
         ({"containerEdits": {"mounts": [{"hostPath": "x", "containerPath": "/y"}]}}, "invalid mount"),
         ({"containerEdits": {"additionalGids": [-1]}}, "invalid group -1"),
+        ({"containerEdits": {"hooks": [{"hookName": "createContainer", "path": "x"}]}}, 'hook "x"'),
+        ({"containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/x", "env": ["A"]}]}}, 'hook "/x"'),
+        ({"containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/x", "timeout": -1}]}}, 'hook "/x"'),
     ],
 )
 def test_a_file_that_is_none_is_named(tmp_path: Path, more: dict[str, Any], words: str) -> None:
@@ -80,7 +84,7 @@ def test_yaml_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        ({"hooks": [{"hookName": "createContainer", "path": "/bin/x"}]}, "createContainer hook /bin/x: hooks are not implemented"),
+        ({"hooks": [{"hookName": "poststop", "path": "/bin/x"}]}, "poststop hook /bin/x: not implemented"),
         ({"netDevices": [{"hostInterfaceName": "a", "name": "b"}]}, "netDevices: not implemented"),
         ({"intelRdt": {"closID": "x"}}, "intelRdt: not implemented"),
         (
@@ -123,3 +127,20 @@ def test_requests_that_nobody_serves(tmp_path: Path, request_: DeviceRequest, wo
 def test_without_directories_there_is_no_driver() -> None:
     with pytest.raises(StartFailure, match=r'^could not select device driver "cdi" with capabilities: \[\]$'):
         cdi.edits_of([DeviceRequest(driver="cdi", device_ids=["a.com/b=c"])], [])
+
+
+def test_a_file_that_is_too_deep_is_named(tmp_path: Path) -> None:
+    (tmp_path / "v.json").write_text('{"devices":[{"name":"x","containerEdits":{"intelRdt":{"a":' + "[" * 100_000)
+    (problem,) = cdi.look([str(tmp_path)]).problems
+    assert problem.endswith("v.json: too deep")
+
+
+def test_many_devices_take_little_time_and_their_problems_few_words(tmp_path: Path) -> None:
+    devices = [{"name": f"d{number}"} for number in range(20_000)]
+    write(tmp_path, "v.json", devices=devices)
+    write(tmp_path, "w.json", devices=devices)
+    started = time.process_time()
+    with pytest.raises(StartFailure, match="conflicting device") as caught:
+        edits("vendor.com/class=one", where=tmp_path)
+    assert time.process_time() - started < 5
+    assert len(caught.value.message) < 10_000

@@ -73,7 +73,7 @@ def test_other_fields(field: str, image: Any, wanted: Any, merged: Any) -> None:
 def merged_host(host: HostConfig, **given: Any) -> tuple[HostConfig, list[str]]:
     request = CreateRequest(cmd=["x"], host_config=host, **given)
     daemon = ContainerDefaults(
-        log_opts={"max-size": "1m"}, cgroupns_mode="private", ulimits=[Ulimit(name="nofile", soft=5, hard=6)], init=True
+        log_opts={"max-size": "1m"}, cgroupns_mode="private", ulimits=[Ulimit(name="nofile", soft=5, hard=6)], init=True, timezone="local"
     )
     config = merge_config(request, ContainerConfig(), "h")
     return merge_host_config(request, config, defaults=daemon, limits=HostLimits(cpu_count=1, cpus="0", nodes="0"))
@@ -95,6 +95,8 @@ def merged_host(host: HostConfig, **given: Any) -> tuple[HostConfig, list[str]]:
         ({"ulimits": [Ulimit(name="nofile", soft=1, hard=2)]}, "ulimits", [Ulimit(name="nofile", soft=1, hard=2)]),
         ({}, "init", True),
         ({"init": False}, "init", False),
+        ({}, "timezone", "local"),
+        ({"timezone": "Asia/Kolkata"}, "timezone", "Asia/Kolkata"),
         ({"pids_limit": -1}, "pids_limit", None),
         ({"privileged": True}, "security_opt", ["label=disable"]),
         ({}, "log_config", LogConfig(type="", config={"max-size": "1m"})),

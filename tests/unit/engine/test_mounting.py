@@ -1,5 +1,9 @@
 """`-v`, `--mount`, `--tmpfs`, `--volumes-from` and VOLUME as texts and bodies, and how they come together."""
 
+import os
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from sampan.engine import mounting
@@ -298,3 +302,31 @@ def test_a_workers_bind() -> None:
     assert bind_of(STORED[2][1]) == {
         "source": "/volumes/data", "subpath": "s", "destination": "/v", "recursive": True, "readonly": False, "readonly_recursive": True,
     }  # fmt: skip
+
+
+@pytest.mark.root
+def test_sources_that_are_made_while_a_container_moves_what_is_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a bind mount of `shared`, and may own what was made for another one there."""
+    (tmp_path / "host/log").mkdir(parents=True)
+    (tmp_path / "shared").mkdir()
+    make = os.mkdir
+
+    def interrupted(path: str, *args: Any, **more: Any) -> None:
+        make(path, *args, **more)
+        if os.path.basename(path) == "log":
+            os.rename(tmp_path / "shared/app", tmp_path / "shared/moved")
+            os.symlink("../host", tmp_path / "shared/app")
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    mounting.make_sources([BindMount(f"{tmp_path}/shared/app/log/x", "/x", make_source=True)], (700_000, 700_001))
+    assert (tmp_path / "host/log").stat().st_uid == os.geteuid()
+    for name in ("moved", "moved/log", "moved/log/x"):
+        found = (tmp_path / "shared" / name).stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (700_000, 700_001, 0o755)
+
+
+def test_sources_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as raised:
+        mounting.make_sources([BindMount(f"{tmp_path}/file/x", "/x", make_source=True)])
+    assert raised.value.filename == f"{tmp_path}/file"  # as Go's MkdirAll says it

@@ -10,7 +10,7 @@ from sampan.engine import updating
 from sampan.engine.limits import HostLimits
 from sampan.errors import EngineError, SystemFailure
 from sampan.runtime.cgroups import Layout
-from sampan.spec.docker_api.container import Config, HostConfig, PortBinding, RestartPolicy, UpdateRequest
+from sampan.spec.docker_api.container import Config, HostConfig, PortBinding, RestartPolicy, UpdateRequest, WeightDevice
 
 MB = 1 << 20
 HOST = HostLimits(cpu_count=2, cpus="0-1", nodes="0")
@@ -130,3 +130,17 @@ def test_ports_that_cannot_be_other(host: dict[str, Any], removed: list[str], ad
     with pytest.raises(EngineError) as caught:
         updating.republished(Config(exposed_ports={"80": {}}), HostConfig(**host), removed, added)
     assert caught.value.message == words
+
+
+def test_another_weight_beside_those_of_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cgroup v2 has all of them in one file."""
+    layout = Layout(2, (), str(tmp_path), ("io",))
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "io.weight").touch()
+    written: list[tuple[str, str]] = []
+    monkeypatch.setattr(updating, "write", lambda file, value: written.append((os.path.basename(file), value)))
+    devices = [WeightDevice(path="/dev/null", weight=1000)]
+    updating.apply(
+        layout, "c", HostConfig(blkio_weight=100, blkio_weight_device=devices), HostConfig(blkio_weight=10, blkio_weight_device=devices)
+    )
+    assert written == [("io.weight", "default 1")]

@@ -1,15 +1,18 @@
 """The drivers syslog and journald: options in docker's words, lines, formats."""
 
 import asyncio
+import fcntl
 import os
 import re
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from sampan.errors import InvalidArgument
-from sampan.logs import options
+from sampan.logs import options, syslog
 from sampan.logs.journald import JournaldSink, encoded, field_name
 from sampan.logs.outgoing import PART, Line, LineSplitter
 from sampan.logs.syslog import Formatter, parse_address
@@ -125,3 +128,87 @@ def test_the_local_copy(disabled: str, driver: str) -> None:
     settings = options.log_settings("syslog", {"cache-disabled": disabled, "cache-max-size": "2m", "tag": "x"}, "id", "/d")
     assert settings["driver"] == driver
     assert settings["max_size"] == (2 << 20 if driver == "local" else 0)
+
+
+@pytest.mark.parametrize("address", ["udp://silent.example", "tcp://silent.example"])
+def test_names_that_nobody_answers_for_keep_no_thread_of_the_engine(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(syslog, "CONNECT_SECONDS", 0.02)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: answered.wait() or [])
+
+    async def main() -> None:
+        for _ in range(40):
+            with pytest.raises(TimeoutError):
+                await syslog.SyslogSink({"syslog-address": address}, "t").send([Line(TIME, False, b"x", False)])
+        async with asyncio.timeout(5):
+            await asyncio.to_thread(int)
+
+    try:
+        with asyncio.Runner() as runner:
+            task = runner.get_loop().create_task(main())
+            task.add_done_callback(lambda _: answered.set())
+            runner.get_loop().run_until_complete(task)
+    finally:
+        answered.set()
+
+
+def test_a_server_that_takes_nothing_keeps_no_descriptors(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+
+    async def main() -> None:
+        sink = syslog.SyslogSink({"syslog-address": f"unix://{path}"}, "t")
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await sink.send([Line(TIME, False, bytes(PART), False)] * 64)
+            sink.close()
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(16)
+        with asyncio.Runner() as runner:
+            runner.get_loop()
+            before = len(os.listdir("/proc/self/fd"))
+            runner.run(main())
+
+
+def test_a_ca_file_that_is_none_stops_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ca.pem")
+    config = {"syslog-address": "tcp+tls://127.0.0.1:1", "syslog-tls-ca-cert": str(tmp_path / "ca.pem")}
+    release = threading.Timer(3, lambda: os.close(os.open(tmp_path / "ca.pem", os.O_RDWR | os.O_NONBLOCK)))
+    release.start()
+    started = time.monotonic()
+    with pytest.raises(OSError, match="not a regular file"):
+        asyncio.run(syslog.SyslogSink(config, "t").send([Line(TIME, False, b"x", False)]))
+    release.cancel()
+    assert time.monotonic() - started < 3
+
+
+def test_what_no_datagram_can_hold_stops_nothing() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        sink = syslog.SyslogSink({"syslog-address": f"udp://127.0.0.1:{server.getsockname()[1]}"}, "t" * 60_000)
+        asyncio.run(sink.send([Line(TIME, False, bytes(PART), False), Line(TIME, False, b"last", False)]))
+        assert server.recv(65536).endswith(b"last\n")
+        sink.close()
+
+
+def test_journal_entries_that_no_datagram_can_hold_go_in_a_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        journal.settimeout(5)
+        sink = JournaldSink({"LARGE": "x" * 1_000_000}, path)
+        asyncio.run(sink.send([Line(TIME, False, b"hi", False)]))
+        sink.close()
+        data, fds, _, _ = socket.recv_fds(journal, 1, 1)
+        assert data == b""
+        with open(fds[0], "rb") as file:
+            assert fcntl.fcntl(file, fcntl.F_GET_SEALS) == 0xF
+            file.seek(0)
+            entry = file.read().split(b"\n")
+    assert {b"MESSAGE=hi", b"LARGE=" + b"x" * 1_000_000} < set(entry)

@@ -51,11 +51,21 @@ def test_limits_of_single_devices() -> None:
         ("/b/c/blkio.throttle.read_bps_device", "8:0 5"),
         ("/b/c/blkio.throttle.write_iops_device", "8:0 7"),
     ]
-    assert [write[:2] for write in cgroups.resource_writes(cgroups.Layout(2, (), "/u"), "c", wanted)] == [
-        ("/u/c/io.weight", "8:0 1"),
-        ("/u/c/io.weight", "8:16 10000"),
-        ("/u/c/io.max", "8:0 rbps=5"),
-        ("/u/c/io.max", "8:0 wiops=7"),
+    assert cgroups.resource_writes(cgroups.Layout(2, (), "/u"), "c", wanted) == [
+        ("/u/c/io.bfq.weight", "8:0 10", False),
+        ("/u/c/io.bfq.weight", "8:16 1000", False),
+        ("/u/c/io.weight", "8:0 1", True),
+        ("/u/c/io.weight", "8:16 10000", True),
+        ("/u/c/io.max", "8:0 rbps=5", True),
+        ("/u/c/io.max", "8:0 wiops=7", True),
+    ]
+
+
+def test_weight_of_all_devices() -> None:
+    """Whichever of the kernel's two policies is at work goes by it: BFQ by v1's numbers."""
+    assert cgroups.resource_writes(cgroups.Layout(2, (), "/u"), "c", Resources(blkio_weight=1000)) == [
+        ("/u/c/io.bfq.weight", "default 1000", False),
+        ("/u/c/io.weight", "default 10000", True),
     ]
 
 

@@ -122,6 +122,13 @@ def test_cgroups_that_may_be_written_and_attributes_of_mounts() -> None:
     assert mounts["/d"] == ["rbind", "rprivate", "nosuid", "noexec"]
 
 
+def test_hooks_of_devices_are_the_runtimes_to_run() -> None:
+    hook = plan.Hook("/bin/hook", ("hook", "-x"), ("A=b",), 5)
+    found = json.loads(json.dumps(_config(hooks=(hook,))["hooks"]))
+    assert found == {"createContainer": [{"path": "/bin/hook", "args": ["hook", "-x"], "env": ["A=b"], "timeout": 5}]}
+    assert "hooks" not in _config()
+
+
 def test_an_exec() -> None:
     spec = plan.ExecSpec(
         id="e" * 64, args=("ps",), cgroup="sampan/c", tty=True, console_size=(24, 80), rlimits=(plan.Rlimit(name="core", soft=0, hard=-1),)

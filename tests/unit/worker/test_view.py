@@ -1,5 +1,6 @@
 """A worker that looks into a container's tree opens no device there: the cgroup that keeps the container from it is not the worker's."""
 
+import errno
 import os
 import signal
 import stat
@@ -47,6 +48,20 @@ def tree(tmp_path: Path) -> dict[str, Any]:
         os.mknod(tmp_path / place, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
     open_device(str(tmp_path / "upper/own"))  # it is one that opens
     return {"binds": [], "lowers": [str(tmp_path / "lower")], "upper": str(tmp_path / "upper"), "work": str(tmp_path / "work")}
+
+
+def test_where_the_containers_ids_cannot_be_had_nothing_is_written(tree: dict[str, Any]) -> None:
+    bind = {"source": "/proc/sys", "destination": "/b", "recursive": True, "readonly": False}
+    tree["binds"] = [{**bind, "maps": {"uids": [[0, 700_000, 1000]], "gids": [[0, 700_000, 1000]]}}]
+
+    def work() -> None:
+        view.enter(tree, [], binds=True)
+        try:
+            os.open("/b/kernel/hostname", os.O_WRONLY)
+        except OSError as error:
+            raise PermissionError if error.errno == errno.EROFS else error from None
+
+    assert in_child(work) == 0
 
 
 @pytest.mark.parametrize("name", ["/images", "/own"])

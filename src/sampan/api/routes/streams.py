@@ -1,6 +1,9 @@
 """Attach and logs: a container's streams (swagger tag Container)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from sampan.api.connection import COMMON_HEADERS
 from sampan.api.decode import timestamp_ns
@@ -9,9 +12,11 @@ from sampan.api.http import Request
 from sampan.api.router import Route
 from sampan.api.routes.common import ended
 from sampan.api.services import AttachOptions, LogOptions, Services
-from sampan.api.websocket import WebSocket, handshake
 from sampan.errors import InvalidArgument
 from sampan.streams import Duplex
+
+if TYPE_CHECKING:
+    from sampan.api.websocket import WebSocket
 
 
 def stream_opener(request: Request, *, common_headers: bool) -> Callable[[bool], Awaitable[Duplex]]:
@@ -53,13 +58,16 @@ async def attach_websocket(request: Request, services: Services) -> None:
         detach_keys=query.text("detachKeys"),
         raw=True,
     )
-    head = handshake(request.headers)
+    await asyncio.to_thread(import_module, "sampan.api.websocket")
+    from sampan.api import websocket  # few use one
+
+    head = websocket.handshake(request.headers)
     opened: list[WebSocket] = []
 
     async def open_stream(multiplexed: bool) -> Duplex:
         del multiplexed
         connection = await request.exchange.hijack(request, head)
-        opened.append(WebSocket(connection, binary=request.version >= (1, 28), takes_input=options.stdin))
+        opened.append(websocket.WebSocket(connection, binary=request.version >= (1, 28), takes_input=options.stdin))
         return opened[0]
 
     try:

@@ -34,7 +34,7 @@ from sampan.linux import (
     users,
 )
 from sampan.runtime import ops
-from sampan.runtime.supervisor import init, rootfs
+from sampan.runtime.supervisor import hooks, init, rootfs
 
 Fds = dict[str, int]
 
@@ -330,6 +330,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
             libc.sethostname(plan["hostname"])
         if plan["domainname"]:
             libc.setdomainname(plan["domainname"])
+    hooks.run(plan, where)
     root.read_only_paths()
     root.mask_paths()
     root.finish()

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from sampan.linux import pidfd, prctl
 from sampan.runtime.logframe import STDERR, STDOUT, Position
-from sampan.runtime.protocol import Channel, ChannelClosed, Message
+from sampan.runtime.protocol import Channel, ChannelClosed, Message, is_served
 from sampan.runtime.supervisor.keeper_json import JsonFileWriter, JsonFollower
 from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, SegmentWriter, Stage
 from sampan.runtime.supervisor.loop import REAPED, Fds, Loop, Peer, RequestError, listen
@@ -137,6 +137,8 @@ class Keeper(Loop):
         self.streams: dict[str, Stream] = {}
         self.supervisor: Channel | None = None
         self.supervisor_pid = 0
+        self.supervisor_handle = -1
+        """A pidfd of the one that we are connected to."""
         self.settled = False
         """Whether the supervisor and we have told each other all that each of us holds."""
         self.seq = 0
@@ -149,19 +151,26 @@ class Keeper(Loop):
         """Run until a shutdown request; the supervisor is looked after all the while."""
         self._look_after_supervisor()
         while self.running:
-            self._turn(-1 if self.supervisor is not None and not self.ends_at else RETRY_SECONDS)
+            self._turn(-1 if self.settled and not self.ends_at else RETRY_SECONDS)
             if self.ends_at:
                 self.running = self.supervisor is not None and time.monotonic() < self.ends_at
             elif self.supervisor is None:
                 self._look_after_supervisor()
+            elif not self.settled and not is_served(f"{self.exec_root}/supervisor.sock"):
+                self._supervisor_gone(self.supervisor.fileno())
 
     # the supervisor
 
     def _look_after_supervisor(self) -> None:
         """Connect; if nobody answers and no child of ours is coming up, start one."""
+        path = f"{self.exec_root}/supervisor.sock"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            sock.connect(f"{self.exec_root}/supervisor.sock")
+            sock.setblocking(False)
+            if not is_served(path):
+                os.unlink(path)  # nobody is to meet it once the next one has the lock
+                raise ConnectionRefusedError(path)
+            sock.connect(path)
         except OSError:
             sock.close()
             if not self.supervisor_pid:
@@ -182,9 +191,24 @@ class Keeper(Loop):
             if channel.wants_write:
                 self.epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
         except ChannelClosed:
-            # the channel closed itself, so epoll has forgotten the descriptor
-            self.handlers.pop(fd, None)
-            self.supervisor, self.settled = None, False
+            self._supervisor_gone(fd)
+
+    def _supervisor_gone(self, fd: int) -> None:
+        """The connection, whose descriptor was fd, is over: also when a child of the supervisor's still has the other end of it."""
+        channel, self.supervisor, self.settled = self.supervisor, None, False
+        for watched in (fd, self.supervisor_handle):
+            with contextlib.suppress(OSError, ValueError):
+                self.unwatch(watched)
+        if channel is not None:
+            channel.close()
+        if self.supervisor_handle >= 0:
+            os.close(self.supervisor_handle)
+            self.supervisor_handle = -1
+
+    def _watch_supervisor(self, pid: int, fd: int) -> None:
+        with contextlib.suppress(OSError):  # already gone: its lock will tell
+            self.supervisor_handle = os.pidfd_open(pid)
+            self.watch(self.supervisor_handle, select.EPOLLIN, lambda _events: self._supervisor_gone(fd))
 
     def _supervisor_ready(self, events: int) -> None:
         channel = self.supervisor
@@ -199,10 +223,7 @@ class Keeper(Loop):
             while (received := channel.recv()) is not None:
                 self._from_supervisor(*received)
         except ChannelClosed:
-            with contextlib.suppress(OSError):
-                self.unwatch(fd)
-            channel.close()
-            self.supervisor, self.settled = None, False
+            self._supervisor_gone(fd)
 
     def _from_supervisor(self, message: Message, fds: list[int]) -> None:
         named: Fds = dict(zip(message.get("names") or [], fds, strict=False))
@@ -228,6 +249,8 @@ class Keeper(Loop):
                 self._broadcast({"event": "exit", "key": message["key"], "container": message.get("container"), **exit_})
             self._ended(message["key"], exit_, tell=False)
         elif message.get("re") == 0 and "procs" in message:
+            if self.supervisor is not None:
+                self._watch_supervisor(message["pid"], self.supervisor.fileno())
             known = {proc["key"] for proc in message["procs"]}
             for stream in list(self.streams.values()):
                 if stream.key not in known and stream.facts:

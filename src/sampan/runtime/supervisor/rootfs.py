@@ -140,9 +140,11 @@ class Root:
         """mounts.ensure_in_root of our root."""
         return mounts.ensure_in_root(self.fd, path, directory)
 
-    def attach(self, fd: int, path: str, directory: bool = True, source: str = "tmpfs") -> None:
-        """Attach a detached mount at path inside the root."""
-        target = self.ensure(path, directory)
+    def attach(self, fd: int, path: str, directory: bool = True, source: str = "tmpfs", over_link: bool = False) -> None:
+        """Attach a detached mount at path inside the root. over_link: on a symbolic link there, not on what it leads to."""
+        target = self._link_at(path) if over_link else -1
+        if target < 0:
+            target = self.ensure(path, directory)
         try:
             self._keep_proc(target, path, source)
             if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
@@ -150,6 +152,17 @@ class Root:
             mounts.move_mount(fd, target, path)
         finally:
             os.close(target)
+
+    def _link_at(self, path: str) -> int:
+        """An O_PATH descriptor of the symbolic link at path; -1: there is none."""
+        try:
+            found = mounts.open_in_root(self.fd, path, os.O_PATH | os.O_NOFOLLOW)
+        except OSError:
+            return -1
+        if stat.S_ISLNK(os.fstat(found).st_mode):
+            return found
+        os.close(found)
+        return -1
 
     def _keep_proc(self, target: int, path: str, source: str) -> None:
         """Nothing comes over /proc by an image's symbolic link: other steps trust what lies there (runc checkProcMount).
@@ -215,7 +228,7 @@ class Root:
     def _op_bind(self, op: dict[str, Any]) -> None:
         if (fd := self.prepare_bind(op["bind"])) >= 0:
             bind = self.plan["binds"][op["bind"]]
-            self.attach(fd, bind["destination"], stat.S_ISDIR(os.fstat(fd).st_mode), bind["source"])
+            self.attach(fd, bind["destination"], stat.S_ISDIR(os.fstat(fd).st_mode), bind["source"], bool(bind.get("over_link")))
             os.close(fd)
 
     def prepare_bind(self, number: int) -> int:

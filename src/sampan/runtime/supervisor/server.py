@@ -62,6 +62,42 @@ class Launch:
         """(pid, pidfd) of the helper, once it has said which process is the container's."""
 
 
+def fork_into(directory: str, target: int = -1) -> tuple[int, str]:
+    """Fork with the child in the container's v2 cgroup, made if it is missing: (pid, directory). If that fails: (pid, "").
+
+    The child then tries by itself, and what hinders it is reported as any failure of the child's. target: a pidfd of the container's init,
+    whose cgroup it is if the container's own takes no processes as controllers are on below it.
+    """
+    if directory:
+        with contextlib.suppress(OSError):
+            os.makedirs(directory, exist_ok=True)
+            try:
+                return _fork_at(directory), directory
+            except OSError as error:
+                if error.errno != errno.EBUSY or target < 0:
+                    raise
+            return _fork_at(below(directory, target)), directory
+    return os.fork(), ""
+
+
+def below(directory: str, target: int) -> str:
+    """Where below a container's v2 cgroup the process of a pidfd is. Raises OSError."""
+    with open(f"/proc/{pidfd.number(target)}/cgroup") as file:
+        path = next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), "")
+    own = f"/{os.path.basename(directory)}/"
+    if own not in path:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
+    return f"{directory}/{path.partition(own)[2]}"
+
+
+def _fork_at(directory: str) -> int:
+    cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return clone.fork_into(cgroup)
+    finally:
+        os.close(cgroup)
+
+
 class Server(Loop):
     """The loop and its tables."""
 
@@ -176,7 +212,7 @@ class Server(Loop):
         else:
             entered = False
         try:
-            pid, joined = self._fork_into(plan["cgroup"]["unified"])
+            pid, joined = fork_into(plan["cgroup"]["unified"], fds.get("target", -1))
             if pid == 0:
                 if plan["process"]["init"]:
                     child.execute_anew(plan, fds, sync, joined)
@@ -185,26 +221,6 @@ class Server(Loop):
             if entered:
                 namespaces.setns(self.own_pidns, namespaces.FLAGS["pid"])
         return pid
-
-    @staticmethod
-    def _fork_into(directory: str) -> tuple[int, str]:
-        """Fork with the child in the container's v2 cgroup, made if it is missing: (pid, directory). If that fails: (pid, "").
-
-        The child then tries by itself, and what hinders it is reported as any failure of the child's.
-        """
-        if directory:
-            with contextlib.suppress(OSError):
-                umask = os.umask(0o022)  # its users may look at it, as at those of v1
-                try:
-                    os.makedirs(directory, exist_ok=True)
-                finally:
-                    os.umask(umask)
-                cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    return clone.fork_into(cgroup), directory
-                finally:
-                    os.close(cgroup)
-        return os.fork(), ""
 
     def _launch_ready(self, launch: Launch) -> None:
         while True:

@@ -189,6 +189,8 @@ class HostConfig(Resources, frozen=True, kw_only=True):
     masked_paths: list[str] | None = always(None)
     readonly_paths: list[str] | None = always(None)
     init: bool | None = None
+    timezone: str = ""
+    """Sampan's own: `local` is the host's, else a name such as Europe/Berlin; "" = as the image has it."""
 
 
 class CreateRequest(Config, frozen=True, kw_only=True):

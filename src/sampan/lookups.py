@@ -1,4 +1,4 @@
-"""Names of registries into addresses, in threads of their own: a name server that is silent keeps nobody waiting but who asks it."""
+"""Names of hosts into addresses, in threads of their own: a name server that is silent keeps nobody waiting but who asks it."""
 
 import asyncio
 import errno
@@ -68,11 +68,14 @@ _LOOKUPS = Lookups()
 class Resolver:
     """What aiohttp asks (aiohttp.abc.AbstractResolver)."""
 
+    def __init__(self, lookups: Lookups = _LOOKUPS) -> None:
+        self._lookups = lookups
+
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_INET) -> list[Found]:
         """Raises OSError; TimeoutError with its errno after LOOKUP_SECONDS."""
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
-                return await asyncio.wrap_future(_LOOKUPS.of(host, port, family))
+                return await asyncio.wrap_future(self._lookups.of(host, port, family))
         except TimeoutError as error:
             raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
 
