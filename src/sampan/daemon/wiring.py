@@ -16,7 +16,7 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
-from sampan.daemon import remapping, spareroom
+from sampan.daemon import remapping, runtimes, spareroom
 from sampan.daemon.config import DaemonConfig, cgroup_parent, log_level, pool_sizes
 from sampan.daemon.leanprocesses import LeanProcesses
 from sampan.daemon.loopwatch import LoopWatch
@@ -70,6 +70,7 @@ from sampan.engine.push import PushService
 from sampan.engine.registries import Registries, RegistrySettings
 from sampan.engine.remote import RemoteService
 from sampan.engine.runner import RunHooks, Runner
+from sampan.engine.runtimes import Runtimes
 from sampan.engine.sampling import Sampler
 from sampan.engine.sandboxes import Sandboxes
 from sampan.engine.stats import StatsService
@@ -273,6 +274,8 @@ def _facts(config: DaemonConfig, userns: bool) -> SystemFacts:
         registries=_registry_settings(config),
         debug=config.debug,
         live_restore=config.live_restore,
+        runtimes=runtimes.shown(config.runtimes),
+        default_runtime=config.default_runtime or "runc",
         userns_remap=userns,
         filtered=config.iptables,
     )
@@ -328,6 +331,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     users = UserNamespaces(maps, supervisor, containers)
     mounts = ContainerMounts(containers, volumes, images, snapshots, events, background, users, os.path.realpath(paths.data_root))
     mounts.restore()
+    oci = Runtimes(runtimes.settings(config.runtimes, config.default_runtime), paths)
     runner = Runner(
         containers,
         snapshots,
@@ -342,9 +346,10 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         paths,
         _launches(config),
         users,
+        oci,
     )
     control = Control(containers, published, runner.layout, paths)
-    execs = ExecService(containers, supervisor, published, background, paths)
+    execs = ExecService(containers, supervisor, published, background, paths, oci)
     health = HealthMonitor(containers, execs, published, clock)
     stack.push_async_callback(health.close)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
@@ -450,6 +455,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         parts.registries.settings = _registry_settings(wanted)
         system.facts = _facts(wanted, maps is not None)
         shutdown.seconds = wanted.shutdown_timeout
+        oci.settings = runtimes.settings(wanted.runtimes, wanted.default_runtime)
 
     server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)
     if config.metrics_addr:

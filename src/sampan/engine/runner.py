@@ -24,11 +24,12 @@ from sampan.engine.containermounts import ContainerMounts, Opened
 from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
+from sampan.engine.runtimes import Runtimes
 from sampan.engine.usernamespaces import UserNamespace, UserNamespaces
 from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
 from sampan.network.ports import Binding
-from sampan.runtime import cgroups, plan, recovery
+from sampan.runtime import cgroups, ocispec, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.snapshot.api import Snapshots
 from sampan.state.containers import ContainerState, EndpointState
@@ -140,6 +141,7 @@ class Runner:
         paths: Paths,
         settings: launching.LaunchSettings,
         users: UserNamespaces,
+        runtimes: Runtimes,
     ) -> None:
         self.containers = containers
         self.snapshots = snapshots
@@ -154,6 +156,7 @@ class Runner:
         self.paths = paths
         self.settings = settings
         self.users = users
+        self.runtimes = runtimes
         self.layout = cgroups.host_layout()
         self.hooks = RunHooks()
         """Set once, where the objects meet."""
@@ -177,7 +180,8 @@ class Runner:
             async with contextlib.AsyncExitStack() as undo:
                 users = await self.users.open(container)
                 undo.callback(users.close)
-                launched, held, endpoints = await self._launch(container, key, lent or Lent(), users, undo)
+                command = self.runtimes.command(container.host_config, remapped=users.maps is not None)
+                launched, held, endpoints = await self._launch(container, key, command, lent or Lent(), users, undo)
                 users.close()
                 live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
@@ -197,6 +201,7 @@ class Runner:
                     boot_id=self.supervisor.link.boot_id,
                     pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
                     health=health.begun(container.state.health) if health.check_of(container.config) else None,
+                    runtime=command,
                 )
                 self.containers.set_state(container, state)
                 container.live = live
@@ -220,7 +225,7 @@ class Runner:
             again()
 
     async def _launch(
-        self, container: Container, key: str, lent: Lent, users: UserNamespace, undo: contextlib.AsyncExitStack
+        self, container: Container, key: str, command: tuple[str, ...], lent: Lent, users: UserNamespace, undo: contextlib.AsyncExitStack
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
@@ -233,7 +238,7 @@ class Runner:
         self.hooks.network_took("allocate", time.monotonic() - began)
         undo.push_async_callback(self.network.detach, container)
         try:
-            return await self._launch_on(container, key, sandbox, opened, lent, users, undo)
+            return await self._launch_on(container, key, command, sandbox, opened, lent, users, undo)
         finally:
             for fd in sandbox.descriptors.values():
                 os.close(fd)
@@ -242,6 +247,7 @@ class Runner:
         self,
         container: Container,
         key: str,
+        command: tuple[str, ...],
         sandbox: Sandbox,
         opened: Opened,
         lent: Lent,
@@ -284,7 +290,11 @@ class Runner:
             bundle=directory,
             userns=users.maps,
         )
-        launch = plan.launch_plan(spec)
+        if command:
+            undo.push_async_callback(self._end_runtimes, container, command)
+            launch = ocispec.launch(spec, self.runtimes.of(container.id, command))
+        else:
+            launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
         self._make_stdio(container, fds, undo)
         fds.update({f"custody:{name}": os.dup(fd) for name, fd in sandbox.custody.items()})
@@ -294,7 +304,7 @@ class Runner:
         record: dict[str, Any] = {"log": self.logs.settings(container), "tty": container.config.tty}
         ours = {name.removeprefix("custody:"): fd for name, fd in fds.items() if name.startswith("custody:")}
         undo.push_async_callback(self._forget_stream, key)
-        await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
+        await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours, held=bool(command))
         try:
             launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent, **sandbox.descriptors}, record)
         except LaunchError as error:
@@ -319,6 +329,11 @@ class Runner:
         await self.end_cgroup(self.paths.cgroup_of(container))
         with contextlib.suppress(EngineError):
             await self.forget_process(key)
+
+    async def _end_runtimes(self, container: Container, command: tuple[str, ...]) -> None:
+        """What an OCI runtime has made of a start that failed, or whose helper was killed."""
+        await self.end_cgroup(self.paths.cgroup_of(container))
+        await self.runtimes.delete(container.id, command)
 
     async def end_cgroup(self, path: str) -> None:
         """Kill every process in a cgroup of a container's (paths.cgroup) and remove it."""
@@ -484,6 +499,8 @@ class Runner:
             if live.pidfd >= 0:
                 pidfd.reap(live.pidfd)  # an orphan of a killed keeper is our child
             live.close()
+        if container.state.runtime:
+            await self.runtimes.delete(container.id, container.state.runtime)
         await asyncio.to_thread(cgroups.remove, self.layout, self.paths.cgroup_of(container))
         with contextlib.suppress(EngineError):
             await self.supervisor.forget(key)
