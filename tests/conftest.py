@@ -58,6 +58,13 @@ def _own_number(locks: ExitStack) -> int:
     raise AssertionError("no free subnet for a test engine")
 
 
+def _runtimes() -> list[str]:
+    """Every engine has runc and crun as `real-runc` and `crun`. SAMPAN_TEST_RUNTIME=crun: all containers are crun's, unless a test says
+    what it wants."""
+    default = os.environ.get("SAMPAN_TEST_RUNTIME")
+    return ["--add-runtime=real-runc=runc", "--add-runtime=crun=crun", *([f"--default-runtime={default}"] if default else [])]
+
+
 @contextmanager
 def _engines() -> Iterator[Callable[..., Engine]]:
     made: list[Engine] = []
@@ -67,7 +74,7 @@ def _engines() -> Iterator[Callable[..., Engine]]:
         # short, because a unix socket's path has 108 bytes; not /tmp itself, because other tests count what is there
         root = Path(tempfile.mkdtemp(prefix="sampan-test-", dir=place))
         root.chmod(0o755)
-        engine = Engine(root, _own_number(locks), flags)
+        engine = Engine(root, _own_number(locks), [*_runtimes(), *flags])
         made.append(engine)
         return engine
 

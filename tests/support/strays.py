@@ -133,6 +133,7 @@ def strays(engine: Engine) -> dict[str, Any]:
         "directories": sorted(ids_in(engine.data_root / "containers") ^ known),
         "trees": sorted(ids_in(engine.data_root / "overlay/c") ^ known),
         "cgroups": sorted(set(groups) ^ running),
+        "known to an OCI runtime": sorted(ids_in(engine.exec_root / "runtimes") - running),
         "running without a process": sorted(name for name in running if not groups.get(name)),
         "runs held by keeper or supervisor": sorted(key for key in keys if "." in key and key.partition(".")[0] not in running),
         "veths": sorted(ports_of(engine)) if len(ports_of(engine)) != endpoints else [],

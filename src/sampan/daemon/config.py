@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sampan.daemon import daemonjson, flags, networkconfig
+from sampan.daemon import daemonjson, flags, networkconfig, runtimes
 from sampan.daemon.convert import Ulimit, ValueProblem, from_json, from_texts, shown
 from sampan.daemon.daemonjson import FILE_PROBLEM, ConfigError
 from sampan.daemon.hosts import problem_of_host
@@ -125,7 +125,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     registry_mirrors: tuple[str, ...] = ()
     resolv_conf: str = ""
     rootless: bool = False
-    runtimes: Mapping[str, Any] = {}
+    runtimes: Mapping[str, Mapping[str, Any]] = {}
     seccomp_profile: str = "builtin"
     selinux_enabled: bool = False
     shutdown_timeout: int = 15
@@ -155,14 +155,12 @@ MISSING: Final[Mapping[str, str]] = {
     "cri-containerd": "containerd (Sampan runs containers itself)",
     "default-gateway": "another gateway than the bridge",
     "default-gateway-v6": "another gateway than the bridge",
-    "default-runtime": "other OCI runtimes",
     "experimental": "experimental features",
     "init-path": "another init binary",
     "network-control-plane-mtu": "swarm mode",
     "node-generic-resources": "swarm mode",
     "resolv-conf": "another resolv.conf",
     "rootless": "rootless mode",
-    "runtimes": "other OCI runtimes",
     "seccomp-profile": "another default seccomp profile (use run --security-opt)",
     "selinux-enabled": "SELinux labels",
     "storage-opts": "storage driver options",
@@ -267,6 +265,8 @@ def merge(given: flags.Flags) -> DaemonConfig:
         places = ", ".join(f"{key}: {file.where(key)}" for key in twice)
         text = f"the following directives are specified both as a flag and in the configuration file: {pairs} ({places})"
         raise ConfigError(FILE_PROBLEM.format(path) + text)
+    if "runtimes" in from_flags:
+        from_flags["runtimes"] |= file.values.get("runtimes", {})
     fields = {key.replace("-", "_"): value for key, value in {**file.values, **from_flags}.items()}
     config = complete(DaemonConfig(**fields, config_file=path))
     for check in (check_values, check_modes, check_missing):
@@ -372,6 +372,10 @@ def check_values(config: DaemonConfig) -> None:
     check_mirrors(config)
     check_proxies(config)
     check_registry(config)
+    try:
+        runtimes.settings(config.runtimes, config.default_runtime)
+    except runtimes.RuntimeProblem as exc:
+        raise KeyProblem(exc.key, str(exc)) from exc
     if config.mtu < 0:
         raise KeyProblem("mtu", f"invalid default MTU: {config.mtu}")
     for key, what in (("downloads", "max concurrent downloads"), ("uploads", "max concurrent uploads")):

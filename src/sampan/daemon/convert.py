@@ -9,6 +9,7 @@ import msgspec
 
 from sampan.daemon.jsonfile import Json
 from sampan.daemon.options import Option
+from sampan.daemon.runtimes import RuntimeProblem, named
 from sampan.units import FALSE, TRUE
 
 SIZE: Final = re.compile(r"^(\d+(?:\.\d*)?|\.\d+) ?([a-zA-Z]*)$")
@@ -124,8 +125,10 @@ def from_texts(option: Option, texts: Sequence[str]) -> Any:
                 if option.key == "labels" and "=" not in text:
                     raise ValueProblem(f"bad attribute format: {text}")
             return tuple(texts)
-        case "map" | "runtimes":
+        case "map":
             return dict(pair(text) for text in texts)
+        case "runtimes":
+            return runtimes_from_texts(texts)
         case "bools":
             return {key: parse_bool(value or "true") for key, value in map(pair, texts)}
         case "mapmap":
@@ -195,11 +198,38 @@ def from_json(option: Option, value: Json) -> Any:
             return {key: list_from_json(option, key, item) for key, item in value.items()}
         case "ulimits", dict():
             return {name: ulimit_from_json(option, name, item) for name, item in value.items()}
-        case (("mapmap" | "runtimes" | "json"), dict()):
+        case (("mapmap" | "json"), dict()):
             return value
+        case "runtimes", dict():
+            return {name: runtime_from_json(option, name, item) for name, item in value.items()}
         case "pools", list():
             return tuple(value)
     raise wrong(option, value)
+
+
+def runtimes_from_texts(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """name=path of OCI runtimes. Raises ValueProblem in docker's words."""
+    try:
+        return named(texts)
+    except RuntimeProblem as problem:
+        raise ValueProblem(str(problem)) from None
+
+
+def runtime_from_json(option: Option, name: str, value: Json) -> dict[str, Any]:
+    """An OCI runtime: what docker knows of it. Raises ValueProblem."""
+    if not isinstance(value, dict):
+        raise wrong(option, value, "system.Runtime", (name,))
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if key in ("path", "runtimeType"):
+            found[key] = element(option, item, "string", (name, key))
+        elif key == "runtimeArgs":
+            found[key] = list_from_json(option, name, item)
+        elif key == "options":
+            if not isinstance(item, dict):
+                raise wrong(option, item, "map[string]interface {}", (name, key))
+            found[key] = item
+    return found
 
 
 def list_from_json(option: Option, key: str, value: Json) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from sampan.daemon.daemonjson import ConfigError
 log = logging.getLogger("sampand")
 
 RELOADABLE: Final = frozenset((
-    "debug", "insecure_registries", "labels", "live_restore", "log_level", "max_concurrent_downloads", "max_concurrent_uploads",
-    "max_download_attempts", "mirrors", "registry_mirrors", "shutdown_timeout",
+    "debug", "default_runtime", "insecure_registries", "labels", "live_restore", "log_level", "max_concurrent_downloads",
+    "max_concurrent_uploads", "max_download_attempts", "mirrors", "registry_mirrors", "runtimes", "shutdown_timeout",
 ))  # fmt: skip
 
 

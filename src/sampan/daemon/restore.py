@@ -188,6 +188,10 @@ class Restorer:
             found = self._containers.get(name)
             if found is None or (not found.is_running and found.live is None):
                 await self._runner.end_cgroup(paths.cgroup(name))
+        for name in self._runner.runtimes.left():
+            found = self._containers.get(name)
+            if found is None or (not found.is_running and found.live is None):
+                await self._runner.runtimes.delete(name, found.state.runtime if found else ())
         for container in self._containers:  # those elsewhere, which are known by their containers only
             if container.host_config.cgroup_parent and not container.is_running and container.live is None:
                 await self._runner.end_cgroup(paths.cgroup_of(container))

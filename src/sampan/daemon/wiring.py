@@ -16,7 +16,7 @@ from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import Clock, SystemClock
 from sampan.content.partial import PartialBlobs
-from sampan.daemon import remapping, spareroom
+from sampan.daemon import remapping, runtimes, spareroom
 from sampan.daemon.config import DaemonConfig, cgroup_parent, log_level, pool_sizes
 from sampan.daemon.leanprocesses import LeanProcesses
 from sampan.daemon.loopwatch import LoopWatch
@@ -71,6 +71,7 @@ from sampan.engine.registries import Registries, RegistrySettings
 from sampan.engine.remote import RemoteService
 from sampan.engine.runner import Runner
 from sampan.engine.runs import RunHooks
+from sampan.engine.runtimes import Runtimes
 from sampan.engine.sampling import Sampler
 from sampan.engine.sandboxes import Sandboxes
 from sampan.engine.stats import StatsService
@@ -302,6 +303,8 @@ def _facts(config: DaemonConfig, userns: bool) -> SystemFacts:
         registries=_registry_settings(config),
         debug=config.debug,
         live_restore=config.live_restore,
+        runtimes=runtimes.shown(config.runtimes),
+        default_runtime=config.default_runtime or "runc",
         userns_remap=userns,
         filtered=config.iptables,
     )
@@ -337,11 +340,12 @@ def _run_parts(
     mounts = ContainerMounts(containers, volumes, images.images, snapshots, base.events, background, userns, root)
     mounts.restore()
     settings = LaunchSettings(base.config.cpu_rt_period, base.config.cpu_rt_runtime, base.config.cdi_spec_dirs)
+    oci = Runtimes(runtimes.settings(base.config.runtimes, base.config.default_runtime), paths)
     runner = Runner(
-        containers, snapshots, supervisor, keeper, network.places, mounts, published, background, logs, clock, paths, settings, userns
+        containers, snapshots, supervisor, keeper, network.places, mounts, published, background, logs, clock, paths, settings, userns, oci
     )
     control = Control(containers, published, runner.layout, paths)
-    execs = ExecService(containers, supervisor, published, background, paths)
+    execs = ExecService(containers, supervisor, published, background, paths, oci)
     health = HealthMonitor(containers, execs, published, clock)
     base.stack.push_async_callback(health.close)
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
@@ -503,6 +507,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         images.registries.settings = _registry_settings(wanted)
         system.facts = _facts(wanted, maps is not None)
         shutdown.seconds = wanted.shutdown_timeout
+        runs.runner.runtimes.settings = runtimes.settings(wanted.runtimes, wanted.default_runtime)
 
     server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)
     if config.metrics_addr:

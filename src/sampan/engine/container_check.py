@@ -31,6 +31,8 @@ class _Found(NamedTuple):
     """Name -> whether there are processes in it"""
     mounts: list[str]
     """Deepest first."""
+    runtimes: list[str]
+    """Of which containers OCI runtimes have something."""
 
 
 class ContainerCheck:
@@ -49,6 +51,7 @@ class ContainerCheck:
             *self._containers.look(),
             *self._look_at_directories(found),
             *self._look_at_cgroups(found),
+            *self._look_at_runtimes(found),
             *map(_stray_mount, found.mounts),
         ]
 
@@ -67,7 +70,7 @@ class ContainerCheck:
         points = [point.path for point in mount_points() if point.path.startswith(below) and point.path not in images]
         places = {**{name: paths.cgroup(name) for name in names}, **elsewhere}
         found = {name: bool(cgroups.processes(layout, place)) for name, place in places.items()}
-        return _Found(directories, found, points[::-1])
+        return _Found(directories, found, points[::-1], self._runner.runtimes.left())
 
     # directories
 
@@ -111,9 +114,24 @@ class ContainerCheck:
             if container.is_running and not _is_busy(container) and not found.cgroups.get(container.id):
                 yield Finding("container", container.id, "is said to run, and has no process", "stop or remove it")
 
-    def _is_stray_cgroup(self, name: str) -> bool:
+    def _look_at_runtimes(self, found: _Found) -> Iterator[Finding]:
+        for name in found.runtimes:
+            path = self._runner.paths.runtime(name)
+            if not self._is_used(name) and os.path.lexists(path):
+                yield Finding("file", path, "is of no running container", "remove it", partial(self._forget, name))
+
+    async def _forget(self, name: str) -> None:
+        if not self._is_used(name):
+            container = self._containers.get(name)
+            await self._runner.runtimes.delete(name, container.state.runtime if container is not None else ())
+
+    def _is_used(self, name: str) -> bool:
+        """Whether it runs, or is on its way to or from there."""
         container = self._containers.get(name)
-        if container is not None and (container.is_running or container.live is not None or _is_busy(container)):
+        return container is not None and (container.is_running or container.live is not None or _is_busy(container))
+
+    def _is_stray_cgroup(self, name: str) -> bool:
+        if self._is_used(name):
             return False
         return any(map(os.path.isdir, cgroups.directories(self._runner.layout, self._place(name))))
 

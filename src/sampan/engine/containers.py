@@ -144,8 +144,10 @@ class ContainerService:
             defaults=self._defaults,
             limits=host_limits(),
         )
-        host = joining.resolved(host, self._containers)
-        if self._runner.userns.maps_of(host) is not None:
+        host = msgspec.structs.replace(joining.resolved(host, self._containers), runtime=self._runner.runtimes.chosen(host.runtime))
+        remapped = self._runner.userns.maps_of(host) is not None
+        self._runner.runtimes.check(host, remapped=remapped)
+        if remapped:
             usernamespaces.check(host)
         mounts = self._mounts.wanted(config, host)
         warnings.extend(launching.SecurityOptions(host.security_opt or []).ignored(has_apparmor=host_facts().apparmor))

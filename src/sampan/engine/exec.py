@@ -15,11 +15,12 @@ from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.launch_failures import StartFailure, exec_failure
 from sampan.engine.paths import Paths
+from sampan.engine.runtimes import Runtimes
 from sampan.engine.streaming import READ, DetachScanner, converse, detach_keys, multiplex, pump_input, pump_output, read_some
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.ids import ExecId, new_id
 from sampan.linux import pidfd, pty
-from sampan.runtime import plan
+from sampan.runtime import ocispec, plan
 from sampan.runtime.client import Launched, LaunchError, SupervisorClient
 from sampan.spec.docker_api.container import ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest
 from sampan.streams import Duplex, OpenStream
@@ -93,9 +94,16 @@ class ExecService:
     """See api/services.py for the contract."""
 
     def __init__(
-        self, containers: Containers, supervisor: SupervisorClient, events: ContainerEvents, background: Background, paths: Paths
+        self,
+        containers: Containers,
+        supervisor: SupervisorClient,
+        events: ContainerEvents,
+        background: Background,
+        paths: Paths,
+        runtimes: Runtimes,
     ) -> None:
         self._containers = containers
+        self._runtimes = runtimes
         self._supervisor = supervisor
         self._events, self._background, self._paths = events, background, paths
         self._execs: dict[str, Exec] = {}
@@ -212,6 +220,8 @@ class ExecService:
             oom_score_adj=host.oom_score_adj,
             userns=usernamespaces.maps_of_run(container),
         )
+        if container.state.runtime:
+            return ocispec.execute(spec, container.id, self._runtimes.of(container.id, container.state.runtime))
         return plan.exec_plan(spec)
 
     async def start(self, exec_id: str, request: ExecStartRequest, open_stream: OpenStream) -> None:

@@ -34,7 +34,9 @@ def _exec_failure_code(error: LaunchError) -> int:
     return 127 if error.errno in _NOT_FOUND else 126 if error.errno in _NOT_EXECUTABLE else 128
 
 
-RUNTIME_CREATE = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
+_RUNTIME = "failed to create task for container: failed to create shim task: OCI runtime "
+RUNTIME_CREATE_BY = _RUNTIME + "create failed: "
+RUNTIME_CREATE = RUNTIME_CREATE_BY + "runc create failed: "
 STARTING = RUNTIME_CREATE + "unable to start container process: error during container init: "
 _EXEC_STARTING = "OCI runtime exec failed: exec failed: unable to start container process: "
 
@@ -114,14 +116,33 @@ def explain(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> 
     return Explained(f"{error.step}: {detail}", code)
 
 
+def _of_runtime(introduction: str, error: LaunchError) -> StartFailure:
+    """The words of an OCI runtime, and what dockerd makes of them (moby daemon/errors.go setExitCodeFromError)."""
+    text, lower = error.message, error.message.lower()
+    code = 128
+    if "permission denied" in lower:
+        code = 126
+    elif "is a directory" in lower:
+        text, code = f"{text}: permission denied", 126
+    elif "not a directory" in lower:
+        text, code = text + MOUNT_HINT, 127
+    elif any(words in lower for words in ("executable file not found", "no such file or directory")):
+        code = 127
+    return StartFailure(introduction + text, code)
+
+
 def start_failure(error: LaunchError, args: list[str], sources: Mapping[str, str]) -> StartFailure:
     """A container's failed launch; see explain."""
+    if error.step == ops.STEP_RUNTIME:
+        return _of_runtime(f"{_RUNTIME}{error.path} failed: ", error)
     explained = explain(error, args, sources)
     return StartFailure(explained.detail if explained.alone else STARTING + explained.detail, explained.code)
 
 
 def exec_failure(error: LaunchError, args: list[str], cwd: str) -> StartFailure:
     """An exec's failed launch. cwd: the working directory that was asked for."""
+    if error.step == ops.STEP_RUNTIME:
+        return _of_runtime("OCI runtime exec failed: ", error)
     code = _exec_failure_code(error)
     if error.step == ops.STEP_CWD and error.errno:
         reason = os.strerror(error.errno).lower() + (MOUNT_HINT if error.errno == errno.ENOTDIR else "")

@@ -61,11 +61,15 @@ class _Progress:
 
 
 class LogShipping:
-    """One task for each run whose driver has a server; the runs of a container one after the other."""
+    """One task for each run whose driver has a server; the runs of a container one after the other.
+
+    While a server is silent only the last of them waits, and sends what the others have left, too: a container may restart for days.
+    """
 
     def __init__(self, containers: Containers, keeper: KeeperClient, logs: ContainerLogs, paths: Paths) -> None:
         self._containers, self._keeper, self._logs, self._paths = containers, keeper, logs, paths
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        """Of a container: the one that sends, and the one that waits for its end."""
 
     async def begin(self, container: Container) -> None:
         """Send on what a run writes from now on, and what has not been sent yet; of one that does not run, the latter."""
@@ -77,20 +81,27 @@ class LogShipping:
             position, _ = _Progress(self._paths.container(container.id)).load()
             follower = RunFollower(self._keeper, container.live, attach=self._logs.is_blocking(container))
             await follower.begin(position)
-        task = asyncio.get_running_loop().create_task(self._after(self._tasks.get(container.id), container, sink, follower))
-        self._tasks[container.id] = task
+        tasks = self._tasks.setdefault(container.id, [])
+        for waiting in tasks[1:]:
+            waiting.cancel()
+        former = tasks[0] if tasks else None
+        task = asyncio.get_running_loop().create_task(self._after(former, container, sink, follower))
+        tasks[1:] = [task]
         task.add_done_callback(lambda ended: self._ended(container.id, ended))
 
     async def close(self) -> None:
         """Leave; what is not sent is, once there is a sampand again."""
-        tasks = list(self._tasks.values())
+        tasks = [task for of_one in self._tasks.values() for task in of_one]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended(self, container_id: str, task: "asyncio.Task[None]") -> None:
-        if self._tasks.get(container_id) is task:
-            del self._tasks[container_id]
+        tasks = self._tasks.get(container_id, [])
+        if task in tasks:
+            tasks.remove(task)
+        if not tasks:
+            self._tasks.pop(container_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the log of %s is not sent any more", container_id, exc_info=error)
 

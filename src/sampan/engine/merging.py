@@ -14,7 +14,6 @@ from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, 
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 
-BUILT_IN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 STOP_SIGNAL_DEFAULT = "SIGTERM"
 PORTS_DISCARDED = "Published ports are discarded when using host network mode"
 _JOINED = re.compile("container:.+", re.DOTALL)
@@ -82,8 +81,6 @@ def merge_config(request: CreateRequest, image: ContainerConfig, hostname: str) 
 
 def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConfig | None) -> None:
     """What docker has and Sampan does not, yet: said, never ignored."""
-    if host.runtime not in BUILT_IN_RUNTIMES:
-        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     networkspec.check_mac(config.mac_address)
     _check_endpoints(host, networking)
     _check_storage(host.storage_opt or {})

@@ -24,6 +24,15 @@ class Paths(msgspec.Struct, frozen=True):
         """The directory of all volumes."""
         return f"{self.data_root}/volumes"
 
+    @property
+    def runtimes(self) -> str:
+        """Where OCI runtimes keep what they know of containers."""
+        return f"{self.exec_root}/runtimes"
+
+    def runtime(self, container_id: str) -> str:
+        """The same of one container: `--root` of its runtime."""
+        return f"{self.runtimes}/{container_id}"
+
     def log(self, container_id: str) -> str:
         """Where its log segments are."""
         return f"{self.container(container_id)}/log"

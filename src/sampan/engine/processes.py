@@ -11,7 +11,7 @@ from sampan.runtime import cgroups
 from sampan.runtime.cgroups import Layout
 from sampan.spec.docker_api.container import TopResponse
 
-_RENAMED = re.compile(r"\s+([^\s]*)=\s*(PID[^\s]*)")
+_RENAMED = re.compile(r"\s([^\s]*)=\s*(PID[^\s]*)")
 """An option of ps that gives a column the title by which the PIDs are found."""
 
 
@@ -47,8 +47,11 @@ async def top(layout: Layout, cgroup: str, ps_args: str) -> TopResponse:
             raise SystemFailure(f'specifying "{name}={title}" is not allowed')
     pids = cgroups.processes(layout, cgroup)
     options = (ps_args or "-ef").split()
-    code, out, err = await _ps(*options, f"-q{','.join(map(str, pids))}")
-    if code:  # some options (f) do not go with -q
+    try:
+        code, out, err = await _ps(*options, f"-q{','.join(map(str, pids))}")
+    except OSError:  # so many that the kernel takes no such word
+        code, out, err = None, "", ""
+    if code != 0:  # some options (f) do not go with -q
         code, out, err = await _ps(*options)
     if code:
         raise SystemFailure(f"ps: {err.strip().partition(chr(10))[0]}")

@@ -25,10 +25,11 @@ from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
 from sampan.engine.runs import Lent, Networking, RunHooks, Sandbox
+from sampan.engine.runtimes import Runtimes
 from sampan.engine.usernamespaces import UserNamespace, UserNamespaces
 from sampan.errors import EngineError, Unavailable
 from sampan.linux import pidfd
-from sampan.runtime import cgroups, plan, recovery
+from sampan.runtime import cgroups, ocispec, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.snapshot.api import Snapshots
 from sampan.state.containers import ContainerState, EndpointState
@@ -59,6 +60,7 @@ class Runner:
         paths: Paths,
         settings: launching.LaunchSettings,
         userns: UserNamespaces,
+        runtimes: Runtimes,
     ) -> None:
         self.containers = containers
         self.snapshots = snapshots
@@ -73,6 +75,7 @@ class Runner:
         self.paths = paths
         self.settings = settings
         self.userns = userns
+        self.runtimes = runtimes
         self.layout = cgroups.host_layout()
         self.hooks = RunHooks()
         """Set once, where the objects meet."""
@@ -96,7 +99,8 @@ class Runner:
             async with contextlib.AsyncExitStack() as undo:
                 userns = await self.userns.open(container)
                 undo.callback(userns.close)
-                launched, held, endpoints = await self._launch(container, key, lent or Lent(), userns, undo)
+                command = self.runtimes.command(container.host_config, remapped=userns.maps is not None)
+                launched, held, endpoints = await self._launch(container, key, command, lent or Lent(), userns, undo)
                 userns.close()
                 live = Live(key, launched.pidfd, stdin=held.pop("stdin", None), pty=launched.pty, outputs=held)
                 state = msgspec.structs.replace(
@@ -116,6 +120,7 @@ class Runner:
                     boot_id=self.supervisor.link.boot_id,
                     pipes=msgspec.structs.astuple(self._inodes.pop(key, recovery.Inodes())),
                     health=health.begun(container.state.health) if health.check_of(container.config) else None,
+                    runtime=command,
                 )
                 self.containers.set_state(container, state)
                 container.live = live
@@ -139,7 +144,7 @@ class Runner:
             again()
 
     async def _launch(
-        self, container: Container, key: str, lent: Lent, userns: UserNamespace, undo: contextlib.AsyncExitStack
+        self, container: Container, key: str, command: tuple[str, ...], lent: Lent, userns: UserNamespace, undo: contextlib.AsyncExitStack
     ) -> tuple[Launched, dict[str, int], tuple[EndpointState, ...]]:
         """The process, our ends of its stdio by name, and its places on networks."""
         undo.push_async_callback(self.mounts.close, container)
@@ -152,7 +157,7 @@ class Runner:
         self.hooks.network_took("allocate", time.monotonic() - began)
         undo.push_async_callback(self.network.detach, container)
         try:
-            return await self._launch_on(container, key, sandbox, opened, lent, userns, undo)
+            return await self._launch_on(container, key, command, sandbox, opened, lent, userns, undo)
         finally:
             for fd in sandbox.descriptors.values():
                 os.close(fd)
@@ -161,6 +166,7 @@ class Runner:
         self,
         container: Container,
         key: str,
+        command: tuple[str, ...],
         sandbox: Sandbox,
         opened: Opened,
         lent: Lent,
@@ -173,7 +179,11 @@ class Runner:
             timezones.write(container.host_config.timezone, self.paths.container(container.id))
         passed_on = undo.enter_context(contextlib.ExitStack())
         spec, sent = await self._spec(container, sandbox, opened, lent, userns, passed_on)
-        launch = plan.launch_plan(spec)
+        if command:
+            undo.push_async_callback(self._end_runtimes, container, command)
+            launch = ocispec.launch(spec, self.runtimes.of(container.id, command))
+        else:
+            launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
         self._make_stdio(container, fds, undo)
         fds.update({f"custody:{name}": os.dup(fd) for name, fd in sandbox.custody.items()})
@@ -183,7 +193,7 @@ class Runner:
         record: dict[str, Any] = {"log": self.logs.settings(container), "tty": container.config.tty}
         ours = {name.removeprefix("custody:"): fd for name, fd in fds.items() if name.startswith("custody:")}
         undo.push_async_callback(self._forget_stream, key)
-        await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours)
+        await self.keeper.adopt(key, container.id, container.config.tty, record["log"], ours, held=bool(command))
         try:
             launched = await self.supervisor.launch(key, container.id, launch, {**fds, **sent, **sandbox.descriptors}, record)
         except LaunchError as error:
@@ -244,6 +254,11 @@ class Runner:
         await self.end_cgroup(self.paths.cgroup_of(container))
         with contextlib.suppress(EngineError):
             await self.forget_process(key)
+
+    async def _end_runtimes(self, container: Container, command: tuple[str, ...]) -> None:
+        """What an OCI runtime has made of a start that failed, or whose helper was killed."""
+        await self.end_cgroup(self.paths.cgroup_of(container))
+        await self.runtimes.delete(container.id, command)
 
     async def end_cgroup(self, path: str) -> None:
         """Kill every process in a cgroup of a container's (paths.cgroup) and remove it."""
@@ -409,6 +424,8 @@ class Runner:
             if live.pidfd >= 0:
                 pidfd.reap(live.pidfd)  # an orphan of a killed keeper is our child
             live.close()
+        if container.state.runtime:
+            await self.runtimes.delete(container.id, container.state.runtime)
         await asyncio.to_thread(cgroups.remove, self.layout, self.paths.cgroup_of(container))
         with contextlib.suppress(EngineError):
             await self.supervisor.forget(key)

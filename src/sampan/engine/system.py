@@ -75,6 +75,8 @@ class SystemFacts(msgspec.Struct, frozen=True):
     registries: RegistrySettings = RegistrySettings()
     debug: bool = False
     live_restore: bool = True
+    runtimes: Mapping[str, Runtime] = {}
+    default_runtime: str = "runc"
     userns_remap: bool = False
     filtered: bool = True
     """Whether networks have firewall rules."""
@@ -259,7 +261,8 @@ class SystemService:
             cdi_spec_dirs=list(self.facts.cdi_spec_dirs),
             discovered_devices=tuple(DeviceInfo(source="cdi", id=name) for name in sorted(found.devices)),
             server_version=ENGINE_VERSION,
-            runtimes={"runc": Runtime(path="built-in")},
+            runtimes={"runc": Runtime(path="built-in"), **self.facts.runtimes},
+            default_runtime=self.facts.default_runtime,
             live_restore_enabled=self.facts.live_restore,
             firewall_backend=FirewallInfo(driver="nftables") if self.facts.filtered else None,
             security_options=["name=seccomp,profile=builtin", *self._namespaces(layout.version)],

@@ -6,7 +6,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from sampan.linux import libc, mounts
 from sampan.linux.namespaces import CLONE_NEWUSER, FLAGS
@@ -58,60 +58,102 @@ def of_process(pid: int) -> int:
 
 
 @contextmanager
-def _child_after(work: Callable[[], None]) -> Iterator[str]:
-    """A child that has done some work and lives as long as the block, by the number that /proc knows. Raises the work's OSError.
+def _child_doing(*works: Callable[[], None]) -> Iterator[Iterator[str]]:
+    """A child that does one work after the other and lives as long as the block.
 
-    For callers without threads. It ends with its parent, whatever ends that.
+    The block's iterator has it do the next one, and gives the number that /proc knows it by; raises that work's OSError. For callers
+    without threads. It ends with its parent, whatever ends that.
     """
     ready, told = os.pipe2(os.O_CLOEXEC)
-    parent_gone, alive = os.pipe2(os.O_CLOEXEC)
+    awaited, going_on = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            os.close(alive)
+            os.close(going_on)
             number = os.readlink("/proc/self")  # not that of our PID namespace
-            work()
-            os.write(told, number.encode())
-            os.read(parent_gone, 1)
+            for work in works:
+                if os.read(awaited, 1):
+                    work()
+                    os.write(told, number.encode())
+            os.read(awaited, 1)
             status = 0
         except OSError as error:
             os.write(told, f"!{error.errno or 0}".encode())
         finally:
             os._exit(status)
     os.close(told)
-    os.close(parent_gone)
+    os.close(awaited)
+
+    def done() -> Iterator[str]:
+        for _ in works:
+            os.write(going_on, b"\n")
+            word = os.read(ready, 32).decode()
+            if not word or word.startswith("!"):
+                failed = int(word[1:] or errno.ECHILD)
+                raise OSError(failed, f"unshare: {os.strerror(failed)}")
+            yield word
+
     try:
-        word = os.read(ready, 32).decode()
-        if not word or word.startswith("!"):
-            failed = int(word[1:] or errno.ECHILD)
-            raise OSError(failed, f"unshare: {os.strerror(failed)}")
-        yield word
+        yield done()
     finally:
         os.close(ready)
-        os.close(alive)
+        os.close(going_on)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
 
-def user_namespace(uids: Sequence[Sequence[int]], gids: Sequence[Sequence[int]]) -> int:
-    """A descriptor of a new user namespace with these maps, in which nobody is. Single-threaded callers only. Raises OSError."""
-    with _child_after(lambda: libc.unshare(CLONE_NEWUSER)) as number:
+def new_namespaces(uids: Sequence[Sequence[int]], gids: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, int]:
+    """Descriptors, by name, of a new user namespace with these maps, `user`, and of others that it owns; nobody is in them.
+
+    names: as of namespaces_of(). Single-threaded callers only. Raises OSError.
+    """
+
+    def others() -> None:
+        _take_root()
+        libc.unshare(_flags(names))
+
+    works = [lambda: libc.unshare(CLONE_NEWUSER), *([others] if names else [])]
+    with _child_doing(*works) as done, ExitStack() as failed:
+        number = next(done)
         for name, table in (("uid_map", uids), ("gid_map", gids)):
             fd = os.open(f"/proc/{number}/{name}", os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(fd, "".join(f"{first} {second} {count}\n" for first, second, count in table).encode())
             finally:
                 os.close(fd)
-        return os.open(f"/proc/{number}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        if names:
+            next(done)
+        found = {}
+        for name in ("user", *names):
+            found[name] = os.open(f"/proc/{number}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            failed.callback(os.close, found[name])
+        failed.pop_all()
+        return found
+
+
+def user_namespace(uids: Sequence[Sequence[int]], gids: Sequence[Sequence[int]]) -> int:
+    """A descriptor of a new user namespace with these maps, in which nobody is. Single-threaded callers only. Raises OSError."""
+    return new_namespaces(uids, gids, ())["user"]
 
 
 def become_root(userns: int) -> None:
     """Enter a user namespace as its root, with every capability there and none anywhere else. Single-threaded callers only."""
     libc.setns(userns, CLONE_NEWUSER)
+    _take_root()
+
+
+def _take_root() -> None:
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
+
+
+def _flags(names: Sequence[str]) -> int:
+    flags = 0
+    for name in names:
+        flags |= FLAGS[name]
+    return flags
 
 
 def namespaces_of(userns: int, names: Sequence[str]) -> dict[str, int]:
@@ -119,15 +161,13 @@ def namespaces_of(userns: int, names: Sequence[str]) -> dict[str, int]:
 
     names: as under /proc/PID/ns; not pid and user. Raises OSError.
     """
-    flags = 0
-    for name in names:
-        flags |= FLAGS[name]
 
     def work() -> None:
         become_root(userns)
-        libc.unshare(flags)
+        libc.unshare(_flags(names))
 
-    with _child_after(work) as number:
+    with _child_doing(work) as done:
+        number = next(done)
         return {name: os.open(f"/proc/{number}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names}
 
 

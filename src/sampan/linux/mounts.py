@@ -35,6 +35,7 @@ ATTRIBUTES = {
     "strictatime": MOUNT_ATTR_STRICTATIME,
     "nodiratime": MOUNT_ATTR_NODIRATIME,
 }
+MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19

@@ -1,6 +1,8 @@
 """Processes by pidfd: a number that cannot come to mean another process."""
 
+import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -19,17 +21,20 @@ def send_signal(fd: int, signal: int) -> None:
     syscall("pidfd_send_signal", fd, signal, None, 0)
 
 
+def number(fd: int) -> int:
+    """The process's number; it may have ended by the time that it is used. Raises ProcessLookupError when it is gone."""
+    with open(f"/proc/self/fdinfo/{fd}") as file:
+        found = next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
+    if found <= 0:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+    return found
+
+
 def has_ended(fd: int) -> bool:
     """Whether the process has ended; a zombie has, too. Until then its number means no other."""
     waiting = select.poll()
     waiting.register(fd, select.POLLIN)
     return bool(waiting.poll(0))
-
-
-def number(fd: int) -> int:
-    """The process's PID in our PID namespace; 0 or less when there is none any more."""
-    with open(f"/proc/self/fdinfo/{fd}") as file:
-        return next((int(line[4:]) for line in file if line.startswith("Pid:")), 0)
 
 
 def exit_status(fd: int) -> int | None:
@@ -64,6 +69,14 @@ def reap(fd: int) -> None:
         os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
     except OSError:
         return
+
+
+def has_children() -> bool:
+    """Whether we have any, alive or not."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    return False
 
 
 def stat_fields(pid: int | str) -> list[str] | None:

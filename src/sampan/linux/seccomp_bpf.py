@@ -175,6 +175,22 @@ def rules_by_name(profile: Profile, caps: Iterable[str], machine: str, kernel: t
     return default, rules
 
 
+def resolved(profile: Profile, caps: Iterable[str], machine: str, kernel: tuple[int, int]) -> Profile:
+    """The profile as OCI runtimes take it: under these circumstances, without conditions. Raises ValueError, KeyError, TypeError."""
+    having = set(caps)
+    rules_by_name(profile, having, machine, kernel)
+    architectures = _architectures(profile, machine)
+    rules = []
+    for entry in profile.get("syscalls") or []:
+        if _applies(entry, having, machine, kernel):
+            names = [*(entry.get("names") or ()), *([entry["name"]] if entry.get("name") else ())]
+            kept = {key: entry[key] for key in ("errnoRet", "args") if entry.get(key) is not None}
+            rules.append({"names": names, "action": entry["action"], **kept})
+    kept = {key: profile[key] for key in ("defaultErrnoRet", "flags") if profile.get(key) is not None}
+    listed = [name for name, architecture in _SCMP_ARCH.items() if architecture in architectures]
+    return {"defaultAction": profile["defaultAction"], **kept, "architectures": listed, "syscalls": rules}
+
+
 def _load(offset: int) -> Instruction:
     return (_LD, 0, 0, offset)
 

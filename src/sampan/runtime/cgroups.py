@@ -59,6 +59,12 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     throttles: tuple[tuple[str, Throttle, int], ...] = ()
     """(`major:minor` of a block device, what is limited, bytes or operations a second)"""
 
+    def cpu(self) -> tuple[int, int]:
+        """(quota, period) in microseconds, 0 for what is not set."""
+        if self.nano_cpus:
+            return self.nano_cpus * 100_000 // 1_000_000_000, 100_000
+        return self.cpu_quota, self.cpu_period
+
 
 def read_layout(mountinfo: str, controllers: str) -> Layout:
     """The layout told by the text of /proc/self/mountinfo and of the v2 root's cgroup.controllers. Pure."""
@@ -113,14 +119,8 @@ def directories(layout: Layout, path: str) -> list[str]:
     return [*found, unified] if unified else found
 
 
-def _cpu(resources: Resources) -> tuple[int, int]:
-    if resources.nano_cpus:
-        return resources.nano_cpus * 100_000 // 1_000_000_000, 100_000
-    return resources.cpu_quota, resources.cpu_period
-
-
 def _v1_writes(resources: Resources) -> list[tuple[str, str, str]]:
-    quota, period = _cpu(resources)
+    quota, period = resources.cpu()
     writes: list[tuple[str, str, str]] = []
     if resources.memory:
         writes.append(("memory", "memory.limit_in_bytes", str(resources.memory)))
@@ -156,7 +156,7 @@ def _v1_writes(resources: Resources) -> list[tuple[str, str, str]]:
 
 
 def _v2_writes(resources: Resources) -> list[tuple[str, str, str]]:
-    quota, period = _cpu(resources)
+    quota, period = resources.cpu()
     writes: list[tuple[str, str, str]] = []
     if resources.memory:
         writes.append(("memory", "memory.max", str(resources.memory)))

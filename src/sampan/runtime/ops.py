@@ -18,6 +18,9 @@ A plan is a JSON object, executed from top to bottom by the forked child:
     mounts       what is mounted in the root, in order (OP_* below)
     process      args, env, cwd, user, groups, tty, capabilities (mask), no_new_privileges, rlimits, oom_score_adj,
                  seccomp (base64 BPF), init
+    oci          instead of most of the above, for another runtime (supervisor/oci.py): {"command", "root", "container", "config",
+                 "hybrid": where a v1 host has the v2 hierarchy, and the container's cgroup in it, or [],
+                 "parents": writes to the cgroups above the container's (not of an exec)}
 """
 
 from typing import Any, Final
@@ -63,4 +66,5 @@ STEP_APPARMOR: Final = "apparmor"
 STEP_KEYRING: Final = "keyring"
 STEP_EXEC: Final = "exec"
 STEP_JOIN: Final = "join"
+STEP_RUNTIME: Final = "runtime"
 """Steps of an error {"step", "errno", "path", "message"}."""

@@ -92,6 +92,8 @@ class ContainerState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Its networks, in the order of their interfaces; of the last run where none goes on."""
     pipes: tuple[int, ...] = ()
     """Inode numbers of stdin, stdout, stderr (0: none): how the pipes are found again when keeper and supervisor died at once."""
+    runtime: tuple[str, ...] = ()
+    """The OCI runtime that started the last run, with its own arguments; none: our own way."""
     console_size: tuple[int, int] = (0, 0)
     user_maps: tuple[UserMap, UserMap] | None = None
     """Of users and groups, while it runs: it was started in a user namespace."""

@@ -40,6 +40,21 @@ def info(engine: Engine) -> dict[str, Any]:
     return found
 
 
+def test_runtimes_change_for_the_next_container(own_engine: Engine) -> None:
+    path = "/usr/bin/crun"
+    reload(own_engine, json.dumps({"runtimes": {"other": {"path": path, "runtimeArgs": ["--debug"]}}}), "configuration reloaded")
+    found = info(own_engine)
+    assert found["Runtimes"]["other"] == {"path": path, "runtimeArgs": ["--debug"]}
+    assert found["DefaultRuntime"] == "runc"
+    body = {"Image": "nosuch", "HostConfig": {"Runtime": "gone"}}
+    assert own_engine.request("POST", "/containers/create", body)[0] == 404
+    line = reload(own_engine, json.dumps({"default-runtime": "gone"}), "the configuration stays as it is")
+    assert "specified default runtime 'gone' does not exist" in line
+    assert "other" in info(own_engine)["Runtimes"]
+    reload(own_engine, "{}", "configuration reloaded")
+    assert "other" not in info(own_engine)["Runtimes"]
+
+
 def test_what_can_change_does(own_engine: Engine) -> None:
     assert info(own_engine)["RegistryConfig"]["Mirrors"] is None
     settings = {

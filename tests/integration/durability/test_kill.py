@@ -159,9 +159,11 @@ def test_killed(own_engine: Engine, docker_path: str, roles: tuple[str, ...]) ->
     survive(own_engine, docker_path, [roles], count=6, ttys=3, endings=2, seed=1)
 
 
-def test_all_three_killed(own_engine: Engine) -> None:
+@pytest.mark.parametrize("runtime", ["runc", "real-runc", "crun"])
+def test_all_three_killed(own_engine: Engine, runtime: str) -> None:
     """More than is promised: what has no terminal and no end meanwhile is found again by what the database says of it."""
-    created = own_engine.request("POST", "/containers/create", {"Image": "busybox", "Cmd": ["sh", "-c", WRITER]})[1]["Id"]
+    body = {"Image": "busybox", "Cmd": ["sh", "-c", WRITER], "HostConfig": {"Runtime": runtime}}
+    created = own_engine.request("POST", "/containers/create", body)[1]["Id"]
     assert own_engine.request("POST", f"/containers/{created}/start")[0] == 204
     pid = own_engine.request("GET", f"/containers/{created}/json")[1]["State"]["Pid"]
     kill(own_engine, *ONE)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sampan.ids import new_id
-from sampan.runtime import cgroups, plan, spawning
+from sampan.runtime import cgroups, ocispec, plan, spawning
 from sampan.runtime.protocol import Channel, Message
 
 PARENT = f"sampan-test-{os.getpid()}"
@@ -171,8 +171,13 @@ def supervisor(session_supervisor: Supervisor) -> Iterator[Supervisor]:
 class Box:
     """Runs commands in fresh containers."""
 
-    def __init__(self, supervisor: Supervisor, lower: Path, work: Path) -> None:
+    def __init__(self, supervisor: Supervisor, lower: Path, work: Path, runtime: str = "") -> None:
+        """runtime: the program of an OCI runtime, "" for our own."""
         self.supervisor, self.lower, self.work = supervisor, lower, work
+        self.runtime = ocispec.Runtime((shutil.which(runtime) or f"/missing/{runtime}",), f"{work}/runtime") if runtime else None
+
+    def made(self, spec: plan.LaunchSpec) -> dict[str, Any]:
+        return ocispec.launch(spec, self.runtime) if self.runtime else plan.launch_plan(spec)
 
     def spec(self, *args: str, **options: Any) -> plan.LaunchSpec:
         container = new_id()
@@ -192,7 +197,7 @@ class Box:
         if spec.userns is not None:
             reply, more = self.supervisor.request({"op": "userns", "maps": spec.userns.built(), "net": spec.namespaces.net == "fd"})
             assert "error" not in reply, reply
-        return self.supervisor.start(plan.launch_plan(spec), spec.id, stdin=stdin, more=more)
+        return self.supervisor.start(self.made(spec), spec.id, stdin=stdin, more=more)
 
     def run(self, *args: str, **options: Any) -> tuple[int, str, str]:
         started = self.start(*args, **options)
@@ -209,9 +214,26 @@ class Box:
         options.setdefault("env", ("PATH=/bin",))
         spec = plan.ExecSpec(id=container.container, args=args, cgroup=f"{PARENT}/{container.container}", **options)
         target = {"pid": container.pid, "start_time": container.reply["start_time"]}
-        return self.supervisor.start(plan.exec_plan(spec), container.container, target=target)
+        made = ocispec.execute(spec, container.container, self.runtime) if self.runtime else plan.exec_plan(spec)
+        return self.supervisor.start(made, container.container, target=target)
+
+
+_OURS = frozenset((
+    "test_a_bad_command_is_an_error_in_runcs_words", "test_a_container_that_may_ptrace_cannot_write_the_interpreter",
+    "test_a_directory_over_a_file_is_an_error", "test_a_joining_process_shows_nothing_of_the_host", "test_exec_errors",
+    "test_init_reaps_forwards_signals_and_passes_the_code_on", "test_mount_table_is_dockers", "test_mount_targets_cannot_leave_the_root",
+    "test_resource_limits", "test_without_ptrace_the_joining_process_is_opaque",
+))  # fmt: skip
+"""Tests of what is our own: the words of failures, the init, the programs that are joined by; and where crun refuses what runc has."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests in a box are for our own way of starting containers, and for OCI runtimes."""
+    if "box" in metafunc.fixturenames:
+        others = [pytest.param(name, marks=pytest.mark.slow) for name in ("runc", "crun") if metafunc.function.__name__ not in _OURS]
+        metafunc.parametrize("box", [pytest.param("", id="own"), *others], indirect=True)
 
 
 @pytest.fixture
-def box(supervisor: Supervisor, busybox: Path, tmp_path: Path) -> Box:
-    return Box(supervisor, busybox, tmp_path)
+def box(request: pytest.FixtureRequest, supervisor: Supervisor, busybox: Path, tmp_path: Path) -> Box:
+    return Box(supervisor, busybox, tmp_path, request.param)

@@ -1,6 +1,8 @@
 """Containers with a user namespace: what they are inside and outside of it."""
 
+import errno
 import os
+import signal
 import stat
 import time
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from sampan.runtime import plan
+from tests.integration.runtime.conftest import Supervisor
 
 pytestmark = pytest.mark.root
 BASE = 231072
@@ -141,3 +144,21 @@ def test_exec_stays_out_of_what_the_container_makes(box: Any, maps: plan.UserMap
     code, out, err = box.supervisor.finish(done)
     assert (code, err) == (0, "")
     assert out.split()[:3] == ["1000", "0", str(BASE) if maps else "0"]
+
+
+def test_another_version_waits_for_a_user_namespace_that_is_being_made(supervisor: Supervisor) -> None:
+    """Nobody would reap its helper then."""
+    os.kill(supervisor.hello["pid"], signal.SIGSTOP)  # it finds both at once
+    try:
+        supervisor.channel.send({"op": "userns", "maps": MAPS.built(), "net": True, "seq": "made"})
+        supervisor.channel.send({"op": "renew", "command": ["/nothing/there"], "seq": "renewed"})
+    finally:
+        os.kill(supervisor.hello["pid"], signal.SIGCONT)
+    reply, _ = supervisor.receive()
+    assert (reply["re"], reply["error"]["errno"]) == ("renewed", errno.EBUSY)
+    reply, fds = supervisor.receive()
+    assert reply["re"] == "made"
+    for fd in fds:
+        os.close(fd)
+    reply, _ = supervisor.request({"op": "renew", "command": ["/nothing/there"]})
+    assert reply["error"]["errno"] == errno.ENOENT

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import tarfile
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,18 @@ def test_what_comes_to_the_hosts_files_belongs_to_the_containers_users(
     assert made_by(bound) == made_by(bound / "passwd") == (BASE, BASE + 7)
     ok("rm", "still")
     ok("volume", "rm", "bound")
+
+
+def test_health_checks_are_in_it(engine: Engine, ok: Callable[..., str]) -> None:
+    check = "id -u; awk '{print $2; exit}' /proc/self/uid_map; touch /tmp/f && stat -c %u:%g /tmp/f"
+    health = ["--health-cmd", check, "--health-interval", "50ms"]
+    for user, shown in (("0", ["0", str(BASE), "0:0"]), ("1000:5", ["1000", str(BASE), "1000:5"])):
+        container = ok("run", "-d", "--user", user, *health, "busybox", "sleep", "1000")
+        deadline = time.monotonic() + 30
+        while (found := engine.request("GET", f"/containers/{container}/json")[1]["State"]["Health"])["Status"] == "starting":
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
+        assert (found["Status"], found["Log"][0]["Output"].split()) == ("healthy", shown)
 
 
 def made_by(path: Path) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.exec import ExecService
 from sampan.engine.paths import Paths
+from sampan.engine.runtimes import Runtimes, RuntimeSettings
 from sampan.errors import SystemFailure
 from sampan.events.bus import EventBus
 from sampan.runtime.client import Launched, LaunchError
@@ -56,13 +57,13 @@ def parts(fault: LaunchError | None = None) -> tuple[ExecService, Supervisor, An
     """(service, supervisor, container, background)"""
     container = SimpleNamespace(
         id="c" * 64, name="c", image_name="i", config=Config(), host_config=HostConfig(), is_running=True, exec_ids=set(),
-        removed=asyncio.Event(), state=SimpleNamespace(paused=False, pid=1, start_time=1, user_maps=None),
+        removed=asyncio.Event(), state=SimpleNamespace(paused=False, pid=1, start_time=1, runtime=(), user_maps=None),
     )  # fmt: skip
     supervisor, background = Supervisor(fault), Background()
     found = cast("Any", SimpleNamespace(find=lambda _ref: container))
-    events = ContainerEvents(EventBus(SystemClock()))
+    events, paths = ContainerEvents(EventBus(SystemClock())), Paths(Path("/"), Path("/"), "x")
     return (
-        ExecService(found, cast("Any", supervisor), events, background, Paths(Path("/"), Path("/"), "x")),
+        ExecService(found, cast("Any", supervisor), events, background, paths, Runtimes(RuntimeSettings(), paths)),
         supervisor,
         container,
         background,

@@ -15,6 +15,7 @@ from sampan.engine.background import Background
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.exec import ExecService
 from sampan.engine.paths import Paths
+from sampan.engine.runtimes import Runtimes, RuntimeSettings
 from sampan.errors import Conflict, NotFound, Unavailable
 from sampan.events.bus import EventBus
 from sampan.runtime.client import Launched, LaunchError
@@ -46,11 +47,12 @@ def service_with(outcome: BaseException | Callable[[], Launched]) -> tuple[ExecS
     """(service, supervisor, container)"""
     container = SimpleNamespace(
         id=CONTAINER, name="c", image_name="i", config=Config(), host_config=HostConfig(), is_running=True, exec_ids=set(),
-        removed=asyncio.Event(), state=SimpleNamespace(paused=False, pid=1, start_time=1, user_maps=None),
+        removed=asyncio.Event(), state=SimpleNamespace(paused=False, pid=1, start_time=1, runtime=(), user_maps=None),
     )  # fmt: skip
     supervisor, events = Supervisor(outcome), ContainerEvents(EventBus(SystemClock()))
     found = cast("Any", SimpleNamespace(find=lambda _ref: container))
-    service = ExecService(found, cast("Any", supervisor), events, Background(), Paths(Path("/"), Path("/"), "x"))
+    paths = Paths(Path("/"), Path("/"), "x")
+    service = ExecService(found, cast("Any", supervisor), events, Background(), paths, Runtimes(RuntimeSettings(), paths))
     return service, supervisor, container
 
 

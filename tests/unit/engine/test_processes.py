@@ -1,11 +1,14 @@
 """`top`: which rows of ps are a container's, and options that would hide it."""
 
 import asyncio
+import os
+import time
 
 import pytest
 
 from sampan.engine.processes import parse_ps, top
 from sampan.errors import SystemFailure
+from sampan.runtime import cgroups
 from sampan.runtime.cgroups import Layout
 
 
@@ -40,3 +43,16 @@ def test_options_that_are_refused(options: str, words: str) -> None:
     with pytest.raises(SystemFailure) as caught:
         asyncio.run(top(Layout(2, (), "/nowhere"), "none", options))
     assert caught.value.message == words
+
+
+def test_options_of_many_spaces_are_soon_looked_through() -> None:
+    started = time.process_time()
+    with pytest.raises(SystemFailure, match="not allowed"):
+        asyncio.run(top(Layout(2, (), "/nowhere"), "none", " " * 20_000 + "-o user=PID"))
+    assert time.process_time() - started < 2
+
+
+def test_of_very_many_processes_ps_is_asked_without_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "processes", lambda *_: [os.getpid(), *range(1_000_000, 1_040_000)])
+    found = asyncio.run(top(Layout(2, (), "/nowhere"), "none", "-eo pid"))
+    assert [str(os.getpid())] in found.processes

@@ -1,10 +1,12 @@
 """Maps of ID-mapped mounts: one ID becomes another, all others stay or have no name, none is there twice."""
 
+import fcntl
 import itertools
+import os
 
 import pytest
 
-from sampan.linux.idmap import outside, ranges
+from sampan.linux.idmap import new_namespaces, outside, ranges
 
 LAST = 2**32 - 2
 
@@ -32,3 +34,25 @@ def test_ids_outside() -> None:
     assert [outside(table, number) for number in (0, 999, 1000, 65535)] == [100000, 100999, 500000, 564535]
     with pytest.raises(OSError, match="ID 65536 is not mapped"):
         outside(table, 65536)
+
+
+@pytest.mark.root
+def test_new_namespaces_are_the_new_user_namespaces() -> None:
+    get_owner = 0xB701  # ioctl_ns(2) NS_GET_USERNS
+    found = new_namespaces([(0, 700_000, 1000)], [(0, 700_000, 1000)], ["net", "uts"])
+    assert list(found) == ["user", "net", "uts"]
+    user, net, uts = found.values()
+    owners = [fcntl.ioctl(fd, get_owner) for fd in (net, uts)]
+    assert all(os.path.samestat(os.fstat(owner), os.fstat(user)) for owner in owners)
+    for fd in (*found.values(), *owners):
+        os.close(fd)
+
+
+@pytest.mark.root
+def test_maps_that_the_kernel_refuses_leave_nothing() -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="Invalid argument"):
+        new_namespaces([(0, 700_000, 1000), (1000, 700_500, 1000)], [(0, 700_000, 1000)], ["net"])
+    assert os.listdir("/proc/self/fd") == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

@@ -71,13 +71,13 @@ def run(plan: ops.Plan, fds: Fds, sync: socket.socket, joined: str = "") -> NoRe
     """
     where = ["start", ""]
     try:
-        _reset_signals()
+        reset_signals()
         if plan["kind"] == "init":
             _run_init(plan, fds, sync, where, joined)
         else:
             _run_exec(plan, fds, sync, where, joined)
     except BaseException as error:
-        _report(sync, where, error)
+        report(sync, where, error)
     os._exit(1)
 
 
@@ -94,7 +94,7 @@ def execute_anew(plan: ops.Plan, fds: Fds, sync: socket.socket, joined: str) -> 
             os.set_inheritable(fd, True)
         os.execve("/proc/self/exe", [sys.executable, "-I", "-S", Host.program, "child", str(document)], dict(os.environ))
     except BaseException as error:
-        _report(sync, ["start", ""], error)
+        report(sync, ["start", ""], error)
     os._exit(1)
 
 
@@ -110,7 +110,8 @@ def run_anew(document: int) -> NoReturn:
     run(state["plan"], state["fds"], sync, state["joined"])
 
 
-def _report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> None:
+def report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> None:
+    """Tell the parent what failed."""
     if isinstance(error, OSError):
         path = error.filename if isinstance(error.filename, str) and error.filename else where[1]
         detail: dict[str, Any] = {
@@ -128,14 +129,15 @@ def _report(sync: socket.socket, where: rootfs.Where, error: BaseException) -> N
         sync.send(json.dumps({"error": detail}).encode())
 
 
-def _reset_signals() -> None:
+def reset_signals() -> None:
+    """As a program expects them at its start."""
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _stdio(fds: Fds) -> list[int]:
+def stdio_of(fds: Fds) -> list[int]:
     """Descriptors for 0, 1, 2 (-1: a null device later). Output pipes are opened read-write: with no reader left nobody dies of SIGPIPE."""
     result = [fds.get("stdin", -1)]
     for name in ("stdout", "stderr"):
@@ -146,7 +148,7 @@ def _stdio(fds: Fds) -> list[int]:
     return result
 
 
-def _keep_only(kept: list[int]) -> None:
+def keep_only(kept: list[int]) -> None:
     """Close every other descriptor: nothing of the host may be reachable from inside (CVE-2024-21626)."""
     previous = 2
     for fd in sorted({fd for fd in kept if fd > 2}):
@@ -176,15 +178,7 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
             if empty:
                 with open(f"{os.path.dirname(directory)}/{name}") as handle:
                     kernelfile.write(where[1], handle.read().strip())
-    for file, value, required in cgroup["writes"]:
-        where[1] = file
-        try:
-            kernelfile.write(file, value)
-        except OSError as error:
-            if required:
-                where[0] = ops.STEP_CGROUP_WRITE
-                reason = os.strerror(error.errno or errno.EIO).lower()
-                raise SetupError(error.errno or errno.EIO, f'failed to write "{value}": write {file}: {reason}') from None
+    write_limits(cgroup["writes"], where)
     devices = cgroup["devices"]
     if devices:
         every = [*(tuple(rule) for rule in cgroup["rules"]), *rules]
@@ -193,6 +187,19 @@ def _make_cgroup(plan: ops.Plan, rules: list[cgroup1.Rule], where: rootfs.Where)
             cgroup1.allow_devices(devices["v1"], every)
         elif every[0][0] != "a":
             cgroup2.attach_devices(devices["v2"], every)
+
+
+def write_limits(writes: list[tuple[str, str, bool]], where: rootfs.Where) -> None:
+    """(file, value, required) of cgroups that are there. Raises SetupError."""
+    for file, value, required in writes:
+        where[:] = [ops.STEP_CGROUP, file]
+        try:
+            kernelfile.write(file, value)
+        except OSError as error:
+            if required:
+                where[0] = ops.STEP_CGROUP_WRITE
+                reason = os.strerror(error.errno or errno.EIO).lower()
+                raise SetupError(error.errno or errno.EIO, f'failed to write "{value}": write {file}: {reason}') from None
 
 
 def _join_cgroup(plan: ops.Plan, where: rootfs.Where, joined: str) -> None:
@@ -219,12 +226,10 @@ def make_userns(maps: dict[str, list[list[int]]], net: bool, sync: socket.socket
     """Answer with descriptors of a new user namespace and, if wanted, of a network namespace that it owns. Never returns."""
     where = [ops.STEP_USERNS, ""]
     try:
-        made = {"userns": idmap.user_namespace(maps["uids"], maps["gids"])}
-        if net:
-            made["netns"] = idmap.namespaces_of(made["userns"], ["net"])["net"]
-        socket.send_fds(sync, [json.dumps({"names": list(made)}).encode()], list(made.values()))
+        made = idmap.new_namespaces(maps["uids"], maps["gids"], ["net"] if net else [])
+        socket.send_fds(sync, [json.dumps({"names": [f"{name}ns" for name in made]}).encode()], list(made.values()))
     except BaseException as error:
-        _report(sync, where, error)
+        report(sync, where, error)
     os._exit(0)
 
 
@@ -296,7 +301,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
     process = plan["process"]
     os.setsid()
     os.umask(0o022)
-    stdio = _stdio(fds)
+    stdio = stdio_of(fds)
     found, rules = rootfs.host_devices(plan, where)
     _make_cgroup(plan, rules, where)
     os.umask(0)
@@ -312,7 +317,7 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
         namespaces.setns(mount_namespace, namespaces.CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     root.mount_root(Host.mount_point, fds)
-    _keep_only([sync.fileno(), root.fd, *root.binds, *root.kernel_mounts.values(), root.userns, *stdio])
+    keep_only([sync.fileno(), root.fd, *root.binds, *root.kernel_mounts.values(), root.userns, *stdio])
     root.run()
     root.devices(found)
     terminal = root.console() if process["tty"] else None
@@ -333,11 +338,11 @@ def _run_init(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where
 def _run_exec(plan: ops.Plan, fds: Fds, sync: socket.socket, where: rootfs.Where, joined: str) -> NoReturn:
     process = plan["process"]
     os.setsid()
-    stdio = _stdio(fds)
+    stdio = stdio_of(fds)
     _join_cgroup(plan, where, joined)
     if process["oom_score_adj"] is not None:
         _oom_score(plan, where)
-    _keep_only([sync.fileno(), fds["target"], fds.get("userns", -1), *stdio])
+    keep_only([sync.fileno(), fds["target"], fds.get("userns", -1), *stdio])
     _confine(plan, where)
     where[:] = [ops.STEP_JOIN, ""]
     flags = 0
@@ -371,6 +376,11 @@ def _null_device() -> int:
             os.set_blocking(fd, True)
             return fd
         os.close(fd)
+    return new_null_device()
+
+
+def new_null_device() -> int:
+    """A null device of nobody else's."""
     directory = mounts.new_mount("tmpfs", ["mode=755"], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC)
     try:
         os.mknod("null", stat.S_IFCHR | 0o666, os.makedev(1, 3), dir_fd=directory)
@@ -496,7 +506,8 @@ def find_program(name: str, environment: dict[str, str]) -> str:
     raise SetupError(errno.ENOENT, f'exec: "{name}": executable file not found in $PATH')
 
 
-def _environment(process: dict[str, Any], identity: users.Identity) -> dict[str, str]:
+def environment_of(process: dict[str, Any], identity: users.Identity) -> dict[str, str]:
+    """The plan's variables, and HOME."""
     environment: dict[str, str] = {}
     for item in process["env"]:
         key, equals, value = item.partition("=")
@@ -543,7 +554,7 @@ def _become(
     where[:] = [ops.STEP_CWD, process["cwd"]]
     if not inside:
         os.chdir(process["cwd"])
-    environment = _environment(process, identity)
+    environment = environment_of(process, identity)
     arguments = process["args"]
     where[:] = [ops.STEP_EXEC, arguments[0]]
     program = find_program(arguments[0], environment)
@@ -552,7 +563,7 @@ def _become(
         where[0] = ops.STEP_SECCOMP
         seccomp.install(filter_bytes)
         where[0] = ops.STEP_EXEC
-    _keep_only([sync.fileno()])
+    keep_only([sync.fileno()])
     if process["init"]:
         init.block()
         init.set_title(Host.argument_area, ["/sbin/docker-init", "--", *arguments])  # before there is somebody who could look

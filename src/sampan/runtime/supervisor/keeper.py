@@ -9,7 +9,6 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import socket
 import sys
 import termios
@@ -21,14 +20,12 @@ from sampan.runtime.logframe import STDERR, STDOUT, Position
 from sampan.runtime.protocol import Channel, ChannelClosed, Message, is_served
 from sampan.runtime.supervisor.keeper_json import JsonFileWriter, JsonFollower
 from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, SegmentWriter, Stage
-from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, listen
+from sampan.runtime.supervisor.loop import REAPED, Fds, Loop, Peer, RequestError, listen
 
 READ_SIZE = 256 * 1024
 TURN_SECONDS = 0.002
 """What one output is read for before the others have their turn; the last read may take some ms (JsonFileWriter.read_size)."""
 EXEC_KINDS = ("exec", "probe")
-REAPED = 1000
-"""Processes reaped at once: a container in the host's PID namespace may leave us more all the time."""
 RETRY_SECONDS = 0.01
 END_SECONDS = 5.0
 F_SETPIPE_SZ = 1031
@@ -66,6 +63,8 @@ class Stream:
         self.open: dict[str, float] = {}
         """The outputs that have not ended, and how many bytes may come of them still (left())."""
         self.paused = False
+        self.held = False
+        """Nothing is read before the process is known: it is what an OCI runtime says of a launch that fails."""
         self.drained = False
         self.forgotten = False
         """sampand is done with it, but attached readers or unread output are not."""
@@ -146,10 +145,7 @@ class Keeper(Loop):
         self.ends_at = 0.0
         """Of the monotonic clock: when we end at the latest, once told to; before that, with the supervisor. 0: not told."""
         self.stage = Stage(f"{exec_root}/keeper.stage")
-        self.wake, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        self.watch(self.wake, select.EPOLLIN, lambda _events: self._reap())
+        self.reap_again = self.watch_children(self._reap)
 
     def serve(self) -> None:
         """Run until a shutdown request; the supervisor is looked after all the while."""
@@ -286,7 +282,7 @@ class Keeper(Loop):
                 return
             stream = self.streams[key] = Stream(key, message["container"], bool(message.get("tty")))
         names = ("key", "container", "kind", "tty", "pid", "start_time", "started_at")
-        stream.facts = {name: message.get(name) for name in names}
+        stream.facts, stream.held = {name: message.get(name) for name in names}, False
         for name in list(named):
             if name not in stream.fds:
                 stream.fds[name] = named.pop(name)
@@ -298,8 +294,6 @@ class Keeper(Loop):
             self._ended(key, message["exit"], tell=False)
 
     def _reap(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.wake, 4096)
         for _ in range(REAPED):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -314,7 +308,7 @@ class Keeper(Loop):
             for stream in list(self.streams.values()):
                 if stream.facts.get("pid") == pid and stream.exit is None:
                     self._ended(stream.key, {"code": code, "signal": number, "at": time.time_ns()}, tell=True)
-        os.write(self.wake_write, b"\0")
+        os.write(self.reap_again, b"\0")
 
     def _ended(self, key: str, exit_: Message, *, tell: bool) -> None:
         """A process ended: what its pipes still hold goes to the log, then readers see the end."""
@@ -349,7 +343,7 @@ class Keeper(Loop):
         stream.set_log(log, fresh=any(other.open and other.container == stream.container for other in self.streams.values()))
 
     def _watch_outputs(self, stream: Stream) -> None:
-        if stream.segments is None or stream.drained:
+        if stream.segments is None or stream.drained or stream.held:
             return
         for name in ("pty",) if stream.tty else ("stdout", "stderr"):
             fd = stream.fds.get(name, -1)
@@ -446,6 +440,7 @@ class Keeper(Loop):
         if key in self.streams:
             raise RequestError("request", errno.EEXIST, f"stream {key} exists")
         stream = Stream(key, message["container"], bool(message["tty"]))
+        stream.held = bool(message.get("held"))
         self._set_log(stream, message["log"])
         if stream.json is not None:
             stream.json.end_line()  # of a run whose end no keeper saw

@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import select
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from sampan.runtime.protocol import PROTOCOL, Channel, ChannelClosed, Message
 from sampan.runtime.supervisor import child
 
 Fds = dict[str, int]
+REAPED = 1000
+"""Processes reaped at once: a container in the host's PID namespace may leave us more all the time."""
 
 
 def boot_id() -> str:
@@ -62,6 +65,20 @@ class Loop:
         """Undo watch(); no error if fd is not watched."""
         if self.handlers.pop(fd, None) is not None:
             self.epoll.unregister(fd)
+
+    def watch_children(self, handler: Callable[[], None]) -> int:
+        """Call handler when a child may have ended; a descriptor that makes it be called again when it is written to."""
+        wake, again = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+        def ready(_events: int) -> None:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 4096)
+            handler()
+
+        signal.set_wakeup_fd(again, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        self.watch(wake, select.EPOLLIN, ready)
+        return again
 
     def serve(self) -> None:
         """Run until a shutdown request."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 from typing import Any
@@ -225,10 +226,17 @@ class Root:
         os.close(fd)
 
     def _op_bind(self, op: dict[str, Any]) -> None:
-        bind, fd = self.plan["binds"][op["bind"]], self.binds[op["bind"]]
+        if (fd := self.prepare_bind(op["bind"])) >= 0:
+            bind = self.plan["binds"][op["bind"]]
+            self.attach(fd, bind["destination"], stat.S_ISDIR(os.fstat(fd).st_mode), bind["source"], bool(bind.get("over_link")))
+            os.close(fd)
+
+    def prepare_bind(self, number: int) -> int:
+        """The detached mount of a bind, as it is to be attached; -1: its source is not there, and need not be. The caller's to close."""
+        bind, fd = self.plan["binds"][number], self.binds[number]
         destination = bind["destination"]
         if fd < 0:
-            return
+            return fd
         self.at(ops.STEP_MOUNT, destination)
         if (bind.get("descriptor") or bind.get("layers")) and bind.get("subpath"):
             self.at(ops.STEP_SUBPATH, bind["subpath"])
@@ -251,8 +259,7 @@ class Root:
             mounts.mount_setattr(fd, attributes=attributes)
         if bind["readonly"]:
             mounts.mount_setattr(fd, attributes=mounts.MOUNT_ATTR_RDONLY, recursive=bool(bind.get("readonly_recursive")))
-        self.attach(fd, destination, stat.S_ISDIR(os.fstat(fd).st_mode), bind["source"], bool(bind.get("over_link")))
-        os.close(fd)
+        return fd
 
     def _outside(self, uid: int, gid: int) -> tuple[int, int]:
         """The container's IDs as the host's."""
@@ -353,12 +360,7 @@ class Root:
         """The plan's masked paths: /dev/null over files, an empty read-only tmpfs over directories."""
         paths = list(self.plan["masked"])
         if self.plan["thermal"]:
-            # Docker masks cpu0..cpuN; the list is short-circuited at the first CPU without the file, as all have it or none.
-            for number in range(os.cpu_count() or 1):
-                path = f"/sys/devices/system/cpu/cpu{number}/thermal_throttle"
-                if not os.path.exists(path):
-                    break
-                paths.append(path)
+            paths += thermal_paths()
         for path in paths:
             self.at(ops.STEP_MOUNT, path)
             try:
@@ -384,6 +386,12 @@ class Root:
             mounts.mount_setattr(self.fd, attributes=mounts.MOUNT_ATTR_RDONLY)
         mounts.pivot_into(self.fd)
         os.close(self.fd)
+
+
+def thermal_paths() -> list[str]:
+    """Docker masks cpu0..cpuN; the list is short-circuited at the first CPU without the file, as all have it or none."""
+    paths = (f"/sys/devices/system/cpu/cpu{number}/thermal_throttle" for number in range(os.cpu_count() or 1))
+    return list(itertools.takewhile(os.path.exists, paths))
 
 
 def host_devices(plan: ops.Plan, where: Where) -> tuple[list[tuple[str, os.stat_result]], list[Rule]]:

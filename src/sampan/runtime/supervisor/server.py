@@ -13,10 +13,10 @@ import signal
 import socket
 import time
 
-from sampan.linux import clone, idmap, namespaces, pidfd
+from sampan.linux import clone, idmap, namespaces, pidfd, prctl
 from sampan.runtime.protocol import Message
-from sampan.runtime.supervisor import child
-from sampan.runtime.supervisor.loop import Fds, Loop, Peer, RequestError, listen
+from sampan.runtime.supervisor import child, oci
+from sampan.runtime.supervisor.loop import REAPED, Fds, Loop, Peer, RequestError, listen
 
 _OF_THE_LAUNCH = ("pidfd", "pty", "stdin", "stdout", "stderr")
 """Descriptors that a process gets once: one that is missing has been closed."""
@@ -50,12 +50,16 @@ class Proc:
 
 
 class Launch:
-    """A child between fork and execve."""
+    """A child between fork and execve; or a helper of an OCI runtime's, from its fork to its end."""
 
-    def __init__(self, proc: Proc, sync: socket.socket, peer: "Peer", seq: int | None, dirs: list[str]) -> None:
-        self.proc, self.sync, self.peer, self.seq, self.dirs = proc, sync, peer, seq, dirs
+    def __init__(self, proc: Proc, sync: socket.socket, peer: "Peer", seq: int | None, dirs: list[str], by_helper: bool) -> None:
+        self.proc, self.sync, self.peer, self.seq, self.dirs, self.by_helper = proc, sync, peer, seq, dirs, by_helper
         self.error: Message | None = None
         self.went = False
+        self.started = not by_helper
+        """Whether there is no more to be heard of than the end."""
+        self.helper: tuple[int, int] | None = None
+        """(pid, pidfd) of the helper, once it has said which process is the container's."""
 
 
 def fork_into(directory: str, target: int = -1) -> tuple[int, str]:
@@ -101,6 +105,11 @@ class Server(Loop):
         super().__init__(listener)
         self.procs: dict[str, Proc] = {}
         self.launching: dict[str, Launch] = {}
+        self.helpers: set[int] = set()
+        """pidfds of those that make user namespaces."""
+        self.told = not pidfd.has_children()
+        """Whether the keeper has told us what it holds. We have children if we were another version: each may be a container's."""
+        self.reap_again = self.watch_children(self._reap_strays)
         self.own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def _greeted(self, peer: Peer) -> None:
@@ -119,7 +128,10 @@ class Server(Loop):
         peer.role = role
         return {**self._identity(), "procs": [proc.facts() for proc in self.procs.values()]}
 
-    def _op_list(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
+    def _op_list(self, peer: Peer, _message: Message, _fds: Fds) -> Message:
+        if peer.role == "keeper":  # it asks when it has told all
+            self.told = True
+            self._reap_strays()
         return {"procs": [proc.facts() for proc in self.procs.values()]}
 
     def _op_launch(self, peer: Peer, message: Message, fds: Fds) -> Message | None:
@@ -147,10 +159,12 @@ class Server(Loop):
             if pid == 0:
                 child.make_userns(message["maps"], bool(message["net"]), theirs)
         handle = os.pidfd_open(pid)
+        self.helpers.add(handle)
         self.watch(handle, select.EPOLLIN, lambda _events: self._userns_made(peer, message.get("seq"), ours, handle))
 
     def _userns_made(self, peer: Peer, seq: int | None, sync: socket.socket, handle: int) -> None:
         self.unwatch(handle)
+        self.helpers.discard(handle)
         pidfd.reap(handle)
         os.close(handle)
         with sync:
@@ -181,13 +195,17 @@ class Server(Loop):
             "start_time": pidfd.start_time(pid), "started_at": time.time_ns(), "record": message.get("record"),
         }  # fmt: skip
         dirs = plan["cgroup"]["dirs"] if kind == "init" else []
-        launch = Launch(Proc(facts, held), ours, peer, message.get("seq"), dirs)
+        launch = Launch(Proc(facts, held), ours, peer, message.get("seq"), dirs, "oci" in plan)
         self.launching[key] = launch
         ours.setblocking(False)
         self.watch(ours.fileno(), select.EPOLLIN, lambda _events: self._launch_ready(launch))
         return None
 
     def _fork_child(self, plan: Message, fds: Fds, sync: socket.socket, kind: str) -> int:
+        if "oci" in plan:
+            if (helper := os.fork()) == 0:
+                oci.run(plan, fds, sync)
+            return helper
         entered = True
         if kind != "init":
             namespaces.setns(fds["target"], namespaces.FLAGS["pid"])
@@ -222,13 +240,33 @@ class Server(Loop):
                     os.close(launch.proc.fds.pop("pty"))
                 launch.proc.fds["pty"] = received[0]
             if not data:
-                self._launch_done(launch)
+                self.unwatch(launch.sync.fileno())
+                launch.sync.close()
+                if launch.helper is None:
+                    self._launch_done(launch)
+                else:
+                    # Its child is ours then, and not a moment before.
+                    self.watch(launch.helper[1], select.EPOLLIN, lambda _events: self._helper_ended(launch))
                 return
             message = json.loads(data)
             if "error" in message:
                 launch.error = message["error"]
-            elif message.get("ready"):
+            elif message.get("ready") and (not launch.by_helper or self._take_process(launch, message)):
                 self._launch_go(launch)
+            elif message.get("started"):
+                launch.started = launch.went
+
+    def _take_process(self, launch: Launch, message: Message) -> bool:
+        """The process that a runtime has made, in place of the helper, whose child it is until that ends. False: that is told so."""
+        proc, pid = launch.proc, message["pid"]
+        fields = pidfd.stat_fields(pid)
+        if launch.helper is not None or fields is None or int(fields[1]) != proc.pid:
+            with contextlib.suppress(OSError):
+                launch.sync.send(b"no")
+            return False
+        launch.helper = (proc.pid, proc.fds["pidfd"])
+        proc.pid, proc.start_time, proc.fds["pidfd"] = pid, pidfd.start_time(pid), os.pidfd_open(pid)
+        return True
 
     def _launch_go(self, launch: Launch) -> None:
         proc = launch.proc
@@ -243,13 +281,11 @@ class Server(Loop):
     def _launch_done(self, launch: Launch) -> None:
         """End of file: execve succeeded, or the child is ending with the error it reported, or it was killed before it could report."""
         proc = launch.proc
-        self.unwatch(launch.sync.fileno())
-        launch.sync.close()
-        if launch.error is None and not launch.went:
+        if launch.error is None and not (launch.went and launch.started):
             launch.error = {"step": "start", "errno": errno.ECHILD, "path": "", "message": "the process ended while it was being set up"}
         if launch.error is not None:
             with contextlib.suppress(OSError):
-                os.kill(proc.pid, signal.SIGKILL)
+                pidfd.send_signal(proc.fds["pidfd"], signal.SIGKILL)
             # It is gone in a moment; nobody waits for that here.
             self.watch(proc.fds["pidfd"], select.EPOLLIN, lambda _events: self._launch_failed(launch))
             return
@@ -260,10 +296,29 @@ class Server(Loop):
         self._send(launch.peer, reply, [proc.fds[name] for name in names])
         self._watch_exit(proc)
 
+    def _helper_ended(self, launch: Launch) -> None:
+        assert launch.helper is not None
+        pid, handle = launch.helper
+        self.unwatch(handle)
+        if launch.error is not None or not launch.started:
+            self._end_group(pid)
+        pidfd.reap(handle)
+        os.close(handle)
+        launch.helper = None
+        self._launch_done(launch)
+
+    @staticmethod
+    def _end_group(pid: int) -> None:
+        """A helper that was killed leaves the runtime at work; the container's process is in a group of its own. Before it is reaped."""
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+
     def _launch_failed(self, launch: Launch) -> None:
         proc = launch.proc
         self.unwatch(proc.fds["pidfd"])
         del self.launching[proc.key]
+        if launch.by_helper:
+            self._end_group(proc.pid)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(proc.pid, os.WNOHANG)
         for directory in launch.dirs:
@@ -276,6 +331,7 @@ class Server(Loop):
             self._send(peer, event)
         self._send(launch.peer, {"re": launch.seq, "error": launch.error})
         proc.close()
+        self._reap_strays()
 
     def _watch_exit(self, proc: Proc) -> None:
         self.watch(proc.fds["pidfd"], select.EPOLLIN, lambda _events: self._exited(proc))
@@ -294,6 +350,24 @@ class Server(Loop):
                 self._send(peer, {"event": "exit", "key": proc.key, "container": proc.container, **proc.exit})
         # Only now: were we killed before the others know, its zombie would still be there for the keeper to ask.
         pidfd.reap(proc.fds["pidfd"])
+        self._reap_strays()
+
+    def _reap_strays(self) -> None:
+        """Orphans that came to us; whoever is in our tables is reaped when its end has been told."""
+        if not self.told:
+            return
+        known = {proc.pid for proc in self.procs.values() if proc.exit is None}
+        for launch in self.launching.values():
+            known |= {launch.proc.pid, *((launch.helper[0],) if launch.helper else ())}
+        for _ in range(REAPED):
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None or found.si_pid in known:
+                return
+            os.waitpid(found.si_pid, os.WNOHANG)
+        os.write(self.reap_again, b"\0")
 
     def _how_it_ended(self, proc: Proc) -> tuple[int, int] | None:
         """(code, signal): of our child; of one inherited by custody from its zombie or, once reaped, from its pidfd."""
@@ -348,7 +422,7 @@ class Server(Loop):
         return {}
 
     def _op_renew(self, peer: Peer, message: Message, fds: Fds) -> None:
-        if self.launching:
+        if self.launching or self.helpers:
             raise RequestError("request", errno.EBUSY, "processes are being started")
         super()._op_renew(peer, message, fds)
 
@@ -361,6 +435,7 @@ class Server(Loop):
 
 def serve(exec_root: str) -> None:
     """Serve on <exec_root>/supervisor.sock until told to shut down."""
+    prctl.set_child_subreaper()  # what an OCI runtime has started is our child then, as what we fork ourselves
     path = f"{exec_root}/supervisor.sock"
     listener = listen(path)
     Server(listener).serve()

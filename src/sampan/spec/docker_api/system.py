@@ -67,10 +67,13 @@ class PluginsInfo(Body, frozen=True, kw_only=True):
     log: list[str]
 
 
-class Runtime(msgspec.Struct, frozen=True, omit_defaults=True):
+class Runtime(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """An OCI runtime."""
 
     path: str = ""
+    runtime_args: list[str] | None = None
+    runtime_type: str = ""
+    options: dict[str, Any] | None = None
 
 
 class Commit(msgspec.Struct, frozen=True, rename={"id": "ID"}):
