@@ -1,6 +1,7 @@
 """Other limits for a container that is there: what is merged, what is refused, and in which order the kernel is told."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,10 @@ def test_ports_that_cannot_be_other(host: dict[str, Any], removed: list[str], ad
     with pytest.raises(EngineError) as caught:
         updating.republished(Config(exposed_ports={"80": {}}), HostConfig(**host), removed, added)
     assert caught.value.message == words
+
+
+def test_very_many_ports_are_soon_looked_through() -> None:
+    added = {"80/tcp": [PortBinding(host_ip="127.0.0.1", host_port=str(number)) for number in range(1, 20_001)]}
+    started = time.process_time()
+    assert updating.republished(Config(), HostConfig(), [], added).port_bindings == added
+    assert time.process_time() - started < 2
