@@ -4,6 +4,7 @@ Source: moby daemon/daemon_unix.go setupRemappedRoot.
 """
 
 import grp
+import itertools
 import logging
 import pwd
 import shutil
@@ -22,6 +23,9 @@ REMAP_USER = "dockremap"
 _LENGTH = 65536
 _FIRST = 100000
 _IDS = 2**32 - 1
+_DIGITS = 10
+_RANGES_MAX, _MAP_BYTES_MAX = 340, 4095
+"""Of one map, and of its text (user_namespaces(7))."""
 Range = tuple[int, int]
 """(first ID, how many)"""
 
@@ -42,7 +46,7 @@ class Accounts:
             raise SystemFailure(f"error creating ID mappings: open {self._etc / file}: {(error.strerror or '').lower()}") from error
         found = []
         for fields in (line.strip().split(":") for line in lines if line.strip() and not line.startswith("#")):
-            numbers = [int(field) for field in fields[1:3] if field.isascii() and field.isdigit()]
+            numbers = [int(field) for field in fields[1:3] if field.isascii() and field.isdigit() and len(field) <= _DIGITS]
             if len(numbers) == 2 and numbers[1]:
                 found.append((fields[0], (numbers[0], numbers[1])))
         return found
@@ -125,8 +129,14 @@ def _map_of(ranges: Iterable[Range], user: str) -> tuple[tuple[int, int, int], .
     for first, count in ranges:
         if first + count > _IDS or inside + count > _IDS:
             raise SystemFailure(f'error creating ID mappings: the range {first}:{count} of user "{user}" has IDs that there are not')
+        if first == 0:
+            log.warning("User namespaces: the range %d:%d of user %s has the host's root: he is in containers then", first, count, user)
         found.append((inside, first, count))
         inside += count
+    if len(found) > _RANGES_MAX or sum(len("{} {} {}\n".format(*entry)) for entry in found) > _MAP_BYTES_MAX:
+        raise SystemFailure(f'error creating ID mappings: user "{user}" has more ranges than a user namespace can')
+    if any(first + count > after for (first, count), (after, _) in itertools.pairwise(sorted(entry[1:] for entry in found))):
+        raise SystemFailure(f'error creating ID mappings: the ranges of user "{user}" overlap')
     if not found:
         raise SystemFailure(f'error creating ID mappings: no subuid ranges found for user "{user}"')
     return tuple(found)

@@ -67,10 +67,13 @@ def republished(config: Config, host: HostConfig, removed: Sequence[str], added:
             raise Conflict(f"port {port} is {'published by --publish-all' if exposed else 'not published'}")
     for key, items in added.items():
         have = bindings.setdefault(port_name(key), [])
+        fixed = {item for item in have if item.host_port}
         for item in items or ():
-            if item in have and item.host_port:
+            if item in fixed:
                 raise Conflict(f"port {port_name(key)} is published as {item.host_ip or '0.0.0.0'}:{item.host_port} already")
             have.append(item)
+            if item.host_port:
+                fixed.add(item)
     return msgspec.structs.replace(host, port_bindings=bindings)
 
 

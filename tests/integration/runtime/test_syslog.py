@@ -164,12 +164,13 @@ def test_a_server_that_goes_and_a_sampand_that_is_killed(own_engine: Engine, ser
 
 def test_who_removes_a_container_does_not_wait_for_its_server(own_engine: Engine) -> None:
     path = run(own_engine, {"syslog-address": "tcp://127.0.0.1:1"}, "echo lost")
+    container = path.removeprefix("/containers/")
     deadline = time.monotonic() + 30
-    while "cannot be sent, and waits" not in own_engine.log.read_text():
+    while f"the log of {container} cannot be sent, and waits" not in own_engine.log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert own_engine.request("DELETE", f"{path}?force=1")[0] == 204
-    while "is lost" not in own_engine.log.read_text():
+    while f"the log of {container} is lost" not in own_engine.log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -107,6 +107,17 @@ def test_images_and_memory(ok: Callable[..., str], docker: Docker) -> None:
     )
 
 
+def test_devices(ok: Callable[..., str], docker: Docker) -> None:
+    options = ["--device", "/dev/zero:/dev/mine", "--device", "/dev/zero:/elsewhere/mine"]
+    script = (
+        "stat -c '%F %u:%g' /dev/mine /elsewhere/mine; head -c 1 /elsewhere/mine | wc -c; rm /dev/mine; ! rm /elsewhere/mine 2>/dev/null"
+    )
+    shown = ok("run", "--name", "box", *options, "busybox", "sh", "-ec", script).splitlines()
+    assert shown == ["character special file 65534:65534"] * 2 + ["1"]
+    assert docker("cp", "box:/elsewhere/mine", "-").stdout[156] == "0", "on the disk is a file"
+    assert "Operation not permitted" in docker("run", "--rm", "busybox", "mknod", "/x", "c", "1", "5").stderr
+
+
 def test_cp_diff_commit_export(ok: Callable[..., str], docker: Docker, tmp_path: Path) -> None:
     ok("run", "-d", "--name", "box", "busybox", "sleep", "1000")
     ok("exec", "box", "sh", "-c", "touch /a; chown 7:8 /a")

@@ -87,6 +87,34 @@ def test_a_user_without_ranges(accounts: Few, tmp_path: Path) -> None:
         maps_of("ann", accounts)
 
 
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("ann:100000:65536\nann:165000:10\n", 'the ranges of user "ann" overlap'),
+        ("".join(f"ann:{number}:1\n" for number in range(1, 342)), 'user "ann" has more ranges than a user namespace can'),
+        ("".join(f"ann:{10**9 + number}:1\n" for number in range(300)), 'user "ann" has more ranges than a user namespace can'),
+    ],
+)
+def test_ranges_that_the_kernel_does_not_take(accounts: Few, tmp_path: Path, lines: str, problem: str) -> None:
+    (tmp_path / "subuid").write_text(lines)
+    with pytest.raises(SystemFailure) as refused:
+        maps_of("ann", accounts)
+    assert refused.value.message == f"error creating ID mappings: {problem}"
+
+
+def test_a_number_without_end_is_no_range(accounts: Few, tmp_path: Path) -> None:
+    (tmp_path / "subuid").write_text(f"ann:{'9' * 10000}:1\nann:100000:65536\n")
+    found = maps_of("ann", accounts)
+    assert found is not None
+    assert found.uids == ((0, 100000, 65536),)
+
+
+def test_the_hosts_root_among_them_is_told(accounts: Few, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "subgid").write_text("ann:0:65536\n")
+    assert maps_of("ann", accounts) is not None
+    assert "User namespaces: the range 0:65536 of user ann has the host's root: he is in containers then" in caplog.text
+
+
 def test_default_makes_what_is_missing(accounts: Few, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remapping.shutil, "which", lambda _: "/usr/sbin/adduser")
     made = UserMaps(((0, 165536, 65536),), ((0, 100000, 65536),))

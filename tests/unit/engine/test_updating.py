@@ -1,6 +1,7 @@
 """Other limits for a container that is there: what is merged, what is refused, and in which order the kernel is told."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,10 @@ def test_another_weight_beside_those_of_devices(tmp_path: Path, monkeypatch: pyt
         layout, "c", HostConfig(blkio_weight=100, blkio_weight_device=devices), HostConfig(blkio_weight=10, blkio_weight_device=devices)
     )
     assert written == [("io.weight", "default 1")]
+
+
+def test_very_many_ports_are_soon_looked_through() -> None:
+    added = {"80/tcp": [PortBinding(host_ip="127.0.0.1", host_port=str(number)) for number in range(1, 20_001)]}
+    started = time.process_time()
+    assert updating.republished(Config(), HostConfig(), [], added).port_bindings == added
+    assert time.process_time() - started < 2

@@ -281,9 +281,14 @@ class Root:
             os.unlink(name, dir_fd=parent)
             os.mknod(name, kind | mode, os.makedev(major, minor), dir_fd=parent)
         # The mode is as asked for: there is no umask here. No chmod by name, which would follow what a neighbour puts there meanwhile.
-        if owner is not None:
-            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
-        os.close(parent)
+        try:
+            if owner is not None:
+                os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            os.unlink(name, dir_fd=parent)
+            raise
+        finally:
+            os.close(parent)
 
     def _op_symlink(self, op: dict[str, Any]) -> None:
         parent = self.ensure(os.path.dirname(op["path"]), True)
@@ -325,7 +330,21 @@ class Root:
         for path, info in found:
             kind = stat.S_IFMT(info.st_mode)
             mode = stat.S_IMODE(info.st_mode)
-            self.make_node(path, kind, os.major(info.st_rdev), os.minor(info.st_rdev), mode, (info.st_uid, info.st_gid))
+            try:
+                self.make_node(path, kind, os.major(info.st_rdev), os.minor(info.st_rdev), mode, (info.st_uid, info.st_gid))
+            except OSError as error:
+                if error.errno != errno.EOVERFLOW:
+                    raise
+                self._bind_node(path, info)
+
+    def _bind_node(self, path: str, info: os.stat_result) -> None:
+        """A device node of an owner whom an ID-mapped file system cannot have: in one of its own, of which only the node is mounted."""
+        place = mounts.new_mount("tmpfs", ["mode=755"], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC)
+        os.mknod("node", info.st_mode, info.st_rdev, dir_fd=place)
+        os.chown("node", info.st_uid, info.st_gid, dir_fd=place)
+        fd = mounts.cut_down(place, "node", os.dup(self.fd))
+        self.attach(fd, path, False, path)
+        os.close(fd)
 
     def console(self) -> tuple[int, int]:
         """(master, slave) of a new pty in the container's devpts, bound on /dev/console."""
