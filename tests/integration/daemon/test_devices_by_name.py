@@ -68,6 +68,15 @@ echo "$@ $WORD $(ls /proc/self/fd | wc -l) $(umask)" > "$root/said"
 ln -s /bin/busybox "$root/made"
 """
 
+OCI_HOOK = """#!/usr/bin/python3
+import json, os, sys
+bundle = json.load(sys.stdin)["bundle"]
+with open(f"{bundle}/config.json") as file:
+    root = os.path.join(bundle, json.load(file)["root"]["path"])
+with open(f"{root}/said", "w") as file:
+    file.write(" ".join(sys.argv[1:]))
+"""
+
 
 def test_hooks_that_run_before_a_container_is_entered(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
     def device(name: str, script: str, **more: object) -> dict[str, object]:
@@ -83,6 +92,7 @@ def test_hooks_that_run_before_a_container_is_entered(make_engine: Callable[...,
         device("hangs", "#!/bin/sh\nexec sleep 1234.5\n"),
         device("slow", "#!/bin/sh\nsleep 1234.5 & sleep 1234.5\n", timeout=1),
         device("absent", "", path="/no/such/hook"),
+        device("plain", OCI_HOOK),
     ]
     (tmp_path / "t.json").write_text(json.dumps({"cdiVersion": "0.7.0", "kind": "sampan.test/hook", "devices": devices}))
     engine = make_engine(f"--cdi-spec-dir={tmp_path}")
@@ -97,6 +107,10 @@ def test_hooks_that_run_before_a_container_is_entered(make_engine: Callable[...,
         made, said, state = done.stdout.splitlines()
         assert (made, said) == ("/bin/busybox", "one two w 4 0022"), done.stderr
         assert (json.loads(state)["status"], json.loads(state)["pid"]) == ("creating", 1)
+    for runtime in ("", "real-runc", "crun"):
+        more = ("--runtime", runtime) if runtime else ()
+        done = engine.cli("run", "--rm", *more, "--device=sampan.test/hook=plain", "busybox", "cat", "/said")
+        assert done.stdout == "one two", (runtime, done.stderr)
     failed = run("bad", "true")
     assert failed.returncode == 125
     words = "unable to start container process: error during container init: error running createContainer hook #0: "

@@ -147,7 +147,8 @@ def test_keeper_and_supervisor_become_those_of_the_new_version(
     engine.start()
     engine.bootstrap()
     docker = client(engine, docker_path)
-    names = start_containers(docker)
+    names = [*start_containers(docker), "crun"]
+    docker("run", "-di", "--name=crun", "--runtime=crun", "busybox", "sh", "-c", "read line; echo got $line; exit 6")
     before, roles, others, held = processes(engine, names), [pid_of(engine, role) for role in LEAN], builds(engine), descriptors(engine)
     assert engine.stop() == 0
     shutil.rmtree(tmp_path / "sampan")
@@ -163,6 +164,9 @@ def test_keeper_and_supervisor_become_those_of_the_new_version(
     )
     assert str(tmp_path) not in "".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in roles)
     check_containers(engine, docker, docker_path)
+    assert docker("exec", "crun", "echo", "hi") == "hi"
+    done = engine.run_client([docker_path], "attach", "crun", stdin=b"words\n")
+    assert (done.returncode, done.stdout) == (6, "got words\n"), done
     engine.remove_containers()
     wait_for_none(engine)
     assert complaints(engine) == []

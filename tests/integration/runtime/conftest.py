@@ -220,7 +220,8 @@ class Box:
 
 _OURS = frozenset((
     "test_a_bad_command_is_an_error_in_runcs_words", "test_a_container_that_may_ptrace_cannot_write_the_interpreter",
-    "test_a_directory_over_a_file_is_an_error", "test_a_joining_process_shows_nothing_of_the_host", "test_exec_errors",
+    "test_a_directory_over_a_file_is_an_error", "test_a_joining_process_shows_nothing_of_the_host",
+    "test_an_end_before_the_next_version_is_told_of_the_process_keeps_its_exit_code", "test_exec_errors",
     "test_init_reaps_forwards_signals_and_passes_the_code_on", "test_mount_table_is_dockers", "test_mount_targets_cannot_leave_the_root",
     "test_resource_limits", "test_without_ptrace_the_joining_process_is_opaque",
 ))  # fmt: skip

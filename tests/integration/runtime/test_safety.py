@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import select
 import shutil
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sampan.linux import capabilities
+from sampan.linux import capabilities, pidfd
 from sampan.runtime import plan, spawning
 from sampan.runtime.protocol import Channel
 
@@ -157,3 +158,37 @@ def test_processes_outlive_the_supervisor_and_are_adopted_from_the_keepers_hands
     new.channel.close()
     second.kill()
     second.wait(10)
+
+
+def test_an_end_before_the_next_version_is_told_of_the_process_keeps_its_exit_code(tmp_path: Path, box: Any) -> None:
+    """It has children then that it knows nothing of: they are not reaped as orphans that came to it."""
+    exec_root = str(tmp_path / "run")
+    with contextlib.ExitStack() as undo:
+        process = undo.enter_context(spawning.spawn("supervisor", exec_root))
+        undo.callback(process.kill)
+        old = Supervisor(exec_root, process)
+        undo.callback(old.channel.close)
+        spec = box.spec("sh", "-c", "read x; exit 9")
+        stdin_read, stdin_write = os.pipe()
+        request = {"op": "launch", "key": f"{spec.id}.1", "container": spec.id, "plan": plan.launch_plan(spec), "record": {}}
+        _, fds = old.request(request, {"stdin": stdin_read})
+        undo.callback(os.close, fds["pidfd"])
+        os.close(stdin_read)
+        (facts,) = old.request({"op": "list"})[0]["procs"]
+        path = Path(exec_root, "supervisor.sock")
+        former, deadline = path.stat().st_ctime_ns, time.monotonic() + 30
+        old.channel.send({"op": "renew", "command": spawning.command("supervisor", exec_root), "seq": 99}, [])
+        while not path.exists() or path.stat().st_ctime_ns == former:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        new = Supervisor(exec_root, process)
+        undo.callback(new.channel.close)
+        assert new.hello["procs"] == []
+        os.write(stdin_write, b"\n")
+        os.close(stdin_write)
+        assert select.select([fds["pidfd"]], [], [], 10)[0]
+        for _ in range(2):  # it has looked after its children by then
+            new.request({"op": "list"})
+        assert pidfd.zombie_status(facts["pid"], facts["start_time"]) is not None
+        new.request({"op": "custody", **facts}, {"pidfd": fds["pidfd"]})
+        assert new.event("exit", f"{spec.id}.1")["code"] == 9
