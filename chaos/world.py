@@ -171,7 +171,10 @@ class World:
             self.clock.write_text(str(int(self.clock.read_text()) + int(trouble.seconds * 1e9)))
         elif trouble.roles:
             time.sleep(trouble.after)
-            kill(self.engine, *trouble.roles)
+            try:
+                kill(self.engine, *trouble.roles)
+            except AssertionError as error:
+                raise Fault(f"after {trouble}: {error}") from None
         elif trouble.kind == "stop":
             time.sleep(trouble.after)
             self.engine.stop()

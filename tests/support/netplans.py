@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.linux import netlink
+from sampan.linux import libc, netlink
 from sampan.linux.netlink import Link, Netlink, attributes
 from sampan.linux.nftables import Nftables, NftablesError
 
@@ -64,6 +64,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch, *interfaces: str) -> Iterator[Reco
         patch.setattr(Netlink, "_ask", lambda _self, kind, _flags, body: recorder.ask(kind, body))
         patch.setattr(Netlink, "links", lambda _self: recorder.links())
         patch.setattr(socket, "if_nametoindex", recorder.index)
+        for name in ("unshare", "setns"):
+            patch.setattr(libc, name, lambda *_words: None)
         patch.setattr(Path, "write_text", lambda _path, _text: 0)  # sysctls
         patch.setattr(Nftables, "__init__", lambda _self: None)
         patch.setattr(Nftables, "run", lambda _self, commands: recorder.run(commands))

@@ -1,8 +1,10 @@
 """What is left of containers that are gone: the whole machine is searched, no record of the engine is believed."""
 
+import fcntl
 import os
 import re
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -11,22 +13,22 @@ from typing import Any
 from sampan.runtime.protocol import Channel
 from tests.support.engine import Engine
 
+FLOCK = "hhqqi4x"
+"""struct flock: type, whence, start, length, pid."""
 ID = re.compile(r"[0-9a-f]{64}")
 
 
 def pid_of(engine: Engine, role: str) -> int | None:
-    """The process of a role: sampand, keeper or supervisor."""
+    """The process of a role: sampand, keeper or supervisor. Of the lean ones it is the lock that tells: their children look the same."""
     if role == "sampand":
         return engine.pid
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if os.fsencode(engine.exec_root) in words and role.encode() in words:
-                return int(entry)
-    return None
+    try:
+        with open(f"{engine.exec_root}/{role}.lock", "r+b") as file:
+            found = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except FileNotFoundError:
+        return None
+    kind, _, _, _, pid = struct.unpack(FLOCK, found)
+    return None if kind == fcntl.F_UNLCK else int(pid)
 
 
 def ask(engine: Engine, role: str, message: dict[str, Any]) -> dict[str, Any]:

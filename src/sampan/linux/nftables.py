@@ -1,5 +1,6 @@
 """libnftables: runs nft's text commands, each call in one transaction, without starting a process; and the kernel's news of changes."""
 
+import contextlib
 import ctypes
 import errno
 import socket
@@ -12,6 +13,9 @@ _GROUP_NFTABLES = 7
 _SUBSYSTEM_NFTABLES = 10
 _TABLE_OR_CHAIN_OR_RULE_GONE = (2, 5, 8)
 """NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE (linux/netfilter/nf_tables.h)."""
+_SO_RCVBUFFORCE = 33
+_NEWS_MAX = 8 << 20
+"""Bytes of unread news. The usual 200 KiB are less than 500 published ports make, or a few engines that start."""
 
 
 class NftablesError(Exception):
@@ -63,6 +67,8 @@ class Monitor:
     def __init__(self) -> None:
         """Raises OSError."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
+        with contextlib.suppress(PermissionError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _NEWS_MAX)
         self._socket.bind((0, 1 << (_GROUP_NFTABLES - 1)))
 
     def fileno(self) -> int:

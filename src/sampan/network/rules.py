@@ -9,7 +9,7 @@ from sampan.linux.nftables import NftablesError
 from sampan.network import firewall
 from sampan.network.firewall import Zone
 from sampan.network.ports import Published
-from sampan.network.watch import RulesetWatch
+from sampan.network.watch import REMOVED, RulesetWatch
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Rules:
         except NftablesError:
             if await asyncio.to_thread(rules.is_there):
                 raise
-            await self._restore(True)
+            await self._restore(REMOVED)
             await asyncio.to_thread(change, *args)
 
     async def drop(self, bridge: str) -> None:
@@ -162,18 +162,20 @@ class Rules:
             except NftablesError as error:
                 log.debug("port %d: %s", port.host_port, error)
 
-    async def _restore(self, ours: bool) -> None:
-        """Put back what somebody took away: our own table, or the ways through the host's filter."""
+    async def _restore(self, why: str) -> None:
+        """Put back what somebody took away: our own table, for a reason, or the ways through the host's filter."""
         rules = self._firewall
         if rules is None:
             return
-        if not ours:
+        if not why:
             await self._open_forwarding(list(self._zones.values()))
             return
-        log.warning("somebody removed rules of table %s: making it anew", rules.table)
+        log.warning("%s: making table %s anew", why, rules.table)
         try:
             # Without a break for the event loop: no container comes or goes between the table and its elements.
             rules.create(self._zones.values())
+            if self._watch is not None:
+                self._watch.made_anew()
             rules.publish(self._published)
             rules.open(self._opened)
         except NftablesError as error:

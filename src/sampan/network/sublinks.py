@@ -5,7 +5,7 @@ No rules of ours are in the way, and by the kernel's nature host and containers 
 
 import asyncio
 import ipaddress
-import secrets
+import os
 import socket
 from collections.abc import Collection
 
@@ -20,6 +20,7 @@ from sampan.network.rules import Rules
 KINDS = ("macvlan", "ipvlan")
 _LAST_VLAN = 4094
 _LONGEST_NUMBER = 9
+_PROBE = "probe"
 
 
 class Sublinks(Bridge):
@@ -54,13 +55,20 @@ class Sublinks(Bridge):
         self._is_up, self.problem = True, ""
 
     def _try(self) -> None:
-        """Have the parent, and see whether the kernel makes one: it may know nothing of them, or not on this parent."""
-        name = f"svt{secrets.token_hex(5)}"
-        with Netlink() as netlink:
-            if index_of(self.settings.bridge) is None:
-                self._make_parent(netlink)
-            netlink.add_sub(name, socket.if_nametoindex(self.settings.bridge), self._kind, self.settings.mode, flag=self.settings.flag)
-            netlink.delete_link(name)
+        """Have the parent, and see whether the kernel makes one: it may know nothing of them, or not on this parent.
+
+        It is made in a netns of its own, with which it goes when we are killed.
+        """
+        settings = self.settings
+        netns = sandbox.make([])
+        try:
+            with Netlink() as netlink:
+                if index_of(settings.bridge) is None:
+                    self._make_parent(netlink)
+                netlink.add_sub(_PROBE, socket.if_nametoindex(settings.bridge), self._kind, settings.mode, netns=netns, flag=settings.flag)
+            sandbox.leave(netns, _PROBE)  # now: a netns is taken down when the kernel has the time, and a passthru is the parent's only one
+        finally:
+            os.close(netns)
 
     def _make_parent(self, netlink: Netlink) -> None:
         """A parent that is not there: where none was asked for one that leads nowhere, else a VLAN of what its name says."""

@@ -20,17 +20,19 @@ SETTLE: Final = 0.3
 PATIENCE: Final = 5.0
 """The longest wait for quiet, in seconds."""
 LEGACY_INTERVAL: Final = 30.0
+REMOVED: Final = "somebody removed rules"
+UNKNOWN: Final = "more changed in the packet filter than could be followed"
 
 
 class RulesetWatch:
-    """Calls restore(True) after the bridge's own table lost something, and restore(False) after the host's filter changed."""
+    """Calls restore(why) after the bridge's own table lost something or may have, and restore("") after the host's filter changed."""
 
-    def __init__(self, table: str, restore: Callable[[bool], Awaitable[None]]) -> None:
+    def __init__(self, table: str, restore: Callable[[str], Awaitable[None]]) -> None:
         """table: the bridge's own. Raises OSError when the kernel has no nftables."""
         self._table = table
         self._restore = restore
         self._monitor = Monitor()
-        self._ours = self._theirs = False
+        self._ours, self._theirs = "", False
         self._news = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_reader(self._monitor.fileno(), self._read)
@@ -43,9 +45,15 @@ class RulesetWatch:
         await asyncio.gather(self._task, return_exceptions=True)
         self._monitor.close()
 
+    def made_anew(self) -> None:
+        """What was removed so far is there again, and what the making itself removed was not somebody's doing."""
+        self._read()
+        self._ours = ""
+
     def _read(self) -> None:
         for change in self._monitor.read():
-            self._ours = self._ours or (change.is_deletion and change.table in (self._table, ""))
+            if change.is_deletion and change.table in (self._table, ""):
+                self._ours = REMOVED if change.table else self._ours or UNKNOWN
             self._theirs = self._theirs or change.table in ("filter", "")
         if self._ours or self._theirs:
             self._news.set()
@@ -54,14 +62,12 @@ class RulesetWatch:
         while True:
             await self._quiet()
             ours, theirs = self._ours, self._theirs
-            self._ours = self._theirs = False
+            self._ours, self._theirs = "", False
             try:
                 if ours:
-                    await self._restore(True)
-                    self._read()
-                    self._ours = False  # what we did ourselves
+                    await self._restore(ours)
                 if ours or theirs or legacy_is_in_use():
-                    await self._restore(False)
+                    await self._restore("")
             except Exception:
                 log.exception("the rules of the bridge could not be put back")
 

@@ -56,13 +56,62 @@ asyncio.run(main())
 """
 
 
-def test_rules_that_vanish_are_put_back() -> None:
+MANY_PORTS = """
+from sampan.linux.nftables import Monitor
+from sampan.network.firewall import Firewall
+from sampan.network.ports import Published
+
+monitor = Monitor()
+firewall = Firewall("sampan_sp0")
+firewall.create()
+assert {change.table for change in monitor.read()} == {"sampan_sp0"}
+firewall.publish({Published(port, "tcp", "0.0.0.0", port): "10.77.0.2" for port in range(1000, 5000)})
+assert monitor.read() == [], "changes of elements are no news, and nothing is lost"
+"""
+
+ONCE = """
+import asyncio, subprocess
+from sampan.network import firewall, rules
+from sampan.network.firewall import Zone
+
+made = []
+create = firewall.Firewall.create
+firewall.Firewall.create = lambda self, zones=(): (made.append(1), create(self, zones))[1]
+
+async def main():
+    kept = rules.Rules("sampan_sp0")
+    await kept.start()
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    await kept.add(Zone(bridge="sp0"))
+    assert len(made) == 2, "made anew for the network"
+    await asyncio.sleep(1.0)  # what is not wanted would happen now
+    assert len(made) == 2, made
+    await kept.stop(remove=True)
+
+asyncio.run(main())
+"""
+
+
+def run(scenario: str) -> None:
+    """Run a program in a network namespace of its own."""
     name = f"sp{secrets.token_hex(4)}"
     subprocess.run(["ip", "netns", "add", name], check=True, timeout=30)
     try:
         done = subprocess.run(
-            ["ip", "netns", "exec", name, sys.executable, "-c", SCENARIO], capture_output=True, text=True, timeout=110, check=False
+            ["ip", "netns", "exec", name, sys.executable, "-c", scenario], capture_output=True, text=True, timeout=110, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
     finally:
         subprocess.run(["ip", "netns", "del", name], check=False, timeout=30)
+
+
+def test_rules_that_vanish_are_put_back() -> None:
+    run(SCENARIO)
+
+
+def test_publishing_many_ports_is_not_taken_for_a_removal() -> None:
+    run(MANY_PORTS)
+
+
+def test_a_table_made_anew_for_a_change_is_not_made_once_more() -> None:
+    run(ONCE)

@@ -5,7 +5,6 @@ With SAMPAN_RECORD=1 the files are written anew.
 
 import asyncio
 import os
-import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +82,7 @@ def test_interfaces(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             recorder.interfaces.remove("eth1")
         monkeypatch.setattr("sampan.network.sublinks.owned", lambda owner: [made.settings.bridge] if "alias" in recorder.text else [])
         asyncio.run(made.remove())
-    compare(name, re.sub("svt[0-9a-f]{10}", "svt-", recorder.text))
+    compare(name, recorder.text)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,6 @@ def test_default_routes_that_move(name: str, versions: tuple[int, ...], expected
     with recorded(monkeypatch, "lo", "eth0", "eth1") as recorder:
         asyncio.run(made.start())
         interface = made.interface(made.take(), "eth1", default_routes=versions)
-        monkeypatch.setattr("sampan.linux.libc.setns", lambda _netns, _kind: None)
         before = len(recorder.lines)
         sandbox.route(9, [interface])
     assert [line.split(" ", 2)[2] for line in recorder.lines[before:]] == expected
