@@ -70,7 +70,11 @@ def fork_into(directory: str, target: int = -1) -> tuple[int, str]:
     """
     if directory:
         with contextlib.suppress(OSError):
-            os.makedirs(directory, exist_ok=True)
+            umask = os.umask(0o022)  # its users may look at it, as at those of v1
+            try:
+                os.makedirs(directory, exist_ok=True)
+            finally:
+                os.umask(umask)
             try:
                 return _fork_at(directory), directory
             except OSError as error:
