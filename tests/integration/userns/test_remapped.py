@@ -44,6 +44,20 @@ def test_users_are_others_on_the_host(engine: Engine, ok: Callable[..., str]) ->
     assert shown == ["0", str(BASE), "1000", "1000", str(BASE + 5000), "64536", "0", "0:0", "0:0", "0:0"]
 
 
+@pytest.mark.parametrize("runtime", ["real-runc", "crun"])
+def test_another_runtime_is_for_containers_of_the_hosts(docker: Docker, ok: Callable[..., str], runtime: str) -> None:
+    done = docker("create", "--runtime", runtime, "busybox")
+    assert (done.returncode, f"user namespaces (userns-remap; --userns=host is without) with the runtime {runtime}" in done.stderr) == (
+        1,
+        True,
+    )
+    assert ok("run", "--rm", "--runtime", runtime, "--userns", "host", "busybox", "cat", "/proc/self/uid_map").split() == [
+        "0",
+        "0",
+        "4294967295",
+    ]
+
+
 def test_networks_are_its_own(ok: Callable[..., str]) -> None:
     ok("run", "-d", "--name", "server", "busybox", "sh", "-c", "echo hi > /index.html; exec httpd -f -p 80 -h /")
     address = ok("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "server")
