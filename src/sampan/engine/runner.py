@@ -25,7 +25,7 @@ from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.launch_failures import StartFailure, start_failure
 from sampan.engine.paths import Paths
 from sampan.engine.usernamespaces import UserNamespace, UserNamespaces
-from sampan.errors import EngineError, Unavailable
+from sampan.errors import EngineError, Unavailable, full_disk
 from sampan.linux import pidfd
 from sampan.network.ports import Binding
 from sampan.runtime import cgroups, plan, recovery
@@ -205,11 +205,14 @@ class Runner:
             self._inodes.pop(key, None)
             # A run's number is used once: what is left of this one somewhere cannot be taken for the next.
             state = msgspec.structs.replace(container.state, run=run)
-            if isinstance(error, EngineError):
-                code = error.exit_code if isinstance(error, StartFailure) else 128
-                state = msgspec.structs.replace(state, exit_code=code, error=error.message)
+            failure = error if isinstance(error, EngineError) else full_disk(error)
+            if failure is not None:
+                code = failure.exit_code if isinstance(failure, StartFailure) else 128
+                state = msgspec.structs.replace(state, exit_code=code, error=failure.message)
             self.containers.note_state(container, state)
-            raise
+            if failure is None or failure is error:
+                raise
+            raise failure from None
         await self.hooks.started(container)
         self.network.started(container)
         self.events.publish_networks(container, "connect")
