@@ -390,7 +390,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     shutdown = Shutdown(containers, service, control, background, keeper, supervisor, config.shutdown_timeout)
     await restorer.restore(partial(lean.renew, readopter.settled), None if config.live_restore else shutdown.stop_all)
     await kernel.places.resume()
-    for line in images.repair([container.id for container in containers]):
+    for line in images.repair([container.id for container in containers if container.state.status != "removing"]):
         log.warning("%s", line)
     background.spawn(volumes.local.empty_trash())
     for container_id in spool.left():
