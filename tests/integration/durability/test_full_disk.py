@@ -93,3 +93,12 @@ def test_a_container_without_room_for_its_files_does_not_start(engine: Engine) -
         assert (state["Status"], state["ExitCode"], state["Error"]) == ("created", 128, "no space left on device")
     assert engine.request("POST", "/containers/roomless/start")[0] == 204
     assert complaints(engine) == before
+
+
+def test_a_start_that_fails_in_any_way_is_the_end_of_a_container_that_is_removed_with_its_run(engine: Engine) -> None:
+    """`docker run --rm` waits for that."""
+    body = {"Image": "busybox", "Cmd": ["sleep", "60"], "HostConfig": {"AutoRemove": True}}
+    identity = engine.request("POST", "/containers/create?name=passing", body)[1]["Id"]
+    (engine.data_root / "containers" / identity / "resolv.conf").mkdir()
+    assert engine.request("POST", "/containers/passing/start")[0] == 500
+    assert engine.request("GET", "/containers/passing/json")[0] == 404
