@@ -12,6 +12,9 @@ EngineError
  └── SystemFailure       the host or a process of ours failed
 """
 
+import errno
+import os
+
 _SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 """Unicode's other spaces (category Zs), which str.isprintable refuses. They are as harmless as the one it takes."""
 
@@ -66,3 +69,14 @@ class NotImplementedYet(EngineError):
 
 class SystemFailure(EngineError):
     """The host, the kernel or one of our own processes failed."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def full_disk(error: BaseException) -> SystemFailure | None:
+    """A full disk, or a used-up quota, in docker's words; None for anything else."""
+    if not isinstance(error, OSError) or error.errno not in _FULL:
+        return None
+    words = os.strerror(error.errno).lower()
+    return SystemFailure(f"{error.filename}: {words}" if isinstance(error.filename, str) else words)

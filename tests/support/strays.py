@@ -13,6 +13,7 @@ from typing import Any
 from sampan.runtime.protocol import Channel
 from tests.support.engine import Engine
 
+COMPLAINT = re.compile(r"^[\w.]*(Error|Exception)\b|background work failed|never retrieved|in the handler of")
 FLOCK = "hhqqi4x"
 """struct flock: type, whence, start, length, pid."""
 ID = re.compile(r"[0-9a-f]{64}")
@@ -152,7 +153,7 @@ def complaints(engine: Engine) -> list[str]:
     found = []
     for path in (engine.log, engine.exec_root / "keeper.log", engine.exec_root / "supervisor.log"):
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        found += [line for line in lines if re.search(r"^\w*(Error|Exception)\b.*|background work failed|in the handler of", line)]
+        found += [line for line in lines if COMPLAINT.search(line)]
     return found
 
 

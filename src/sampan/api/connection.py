@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from sampan.api.errors import status_of
 from sampan.api.hijack import HangupWatcher, HijackedStream
 from sampan.api.http import BUFFER_LIMIT, BodyReader, HttpError, Output, ParsedHead, Request, Response, error_response, parse_head
-from sampan.errors import EngineError
+from sampan.errors import EngineError, full_disk
 from sampan.readiness import writable, write_all
 from sampan.streams import InPipe, Piece
 from sampan.version import API_VERSION, ENGINE_VERSION
@@ -307,6 +307,9 @@ class Connection(asyncio.Protocol):
             return error_response(error.status, error.message)
         if isinstance(error, ConnectionError) and (self._lost or self._eof):
             return None
+        if (full := full_disk(error)) is not None:
+            log.error("%s %s: %s", request.method, request.path, full.message)
+            return error_response(status_of(full), full.message)
         log.exception("%s %s failed", request.method, request.path)
         return error_response(500, f"{type(error).__name__}: {error}")
 

@@ -409,7 +409,7 @@ def _builder_parts(base: _Base, images: _ImageParts, runs: _RunParts) -> _Builde
 
 async def _repair(base: _Base, images: _ImageParts, runs: _RunParts, builds: _BuilderParts) -> None:
     """Take up or away what a former sampand has left half done."""
-    for line in images.images.repair([container.id for container in base.containers]):
+    for line in images.images.repair([container.id for container in base.containers if container.state.status != "removing"]):
         log.warning("%s", line)
     base.background.spawn(runs.volumes.local.empty_trash())
     for container_id in builds.spool.left():

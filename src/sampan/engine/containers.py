@@ -290,10 +290,10 @@ class ContainerService:
             if container.is_running:
                 raise NotModified("")
             await self._settled(container)
-            self._containers.set_state(container, msgspec.structs.replace(container.state, restart_count=0, backoff=0))
             try:
+                self._containers.set_state(container, msgspec.structs.replace(container.state, restart_count=0, backoff=0))
                 await self._runner.start(container)
-            except EngineError:
+            except Exception:  # whatever it is: `docker run --rm` waits until the container is gone
                 if container.host_config.auto_remove:
                     container.removing = True
                     await self._runner.discard(container, volumes=True)

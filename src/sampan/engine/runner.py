@@ -27,7 +27,7 @@ from sampan.engine.paths import Paths
 from sampan.engine.runs import Lent, Networking, RunHooks, Sandbox
 from sampan.engine.runtimes import Runtimes
 from sampan.engine.usernamespaces import UserNamespace, UserNamespaces
-from sampan.errors import EngineError, Unavailable
+from sampan.errors import EngineError, Unavailable, full_disk
 from sampan.linux import pidfd
 from sampan.runtime import cgroups, ocispec, plan, recovery
 from sampan.runtime.client import KeeperClient, Launched, LaunchError, RequestRefused, SupervisorClient
@@ -131,11 +131,14 @@ class Runner:
             self._inodes.pop(key, None)
             # A run's number is used once: what is left of this one somewhere cannot be taken for the next.
             state = msgspec.structs.replace(container.state, run=run)
-            if isinstance(error, EngineError):
-                code = error.exit_code if isinstance(error, StartFailure) else 128
-                state = msgspec.structs.replace(state, exit_code=code, error=error.message)
+            failure = error if isinstance(error, EngineError) else full_disk(error)
+            if failure is not None:
+                code = failure.exit_code if isinstance(failure, StartFailure) else 128
+                state = msgspec.structs.replace(state, exit_code=code, error=failure.message)
             self.containers.note_state(container, state)
-            raise
+            if failure is None or failure is error:
+                raise
+            raise failure from None
         await self.hooks.started(container)
         self.network.started(container)
         self.events.publish_networks(container, "connect")

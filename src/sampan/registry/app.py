@@ -1,8 +1,8 @@
 """From a request to its answer: routes, access, errors. No HTTP library in here."""
 
-import errno
 import logging
 
+from sampan.errors import full_disk
 from sampan.metrics import CONTENT_TYPE, Metrics
 from sampan.registry import routes
 from sampan.registry.access.access import TOKEN_PATH, Access
@@ -14,7 +14,6 @@ from sampan.registry.parts import Parts
 
 log = logging.getLogger("sampan.registry")
 COMMON = {"Docker-Distribution-Api-Version": "registry/2.0", "X-Content-Type-Options": "nosniff"}
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DURATIONS = "sampan_registry_request_seconds"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0)
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
@@ -52,8 +51,8 @@ class App:
         except (ConnectionError, TimeoutError):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in FULL:
-                log.error("%s %a: %s", request.method, request.path, error.strerror)
+            if (full := full_disk(error)) is not None:
+                log.error("%s %a: %s", request.method, request.path, full.message)
                 answer = Answer.failure(RegistryError("STORAGE_FULL"))
             else:
                 log.exception("%s %a failed", request.method, request.path)

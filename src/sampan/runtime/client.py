@@ -260,13 +260,13 @@ class Link:
     async def _request(self, message: Message, fds: Mapping[str, int] | None = None) -> tuple[Message, dict[str, int]]:
         self._seq += 1
         seq = self._seq
-        future: asyncio.Future[tuple[Message, dict[str, int]]] = asyncio.get_running_loop().create_future()
-        self._waiting[seq] = future
         body = {**message, "seq": seq}
         if fds:
             body["names"] = list(fds)
+        self._transmit(body, list(fds.values()) if fds else [])
+        future: asyncio.Future[tuple[Message, dict[str, int]]] = asyncio.get_running_loop().create_future()
+        self._waiting[seq] = future  # only now: a connection that is lost in the sending fails all that wait
         try:
-            self._transmit(body, list(fds.values()) if fds else [])
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.disks import ext4, full
+from tests.support.disks import ext4, full, tmpfs
 from tests.support.engine import Engine
 from tests.support.strays import complaints, wait_for_none
 
@@ -80,3 +80,25 @@ def test_containers_end_on_a_full_disk(small: tuple[Engine, Path]) -> None:
     engine.remove_containers()
     wait_for_none(engine)
     assert complaints(engine) == []
+
+
+def test_a_container_without_room_for_its_files_does_not_start(engine: Engine) -> None:
+    before = complaints(engine)
+    identity = engine.request("POST", "/containers/create?name=roomless", {"Image": "busybox", "Cmd": ["sleep", "60"]})[1]["Id"]
+    with tmpfs(engine.data_root / "containers" / identity, "size=4k,nr_inodes=20", lazily=True) as place:
+        (place / "filler").write_bytes(bytes(4096))
+        status, answer = engine.request("POST", "/containers/roomless/start")
+        assert (status, answer) == (500, {"message": "no space left on device"})
+        state = engine.request("GET", "/containers/roomless/json")[1]["State"]
+        assert (state["Status"], state["ExitCode"], state["Error"]) == ("created", 128, "no space left on device")
+    assert engine.request("POST", "/containers/roomless/start")[0] == 204
+    assert complaints(engine) == before
+
+
+def test_a_start_that_fails_in_any_way_is_the_end_of_a_container_that_is_removed_with_its_run(engine: Engine) -> None:
+    """`docker run --rm` waits for that."""
+    body = {"Image": "busybox", "Cmd": ["sleep", "60"], "HostConfig": {"AutoRemove": True}}
+    identity = engine.request("POST", "/containers/create?name=passing", body)[1]["Id"]
+    (engine.data_root / "containers" / identity / "resolv.conf").mkdir()
+    assert engine.request("POST", "/containers/passing/start")[0] == 500
+    assert engine.request("GET", "/containers/passing/json")[0] == 404

@@ -1,5 +1,6 @@
 """kill -9 of sampand, the keeper and the supervisor while containers write: they go on, and nothing of theirs is lost."""
 
+import http.client
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import pytest
 
 from sampan.daemon.config import cgroup_parent, parse_command_line
 from sampan.runtime import cgroups
-from tests.support.engine import CLI, Engine
+from tests.support.engine import CLI, START, Engine
 from tests.support.kills import SETTLE_SECONDS, kill
 from tests.support.strays import cgroups_of, complaints, pid_of, wait_for_none
 
@@ -255,4 +256,34 @@ def test_the_supervisor_is_killed_while_a_child_of_it_cannot_go_on(own_engine: E
         pending.wait(60)
     assert engine.cli("exec", "frozen", "echo", "hi").stdout == "hi\n"
     engine.remove_containers()
+    wait_for_none(engine)
+
+
+DIES_REMOVING = """
+import os, shutil
+rmtree = shutil.rmtree
+shutil.rmtree = lambda path, *words, **named: os.kill(os.getpid(), 9) if "/data/containers/" in str(path) else rmtree(path, *words, **named)
+from sampan.daemon.main import entry
+entry()
+"""
+
+
+def test_a_removal_that_is_killed_half_way_is_ended_and_called_nothing_else(own_engine: Engine) -> None:
+    """Files that are gone already are not lost."""
+    engine = own_engine
+    engine.stop()
+    engine.program = [*START[:-1], DIES_REMOVING]
+    engine.start()
+    engine.program = START
+    assert engine.request("POST", "/containers/create?name=half", {"Image": "busybox"})[0] == 201
+    with pytest.raises((OSError, http.client.HTTPException)):
+        engine.request("DELETE", "/containers/half")
+    written = engine.log.stat().st_size
+    engine.stop()
+    engine.start()
+    deadline = time.monotonic() + 30
+    while engine.request("GET", "/containers/half/json")[0] != 404:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "WARNING" not in engine.log.read_bytes()[written:].decode()
     wait_for_none(engine)

@@ -1,6 +1,7 @@
 """The asyncio client against a real supervisor: launch, events, errors, loss of the connection."""
 
 import asyncio
+import gc
 import os
 import select
 import signal
@@ -119,6 +120,25 @@ def test_a_broken_connection_fails_requests_and_is_made_again(exec_root: str) ->
         for process in processes:
             process.kill()
             process.wait(10)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_cannot_be_sent_leaves_no_failure_that_nobody_hears_of(exec_root: str) -> None:
+    async def scenario() -> None:
+        unheard: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context["message"]))
+        link = client.Link(f"{exec_root}/supervisor.sock", lambda *_: None)
+        await link.open()
+        handle = os.pidfd_open(link.pid)
+        os.kill(link.pid, 9)
+        select.select([handle], [], [])
+        os.close(handle)
+        with pytest.raises(Unavailable):
+            await link.request({"op": "list"})  # before the loop has noticed
+        gc.collect()
+        await link.close()
+        assert unheard == []
 
     asyncio.run(scenario())
 

@@ -1,6 +1,7 @@
 """What a connection owes its handlers: cancellation when the client goes, the raw socket on demand, hang-ups seen after half-close."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
@@ -302,3 +303,19 @@ def test_stop_ends_streams_at_once_and_lets_answers_finish(tmp_path: Path) -> No
             writer.close()
 
     asyncio.run(main())
+
+
+def test_a_full_disk_is_a_line_in_the_log_and_no_fault_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(request: Request) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/hosts")
+
+    async def client(path: str) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(GET.replace(b"Host: d", b"Host: d\r\nConnection: close"))
+        answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert b'{"message":"/data/hosts: no space left on device"}' in answer
+
+    with_server(tmp_path / "s", handler, client)
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [("GET /x: /data/hosts: no space left on device", None)]
