@@ -397,7 +397,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         if (container := containers.get(container_id)) is not None:
             await steps.remove_left(container)
     background.spawn(spool.repair())
-    spareroom.hold(paths.data_root)
+    spareroom.keep(paths.data_root)
     system = SystemService(
         containers,
         images,
