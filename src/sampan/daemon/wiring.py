@@ -490,7 +490,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     await restorer.restore(partial(lean.renew, readopter.settled), None if config.live_restore else shutdown.stop_all)
     await network.places.resume()
     await _repair(base, images, runs, builds)
-    spareroom.hold(paths.data_root)
+    spareroom.keep(paths.data_root)
     system = SystemService(
         containers,
         images.images,

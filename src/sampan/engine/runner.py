@@ -273,6 +273,11 @@ class Runner:
             log.warning("processes in the cgroup %s do not end", path)
         await asyncio.to_thread(cgroups.remove, self.layout, path)
 
+    async def _end_late_cgroup(self, path: str) -> None:
+        """What the child of a killed supervisor made of a container's cgroup after the launch was given up."""
+        if any(map(os.path.isdir, cgroups.directories(self.layout, path))):
+            await self.end_cgroup(path)
+
     async def forget_process(self, key: str, seconds: float = 5.0) -> None:
         """Have the supervisor drop a killed process, as soon as it has seen its end. Raises EngineError."""
         deadline = time.monotonic() + seconds
@@ -455,6 +460,7 @@ class Runner:
         volumes = volumes or container.state.remove_volumes
         self.containers.note_state(container, msgspec.structs.replace(container.state, status="removing", remove_volumes=volumes))
         await self.hooks.quiesce(container)
+        await self._end_late_cgroup(self.paths.cgroup_of(container))
         self.snapshots.remove(container.id)
         self.hooks.discarded()
         directory = self.paths.container(container.id)

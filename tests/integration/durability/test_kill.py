@@ -287,3 +287,17 @@ def test_a_removal_that_is_killed_half_way_is_ended_and_called_nothing_else(own_
         time.sleep(0.02)
     assert "WARNING" not in engine.log.read_bytes()[written:].decode()
     wait_for_none(engine)
+
+
+def test_a_cgroup_that_was_made_too_late_goes_with_the_container(own_engine: Engine) -> None:
+    """By the child of a killed supervisor, after sampand had given the launch up and looked."""
+    engine = own_engine
+    identity = engine.request("POST", "/containers/create?name=late", {"Image": "busybox"})[1]["Id"]
+    path = f"{cgroup_parent(parse_command_line(engine.flags))}/{identity}"
+    made = [directory for directory in cgroups.directories(cgroups.host_layout(), path) if not os.path.exists(directory)]
+    for directory in made:
+        os.makedirs(directory)
+    assert made
+    assert engine.request("DELETE", "/containers/late")[0] == 204
+    assert not any(map(os.path.exists, made))
+    wait_for_none(engine)

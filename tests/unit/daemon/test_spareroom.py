@@ -1,27 +1,69 @@
-"""The room that sampand holds on the data root's disk, so that it starts on a full one."""
+"""The room that sampand needs to start on a full disk: it is had again, by and by."""
 
+import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
 from sampan.daemon import spareroom
-from tests.support import disks
+from tests.support.disks import full, tmpfs
 
 pytestmark = pytest.mark.root
 
 
-def test_it_is_let_go_of_where_there_is_no_more_than_that(tmp_path: Path) -> None:
-    with disks.tmpfs(tmp_path / "disk", f"size={spareroom.SPARE_BYTES + (64 << 10)}") as disk:
-        spareroom.hold(disk)
-        assert (disk / spareroom.NAME).stat().st_blocks * 512 == spareroom.SPARE_BYTES
-        spareroom.use(disk)
-        assert not (disk / spareroom.NAME).exists()
-        spareroom.use(disk)  # there is enough now, and nothing to let go of
+def free(root: Path) -> int:
+    room = os.statvfs(root)
+    return room.f_bavail * room.f_frsize
 
 
-@pytest.mark.parametrize(("options", "left"), [("size=1m", 0), ("size=1m,nr_inodes=1", None)])
-def test_a_disk_that_does_not_have_it_is_no_failure(tmp_path: Path, options: str, left: int | None) -> None:
-    with disks.tmpfs(tmp_path / "disk", options) as disk:
-        spareroom.hold(disk)
-        file = disk / spareroom.NAME
-        assert (file.stat().st_blocks if file.exists() else None) == left
+def held(root: Path) -> int:
+    return (root / spareroom.NAME).stat().st_size
+
+
+def test_a_disk_that_is_full_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sampand is started on it, and runs on when it is not full any more; then it is full again, before another start."""
+    monkeypatch.setattr(spareroom, "RETRY_SECONDS", 0.01)
+
+    async def main(root: Path) -> None:
+        with full(root):
+            spareroom.use(root)
+            assert free(root) >= spareroom.SPARE_BYTES
+            (root / "log").write_bytes(bytes(1 << 20))
+            spareroom.keep(root)
+            assert 0 < held(root) < spareroom.SPARE_BYTES
+        async with asyncio.timeout(30):
+            while held(root) < spareroom.SPARE_BYTES:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        with full(root):
+            spareroom.use(root)
+            assert free(root) >= spareroom.SPARE_BYTES
+
+    with tmpfs(tmp_path / "disk", "size=16m") as root:
+        spareroom.keep(root)
+        assert held(root) == spareroom.SPARE_BYTES
+        spareroom.use(root)
+        assert held(root) == spareroom.SPARE_BYTES, "there is enough"
+        asyncio.run(main(root))
+
+
+def test_two_starts_on_a_full_disk(tmp_path: Path) -> None:
+    """Others fill what is left after the first."""
+    with tmpfs(tmp_path / "disk", "size=16m") as root:
+        assert spareroom.hold(root)
+        with full(root):
+            spareroom.use(root)
+            (root / "log").write_bytes(bytes(1 << 20))
+            for _ in range(2):  # it is tried again
+                assert not spareroom.hold(root)
+                assert held(root) > 0
+                assert free(root) > 0
+            (root / "more").write_bytes(bytes(free(root)))
+            spareroom.use(root)
+            assert free(root) > 1 << 20
+
+
+def test_a_disk_that_has_no_inode_left_is_no_failure(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", "size=1m,nr_inodes=1") as root:
+        assert not spareroom.hold(root)
+        assert not (root / spareroom.NAME).exists()
