@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench import build_rows, image_rows, network_rows, registry_rows, rows
 from bench.rows import Row
 from bench.target import BadResult, Target
-from tests.support.engine import CLI, START, Engine
+from tests.support.engine import CLI, START, Engine, own_number
 
 ROWS = (*rows.ROWS, *image_rows.ROWS, *registry_rows.ROWS, *build_rows.ROWS, *network_rows.ROWS)
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,7 +130,8 @@ def main() -> int:
         print(f"no such row: {' '.join(options.rows)} (./dev bench --list)", file=sys.stderr)
         return 2
     flags = [f"--storage-driver={options.storage_driver}"] if options.storage_driver else []
-    engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), os.getpid() % 256, flags)
+    locks = ExitStack()
+    engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), own_number(locks), flags)
     targets = [our_target(engine), peer_target(options)]
     tables: dict[str, Any] = {}
     try:
@@ -155,6 +157,7 @@ def main() -> int:
         print(f"\nall samples: {path}")
     finally:
         close(engine, targets)
+        locks.close()
     return 1 if any(any(row["problems"]) for row in tables.values()) else 0
 
 

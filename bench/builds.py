@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from bench.__main__ import our_target
 from bench.build_rows import STEPS, BuildContext, context
 from bench.rows import seconds
 from bench.target import Target, require
-from tests.support.engine import Engine
+from tests.support.engine import Engine, own_number
 
 CACHED, CONTEXTS = 300, 7
 SETTLE_SECONDS = 0.3
@@ -80,7 +81,8 @@ def large(target: Target) -> bytes:
 
 def main() -> int:
     """Measure on an engine of its own."""
-    engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), 248)
+    locks = ExitStack()
+    engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), own_number(locks))
     targets = [our_target(engine)]
     if len(sys.argv) > 1:
         targets.append(Target("dockerd", sys.argv[1], None, "docker"))
@@ -98,6 +100,7 @@ def main() -> int:
                 target.call("DELETE", f"/images/{image}?force=1", ok=(200, 404))
         targets[0].halt()
         engine.teardown()
+        locks.close()
         shutil.rmtree(engine.root, ignore_errors=True)
     return 0
 

@@ -1,17 +1,17 @@
 """python -m bench.layers [--storage-driver D]: create and start of images of 2, 60 and 400 layers, network none; medians."""
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from bench.__main__ import our_target
 from bench.rows import seconds
 from bench.target import Target, image_tar, require
-from tests.support.engine import Engine
+from tests.support.engine import Engine, own_number
 from tests.support.imagetars import config, docker_files, packed
 from tests.support.tars import tar
 
@@ -51,7 +51,8 @@ def main() -> int:
     parser.add_argument("--storage-driver", help="of sampand (default: what works best here)")
     driver = parser.parse_args().storage_driver
     flags = [f"--storage-driver={driver}"] if driver else []
-    engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), os.getpid() % 256, flags)
+    locks = ExitStack()
+    engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), own_number(locks), flags)
     target = our_target(engine)
     try:
         target.boot()
@@ -64,6 +65,7 @@ def main() -> int:
         target.halt()
         target.log.unlink(missing_ok=True)
         engine.teardown()
+        locks.close()
         subprocess.run(["rm", "-rf", str(engine.root)], check=True)
     return 0
 

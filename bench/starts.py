@@ -3,11 +3,12 @@
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from bench.__main__ import our_target
 from bench.target import Target
-from tests.support.engine import Engine
+from tests.support.engine import Engine, own_number
 
 CONTAINERS, LOT, NETWORKS = 500, 50, 200
 
@@ -29,7 +30,8 @@ def plot(target: Target, networks: list[str]) -> None:
 
 def main() -> int:
     """Measure on an engine of its own."""
-    engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), 249)
+    locks = ExitStack()
+    engine = Engine(Path(tempfile.mkdtemp(prefix="sampan-bench-", dir="/var/tmp")), own_number(locks))
     target = our_target(engine)
     try:
         target.boot()
@@ -40,6 +42,7 @@ def main() -> int:
         target.halt()
     finally:
         engine.teardown()
+        locks.close()
     return 0
 
 

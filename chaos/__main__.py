@@ -2,16 +2,17 @@
 
 import argparse
 import itertools
-import os
 import random
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from chaos.plan import steps
 from chaos.world import Fault, World
 from tests.support.disks import ext4
+from tests.support.engine import own_number
 from tests.support.registryprogram import RegistryProgram
 
 DISK_BYTES = 600 << 20
@@ -29,9 +30,9 @@ def parse() -> argparse.Namespace:
 
 def run(seed: int, seconds: float, limit: int | None) -> None:
     """One run. Raises Fault."""
-    with ext4(DISK_BYTES) as place, tempfile.TemporaryDirectory(prefix="sampan-chaos-") as directory:
+    with ExitStack() as locks, ext4(DISK_BYTES) as place, tempfile.TemporaryDirectory(prefix="sampan-chaos-") as directory:
         registry = RegistryProgram(Path(directory))
-        world = World(place, os.getpid() % 256, registry)
+        world = World(place, own_number(locks), registry)
         try:
             world.begin()
             before = world.weight()

@@ -1,12 +1,11 @@
 """Shared fixtures: a live engine, the real docker client, and what a test run says about itself."""
 
-import fcntl
 import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import dockercli
-from tests.support.engine import Engine
+from tests.support.engine import Engine, own_number
 from tests.support.workers import LentWorkers
 
 # A busy machine is no fault: no deadlines. The CI must not find by luck what belongs to another change; a developer's run draws
@@ -44,20 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
-def _own_number(locks: ExitStack) -> int:
-    """The number of a bridge and subnet that no other test run on this machine has; it is ours until locks is closed."""
-    first = os.getpid()
-    for number in (found % 256 for found in range(first, first + 256)):
-        lock = os.open(f"/run/lock/sampan-test-{number}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not Path(f"/sys/class/net/sampant{number}").exists():
-                locks.callback(os.close, lock)
-                return number
-        os.close(lock)
-    raise AssertionError("no free subnet for a test engine")
-
-
 def _runtimes() -> list[str]:
     """Every engine has runc and crun as `real-runc` and `crun`. SAMPAN_TEST_RUNTIME=crun: all containers are crun's, unless a test says
     what it wants."""
@@ -74,7 +59,7 @@ def _engines() -> Iterator[Callable[..., Engine]]:
         # short, because a unix socket's path has 108 bytes; not /tmp itself, because other tests count what is there
         root = Path(tempfile.mkdtemp(prefix="sampan-test-", dir=place))
         root.chmod(0o755)
-        engine = Engine(root, _own_number(locks), [*_runtimes(), *flags])
+        engine = Engine(root, own_number(locks), [*_runtimes(), *flags])
         made.append(engine)
         return engine
 

@@ -1,6 +1,7 @@
 """A real sampand for tests: on roots, a bridge and a subnet of its own, so that another engine on the machine does not mind."""
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -21,6 +22,20 @@ from sampan.network.bridge import owned
 START = [sys.executable, "-I", "-c", "from sampan.daemon.main import entry; entry()"]
 CLI = [sys.executable, "-I", "-c", "from sampan.cli.main import entry; entry()"]
 TEARDOWN = [sys.executable, "-I", "-c", "from sampan.daemon.teardown import entry; entry()"]
+
+
+def own_number(locks: contextlib.ExitStack) -> int:
+    """The number of a bridge and subnet that no other engine of tests on this machine has; it is ours until locks is closed."""
+    first = os.getpid()
+    for number in (found % 256 for found in range(first, first + 256)):
+        lock = os.open(f"/run/lock/sampan-test-{number}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not Path(f"/sys/class/net/sampant{number}").exists():
+                locks.callback(os.close, lock)
+                return number
+        os.close(lock)
+    raise AssertionError("no free subnet for a test engine")
 
 
 class Engine:
