@@ -1,13 +1,17 @@
 """Containers that runc and crun start: what they are told, and what we hear of them."""
 
+import contextlib
 import os
 import select
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sampan.runtime import plan
+from sampan.runtime.protocol import Channel
 from tests.integration.runtime.conftest import Box, Supervisor
 
 pytestmark = pytest.mark.root
@@ -65,3 +69,47 @@ def test_execs(oci: Box) -> None:
         assert oci.supervisor.finish(oci.exec(running, "sh", "-c", "exit 3"))[0] == 3
     error: dict[str, Any] = oci.exec(running, "nothere").reply["error"]
     assert (error["step"], "nothere" in error["message"]) == ("runtime", True)
+
+
+@pytest.fixture
+def hanging(supervisor: Supervisor, busybox: Path, tmp_path: Path) -> Box:
+    """A runtime that has a child, says that it is there in the file `hangs`, and does not end; SIGTERM is nothing to it."""
+    program = tmp_path / "hanging"
+    program.write_text(f"#!/bin/sh\ntrap '' TERM\nsleep 1000 &\necho $$ $! > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/hangs; wait\n")
+    program.chmod(0o755)
+    return Box(supervisor, busybox, tmp_path, str(program))
+
+
+def _launch(channel: Channel, box: Box) -> str:
+    """Ask for a container's start, and wait until its runtime hangs; the key."""
+    spec = box.spec("true")
+    key = f"{spec.id}.1"
+    channel.send({"op": "launch", "key": key, "container": spec.id, "plan": box.made(spec), "record": {}, "seq": 1}, [])
+    _until((box.work / "hangs").exists)
+    return key
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _has_ended(box: Box) -> bool:
+    """Whether the runtime has, and its child."""
+    return not any(os.path.exists(f"/proc/{pid}/exe") for pid in (box.work / "hangs").read_text().split())
+
+
+def test_a_start_that_is_given_up_is_the_end_of_a_runtime_that_hangs(hanging: Box) -> None:
+    with contextlib.closing(hanging.supervisor.connect()) as channel:
+        key = _launch(channel, hanging)
+        _until(lambda: "error" not in hanging.supervisor.request({"op": "forget", "key": key})[0])
+        _until(lambda: _has_ended(hanging))
+        _until(lambda: (found := channel.recv()) is not None and "error" in found[0])
+
+
+def test_a_start_ends_with_who_has_asked_for_it(hanging: Box) -> None:
+    with contextlib.closing(hanging.supervisor.connect()) as channel:
+        _launch(channel, hanging)
+    _until(lambda: _has_ended(hanging))
