@@ -113,3 +113,21 @@ def test_a_start_ends_with_who_has_asked_for_it(hanging: Box) -> None:
     with contextlib.closing(hanging.supervisor.connect()) as channel:
         _launch(channel, hanging)
     _until(lambda: _has_ended(hanging))
+
+
+def test_a_runtime_that_floods_its_log_fills_no_memory_and_holds_nobody_up(supervisor: Supervisor, busybox: Path, tmp_path: Path) -> None:
+    program = tmp_path / "flooding"
+    line = '{"level":"error","msg":"full"}'
+    program.write_text(f"""#!/bin/sh
+head -c 100M /dev/zero > $4
+stat -c %s $4 > {tmp_path}/size
+echo '{line}' > $4
+(while :; do echo '{line}'; done >> $4) &
+echo $! >> {tmp_path}/hangs
+exit 3
+""")
+    program.chmod(0o755)
+    box = Box(supervisor, busybox, tmp_path, str(program))
+    assert box.start("true").reply["error"]["message"] == "full"
+    assert int((tmp_path / "size").read_text()) <= 64 << 20
+    _until(lambda: _has_ended(box))

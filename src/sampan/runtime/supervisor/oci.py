@@ -20,6 +20,8 @@ from sampan.runtime.supervisor import child, rootfs
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _ATTRIBUTES = ((os.ST_RDONLY, "ro"), (os.ST_NOSUID, "nosuid"), (os.ST_NODEV, "nodev"), (os.ST_NOEXEC, "noexec"))
 _LOG_SIZE = 64 * 1024
+_TMPFS_SIZE = "size=64m"
+"""Of the bundle, and of the log that a runtime may flood."""
 _CONSOLE_SECONDS = 10.0
 
 
@@ -56,7 +58,7 @@ class Runtime:
         oci = plan["oci"]
         self.container: str = oci["container"]
         self.words = [*oci["command"], "--root", oci["root"], "--log", f"{self.place}/log", "--log-format", "json"]
-        fd = mounts.new_mount("tmpfs", ["mode=700"], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV)
+        fd = mounts.new_mount("tmpfs", ["mode=700", _TMPFS_SIZE], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV)
         target = os.open(self.place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts.move_mount(fd, target, self.place)
         os.close(target)
@@ -97,12 +99,12 @@ class Runtime:
             raise child.SetupError(0, self._last_error() or f"exit status {status}")
 
     def _last_error(self) -> str:
-        """The last error in its log (containerd's shim does the same)."""
+        """The last error near the end of its log (containerd's shim does the same)."""
         found = ""
         with contextlib.suppress(OSError), open(f"{self.place}/log", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_SIZE))
-            for line in file:
-                with contextlib.suppress(ValueError, AttributeError):
+            for line in file.read(_LOG_SIZE).splitlines():  # what it has left at work may go on writing
+                with contextlib.suppress(ValueError, AttributeError, RecursionError):
                     entry = json.loads(line)
                     found = str(entry.get("msg") or "") if entry.get("level") == "error" else found
         return found
