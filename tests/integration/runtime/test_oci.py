@@ -3,6 +3,7 @@
 import contextlib
 import os
 import select
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -130,4 +131,23 @@ exit 3
     box = Box(supervisor, busybox, tmp_path, str(program))
     assert box.start("true").reply["error"]["message"] == "full"
     assert int((tmp_path / "size").read_text()) <= 64 << 20
+    _until(lambda: _has_ended(box))
+
+
+def test_an_exec_that_fails_late_leaves_no_process(supervisor: Supervisor, busybox: Path, tmp_path: Path) -> None:
+    program = tmp_path / "mute"
+    program.write_text(f"""#!{sys.executable} -IS
+import socket, subprocess, sys
+given = dict(zip(sys.argv, sys.argv[1:]))
+pid = str(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid)
+open("{tmp_path}/hangs", "w").write(pid)
+open(given["--pid-file"], "w").write(pid)
+console = socket.socket(socket.AF_UNIX)
+console.connect(given["--console-socket"])
+console.send(b"x")
+""")
+    program.chmod(0o755)
+    running = Box(supervisor, busybox, tmp_path).start("sleep", "1000")
+    box = Box(supervisor, busybox, tmp_path, str(program))
+    assert box.exec(running, "true", tty=True).reply["error"]["message"] == "the runtime has not sent the terminal"
     _until(lambda: _has_ended(box))

@@ -57,6 +57,8 @@ class Runtime:
         self.plan, self.where, self.place = plan, where, child.Host.mount_point
         oci = plan["oci"]
         self.container: str = oci["container"]
+        self.pid = 0
+        """The process that it has made."""
         self.words = [*oci["command"], "--root", oci["root"], "--log", f"{self.place}/log", "--log-format", "json"]
         fd = mounts.new_mount("tmpfs", ["mode=700", _TMPFS_SIZE], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV)
         target = os.open(self.place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -109,8 +111,8 @@ class Runtime:
                     found = str(entry.get("msg") or "") if entry.get("level") == "error" else found
         return found
 
-    def begin(self, stdio: list[int], *arguments: str) -> tuple[int, int]:
-        """`create` or `exec` with these arguments, the process's descriptors or a terminal: (its number, the master, -1 without one)."""
+    def begin(self, stdio: list[int], *arguments: str) -> int:
+        """`create` or `exec` with these arguments, the process's descriptors or a terminal: its master, -1 without one."""
         process = self.plan["process"]
         console = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         more = ["--pid-file", f"{self.place}/pid"]
@@ -120,11 +122,11 @@ class Runtime:
             more += ["--console-socket", f"{self.place}/console"]
         self.call(*arguments, *more, self.container, stdio=None if process["tty"] else stdio)
         with open(f"{self.place}/pid") as file:
-            pid = int(file.read())
+            self.pid = int(file.read())
         if self.unified >= 0:
             with contextlib.suppress(ProcessLookupError):  # it has ended already
-                os.write(self.unified, str(pid).encode())
-        return pid, self._terminal(console) if process["tty"] else -1
+                os.write(self.unified, str(self.pid).encode())
+        return self._terminal(console) if process["tty"] else -1
 
     def _terminal(self, console: socket.socket) -> int:
         self.where[:] = [ops.STEP_TTY, ""]
@@ -184,8 +186,8 @@ def _start_container(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where:
     runtime.write("config.json", config)
     os.close(root.fd)
     try:
-        pid, terminal = runtime.begin(stdio, "create", "--bundle", runtime.place)
-        _ready(sync, pid, terminal)
+        terminal = runtime.begin(stdio, "create", "--bundle", runtime.place)
+        _ready(sync, runtime.pid, terminal)
         runtime.call("start", runtime.container)
     except BaseException:
         failed = list(where)
@@ -207,11 +209,12 @@ def _start_exec(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where: root
     _identify(plan, process, root, where)
     os.close(root)
     document = runtime.write("process.json", process)
-    pid, terminal = runtime.begin(stdio, "exec", "--detach", "--process", document)
     try:
-        _ready(sync, pid, terminal)
+        terminal = runtime.begin(stdio, "exec", "--detach", "--process", document)
+        _ready(sync, runtime.pid, terminal)
     except BaseException:
-        os.kill(pid, signal.SIGKILL)  # a child of ours, not waited for: the number is still its own
+        if runtime.pid > 0:
+            os.kill(runtime.pid, signal.SIGKILL)  # a child of ours, not waited for: the number is still its own
         raise
 
 
