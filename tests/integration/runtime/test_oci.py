@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sampan.runtime import plan
+from sampan.runtime import plan, spawning
 from sampan.runtime.protocol import Channel
 from tests.integration.runtime.conftest import Box, Supervisor
 
@@ -76,7 +76,14 @@ def test_execs(oci: Box) -> None:
 def hanging(supervisor: Supervisor, busybox: Path, tmp_path: Path) -> Box:
     """A runtime that has a child, says that it is there in the file `hangs`, and does not end; SIGTERM is nothing to it."""
     program = tmp_path / "hanging"
-    program.write_text(f"#!/bin/sh\ntrap '' TERM\nsleep 1000 &\necho $$ $! > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/hangs; wait\n")
+    program.write_text(f"""#!/bin/sh
+[ $7 = create ] || exit 0
+trap '' TERM
+sleep 1000 &
+echo $$ $! > {tmp_path}/new
+mv {tmp_path}/new {tmp_path}/hangs
+wait
+""")
     program.chmod(0o755)
     return Box(supervisor, busybox, tmp_path, str(program))
 
@@ -151,3 +158,17 @@ console.send(b"x")
     box = Box(supervisor, busybox, tmp_path, str(program))
     assert box.exec(running, "true", tty=True).reply["error"]["message"] == "the runtime has not sent the terminal"
     _until(lambda: _has_ended(box))
+
+
+def test_a_runtime_that_hangs_ends_with_the_supervisor(hanging: Box, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    process = spawning.spawn("supervisor", str(tmp_path / "run"))
+    try:
+        with contextlib.closing(Supervisor(str(tmp_path / "run"), process).channel) as channel:
+            _launch(channel, hanging)
+            process.kill()
+            process.wait(10)
+            _until(lambda: _has_ended(hanging))
+    finally:
+        process.kill()
+        process.wait(10)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -23,6 +24,8 @@ _LOG_SIZE = 64 * 1024
 _TMPFS_SIZE = "size=64m"
 """Of the bundle, and of the log that a runtime may flood."""
 _CONSOLE_SECONDS = 10.0
+_ALONE_MS = 3000
+"""How long the runtime may still be at work once the supervisor is gone."""
 
 
 def run(plan: ops.Plan, fds: child.Fds, sync: socket.socket) -> NoReturn:
@@ -51,8 +54,9 @@ def run(plan: ops.Plan, fds: child.Fds, sync: socket.socket) -> NoReturn:
 class Runtime:
     """The runtime's program, and the directory that only we see."""
 
-    def __init__(self, plan: ops.Plan, where: rootfs.Where) -> None:
+    def __init__(self, plan: ops.Plan, where: rootfs.Where, sync: socket.socket) -> None:
         """In a mount namespace of our own, where `/` is private."""
+        self.sync = sync
         where[:] = [ops.STEP_ROOTFS, child.Host.mount_point]
         self.plan, self.where, self.place = plan, where, child.Host.mount_point
         oci = plan["oci"]
@@ -96,9 +100,21 @@ class Runtime:
         finally:
             if null >= 0:
                 os.close(null)
+        self._wait(pid)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status:
             raise child.SetupError(0, self._last_error() or f"exit status {status}")
+
+    def _wait(self, pid: int) -> None:
+        """For the runtime's end. One that hangs is the supervisor's to end, and ours, with us, once the supervisor is gone."""
+        handle, waiting = os.pidfd_open(pid), select.poll()
+        waiting.register(handle, select.POLLIN)
+        waiting.register(self.sync, 0)  # its end is told without being asked for
+        waiting.poll()
+        waiting.unregister(self.sync)
+        if not pidfd.has_ended(handle) and not waiting.poll(_ALONE_MS):
+            os.killpg(0, signal.SIGKILL)
+        os.close(handle)
 
     def _last_error(self) -> str:
         """The last error near the end of its log (containerd's shim does the same)."""
@@ -169,7 +185,7 @@ def _start_container(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where:
     child.write_limits(plan["oci"]["parents"], where)
     root = rootfs.Root(plan, where)
     _enter_own_mounts(root, fds, where)
-    runtime = Runtime(plan, where)
+    runtime = Runtime(plan, where, sync)
     config = plan["oci"]["config"]
     root.mount_root(f"{runtime.place}/rootfs", fds)
     _attach_binds(config, root, runtime)
@@ -199,7 +215,7 @@ def _start_container(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where:
 def _start_exec(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where: rootfs.Where) -> None:
     stdio = child.stdio_of(fds)
     _enter_own_mounts(None, fds, where)
-    runtime = Runtime(plan, where)
+    runtime = Runtime(plan, where, sync)
     where[:] = [ops.STEP_JOIN, ""]
     target = pidfd.number(fds["target"])
     root = os.open(f"/proc/{target}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
