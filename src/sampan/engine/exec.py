@@ -364,6 +364,7 @@ class ExecService:
                 pidfd.send_signal(found.pidfd, signal.SIGKILL)
 
     async def _kill_late(self, found: Exec, launching: "asyncio.Future[None]") -> None:
+        await self._forget(found.id)  # an OCI runtime may hang for good
         with contextlib.suppress(EngineError):
             await launching
         self._kill(found)

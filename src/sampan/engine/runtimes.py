@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -94,7 +95,7 @@ class Runtimes:
     @staticmethod
     async def _run(*words: str) -> None:
         null = asyncio.subprocess.DEVNULL
-        process = await asyncio.create_subprocess_exec(*words, stdin=null, stdout=null, stderr=null, cwd="/")
+        process = await asyncio.create_subprocess_exec(*words, stdin=null, stdout=null, stderr=null, cwd="/", start_new_session=True)
         try:
             async with asyncio.timeout(DELETE_SECONDS):
                 await process.wait()
@@ -103,7 +104,7 @@ class Runtimes:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 if process.returncode is None:
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)  # a runtime may be a script that runs another
 
     def left(self) -> list[str]:
         """The containers that a runtime knows, or that something is left of."""

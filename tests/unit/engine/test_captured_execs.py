@@ -39,6 +39,7 @@ class Supervisor:
         self.asked, self.go = asyncio.Event(), asyncio.Event()
         self.process: subprocess.Popen[bytes] | None = None
         self.key = ""
+        self.forgotten = asyncio.Event()
 
     async def exec(self, key: str, *args: Any, probe: bool) -> Launched:
         assert probe
@@ -50,7 +51,9 @@ class Supervisor:
         self.process = lasting(args[-1])
         return Launched(pid=self.process.pid, start_time=1, started_at=1, pidfd=os.pidfd_open(self.process.pid))
 
-    async def forget(self, _key: str) -> None: ...
+    async def forget(self, _key: str) -> None:
+        """As ours: the end of what is being started."""
+        self.forgotten.set()
 
 
 def parts(fault: LaunchError | None = None) -> tuple[ExecService, Supervisor, Any, Background]:
@@ -128,6 +131,21 @@ def test_a_start_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
             await service.capture(container, REQUEST, seconds=1000, limit=10)
         supervisor.go.set()
         await ended_by_us(service, supervisor, background)
+
+    asyncio.run(scenario())
+
+
+def test_a_start_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(execs, "START_SECONDS", 0.01)
+        service, supervisor, container, background = parts(LAUNCH_ERROR)
+        with pytest.raises(SystemFailure, match="timed out"):
+            await service.capture(container, REQUEST, seconds=1000, limit=10)
+        async with asyncio.timeout(10):
+            await supervisor.forgotten.wait()
+        supervisor.go.set()
+        await background.settle()
+        assert (container.exec_ids, service._execs) == (set(), {})
 
     asyncio.run(scenario())
 

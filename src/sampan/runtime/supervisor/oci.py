@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -20,7 +21,11 @@ from sampan.runtime.supervisor import child, rootfs
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _ATTRIBUTES = ((os.ST_RDONLY, "ro"), (os.ST_NOSUID, "nosuid"), (os.ST_NODEV, "nodev"), (os.ST_NOEXEC, "noexec"))
 _LOG_SIZE = 64 * 1024
+_TMPFS_SIZE = "size=64m"
+"""Of the bundle, and of the log that a runtime may flood."""
 _CONSOLE_SECONDS = 10.0
+_ALONE_MS = 3000
+"""How long the runtime may still be at work once the supervisor is gone."""
 
 
 def run(plan: ops.Plan, fds: child.Fds, sync: socket.socket) -> NoReturn:
@@ -49,14 +54,17 @@ def run(plan: ops.Plan, fds: child.Fds, sync: socket.socket) -> NoReturn:
 class Runtime:
     """The runtime's program, and the directory that only we see."""
 
-    def __init__(self, plan: ops.Plan, where: rootfs.Where) -> None:
+    def __init__(self, plan: ops.Plan, where: rootfs.Where, sync: socket.socket) -> None:
         """In a mount namespace of our own, where `/` is private."""
+        self.sync = sync
         where[:] = [ops.STEP_ROOTFS, child.Host.mount_point]
         self.plan, self.where, self.place = plan, where, child.Host.mount_point
         oci = plan["oci"]
         self.container: str = oci["container"]
+        self.pid = 0
+        """The process that it has made."""
         self.words = [*oci["command"], "--root", oci["root"], "--log", f"{self.place}/log", "--log-format", "json"]
-        fd = mounts.new_mount("tmpfs", ["mode=700"], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV)
+        fd = mounts.new_mount("tmpfs", ["mode=700", _TMPFS_SIZE], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV)
         target = os.open(self.place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts.move_mount(fd, target, self.place)
         os.close(target)
@@ -92,23 +100,35 @@ class Runtime:
         finally:
             if null >= 0:
                 os.close(null)
+        self._wait(pid)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status:
             raise child.SetupError(0, self._last_error() or f"exit status {status}")
 
+    def _wait(self, pid: int) -> None:
+        """For the runtime's end. One that hangs is the supervisor's to end, and ours, with us, once the supervisor is gone."""
+        handle, waiting = os.pidfd_open(pid), select.poll()
+        waiting.register(handle, select.POLLIN)
+        waiting.register(self.sync, 0)  # its end is told without being asked for
+        waiting.poll()
+        waiting.unregister(self.sync)
+        if not pidfd.has_ended(handle) and not waiting.poll(_ALONE_MS):
+            os.killpg(0, signal.SIGKILL)
+        os.close(handle)
+
     def _last_error(self) -> str:
-        """The last error in its log (containerd's shim does the same)."""
+        """The last error near the end of its log (containerd's shim does the same)."""
         found = ""
         with contextlib.suppress(OSError), open(f"{self.place}/log", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_SIZE))
-            for line in file:
-                with contextlib.suppress(ValueError, AttributeError):
+            for line in file.read(_LOG_SIZE).splitlines():  # what it has left at work may go on writing
+                with contextlib.suppress(ValueError, AttributeError, RecursionError):
                     entry = json.loads(line)
                     found = str(entry.get("msg") or "") if entry.get("level") == "error" else found
         return found
 
-    def begin(self, stdio: list[int], *arguments: str) -> tuple[int, int]:
-        """`create` or `exec` with these arguments, the process's descriptors or a terminal: (its number, the master, -1 without one)."""
+    def begin(self, stdio: list[int], *arguments: str) -> int:
+        """`create` or `exec` with these arguments, the process's descriptors or a terminal: its master, -1 without one."""
         process = self.plan["process"]
         console = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         more = ["--pid-file", f"{self.place}/pid"]
@@ -118,11 +138,11 @@ class Runtime:
             more += ["--console-socket", f"{self.place}/console"]
         self.call(*arguments, *more, self.container, stdio=None if process["tty"] else stdio)
         with open(f"{self.place}/pid") as file:
-            pid = int(file.read())
+            self.pid = int(file.read())
         if self.unified >= 0:
             with contextlib.suppress(ProcessLookupError):  # it has ended already
-                os.write(self.unified, str(pid).encode())
-        return pid, self._terminal(console) if process["tty"] else -1
+                os.write(self.unified, str(self.pid).encode())
+        return self._terminal(console) if process["tty"] else -1
 
     def _terminal(self, console: socket.socket) -> int:
         self.where[:] = [ops.STEP_TTY, ""]
@@ -165,7 +185,7 @@ def _start_container(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where:
     child.write_limits(plan["oci"]["parents"], where)
     root = rootfs.Root(plan, where)
     _enter_own_mounts(root, fds, where)
-    runtime = Runtime(plan, where)
+    runtime = Runtime(plan, where, sync)
     config = plan["oci"]["config"]
     root.mount_root(f"{runtime.place}/rootfs", fds)
     _attach_binds(config, root, runtime)
@@ -182,8 +202,8 @@ def _start_container(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where:
     runtime.write("config.json", config)
     os.close(root.fd)
     try:
-        pid, terminal = runtime.begin(stdio, "create", "--bundle", runtime.place)
-        _ready(sync, pid, terminal)
+        terminal = runtime.begin(stdio, "create", "--bundle", runtime.place)
+        _ready(sync, runtime.pid, terminal)
         runtime.call("start", runtime.container)
     except BaseException:
         failed = list(where)
@@ -195,7 +215,7 @@ def _start_container(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where:
 def _start_exec(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where: rootfs.Where) -> None:
     stdio = child.stdio_of(fds)
     _enter_own_mounts(None, fds, where)
-    runtime = Runtime(plan, where)
+    runtime = Runtime(plan, where, sync)
     where[:] = [ops.STEP_JOIN, ""]
     target = pidfd.number(fds["target"])
     root = os.open(f"/proc/{target}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -205,11 +225,12 @@ def _start_exec(plan: ops.Plan, fds: child.Fds, sync: socket.socket, where: root
     _identify(plan, process, root, where)
     os.close(root)
     document = runtime.write("process.json", process)
-    pid, terminal = runtime.begin(stdio, "exec", "--detach", "--process", document)
     try:
-        _ready(sync, pid, terminal)
+        terminal = runtime.begin(stdio, "exec", "--detach", "--process", document)
+        _ready(sync, runtime.pid, terminal)
     except BaseException:
-        os.kill(pid, signal.SIGKILL)  # a child of ours, not waited for: the number is still its own
+        if runtime.pid > 0:
+            os.kill(runtime.pid, signal.SIGKILL)  # a child of ours, not waited for: the number is still its own
         raise
 
 

@@ -317,6 +317,20 @@ class Server(Loop):
         with contextlib.suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
 
+    def _give_up(self, launch: Launch) -> None:
+        """End what is being started. That it failed is heard of as of every end."""
+        if launch.by_helper:
+            self._end_group(launch.helper[0] if launch.helper else launch.proc.pid)
+        with contextlib.suppress(OSError):
+            pidfd.send_signal(launch.proc.fds["pidfd"], signal.SIGKILL)
+
+    def _drop(self, peer: Peer) -> None:
+        """A start ends with who has asked for it: nobody would know what came of it, and a runtime that hangs would never end."""
+        super()._drop(peer)
+        for launch in self.launching.values():
+            if launch.peer is peer:
+                self._give_up(launch)
+
     def _launch_failed(self, launch: Launch) -> None:
         proc = launch.proc
         self.unwatch(proc.fds["pidfd"])
@@ -417,6 +431,10 @@ class Server(Loop):
         return {}
 
     def _op_forget(self, _peer: Peer, message: Message, _fds: Fds) -> Message:
+        """Nothing is known of it any more, and what is being started is ended. Refused until it has."""
+        if (launch := self.launching.get(message["key"])) is not None:
+            self._give_up(launch)
+            raise RequestError("request", errno.EBUSY, "the process is being started")
         proc = self.procs.get(message["key"])
         if proc is not None:
             if proc.exit is None:
