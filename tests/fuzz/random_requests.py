@@ -122,12 +122,15 @@ def random_request(rng: random.Random) -> bytes:
 
 
 _DOCKERS = re.compile(rb"(POST|GET) (http://\w+)?(/v[\d.]+)?/(build|containers/create|containers/[^/ ]+/top)[ ?]")
+_WORDS = re.compile(rb'\{"message":"bad nameserver address ')
+"""Of a start, for which dockerd has 500 too."""
 _EXCEPTION = re.compile(rb'\{"message":"[A-Z]\w*(Error|Exception|Exit|Interrupt)?: ')
 
 
 def is_dockers(data: bytes, got: bytes) -> bool:
-    """Whether a 500 is dockerd's own status: wrong contexts of builds, storage options, what ps refuses.
+    """Whether a 500 is dockerd's own status: wrong contexts of builds, storage options, what ps refuses, name servers.
 
     An exception of ours shows its type.
     """
-    return got.split(b" ", 2)[1] == b"500" and _DOCKERS.match(data) is not None and _EXCEPTION.search(got) is None
+    dockers = _DOCKERS.match(data) is not None or _WORDS.search(got) is not None
+    return got.split(b" ", 2)[1] == b"500" and dockers and _EXCEPTION.search(got) is None
