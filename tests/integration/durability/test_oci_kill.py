@@ -101,6 +101,7 @@ def crashing(make_engine: Callable[..., Engine]) -> Engine:
     return engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["real-runc", "crun"])
 def test_killed_while_busy(crashing: Engine, runtime: str) -> None:
     crash(crashing, runtime, seed=1, rounds=4)
