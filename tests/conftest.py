@@ -92,6 +92,15 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
         yield make
 
 
+@pytest.fixture(scope="module")
+def crashing(make_engine: Callable[..., Engine]) -> Engine:
+    """An engine to be killed, for all tests here."""
+    engine = make_engine()
+    engine.start()
+    engine.bootstrap()
+    return engine
+
+
 @pytest.fixture(scope="session")
 def _session_engines() -> Iterator[Callable[..., Engine]]:
     with _engines() as make:
@@ -164,3 +173,15 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         assert text == expected
 
     return compare
+
+
+@pytest.fixture
+def ok(docker: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., str]:
+    """A function that runs the real docker client, which has to succeed, and gives its output without the last newline."""
+
+    def run(*args: str, stdin: bytes | None = None) -> str:
+        done = docker(*args, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.rstrip("\n")
+
+    return run

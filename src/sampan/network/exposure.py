@@ -84,8 +84,6 @@ class Exposure:
 
         Raises SystemFailure in docker's words, holding none.
         """
-        if requests and not self._rules.usable:
-            raise SystemFailure(f"cannot publish ports of {name}: the firewall of the default bridge network is not available")
         held = self._held[container_id] = _Held(target)
         try:
             return await self._take(held, container_id, name, requests, default_ip, routed)
@@ -96,6 +94,8 @@ class Exposure:
     async def _take(
         self, held: _Held, container_id: str, name: str, requests: Sequence[PortRequest], default_ip: str, routed: Collection[int]
     ) -> tuple[Published, ...]:
+        if requests and not self._rules.usable:
+            raise SystemFailure(f"cannot publish ports of {name}: the firewall of the default bridge network is not available")
         target = held.target
         for done, request in enumerate(requests, 1):
             ipv6 = bool(target.ip6) or (self._proxy is not None and request.protocol != "sctp")
@@ -122,8 +122,6 @@ class Exposure:
 
         Raises SystemFailure, leaving it those that it had. Whose container ends meanwhile has none.
         """
-        if requests and not self._rules.usable:
-            raise SystemFailure(f"cannot publish ports of {name}: the firewall of the default bridge network is not available")
         held = self._held.setdefault(container_id, _Held(target))
         more = _Held(held.target)
         try:

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -63,15 +62,6 @@ def check_all(engine: Engine) -> None:
             assert found["State"]["Pid"] in groups.get(item["Id"], []), (item, groups.get(item["Id"]))
         else:
             assert found["State"]["Status"] in ("created", "exited"), found["State"]
-
-
-@pytest.fixture(scope="module")
-def crashing(make_engine: Callable[..., Engine]) -> Engine:
-    """An engine to be killed, for all tests here."""
-    engine = make_engine()
-    engine.start()
-    engine.bootstrap()
-    return engine
 
 
 def crash(engine: Engine, seed: int, kills: int) -> None:

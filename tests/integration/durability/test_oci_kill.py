@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,15 +89,6 @@ def _answers(engine: Engine) -> bool:
     with contextlib.suppress(OSError):
         return engine.request("GET", "/_ping")[0] == 200
     return False
-
-
-@pytest.fixture(scope="module")
-def crashing(make_engine: Callable[..., Engine]) -> Engine:
-    """An engine to be killed, for all tests here."""
-    engine = make_engine()
-    engine.start()
-    engine.bootstrap()
-    return engine
 
 
 @pytest.mark.slow

@@ -25,15 +25,6 @@ EXPECTED = {200, 201, 204, 304, 400, 403, 404, 409}
 """Statuses of what is done, was done already, or somebody else made impossible."""
 
 
-@pytest.fixture(scope="module")
-def crashing(make_engine: Callable[..., Engine]) -> Engine:
-    """An engine to be killed, for all tests here."""
-    engine = make_engine()
-    engine.start()
-    engine.bootstrap()
-    return engine
-
-
 @pytest.fixture
 def own(crashing: Engine) -> Iterator[Engine]:
     yield crashing

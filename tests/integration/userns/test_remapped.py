@@ -19,18 +19,6 @@ pytestmark = pytest.mark.root
 Docker = Callable[..., CompletedProcess[str]]
 
 
-@pytest.fixture
-def ok(docker: Docker) -> Callable[..., str]:
-    """A function that runs the real docker client, which has to succeed, and gives its output without the last newline."""
-
-    def run(*args: str, stdin: bytes | None = None) -> str:
-        done = docker(*args, stdin=stdin)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.rstrip("\n")
-
-    return run
-
-
 def test_users_are_others_on_the_host(engine: Engine, ok: Callable[..., str]) -> None:
     assert "name=userns" in engine.request("GET", "/info")[1]["SecurityOptions"]
     container = ok("run", "-d", "-u", "1000:5", "busybox", "sleep", "1000")

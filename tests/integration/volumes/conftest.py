@@ -22,18 +22,6 @@ def no_volumes_left(engine: Engine) -> Iterator[None]:
 
 
 @pytest.fixture
-def ok(docker: Docker) -> Callable[..., str]:
-    """A function that runs the real docker client, which has to succeed, and gives its output without the last newline."""
-
-    def run(*args: str, stdin: bytes | None = None) -> str:
-        done = docker(*args, stdin=stdin)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.rstrip("\n")
-
-    return run
-
-
-@pytest.fixture
 def error(docker: Docker) -> Callable[..., str]:
     """A function that runs the real docker client, which has to fail, and gives the daemon's message."""
 
