@@ -24,18 +24,21 @@ CLI = [sys.executable, "-I", "-c", "from sampan.cli.main import entry; entry()"]
 TEARDOWN = [sys.executable, "-I", "-c", "from sampan.daemon.teardown import entry; entry()"]
 
 
-def own_number(locks: contextlib.ExitStack) -> int:
-    """The number of a bridge and subnet that no other engine of tests on this machine has; it is ours until locks is closed."""
+def own_number(locks: contextlib.ExitStack, purpose: str = "") -> int:
+    """A number of 0..255 that no other process of tests on this machine has for this purpose; it is ours until locks is closed.
+
+    Without a purpose: of a bridge and a subnet.
+    """
     first = os.getpid()
     for number in (found % 256 for found in range(first, first + 256)):
-        lock = os.open(f"/run/lock/sampan-test-{number}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        lock = os.open(f"/run/lock/sampan-test-{purpose}{number}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not Path(f"/sys/class/net/sampant{number}").exists():
+            if purpose or not Path(f"/sys/class/net/sampant{number}").exists():
                 locks.callback(os.close, lock)
                 return number
         os.close(lock)
-    raise AssertionError("no free subnet for a test engine")
+    raise AssertionError(f"no free number for a test's {purpose or 'engine'}")
 
 
 class Engine:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.network.support import Docker, ok
 from tests.support.engine import Engine
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.root
 
@@ -39,18 +40,6 @@ def test_others_are_answered_while_very_many_ports_are_published(engine: Engine)
     ports = engine.request("GET", f"/containers/{created['Id']}/json")[1]["NetworkSettings"]["Ports"]
     assert sum(len(found) for found in ports.values()) in (2000, 4000)  # with IPv6 each has two
     assert engine.request("DELETE", f"/containers/{created['Id']}?force=1")[0] == 204
-
-
-def free_ports(count: int) -> int:
-    """The first of some that are free one after the other."""
-    for first in range(24000, 32000, count):
-        try:
-            for port in range(first, first + count):
-                socket.create_server(("0.0.0.0", port)).close()
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no free ports")
 
 
 @pytest.mark.usefixtures("own_networks")

@@ -11,8 +11,8 @@ import pytest
 from sampan.engine.limits import host_limits
 from sampan.network.proxy import ipv6_is_usable
 from tests.integration.network.support import Docker, ok, serve
-from tests.integration.network.test_publishing import free_ports
 from tests.support.engine import Engine
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.root
 

@@ -35,8 +35,8 @@ async def pull(mirrors: Mirrors, name: str) -> None:
         stored = await mirrors.mirror.blob(place, digest)
         assert digest_of(b"".join([piece async for piece in stored.pieces(0, size)])) == digest
         stored.close()
-    if tasks := list(mirrors.mirror._tasks):
-        await asyncio.wait(tasks)
+        if tasks := list(mirrors.mirror._tasks):  # one after the other, so that they are cached in this order
+            await asyncio.wait(tasks)
 
 
 def test_links_of_what_has_gone_and_old_parts_of_blobs_go(tmp_path: Path, upstream: FaultyRegistry) -> None:
