@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containerstore import Container, Containers, Live
@@ -23,11 +23,19 @@ class Readopter:
     """One for all containers: what came back first waits for the other."""
 
     def __init__(
-        self, containers: Containers, keeper: KeeperClient, supervisor: SupervisorClient, logs: ContainerLogs, execs: ExecService
+        self,
+        containers: Containers,
+        keeper: KeeperClient,
+        supervisor: SupervisorClient,
+        logs: ContainerLogs,
+        execs: ExecService,
+        is_over: Callable[[str], bool],
     ) -> None:
+        """is_over: whether a container's run is nobody's any more."""
         self._containers, self._execs = containers, execs
         self._keeper, self._supervisor = keeper, supervisor
         self._logs = logs
+        self._is_over = is_over
         self._lock = asyncio.Lock()
         self.restored = False
         """Set once restore.py is through: before, nothing is held that could be handed over."""
@@ -53,6 +61,7 @@ class Readopter:
         async with self._lock:
             try:
                 streams, procs = await self.settled()
+                await self._forget_ended(streams, procs)
                 await self._execs.hand_over(procs)
                 for container in self._containers:
                     if container.live is not None and container.live.pidfd >= 0:
@@ -60,6 +69,13 @@ class Readopter:
             except EngineError as error:
                 # Gone again, then this is done again when they are back.
                 log.warning("containers could not be handed to the new keeper: %s", error.message)
+
+    async def _forget_ended(self, streams: Mapping[str, Message], procs: Mapping[str, Message]) -> None:
+        """Runs that one had been told to forget, and the other handed to it again before it was told, too. Raises EngineError."""
+        for forget, known in ((self._supervisor.forget, procs), (self._keeper.forget, streams)):
+            for key, item in known.items():
+                if item.get("exit") and "." in key and self._is_over(key):
+                    await forget(key)
 
     async def hand_over(self, container: Container, *, known_stream: bool, known_proc: bool) -> None:
         """One run: its descriptors, then its readers. Raises EngineError."""

@@ -146,7 +146,7 @@ class Restorer:
     async def _start_again(self, container: Container) -> None:
         await container.settled.wait()
         async with container.lock:
-            if not container.is_running and container.state.status != "restarting":
+            if not container.is_running and container.state.status != "restarting" and not container.removing:
                 try:
                     await self._runner.start(container)
                 except EngineError as error:

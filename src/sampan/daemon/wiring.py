@@ -480,7 +480,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     runs = _run_parts(base, images, network, lean, maps, metrics)
     builds = _builder_parts(base, images, runs)
     process_events = ProcessEvents(containers, runs.runner, runs.execs, background, lean.keeper, lean.supervisor)
-    readopter = Readopter(containers, lean.keeper, lean.supervisor, runs.logs, runs.execs)
+    readopter = Readopter(containers, lean.keeper, lean.supervisor, runs.logs, runs.execs, runs.runner.is_over)
     networks = NetworkService(
         network.store, network.places, containers, network.rules, runs.published, paths, base.clock, readopter.hold, network.defaults
     )

@@ -184,7 +184,7 @@ class Runner:
         spec, sent = await self._spec(container, sandbox, opened, lent, userns, passed_on)
         if command:
             undo.push_async_callback(self._end_runtimes, container, command)
-            launch = ocispec.launch(spec, self.runtimes.of(container.id, command))
+            launch = ocispec.launch(spec, self.runtimes.prepare(container.id, command))
         else:
             launch = plan.launch_plan(spec)
         fds: dict[str, int] = {}
@@ -331,6 +331,11 @@ class Runner:
             await self.keeper.forget(key)
 
     # the end
+
+    def is_over(self, key: str) -> bool:
+        """Whether a run is nobody's any more: what keeper or supervisor still know of it is of no use."""
+        container = self.containers.get(key.partition(".")[0])
+        return key not in self._early and (container is None or container.live is None or container.live.key != key)
 
     def exit_event(self, key: str, code: int, at: int) -> bool:
         """A process ended (told by the supervisor, the keeper, or found at start). Told twice, handled once; False: no run we know."""

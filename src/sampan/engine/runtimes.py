@@ -77,8 +77,16 @@ class Runtimes:
             raise StartFailure(f"{RUNTIME_CREATE_BY}unable to retrieve OCI runtime error: {missing}", 127)
         return (os.path.abspath(program), *command[1:])
 
+    def prepare(self, container_id: str, command: tuple[str, ...]) -> ocispec.Runtime:
+        """Make the place where it keeps what it knows of a new run: nobody else makes it, so that delete() is the end of it.
+
+        What a plan says of the runtime. Raises OSError.
+        """
+        os.makedirs(self._paths.runtime(container_id), 0o700, exist_ok=True)
+        return self.of(container_id, command)
+
     def of(self, container_id: str, command: tuple[str, ...]) -> ocispec.Runtime:
-        """What a plan says of it."""
+        """What the plan of an exec says of it."""
         return ocispec.Runtime(command, self._paths.runtime(container_id))
 
     async def delete(self, container_id: str, command: tuple[str, ...]) -> None:

@@ -63,14 +63,15 @@ class Runtime:
         self.container: str = oci["container"]
         self.pid = 0
         """The process that it has made."""
-        self.words = [*oci["command"], "--root", oci["root"], "--log", f"{self.place}/log", "--log-format", "json"]
+        self.words = [*oci["command"], "--root", f"{self.place}/state", "--log", f"{self.place}/log", "--log-format", "json"]
         fd = mounts.new_mount("tmpfs", ["mode=700", _TMPFS_SIZE], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV)
         target = os.open(self.place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts.move_mount(fd, target, self.place)
         os.close(target)
         os.close(fd)
         os.mkdir(f"{self.place}/rootfs")  # for execs, too: runc starts there, as it was started there
-        os.makedirs(oci["root"], 0o700, exist_ok=True)
+        # By no path of the host's: when the start is given up this directory is removed, and whoever comes late makes nothing in its place.
+        _attach(mounts.clone_tree(mounts.AT_FDCWD, oci["root"], False), f"{self.place}/state")
         self.unified = self._hide_hybrid(*oci["hybrid"]) if oci["hybrid"] else -1
 
     def _hide_hybrid(self, mount_point: str, cgroup: str) -> int:
