@@ -215,6 +215,7 @@ class ExecService:
             seccomp="unconfined" if host.privileged and security.seccomp is None else security.seccomp,
             no_new_privileges=security.no_new_privileges,
             apparmor=launching.profile_of(security, host),
+            rlimits=launching.rlimits_of(host),
             cgroup=self._paths.cgroup_of(container),
             privileged=request.privileged or host.privileged,
             oom_score_adj=host.oom_score_adj,

@@ -215,7 +215,7 @@ def launch_spec(
         seccomp=security.seccomp,
         no_new_privileges=security.no_new_privileges,
         apparmor=profile_of(security, host),
-        rlimits=tuple(plan.Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in host.ulimits or ()),
+        rlimits=rlimits_of(host),
         oom_score_adj=host.oom_score_adj,
         rootfs=rootfs,
         cgroup=cgroup,
@@ -239,6 +239,11 @@ def launch_spec(
         hooks=edits.hooks,
         bundle=bundle,
     )
+
+
+def rlimits_of(host: HostConfig) -> tuple[plan.Rlimit, ...]:
+    """Of every process that is started in a container, execs included."""
+    return tuple(plan.Rlimit(name=limit.name.lower(), soft=limit.soft, hard=limit.hard) for limit in host.ulimits or ())
 
 
 def profile_of(security: SecurityOptions, host: HostConfig) -> str:
@@ -285,7 +290,7 @@ def check_shares(shares: int, layout: Layout) -> None:
 def _check_limits(ulimits: Sequence[Ulimit]) -> None:
     """Raises StartFailure."""
     for limit in ulimits:
-        if limit.name not in rlimits.NUMBERS:
+        if limit.name.lower() not in rlimits.NUMBERS:
             raise StartFailure(f"{RUNTIME_CREATE}wrong rlimit value: RLIMIT_{limit.name.upper()}", 128)
 
 

@@ -67,3 +67,11 @@ def test_checkpoints_need_experimental_mode(engine: Engine, docker: Docker) -> N
     refused = engine.request("POST", "/containers/still/start?checkpoint=x")
     assert refused == (400, {"message": "checkpoint is only supported in experimental mode"})
     assert "only supported on a Docker daemon with experimental features enabled" in docker("checkpoint", "ls", "still").stderr
+
+
+@pytest.mark.parametrize("runtime", ["runc", "real-runc", "crun"])
+def test_execs_have_the_containers_limits(docker: Docker, runtime: str) -> None:
+    options = ("--network=none", f"--runtime={runtime}", "--ulimit=nofile=123:456", "--ulimit=core=0")
+    assert docker("run", "-d", *options, "--name=limited", "busybox", "sleep", "987").returncode == 0
+    done = docker("exec", "limited", "sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -c")
+    assert done.stdout.split() == ["123", "456", "0"], done.stderr
