@@ -175,6 +175,7 @@ def namespaces_of(host: HostConfig, *, netns: bool) -> plan.Namespaces:
     """Which namespaces are its own. netns: a descriptor of a ready network namespace comes with the launch."""
     return plan.Namespaces(
         net="host" if host.network_mode == "host" else "fd" if netns else "private",
+        is_net_anothers=host.network_mode.startswith("container:"),
         pid=_share(host.pid_mode),
         ipc=_share(host.ipc_mode),
         uts="host" if host.uts_mode == "host" else "private",

@@ -87,3 +87,13 @@ def test_refusals(docker: Docker) -> None:
         assert stopped.returncode == 125
         missing = docker("create", ALONE, f"--{kind}", "container:nope", "busybox", "true")
         assert missing.stderr.splitlines()[0].endswith("Error response from daemon: No such container: nope")
+
+
+@pytest.mark.parametrize("runtime", ["runc", "real-runc"])
+def test_who_joins_a_network_namespace_leaves_its_sysctls_as_they_are(docker: Docker, runtime: str) -> None:
+    name = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+    donor(docker, "--sysctl", "net.ipv4.ip_unprivileged_port_start=500")
+    joined = ("run", "--rm", "--runtime", runtime, "--network", "container:donor")
+    assert ok(docker(*joined, "busybox", "cat", name)) == "500"
+    assert ok(docker(*joined, "--sysctl", "net.ipv4.ip_unprivileged_port_start=600", "busybox", "cat", name)) == "600"
+    assert ok(docker("exec", "donor", "cat", name)) == "600"

@@ -119,6 +119,15 @@ def test_a_bad_device_rule_is_refused() -> None:
         plan.launch_plan(_spec(device_rules=("c 1 rwm",)), HOST_V1)
 
 
+def test_the_sysctls_of_anothers_network_namespace_are_left_as_they_are() -> None:
+    own = plan.launch_plan(_spec(), HOST_V1)["sysctls"]
+    assert "net.ipv4.ip_unprivileged_port_start" in [name for name, _, _ in own]
+    shared = plan.Namespaces(is_net_anothers=True)
+    assert plan.launch_plan(_spec(namespaces=shared, sysctls={"net.core.somaxconn": "5"}), HOST_V1)["sysctls"] == [
+        ["net.core.somaxconn", "5", True]
+    ]
+
+
 @pytest.mark.parametrize(
     ("privileged", "writable", "readonly"),
     [(False, None, True), (True, None, False), (False, True, False), (True, False, True)],
