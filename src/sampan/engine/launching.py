@@ -1,6 +1,5 @@
 """From a container's documents to what the supervisor is asked, and from its errors to docker's words."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -14,7 +13,9 @@ from sampan.linux import rlimits
 from sampan.linux.capabilities import NUMBERS
 from sampan.runtime import cgroups, plan
 from sampan.runtime.cgroups import Layout, Resources, Throttle
+from sampan.spec import gojson
 from sampan.spec.docker_api.container import Config, HostConfig, ThrottleDevice, Ulimit
+from sampan.spec.seccomp import Profile
 from sampan.units import FALSE, TRUE
 
 
@@ -94,14 +95,24 @@ class SecurityOptions:
     def _take_seccomp(self, value: str) -> None:
         if value == "unconfined":
             self.seccomp = "unconfined"
-        elif value != "builtin":
+        elif value not in ("", "builtin"):
             try:
-                profile = json.loads(value)
-            except ValueError as error:
-                raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from error
-            if not isinstance(profile, dict):
-                raise InvalidArgument("Decoding seccomp profile failed: not an object")
-            self.seccomp = profile
+                profile = gojson.decode(value.encode(errors="replace"), Profile)
+            except gojson.GoJsonError as error:
+                raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from None
+            self.seccomp = _checked(profile)
+
+
+def _checked(profile: Profile) -> dict[str, Any] | Literal["unconfined"]:
+    """A profile that says nothing confines nothing (moby profiles/seccomp setupSeccomp). Raises InvalidArgument."""
+    if not profile.default_action and not profile.syscalls:
+        return "unconfined"
+    twice = [("architectures", "archMap")] if profile.architectures and profile.arch_map else []
+    twice += [("name", "names") for call in profile.syscalls or () if call.name and call.names]
+    for one, other in twice:
+        raise InvalidArgument(f"both '{one}' and '{other}' are specified in the seccomp profile, use either '{one}' or '{other}'")
+    found: dict[str, Any] = msgspec.to_builtins(profile)
+    return found
 
 
 def _flag(option: str, separator: str, value: str) -> bool:

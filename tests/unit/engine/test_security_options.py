@@ -8,6 +8,8 @@ from sampan.engine.launching import SecurityOptions, profile_of
 from sampan.errors import InvalidArgument
 from sampan.spec.docker_api.container import HostConfig
 
+BROKEN = "Decoding seccomp profile failed: json: cannot unmarshal"
+
 
 @pytest.mark.parametrize(
     ("option", "field", "value"),
@@ -21,7 +23,14 @@ from sampan.spec.docker_api.container import HostConfig
         ("apparmor=mine", "apparmor", "mine"),
         ("seccomp=unconfined", "seccomp", "unconfined"),
         ("seccomp=builtin", "seccomp", None),
-        ("seccomp={}", "seccomp", {}),
+        ("seccomp=", "seccomp", None),
+        ("seccomp={}", "seccomp", "unconfined"),
+        ("seccomp=null", "seccomp", "unconfined"),
+        (
+            'seccomp={"DefaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_ERRNO","args":null}]}',
+            "seccomp",
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO"}]},
+        ),
     ],
 )
 def test_what_is_asked_for(option: str, field: str, value: Any) -> None:
@@ -37,6 +46,24 @@ def test_what_is_asked_for(option: str, field: str, value: Any) -> None:
         ("no-new-privileges=x", 'invalid --security-opt 2: "no-new-privileges=x"'),
         ("writable-cgroups=dang", 'invalid --security-opt 2: "writable-cgroups=dang"'),
         ("writable-cgroups=", 'invalid --security-opt 2: "writable-cgroups="'),
+        ("seccomp=" + "[" * 100_000, "Decoding seccomp profile failed: exceeded max depth"),
+        ("seccomp=[]", f"{BROKEN} array into Go value of type container.Profile"),
+        (
+            'seccomp={"syscalls":["x"]}',
+            f"{BROKEN} string into Go struct field Profile.syscalls of type container.Syscall",
+        ),
+        (
+            'seccomp={"syscalls":[{"args":[{"index":1e999}]}]}',
+            f"{BROKEN} number inf into Go struct field Profile.syscalls.args.index of type uint",
+        ),
+        (
+            'seccomp={"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86"],"archMap":[{}]}',
+            "both 'architectures' and 'archMap' are specified in the seccomp profile, use either 'architectures' or 'archMap'",
+        ),
+        (
+            'seccomp={"syscalls":[{"name":"read","names":["write"]}]}',
+            "both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'",
+        ),
     ],
 )
 def test_refused_in_dockers_words(option: str, words: str) -> None:
