@@ -39,6 +39,11 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = {
     "kernel_memory_tcp": (_IGNORED, "kernels no longer have it"),
     "cpu_realtime_period": (_KERNEL, "cgroup v1 with CONFIG_RT_GROUP_SCHED; else refused"),
     "cpu_realtime_runtime": (_KERNEL, "cgroup v1 with CONFIG_RT_GROUP_SCHED; else refused"),
+    **dict.fromkeys(
+        ("memory", "memory_reservation", "cpu_shares", "cpu_period", "cpu_quota", "cpuset_cpus", "cpuset_mems", "pids_limit"),
+        (_KERNEL, "else discarded with a warning"),
+    ),
+    "nano_cpus": (_KERNEL, "else refused"),
     "memory_swap": (_KERNEL, "else unlimited swap, with a warning"),
     "memory_swappiness": (_KERNEL, "cgroup v1; else discarded with a warning"),
     "oom_kill_disable": (_KERNEL, "cgroup v1; else discarded with a warning"),

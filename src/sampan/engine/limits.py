@@ -30,6 +30,11 @@ class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
     cpu_count: int
     cpus: str
     nodes: str
+    memory: bool = True
+    cpu_shares: bool = True
+    cpu_quota: bool = True
+    cpuset: bool = True
+    pids: bool = True
     swap: bool = True
     swappiness: bool = True
     oom_kill_disable: bool = True
@@ -53,7 +58,12 @@ def limits_of(layout: Layout) -> HostLimits:
         cpu_count=os.cpu_count() or 1,
         cpus=effective or f"0-{(os.cpu_count() or 1) - 1}",
         nodes=nodes or "0",
-        swap=layout.version == 2 or _exists(layout, "memory", "memory.memsw.limit_in_bytes"),
+        memory="memory" in layout.controllers,
+        cpu_shares="cpu" in layout.controllers,
+        cpu_quota="cpu" in layout.controllers if layout.version == 2 else _exists(layout, "cpu", "cpu.cfs_quota_us"),
+        cpuset="cpuset" in layout.controllers,
+        pids="pids" in layout.controllers,
+        swap="memory" in layout.controllers if layout.version == 2 else _exists(layout, "memory", "memory.memsw.limit_in_bytes"),
         swappiness=_exists(layout, "memory", "memory.swappiness"),
         oom_kill_disable=_exists(layout, "memory", "memory.oom_control"),
         block_weight_device="io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.weight_device"),
@@ -61,6 +71,25 @@ def limits_of(layout: Layout) -> HostLimits:
         real_time=_exists(layout, "cpu", "cpu.rt_runtime_us"),
         block_weight="io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.weight"),
     )
+
+
+def lacking(limits: HostLimits, cgroup_version: int) -> list[str]:
+    """What this host cannot limit, as `info` warns of it (moby daemon/info_unix.go); not what no host of this version can."""
+    is_v2 = cgroup_version == 2
+    throttles = (("rbps", "read_bps"), ("wbps", "write_bps"), ("riops", "read_iops"), ("wiops", "write_iops"))
+    names = (
+        (limits.memory, "memory limit"),
+        (limits.swap, "swap limit"),
+        (limits.oom_kill_disable or is_v2, "oom kill disable"),
+        (limits.cpu_quota, "cpu cfs quota"),
+        (limits.cpu_quota, "cpu cfs period"),
+        (limits.cpu_shares, "cpu shares"),
+        (limits.cpuset, "cpuset"),
+        (limits.block_weight or not is_v2, "io.weight"),
+        (limits.block_weight_device or not is_v2, "io.weight (per device)"),
+        *((limits.block_throttle, f"io.max ({new})" if is_v2 else f"blkio throttle.{old}_device") for new, old in throttles),
+    )
+    return [f"WARNING: No {name} support" for has, name in names if not has]
 
 
 def _exists(layout: Layout, controller: str, file: str) -> bool:
@@ -146,6 +175,33 @@ def _check_cpu(host: HostConfig, limits: HostLimits) -> None:
     _check_set(host.cpuset_mems, limits.nodes, "mems", "memory nodes")
 
 
+def _without_controllers(host: HostConfig, limits: HostLimits) -> tuple[HostConfig, list[str]]:
+    """(the limits without those whose whole controller this host lacks, warnings). Raises InvalidArgument."""
+    if host.nano_cpus and not limits.cpu_quota:
+        raise InvalidArgument("NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted")
+    memory = "memory {} capabilities or the cgroup is not mounted. Limitation"
+    lacking: tuple[tuple[bool, tuple[str, ...], dict[str, Any], str], ...] = (
+        (limits.memory, ("memory",), {"memory": 0, "memory_swap": -1}, memory.format("limit")),
+        (limits.memory, ("memory_reservation",), {"memory_reservation": 0}, memory.format("soft limit")),
+        (limits.pids, ("pids_limit",), {"pids_limit": None}, "PIDs limit capabilities or the cgroup is not mounted. PIDs limit"),
+        (limits.cpu_shares, ("cpu_shares",), {"cpu_shares": 0}, "CPU shares or the cgroup is not mounted. Shares"),
+        (limits.cpu_quota, ("cpu_period", "cpu_quota"), {"cpu_period": 0, "cpu_quota": 0}, "CPU CFS scheduler. CPU period/quota"),
+        (
+            limits.cpuset,
+            ("cpuset_cpus", "cpuset_mems"),
+            {"cpuset_cpus": "", "cpuset_mems": ""},
+            "cpuset or the cgroup is not mounted. Cpuset",
+        ),
+    )
+    changes: dict[str, Any] = {}
+    warnings: list[str] = []
+    for has, fields, instead, words in lacking:
+        if not has and any(getattr(host, field) for field in fields):
+            changes |= instead
+            warnings.append(f"Your kernel does not support {words} discarded.")
+    return msgspec.structs.replace(host, **changes), warnings
+
+
 def check_limits(host: HostConfig, limits: HostLimits, *, update: bool = False) -> tuple[HostConfig, list[str]]:
     """(the limits as this host can hold them, warnings of what was left out). Raises InvalidArgument in docker's words.
 
@@ -153,8 +209,8 @@ def check_limits(host: HostConfig, limits: HostLimits, *, update: bool = False) 
     """
     _check_memory(host, update)
     _check_cpu(host, limits)
+    host, warnings = _without_controllers(host, limits)
     changes: dict[str, Any] = {}
-    warnings: list[str] = []
     if host.cpu_percent > 0:
         changes["cpu_percent"] = 0
         warnings.append("linux does not support CPU percent. Percent discarded.")

@@ -15,7 +15,7 @@ from sampan.clock import rfc3339nano
 from sampan.engine import cdi
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
-from sampan.engine.limits import host_limits
+from sampan.engine.limits import host_limits, lacking
 from sampan.engine.registries import RegistrySettings
 from sampan.errors import InvalidArgument
 from sampan.events.bus import Event, EventBus
@@ -210,7 +210,6 @@ class SystemService:
         """Counts, limits, drivers."""
         statuses = [container.state.status for container in self._containers]
         layout, limits = host_layout(), host_limits()
-        controllers = {name for names, _ in layout.v1 for name in names.split(",")} | set(layout.controllers)
         registries = self.facts.registries
         release = _release()
         http_proxy, https_proxy, no_proxy = registries.proxies.shown()
@@ -229,13 +228,13 @@ class SystemService:
                 network=["bridge", "host", "ipvlan", "macvlan", "null"],
                 log=[name for name in LOG_DRIVERS if name != "none"],
             ),
-            memory_limit="memory" in controllers,
+            memory_limit=limits.memory,
             swap_limit=limits.swap,
-            cpu_cfs_period="cpu" in controllers,
-            cpu_cfs_quota="cpu" in controllers,
-            cpu_shares="cpu" in controllers,
-            cpu_set="cpuset" in controllers,
-            pids_limit="pids" in controllers,
+            cpu_cfs_period=limits.cpu_quota,
+            cpu_cfs_quota=limits.cpu_quota,
+            cpu_shares=limits.cpu_shares,
+            cpu_set=limits.cpuset,
+            pids_limit=limits.pids,
             oom_kill_disable=limits.oom_kill_disable,
             ipv4_forwarding=Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",
             debug=self.facts.debug,
@@ -266,7 +265,13 @@ class SystemService:
             live_restore_enabled=self.facts.live_restore,
             firewall_backend=FirewallInfo(driver="nftables") if self.facts.filtered else None,
             security_options=["name=seccomp,profile=builtin", *self._namespaces(layout.version)],
-            warnings=[*self._warnings(), *self._confinement(), *(f"WARNING: CDI: {problem}" for problem in found.problems)] or None,
+            warnings=[
+                *lacking(limits, layout.version),
+                *self._warnings(),
+                *self._confinement(),
+                *(f"WARNING: CDI: {problem}" for problem in found.problems),
+            ]
+            or None,
         )
 
     def events(self, *, since: int, until: int, filters: Filters) -> AsyncIterator[EventMessage]:

@@ -55,7 +55,8 @@ def test_every_tag_of_the_specification_is_there(tag: str) -> None:
 HOST = HostLimits(cpu_count=2, cpus="0-1", nodes="0")
 POOR = HostLimits(
     cpu_count=2, cpus="0-1", nodes="0", swap=False, swappiness=False, oom_kill_disable=False, block_weight=False,
-    block_weight_device=False, block_throttle=False, real_time=False,
+    block_weight_device=False, block_throttle=False, real_time=False, memory=False, cpu_shares=False, cpu_quota=False, cpuset=False,
+    pids=False,
 )  # fmt: skip
 SAMPLES: dict[str, Any] = {
     "args_escaped": True, "attach_stdin": True, "attach_stdout": True, "attach_stderr": True, "on_build": ["RUN true"],
@@ -64,7 +65,8 @@ SAMPLES: dict[str, Any] = {
     "cpu_realtime_runtime": 1000, "memory_swap": 2 << 30, "memory_swappiness": 10, "oom_kill_disable": True, "blkio_weight": 10,
     "blkio_weight_device": [WeightDevice(path="/dev/null", weight=10)],
     **{f"blkio_device_{what}": [ThrottleDevice(path="/dev/null", rate=1)] for what in ("read_bps", "write_bps", "read_iops", "write_iops")},
-    "storage_opt": {"size": "1G"}, "userns_mode": "private",
+    "storage_opt": {"size": "1G"}, "userns_mode": "private", "memory": 1 << 30, "memory_reservation": 1 << 30, "cpu_shares": 5,
+    "cpu_period": 1000, "cpu_quota": 1000, "cpuset_cpus": "0", "cpuset_mems": "0", "pids_limit": 5, "nano_cpus": 10**9,
 }  # fmt: skip
 NAMED = {"storage_opt": "storage", "userns_mode": "user namespace", "io_maximum_iops": "IOPs",
          "cpu_percent": "CPU percent", "io_maximum_bandwidth": "bandwidth"}  # fmt: skip

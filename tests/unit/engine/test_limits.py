@@ -1,16 +1,20 @@
 """Limits of a create request against a host's: refused, adapted with a warning, or taken."""
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from sampan.engine.limits import HostLimits, check_limits, parse_list
+from sampan.engine.limits import HostLimits, check_limits, lacking, limits_of, parse_list
 from sampan.errors import InvalidArgument
+from sampan.runtime.cgroups import Layout
 from sampan.spec.docker_api.container import HostConfig
 
 MB = 1 << 20
 HOST = HostLimits(cpu_count=2, cpus="0-1", nodes="0")
 POOR = HostLimits(cpu_count=2, cpus="0-1", nodes="0", swap=False, swappiness=False, oom_kill_disable=False, block_weight=False)
+BARE = HostLimits(cpu_count=2, cpus="0-1", nodes="0", memory=False, cpu_shares=False, cpu_quota=False, cpuset=False, pids=False, swap=False)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,49 @@ def test_left_out_where_the_host_lacks_it(wanted: dict[str, Any], becomes: dict[
     host, [words] = check_limits(HostConfig(**wanted), POOR)
     assert host == HostConfig(**{**wanted, **becomes})
     assert words.endswith(warning)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "becomes", "warning"),
+    [
+        ({"memory": 6 * MB}, {"memory": 0, "memory_swap": -1}, "memory limit capabilities or the cgroup is not mounted. Limitation"),
+        (
+            {"memory_reservation": 6 * MB},
+            {"memory_reservation": 0},
+            "memory soft limit capabilities or the cgroup is not mounted. Limitation",
+        ),
+        ({"pids_limit": 5}, {"pids_limit": None}, "PIDs limit capabilities or the cgroup is not mounted. PIDs limit"),
+        ({"cpu_shares": 5}, {"cpu_shares": 0}, "CPU shares or the cgroup is not mounted. Shares"),
+        ({"cpu_quota": 5000, "cpu_period": 10000}, {"cpu_quota": 0, "cpu_period": 0}, "CPU CFS scheduler. CPU period/quota"),
+        ({"cpuset_cpus": "0"}, {"cpuset_cpus": ""}, "cpuset or the cgroup is not mounted. Cpuset"),
+    ],
+)
+def test_left_out_where_the_controller_is_missing(wanted: dict[str, Any], becomes: dict[str, Any], warning: str) -> None:
+    host, warnings = check_limits(HostConfig(**wanted), BARE)
+    assert host == HostConfig(**{**wanted, **becomes})
+    assert warnings == [f"Your kernel does not support {warning} discarded."]
+    assert check_limits(HostConfig(pids_limit=0), BARE)[1] == []
+
+
+def test_what_info_says_of_it() -> None:
+    assert lacking(HOST, 1) == lacking(HOST, 2) == []
+    assert lacking(POOR, 1) == ["WARNING: No swap limit support", "WARNING: No oom kill disable support"]
+    assert lacking(POOR, 2) == ["WARNING: No swap limit support", "WARNING: No io.weight support"]
+    assert lacking(BARE, 1)[2:] == [f"WARNING: No {name} support" for name in ("cpu cfs quota", "cpu cfs period", "cpu shares", "cpuset")]
+    assert len(lacking(msgspec.structs.replace(HOST, block_throttle=False), 2)) == 4
+
+
+def test_cpus_without_a_quota_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler"):
+        check_limits(HostConfig(nano_cpus=10**9), BARE)
+
+
+def test_controllers_of_a_host(tmp_path: Path) -> None:
+    some = limits_of(Layout(2, (), str(tmp_path), ("cpu", "pids")))
+    assert (some.memory, some.swap, some.cpu_shares, some.cpu_quota, some.cpuset, some.pids) == (False, False, True, True, False, True)
+    (tmp_path / "cpu").mkdir()
+    old = limits_of(Layout(1, (("cpu", f"{tmp_path}/cpu"),), "", ("cpu",)))
+    assert (old.memory, old.cpu_shares, old.cpu_quota) == (False, True, False)
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("", set()), ("3", {3}), ("0,2-4", {0, 2, 3, 4}), ("8192", {8192})])
