@@ -280,13 +280,16 @@ def _registry_settings(config: DaemonConfig) -> RegistrySettings:
     )
 
 
-def _defaults(config: DaemonConfig) -> ContainerDefaults:
+def _defaults(config: DaemonConfig, version: int) -> ContainerDefaults:
+    """version: of the host's cgroups. Only those of v1 are all a privileged container's own (moby adaptContainerSettings)."""
+    cgroupns_mode = config.default_cgroupns_mode or ("private" if version == 2 else "host")
     return ContainerDefaults(
         log_driver=config.log_driver,
         log_opts=dict(config.log_opts),
         shm_size=config.default_shm_size,
         ipc_mode=config.default_ipc_mode,
-        cgroupns_mode=config.default_cgroupns_mode or ("private" if host_layout().version == 2 else "host"),
+        cgroupns_mode=cgroupns_mode,
+        privileged_cgroupns_mode=cgroupns_mode if version == 2 else "host",
         ulimits=[Ulimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in config.default_ulimits.values()],
         init=config.init,
         no_new_privileges=config.no_new_privileges,
@@ -353,7 +356,7 @@ def _run_parts(
     base.stack.push_async_callback(shipping.close)
     trees = Trees(snapshots, base.workers, mounts, runner.own_mounts)
     filler = VolumeFiller(trees, volumes, userns)
-    defaults = _defaults(base.config)
+    defaults = _defaults(base.config, host_layout().version)
     service = ContainerService(
         containers, runner, control, images.images, snapshots, published, logs, clock, defaults, mounts, filler.fill, health
     )

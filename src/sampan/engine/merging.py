@@ -29,6 +29,8 @@ class ContainerDefaults(msgspec.Struct, frozen=True):
     shm_size: int = 64 << 20
     ipc_mode: str = "private"
     cgroupns_mode: str = "host"
+    privileged_cgroupns_mode: str = "host"
+    """Of privileged containers."""
     ulimits: Sequence[Ulimit] = ()
     init: bool = False
     no_new_privileges: bool = False
@@ -237,7 +239,7 @@ def merge_host_config(
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
         restart_policy=RestartPolicy(name=host.restart_policy.name or "no", maximum_retry_count=host.restart_policy.maximum_retry_count),
         ipc_mode=host.ipc_mode or defaults.ipc_mode,
-        cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else defaults.cgroupns_mode),
+        cgroupns_mode=host.cgroupns_mode or (defaults.privileged_cgroupns_mode if host.privileged else defaults.cgroupns_mode),
         ulimits=[*(host.ulimits or ()), *(limit for limit in defaults.ulimits if limit.name not in own_limits)] or host.ulimits,
         shm_size=host.shm_size or defaults.shm_size,
         pids_limit=host.pids_limit if host.pids_limit and host.pids_limit > 0 else None,

@@ -110,6 +110,14 @@ def test_defaults_of_the_daemon(given: dict[str, Any], field: str, merged: Any) 
     assert warnings == []
 
 
+def test_on_cgroup_v2_a_privileged_container_has_a_cgroup_namespace_too() -> None:
+    request = CreateRequest(cmd=["x"], host_config=HostConfig(privileged=True))
+    daemon = ContainerDefaults(cgroupns_mode="private", privileged_cgroupns_mode="private")
+    limits = HostLimits(cpu_count=1, cpus="0", nodes="0")
+    host, _ = merge_host_config(request, merge_config(request, ContainerConfig(), "h"), defaults=daemon, limits=limits)
+    assert host.cgroupns_mode == "private"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
