@@ -5,6 +5,7 @@ Pure: no file is touched. The shape of a plan is in runtime/ops.py. Host differe
 
 import base64
 import os
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
@@ -282,17 +283,19 @@ def _process(spec: Process, privileged: bool, host: HostFacts) -> dict[str, Any]
     }
 
 
+_DEVICE_RULE = re.compile(r"([acb]) ([0-9]{1,9}|\*):([0-9]{1,9}|\*) ([rwm]{1,3})")
+
+
 def _device_rules(spec: LaunchSpec) -> list[list[Any]]:
     if spec.privileged:
         return [["a", -1, -1, "rwm"]]
     rules: list[list[Any]] = [list(rule) for rule in defaults.DEVICE_RULES]
     for text in spec.device_rules:
-        try:
-            kind, numbers, access = text.split()
-            major, minor = (-1 if word == "*" else int(word) for word in numbers.split(":"))
-        except ValueError as error:
-            raise InvalidArgument(f"invalid device cgroup rule format: '{text}'") from error
-        rules.append([kind, major, minor, access])
+        match = _DEVICE_RULE.fullmatch(text)
+        if match is None:
+            raise InvalidArgument(f"invalid device cgroup rule format: '{text}'")
+        kind, major, minor, access = match.groups()
+        rules.append([kind, *(-1 if word == "*" else int(word) for word in (major, minor)), access])
     return rules
 
 

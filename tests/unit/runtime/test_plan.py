@@ -114,9 +114,13 @@ def test_tmpfs_options() -> None:
     assert plan.tmpfs_options("rw,size=64k,mode=700,exec,ro") == (["size=64k", "mode=700"], ["nosuid", "nodev", "ro"])
 
 
-def test_a_bad_device_rule_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="invalid device cgroup rule format: 'c 1 rwm'"):
-        plan.launch_plan(_spec(device_rules=("c 1 rwm",)), HOST_V1)
+@pytest.mark.parametrize(
+    "rule", ["c 1 rwm", "z 1:1 rwm", "c 1:1 x", "c -5:1 r", "c 1_0:1 r", "c 1:1  r", "c 1:1 r ", "", "c 9999999999:1 r"]
+)
+def test_a_bad_device_rule_is_refused(rule: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        plan.launch_plan(_spec(device_rules=(rule,)), HOST_V2)
+    assert caught.value.message == f"invalid device cgroup rule format: '{rule}'"
 
 
 def test_the_sysctls_of_anothers_network_namespace_are_left_as_they_are() -> None:
