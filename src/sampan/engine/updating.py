@@ -11,6 +11,7 @@ from sampan.engine.launching import resources_of
 from sampan.engine.limits import HostLimits, check_limits
 from sampan.engine.merging import check_restart_policy
 from sampan.errors import Conflict, InvalidArgument, SystemFailure
+from sampan.linux import cgroup2
 from sampan.linux.kernelfile import write
 from sampan.network.ports import port_requests, split
 from sampan.runtime.cgroups import Layout, resource_writes
@@ -121,7 +122,7 @@ def _values(layout: Layout, cgroup: str, host: HostConfig) -> dict[_Place, str]:
     return {
         (file, _line(value)): value
         for file, value, required in resource_writes(layout, cgroup, resources_of(host))
-        if required or os.path.exists(file)
+        if os.path.exists(file) or (required and not cgroup2.is_weight_of_bfq(file))
     }
 
 

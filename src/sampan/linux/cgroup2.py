@@ -1,4 +1,4 @@
-"""The device whitelist of cgroup v2: an eBPF program on the cgroup."""
+"""What is particular to cgroup v2: the device whitelist, which is an eBPF program on the cgroup, and the two files for weights of disks."""
 
 import ctypes
 import os
@@ -51,6 +51,12 @@ def device_program(rules: list[Rule]) -> bytes:
         ]
         code += [*body, *jumps, *allow]
     return b"".join([*code, _instruction(_MOV_K, 0, value=0), _instruction(_EXIT)])
+
+
+def is_weight_of_bfq(file: str) -> bool:
+    """Whether a file of weights is not there and need not be: kernels without blk-iocost have no io.weight, but BFQ has one of its own."""
+    directory, name = os.path.split(file)
+    return name == "io.weight" and not os.path.exists(file) and os.path.exists(f"{directory}/io.bfq.weight")
 
 
 def attach_devices(directory: str, rules: list[Rule]) -> None:

@@ -10,7 +10,8 @@ import pytest
 from sampan.engine import updating
 from sampan.engine.limits import HostLimits
 from sampan.errors import EngineError, SystemFailure
-from sampan.runtime.cgroups import Layout
+from sampan.runtime.cgroups import Layout, Resources, resource_writes
+from sampan.runtime.supervisor import child
 from sampan.spec.docker_api.container import Config, HostConfig, PortBinding, RestartPolicy, UpdateRequest, WeightDevice
 
 MB = 1 << 20
@@ -145,6 +146,19 @@ def test_another_weight_beside_those_of_devices(tmp_path: Path, monkeypatch: pyt
         layout, "c", HostConfig(blkio_weight=100, blkio_weight_device=devices), HostConfig(blkio_weight=10, blkio_weight_device=devices)
     )
     assert written == [("io.weight", "default 1")]
+
+
+def test_a_weight_where_only_bfq_has_weights(tmp_path: Path) -> None:
+    directory = tmp_path / "c"
+    directory.mkdir()
+    layout = Layout(2, (), str(tmp_path), ("io",))
+    with pytest.raises(SystemFailure):
+        updating.apply(layout, "c", HostConfig(), HostConfig(blkio_weight=100))
+    (directory / "io.bfq.weight").touch()
+    updating.apply(layout, "c", HostConfig(), HostConfig(blkio_weight=100))
+    child.write_limits(resource_writes(layout, "c", Resources(blkio_weight=200)), ["", ""])
+    assert (directory / "io.bfq.weight").read_text() == "default 200"
+    assert os.listdir(directory) == ["io.bfq.weight"]
 
 
 def test_very_many_ports_are_soon_looked_through() -> None:
