@@ -170,10 +170,12 @@ def resources_of(host: HostConfig) -> Resources:
 
 
 def _devices(host: HostConfig, edits: Edits) -> tuple[plan.Device, ...]:
-    """Those by path, and those by name, which win."""
+    """Those by path, and those by name, which win. A privileged container has those of the host, if they are there at all."""
     found = {}
     for device in host.devices or ():
         path = device.path_in_container or device.path_on_host
+        if host.privileged and path == device.path_on_host:
+            continue
         found[path] = plan.Device(host_path=device.path_on_host, container_path=path, permissions=device.cgroup_permissions or "rwm")
     return tuple((found | {device.container_path: device for device in edits.devices}).values())
 

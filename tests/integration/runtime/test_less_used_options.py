@@ -75,3 +75,11 @@ def test_execs_have_the_containers_limits(docker: Docker, runtime: str) -> None:
     assert docker("run", "-d", *options, "--name=limited", "busybox", "sleep", "987").returncode == 0
     done = docker("exec", "limited", "sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -c")
     assert done.stdout.split() == ["123", "456", "0"], done.stderr
+
+
+def test_a_privileged_container_has_the_hosts_devices_as_they_are(docker: Docker) -> None:
+    options = ("--rm", "--network=none", "--privileged", "--device=/dev/nosuch", "--device=/dev/null:/dev/other:r")
+    done = docker("run", *options, "busybox", "sh", "-c", "echo > /dev/other; test ! -e /dev/nosuch")
+    assert (done.returncode, done.stderr) == (0, "")
+    elsewhere = docker("run", "--rm", "--network=none", "--privileged", "--device=/dev/nosuch:/dev/x", "busybox", "true")
+    assert 'error gathering device information while adding custom device "/dev/nosuch": no such file or directory' in elsewhere.stderr
