@@ -1,5 +1,6 @@
 """Limits of a create request against a host's: refused, adapted with a warning, or taken."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ def test_controllers_of_a_host(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "numbers"), [("", set()), ("3", {3}), ("0,2-4", {0, 2, 3, 4}), ("8192", {8192})])
 def test_a_list_of_numbers(text: str, numbers: set[int]) -> None:
     assert parse_list(text) == numbers
+
+
+def test_a_long_list_holds_nobody_up() -> None:
+    text = ",".join(["0-8192"] * 20_000)
+    started = time.monotonic()
+    with pytest.raises(InvalidArgument):
+        check_limits(HostConfig(cpuset_cpus=text), HOST)
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize("text", ["x", "1-", "-1", "2-1", "1,,2", "8193", "0-99999999999"])
