@@ -47,6 +47,7 @@ def test_what_is_asked_for(option: str, field: str, value: Any) -> None:
         ("writable-cgroups=dang", 'invalid --security-opt 2: "writable-cgroups=dang"'),
         ("writable-cgroups=", 'invalid --security-opt 2: "writable-cgroups="'),
         ("seccomp=" + "[" * 100_000, "Decoding seccomp profile failed: exceeded max depth"),
+        ("seccomp=" + "{" + " " * (512 << 10), "Decoding seccomp profile failed: longer than 524288 characters"),
         ("seccomp=[]", f"{BROKEN} array into Go value of type container.Profile"),
         (
             'seccomp={"syscalls":["x"]}',
