@@ -216,9 +216,10 @@ def launch_spec(
     bundle: str = "",
     userns: plan.UserMaps | None = None,
 ) -> plan.LaunchSpec:
-    """Everything the plan of a container's init process is made of. Raises InvalidArgument."""
+    """Everything the plan of a container's init process is made of. Raises InvalidArgument, StartFailure."""
     security = SecurityOptions(host.security_opt or [])
-    check_shares(host.cpu_shares, cgroups.host_layout())
+    if refused := shares_refused(host.cpu_shares, cgroups.host_layout()):
+        raise StartFailure(f"{STARTING}error setting cgroup config for procHooks process: {refused}", 128)
     _check_limits(host.ulimits or ())
     size = (host.console_size[0], host.console_size[1])
     edited = {mount.destination for mount in edits.mounts}
@@ -300,11 +301,11 @@ def namespaced_sysctls(host: HostConfig) -> dict[str, str]:
     return found
 
 
-def check_shares(shares: int, layout: Layout) -> None:
-    """The kernel of cgroup v1 rounds CPU shares it does not take; runc refuses them. Raises StartFailure."""
-    what = "minimum allowed cpu-shares is 2" if 0 < shares < 2 else "maximum allowed cpu-shares is 262144" if shares > 262144 else ""
-    if what and layout.version == 1:
-        raise StartFailure(f"{STARTING}error setting cgroup config for procHooks process: the {what}", 128)
+def shares_refused(shares: int, layout: Layout) -> str:
+    """Why runc refuses these CPU shares, "" if it does not: the kernel of cgroup v1 rounds what it does not take."""
+    if layout.version == 2 or shares == 0 or 2 <= shares <= 262144:
+        return ""
+    return "the minimum allowed cpu-shares is 2" if shares < 2 else "the maximum allowed cpu-shares is 262144"
 
 
 def _check_limits(ulimits: Sequence[Ulimit]) -> None:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from sampan.engine.launching import resources_of
+from sampan.engine.launching import resources_of, shares_refused
 from sampan.engine.limits import HostLimits, check_limits
 from sampan.engine.merging import check_restart_policy
 from sampan.errors import Conflict, InvalidArgument, SystemFailure
@@ -101,6 +101,8 @@ def _check_conflicts(host: HostConfig, wanted: HostConfig) -> None:
 
 def apply(layout: Layout, cgroup: str, old: HostConfig, new: HostConfig) -> None:
     """Give a running container's cgroups the new limits; on failure they have the old ones again. Raises SystemFailure."""
+    if refused := shares_refused(new.cpu_shares, layout):
+        raise SystemFailure(refused)
     before = _values(layout, cgroup, old)
     after = _values(layout, cgroup, new)
     writes = {place: value for place, value in after.items() if before.get(place) != value}

@@ -148,6 +148,14 @@ def test_another_weight_beside_those_of_devices(tmp_path: Path, monkeypatch: pyt
     assert written == [("io.weight", "default 1")]
 
 
+def test_cpu_shares_with_which_no_container_starts(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    for shares in (1, 262145):
+        with pytest.raises(SystemFailure, match="allowed cpu-shares is"):
+            updating.apply(Layout(1, (("cpu", str(tmp_path)),), "", ("cpu",)), "c", HostConfig(), HostConfig(cpu_shares=shares))
+    assert not os.listdir(tmp_path / "c")
+
+
 def test_a_weight_where_only_bfq_has_weights(tmp_path: Path) -> None:
     directory = tmp_path / "c"
     directory.mkdir()
