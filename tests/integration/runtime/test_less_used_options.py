@@ -83,3 +83,12 @@ def test_a_privileged_container_has_the_hosts_devices_as_they_are(docker: Docker
     assert (done.returncode, done.stderr) == (0, "")
     elsewhere = docker("run", "--rm", "--network=none", "--privileged", "--device=/dev/nosuch:/dev/x", "busybox", "true")
     assert 'error gathering device information while adding custom device "/dev/nosuch": no such file or directory' in elsewhere.stderr
+
+
+@pytest.mark.parametrize("runtime", ["runc", "real-runc", "crun"])
+def test_a_working_directory_is_made_in_a_read_only_root(docker: Docker, runtime: str) -> None:
+    options = ("--rm", "--network=none", f"--runtime={runtime}", "--read-only", "--user=1000", "-w", "/made/deep")
+    done = docker("run", *options, "busybox", "sh", "-c", "pwd; stat -c '%a %u:%g' .; mkdir x 2>/dev/null || echo none")
+    assert (done.stdout, done.stderr) == ("/made/deep\n755 0:0\nnone\n", "")
+    refused = docker("run", *options[:-1], "/etc/passwd/x", "busybox", "true")
+    assert refused.returncode != 0

@@ -399,9 +399,11 @@ class Root:
             os.close(target)
 
     def finish(self) -> None:
-        """Make the root read-only if asked, and enter it."""
+        """Make the root read-only if asked, with the working directory in it, and enter it."""
         self.at(ops.STEP_ROOTFS, "/")
         if self.plan["rootfs"]["readonly"]:
+            with contextlib.suppress(OSError):  # what is wrong with it is told where it is entered
+                os.close(self.ensure(self.plan["process"]["cwd"], True))
             mounts.mount_setattr(self.fd, attributes=mounts.MOUNT_ATTR_RDONLY)
         mounts.pivot_into(self.fd)
         os.close(self.fd)
