@@ -175,6 +175,8 @@ class Box:
         """runtime: the program of an OCI runtime, "" for our own."""
         self.supervisor, self.lower, self.work = supervisor, lower, work
         self.runtime = ocispec.Runtime((shutil.which(runtime) or f"/missing/{runtime}",), f"{work}/runtime") if runtime else None
+        if runtime:
+            os.mkdir(f"{work}/runtime")
 
     def made(self, spec: plan.LaunchSpec) -> dict[str, Any]:
         return ocispec.launch(spec, self.runtime) if self.runtime else plan.launch_plan(spec)
