@@ -39,7 +39,7 @@ def test_tiny_chunks_cost_what_they_hold() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 5 * len(data) + (1 << 18), "a list of pieces takes 20 times the body"
+    assert peak < 5 * len(data) + (1 << 20), "a list of pieces takes 20 times the body"
 
 
 @pytest.mark.parametrize("step", [1, 7, 1 << 16])
