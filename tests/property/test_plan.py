@@ -91,7 +91,7 @@ def launched(spec: plan.LaunchSpec, host: plan.HostFacts) -> dict[str, Any] | No
     return made
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(spec=_specs, host=_hosts)
 def test_a_plan_is_pure_and_is_json(spec: plan.LaunchSpec, host: plan.HostFacts) -> None:
     before = copy.deepcopy(spec)
@@ -104,7 +104,7 @@ def test_a_plan_is_pure_and_is_json(spec: plan.LaunchSpec, host: plan.HostFacts)
     assert len(text) < MAX_PAYLOAD // 64
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(spec=_specs, host=_hosts)
 def test_rights_are_those_asked_for_and_had(spec: plan.LaunchSpec, host: plan.HostFacts) -> None:
     made = launched(spec, host)
@@ -121,7 +121,7 @@ def test_rights_are_those_asked_for_and_had(spec: plan.LaunchSpec, host: plan.Ho
     assert (["a", -1, -1, "rwm"] in made["cgroup"]["rules"]) is spec.privileged
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(spec=_specs, host=_hosts)
 def test_masked_and_readonly_paths_are_kept_unless_privileged(spec: plan.LaunchSpec, host: plan.HostFacts) -> None:
     made = launched(spec, host)
@@ -139,7 +139,7 @@ def test_masked_and_readonly_paths_are_kept_unless_privileged(spec: plan.LaunchS
         assert all(item["readonly"] if "readonly" in item else "ro" in item["attributes"] for item in sysfs if "copy_mode" not in item)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(spec=_specs, host=_hosts)
 def test_every_mount_is_made_once_and_none_hides_a_later_one(spec: plan.LaunchSpec, host: plan.HostFacts) -> None:
     made = launched(spec, host)
@@ -159,7 +159,7 @@ def test_every_mount_is_made_once_and_none_hides_a_later_one(spec: plan.LaunchSp
         assert not any(user["readonly_recursive"] for user in users if "source" in user)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(spec=_specs, host=_hosts)
 def test_no_path_leaves_its_root(spec: plan.LaunchSpec, host: plan.HostFacts) -> None:
     made = launched(spec, host)
@@ -177,7 +177,7 @@ def test_no_path_leaves_its_root(spec: plan.LaunchSpec, host: plan.HostFacts) ->
         assert destination is None or (destination.startswith("/") and ".." not in destination.split("/"))
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.builds(plan.ExecSpec, **_process, id=_ids, cgroup=_ids.map("sampan/{}".format), privileged=st.booleans()), _hosts)
 def test_the_plan_of_an_exec(spec: plan.ExecSpec, host: plan.HostFacts) -> None:
     try:

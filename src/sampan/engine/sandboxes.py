@@ -60,6 +60,8 @@ class Sandboxes:
         self._places: dict[str, dict[str, Place]] = {}
         """Container ID → network name → what it has there."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._making = asyncio.Lock()
+        """One netns after the other: the kernel has one lock for it (rtnl), and threads side by side only contend for the interpreter."""
         self._announcing: set[asyncio.Task[None]] = set()
         self._cut = False
         """Whether somebody was put on or taken off a network when the former sampand was killed: default routes may be missing."""
@@ -118,8 +120,9 @@ class Sandboxes:
                 endpoints.interface_of(network, settings, places[network.name], name, gateways.versions_of(network))
                 for name, (network, settings) in zip(names, chosen, strict=True)
             ]
-            unused.pop_all()
-            netns = await asyncio.to_thread(sandbox.make, interfaces, empty)
+            async with self._making:
+                unused.pop_all()
+                netns = await asyncio.to_thread(sandbox.make, interfaces, empty)
             self._announce_addresses(netns, interfaces)
             custody: Mapping[str, int] = {}
             try:
