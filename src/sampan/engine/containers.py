@@ -1,5 +1,7 @@
 """ContainerService: docker's calls on containers, each a use case over the registry and the runner."""
 
+import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -42,6 +44,8 @@ from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.oci_image import ContainerConfig
 from sampan.state.containers import ContainerRow
 from sampan.waiting import to_the_end
+
+log = logging.getLogger(__name__)
 
 DEFAULT_STOP_SECONDS = 10
 
@@ -108,6 +112,7 @@ class ContainerService:
         self._mounts = mounts
         self._fill = fill
         self._health = health
+        self._pruning = asyncio.Lock()
 
     # create
 
@@ -450,15 +455,8 @@ class ContainerService:
         container = self._containers.find(ref)
         if container.removing:
             raise Conflict(f"removal of container {ref} is already in progress")
-        running = container.is_running or container.state.status == "restarting"
-        if running and not force:
-            what = (
-                "is paused and must be unpaused first"
-                if container.state.paused
-                else "is running: stop the container before removing or force remove"
-            )
-            what = "is restarting: stop the container before removing or force remove" if container.state.status == "restarting" else what
-            raise Conflict(f'cannot remove container "{ref}": container {what}')
+        if not force:
+            self._check_stopped(container, ref)
         container.removing = True
         try:
             if container.is_running:
@@ -467,6 +465,10 @@ class ContainerService:
                 if container.state.status == "restarting":
                     self._cancel_restart(container)
                 if container.is_running:
+                if container.removed.is_set():  # it was one with --rm, whose start failed just now
+                    return None
+                if not force:
+                    self._check_stopped(container, ref)  # a start was under way
                     await self._control.kill(container)
                 await container.settled.wait()
                 await self._runner.discard(container, volumes=volumes)
@@ -477,6 +479,15 @@ class ContainerService:
     async def _remove_link(self, path: str) -> None:
         container, _ = links.without(path, self._containers)
         async with container.lock:
+    @staticmethod
+    def _check_stopped(container: Container, ref: str) -> None:
+        """Raise Conflict, in docker's words, where only force removes."""
+        if container.state.paused:
+            raise Conflict(f'cannot remove container "{ref}": container is paused and must be unpaused first')
+        if container.is_running or container.state.status == "restarting":
+            words = f"container is {container.state.status}: stop the container before removing or force remove"
+            raise Conflict(f'cannot remove container "{ref}": {words}')
+
             container, host = links.without(path, self._containers)
             self._containers.set_host_config(container, host)
             if container.is_running:
@@ -517,6 +528,12 @@ class ContainerService:
         removed, freed = [], 0
         for container in self._containers:
             labels = container.config.labels or {}
+        if self._pruning.locked():
+            raise Conflict("a prune operation is already running")
+        async with self._pruning:
+            return await self._prune(filters, until)
+
+    async def _prune(self, filters: Filters, until: int | None) -> PruneReport:
             if (
                 container.is_running
                 or container.removing
@@ -527,9 +544,12 @@ class ContainerService:
             ):
                 continue
             usage = await self._usage(container)
-            with suppress(Conflict, NotFound):
+            try:
                 await self.remove(container.id, force=False, volumes=False, link=False)
-                removed.append(str(container.id))
-                freed += usage.size
+            except EngineError as error:  # started or removed meanwhile, or it cannot be removed
+                log.info("container %s is not pruned: %s", container.id, error.message)
+                continue
+            removed.append(str(container.id))
+            freed += usage.size
         self._events.pruned(freed)
         return PruneReport(containers_deleted=removed or None, space_reclaimed=freed)

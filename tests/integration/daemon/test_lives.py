@@ -1,17 +1,22 @@
 """Ends, restarts and kills that come close upon each other: one process for one container, and nothing of it that nobody owns."""
 
 import contextlib
+import json
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from tests.support.engine import Engine
+from tests.support.strays import pid_of
 
 pytestmark = pytest.mark.root
 
@@ -65,6 +70,32 @@ def test_a_restart_keeps_what_is_removed_at_its_end(engine: Engine) -> None:
         assert (found["State"]["Status"], found["HostConfig"]["AutoRemove"]) == ("running", True)
     assert engine.request("POST", f"{path}/stop?t=10")[0] == 204
     wait_for(lambda: engine.request("GET", f"{path}/json")[0] == 404, "--rm")
+
+
+def test_a_removal_without_force_upon_a_start(engine: Engine) -> None:
+    """Neither rm nor prune takes a container whose start was under way; and of two prunes the second says so."""
+    status, answer = engine.request("POST", "/containers/create", {"Image": "busybox", "Cmd": ["sleep", "1000"]})
+    assert status == 201
+    path = f"/containers/{answer['Id']}"
+    supervisor = pid_of(engine, "supervisor")
+    assert supervisor is not None
+    os.kill(supervisor, signal.SIGSTOP)  # no start comes to its end
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            try:
+                start = pool.submit(engine.request, "POST", f"{path}/start")
+                wait_for((engine.data_root / f"{path[1:]}/hostname").exists, "the start")
+                prune = pool.submit(engine.request, "POST", "/containers/prune")
+                removing = f"/containers/json?all=1&filters={quote(json.dumps({'status': ['removing']}))}"
+                wait_for(lambda: bool(engine.request("GET", removing)[1]), "the prune")
+                assert engine.request("POST", "/containers/prune") == (409, {"message": "a prune operation is already running"})
+            finally:
+                os.kill(supervisor, signal.SIGCONT)
+            assert start.result()[0] == 204
+            assert prune.result() == (200, {"ContainersDeleted": None, "SpaceReclaimed": 0})
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert shown(engine, path)["State"]["Running"]
 
 
 def test_starts_upon_ends(engine: Engine) -> None:
