@@ -294,15 +294,19 @@ class ContainerService:
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.is_running:
                 raise NotModified("")
-            await self._settled(container)
-            try:
-                self._containers.set_state(container, msgspec.structs.replace(container.state, restart_count=0, backoff=0))
-                await self._runner.start(container)
-            except Exception:  # whatever it is: `docker run --rm` waits until the container is gone
-                if container.host_config.auto_remove:
-                    container.removing = True
-                    await self._runner.discard(container, volumes=True)
-                raise
+            await self._start(container)
+
+    async def _start(self, container: Container) -> None:
+        """At somebody's wish: its restart policy begins to count anew. The caller holds the lock."""
+        await self._settled(container)
+        try:
+            self._containers.set_state(container, msgspec.structs.replace(container.state, restart_count=0, backoff=0))
+            await self._runner.start(container)
+        except Exception:  # whatever it is: `docker run --rm` waits until the container is gone
+            if container.host_config.auto_remove:
+                container.removing = True
+                await self._runner.discard(container, volumes=True)
+            raise
 
     @staticmethod
     async def _settled(container: Container) -> None:
@@ -350,8 +354,7 @@ class ContainerService:
                 if container.state.status == "restarting":
                     self._cancel_restart(container)
                 if not container.is_running:
-                    await self._settled(container)
-                    await self._runner.start(container)
+                    await self._start(container)
         finally:
             container.restarts -= 1
         self._events.publish(container, "restart")
@@ -462,13 +465,13 @@ class ContainerService:
             if container.is_running:
                 await self._control.kill(container)  # before the lock: what holds it may wait for just that end
             async with container.lock:
-                if container.state.status == "restarting":
-                    self._cancel_restart(container)
-                if container.is_running:
                 if container.removed.is_set():  # it was one with --rm, whose start failed just now
                     return None
                 if not force:
                     self._check_stopped(container, ref)  # a start was under way
+                if container.state.status == "restarting":
+                    self._cancel_restart(container)
+                if container.is_running:
                     await self._control.kill(container)
                 await container.settled.wait()
                 await self._runner.discard(container, volumes=volumes)
@@ -476,9 +479,6 @@ class ContainerService:
             container.removing = False
             raise
 
-    async def _remove_link(self, path: str) -> None:
-        container, _ = links.without(path, self._containers)
-        async with container.lock:
     @staticmethod
     def _check_stopped(container: Container, ref: str) -> None:
         """Raise Conflict, in docker's words, where only force removes."""
@@ -488,6 +488,9 @@ class ContainerService:
             words = f"container is {container.state.status}: stop the container before removing or force remove"
             raise Conflict(f'cannot remove container "{ref}": {words}')
 
+    async def _remove_link(self, path: str) -> None:
+        container, _ = links.without(path, self._containers)
+        async with container.lock:
             container, host = links.without(path, self._containers)
             self._containers.set_host_config(container, host)
             if container.is_running:
@@ -525,15 +528,15 @@ class ContainerService:
         """Remove all stopped containers that match."""
         listing.check(filters, ("until", "label", "label!"))
         until = listing.until_ns(filters, self._clock.now_ns())
-        removed, freed = [], 0
-        for container in self._containers:
-            labels = container.config.labels or {}
         if self._pruning.locked():
             raise Conflict("a prune operation is already running")
         async with self._pruning:
             return await self._prune(filters, until)
 
     async def _prune(self, filters: Filters, until: int | None) -> PruneReport:
+        removed, freed = [], 0
+        for container in self._containers:
+            labels = container.config.labels or {}
             if (
                 container.is_running
                 or container.removing

@@ -98,6 +98,19 @@ def test_a_removal_without_force_upon_a_start(engine: Engine) -> None:
     assert shown(engine, path)["State"]["Running"]
 
 
+def test_a_restart_by_hand_counts_failures_anew(engine: Engine) -> None:
+    path = made(engine, ["sh", "-c", "echo run; exit 1"], RestartPolicy={"Name": "on-failure", "MaximumRetryCount": 1})
+
+    def is_given_up() -> bool:
+        found = shown(engine, path)
+        return (found["State"]["Status"], found["RestartCount"]) == ("exited", 1)
+
+    wait_for(is_given_up, "the second failure")
+    assert engine.request("POST", f"{path}/restart")[0] == 204
+    wait_for(is_given_up, "the fourth failure")
+    assert engine.request("GET", f"{path}/logs?stdout=1")[1].count(b"run") == 4
+
+
 def test_starts_upon_ends(engine: Engine) -> None:
     """A start at once after each end, from two clients: it begins a new run or says that one is there, and loses nothing."""
     path = made(engine, QUICK)
