@@ -129,6 +129,8 @@ class Containers:
         self._repository = repository
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, Container] = {}
+        self.ending = False
+        """All are being stopped for the engine's own sake: no user has wished for that, and no policy starts one again."""
         self._unstored: set[str] = set()
         """Those whose state is newer here than in the database, which could not be written."""
 

@@ -44,7 +44,8 @@ class Control:
 
     async def stop(self, container: Container, number: int, timeout: float | None) -> None:
         """Signal, wait timeout seconds (None: for ever), kill, wait. The container does not run afterwards."""
-        self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
+        if not self._containers.ending:
+            self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
         await self.thaw(container)
         self._events.publish(container, "kill", {"signal": str(number)})
         self.send(container, number)
@@ -69,10 +70,6 @@ class Control:
                 await container.exited.wait()
         except TimeoutError:
             raise SystemFailure(f"tried to kill container, but did not receive an exit event: {container.id}") from None
-
-    def forget_manual_stop(self, container: Container) -> None:
-        """The daemon's own end stopped it, not the user: restart policies hold."""
-        self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=False))
 
     async def limit(self, container: Container, host_config: HostConfig) -> None:
         """Give a running container the limits of another HostConfig; it has its old ones on failure. Raises SystemFailure."""
