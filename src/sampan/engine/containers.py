@@ -22,7 +22,7 @@ from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
 from sampan.engine.probing import HealthMonitor
 from sampan.engine.runner import Runner, new_state
-from sampan.engine.signals import signal_number
+from sampan.engine.signals import signal_number, stop_signal
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
 from sampan.filters import Filters, labels_match
 from sampan.ids import ContainerId, new_id, short_id
@@ -332,8 +332,7 @@ class ContainerService:
     async def _stop(self, container: Container, timeout: int | None, number: int) -> None:
         seconds = timeout if timeout is not None else container.config.stop_timeout
         seconds = DEFAULT_STOP_SECONDS if seconds is None else seconds
-        chosen = number or signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
-        await self._control.stop(container, chosen, None if seconds < 0 else seconds)
+        await self._control.stop(container, number or stop_signal(container.config), None if seconds < 0 else seconds)
 
     def _cancel_restart(self, container: Container) -> None:
         """The caller holds the lock."""
@@ -374,8 +373,7 @@ class ContainerService:
                 return
             if not container.is_running:
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
-            stops = signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
-            if number in (9, stops):
+            if number in (9, stop_signal(container.config)):
                 self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
             self._events.publish(container, "kill", {"signal": str(number)})
             if not self._control.send(container, number):

@@ -43,17 +43,18 @@ class Control:
                 await self.freeze(container, frozen=False)
 
     async def stop(self, container: Container, number: int, timeout: float | None) -> None:
-        """Signal, wait timeout seconds (None: for ever), kill, wait. The container does not run afterwards."""
+        """Signal (0: none), wait timeout seconds (None: for ever), kill, wait. The container does not run afterwards."""
         if not self._containers.ending:
             self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
         await self.thaw(container)
-        self._events.publish(container, "kill", {"signal": str(number)})
-        self.send(container, number)
-        try:
-            async with asyncio.timeout(timeout):
-                await container.exited.wait()
-        except TimeoutError:
-            await self.kill(container)
+        if number:
+            self._events.publish(container, "kill", {"signal": str(number)})
+            self.send(container, number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await container.exited.wait()
+                return
+        await self.kill(container)
 
     async def kill(self, container: Container) -> None:
         """SIGKILL and wait for the end. Raises SystemFailure when the kernel does not let go."""

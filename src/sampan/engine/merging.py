@@ -14,7 +14,6 @@ from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, 
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 
-STOP_SIGNAL_DEFAULT = "SIGTERM"
 _LOG_DRIVER = "json-file"
 """What the engine's own default is called, and takes the options of."""
 PORTS_DISCARDED = "Published ports are discarded when using host network mode"

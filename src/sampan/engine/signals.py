@@ -3,6 +3,9 @@
 import signal as signals
 
 from sampan.errors import InvalidArgument
+from sampan.spec.docker_api.container import Config
+
+STOP_SIGNAL_DEFAULT = "SIGTERM"
 
 
 def signal_number(text: str) -> int:
@@ -25,3 +28,11 @@ def signal_number(text: str) -> int:
     elif name in signals.Signals.__members__:
         return int(signals.Signals[name])
     raise InvalidArgument(f"invalid signal: {text}")
+
+
+def stop_signal(config: Config) -> int:
+    """What a container is asked to end by; 0: by none, for it has a number that is no signal's, as docker lets it have."""
+    try:
+        return signal_number(config.stop_signal or STOP_SIGNAL_DEFAULT)
+    except InvalidArgument:
+        return 0
