@@ -22,7 +22,7 @@ from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
 from sampan.engine.probing import HealthMonitor
 from sampan.engine.runner import Runner, new_state
-from sampan.engine.signals import signal_number, stop_signal
+from sampan.engine.signals import means_end, signal_number, stop_signal
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
 from sampan.filters import Filters, labels_match
 from sampan.ids import ContainerId, new_id, short_id
@@ -373,13 +373,15 @@ class ContainerService:
                 return
             if not container.is_running:
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
-            if number in (9, stop_signal(container.config)):
+            if ends := means_end(container.config, number):
                 self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
             self._events.publish(container, "kill", {"signal": str(number)})
             if not self._control.send(container, number):
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
-        if number == 9:
+        if ends and container.state.paused:
             await self._control.thaw(container)
+            self._health.begin(container)  # it may not heed the signal
+        if number == 9:
             await self._control.wait_for_end(container)
 
     async def pause(self, ref: str, *, frozen: bool) -> None:

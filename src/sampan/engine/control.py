@@ -41,6 +41,7 @@ class Control:
         if container.state.paused:
             with contextlib.suppress(Conflict):
                 await self.freeze(container, frozen=False)
+                self._events.publish(container, "unpause")
 
     async def stop(self, container: Container, number: int, timeout: float | None) -> None:
         """Signal (0: none), wait timeout seconds (None: for ever), kill, wait. The container does not run afterwards."""

@@ -6,6 +6,7 @@ from sampan.errors import InvalidArgument
 from sampan.spec.docker_api.container import Config
 
 STOP_SIGNAL_DEFAULT = "SIGTERM"
+_ENDS = frozenset((signals.SIGINT, signals.SIGQUIT, signals.SIGABRT, signals.SIGTERM))
 
 
 def signal_number(text: str) -> int:
@@ -36,3 +37,12 @@ def stop_signal(config: Config) -> int:
         return signal_number(config.stop_signal or STOP_SIGNAL_DEFAULT)
     except InvalidArgument:
         return 0
+
+
+def means_end(config: Config, number: int) -> bool:
+    """Whether who sends that signal wants the container to end, and to stay so whatever its restart policy.
+
+    Docker takes any signal for that where a container has no stop signal of its own, even the SIGHUP of a reload, and then does not
+    restart what fails weeks later (moby daemon/kill.go).
+    """
+    return number in (signals.SIGKILL, stop_signal(config)) or (not config.stop_signal and number in _ENDS)
