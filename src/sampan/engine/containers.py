@@ -222,7 +222,7 @@ class ContainerService:
             or bool(filters.get("since"))
         )
         if not everything:
-            chosen = [item for item in chosen if item.is_running or item.state.status == "restarting"]
+            chosen = [item for item in chosen if item.is_going_on]
         if limit > 0:
             chosen = chosen[:limit]
         result = []
@@ -277,7 +277,7 @@ class ContainerService:
         """Processes of a running container, by the host's ps."""
         container = self._containers.find(ref)
         if not container.is_running:
-            raise Conflict(f"container {container.id} is not running")
+            raise container.not_running()
         result = await processes.top(self._runner.layout, self._runner.paths.cgroup_of(container), ps_args)
         self._events.publish(container, "top")
         return result
@@ -287,12 +287,12 @@ class ContainerService:
     async def start(self, ref: str) -> None:
         """Start. NotModified if it runs already."""
         container = self._containers.find(ref)
-        if container.is_running and not container.state.paused:
+        if container.is_going_on and not container.state.paused:
             raise NotModified("")
         async with container.lock:
             if container.state.paused:
                 raise Conflict("cannot start a paused container, try unpause instead")
-            if container.is_running:
+            if container.is_going_on:
                 raise NotModified("")
             await self._start(container)
 
@@ -321,7 +321,8 @@ class ContainerService:
         number = _signal_for(f"cannot stop container: {ref}", signal)
         async with container.lock:
             if container.state.status == "restarting":
-                self._cancel_restart(container)
+                await self._cancel_restart(container)
+                self._events.publish(container, "stop")
                 return
             if not container.is_running:
                 raise NotModified("")
@@ -334,11 +335,13 @@ class ContainerService:
         seconds = DEFAULT_STOP_SECONDS if seconds is None else seconds
         await self._control.stop(container, number or stop_signal(container.config), None if seconds < 0 else seconds)
 
-    def _cancel_restart(self, container: Container) -> None:
+    async def _cancel_restart(self, container: Container) -> None:
         """The caller holds the lock."""
         if container.restart_timer is not None:
             container.restart_timer.cancel()
         self._containers.note_state(container, msgspec.structs.replace(container.state, status="exited", manually_stopped=True))
+        async with container.changed:
+            container.changed.notify_all()
 
     async def restart(self, ref: str, *, timeout: int | None, signal: str) -> None:
         """Stop and start."""
@@ -351,9 +354,11 @@ class ContainerService:
                 self._events.publish(container, "stop")
             async with container.lock:
                 if container.state.status == "restarting":
-                    self._cancel_restart(container)
+                    await self._cancel_restart(container)
                 if not container.is_running:
                     await self._start(container)
+        except EngineError as error:
+            raise SystemFailure(f"Cannot restart container {ref}: {error.message}") from error
         finally:
             container.restarts -= 1
         self._events.publish(container, "restart")
@@ -369,7 +374,7 @@ class ContainerService:
             raise type(error)(f"cannot kill container: {ref}: {error.message}") from None
         async with container.lock:
             if container.state.status == "restarting":
-                self._cancel_restart(container)
+                await self._cancel_restart(container)
                 return
             if not container.is_running:
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
@@ -389,7 +394,7 @@ class ContainerService:
         container = self._containers.find(ref)
         async with container.lock:
             if not container.is_running:
-                raise Conflict(f"container {container.id} is not running" if frozen else f"Container {container.id} is not paused")
+                raise container.not_running() if frozen else Conflict(f"Container {container.id} is not paused")
             if frozen == container.state.paused:
                 raise Conflict(f"Container {container.id} is {'already' if frozen else 'not'} paused")
             await self._control.freeze(container, frozen=frozen)
@@ -470,7 +475,7 @@ class ContainerService:
                 if not force:
                     self._check_stopped(container, ref)  # a start was under way
                 if container.state.status == "restarting":
-                    self._cancel_restart(container)
+                    await self._cancel_restart(container)
                 if container.is_running:
                     await self._control.kill(container)
                 await container.settled.wait()
@@ -484,7 +489,7 @@ class ContainerService:
         """Raise Conflict, in docker's words, where only force removes."""
         if container.state.paused:
             raise Conflict(f'cannot remove container "{ref}": container is paused and must be unpaused first')
-        if container.is_running or container.state.status == "restarting":
+        if container.is_going_on:
             words = f"container is {container.state.status}: stop the container before removing or force remove"
             raise Conflict(f'cannot remove container "{ref}": {words}')
 
@@ -510,7 +515,7 @@ class ContainerService:
         container = self._containers.find(ref)
         before = container.exits
         if condition in ("", "not-running"):
-            return Wait(container, lambda: not container.is_running and container.exited.is_set())
+            return Wait(container, lambda: container.exited.is_set() and (container.exits > before or not container.is_going_on))
         if condition == "next-exit":
             return Wait(container, lambda: container.exits > before and container.exited.is_set())
         return Wait(container, container.removed.is_set)
@@ -538,9 +543,8 @@ class ContainerService:
         for container in self._containers:
             labels = container.config.labels or {}
             if (
-                container.is_running
+                container.is_going_on
                 or container.removing
-                or container.state.status == "restarting"
                 or (until is not None and container.created > until)
                 or not labels_match(labels, filters.get("label", ()))
                 or any(labels_match(labels, [text]) for text in filters.get("label!", ()))

@@ -455,6 +455,8 @@ class Runner:
             except Exception as error:  # whatever it is: "restarting" must not stay for ever
                 log.warning("restart of %s failed: %s", container.id, error)
                 self.containers.note_state(container, msgspec.structs.replace(container.state, status="exited"))
+                async with container.changed:
+                    container.changed.notify_all()
 
     # removal
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -109,6 +109,40 @@ def test_a_restart_by_hand_counts_failures_anew(engine: Engine) -> None:
     assert engine.request("POST", f"{path}/restart")[0] == 204
     wait_for(is_given_up, "the fourth failure")
     assert engine.request("GET", f"{path}/logs?stdout=1")[1].count(b"run") == 4
+
+
+def test_what_a_policy_is_about_to_start_again(engine: Engine) -> None:
+    """As docker has it: a start finds it started, a wait goes on, a stop is one; what needs a process is told why there is none."""
+    path = made(engine, ["false"], RestartPolicy={"Name": "always"})
+
+    def rests() -> bool:
+        found = shown(engine, path)
+        return (found["State"]["Status"], found["RestartCount"]) == ("restarting", 5)  # for 1.6 s
+
+    wait_for(rests, "the fifth failure")
+    assert engine.request("POST", f"{path}/start")[0] == 304
+    words = f"Container {path.rpartition('/')[2]} is restarting, wait until the container is running"
+    assert engine.request("POST", f"{path}/exec", {"Cmd": ["true"]}) == (409, {"message": words})
+    assert engine.request("POST", f"{path}/pause") == (409, {"message": words})
+    assert engine.request("GET", f"{path}/top") == (409, {"message": words})
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(engine.request, "POST", f"{path}/wait")
+        until = time.monotonic() + 0.3
+        while rests() and time.monotonic() < until:
+            assert not wait.done()
+        since = time.time()
+        assert engine.request("POST", f"{path}/stop")[0] == 204
+        assert wait.result()[1]["StatusCode"] == 1
+    query = urlencode({"since": f"{since:.9f}", "until": f"{time.time():.9f}", "filters": json.dumps({"event": ["stop"]})})
+    told = engine.request("GET", f"/events?{query}")[1]
+    assert told["Actor"]["ID"] == path.rpartition("/")[2]
+
+
+def test_a_restart_that_fails_says_so(engine: Engine) -> None:
+    status, answer = engine.request("POST", "/containers/create", {"Image": "busybox", "Cmd": ["nothing"]})
+    assert status == 201
+    status, told = engine.request("POST", f"/containers/{answer['Id']}/restart")
+    assert (status, told["message"].partition(": ")[0]) == (500, f"Cannot restart container {answer['Id']}")
 
 
 def test_starts_upon_ends(engine: Engine) -> None:
