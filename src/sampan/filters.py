@@ -1,8 +1,9 @@
 """`filters` of the API, as far as all kinds of objects have them (moby api/types/filters)."""
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
 from sampan.errors import InvalidArgument
@@ -45,7 +46,7 @@ def check_keys(filters: Filters, known: Iterable[str]) -> None:
 
 
 def moment_ns(text: str, now_ns: int) -> int:
-    """A time in nanoseconds since the epoch: Unix seconds, RFC 3339 (UTC unless it says otherwise), or a Go duration before now.
+    """A time in nanoseconds since the epoch: Unix seconds, RFC 3339 (this host's time unless it says otherwise), a Go duration before now.
 
     Raises InvalidArgument (moby api/types/time.GetTimestamp).
     """
@@ -60,4 +61,6 @@ def moment_ns(text: str, now_ns: int) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidArgument(f'failed to parse value as time or duration: "{text}"') from None
-    return int((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() * 1e6) * 1000
+    if moment.tzinfo is None:  # as the clocks are now, though summer time may have been different then: that is docker's way
+        moment = moment.replace(tzinfo=timezone(timedelta(seconds=time.localtime(now_ns // NANOSECONDS).tm_gmtoff)))
+    return int(moment.timestamp() * 1e6) * 1000

@@ -1,5 +1,7 @@
 """Filters of lists: names by regular expression, references by Go's path.Match."""
 
+import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from sampan.engine.image_filters import pattern_matches
 from sampan.engine.listing import select
 from sampan.errors import InvalidArgument
-from sampan.filters import boolean
+from sampan.filters import boolean, moment_ns
 from sampan.reference import parse
 
 
@@ -79,3 +81,33 @@ def test_what_is_no_boolean(values: list[str], shown: str) -> None:
         boolean({"dangling": values}, "dangling", default=None)
     assert refused.value.message == f"invalid filter '{shown}'"
     assert boolean({}, "dangling", default=True)
+
+
+@pytest.fixture
+def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is nine hours before UTC."""
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "XXX-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("tokyo")
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-02T09:00:00", 86400),
+        ("1970-01-02T09:00", 86400),
+        ("1970-01-02T09", 86400),
+        ("1970-01-02", 54000),
+        ("1970-01-02T09:00:00Z", 118800),
+        ("1970-01-02T09:00:00+02:00", 111600),
+        ("1970-01-02T09:00:00.5", 86400.5),
+        ("86400", 86400),
+        ("10s", 90),
+    ],
+)
+def test_times_are_those_of_the_host_unless_they_say_otherwise(text: str, seconds: float) -> None:
+    """moby api/types/time.GetTimestamp; `prune --filter until=` removes what is older, so nothing that is younger must be."""
+    assert moment_ns(text, 100 * 10**9) == seconds * 10**9

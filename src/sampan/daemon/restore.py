@@ -78,6 +78,7 @@ class Restorer:
         await renew()  # now that we hold everything too, and before anything is asked of them that another version does not know
         if stop_all is not None:
             await stop_all()
+            self._containers.ending = False
         for container in self._containers:
             await self._shipping.begin(container)
             if container.is_running:

@@ -7,7 +7,6 @@ import logging
 from sampan.engine.background import Background
 from sampan.engine.containers import DEFAULT_STOP_SECONDS, ContainerService
 from sampan.engine.containerstore import Container, Containers
-from sampan.engine.control import Control
 from sampan.errors import EngineError
 from sampan.runtime.client import KeeperClient, SupervisorClient
 
@@ -33,7 +32,6 @@ class Shutdown:
         self,
         containers: Containers,
         service: ContainerService,
-        control: Control,
         background: Background,
         keeper: KeeperClient,
         supervisor: SupervisorClient,
@@ -42,13 +40,16 @@ class Shutdown:
         """seconds: for all containers together (`shutdown-timeout`), negative for no limit."""
         self._containers = containers
         self._service = service
-        self._control = control
         self._background = background
         self._keeper, self._supervisor = keeper, supervisor
         self.seconds = seconds
 
     async def stop_all(self) -> None:
-        """Stop what runs as docker does: each with its own signal and timeout. What outlives the limit is left, and said."""
+        """Stop what runs as docker does: each with its own signal and timeout. What outlives the limit is left, and said.
+
+        `always` and `unless-stopped` start them again with the daemon; what waits for its next run begins it then.
+        """
+        self._containers.ending = True
         running = [container for container in self._containers if container.is_running]
         try:
             async with asyncio.timeout(time_limit(self.seconds, running)):
@@ -56,10 +57,6 @@ class Shutdown:
         except TimeoutError:
             left = [container.name for container in running if container.is_running]
             log.warning("not stopped within the shutdown timeout: %s", ", ".join(left))
-        for container in running:
-            # Stopped by the daemon, not by the user: `always` and `unless-stopped` start them again with the daemon.
-            with contextlib.suppress(EngineError):
-                self._control.forget_manual_stop(container)
         await self._background.settle()
 
     async def _stop(self, container: Container) -> None:

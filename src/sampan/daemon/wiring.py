@@ -489,7 +489,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     )
     restorer = Restorer(containers, runs.runner, runs.control, background, process_events, readopter, runs.health, runs.shipping)
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)
-    shutdown = Shutdown(containers, runs.service, runs.control, background, lean.keeper, lean.supervisor, config.shutdown_timeout)
+    shutdown = Shutdown(containers, runs.service, background, lean.keeper, lean.supervisor, config.shutdown_timeout)
     await restorer.restore(partial(lean.renew, readopter.settled), None if config.live_restore else shutdown.stop_all)
     await network.places.resume()
     await _repair(base, images, runs, builds)

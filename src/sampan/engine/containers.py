@@ -1,5 +1,7 @@
 """ContainerService: docker's calls on containers, each a use case over the registry and the runner."""
 
+import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -20,7 +22,7 @@ from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
 from sampan.engine.probing import HealthMonitor
 from sampan.engine.runner import Runner, new_state
-from sampan.engine.signals import signal_number
+from sampan.engine.signals import means_end, signal_number, stop_signal
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
 from sampan.filters import Filters, labels_match
 from sampan.ids import ContainerId, new_id, short_id
@@ -42,6 +44,8 @@ from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
 from sampan.spec.oci_image import ContainerConfig
 from sampan.state.containers import ContainerRow
 from sampan.waiting import to_the_end
+
+log = logging.getLogger(__name__)
 
 DEFAULT_STOP_SECONDS = 10
 
@@ -108,6 +112,7 @@ class ContainerService:
         self._mounts = mounts
         self._fill = fill
         self._health = health
+        self._pruning = asyncio.Lock()
 
     # create
 
@@ -217,7 +222,7 @@ class ContainerService:
             or bool(filters.get("since"))
         )
         if not everything:
-            chosen = [item for item in chosen if item.is_running or item.state.status == "restarting"]
+            chosen = [item for item in chosen if item.is_going_on]
         if limit > 0:
             chosen = chosen[:limit]
         result = []
@@ -272,7 +277,7 @@ class ContainerService:
         """Processes of a running container, by the host's ps."""
         container = self._containers.find(ref)
         if not container.is_running:
-            raise Conflict(f"container {container.id} is not running")
+            raise container.not_running()
         result = await processes.top(self._runner.layout, self._runner.paths.cgroup_of(container), ps_args)
         self._events.publish(container, "top")
         return result
@@ -282,22 +287,26 @@ class ContainerService:
     async def start(self, ref: str) -> None:
         """Start. NotModified if it runs already."""
         container = self._containers.find(ref)
-        if container.is_running and not container.state.paused:
+        if container.is_going_on and not container.state.paused:
             raise NotModified("")
         async with container.lock:
             if container.state.paused:
                 raise Conflict("cannot start a paused container, try unpause instead")
-            if container.is_running:
+            if container.is_going_on:
                 raise NotModified("")
-            await self._settled(container)
-            try:
-                self._containers.set_state(container, msgspec.structs.replace(container.state, restart_count=0, backoff=0))
-                await self._runner.start(container)
-            except Exception:  # whatever it is: `docker run --rm` waits until the container is gone
-                if container.host_config.auto_remove:
-                    container.removing = True
-                    await self._runner.discard(container, volumes=True)
-                raise
+            await self._start(container)
+
+    async def _start(self, container: Container) -> None:
+        """At somebody's wish: its restart policy begins to count anew. The caller holds the lock."""
+        await self._settled(container)
+        try:
+            self._containers.set_state(container, msgspec.structs.replace(container.state, restart_count=0, backoff=0))
+            await self._runner.start(container)
+        except Exception:  # whatever it is: `docker run --rm` waits until the container is gone
+            if container.host_config.auto_remove:
+                container.removing = True
+                await self._runner.discard(container, volumes=True)
+            raise
 
     @staticmethod
     async def _settled(container: Container) -> None:
@@ -312,7 +321,8 @@ class ContainerService:
         number = _signal_for(f"cannot stop container: {ref}", signal)
         async with container.lock:
             if container.state.status == "restarting":
-                self._cancel_restart(container)
+                await self._cancel_restart(container)
+                self._events.publish(container, "stop")
                 return
             if not container.is_running:
                 raise NotModified("")
@@ -323,14 +333,15 @@ class ContainerService:
     async def _stop(self, container: Container, timeout: int | None, number: int) -> None:
         seconds = timeout if timeout is not None else container.config.stop_timeout
         seconds = DEFAULT_STOP_SECONDS if seconds is None else seconds
-        chosen = number or signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
-        await self._control.stop(container, chosen, None if seconds < 0 else seconds)
+        await self._control.stop(container, number or stop_signal(container.config), None if seconds < 0 else seconds)
 
-    def _cancel_restart(self, container: Container) -> None:
+    async def _cancel_restart(self, container: Container) -> None:
         """The caller holds the lock."""
         if container.restart_timer is not None:
             container.restart_timer.cancel()
         self._containers.note_state(container, msgspec.structs.replace(container.state, status="exited", manually_stopped=True))
+        async with container.changed:
+            container.changed.notify_all()
 
     async def restart(self, ref: str, *, timeout: int | None, signal: str) -> None:
         """Stop and start."""
@@ -343,10 +354,11 @@ class ContainerService:
                 self._events.publish(container, "stop")
             async with container.lock:
                 if container.state.status == "restarting":
-                    self._cancel_restart(container)
+                    await self._cancel_restart(container)
                 if not container.is_running:
-                    await self._settled(container)
-                    await self._runner.start(container)
+                    await self._start(container)
+        except EngineError as error:
+            raise SystemFailure(f"Cannot restart container {ref}: {error.message}") from error
         finally:
             container.restarts -= 1
         self._events.publish(container, "restart")
@@ -362,18 +374,19 @@ class ContainerService:
             raise type(error)(f"cannot kill container: {ref}: {error.message}") from None
         async with container.lock:
             if container.state.status == "restarting":
-                self._cancel_restart(container)
+                await self._cancel_restart(container)
                 return
             if not container.is_running:
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
-            stops = signal_number(container.config.stop_signal or merging.STOP_SIGNAL_DEFAULT)
-            if number in (9, stops):
+            if ends := means_end(container.config, number):
                 self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
             self._events.publish(container, "kill", {"signal": str(number)})
             if not self._control.send(container, number):
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
-        if number == 9:
+        if ends and container.state.paused:
             await self._control.thaw(container)
+            self._health.begin(container)  # it may not heed the signal
+        if number == 9:
             await self._control.wait_for_end(container)
 
     async def pause(self, ref: str, *, frozen: bool) -> None:
@@ -381,7 +394,7 @@ class ContainerService:
         container = self._containers.find(ref)
         async with container.lock:
             if not container.is_running:
-                raise Conflict(f"container {container.id} is not running" if frozen else f"Container {container.id} is not paused")
+                raise container.not_running() if frozen else Conflict(f"Container {container.id} is not paused")
             if frozen == container.state.paused:
                 raise Conflict(f"Container {container.id} is {'already' if frozen else 'not'} paused")
             await self._control.freeze(container, frozen=frozen)
@@ -450,22 +463,19 @@ class ContainerService:
         container = self._containers.find(ref)
         if container.removing:
             raise Conflict(f"removal of container {ref} is already in progress")
-        running = container.is_running or container.state.status == "restarting"
-        if running and not force:
-            what = (
-                "is paused and must be unpaused first"
-                if container.state.paused
-                else "is running: stop the container before removing or force remove"
-            )
-            what = "is restarting: stop the container before removing or force remove" if container.state.status == "restarting" else what
-            raise Conflict(f'cannot remove container "{ref}": container {what}')
+        if not force:
+            self._check_stopped(container, ref)
         container.removing = True
         try:
             if container.is_running:
                 await self._control.kill(container)  # before the lock: what holds it may wait for just that end
             async with container.lock:
+                if container.removed.is_set():  # it was one with --rm, whose start failed just now
+                    return None
+                if not force:
+                    self._check_stopped(container, ref)  # a start was under way
                 if container.state.status == "restarting":
-                    self._cancel_restart(container)
+                    await self._cancel_restart(container)
                 if container.is_running:
                     await self._control.kill(container)
                 await container.settled.wait()
@@ -473,6 +483,15 @@ class ContainerService:
         except BaseException:
             container.removing = False
             raise
+
+    @staticmethod
+    def _check_stopped(container: Container, ref: str) -> None:
+        """Raise Conflict, in docker's words, where only force removes."""
+        if container.state.paused:
+            raise Conflict(f'cannot remove container "{ref}": container is paused and must be unpaused first')
+        if container.is_going_on:
+            words = f"container is {container.state.status}: stop the container before removing or force remove"
+            raise Conflict(f'cannot remove container "{ref}": {words}')
 
     async def _remove_link(self, path: str) -> None:
         container, _ = links.without(path, self._containers)
@@ -496,7 +515,7 @@ class ContainerService:
         container = self._containers.find(ref)
         before = container.exits
         if condition in ("", "not-running"):
-            return Wait(container, lambda: not container.is_running and container.exited.is_set())
+            return Wait(container, lambda: container.exited.is_set() and (container.exits > before or not container.is_going_on))
         if condition == "next-exit":
             return Wait(container, lambda: container.exits > before and container.exited.is_set())
         return Wait(container, container.removed.is_set)
@@ -514,22 +533,30 @@ class ContainerService:
         """Remove all stopped containers that match."""
         listing.check(filters, ("until", "label", "label!"))
         until = listing.until_ns(filters, self._clock.now_ns())
+        if self._pruning.locked():
+            raise Conflict("a prune operation is already running")
+        async with self._pruning:
+            return await self._prune(filters, until)
+
+    async def _prune(self, filters: Filters, until: int | None) -> PruneReport:
         removed, freed = [], 0
         for container in self._containers:
             labels = container.config.labels or {}
             if (
-                container.is_running
+                container.is_going_on
                 or container.removing
-                or container.state.status == "restarting"
                 or (until is not None and container.created > until)
                 or not labels_match(labels, filters.get("label", ()))
                 or any(labels_match(labels, [text]) for text in filters.get("label!", ()))
             ):
                 continue
             usage = await self._usage(container)
-            with suppress(Conflict, NotFound):
+            try:
                 await self.remove(container.id, force=False, volumes=False, link=False)
-                removed.append(str(container.id))
-                freed += usage.size
+            except EngineError as error:  # started or removed meanwhile, or it cannot be removed
+                log.info("container %s is not pruned: %s", container.id, error.message)
+                continue
+            removed.append(str(container.id))
+            freed += usage.size
         self._events.pruned(freed)
         return PruneReport(containers_deleted=removed or None, space_reclaimed=freed)

@@ -117,6 +117,17 @@ class Container:
         return self.state.status in ("running", "paused")
 
     @property
+    def is_going_on(self) -> bool:
+        """Whether a process runs, or its policy is about to start another."""
+        return self.is_running or self.state.status == "restarting"
+
+    def not_running(self) -> Conflict:
+        """What is said to who needs a process of it."""
+        if self.state.status == "restarting":
+            return Conflict(f"Container {self.id} is restarting, wait until the container is running")
+        return Conflict(f"container {self.id} is not running")
+
+    @property
     def key(self) -> str:
         """The name of the current run's process on the wire."""
         return f"{self.id}.{self.state.run}"
@@ -129,6 +140,8 @@ class Containers:
         self._repository = repository
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, Container] = {}
+        self.ending = False
+        """All are being stopped for the engine's own sake: no user has wished for that, and no policy starts one again."""
         self._unstored: set[str] = set()
         """Those whose state is newer here than in the database, which could not be written."""
 

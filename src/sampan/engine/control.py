@@ -41,18 +41,21 @@ class Control:
         if container.state.paused:
             with contextlib.suppress(Conflict):
                 await self.freeze(container, frozen=False)
+                self._events.publish(container, "unpause")
 
     async def stop(self, container: Container, number: int, timeout: float | None) -> None:
-        """Signal, wait timeout seconds (None: for ever), kill, wait. The container does not run afterwards."""
-        self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
+        """Signal (0: none), wait timeout seconds (None: for ever), kill, wait. The container does not run afterwards."""
+        if not self._containers.ending:
+            self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
         await self.thaw(container)
-        self._events.publish(container, "kill", {"signal": str(number)})
-        self.send(container, number)
-        try:
-            async with asyncio.timeout(timeout):
-                await container.exited.wait()
-        except TimeoutError:
-            await self.kill(container)
+        if number:
+            self._events.publish(container, "kill", {"signal": str(number)})
+            self.send(container, number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await container.exited.wait()
+                return
+        await self.kill(container)
 
     async def kill(self, container: Container) -> None:
         """SIGKILL and wait for the end. Raises SystemFailure when the kernel does not let go."""
@@ -69,10 +72,6 @@ class Control:
                 await container.exited.wait()
         except TimeoutError:
             raise SystemFailure(f"tried to kill container, but did not receive an exit event: {container.id}") from None
-
-    def forget_manual_stop(self, container: Container) -> None:
-        """The daemon's own end stopped it, not the user: restart policies hold."""
-        self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=False))
 
     async def limit(self, container: Container, host_config: HostConfig) -> None:
         """Give a running container the limits of another HostConfig; it has its old ones on failure. Raises SystemFailure."""

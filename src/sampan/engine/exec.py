@@ -151,7 +151,7 @@ class ExecService:
         """Prepare an exec; the answer is its ID. Raises Conflict when the container does not run or is paused."""
         container = self._containers.find(ref)
         if not container.is_running:
-            raise Conflict(f"container {container.id} is not running")
+            raise container.not_running()
         if container.state.paused:
             raise Conflict(f"Container {ref} is paused, unpause the container before exec")
         if not request.cmd:

@@ -14,7 +14,8 @@ from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, 
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 
-STOP_SIGNAL_DEFAULT = "SIGTERM"
+_LOG_DRIVER = "json-file"
+"""What the engine's own default is called, and takes the options of."""
 PORTS_DISCARDED = "Published ports are discarded when using host network mode"
 _JOINED = re.compile("container:.+", re.DOTALL)
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
@@ -219,7 +220,8 @@ def merge_host_config(
     _refuse_missing(config, host, request.networking_config)
     port_requests((), host.port_bindings, False)  # refuses what start could only fail at
     driver = host.log_config.type or defaults.log_driver
-    inherited = defaults.log_opts if driver == defaults.log_driver else {}
+    is_daemons = (driver or _LOG_DRIVER) == (defaults.log_driver or _LOG_DRIVER)
+    inherited = defaults.log_opts if is_daemons else {}
     log = LogConfig(type=driver, config={**inherited, **(host.log_config.config or {})})
     swap = host.memory_swap
     if host.memory and not swap:

@@ -353,7 +353,8 @@ class Runner:
         finished_at = at or self.clock.now_ns()
         duration = max(0, (finished_at - state.started_at) // 1_000_000_000)
         # Decided at once: from now on stop and kill are about the restart.
-        following = None if container.removing else restarting.next_start(container.host_config.restart_policy, state, code, duration)
+        stays = container.removing or self.containers.ending
+        following = None if stays else restarting.next_start(container.host_config.restart_policy, state, code, duration)
         backoff, delay = following or (state.backoff, 0.0)
         state = msgspec.structs.replace(
             state,
@@ -447,13 +448,15 @@ class Runner:
 
     async def _restart(self, container: Container) -> None:
         async with container.lock:
-            if container.state.status != "restarting" or container.removing:
+            if container.state.status != "restarting" or container.removing or self.containers.ending:
                 return
             try:
                 await self.start(container)
             except Exception as error:  # whatever it is: "restarting" must not stay for ever
                 log.warning("restart of %s failed: %s", container.id, error)
                 self.containers.note_state(container, msgspec.structs.replace(container.state, status="exited"))
+                async with container.changed:
+                    container.changed.notify_all()
 
     # removal
 

@@ -3,6 +3,10 @@
 import signal as signals
 
 from sampan.errors import InvalidArgument
+from sampan.spec.docker_api.container import Config
+
+STOP_SIGNAL_DEFAULT = "SIGTERM"
+_ENDS = frozenset((signals.SIGINT, signals.SIGQUIT, signals.SIGABRT, signals.SIGTERM))
 
 
 def signal_number(text: str) -> int:
@@ -25,3 +29,20 @@ def signal_number(text: str) -> int:
     elif name in signals.Signals.__members__:
         return int(signals.Signals[name])
     raise InvalidArgument(f"invalid signal: {text}")
+
+
+def stop_signal(config: Config) -> int:
+    """What a container is asked to end by; 0: by none, for it has a number that is no signal's, as docker lets it have."""
+    try:
+        return signal_number(config.stop_signal or STOP_SIGNAL_DEFAULT)
+    except InvalidArgument:
+        return 0
+
+
+def means_end(config: Config, number: int) -> bool:
+    """Whether who sends that signal wants the container to end, and to stay so whatever its restart policy.
+
+    Docker takes any signal for that where a container has no stop signal of its own, even the SIGHUP of a reload, and then does not
+    restart what fails weeks later (moby daemon/kill.go).
+    """
+    return number in (signals.SIGKILL, stop_signal(config)) or (not config.stop_signal and number in _ENDS)

@@ -1,17 +1,22 @@
 """Ends, restarts and kills that come close upon each other: one process for one container, and nothing of it that nobody owns."""
 
 import contextlib
+import json
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 
 from tests.support.engine import Engine
+from tests.support.strays import pid_of
 
 pytestmark = pytest.mark.root
 
@@ -65,6 +70,79 @@ def test_a_restart_keeps_what_is_removed_at_its_end(engine: Engine) -> None:
         assert (found["State"]["Status"], found["HostConfig"]["AutoRemove"]) == ("running", True)
     assert engine.request("POST", f"{path}/stop?t=10")[0] == 204
     wait_for(lambda: engine.request("GET", f"{path}/json")[0] == 404, "--rm")
+
+
+def test_a_removal_without_force_upon_a_start(engine: Engine) -> None:
+    """Neither rm nor prune takes a container whose start was under way; and of two prunes the second says so."""
+    status, answer = engine.request("POST", "/containers/create", {"Image": "busybox", "Cmd": ["sleep", "1000"]})
+    assert status == 201
+    path = f"/containers/{answer['Id']}"
+    supervisor = pid_of(engine, "supervisor")
+    assert supervisor is not None
+    os.kill(supervisor, signal.SIGSTOP)  # no start comes to its end
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            try:
+                start = pool.submit(engine.request, "POST", f"{path}/start")
+                wait_for((engine.data_root / f"{path[1:]}/hostname").exists, "the start")
+                prune = pool.submit(engine.request, "POST", "/containers/prune")
+                removing = f"/containers/json?all=1&filters={quote(json.dumps({'status': ['removing']}))}"
+                wait_for(lambda: bool(engine.request("GET", removing)[1]), "the prune")
+                assert engine.request("POST", "/containers/prune") == (409, {"message": "a prune operation is already running"})
+            finally:
+                os.kill(supervisor, signal.SIGCONT)
+            assert start.result()[0] == 204
+            assert prune.result() == (200, {"ContainersDeleted": None, "SpaceReclaimed": 0})
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert shown(engine, path)["State"]["Running"]
+
+
+def test_a_restart_by_hand_counts_failures_anew(engine: Engine) -> None:
+    path = made(engine, ["sh", "-c", "echo run; exit 1"], RestartPolicy={"Name": "on-failure", "MaximumRetryCount": 1})
+
+    def is_given_up() -> bool:
+        found = shown(engine, path)
+        return (found["State"]["Status"], found["RestartCount"]) == ("exited", 1)
+
+    wait_for(is_given_up, "the second failure")
+    assert engine.request("POST", f"{path}/restart")[0] == 204
+    wait_for(is_given_up, "the fourth failure")
+    assert engine.request("GET", f"{path}/logs?stdout=1")[1].count(b"run") == 4
+
+
+def test_what_a_policy_is_about_to_start_again(engine: Engine) -> None:
+    """As docker has it: a start finds it started, a wait goes on, a stop is one; what needs a process is told why there is none."""
+    path = made(engine, ["false"], RestartPolicy={"Name": "always"})
+
+    def rests() -> bool:
+        found = shown(engine, path)
+        return (found["State"]["Status"], found["RestartCount"]) == ("restarting", 5)  # for 1.6 s
+
+    wait_for(rests, "the fifth failure")
+    assert engine.request("POST", f"{path}/start")[0] == 304
+    words = f"Container {path.rpartition('/')[2]} is restarting, wait until the container is running"
+    assert engine.request("POST", f"{path}/exec", {"Cmd": ["true"]}) == (409, {"message": words})
+    assert engine.request("POST", f"{path}/pause") == (409, {"message": words})
+    assert engine.request("GET", f"{path}/top") == (409, {"message": words})
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(engine.request, "POST", f"{path}/wait")
+        until = time.monotonic() + 0.3
+        while rests() and time.monotonic() < until:
+            assert not wait.done()
+        since = time.time()
+        assert engine.request("POST", f"{path}/stop")[0] == 204
+        assert wait.result()[1]["StatusCode"] == 1
+    query = urlencode({"since": f"{since:.9f}", "until": f"{time.time():.9f}", "filters": json.dumps({"event": ["stop"]})})
+    told = engine.request("GET", f"/events?{query}")[1]
+    assert told["Actor"]["ID"] == path.rpartition("/")[2]
+
+
+def test_a_restart_that_fails_says_so(engine: Engine) -> None:
+    status, answer = engine.request("POST", "/containers/create", {"Image": "busybox", "Cmd": ["nothing"]})
+    assert status == 201
+    status, told = engine.request("POST", f"/containers/{answer['Id']}/restart")
+    assert (status, told["message"].partition(": ")[0]) == (500, f"Cannot restart container {answer['Id']}")
 
 
 def test_starts_upon_ends(engine: Engine) -> None:

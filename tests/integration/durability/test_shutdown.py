@@ -113,6 +113,39 @@ def test_without_live_restore_containers_are_stopped_and_policies_hold(make_star
     wait_for_none(engine)
 
 
+def test_policies_hold_though_the_stop_of_all_is_killed(make_started: Callable[..., Engine]) -> None:
+    """No user has stopped what the daemon's end stops; and no policy starts anything while it does."""
+    engine = make_started("--live-restore=false", "--shutdown-timeout=60")
+    deaf = run(engine, IGNORES, StopTimeout=60)
+    unless = run(engine, OBEYS, RestartPolicy={"Name": "unless-stopped"})
+    again = run(engine, ["false"], RestartPolicy={"Name": "always"})
+
+    def runs() -> int:
+        found: int = engine.request("GET", f"/containers/{again}/json")[1]["RestartCount"]
+        return found
+
+    deadline = time.monotonic() + 60
+    while (before := runs()) < 3 or state(engine, again)["Status"] != "restarting":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(engine.pid, signal.SIGTERM)
+    wait_for_status(engine, unless, "exited")
+    until = time.monotonic() + 1.2  # the next run was due 0.8 s after the last one
+    while time.monotonic() < until:
+        assert runs() == before
+        time.sleep(0.05)
+    deaf_pid = state(engine, deaf)["Pid"]
+    engine.stop(signal.SIGKILL)
+    os.kill(deaf_pid, signal.SIGKILL)
+    engine.start()
+    wait_for_status(engine, unless, "running")
+    while runs() == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    engine.remove_containers()
+    wait_for_none(engine)
+
+
 def test_without_live_restore_what_is_found_alive_is_stopped(make_started: Callable[..., Engine]) -> None:
     """As dockerd after its own kill -9 (moby daemon.restore)."""
     engine = make_started("--live-restore=false")

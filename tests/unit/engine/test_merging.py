@@ -102,6 +102,7 @@ def merged_host(host: HostConfig, **given: Any) -> tuple[HostConfig, list[str]]:
         ({}, "log_config", LogConfig(type="", config={"max-size": "1m"})),
         ({"log_config": LogConfig(config={"max-file": "2"})}, "log_config", LogConfig(type="", config={"max-size": "1m", "max-file": "2"})),
         ({"log_config": LogConfig(type="none")}, "log_config", LogConfig(type="none", config={})),
+        ({"log_config": LogConfig(type="json-file")}, "log_config", LogConfig(type="json-file", config={"max-size": "1m"})),
     ],
 )
 def test_defaults_of_the_daemon(given: dict[str, Any], field: str, merged: Any) -> None:
