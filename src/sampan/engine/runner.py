@@ -139,12 +139,14 @@ class Runner:
             if failure is None or failure is error:
                 raise
             raise failure from None
-        await self.hooks.started(container)
-        self.network.started(container)
-        self.events.publish_networks(container, "connect")
-        self.events.publish(container, "start")
-        for again in self._early.pop(key, ()):
-            again()
+        try:
+            await self.hooks.started(container)
+            self.network.started(container)
+            self.events.publish_networks(container, "connect")
+            self.events.publish(container, "start")
+        finally:  # its end must be heard of, whatever has failed
+            for again in self._early.pop(key, ()):
+                again()
 
     async def _launch(
         self, container: Container, key: str, command: tuple[str, ...], lent: Lent, userns: UserNamespace, undo: contextlib.AsyncExitStack
