@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from sampan.cli.tlssocket import TlsSocket
+
     Query = Mapping[str, object]  # str, int, bool, a list of str, or None for: leave out
 else:
     import _socket as socket  # the socket module proper imports enum, selectors and more: milliseconds
@@ -122,7 +124,7 @@ class Host:
         """A new connection. Raises ConnectError."""
         return Connection(self.connect())
 
-    def connect(self) -> socket.socket:
+    def connect(self) -> socket.socket | TlsSocket:
         """A connected socket; ConnectError in docker's words, with a hint about the group if the socket may not be opened."""
         try:
             if self.path:
@@ -150,7 +152,7 @@ class Host:
                 raise ConnectError(f"error during connect: {error}") from None
             raise ConnectError(f"Cannot connect to the Docker daemon at {self.text}. Is the docker daemon running?") from None
 
-    def _connect_tcp(self) -> socket.socket:
+    def _connect_tcp(self) -> socket.socket | TlsSocket:
         failure: OSError = ConnectionRefusedError()
         for family, kind, protocol, _, address in socket.getaddrinfo(*self.address, 0, socket.SOCK_STREAM):
             sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
@@ -163,9 +165,9 @@ class Host:
                 continue
             if self.tls is None:
                 return sock
-            import socket as full  # ssl wants an object of the class proper
+            from sampan.cli.tlssocket import TlsSocket
 
-            return self.tls.wrap_socket(full.socket(fileno=sock.detach()), server_hostname=self.address[0])
+            return TlsSocket(sock, self.tls, self.address[0])
         raise failure
 
 
@@ -188,7 +190,7 @@ def _group_hint(path: str) -> str:
 class Connection:
     """One socket with its read buffer. `busy` while a response's body has not been read to the end."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket) -> None:
         self.sock = sock
         self.buffer = b""
         self.busy = False
@@ -348,7 +350,7 @@ class Response:
 class Hijacked:
     """A connection after the switch to a raw stream: the socket, and the bytes that came with the answer's head."""
 
-    def __init__(self, sock: socket.socket, early: bytes, media_type: str) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, early: bytes, media_type: str) -> None:
         self.sock = sock
         self.early = early
         self.media_type = media_type
