@@ -31,6 +31,10 @@ _CHUNK = 1 << 16
 _HEAD_MAX = 1 << 20  # of an answer's head, or of one line
 
 
+MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of JSON that has another shape than it should: nobody checks all of a daemon's documents."""
+
+
 class CliError(Exception):
     """A message for the user on stderr and the exit code; an empty message prints nothing."""
 
@@ -53,6 +57,11 @@ class ApiError(CliError):
 
 class ConnectError(CliError):
     """The daemon cannot be reached."""
+
+
+def misshapen(error: Exception) -> str:
+    """What is told of one of MISSHAPEN."""
+    return f"the daemon's answer is not what is expected of one: {type(error).__name__}: {error}"
 
 
 def quote(text: str, *, safe: str = "") -> str:
