@@ -150,7 +150,7 @@ class Host:
                 f"permission denied while trying to connect to the Docker daemon socket at {self.text}: "
                 f"dial unix {self.path}: connect: permission denied\n{_group_hint(self.path)}".rstrip()
             ) from None
-        except socket.gaierror:
+        except (socket.gaierror, UnicodeError):  # the second: no name could be so
             scheme = "https" if self.tls else "http"
             where = f"{self.address[0]}:{self.address[1]}{self.base}"
             raise ConnectError(
