@@ -100,6 +100,7 @@ class TlsSocket:
             self._sock.shutdown(how)
             return
         with self._sending:
+            self._send_rest()
             with self._state:
                 self._stream.end()
                 self._unsent = memoryview(self._stream.outgoing())
