@@ -52,8 +52,6 @@ def payload_of(frames: bytes) -> bytes:
 class HttpServerContract:
     """The suite."""
 
-    half_close = True
-
     def connect(self) -> socket.socket:
         """A new connection to the server."""
         raise NotImplementedError
@@ -86,8 +84,6 @@ class HttpServerContract:
     @pytest.mark.parametrize("early", [False, True], ids=["after-101", "with-request"])
     @pytest.mark.parametrize("close", ["before-answer", "after-answer", "never"])
     def test_hijack(self, sock: socket.socket, early: bool, close: str) -> None:
-        if close != "never" and not self.half_close:
-            pytest.skip("no half-close over TLS")
         container = self.create(sock)
         request = ATTACH.format(id=container, extra=UPGRADE).encode()
         sock.sendall(request + (b"early hello" if early else b""))
@@ -137,11 +133,8 @@ class HttpServerContract:
         def feed() -> None:
             for _ in range(count):
                 sock.sendall(block)
-            if self.half_close:
-                sock.shutdown(socket.SHUT_WR)
+            sock.shutdown(socket.SHUT_WR)
 
-        if not self.half_close:
-            pytest.skip("an SSL socket cannot be used by two threads")
         feeder = threading.Thread(target=feed)
         feeder.start()
         got = read_all(sock, rest)
@@ -262,8 +255,6 @@ class HttpServerContract:
             assert b'{"StatusCode":0}' in rest
 
     def test_get_half_closed_is_answered(self, sock: socket.socket) -> None:
-        if not self.half_close:
-            pytest.skip("no half-close over TLS")
         sock.sendall(b"GET /version HTTP/1.1\r\nHost: d\r\n\r\n")
         sock.shutdown(socket.SHUT_WR)
         assert read_all(sock).startswith(b"HTTP/1.1 200 OK")

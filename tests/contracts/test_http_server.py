@@ -5,11 +5,13 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from sampan.api.app import App
 from sampan.api.server import tcp_listener, tls_context, unix_listener
+from sampan.cli.tlssocket import TlsSocket
 from sampan.testing.fake_engine import fake_engine
 from sampan.testing.serving import serving
 from tests.contracts.http_server import HttpServerContract
@@ -51,9 +53,27 @@ def tls_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return cert, key
 
 
-class TestTls(HttpServerContract):
-    half_close = False
+class TlsClient(TlsSocket):
+    """What the contract asks of a socket besides."""
 
+    def __init__(self, address: tuple[str, int]) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self._plain = socket.create_connection(address)
+        super().__init__(self._plain, context, "localhost")
+
+    def settimeout(self, seconds: float) -> None:
+        self._plain.settimeout(seconds)
+
+    def __enter__(self) -> "TlsClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class TestTls(HttpServerContract):
     @pytest.fixture(autouse=True)
     def _server(self, tls_pair: tuple[str, str]) -> Iterator[None]:
         listener = tcp_listener("127.0.0.1", 0)
@@ -62,7 +82,4 @@ class TestTls(HttpServerContract):
             yield
 
     def connect(self) -> socket.socket:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context.wrap_socket(socket.create_connection(self.address))
+        return cast("socket.socket", TlsClient(self.address))

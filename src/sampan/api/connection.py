@@ -170,8 +170,6 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """asyncio: the client ended its side. As in Go's server that cancels a streaming answer; others are still delivered."""
         self._eof = True
-        if self._transport.get_extra_info("ssl_object") is not None:
-            return False
         if self._lingering:
             return False
         if self._stream is not None:
@@ -470,7 +468,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        """Close once: on a TLS transport of Python 3.11 a second close() breaks a later abort()."""
+        """Close, unless that was done."""
         if not self._lost and not self._transport.is_closing():
             self._transport.close()
 
@@ -480,7 +478,7 @@ class Connection(asyncio.Protocol):
             return
         saw_eof = self._eof
         self._lingering = True
-        if saw_eof or not self._transport.can_write_eof():
+        if saw_eof:
             self._close()
             return
         self._transport.write_eof()

@@ -171,14 +171,11 @@ class HijackedStream:
             await asyncio.sleep(0.0002)
 
     async def send_eof(self) -> None:
-        """See streams.Duplex. Over TLS, which has no half-close here, the connection is closed when all is sent."""
+        """See streams.Duplex."""
         if self._sent_eof or self._gone.is_set():
             return
         self._sent_eof = True
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
+        self._transport.write_eof()
 
     async def wait_closed(self) -> None:
         """See streams.Duplex."""

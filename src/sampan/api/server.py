@@ -9,19 +9,16 @@ import resource
 import socket
 import ssl
 import stat
+from functools import partial
 
 from sampan.api.connection import Connection, Resolve
 from sampan.api.hijack import HangupWatcher
+from sampan.api.tls import TlsConnection
 from sampan.errors import SystemFailure
 
 BACKLOG = 1024
 SOCKET_MODE = 0o660
 KEEPALIVE_SECONDS = 15
-HANDSHAKES_MOST = 128
-"""TLS connections that nobody is known of yet; more are cut: they are not among those that a server may have."""
-HANDSHAKE_SECONDS = 10.0
-ACCEPT_SECONDS = 1.0
-"""How long no more connections are taken when there are no descriptors for them."""
 
 
 def group_id(name: str) -> int:
@@ -97,6 +94,7 @@ def tls_context(cert: str, key: str, ca: str | None, *, verify: bool) -> ssl.SSL
     """Server side TLS of --tlscert, --tlskey, --tlscacert; verify = --tlsverify: clients must show a certificate of that CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.load_cert_chain(cert, key)
     if ca is not None:
         context.load_verify_locations(ca)
@@ -113,8 +111,7 @@ class ApiServer:
         self._resolve = resolve
         self._most = most or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._servers: list[asyncio.Server] = []
-        self._acceptors: list[asyncio.Task[None]] = []
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._strangers: set[TlsConnection] = set()
         self._connections: set[Connection] = set()
         self._hangups: HangupWatcher | None = None
 
@@ -132,49 +129,19 @@ class ApiServer:
         loop = asyncio.get_running_loop()
         if self._hangups is None:
             self._hangups = HangupWatcher(loop)
-        if tls is not None:
-            listener.setblocking(False)
-            self._acceptors.append(loop.create_task(self._accept(listener, tls)))
-            return
+        make = self._make if tls is None else partial(TlsConnection, tls, self._make, self._strangers)
         if listener.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(self._make, sock=listener, backlog=BACKLOG)
+            server = await loop.create_unix_server(make, sock=listener, backlog=BACKLOG)
         else:
-            server = await loop.create_server(self._make, sock=listener, backlog=BACKLOG)
+            server = await loop.create_server(make, sock=listener, backlog=BACKLOG)
         self._servers.append(server)
-
-    async def _accept(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
-        """As asyncio's server does, but for the bounds of handshakes."""
-        loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                try:
-                    client, _ = await loop.sock_accept(listener)
-                except ConnectionError:
-                    continue
-                except OSError:
-                    await asyncio.sleep(ACCEPT_SECONDS)
-                    continue
-                if len(self._handshakes) < HANDSHAKES_MOST:
-                    task = loop.create_task(self._shake_hands(client, tls))
-                    self._handshakes.add(task)
-                    task.add_done_callback(self._handshakes.discard)
-                else:
-                    client.close()
-                await asyncio.sleep(0)  # there may always be another one
-
-    async def _shake_hands(self, client: socket.socket, tls: ssl.SSLContext) -> None:
-        with contextlib.suppress(OSError):
-            await asyncio.get_running_loop().connect_accepted_socket(self._make, client, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS)
 
     async def stop(self, grace: float = 5.0) -> None:
         """Stop accepting, end streams, let short requests finish within grace seconds, then cut."""
         for server in self._servers:
             server.close()
-        starting = [*self._acceptors, *self._handshakes]
-        for task in starting:
-            task.cancel()
-        await asyncio.gather(*starting, return_exceptions=True)
-        self._acceptors.clear()
+        for stranger in list(self._strangers):
+            stranger.abort()
         for connection in list(self._connections):
             connection.shut_down()
         loop = asyncio.get_running_loop()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sampan.cli.agentkeys import KeyAgent
     from sampan.cli.flags import Parsed
     from sampan.cli.http import Client
+    from sampan.cli.tlssocket import TlsSocket
 else:
     import _socket as socket
 
@@ -205,7 +206,7 @@ class BuildSession:
         self._agents = agents
         self._reader = frames.Reader()
         self._channels: dict[int, AgentChannel] = {}
-        self._sock: socket.socket | None = None
+        self._sock: socket.socket | TlsSocket | None = None
         self._ended = False
 
     def start(self, client: Client) -> None:
@@ -243,10 +244,9 @@ class BuildSession:
             for channel in self._channels.values():
                 channel.close()
 
-    def _received(self, sock: socket.socket) -> bytes:
+    def _received(self, sock: socket.socket | TlsSocket) -> bytes:
         """The daemon's next bytes; agents' answers are passed on meanwhile."""
-        pending = getattr(sock, "pending", None)  # of TLS: bytes that no poll sees
-        while not (pending is not None and pending()):
+        while True:
             ready = self._ready(sock)
             for number, channel in list(self._channels.items()):
                 if channel.sock is not None and channel.sock.fileno() in ready:
@@ -255,7 +255,7 @@ class BuildSession:
                 break
         return sock.recv(_CHUNK)
 
-    def _ready(self, sock: socket.socket) -> set[int]:
+    def _ready(self, sock: socket.socket | TlsSocket) -> set[int]:
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
         for channel in self._channels.values():

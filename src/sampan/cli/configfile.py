@@ -27,7 +27,7 @@ def read(path: str, failed: str = "") -> dict[str, Any]:
             found = json.loads(file.read() or b"{}")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise CliError(f"{failed}{path} cannot be read, and is left as it is")

@@ -112,6 +112,8 @@ def _read_config(path: str) -> dict[str, Any]:
 
     try:
         parsed = json.loads(raw)
+    except RecursionError:
+        return _without_config(f"parsing config file ({path}): exceeded max depth")
     except ValueError:
         from sampan.cli.gotext import json_error
 

@@ -248,8 +248,10 @@ def _long(arg: str, table: dict[str, Flag], rest: list[str], parsed: Parsed, ass
         raise UsageError(f"bad flag syntax: {arg}")
     flag = table.get(name)
     if name == "help":
-        if not equals or parse_bool(value):
-            parsed.help = parsed.help or "help"
+        try:
+            parsed.help = parsed.help or ("help" if not equals or parse_bool(value) else "")
+        except ValueError as error:
+            raise UsageError(f'invalid argument {quote(value)} for "-h, --help" flag: {error}') from None
     elif flag is None:
         raise UsageError(f"unknown flag: --{name}")
     elif equals:

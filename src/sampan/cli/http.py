@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from sampan.cli.tlssocket import TlsSocket
+
     Query = Mapping[str, object]  # str, int, bool, a list of str, or None for: leave out
 else:
     import _socket as socket  # the socket module proper imports enum, selectors and more: milliseconds
@@ -27,6 +29,10 @@ _FALLBACK_VERSION = "1.24"  # what a daemon without an Api-Version header is tak
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
 _CHUNK = 1 << 16
 _HEAD_MAX = 1 << 20  # of an answer's head, or of one line
+
+
+MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of JSON that has another shape than it should: nobody checks all of a daemon's documents."""
 
 
 class CliError(Exception):
@@ -51,6 +57,11 @@ class ApiError(CliError):
 
 class ConnectError(CliError):
     """The daemon cannot be reached."""
+
+
+def misshapen(error: Exception) -> str:
+    """What is told of one of MISSHAPEN."""
+    return f"the daemon's answer is not what is expected of one: {type(error).__name__}: {error}"
 
 
 def quote(text: str, *, safe: str = "") -> str:
@@ -122,7 +133,7 @@ class Host:
         """A new connection. Raises ConnectError."""
         return Connection(self.connect())
 
-    def connect(self) -> socket.socket:
+    def connect(self) -> socket.socket | TlsSocket:
         """A connected socket; ConnectError in docker's words, with a hint about the group if the socket may not be opened."""
         try:
             if self.path:
@@ -139,7 +150,7 @@ class Host:
                 f"permission denied while trying to connect to the Docker daemon socket at {self.text}: "
                 f"dial unix {self.path}: connect: permission denied\n{_group_hint(self.path)}".rstrip()
             ) from None
-        except socket.gaierror:
+        except (socket.gaierror, UnicodeError):  # the second: no name could be so
             scheme = "https" if self.tls else "http"
             where = f"{self.address[0]}:{self.address[1]}{self.base}"
             raise ConnectError(
@@ -150,7 +161,7 @@ class Host:
                 raise ConnectError(f"error during connect: {error}") from None
             raise ConnectError(f"Cannot connect to the Docker daemon at {self.text}. Is the docker daemon running?") from None
 
-    def _connect_tcp(self) -> socket.socket:
+    def _connect_tcp(self) -> socket.socket | TlsSocket:
         failure: OSError = ConnectionRefusedError()
         for family, kind, protocol, _, address in socket.getaddrinfo(*self.address, 0, socket.SOCK_STREAM):
             sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
@@ -163,9 +174,9 @@ class Host:
                 continue
             if self.tls is None:
                 return sock
-            import socket as full  # ssl wants an object of the class proper
+            from sampan.cli.tlssocket import TlsSocket
 
-            return self.tls.wrap_socket(full.socket(fileno=sock.detach()), server_hostname=self.address[0])
+            return TlsSocket(sock, self.tls, self.address[0])
         raise failure
 
 
@@ -188,7 +199,7 @@ def _group_hint(path: str) -> str:
 class Connection:
     """One socket with its read buffer. `busy` while a response's body has not been read to the end."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket) -> None:
         self.sock = sock
         self.buffer = b""
         self.busy = False
@@ -348,7 +359,7 @@ class Response:
 class Hijacked:
     """A connection after the switch to a raw stream: the socket, and the bytes that came with the answer's head."""
 
-    def __init__(self, sock: socket.socket, early: bytes, media_type: str) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, early: bytes, media_type: str) -> None:
         self.sock = sock
         self.early = early
         self.media_type = media_type

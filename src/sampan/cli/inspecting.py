@@ -35,7 +35,8 @@ def inspect(names: Sequence[str], layout: str, get: Callable[[str], tuple[str, b
     for name in names:
         try:
             go_type, raw = get(name)
-            texts.append(_execute(template, go_type, raw, ours) + "\n" if template else raw.decode("utf-8", "surrogateescape"))
+            document = _parsed(raw)
+            texts.append(_execute(template, go_type, document, raw, ours) + "\n" if template else raw.decode("utf-8", "surrogateescape"))
         except CliError as error:
             errors.append(error.message)
     if template:
@@ -45,23 +46,32 @@ def inspect(names: Sequence[str], layout: str, get: Callable[[str], tuple[str, b
     else:
         from sampan.cli.format import gojson
 
-        document = "[" + ",".join(texts) + "]"
-        out = (gojson.compact(document) if layout == "json" else gojson.indent(document)) + "\n"
+        whole = "[" + ",".join(texts) + "]"
+        out = (gojson.compact(whole) if layout == "json" else gojson.indent(whole)) + "\n"
     sys.stdout.write(out)
     if errors:
         raise CliError("\n".join(errors))
     return 0
 
 
-def _execute(template: Template, go_type: str, raw: bytes, ours: bool) -> str:
-    """The template over the typed object; when that fails over the plain document, as docker does (there a missing key is an error)."""
+def _parsed(raw: bytes) -> Any:
+    """Raises CliError for what is no JSON, or nests so deep that its lines would be nothing but indentation."""
     from sampan.cli import fastjson
+
+    try:
+        return fastjson.loads(raw)
+    except ValueError as error:
+        raise CliError(f"the daemon's answer cannot be read: {error}") from None
+
+
+def _execute(template: Template, go_type: str, document: Any, raw: bytes, ours: bool) -> str:
+    """The template over the typed object; when that fails over the plain document, as docker does (there a missing key is an error)."""
     from sampan.cli.format import schema
     from sampan.cli.format.lex import TemplateError
     from sampan.cli.format.untyped import loads
 
     try:
-        return template.execute(schema.decode(go_type, fastjson.loads(raw)))
+        return template.execute(schema.decode(go_type, document))
     except TemplateError as error:
         if ours:
             raise CliError(f"template parsing error: {error}") from None

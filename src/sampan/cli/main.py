@@ -7,7 +7,7 @@ import sys
 
 from sampan.cli.commandtable import ABSENT, ALIASES, COMMANDS, GROUPS, PROGRAM
 from sampan.cli.flags import Command, Flag, Parsed, UsageError, parse
-from sampan.cli.http import CliError
+from sampan.cli.http import MISSHAPEN, CliError, misshapen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class Context:
 
             self._config = load_config(self.options)
         return self._config
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether a daemon has answered something: what then turns out to have another shape than it should is its own."""
+        return self._client is not None and self._client.ping is not None
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -207,6 +212,10 @@ def _main(argv: Sequence[str]) -> int:
     ctx = Context(options)
     try:
         return _run(ctx, path, rest[words:])
+    except MISSHAPEN as error:
+        if not ctx.has_asked or options.bool("debug"):
+            raise
+        raise CliError(f"{misshapen(error)} (--debug shows where)", 125 if COMMANDS[ALIASES.get(path, path)] == "run" else 1) from None
     finally:
         ctx.close()
 

@@ -52,7 +52,7 @@ class SshHost(Host):
                 start_new_session=True,  # Ctrl-C is for the container
                 preexec_fn=_end_with_parent(),
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             ours.close()
             raise ConnectError(f"error during connect: exec: {quote(self._command[0])}: {_reason(error)}") from None
         finally:
@@ -139,7 +139,9 @@ def _problem(parts: SplitResult) -> str:
     return f"fragments are not allowed: {quote(parts.fragment)}" if parts.fragment else ""
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return str(error)
     return "executable file not found in $PATH" if isinstance(error, FileNotFoundError) else (error.strerror or "").lower()
 
 

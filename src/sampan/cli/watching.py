@@ -7,7 +7,7 @@ import time
 
 from sampan.cli import fastjson
 from sampan.cli.filters import encode
-from sampan.cli.http import CliError
+from sampan.cli.http import MISSHAPEN, CliError, misshapen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ class Row:
                     self.heard = None
                     return
             self.error = EOF
-        except (CliError, OSError, ValueError) as error:
+        except (CliError, OSError) as error:
             self.error = error.message if isinstance(error, CliError) else str(error)
+        except MISSHAPEN as error:
+            self.error = misshapen(error)
         finally:
             self.first.set()
 
@@ -135,5 +137,7 @@ class Rows:
                 elif action == "die" and not self._all:
                     self.remove(container)
             self.ended = EOF
-        except (CliError, OSError, ValueError) as error:
+        except (CliError, OSError) as error:
             self.ended = error.message if isinstance(error, CliError) else str(error)
+        except MISSHAPEN as error:
+            self.ended = misshapen(error)

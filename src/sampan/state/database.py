@@ -44,7 +44,7 @@ class Database:
     """Open (and migrate) the state database below a data root; hold the root's lock while open."""
 
     def __init__(self, path: Path) -> None:
-        """Open path. Raises DatabaseLocked when another process holds it, SystemFailure when it is of a newer schema."""
+        """Open path. Raises DatabaseLocked when another process holds it, SystemFailure when it is of a newer schema, or damaged."""
         self._path = path.absolute()
         path.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
         self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -53,10 +53,13 @@ class Database:
             raise DatabaseLocked(f"another sampand is running on {path.parent}: its state is locked")
         self.cascades = 0
         """How often rows may have gone along with others, unheard of by those who keep some in memory."""
-        self._fast = self._connect(path, "NORMAL")
-        self._durable = self._connect(path, "FULL")
         try:
+            self._fast = self._connect(path, "NORMAL")
+            self._durable = self._connect(path, "FULL")
             self._migrate(path)
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise SystemFailure(f"the state database {path} cannot be used: {error}") from error
         except BaseException:
             self.close()
             raise

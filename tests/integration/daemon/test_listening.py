@@ -106,6 +106,17 @@ def test_mutual_tls(make_engine: Callable[..., Engine], authority: Authority, do
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert (shown.returncode, shown.stdout) == (0, "linux\n"), shown.stderr
+    engine.bootstrap()
+    for command in ([docker_path], CLI):
+        sent = os.urandom(1 << 20)
+        cat = [*command, *ours, "-H", f"tcp://127.0.0.1:{port}", "run", "-i", "--rm", "--network=none", "busybox", "cat"]
+        copied = subprocess.run(cat, input=sent, capture_output=True, timeout=60, check=False)
+        assert (copied.returncode, copied.stdout == sent, copied.stderr) == (0, True, b""), command
+    dial = [*CLI, *ours, "-H", f"tcp://127.0.0.1:{port}", "system", "dial-stdio"]
+    answer = subprocess.run(dial, input=b"GET /_ping HTTP/1.0\r\n\r\n", capture_output=True, timeout=60, check=False)
+    assert answer.stdout.startswith(b"HTTP/1.1 200 ")
+    assert answer.stdout.endswith(b"\r\n\r\nOK")
+    assert answer.stderr == b""
 
 
 def test_sockets_of_systemd(make_engine: Callable[..., Engine]) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.api import connection, http
-from sampan.api import server as serving
+from sampan.api import connection, http, tls
 from sampan.api.connection import Target
 from sampan.api.http import MAX_JSON_BODY, Request, Response
 from sampan.api.server import ApiServer, tcp_listener, unix_listener
@@ -202,8 +201,8 @@ def test_those_that_are_too_many_do_not_linger(tmp_path: Path, monkeypatch: pyte
 
 
 def test_those_that_never_shake_hands_are_few_and_soon_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "HANDSHAKES_MOST", 5)
-    monkeypatch.setattr(serving, "HANDSHAKE_SECONDS", 1.5)
+    monkeypatch.setattr(tls, "HANDSHAKES_MOST", 5)
+    monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 1.5)
     authority = Authority(tmp_path / "ca")
     trusting = ssl.create_default_context(cafile=str(authority.certificate))
 
@@ -228,7 +227,7 @@ def test_those_that_never_shake_hands_are_few_and_soon_gone(tmp_path: Path, monk
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
         writer.close()
         silent = asyncio.create_task(ended(port))
-        while not server._handshakes:  # noqa: ASYNC110
+        while not server._strangers:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await server.stop(0.1)
         await silent

@@ -57,6 +57,7 @@ def test_options_end_at_the_first_argument_when_told_so() -> None:
         ("-T abc", 'invalid argument "abc" for "-T, --time" flag: strconv.ParseInt: parsing "abc": invalid syntax'),
         ("-T 9223372036854775808", None),
         ("--all=maybe", 'invalid argument "maybe" for "-a, --all" flag: strconv.ParseBool: parsing "maybe": invalid syntax'),
+        ("--help=x", 'invalid argument "x" for "-h, --help" flag: strconv.ParseBool: parsing "x": invalid syntax'),
         ("-m abc", 'invalid argument "abc" for "-m, --memory" flag: invalid size: \'abc\''),
     ],
 )

@@ -21,6 +21,7 @@ def test_config_files_that_are_not_right(tmp_path: Path, capsys: pytest.CaptureF
     for number, (text, problem) in enumerate(
         [
             ("{bad", "invalid character 'b' looking for beginning of object key string"),
+            ("[" * 100_000, "exceeded max depth"),
             ("[]", "json: cannot unmarshal array into Go value of type configfile.ConfigFile"),
             ('{"psFormat": 5}', "json: cannot unmarshal number into Go struct field ConfigFile.psFormat of type string"),
         ]
@@ -48,6 +49,8 @@ def test_the_context_of_the_config_file_is_not_ignored(
         ("tcp://x:y", 'Failed to initialize: unable to resolve docker endpoint: parse "tcp://x:y": invalid port ":y" after host'),
         ("tcp://127.0.0.1:1/base", "Cannot connect to the Docker daemon at tcp://127.0.0.1:1/base. Is the docker daemon running?"),
         ("127.0.0.1:1", "Cannot connect to the Docker daemon at tcp://127.0.0.1:1. Is the docker daemon running?"),
+        ("tcp://a..b:1", 'error during connect: Get "http://a..b:1": dial tcp: lookup a..b: no such host'),
+        ("ssh://a\0b", 'error during connect: exec: "ssh": embedded null byte'),
         ("unix:///nowhere", "Cannot connect to the Docker daemon at unix:///nowhere. Is the docker daemon running?"),
     ],
 )

@@ -5,6 +5,9 @@ import sqlite3
 from importlib import resources
 from pathlib import Path
 
+import pytest
+
+from sampan.errors import SystemFailure
 from sampan.state.containers import ContainerRepository, PublishedBinding
 from sampan.state.database import Database
 from sampan.state.volumes import VolumeRepository
@@ -102,3 +105,12 @@ def test_a_migration_may_be_killed_at_any_statement(tmp_path: Path) -> None:
             assert number > 10
             return
     raise AssertionError("it never ends")
+
+
+def test_what_is_no_database_is_said_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(SystemFailure, match=r"state\.db cannot be used: file is not a database"):
+        Database(path)
+    path.unlink()
+    Database(path).close()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from _socket import socket
 
     from sampan.cli.main import Context
+    from sampan.cli.tlssocket import TlsSocket
 
 SPEC = Command("", "Proxy the stdio stream to the daemon connection. Should not be invoked manually.", max_args=0)
 _CHUNK = 4096  # a pipe that poll calls writable takes so much without waiting
@@ -26,7 +27,7 @@ def run(ctx: Context, args: Parsed) -> int:
     return 0
 
 
-def relay(sock: socket, source: int = 0, target: int = 1) -> None:
+def relay(sock: socket | TlsSocket, source: int = 0, target: int = 1) -> None:
     """Bytes of `source` to the socket, the socket's to `target`; neither way waits for the other. Ends with the socket's stream,
     or when nobody reads `target` any more.
     """
@@ -63,7 +64,7 @@ def relay(sock: socket, source: int = 0, target: int = 1) -> None:
             del to_target[: os.write(target, to_target[:_CHUNK])]
 
 
-def _sent(sock: socket, piece: bytearray) -> int:
+def _sent(sock: socket | TlsSocket, piece: bytearray) -> int:
     try:
         return sock.send(piece)
     except (BlockingIOError, InterruptedError):
@@ -72,7 +73,7 @@ def _sent(sock: socket, piece: bytearray) -> int:
         return len(piece)  # the daemon reads no more, but may have answered
 
 
-def _received(sock: socket) -> bytes | None:
+def _received(sock: socket | TlsSocket) -> bytes | None:
     """None: nothing yet."""
     try:
         return sock.recv(_ROOM)
@@ -82,7 +83,7 @@ def _received(sock: socket) -> bytes | None:
         return b""
 
 
-def _finish(sock: socket) -> None:
+def _finish(sock: socket | TlsSocket) -> None:
     try:
         sock.shutdown(_SHUT_WR)
     except OSError:
