@@ -111,7 +111,7 @@ class ApiServer:
         self._resolve = resolve
         self._most = most or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._servers: list[asyncio.Server] = []
-        self._strangers: set[TlsConnection] = set()
+        self._handshakes: set[TlsConnection] = set()
         self._connections: set[Connection] = set()
         self._hangups: HangupWatcher | None = None
 
@@ -129,7 +129,7 @@ class ApiServer:
         loop = asyncio.get_running_loop()
         if self._hangups is None:
             self._hangups = HangupWatcher(loop)
-        make = self._make if tls is None else partial(TlsConnection, tls, self._make, self._strangers)
+        make = self._make if tls is None else partial(TlsConnection, tls, self._make, self._handshakes)
         if listener.family == socket.AF_UNIX:
             server = await loop.create_unix_server(make, sock=listener, backlog=BACKLOG)
         else:
@@ -140,8 +140,8 @@ class ApiServer:
         """Stop accepting, end streams, let short requests finish within grace seconds, then cut."""
         for server in self._servers:
             server.close()
-        for stranger in list(self._strangers):
-            stranger.abort()
+        for connecting in list(self._handshakes):
+            connecting.abort()
         for connection in list(self._connections):
             connection.shut_down()
         loop = asyncio.get_running_loop()

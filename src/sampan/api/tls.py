@@ -8,7 +8,7 @@ from typing import Any, cast
 from sampan.tlsstream import TlsStream
 
 HANDSHAKES_MOST = 128
-"""Connections that nobody is known of yet; more are cut: they are not among those that a server may have."""
+"""At once: who shakes hands is not yet among the connections that a server may have. More are cut."""
 HANDSHAKE_SECONDS = 10.0
 
 
@@ -19,7 +19,6 @@ class TlsTransport(asyncio.Transport):
         super().__init__()
         self._raw = raw
         self._stream = stream
-        self._ended = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """See asyncio."""
@@ -36,8 +35,7 @@ class TlsTransport(asyncio.Transport):
 
     def flush(self) -> None:
         """Send what TLS itself has to say, too."""
-        data = self._stream.outgoing()
-        if data and not self._ended:
+        if data := self._stream.outgoing():
             self._raw.write(data)
 
     def can_write_eof(self) -> bool:
@@ -51,10 +49,8 @@ class TlsTransport(asyncio.Transport):
             self._raw.write_eof()
 
     def _end(self) -> None:
-        if not self._ended:
-            self._stream.end()
-            self.flush()
-            self._ended = True
+        self._stream.end()
+        self.flush()
 
     def close(self) -> None:
         """See asyncio."""
@@ -86,10 +82,10 @@ class TlsTransport(asyncio.Transport):
 class TlsConnection(asyncio.Protocol):
     """What a socket's transport calls: shakes hands, and then passes on to a Connection what it can read."""
 
-    def __init__(self, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol], strangers: "set[TlsConnection]") -> None:
-        """strangers: those of the server that still shake hands."""
+    def __init__(self, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol], handshakes: "set[TlsConnection]") -> None:
+        """handshakes: the server's connections whose handshake is under way."""
         self._make = make
-        self._strangers = strangers
+        self._handshakes = handshakes
         self._stream = TlsStream(context, server_side=True)
         self._inner: asyncio.Protocol | None = None
         self._told_end = False
@@ -99,18 +95,18 @@ class TlsConnection(asyncio.Protocol):
         """asyncio: a client connected."""
         raw = cast("asyncio.Transport", transport)
         self._transport = TlsTransport(raw, self._stream)
-        if len(self._strangers) >= HANDSHAKES_MOST:
+        if len(self._handshakes) >= HANDSHAKES_MOST:
             raw.abort()
             return
-        self._strangers.add(self)
+        self._handshakes.add(self)
         self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, raw.abort)
 
     def abort(self) -> None:
         """End at once."""
         self._transport.abort()
 
-    def _is_no_stranger(self) -> None:
-        self._strangers.discard(self)
+    def _end_handshake(self) -> None:
+        self._handshakes.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -125,7 +121,7 @@ class TlsConnection(asyncio.Protocol):
                     self._transport.flush()
                     return
                 data = b""
-                self._is_no_stranger()
+                self._end_handshake()
                 self._inner = self._make()
                 self._inner.connection_made(self._transport)
             plain = self._stream.receive(data)
@@ -136,11 +132,11 @@ class TlsConnection(asyncio.Protocol):
         self._transport.flush()
         if plain and not self._transport.is_closing():
             self._inner.data_received(plain)
-        if self._stream.ended and not self._end_inner():
+        if self._stream.ended and not self._tell_end():
             self._transport.close()
 
-    def _end_inner(self) -> bool | None:
-        """Tell the Connection, once, that its client sends no more; whether it has something to send."""
+    def _tell_end(self) -> bool | None:
+        """Tell the Connection, once, that its client sends no more; false: there is nothing left to send, and all is to be closed."""
         if self._told_end or self._inner is None:
             return self._inner is not None
         self._told_end = True
@@ -148,11 +144,11 @@ class TlsConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """asyncio: the client's socket sends no more, whether it has said so or not."""
-        return self._end_inner()
+        return self._tell_end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: both directions are gone."""
-        self._is_no_stranger()
+        self._end_handshake()
         if self._inner is not None:
             self._inner.connection_lost(exc)
 

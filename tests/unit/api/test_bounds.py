@@ -227,7 +227,7 @@ def test_those_that_never_shake_hands_are_few_and_soon_gone(tmp_path: Path, monk
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
         writer.close()
         silent = asyncio.create_task(ended(port))
-        while not server._strangers:  # noqa: ASYNC110
+        while not server._handshakes:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await server.stop(0.1)
         await silent
