@@ -60,20 +60,20 @@ def limits_of(layout: Layout) -> HostLimits:
         nodes=nodes or "0",
         memory="memory" in layout.controllers,
         cpu_shares="cpu" in layout.controllers,
-        cpu_quota="cpu" in layout.controllers if layout.version == 2 else _exists(layout, "cpu", "cpu.cfs_quota_us"),
+        cpu_quota=_has(layout, "cpu", "cpu.cfs_quota_us"),
         cpuset="cpuset" in layout.controllers,
         pids="pids" in layout.controllers,
-        swap="memory" in layout.controllers if layout.version == 2 else _exists(layout, "memory", "memory.memsw.limit_in_bytes"),
+        swap=_has(layout, "memory", "memory.memsw.limit_in_bytes"),
         swappiness=_exists(layout, "memory", "memory.swappiness"),
         oom_kill_disable=_exists(layout, "memory", "memory.oom_control"),
-        block_weight_device="io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.weight_device"),
-        block_throttle=("io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.throttle.read_bps_device")),
+        block_weight_device=_has(layout, "blkio", "blkio.weight_device"),
+        block_throttle=_has(layout, "blkio", "blkio.throttle.read_bps_device"),
         real_time=_exists(layout, "cpu", "cpu.rt_runtime_us"),
-        block_weight="io" in layout.controllers if layout.version == 2 else _exists(layout, "blkio", "blkio.weight"),
+        block_weight=_has(layout, "blkio", "blkio.weight"),
     )
 
 
-def lacking(limits: HostLimits, cgroup_version: int) -> list[str]:
+def warnings_of(limits: HostLimits, cgroup_version: int) -> list[str]:
     """What this host cannot limit, as `info` warns of it (moby daemon/info_unix.go); not what no host of this version can."""
     is_v2 = cgroup_version == 2
     throttles = (("rbps", "read_bps"), ("wbps", "write_bps"), ("riops", "read_iops"), ("wiops", "write_iops"))
@@ -90,6 +90,13 @@ def lacking(limits: HostLimits, cgroup_version: int) -> list[str]:
         *((limits.block_throttle, f"io.max ({new})" if is_v2 else f"blkio throttle.{old}_device") for new, old in throttles),
     )
     return [f"WARNING: No {name} support" for has, name in names if not has]
+
+
+def _has(layout: Layout, controller: str, file: str) -> bool:
+    """Whether a controller of v1 can limit what that file is of; those of v2 can with any kernel that has them."""
+    if layout.version == 2:
+        return ("io" if controller == "blkio" else controller) in layout.controllers
+    return _exists(layout, controller, file)
 
 
 def _exists(layout: Layout, controller: str, file: str) -> bool:
@@ -180,7 +187,7 @@ def _without_controllers(host: HostConfig, limits: HostLimits) -> tuple[HostConf
     if host.nano_cpus and not limits.cpu_quota:
         raise InvalidArgument("NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted")
     memory = "memory {} capabilities or the cgroup is not mounted. Limitation"
-    lacking: tuple[tuple[bool, tuple[str, ...], dict[str, Any], str], ...] = (
+    controllers: tuple[tuple[bool, tuple[str, ...], dict[str, Any], str], ...] = (
         (limits.memory, ("memory",), {"memory": 0, "memory_swap": -1}, memory.format("limit")),
         (limits.memory, ("memory_reservation",), {"memory_reservation": 0}, memory.format("soft limit")),
         (limits.pids, ("pids_limit",), {"pids_limit": None}, "PIDs limit capabilities or the cgroup is not mounted. PIDs limit"),
@@ -195,7 +202,7 @@ def _without_controllers(host: HostConfig, limits: HostLimits) -> tuple[HostConf
     )
     changes: dict[str, Any] = {}
     warnings: list[str] = []
-    for has, fields, instead, words in lacking:
+    for has, fields, instead, words in controllers:
         if not has and any(getattr(host, field) for field in fields):
             changes |= instead
             warnings.append(f"Your kernel does not support {words} discarded.")

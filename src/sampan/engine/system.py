@@ -15,7 +15,7 @@ from sampan.clock import rfc3339nano
 from sampan.engine import cdi
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
-from sampan.engine.limits import host_limits, lacking
+from sampan.engine.limits import host_limits, warnings_of
 from sampan.engine.registries import RegistrySettings
 from sampan.errors import InvalidArgument
 from sampan.events.bus import Event, EventBus
@@ -266,7 +266,7 @@ class SystemService:
             firewall_backend=FirewallInfo(driver="nftables") if self.facts.filtered else None,
             security_options=["name=seccomp,profile=builtin", *self._namespaces(layout.version)],
             warnings=[
-                *lacking(limits, layout.version),
+                *warnings_of(limits, layout.version),
                 *self._warnings(),
                 *self._confinement(),
                 *(f"WARNING: CDI: {problem}" for problem in found.problems),

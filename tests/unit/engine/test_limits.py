@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sampan.engine.limits import HostLimits, check_limits, lacking, limits_of, parse_list
+from sampan.engine.limits import HostLimits, check_limits, limits_of, parse_list, warnings_of
 from sampan.errors import InvalidArgument
 from sampan.runtime.cgroups import Layout
 from sampan.spec.docker_api.container import HostConfig
@@ -104,11 +104,13 @@ def test_left_out_where_the_controller_is_missing(wanted: dict[str, Any], become
 
 
 def test_what_info_says_of_it() -> None:
-    assert lacking(HOST, 1) == lacking(HOST, 2) == []
-    assert lacking(POOR, 1) == ["WARNING: No swap limit support", "WARNING: No oom kill disable support"]
-    assert lacking(POOR, 2) == ["WARNING: No swap limit support", "WARNING: No io.weight support"]
-    assert lacking(BARE, 1)[2:] == [f"WARNING: No {name} support" for name in ("cpu cfs quota", "cpu cfs period", "cpu shares", "cpuset")]
-    assert len(lacking(msgspec.structs.replace(HOST, block_throttle=False), 2)) == 4
+    assert warnings_of(HOST, 1) == warnings_of(HOST, 2) == []
+    assert warnings_of(POOR, 1) == ["WARNING: No swap limit support", "WARNING: No oom kill disable support"]
+    assert warnings_of(POOR, 2) == ["WARNING: No swap limit support", "WARNING: No io.weight support"]
+    assert warnings_of(BARE, 1)[2:] == [
+        f"WARNING: No {name} support" for name in ("cpu cfs quota", "cpu cfs period", "cpu shares", "cpuset")
+    ]
+    assert len(warnings_of(msgspec.structs.replace(HOST, block_throttle=False), 2)) == 4
 
 
 def test_cpus_without_a_quota_are_refused() -> None:
@@ -131,10 +133,10 @@ def test_a_list_of_numbers(text: str, numbers: set[int]) -> None:
 
 def test_a_long_list_holds_nobody_up() -> None:
     text = ",".join(["0-8192"] * 20_000)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InvalidArgument):
         check_limits(HostConfig(cpuset_cpus=text), HOST)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("text", ["x", "1-", "-1", "2-1", "1,,2", "8193", "0-99999999999"])
