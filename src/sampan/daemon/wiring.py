@@ -280,16 +280,16 @@ def _registry_settings(config: DaemonConfig) -> RegistrySettings:
     )
 
 
-def _defaults(config: DaemonConfig, version: int) -> ContainerDefaults:
-    """version: of the host's cgroups. Only those of v1 are all a privileged container's own (moby adaptContainerSettings)."""
-    cgroupns_mode = config.default_cgroupns_mode or ("private" if version == 2 else "host")
+def _defaults(config: DaemonConfig, cgroup_version: int) -> ContainerDefaults:
+    """On cgroup v1 a privileged container sees all of the host's cgroups, whatever others see (moby adaptContainerSettings)."""
+    cgroupns_mode = config.default_cgroupns_mode or ("private" if cgroup_version == 2 else "host")
     return ContainerDefaults(
         log_driver=config.log_driver,
         log_opts=dict(config.log_opts),
         shm_size=config.default_shm_size,
         ipc_mode=config.default_ipc_mode,
         cgroupns_mode=cgroupns_mode,
-        privileged_cgroupns_mode=cgroupns_mode if version == 2 else "host",
+        privileged_cgroupns_mode=cgroupns_mode if cgroup_version == 2 else "host",
         ulimits=[Ulimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in config.default_ulimits.values()],
         init=config.init,
         no_new_privileges=config.no_new_privileges,

@@ -214,7 +214,7 @@ class ExecService:
             capabilities=launching.capability_names(host),
             seccomp="unconfined" if host.privileged and security.seccomp is None else security.seccomp,
             no_new_privileges=security.no_new_privileges,
-            apparmor=launching.profile_of(security, host),
+            apparmor=launching.apparmor_profile(security, host),
             rlimits=launching.rlimits_of(host),
             cgroup=self._paths.cgroup_of(container),
             privileged=request.privileged or host.privileged,

@@ -99,11 +99,11 @@ class SecurityOptions:
         if value == "unconfined":
             self.seccomp = "unconfined"
         elif value not in ("", "builtin"):
-            self.seccomp = _profile_of(value)
+            self.seccomp = _seccomp_profile(value)
 
 
 @lru_cache(maxsize=8)  # every exec asks anew
-def _profile_of(text: str) -> dict[str, Any] | Literal["unconfined"]:
+def _seccomp_profile(text: str) -> dict[str, Any] | Literal["unconfined"]:
     """A profile that says nothing confines nothing (moby profiles/seccomp setupSeccomp). Raises InvalidArgument."""
     if len(text) > PROFILE_MAX:
         raise InvalidArgument(f"Decoding seccomp profile failed: longer than {PROFILE_MAX} characters")
@@ -113,12 +113,16 @@ def _profile_of(text: str) -> dict[str, Any] | Literal["unconfined"]:
         raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from None
     if not profile.default_action and not profile.syscalls:
         return "unconfined"
-    twice = [("architectures", "archMap")] if profile.architectures and profile.arch_map else []
-    twice += [("name", "names") for call in profile.syscalls or () if call.name and call.names]
-    for one, other in twice:
-        raise InvalidArgument(f"both '{one}' and '{other}' are specified in the seccomp profile, use either '{one}' or '{other}'")
+    if profile.architectures and profile.arch_map:
+        raise _both("architectures", "archMap")
+    if any(call.name and call.names for call in profile.syscalls or ()):
+        raise _both("name", "names")
     found: dict[str, Any] = msgspec.to_builtins(profile)
     return found
+
+
+def _both(one: str, other: str) -> InvalidArgument:
+    return InvalidArgument(f"both '{one}' and '{other}' are specified in the seccomp profile, use either '{one}' or '{other}'")
 
 
 def _flag(option: str, separator: str, value: str) -> bool:
@@ -194,7 +198,7 @@ def namespaces_of(host: HostConfig, *, netns: bool) -> plan.Namespaces:
     """Which namespaces are its own. netns: a descriptor of a ready network namespace comes with the launch."""
     return plan.Namespaces(
         net="host" if host.network_mode == "host" else "fd" if netns else "private",
-        is_net_anothers=host.network_mode.startswith("container:"),
+        joins_net=host.network_mode.startswith("container:"),
         pid=_share(host.pid_mode),
         ipc=_share(host.ipc_mode),
         uts="host" if host.uts_mode == "host" else "private",
@@ -220,7 +224,7 @@ def launch_spec(
     security = SecurityOptions(host.security_opt or [])
     if refused := shares_refused(host.cpu_shares, cgroups.host_layout()):
         raise StartFailure(f"{STARTING}error setting cgroup config for procHooks process: {refused}", 128)
-    _check_limits(host.ulimits or ())
+    _check_ulimits(host.ulimits or ())
     size = (host.console_size[0], host.console_size[1])
     edited = {mount.destination for mount in edits.mounts}
     return plan.LaunchSpec(
@@ -235,7 +239,7 @@ def launch_spec(
         capabilities=capability_names(host),
         seccomp=security.seccomp,
         no_new_privileges=security.no_new_privileges,
-        apparmor=profile_of(security, host),
+        apparmor=apparmor_profile(security, host),
         rlimits=rlimits_of(host),
         oom_score_adj=host.oom_score_adj,
         rootfs=rootfs,
@@ -267,7 +271,7 @@ def rlimits_of(host: HostConfig) -> tuple[plan.Rlimit, ...]:
     return tuple(plan.Rlimit(name=limit.name.lower(), soft=limit.soft, hard=limit.hard) for limit in host.ulimits or ())
 
 
-def profile_of(security: SecurityOptions, host: HostConfig) -> str:
+def apparmor_profile(security: SecurityOptions, host: HostConfig) -> str:
     """The AppArmor profile of a container's processes: there is none of Sampan's own."""
     return security.apparmor or ("unconfined" if host.privileged else "")
 
@@ -308,7 +312,7 @@ def shares_refused(shares: int, layout: Layout) -> str:
     return "the minimum allowed cpu-shares is 2" if shares < 2 else "the maximum allowed cpu-shares is 262144"
 
 
-def _check_limits(ulimits: Sequence[Ulimit]) -> None:
+def _check_ulimits(ulimits: Sequence[Ulimit]) -> None:
     """Raises StartFailure."""
     for limit in ulimits:
         if limit.name.lower() not in rlimits.NUMBERS:

@@ -124,7 +124,7 @@ def _values(layout: Layout, cgroup: str, host: HostConfig) -> dict[_Place, str]:
     return {
         (file, _line(value)): value
         for file, value, required in resource_writes(layout, cgroup, resources_of(host))
-        if os.path.exists(file) or (required and not cgroup2.is_weight_of_bfq(file))
+        if os.path.exists(file) or (required and not cgroup2.has_bfq_instead(file))
     }
 
 

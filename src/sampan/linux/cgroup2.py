@@ -53,8 +53,8 @@ def device_program(rules: list[Rule]) -> bytes:
     return b"".join([*code, _instruction(_MOV_K, 0, value=0), _instruction(_EXIT)])
 
 
-def is_weight_of_bfq(file: str) -> bool:
-    """Whether a file of weights is not there and need not be: kernels without blk-iocost have no io.weight, but BFQ has one of its own."""
+def has_bfq_instead(file: str) -> bool:
+    """Whether that is an io.weight that is not there and need not be: without blk-iocost a kernel has BFQ's own file only."""
     directory, name = os.path.split(file)
     return name == "io.weight" and not os.path.exists(file) and os.path.exists(f"{directory}/io.bfq.weight")
 

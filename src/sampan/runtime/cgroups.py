@@ -190,7 +190,10 @@ _OPTIONAL = ("memsw", "swap.max", "bfq")
 
 
 def resource_writes(layout: Layout, path: str, resources: Resources) -> list[tuple[str, str, bool]]:
-    """(file, value, required) of every limit. Optional is what some kernels have no file for: swap accounting, the scheduler BFQ."""
+    """(file, value, required) of every limit. Optional is what some kernels have no file for: swap accounting, the scheduler BFQ.
+
+    Some have weights of BFQ only: who writes asks cgroup2.has_bfq_instead of a required file that is not there.
+    """
     result: list[tuple[str, str, bool]] = []
     for controller, file, value in _v1_writes(resources) if layout.version == 1 else _v2_writes(resources):
         directory = v1_path(layout, controller, path) if layout.version == 1 else f"{layout.unified}/{path}"

@@ -120,8 +120,8 @@ class Namespaces(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     net: Share = "fd"
-    is_net_anothers: bool = False
-    """The network namespace that comes is another container's: what it is set to is not changed but where that is asked for."""
+    joins_net: bool = False
+    """The network namespace is another container's: of its sysctls only those change that are asked for."""
     pid: Share = "private"
     ipc: Share = "private"
     uts: Literal["private", "host"] = "private"
@@ -456,7 +456,7 @@ def launch_plan(spec: LaunchSpec, host: HostFacts | None = None) -> dict[str, An
     mounts = _mounts(spec, host, cgroup_ns == "private", binds)
     namespaces = spec.namespaces
     sysctls = [[key, value, True] for key, value in spec.sysctls.items()]
-    if namespaces.net != "host" and not namespaces.is_net_anothers:
+    if namespaces.net != "host" and not namespaces.joins_net:
         sysctls[:0] = [[key, value, False] for key, value in defaults.NETWORK_SYSCTLS if key not in spec.sysctls]
     shared = [mount.propagation.removeprefix("r") for mount in spec.mounts if mount.type == "bind"]
     process = _process(spec, spec.privileged, host)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sampan.engine.launching import SecurityOptions, profile_of
+from sampan.engine.launching import SecurityOptions, apparmor_profile
 from sampan.errors import InvalidArgument
 from sampan.spec.docker_api.container import HostConfig
 
@@ -90,5 +90,5 @@ def test_what_this_host_ignores_is_said(options: list[str], has_apparmor: bool, 
 @pytest.mark.parametrize(
     ("options", "privileged", "profile"), [([], False, ""), ([], True, "unconfined"), (["apparmor=mine"], True, "mine")]
 )
-def test_the_profile_of_a_container(options: list[str], privileged: bool, profile: str) -> None:
-    assert profile_of(SecurityOptions(options), HostConfig(privileged=privileged)) == profile
+def test_the_apparmor_profile_of_a_container(options: list[str], privileged: bool, profile: str) -> None:
+    assert apparmor_profile(SecurityOptions(options), HostConfig(privileged=privileged)) == profile

@@ -126,7 +126,7 @@ def test_a_bad_device_rule_is_refused(rule: str) -> None:
 def test_the_sysctls_of_anothers_network_namespace_are_left_as_they_are() -> None:
     own = plan.launch_plan(_spec(), HOST_V1)["sysctls"]
     assert "net.ipv4.ip_unprivileged_port_start" in [name for name, _, _ in own]
-    shared = plan.Namespaces(is_net_anothers=True)
+    shared = plan.Namespaces(joins_net=True)
     assert plan.launch_plan(_spec(namespaces=shared, sysctls={"net.core.somaxconn": "5"}), HOST_V1)["sysctls"] == [
         ["net.core.somaxconn", "5", True]
     ]

@@ -196,7 +196,7 @@ def write_limits(writes: list[tuple[str, str, bool]], where: rootfs.Where) -> No
         try:
             kernelfile.write(file, value)
         except OSError as error:
-            if required and not cgroup2.is_weight_of_bfq(file):
+            if required and not cgroup2.has_bfq_instead(file):
                 where[0] = ops.STEP_CGROUP_WRITE
                 reason = os.strerror(error.errno or errno.EIO).lower()
                 raise SetupError(error.errno or errno.EIO, f'failed to write "{value}": write {file}: {reason}') from None
