@@ -204,6 +204,17 @@ def _convert(flag: Flag, text: str, old: Any) -> Any:
     return opts.PARSERS[kind](text, old)
 
 
+def _converted(flag: Flag, text: str, old: Any) -> Any:
+    """Raises UsageError."""
+    try:
+        return _convert(flag, text, old)
+    except ValueError as error:
+        raise UsageError(f"invalid argument {quote(text)} for {quote(flag.label)} flag: {error}") from None
+
+
+_HELP = Flag("help", "h", "bool", False, "")
+
+
 def parse(flags: Sequence[Flag], argv: Sequence[str], *, interspersed: bool = True, warn: Callable[[str], object] | None = None) -> Parsed:
     """Parse `argv` (without the command's name) by the table.
 
@@ -217,10 +228,7 @@ def parse(flags: Sequence[Flag], argv: Sequence[str], *, interspersed: bool = Tr
     rest.reverse()
 
     def assign(flag: Flag, text: str) -> None:
-        try:
-            parsed.values[flag.name] = _convert(flag, text, parsed.values[flag.name] if flag.name in parsed.set else None)
-        except ValueError as error:
-            raise UsageError(f"invalid argument {quote(text)} for {quote(flag.label)} flag: {error}") from None
+        parsed.values[flag.name] = _converted(flag, text, parsed.values[flag.name] if flag.name in parsed.set else None)
         parsed.set.add(flag.name)
         if flag.deprecated and warn is not None:
             warn(f"Flag --{flag.name} has been deprecated, {flag.deprecated}")
@@ -248,10 +256,8 @@ def _long(arg: str, table: dict[str, Flag], rest: list[str], parsed: Parsed, ass
         raise UsageError(f"bad flag syntax: {arg}")
     flag = table.get(name)
     if name == "help":
-        try:
-            parsed.help = parsed.help or ("help" if not equals or parse_bool(value) else "")
-        except ValueError as error:
-            raise UsageError(f'invalid argument {quote(value)} for "-h, --help" flag: {error}') from None
+        if not equals or _converted(_HELP, value, None):
+            parsed.help = parsed.help or "help"
     elif flag is None:
         raise UsageError(f"unknown flag: --{name}")
     elif equals:

@@ -64,6 +64,14 @@ def misshapen(error: Exception) -> str:
     return f"the daemon's answer is not what is expected of one: {type(error).__name__}: {error}"
 
 
+def parse_answer(answer: bytes) -> Any:
+    """A daemon's document. CliError for what is no JSON, or nests so deep that nobody could read it."""
+    try:
+        return fastjson.loads(answer)
+    except ValueError as error:
+        raise CliError(f"the daemon's answer cannot be read: {error}") from None
+
+
 def quote(text: str, *, safe: str = "") -> str:
     """Percent-encode as Go's url.QueryEscape (and PathEscape with `safe`) do, but with %20 for a blank in paths."""
     keep = _SAFE | frozenset(safe.encode())
@@ -334,10 +342,7 @@ class Response:
 
     def json(self) -> Any:
         """The whole body, parsed. CliError for what is no JSON."""
-        try:
-            return fastjson.loads(self.read())
-        except ValueError as error:
-            raise CliError(f"the daemon's answer cannot be read: {error}") from None
+        return parse_answer(self.read())
 
     def lines(self) -> Iterator[bytes]:
         """The body line by line as it arrives (streams of JSON objects), without line ends; empty lines are left out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.http import CliError
+from sampan.cli.http import CliError, parse_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def inspect(names: Sequence[str], layout: str, get: Callable[[str], tuple[str, b
     for name in names:
         try:
             go_type, raw = get(name)
-            document = _parsed(raw)
+            document = parse_answer(raw)
             texts.append(_execute(template, go_type, document, raw, ours) + "\n" if template else raw.decode("utf-8", "surrogateescape"))
         except CliError as error:
             errors.append(error.message)
@@ -52,16 +52,6 @@ def inspect(names: Sequence[str], layout: str, get: Callable[[str], tuple[str, b
     if errors:
         raise CliError("\n".join(errors))
     return 0
-
-
-def _parsed(raw: bytes) -> Any:
-    """Raises CliError for what is no JSON, or nests so deep that its lines would be nothing but indentation."""
-    from sampan.cli import fastjson
-
-    try:
-        return fastjson.loads(raw)
-    except ValueError as error:
-        raise CliError(f"the daemon's answer cannot be read: {error}") from None
 
 
 def _execute(template: Template, go_type: str, document: Any, raw: bytes, ours: bool) -> str:

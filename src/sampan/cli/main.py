@@ -69,8 +69,8 @@ class Context:
         return self._config
 
     @property
-    def has_asked(self) -> bool:
-        """Whether a daemon has answered something: what then turns out to have another shape than it should is its own."""
+    def was_answered(self) -> bool:
+        """Whether a daemon has said anything yet: an answer of another shape than it should have can only be its own."""
         return self._client is not None and self._client.ping is not None
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ def _main(argv: Sequence[str]) -> int:
     try:
         return _run(ctx, path, rest[words:])
     except MISSHAPEN as error:
-        if not ctx.has_asked or options.bool("debug"):
+        if not ctx.was_answered or options.bool("debug"):
             raise
         raise CliError(f"{misshapen(error)} (--debug shows where)", 125 if COMMANDS[ALIASES.get(path, path)] == "run" else 1) from None
     finally:

@@ -60,10 +60,8 @@ class Row:
                     self.heard = None
                     return
             self.error = EOF
-        except (CliError, OSError) as error:
-            self.error = error.message if isinstance(error, CliError) else str(error)
-        except MISSHAPEN as error:
-            self.error = misshapen(error)
+        except (CliError, OSError, *MISSHAPEN) as error:
+            self.error = _reason(error)
         finally:
             self.first.set()
 
@@ -137,7 +135,11 @@ class Rows:
                 elif action == "die" and not self._all:
                     self.remove(container)
             self.ended = EOF
-        except (CliError, OSError) as error:
-            self.ended = error.message if isinstance(error, CliError) else str(error)
-        except MISSHAPEN as error:
-            self.ended = misshapen(error)
+        except (CliError, OSError, *MISSHAPEN) as error:
+            self.ended = _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, CliError):
+        return error.message
+    return str(error) if isinstance(error, OSError) else misshapen(error)
