@@ -31,7 +31,7 @@ class Readopter:
         execs: ExecService,
         is_over: Callable[[str], bool],
     ) -> None:
-        """is_over: whether a container's run is nobody's any more."""
+        """is_over: see Runner."""
         self._containers, self._execs = containers, execs
         self._keeper, self._supervisor = keeper, supervisor
         self._logs = logs
@@ -71,10 +71,10 @@ class Readopter:
                 log.warning("containers could not be handed to the new keeper: %s", error.message)
 
     async def _forget_ended(self, streams: Mapping[str, Message], procs: Mapping[str, Message]) -> None:
-        """Runs that one had been told to forget, and the other handed to it again before it was told, too. Raises EngineError."""
+        """Runs that one of both had forgotten, as it was told, and got again from the other, who was not told yet. Raises EngineError."""
         for forget, known in ((self._supervisor.forget, procs), (self._keeper.forget, streams)):
             for key, item in known.items():
-                if item.get("exit") and "." in key and self._is_over(key):
+                if item.get("exit") and "." in key and self._is_over(key):  # an exec's key has no run's number
                     await forget(key)
 
     async def hand_over(self, container: Container, *, known_stream: bool, known_proc: bool) -> None:

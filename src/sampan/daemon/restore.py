@@ -78,7 +78,7 @@ class Restorer:
         await renew()  # now that we hold everything too, and before anything is asked of them that another version does not know
         if stop_all is not None:
             await stop_all()
-            self._containers.ending = False
+            self._containers.ending = False  # from now on it is users and policies again who decide
         for container in self._containers:
             await self._shipping.begin(container)
             if container.is_running:
@@ -147,7 +147,7 @@ class Restorer:
     async def _start_again(self, container: Container) -> None:
         await container.settled.wait()
         async with container.lock:
-            if not container.is_running and container.state.status != "restarting" and not container.removing:
+            if not container.is_active and not container.removing:
                 try:
                     await self._runner.start(container)
                 except EngineError as error:

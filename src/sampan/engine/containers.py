@@ -222,7 +222,7 @@ class ContainerService:
             or bool(filters.get("since"))
         )
         if not everything:
-            chosen = [item for item in chosen if item.is_going_on]
+            chosen = [item for item in chosen if item.is_active]
         if limit > 0:
             chosen = chosen[:limit]
         result = []
@@ -287,12 +287,12 @@ class ContainerService:
     async def start(self, ref: str) -> None:
         """Start. NotModified if it runs already."""
         container = self._containers.find(ref)
-        if container.is_going_on and not container.state.paused:
+        if container.is_active and not container.state.paused:
             raise NotModified("")
         async with container.lock:
             if container.state.paused:
                 raise Conflict("cannot start a paused container, try unpause instead")
-            if container.is_going_on:
+            if container.is_active:
                 raise NotModified("")
             await self._start(container)
 
@@ -340,8 +340,7 @@ class ContainerService:
         if container.restart_timer is not None:
             container.restart_timer.cancel()
         self._containers.note_state(container, msgspec.structs.replace(container.state, status="exited", manually_stopped=True))
-        async with container.changed:
-            container.changed.notify_all()
+        await container.notify()
 
     async def restart(self, ref: str, *, timeout: int | None, signal: str) -> None:
         """Stop and start."""
@@ -489,7 +488,7 @@ class ContainerService:
         """Raise Conflict, in docker's words, where only force removes."""
         if container.state.paused:
             raise Conflict(f'cannot remove container "{ref}": container is paused and must be unpaused first')
-        if container.is_going_on:
+        if container.is_active:
             words = f"container is {container.state.status}: stop the container before removing or force remove"
             raise Conflict(f'cannot remove container "{ref}": {words}')
 
@@ -515,7 +514,7 @@ class ContainerService:
         container = self._containers.find(ref)
         before = container.exits
         if condition in ("", "not-running"):
-            return Wait(container, lambda: container.exited.is_set() and (container.exits > before or not container.is_going_on))
+            return Wait(container, lambda: container.exited.is_set() and (container.exits > before or not container.is_active))
         if condition == "next-exit":
             return Wait(container, lambda: container.exits > before and container.exited.is_set())
         return Wait(container, container.removed.is_set)
@@ -543,7 +542,7 @@ class ContainerService:
         for container in self._containers:
             labels = container.config.labels or {}
             if (
-                container.is_going_on
+                container.is_active
                 or container.removing
                 or (until is not None and container.created > until)
                 or not labels_match(labels, filters.get("label", ()))

@@ -117,9 +117,14 @@ class Container:
         return self.state.status in ("running", "paused")
 
     @property
-    def is_going_on(self) -> bool:
-        """Whether a process runs, or its policy is about to start another."""
+    def is_active(self) -> bool:
+        """Whether a process runs, or its restart policy is about to start another."""
         return self.is_running or self.state.status == "restarting"
+
+    async def notify(self) -> None:
+        """Have those who wait for something of it look again."""
+        async with self.changed:
+            self.changed.notify_all()
 
     def not_running(self) -> Conflict:
         """What is said to who needs a process of it."""

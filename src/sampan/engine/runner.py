@@ -334,10 +334,15 @@ class Runner:
 
     # the end
 
+    def _live(self, key: str) -> Live | None:
+        """The handles of a run, None once they are given back."""
+        container = self.containers.get(key.partition(".")[0])
+        live = container.live if container is not None else None
+        return live if live is not None and live.key == key else None
+
     def is_over(self, key: str) -> bool:
         """Whether a run is nobody's any more: what keeper or supervisor still know of it is of no use."""
-        container = self.containers.get(key.partition(".")[0])
-        return key not in self._early and (container is None or container.live is None or container.live.key != key)
+        return key not in self._early and self._live(key) is None
 
     def exit_event(self, key: str, code: int, at: int) -> bool:
         """A process ended (told by the supervisor, the keeper, or found at start). Told twice, handled once; False: no run we know."""
@@ -385,10 +390,9 @@ class Runner:
         if key in self._early:
             self._early[key].append(lambda: self.drained_event(key, end))
             return
-        container = self.containers.get(key.partition(".")[0])
-        if container is not None and container.live is not None and container.live.key == key:
-            container.live.drained.set()
-            for follower in tuple(container.live.followers):
+        if (live := self._live(key)) is not None:
+            live.drained.set()
+            for follower in tuple(live.followers):
                 follower.ended(end)
 
     async def _drain(self, live: Live) -> None:
@@ -434,8 +438,7 @@ class Runner:
         container.live = None
         container.exited.set()
         self.events.publish(container, "die", {"exitCode": str(code), "execDuration": str(duration)})
-        async with container.changed:
-            container.changed.notify_all()
+        await container.notify()
         if live is not None:
             if live.pidfd >= 0:
                 pidfd.reap(live.pidfd)  # an orphan of a killed keeper is our child
@@ -457,8 +460,7 @@ class Runner:
             except Exception as error:  # whatever it is: "restarting" must not stay for ever
                 log.warning("restart of %s failed: %s", container.id, error)
                 self.containers.note_state(container, msgspec.structs.replace(container.state, status="exited"))
-                async with container.changed:
-                    container.changed.notify_all()
+                await container.notify()
 
     # removal
 
@@ -480,8 +482,7 @@ class Runner:
         self.mounts.discarded(container, anonymous)
         container.removed.set()
         self.events.publish(container, "destroy")
-        async with container.changed:
-            container.changed.notify_all()
+        await container.notify()
 
 
 def new_state(console: Sequence[int]) -> ContainerState:
