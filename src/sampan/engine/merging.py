@@ -8,14 +8,13 @@ import msgspec
 from sampan.engine import health, networkspec
 from sampan.engine.limits import HostLimits, check_limits
 from sampan.errors import InvalidArgument, NotImplementedYet, SystemFailure
+from sampan.logs.options import DEFAULT_DRIVER
 from sampan.network.ipam import parse_address
 from sampan.network.ports import port_requests
 from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy, Ulimit
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
 
-_LOG_DRIVER = "json-file"
-"""What the engine's own default is called, and takes the options of."""
 PORTS_DISCARDED = "Published ports are discarded when using host network mode"
 _JOINED = re.compile("container:.+", re.DOTALL)
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
@@ -220,7 +219,7 @@ def merge_host_config(
     _refuse_missing(config, host, request.networking_config)
     port_requests((), host.port_bindings, False)  # refuses what start could only fail at
     driver = host.log_config.type or defaults.log_driver
-    is_daemons = (driver or _LOG_DRIVER) == (defaults.log_driver or _LOG_DRIVER)
+    is_daemons = (driver or DEFAULT_DRIVER) == (defaults.log_driver or DEFAULT_DRIVER)
     inherited = defaults.log_opts if is_daemons else {}
     log = LogConfig(type=driver, config={**inherited, **(host.log_config.config or {})})
     swap = host.memory_swap

@@ -9,6 +9,7 @@ from sampan.engine import endpoints, health, launching, mounting
 from sampan.engine.containerstore import Container
 from sampan.engine.networkstore import PREDEFINED
 from sampan.engine.paths import Paths
+from sampan.logs.options import DEFAULT_DRIVER
 from sampan.runtime.defaults import MASKED_PATHS, READONLY_PATHS
 from sampan.snapshot.api import Snapshots, Usage
 from sampan.spec.docker_api.container import HostConfig
@@ -111,7 +112,7 @@ def _host_config(host: HostConfig) -> HostConfig:
         cgroupns_mode=host.cgroupns_mode or "host",
         runtime=host.runtime or "runc",
         # docker-py reads the output of a run only where it finds this name; see docs/adr/0010.
-        log_config=msgspec.structs.replace(host.log_config, type=host.log_config.type or "json-file"),
+        log_config=msgspec.structs.replace(host.log_config, type=host.log_config.type or DEFAULT_DRIVER),
     )
 
 

@@ -5,7 +5,7 @@ import ipaddress
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,13 +15,14 @@ from sampan.clock import rfc3339nano
 from sampan.engine import cdi
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
-from sampan.engine.limits import host_limits, warnings_of
+from sampan.engine.limits import HostLimits, host_limits, warnings_of
 from sampan.engine.registries import RegistrySettings
 from sampan.errors import InvalidArgument
 from sampan.events.bus import Event, EventBus
 from sampan.filters import Filters
 from sampan.ids import new_id
 from sampan.linux import apparmor
+from sampan.logs.options import DEFAULT_DRIVER
 from sampan.logs.options import DRIVERS as LOG_DRIVERS
 from sampan.mirrors import normalised
 from sampan.reference import DEFAULT_DOMAIN
@@ -192,11 +193,11 @@ class SystemService:
             kernel_version=platform.release(),
         )
 
-    def _confinement(self) -> list[str]:
-        """A warning where docker would confine containers by AppArmor, and we do not."""
-        if not apparmor.enabled(self._sysfs):
-            return []
-        return ["WARNING: AppArmor is enabled, but no profile is applied to containers: not implemented by Sampan yet"]
+    def _shown_warnings(self, limits: HostLimits, cgroup_version: int, cdi_problems: Sequence[str]) -> list[str]:
+        found = [*warnings_of(limits, cgroup_version), *self._warnings()]
+        if apparmor.enabled(self._sysfs):  # docker would confine containers by it
+            found.append("WARNING: AppArmor is enabled, but no profile is applied to containers: not implemented by Sampan yet")
+        return [*found, *(f"WARNING: CDI: {problem}" for problem in cdi_problems)]
 
     def _namespaces(self, cgroup_version: int) -> list[str]:
         """What docker counts among the security options."""
@@ -241,7 +242,7 @@ class SystemService:
             n_goroutines=len(asyncio.all_tasks()),
             nfd=len(os.listdir("/proc/self/fd")),
             system_time=rfc3339nano(time.time_ns()),
-            logging_driver=self.facts.log_driver or "json-file",
+            logging_driver=self.facts.log_driver or DEFAULT_DRIVER,
             cgroup_version=str(layout.version),
             n_events_listener=self._events.listeners,
             kernel_version=platform.release(),
@@ -265,13 +266,7 @@ class SystemService:
             live_restore_enabled=self.facts.live_restore,
             firewall_backend=FirewallInfo(driver="nftables") if self.facts.filtered else None,
             security_options=["name=seccomp,profile=builtin", *self._namespaces(layout.version)],
-            warnings=[
-                *warnings_of(limits, layout.version),
-                *self._warnings(),
-                *self._confinement(),
-                *(f"WARNING: CDI: {problem}" for problem in found.problems),
-            ]
-            or None,
+            warnings=self._shown_warnings(limits, layout.version, found.problems) or None,
         )
 
     def events(self, *, since: int, until: int, filters: Filters) -> AsyncIterator[EventMessage]:

@@ -13,6 +13,8 @@ from sampan.logs import journald, syslog
 from sampan.patterns import bounded, compiled
 
 DRIVERS = ("journald", "json-file", "local", "none", "syslog")
+DEFAULT_DRIVER = "json-file"
+"""What the engine's own default is called, and takes the options of."""
 WITH_SERVER = ("journald", "syslog")
 """Their output goes to the segments all the same: for `docker logs` (docker's "dual logging"), and as the buffer."""
 OTHER_DRIVERS = ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "splunk")
@@ -40,9 +42,9 @@ def _size(text: str) -> int:
 def validate(driver: str, config: Mapping[str, str]) -> None:
     """Raises InvalidArgument for what docker does not know, NotImplementedYet for its other drivers and for what is not built.
 
-    driver "" is the engine's own default: it takes json-file's options.
+    driver "" is the engine's own default.
     """
-    driver = driver or "json-file"
+    driver = driver or DEFAULT_DRIVER
     if driver == "none":
         return
     if driver in OTHER_DRIVERS:
