@@ -115,21 +115,34 @@ def test_what_a_policy_is_about_to_start_again(engine: Engine) -> None:
     """As docker has it: a start finds it started, a wait goes on, a stop is one; what needs a process is told why there is none."""
     path = made(engine, ["false"], RestartPolicy={"Name": "always"})
 
-    def rests() -> bool:
+    def rest() -> int:
+        """The number of the rest it is in, 0 while there is none or a short one. Each is twice as long as the one before."""
         found = shown(engine, path)
-        return (found["State"]["Status"], found["RestartCount"]) == ("restarting", 5)  # for 1.6 s
+        return found["RestartCount"] if found["State"]["Status"] == "restarting" and found["RestartCount"] >= 5 else 0
 
-    wait_for(rests, "the fifth failure")
-    assert engine.request("POST", f"{path}/start")[0] == 304
+    def asked(method: str, what: str, body: object = None) -> tuple[int, Any]:
+        """An answer that came within one rest."""
+        while True:
+            wait_for(lambda: rest() > 0, "a rest")
+            number = rest()
+            answer = engine.request(method, path + what, body)
+            if number and rest() == number:
+                return answer
+
+    assert asked("POST", "/start")[0] == 304
     words = f"Container {path.rpartition('/')[2]} is restarting, wait until the container is running"
-    assert engine.request("POST", f"{path}/exec", {"Cmd": ["true"]}) == (409, {"message": words})
-    assert engine.request("POST", f"{path}/pause") == (409, {"message": words})
-    assert engine.request("GET", f"{path}/top") == (409, {"message": words})
+    assert asked("POST", "/exec", {"Cmd": ["true"]}) == (409, {"message": words})
+    assert asked("POST", "/pause") == (409, {"message": words})
+    assert asked("GET", "/top") == (409, {"message": words})
     with ThreadPoolExecutor(1) as pool:
+        number = rest()
         wait = pool.submit(engine.request, "POST", f"{path}/wait")
         until = time.monotonic() + 0.3
-        while rests() and time.monotonic() < until:
-            assert not wait.done()
+        while number and time.monotonic() < until:
+            done = wait.done()
+            if rest() != number:
+                break
+            assert not done
         since = time.time()
         assert engine.request("POST", f"{path}/stop")[0] == 204
         assert wait.result()[1]["StatusCode"] == 1
