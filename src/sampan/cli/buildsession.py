@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from sampan.cli.agentkeys import KeyAgent
     from sampan.cli.flags import Parsed
-    from sampan.cli.http import Client
-    from sampan.cli.tlssocket import TlsSocket
+    from sampan.cli.http import Client, Socket
 else:
     import _socket as socket
 
@@ -206,7 +205,7 @@ class BuildSession:
         self._agents = agents
         self._reader = frames.Reader()
         self._channels: dict[int, AgentChannel] = {}
-        self._sock: socket.socket | TlsSocket | None = None
+        self._sock: Socket | None = None
         self._ended = False
 
     def start(self, client: Client) -> None:
@@ -244,7 +243,7 @@ class BuildSession:
             for channel in self._channels.values():
                 channel.close()
 
-    def _received(self, sock: socket.socket | TlsSocket) -> bytes:
+    def _received(self, sock: Socket) -> bytes:
         """The daemon's next bytes; agents' answers are passed on meanwhile."""
         while True:
             ready = self._ready(sock)
@@ -255,7 +254,7 @@ class BuildSession:
                 break
         return sock.recv(_CHUNK)
 
-    def _ready(self, sock: socket.socket | TlsSocket) -> set[int]:
+    def _ready(self, sock: Socket) -> set[int]:
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
         for channel in self._channels.values():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sampan.cli.tlssocket import TlsSocket
 
+    Socket = socket.socket | TlsSocket
     Query = Mapping[str, object]  # str, int, bool, a list of str, or None for: leave out
 else:
     import _socket as socket  # the socket module proper imports enum, selectors and more: milliseconds
@@ -141,7 +142,7 @@ class Host:
         """A new connection. Raises ConnectError."""
         return Connection(self.connect())
 
-    def connect(self) -> socket.socket | TlsSocket:
+    def connect(self) -> Socket:
         """A connected socket; ConnectError in docker's words, with a hint about the group if the socket may not be opened."""
         try:
             if self.path:
@@ -169,7 +170,7 @@ class Host:
                 raise ConnectError(f"error during connect: {error}") from None
             raise ConnectError(f"Cannot connect to the Docker daemon at {self.text}. Is the docker daemon running?") from None
 
-    def _connect_tcp(self) -> socket.socket | TlsSocket:
+    def _connect_tcp(self) -> Socket:
         failure: OSError = ConnectionRefusedError()
         for family, kind, protocol, _, address in socket.getaddrinfo(*self.address, 0, socket.SOCK_STREAM):
             sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
@@ -207,7 +208,7 @@ def _group_hint(path: str) -> str:
 class Connection:
     """One socket with its read buffer. `busy` while a response's body has not been read to the end."""
 
-    def __init__(self, sock: socket.socket | TlsSocket) -> None:
+    def __init__(self, sock: Socket) -> None:
         self.sock = sock
         self.buffer = b""
         self.busy = False
@@ -364,7 +365,7 @@ class Response:
 class Hijacked:
     """A connection after the switch to a raw stream: the socket, and the bytes that came with the answer's head."""
 
-    def __init__(self, sock: socket.socket | TlsSocket, early: bytes, media_type: str) -> None:
+    def __init__(self, sock: Socket, early: bytes, media_type: str) -> None:
         self.sock = sock
         self.early = early
         self.media_type = media_type

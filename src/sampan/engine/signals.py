@@ -5,7 +5,7 @@ import signal as signals
 from sampan.errors import InvalidArgument
 from sampan.spec.docker_api.container import Config
 
-STOP_SIGNAL_DEFAULT = "SIGTERM"
+_STOP_SIGNAL = "SIGTERM"
 _ENDS = frozenset((signals.SIGINT, signals.SIGQUIT, signals.SIGABRT, signals.SIGTERM))
 
 
@@ -34,7 +34,7 @@ def signal_number(text: str) -> int:
 def stop_signal(config: Config) -> int:
     """What a container is asked to end by; 0: by none, for it has a number that is no signal's, as docker lets it have."""
     try:
-        return signal_number(config.stop_signal or STOP_SIGNAL_DEFAULT)
+        return signal_number(config.stop_signal or _STOP_SIGNAL)
     except InvalidArgument:
         return 0
 
