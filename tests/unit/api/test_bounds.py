@@ -13,6 +13,7 @@ from sampan.api import connection, http, tls
 from sampan.api.connection import Target
 from sampan.api.http import MAX_JSON_BODY, Request, Response
 from sampan.api.server import ApiServer, tcp_listener, unix_listener
+from sampan.tlsstream import TlsStream
 from tests.support.certificates import Authority
 
 GET = b"GET /x HTTP/1.1\r\nHost: d\r\n\r\n"
@@ -233,3 +234,18 @@ def test_those_that_never_shake_hands_are_few_and_soon_gone(tmp_path: Path, monk
         await silent
 
     asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_what_comes_after_the_end_of_tls_is_not_kept(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    client = TlsStream(ssl.create_default_context(cafile=str(authority.certificate)), server_hostname="d")
+    server = TlsStream(authority.server("d"), server_side=True)
+    client.shake_hands(b"")
+    server.shake_hands(client.outgoing())
+    client.shake_hands(server.outgoing())
+    server.shake_hands(client.outgoing())
+    client.send(b"last")
+    client.end()
+    assert (server.receive(client.outgoing()), server.ended) == (b"last", True)
+    assert server.receive(b"x" * 100_000) == b""
+    assert server._incoming.pending == 0
