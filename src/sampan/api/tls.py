@@ -10,6 +10,8 @@ from sampan.tlsstream import TlsStream
 HANDSHAKES_MOST = 128
 """Connections that nobody is known of yet; more are cut: they are not among those that a server may have."""
 HANDSHAKE_SECONDS = 10.0
+UNHEARD_MOST = 1 << 16
+"""Bytes of what TLS itself answers (to key updates, or to a wish to renegotiate) that a client may leave unread."""
 
 
 class TlsTransport(asyncio.Transport):
@@ -34,11 +36,12 @@ class TlsTransport(asyncio.Transport):
         self._stream.send(data)
         self.flush()
 
-    def flush(self) -> None:
-        """Send what TLS itself has to say, too."""
+    def flush(self) -> int:
+        """Send what TLS itself has to say, too; how many bytes there were."""
         data = self._stream.outgoing()
         if data and not self._ended:
             self._raw.write(data)
+        return len(data)
 
     def can_write_eof(self) -> bool:
         """See asyncio."""
@@ -93,6 +96,8 @@ class TlsConnection(asyncio.Protocol):
         self._stream = TlsStream(context, server_side=True)
         self._inner: asyncio.Protocol | None = None
         self._told_end = False
+        self._is_slow = False
+        self._unheard = 0
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -133,7 +138,11 @@ class TlsConnection(asyncio.Protocol):
             self._transport.flush()  # TLS says why
             self._transport.close()
             return
-        self._transport.flush()
+        said = self._transport.flush()
+        self._unheard = self._unheard + said if self._is_slow else 0
+        if self._unheard > UNHEARD_MOST:
+            self.abort()
+            return
         if plain and not self._transport.is_closing():
             self._inner.data_received(plain)
         if self._stream.ended and not self._end_inner():
@@ -158,10 +167,12 @@ class TlsConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """asyncio: the client reads slowly."""
+        self._is_slow = True
         if self._inner is not None:
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         """asyncio: there is room again."""
+        self._is_slow = False
         if self._inner is not None:
             self._inner.resume_writing()

@@ -1,6 +1,8 @@
 """Clients that drip, flood, never read, or are too many: none takes more than its share."""
 
+import _ssl
 import asyncio
+import ctypes
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -249,3 +251,47 @@ def test_what_comes_after_the_end_of_tls_is_not_kept(tmp_path: Path) -> None:
     assert (server.receive(client.outgoing()), server.ended) == (b"last", True)
     assert server.receive(b"x" * 100_000) == b""
     assert server._incoming.pending == 0
+
+
+def key_updates(stream: TlsStream, count: int) -> bytes:
+    """Records that each ask for one in answer (RFC 8446 section 4.6.3), which Python's ssl cannot be told to send."""
+    library = ctypes.CDLL(_ssl.__file__)
+    handle = ctypes.c_void_p.from_address(id(stream.object._sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))  # type: ignore[attr-defined]
+    for _ in range(count):
+        assert library.SSL_key_update(handle, 1) == 1
+        assert library.SSL_do_handshake(handle) == 1
+    return stream.outgoing()
+
+
+def test_who_makes_tls_talk_and_does_not_listen_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BUFFER_LIMIT", 4096)
+    monkeypatch.setattr(tls, "UNHEARD_MOST", 4096)
+    authority = Authority(tmp_path / "ca")
+    stream = TlsStream(ssl.create_default_context(cafile=str(authority.certificate)), server_hostname="d")
+
+    async def flood(sock: socket.socket) -> None:
+        for _ in range(200):
+            await asyncio.get_running_loop().sock_sendall(sock, key_updates(stream, 100))
+            await asyncio.sleep(0)  # the server's turn
+
+    async def main() -> None:
+        loop, server, listener = asyncio.get_running_loop(), ApiServer(target), tcp_listener("127.0.0.1", 0)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        address = listener.getsockname()
+        await server.serve(listener, authority.server("d"))
+        try:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.setblocking(False)
+                await loop.sock_connect(sock, address)
+                done = stream.shake_hands(b"")
+                while not done:
+                    await loop.sock_sendall(sock, stream.outgoing())
+                    done = stream.shake_hands(await loop.sock_recv(sock, 65536))
+                await loop.sock_sendall(sock, stream.outgoing())
+                with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                    await flood(sock)
+        finally:
+            await server.stop(0.1)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
