@@ -7,8 +7,10 @@ from typing import Any, cast
 
 from sampan.tlsstream import TlsStream
 
-HANDSHAKES_MOST = 128
-"""Connections that nobody is known of yet; more are cut: they are not among those that a server may have."""
+HANDSHAKES_MOST = 512
+"""Connections that nobody is known of yet, which are not among those that a server may have. One more costs the oldest its place: who has
+a certificate comes through quickly, and cannot be kept out by those that say nothing.
+"""
 HANDSHAKE_SECONDS = 10.0
 UNHEARD_MOST = 1 << 16
 """Bytes of what TLS itself answers (to key updates, or to a wish to renegotiate) that a client may leave unread."""
@@ -89,8 +91,8 @@ class TlsTransport(asyncio.Transport):
 class TlsConnection(asyncio.Protocol):
     """What a socket's transport calls: shakes hands, and then passes on to a Connection what it can read."""
 
-    def __init__(self, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol], strangers: "set[TlsConnection]") -> None:
-        """strangers: those of the server that still shake hands."""
+    def __init__(self, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol], strangers: "dict[TlsConnection, None]") -> None:
+        """strangers: those of the server that still shake hands, the oldest first."""
         self._make = make
         self._strangers = strangers
         self._stream = TlsStream(context, server_side=True)
@@ -105,17 +107,17 @@ class TlsConnection(asyncio.Protocol):
         raw = cast("asyncio.Transport", transport)
         self._transport = TlsTransport(raw, self._stream)
         if len(self._strangers) >= HANDSHAKES_MOST:
-            raw.abort()
-            return
-        self._strangers.add(self)
+            next(iter(self._strangers)).abort()
+        self._strangers[self] = None
         self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, raw.abort)
 
     def abort(self) -> None:
         """End at once."""
+        self._is_no_stranger()
         self._transport.abort()
 
     def _is_no_stranger(self) -> None:
-        self._strangers.discard(self)
+        self._strangers.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
