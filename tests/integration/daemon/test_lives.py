@@ -121,6 +121,7 @@ def test_what_a_policy_is_about_to_start_again(engine: Engine) -> None:
 
     wait_for(rests, "the fifth failure")
     assert engine.request("POST", f"{path}/start")[0] == 304
+    assert engine.request("POST", f"{path}/kill?signal=HUP")[0] == 204  # a reload, not an end
     words = f"Container {path.rpartition('/')[2]} is restarting, wait until the container is running"
     assert engine.request("POST", f"{path}/exec", {"Cmd": ["true"]}) == (409, {"message": words})
     assert engine.request("POST", f"{path}/pause") == (409, {"message": words})
