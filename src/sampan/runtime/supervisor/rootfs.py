@@ -190,7 +190,14 @@ class Root:
         self.attach(fd, path)
 
     def run(self) -> None:
-        """Execute the mount operations in order."""
+        """Execute the mount operations in order.
+
+        Before them, as in docker, the working directory is made in a root that will be read-only: below a mount only the container itself
+        makes it, who may not be allowed to, while we act with the host's rights.
+        """
+        if self.plan["rootfs"]["readonly"]:
+            with contextlib.suppress(OSError):  # what is wrong with it is told where it is entered
+                os.close(self.ensure(self.plan["process"]["cwd"], True))
         for op in self.plan["mounts"]:
             self.at(ops.STEP_MOUNT, str(op.get("destination") or op.get("path") or ""))
             getattr(self, f"_op_{op['op']}")(op)
@@ -399,11 +406,9 @@ class Root:
             os.close(target)
 
     def finish(self) -> None:
-        """Make the root read-only if asked, with the working directory in it, and enter it."""
+        """Make the root read-only if asked, and enter it."""
         self.at(ops.STEP_ROOTFS, "/")
         if self.plan["rootfs"]["readonly"]:
-            with contextlib.suppress(OSError):  # what is wrong with it is told where it is entered
-                os.close(self.ensure(self.plan["process"]["cwd"], True))
             mounts.mount_setattr(self.fd, attributes=mounts.MOUNT_ATTR_RDONLY)
         mounts.pivot_into(self.fd)
         os.close(self.fd)
