@@ -137,8 +137,9 @@ class Root:
                     os.mkdir(name, 0o755, dir_fd=self.fd)
 
     def ensure(self, path: str, directory: bool) -> int:
-        """mounts.ensure_in_root of our root."""
-        return mounts.ensure_in_root(self.fd, path, directory)
+        """mounts.ensure_in_root of our root, where the container's root may: we act with the host's rights."""
+        may_make = (lambda found: idmap.root_may_write(self.plan["userns"], found)) if self.userns >= 0 else None
+        return mounts.ensure_in_root(self.fd, path, directory, may_make=may_make)
 
     def attach(self, fd: int, path: str, directory: bool = True, source: str = "tmpfs", over_link: bool = False) -> None:
         """Attach a detached mount at path inside the root. over_link: on a symbolic link there, not on what it leads to."""
@@ -190,11 +191,8 @@ class Root:
         self.attach(fd, path)
 
     def run(self) -> None:
-        """Execute the mount operations in order.
-
-        Before them, as in docker, the working directory is made in a root that will be read-only: below a mount only the container itself
-        makes it, who may not be allowed to, while we act with the host's rights.
-        """
+        """Execute the mount operations in order. Before them, as in docker, a root that will be read-only gets its working directory:
+        below a mount only the container itself makes it, who may not be allowed to."""
         if self.plan["rootfs"]["readonly"]:
             with contextlib.suppress(OSError):  # what is wrong with it is told where it is entered
                 os.close(self.ensure(self.plan["process"]["cwd"], True))
