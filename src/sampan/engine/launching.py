@@ -31,6 +31,8 @@ class LaunchSettings(msgspec.Struct, frozen=True):
 NO_EDITS = Edits()
 PROFILE_MAX = 512 << 10
 """Of a seccomp profile: docker's own has 13,000 characters, and a filter that the kernel takes has 4096 instructions."""
+PROFILE_KEPT_MAX = 64 << 10
+"""Of one that is kept as it was read, when it may have eighty times the size."""
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -99,7 +101,8 @@ class SecurityOptions:
         if value == "unconfined":
             self.seccomp = "unconfined"
         elif value not in ("", "builtin"):
-            self.seccomp = _profile_of(value)
+            read = _profile_of if len(value) <= PROFILE_KEPT_MAX else _profile_of.__wrapped__
+            self.seccomp = read(value)
 
 
 @lru_cache(maxsize=8)  # every exec asks anew
