@@ -235,7 +235,8 @@ class World:
         require("copied" in self.docker("diff", action.name), "diff does not know what was copied")
 
     def _do_commit(self, action: Action) -> None:
-        image = self.docker("commit", action.name).strip()
+        image = f"committed:{action.name}"  # without a name a prune beside it would take it
+        self.docker("commit", action.name, image)
         self.docker("rmi", image)
 
     def _do_top(self, action: Action) -> None:

@@ -47,6 +47,7 @@ from sampan.engine.containermounts import ContainerMounts
 from sampan.engine.containers import ContainerService
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
+from sampan.engine.creating import Creator
 from sampan.engine.disk_usage import DiskUsageService
 from sampan.engine.exec import ExecService
 from sampan.engine.files import FileService
@@ -322,11 +323,10 @@ class _RunParts(msgspec.Struct, frozen=True):
     execs: ExecService
     attach: AttachService
     health: HealthMonitor
-    logs: ContainerLogs
     shipping: LogShipping
     trees: Trees
     volumes: VolumeStore
-    published: ContainerEvents
+    steps: StepContainers
 
 
 def _run_parts(
@@ -356,10 +356,9 @@ def _run_parts(
     base.stack.push_async_callback(shipping.close)
     trees = Trees(snapshots, base.workers, mounts, runner.own_mounts)
     filler = VolumeFiller(trees, volumes, userns)
-    defaults = _defaults(base.config, host_layout().version)
-    service = ContainerService(
-        containers, runner, control, images.images, snapshots, published, logs, clock, defaults, mounts, filler.fill, health
-    )
+    creator = Creator(runner, images.images, filler, _defaults(base.config, host_layout().version))
+    service = ContainerService(creator, runner, control, images.images, health)
+    steps = StepContainers(creator, service, runner, control, attach)
 
     async def started(container: Container) -> None:
         await attach.started(container)
@@ -379,7 +378,7 @@ def _run_parts(
         discarded=images.images.collect,
         network_took=metrics.network_took,
     )
-    return _RunParts(service, runner, control, execs, attach, health, logs, shipping, trees, volumes, published)
+    return _RunParts(service, runner, control, execs, attach, health, shipping, trees, volumes, steps)
 
 
 class _BuilderParts(msgspec.Struct, frozen=True):
@@ -387,7 +386,6 @@ class _BuilderParts(msgspec.Struct, frozen=True):
 
     service: BuildService
     spool: BuildSpool
-    steps: StepContainers
     entries: CacheEntries
 
 
@@ -397,17 +395,16 @@ def _builder_parts(base: _Base, images: _ImageParts, runs: _RunParts) -> _Builde
     cached, directories = BuildCacheRepository(base.database), CacheDirectories(root / "mounts")
     images.images.hidden = cached.hidden
     entries = CacheEntries(images.store, lambda: {item.image_id for item in containers}, cached, directories, workers)
-    steps = StepContainers(runs.service, runs.runner, runs.control, runs.attach)
     bases, copies = Bases(images.images, images.pulls), Copies(images.images, images.snapshots, workers, spool.empty)
     pruning = BuildCachePruning(images.images, images.store, images.snapshots, cached, directories, entries, workers, base.clock)
     service = BuildService(
         BuildParts(
-            images=images.images, spool=spool, bases=bases, copies=copies, containers=steps, trees=runs.trees, directories=directories,
+            images=images.images, spool=spool, bases=bases, copies=copies, containers=runs.steps, trees=runs.trees, directories=directories,
             cached=cached, registries=images.registries, clock=base.clock, background=base.background, pruning=pruning, entries=entries,
             sessions=BuildSessions(), events=base.events,
         )
     )  # fmt: skip
-    return _BuilderParts(service, spool, steps, entries)
+    return _BuilderParts(service, spool, entries)
 
 
 async def _repair(base: _Base, images: _ImageParts, runs: _RunParts, builds: _BuilderParts) -> None:
@@ -417,7 +414,7 @@ async def _repair(base: _Base, images: _ImageParts, runs: _RunParts, builds: _Bu
     base.background.spawn(runs.volumes.local.empty_trash())
     for container_id in builds.spool.left():
         if (container := base.containers.get(container_id)) is not None:
-            await builds.steps.remove_left(container)
+            await runs.steps.remove_left(container)
     base.background.spawn(builds.spool.repair())
 
 
@@ -426,7 +423,7 @@ def _services(
     system: SystemService,
 ) -> Services:  # fmt: skip
     """All of the API's."""
-    containers, clock, published = base.containers, base.clock, runs.published
+    containers, clock, published = base.containers, base.clock, runs.runner.events
     sampler = Sampler(containers, runs.runner.layout, base.paths, clock)
     base.stack.push_async_callback(sampler.close)
     volumes = VolumeService(runs.volumes, base.events, base.background)
@@ -483,9 +480,9 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     runs = _run_parts(base, images, network, lean, maps, metrics)
     builds = _builder_parts(base, images, runs)
     process_events = ProcessEvents(containers, runs.runner, runs.execs, background, lean.keeper, lean.supervisor)
-    readopter = Readopter(containers, lean.keeper, lean.supervisor, runs.logs, runs.execs, runs.runner.is_over)
+    readopter = Readopter(containers, lean.keeper, lean.supervisor, runs.runner.logs, runs.execs, runs.runner.is_over)
     networks = NetworkService(
-        network.store, network.places, containers, network.rules, runs.published, paths, base.clock, readopter.hold, network.defaults
+        network.store, network.places, containers, network.rules, runs.runner.events, paths, base.clock, readopter.hold, network.defaults
     )
     restorer = Restorer(containers, runs.runner, runs.control, background, process_events, readopter, runs.health, runs.shipping)
     await lean.open(process_events, lambda: background.spawn(readopter.readopt()), stack)

@@ -12,9 +12,10 @@ from sampan.engine import merging
 from sampan.engine.attach import AttachService
 from sampan.engine.buildoptions import BuildOptions
 from sampan.engine.buildspool import Workspace
-from sampan.engine.containers import Base, ContainerService
+from sampan.engine.containers import ContainerService
 from sampan.engine.containerstore import Container
 from sampan.engine.control import Control
+from sampan.engine.creating import Base, Creator
 from sampan.engine.limits import host_limits
 from sampan.engine.runner import Runner
 from sampan.engine.runs import Lent
@@ -39,7 +40,8 @@ Say = Callable[[str], Awaitable[None]]
 class StepContainers:
     """Makes, runs and removes the containers of build steps."""
 
-    def __init__(self, service: ContainerService, runner: Runner, control: Control, attach: AttachService) -> None:
+    def __init__(self, creator: Creator, service: ContainerService, runner: Runner, control: Control, attach: AttachService) -> None:
+        self._creator = creator
         self._service = service
         self._runner = runner
         self._control = control
@@ -71,7 +73,7 @@ class StepContainers:
         # no volumes: those of the image are mounts of the step (engine/buildmounts.py)
         container_id = ContainerId(new_id())
         workspace.note_container(container_id)
-        return await self._service.create_on(base._replace(config=ContainerConfig()), "", request, container_id)
+        return await self._creator.create_on(base._replace(config=ContainerConfig()), "", request, container_id)
 
     @staticmethod
     def check(host: HostConfig) -> list[str]:

@@ -33,8 +33,8 @@ from sampan.engine.buildrun import StepContainers, host_config
 from sampan.engine.buildspool import Tree, Workspace
 from sampan.engine.buildsteps import BuildSteps, Layer, Made
 from sampan.engine.buildurls import Fetches
-from sampan.engine.containers import Base
 from sampan.engine.containerstore import Container
+from sampan.engine.creating import Base
 from sampan.engine.images import ImageService
 from sampan.engine.progress import Progress
 from sampan.engine.trees import Trees

@@ -2,34 +2,25 @@
 
 import asyncio
 import logging
-import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import NamedTuple
 
 import msgspec
 
-from sampan.archive.room import making
-from sampan.clock import Clock
 from sampan.digest import ChainId
-from sampan.engine import joining, launching, links, listing, merging, names, processes, showing, timezones, updating, usernamespaces
-from sampan.engine.containerevents import ContainerEvents
-from sampan.engine.containerlogs import ContainerLogs
-from sampan.engine.containermounts import ContainerMounts
-from sampan.engine.containerstore import Container, Containers
+from sampan.engine import links, listing, merging, names, processes, showing, updating
+from sampan.engine.containerstore import Container
 from sampan.engine.control import Control
+from sampan.engine.creating import Creator
 from sampan.engine.images import ImageService
 from sampan.engine.limits import host_limits
 from sampan.engine.probing import HealthMonitor
-from sampan.engine.runner import Runner, new_state
+from sampan.engine.runner import Runner
 from sampan.engine.signals import means_end, signal_number, stop_signal
 from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
 from sampan.filters import Filters, labels_match
-from sampan.ids import ContainerId, new_id, short_id
-from sampan.image import platforms
 from sampan.linux import pty
-from sampan.runtime.plan import host_facts, left_out
-from sampan.snapshot.api import Layer, Snapshots, Usage
+from sampan.snapshot.api import Layer, Usage
 from sampan.spec.docker_api.container import (
     CreateRequest,
     CreateResponse,
@@ -41,23 +32,11 @@ from sampan.spec.docker_api.container import (
     WaitResponse,
 )
 from sampan.spec.docker_api.inspect import ContainerInspect, ContainerSummary
-from sampan.spec.oci_image import ContainerConfig
-from sampan.state.containers import ContainerRow
 from sampan.waiting import to_the_end
 
 log = logging.getLogger(__name__)
 
 DEFAULT_STOP_SECONDS = 10
-
-
-class Base(NamedTuple):
-    """What a container stands on."""
-
-    image_id: str
-    """Empty: no image."""
-    chain_id: ChainId | None
-    config: ContainerConfig
-    """What the request leaves open."""
 
 
 class Wait:
@@ -84,128 +63,22 @@ def _signal_for(failure: str, signal: str) -> int:
 class ContainerService:
     """See api/services.py for the contract of each method."""
 
-    def __init__(
-        self,
-        containers: Containers,
-        runner: Runner,
-        control: Control,
-        images: ImageService,
-        snapshots: Snapshots,
-        events: ContainerEvents,
-        logs: ContainerLogs,
-        clock: Clock,
-        defaults: merging.ContainerDefaults,
-        mounts: ContainerMounts,
-        fill: Callable[[Container], Awaitable[None]],
-        health: HealthMonitor,
-    ) -> None:
-        """fill: gives a new container's empty volumes what its image has at their places."""
-        self._containers = containers
+    def __init__(self, creator: Creator, runner: Runner, control: Control, images: ImageService, health: HealthMonitor) -> None:
+        self._creator = creator
         self._runner = runner
+        self._containers = runner.containers
+        self._snapshots = runner.snapshots
+        self._events = runner.events
         self._control = control
         self._images = images
-        self._snapshots = snapshots
-        self._events = events
-        self._clock = clock
-        self._defaults = defaults
-        self._logs = logs
-        self._mounts = mounts
-        self._fill = fill
         self._health = health
         self._pruning = asyncio.Lock()
 
     # create
 
     async def create(self, name: str, request: CreateRequest, platform: str) -> CreateResponse:
-        """Make a container. NotFound: no such image. Conflict: name in use. InvalidArgument, NotImplementedYet: see engine/merging.py."""
-        name = name.removeprefix("/")
-        if name and not names.VALID.fullmatch(name):
-            raise InvalidArgument(f"Invalid container name ({name}), only {names.ALLOWED} are allowed")
-        if name:
-            self._containers.check_name(name)
-        if not request.image:
-            raise InvalidArgument("no image specified") if not request.cmd else NotFound("No such image: ")
-        image = self._images.resolve(request.image)
-        problem = platforms.mismatch(request.image, image, platforms.wanted(platform) if platform else None)
-        if problem:
-            raise NotFound(problem)
-        base = Base(image.id, image.chain_id, image.config.config or ContainerConfig())
-        container, warnings = await self.create_on(base, name, request)
-        return CreateResponse(id=container.id, warnings=warnings)
-
-    async def create_on(
-        self, base: Base, name: str, request: CreateRequest, container_id: ContainerId | None = None
-    ) -> tuple[Container, list[str]]:
-        """Make a container on layers that are there, and warnings. name "": a made-up one. container_id: None: a new one.
-
-        Raises InvalidArgument, NotImplementedYet.
-        """
-        container_id = container_id or ContainerId(new_id())
-        host_mode = (request.host_config or HostConfig()).network_mode == "host" or (request.host_config or HostConfig()).uts_mode == "host"
-        config = merging.merge_config(request, base.config, os.uname().nodename if host_mode else short_id(container_id))
-        host, warnings = merging.merge_host_config(
-            request,
-            config,
-            defaults=self._defaults,
-            limits=host_limits(),
-        )
-        host = msgspec.structs.replace(joining.resolved(host, self._containers), runtime=self._runner.runtimes.chosen(host.runtime))
-        remapped = self._runner.userns.maps_of(host) is not None
-        self._runner.runtimes.check(host, remapped=remapped)
-        if remapped:
-            usernamespaces.check(host)
-        mounts = self._mounts.wanted(config, host)
-        warnings.extend(launching.SecurityOptions(host.security_opt or []).ignored(has_apparmor=host_facts().apparmor))
-        timezones.check(host.timezone)
-        launching.check_capabilities(host, host_facts().capabilities)
-        warnings.extend(left_out(launching.capability_names(host), host_facts()))
-        if config.stop_signal and not (config.stop_signal.isdecimal() and len(config.stop_signal) < 10):  # any number, as in docker
-            signal_number(config.stop_signal)
-        row = ContainerRow(
-            id=container_id,
-            name=name or names.made_up_name(lambda word: self._containers.holder_of(word) is not None),
-            created=self._clock.now_ns(),
-            image_id=base.image_id,
-            image_name=request.image,
-            chain_id=base.chain_id,
-            config=b"",
-            host_config=b"",
-            networking=b"",
-            mounts=None,
-            state=new_state(host.console_size),
-        )
-        container = Container(row, config, links.resolved(host, self._containers), merging.merge_networking(request.networking_config))
-        self._logs.check(container)
-        self._runner.network.check(container)
-        try:
-            container.mounts = self._mounts.claim(container_id, mounts)
-            await self._make(container)
-        except BaseException:
-            self._mounts.abandon(container_id)
-            raise
-        self._mounts.owned(container)
-        self._events.publish(container, "create")
-        return container, warnings
-
-    async def _make(self, container: Container) -> None:
-        """Directory, snapshot, volumes' content, row: undone in reverse when one fails; a kill in between leaves what repair finds."""
-        directory = self._runner.paths.container(container.id)
-        try:
-            with making("the container's directory"):
-                os.makedirs(f"{directory}/log", 0o710)
-            self._snapshots.prepare(container.id, self._chain(container))
-            await self._fill(container)
-            self._containers.add(container)
-        except BaseException:
-            self._snapshots.remove(container.id)
-            self._runner.hooks.discarded()
-            for path in (f"{directory}/log", directory):
-                with suppress(OSError):
-                    os.rmdir(path)
-            raise
-
-    def _chain(self, container: Container) -> ChainId | None:
-        return ChainId(container.chain_id) if container.chain_id else None
+        """Make a container. See engine/creating.py."""
+        return await self._creator.create(name, request, platform)
 
     # look
 
@@ -252,7 +125,7 @@ class ContainerService:
         return sum(layer.size for layer in self._layers(container))
 
     def _layers(self, container: Container) -> Iterator[Layer]:
-        name = self._chain(container)
+        name = ChainId(container.chain_id) if container.chain_id else None
         while name is not None and (layer := self._snapshots.layer(name)) is not None:
             yield layer
             name = layer.parent
@@ -265,7 +138,7 @@ class ContainerService:
         """Everything about one container but its sizes."""
         container = self._containers.find(ref)
         shown = links.shown(container, self._containers)
-        return showing.inspect(container, self._runner.paths, self._snapshots, self._logs.path(container), shown)
+        return showing.inspect(container, self._runner.paths, self._snapshots, self._runner.logs.path(container), shown)
 
     async def inspect_with_sizes(self, ref: str) -> ContainerInspect:
         """Everything about one container."""
@@ -534,7 +407,7 @@ class ContainerService:
     async def prune(self, filters: Filters) -> PruneReport:
         """Remove all stopped containers that match."""
         listing.check(filters, ("until", "label", "label!"))
-        until = listing.until_ns(filters, self._clock.now_ns())
+        until = listing.until_ns(filters, self._runner.clock.now_ns())
         if self._pruning.locked():
             raise Conflict("a prune operation is already running")
         async with self._pruning:

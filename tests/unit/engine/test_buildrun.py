@@ -10,7 +10,7 @@ import pytest
 
 from sampan.engine.buildoptions import BuildOptions
 from sampan.engine.buildrun import HOSTNAME, StepContainers, host_config
-from sampan.engine.containers import Base
+from sampan.engine.creating import Base
 from sampan.engine.runs import Lent
 from sampan.spec.docker_api.container import CreateRequest
 from sampan.spec.oci_image import ContainerConfig
@@ -67,7 +67,7 @@ async def _ended_twice(task: "asyncio.Task[Any]", engine: _Engine) -> None:
 
 
 def _steps(engine: _Engine) -> StepContainers:
-    return StepContainers(cast("Any", None), cast("Any", engine), cast("Any", engine), cast("Any", engine))
+    return StepContainers(cast("Any", None), cast("Any", None), cast("Any", engine), cast("Any", engine), cast("Any", engine))
 
 
 async def _say(text: str) -> None:
@@ -104,7 +104,8 @@ def test_a_step_in_anothers_network_has_neither_a_name_nor_ports_of_its_own(netw
         asked.append(request)
 
     async def run() -> None:
-        steps = StepContainers(cast("Any", SimpleNamespace(create_on=create_on)), cast("Any", None), cast("Any", None), cast("Any", None))
+        nobody = cast("Any", None)
+        steps = StepContainers(cast("Any", SimpleNamespace(create_on=create_on)), nobody, nobody, nobody, nobody)
         workspace = cast("Workspace", SimpleNamespace(note_container=lambda _: None))
         config = ContainerConfig(exposed_ports={"80/tcp": {}})
         host = host_config(BuildOptions(network=network), "")
