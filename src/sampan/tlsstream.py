@@ -33,6 +33,8 @@ class TlsStream:
 
     def receive(self, data: bytes) -> bytes:
         """The plain text of what has arrived; it sets `ended`. Raises ssl.SSLError: nothing can be understood any more."""
+        if self.ended:  # to be ignored (RFC 8446 section 6.1), and nobody would ever take it from there
+            return b""
         self._incoming.write(data)
         pieces = []
         try:

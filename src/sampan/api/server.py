@@ -111,7 +111,7 @@ class ApiServer:
         self._resolve = resolve
         self._most = most or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         self._servers: list[asyncio.Server] = []
-        self._handshakes: set[TlsConnection] = set()
+        self._handshakes: dict[TlsConnection, None] = {}
         self._connections: set[Connection] = set()
         self._hangups: HangupWatcher | None = None
 

@@ -7,9 +7,13 @@ from typing import Any, cast
 
 from sampan.tlsstream import TlsStream
 
-HANDSHAKES_MOST = 128
-"""At once: who shakes hands is not yet among the connections that a server may have. More are cut."""
+HANDSHAKES_MOST = 512
+"""At once: who shakes hands is not yet among the connections that a server may have. One more costs the oldest its place: who has
+a certificate comes through quickly, and cannot be kept out by those that say nothing.
+"""
 HANDSHAKE_SECONDS = 10.0
+UNHEARD_MOST = 1 << 16
+"""Bytes of what TLS itself answers (to key updates, or to a wish to renegotiate) that a client may leave unread."""
 
 
 class TlsTransport(asyncio.Transport):
@@ -19,6 +23,7 @@ class TlsTransport(asyncio.Transport):
         super().__init__()
         self._raw = raw
         self._stream = stream
+        self._ended = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """See asyncio."""
@@ -33,10 +38,12 @@ class TlsTransport(asyncio.Transport):
         self._stream.send(data)
         self.flush()
 
-    def flush(self) -> None:
-        """Send what TLS itself has to say, too."""
-        if data := self._stream.outgoing():
+    def flush(self) -> int:
+        """Send what TLS itself has to say, too; how many bytes there were."""
+        data = self._stream.outgoing()
+        if data and not self._ended:
             self._raw.write(data)
+        return len(data)
 
     def can_write_eof(self) -> bool:
         """See asyncio."""
@@ -49,8 +56,10 @@ class TlsTransport(asyncio.Transport):
             self._raw.write_eof()
 
     def _end(self) -> None:
-        self._stream.end()
-        self.flush()
+        if not self._ended:
+            self._stream.end()
+            self.flush()
+            self._ended = True
 
     def close(self) -> None:
         """See asyncio."""
@@ -82,13 +91,15 @@ class TlsTransport(asyncio.Transport):
 class TlsConnection(asyncio.Protocol):
     """What a socket's transport calls: shakes hands, and then passes on to a Connection what it can read."""
 
-    def __init__(self, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol], handshakes: "set[TlsConnection]") -> None:
-        """handshakes: the server's connections whose handshake is under way."""
+    def __init__(self, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol], handshakes: "dict[TlsConnection, None]") -> None:
+        """handshakes: the server's connections whose handshake is under way, the oldest first."""
         self._make = make
         self._handshakes = handshakes
         self._stream = TlsStream(context, server_side=True)
         self._inner: asyncio.Protocol | None = None
         self._told_end = False
+        self._is_slow = False
+        self._unheard = 0
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -96,17 +107,17 @@ class TlsConnection(asyncio.Protocol):
         raw = cast("asyncio.Transport", transport)
         self._transport = TlsTransport(raw, self._stream)
         if len(self._handshakes) >= HANDSHAKES_MOST:
-            raw.abort()
-            return
-        self._handshakes.add(self)
+            next(iter(self._handshakes)).abort()
+        self._handshakes[self] = None
         self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, raw.abort)
 
     def abort(self) -> None:
         """End at once."""
+        self._end_handshake()
         self._transport.abort()
 
     def _end_handshake(self) -> None:
-        self._handshakes.discard(self)
+        self._handshakes.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -129,7 +140,11 @@ class TlsConnection(asyncio.Protocol):
             self._transport.flush()  # TLS says why
             self._transport.close()
             return
-        self._transport.flush()
+        said = self._transport.flush()
+        self._unheard = self._unheard + said if self._is_slow else 0
+        if self._unheard > UNHEARD_MOST:
+            self.abort()
+            return
         if plain and not self._transport.is_closing():
             self._inner.data_received(plain)
         if self._stream.ended and not self._tell_end():
@@ -154,10 +169,12 @@ class TlsConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """asyncio: the client reads slowly."""
+        self._is_slow = True
         if self._inner is not None:
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         """asyncio: there is room again."""
+        self._is_slow = False
         if self._inner is not None:
             self._inner.resume_writing()

@@ -244,13 +244,15 @@ class ContainerService:
             container = self._containers.find(ref)
         except (InvalidArgument, NotFound) as error:
             raise type(error)(f"cannot kill container: {ref}: {error.message}") from None
+        ends = means_end(container.config, number)
         async with container.lock:
             if container.state.status == "restarting":
-                await self._cancel_restart(container)
+                if ends:
+                    await self._cancel_restart(container)
                 return
             if not container.is_running:
                 raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
-            if ends := means_end(container.config, number):
+            if ends:
                 self._containers.note_state(container, msgspec.structs.replace(container.state, manually_stopped=True))
             self._events.publish(container, "kill", {"signal": str(number)})
             if not self._control.send(container, number):

@@ -31,6 +31,8 @@ class LaunchSettings(msgspec.Struct, frozen=True):
 NO_EDITS = Edits()
 PROFILE_MAX = 512 << 10
 """Of a seccomp profile: docker's own has 13,000 characters, and a filter that the kernel takes has 4096 instructions."""
+PROFILE_KEPT_MAX = 64 << 10
+"""Of one that is kept as it was read, when it may have eighty times the size."""
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -99,10 +101,10 @@ class SecurityOptions:
         if value == "unconfined":
             self.seccomp = "unconfined"
         elif value not in ("", "builtin"):
-            self.seccomp = _seccomp_profile(value)
+            read = _kept_seccomp_profile if len(value) <= PROFILE_KEPT_MAX else _seccomp_profile
+            self.seccomp = read(value)
 
 
-@lru_cache(maxsize=8)  # every exec asks anew
 def _seccomp_profile(text: str) -> dict[str, Any] | Literal["unconfined"]:
     """A profile that says nothing confines nothing (moby profiles/seccomp setupSeccomp). Raises InvalidArgument."""
     if len(text) > PROFILE_MAX:
@@ -119,6 +121,9 @@ def _seccomp_profile(text: str) -> dict[str, Any] | Literal["unconfined"]:
         raise _both("name", "names")
     found: dict[str, Any] = msgspec.to_builtins(profile)
     return found
+
+
+_kept_seccomp_profile = lru_cache(maxsize=8)(_seccomp_profile)  # every exec asks anew
 
 
 def _both(one: str, other: str) -> InvalidArgument:

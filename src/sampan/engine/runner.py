@@ -140,13 +140,23 @@ class Runner:
                 raise
             raise failure from None
         try:
-            await self.hooks.started(container)
-            self.network.started(container)
-            self.events.publish_networks(container, "connect")
-            self.events.publish(container, "start")
-        finally:  # its end must be heard of, whatever has failed
+            await self._tell_of_start(container)
+        finally:  # its end must be heard of
             for again in self._early.pop(key, ()):
                 again()
+
+    async def _tell_of_start(self, container: Container) -> None:
+        """Whatever fails: it runs, and who was told that its start had failed would lose it."""
+        try:
+            await self.hooks.started(container)
+        except Exception:
+            log.exception("container %s runs, but its logs or its health may not be followed", container.id)
+        try:
+            self.network.started(container)
+        except Exception:
+            log.exception("container %s runs, but those that are linked to it may not know its address", container.id)
+        self.events.publish_networks(container, "connect")
+        self.events.publish(container, "start")
 
     async def _launch(
         self, container: Container, key: str, command: tuple[str, ...], lent: Lent, userns: UserNamespace, undo: contextlib.AsyncExitStack

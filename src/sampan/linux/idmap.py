@@ -5,7 +5,8 @@ import errno
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from sampan.linux import libc, mounts
@@ -33,6 +34,20 @@ def outside(table: Sequence[Sequence[int]], number: int) -> int:
         if first <= number < first + count:
             return second + number - first
     raise OSError(errno.EINVAL, f"ID {number} is not mapped")
+
+
+def root_may_write(maps: Mapping[str, Sequence[Sequence[int]]], directory: os.stat_result) -> bool:
+    """Whether root of a user namespace with these maps may make something in a directory (fs/inode.c, capable_wrt_inode_uidgid).
+
+    Access control lists, which may allow more, are not looked at.
+    """
+
+    def has(table: Sequence[Sequence[int]], number: int) -> bool:
+        return any(second <= number < second + count for _, second, count in table)
+
+    if has(maps["uids"], directory.st_uid) and has(maps["gids"], directory.st_gid):
+        return True
+    return bool(directory.st_mode & (stat.S_IWGRP if directory.st_gid == outside(maps["gids"], 0) else stat.S_IWOTH))
 
 
 def of_process(pid: int) -> int:

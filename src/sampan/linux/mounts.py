@@ -3,6 +3,7 @@
 import errno
 import os
 import struct
+from collections.abc import Callable
 
 from sampan.linux import namespaces
 from sampan.linux.libc import mount, syscall, umount2
@@ -196,10 +197,12 @@ def _openat2(directory_fd: int, path: str, flags: int, mode: int, resolve: int) 
     raise AssertionError("unreachable")
 
 
-def ensure_in_root(root_fd: int, path: str, directory: bool, links: int = 0) -> int:
+def ensure_in_root(
+    root_fd: int, path: str, directory: bool, links: int = 0, may_make: Callable[[os.stat_result], bool] | None = None
+) -> int:
     """An O_PATH descriptor of path inside the root, made (with its parents, 0755) if missing. Raises OSError.
 
-    A dangling symlink is followed inside the root, as docker does: what it points to is made.
+    A dangling symlink is followed inside the root, as docker does: what it points to is made. may_make: whether in a directory.
     """
     try:
         return open_in_root(root_fd, path, os.O_PATH)
@@ -219,7 +222,9 @@ def ensure_in_root(root_fd: int, path: str, directory: bool, links: int = 0) -> 
                 if links > MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
                 joined = os.path.join(os.path.dirname(prefix), target, *parts[depth + 1 :])
-                return ensure_in_root(root_fd, os.path.normpath(joined), directory, links + 1)
+                return ensure_in_root(root_fd, os.path.normpath(joined), directory, links + 1, may_make)
+            if may_make is not None and not may_make(os.fstat(here)):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path) from None
             if last and not directory:
                 os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o755, dir_fd=here))
             else:

@@ -130,6 +130,7 @@ def test_what_a_policy_is_about_to_start_again(engine: Engine) -> None:
                 return answer
 
     assert asked("POST", "/start")[0] == 304
+    assert asked("POST", "/kill?signal=HUP")[0] == 204  # a reload, not an end
     words = f"Container {path.rpartition('/')[2]} is restarting, wait until the container is running"
     assert asked("POST", "/exec", {"Cmd": ["true"]}) == (409, {"message": words})
     assert asked("POST", "/pause") == (409, {"message": words})
@@ -295,3 +296,18 @@ def test_sizes_of_containers_of_which_one_is_going(engine: Engine) -> None:
         assert engine.request("GET", "/system/df")[0] == 200
     finally:
         (engine.root / "gone").rename(engine.data_root / "overlay/c" / names[0])
+
+
+def test_what_fails_once_a_container_runs_does_not_lose_it(engine: Engine) -> None:
+    """Here: another's hosts file, which is to have its new address, cannot be written."""
+    path = made(engine, ["sleep", "1000"], NetworkMode="bridge", RestartPolicy={"Name": "always"})
+    other = made(engine, ["sleep", "1000"], NetworkMode="bridge", Links=[f"{path.rpartition('/')[2]}:it"])
+    (engine.data_root / other[1:] / "hosts.made").unlink()
+    (engine.data_root / other[1:] / "hosts.made").mkdir()
+    os.kill(shown(engine, path)["State"]["Pid"], signal.SIGKILL)
+    wait_for(lambda: shown(engine, path)["RestartCount"] == 1 and shown(engine, path)["State"]["Pid"] > 0, "the next run")
+    assert engine.request("POST", f"{path}/stop?t=0")[0] == 204
+    wait_for(lambda: not processes_in(engine, path), "a process that nobody owns")
+    assert engine.request("POST", f"{path}/start")[0] == 204
+    for one in (other, path):
+        assert engine.request("DELETE", f"{one}?force=1")[0] == 204

@@ -84,6 +84,23 @@ def test_volumes_and_binds(engine: Engine, ok: Callable[..., str]) -> None:
     ok("volume", "rm", "data")
 
 
+def test_nothing_is_made_in_the_hosts_directories_that_the_containers_root_could_not_make(engine: Engine, docker: Docker) -> None:
+    """A working directory is an image's to say: one below a bind mount would be the container's own, in the host's /etc, say."""
+    folder = engine.root / "hosts"
+    folder.mkdir(exist_ok=True)
+    common = ("run", "--rm", "--network=none", "-v", f"{folder}:/f", "-w", "/f/made")
+    for options in ((), ("--read-only",)):
+        refused = docker(*common, *options, "busybox", "true")
+        assert (refused.returncode != 0, os.listdir(folder)) == (True, []), (options, refused)
+    for options in (("-v", "/f/deep/er"), ("--tmpfs", "/f/deep/er")):  # a volume, too, may be an image's
+        refused = docker("run", "--rm", "--network=none", "-v", f"{folder}:/f", *options, "busybox", "true")
+        assert (refused.returncode != 0, os.listdir(folder)) == (True, []), (options, refused)
+        assert "permission denied" in refused.stderr
+    os.chown(folder, BASE, BASE + 7)
+    mine = docker("run", "--rm", "--network=none", "-v", f"{folder}:/f", "-v", "/f/deep/er", "busybox", "stat", "-c", "%u:%g", "/f/deep")
+    assert (mine.stdout, mine.stderr) == ("0:0\n", "")
+
+
 def test_set_user_id_files_are_out_of_reach_of_the_hosts_users(engine: Engine, ok: Callable[..., str]) -> None:
     ok("run", "--rm", "-v", "data:/v", "busybox", "sh", "-ec", "cp /bin/busybox /v/id; chmod 6755 /v/id")
     program = "data/volumes/data/_data/id"

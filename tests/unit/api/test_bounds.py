@@ -1,6 +1,8 @@
 """Clients that drip, flood, never read, or are too many: none takes more than its share."""
 
+import _ssl
 import asyncio
+import ctypes
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -13,6 +15,7 @@ from sampan.api import connection, http, tls
 from sampan.api.connection import Target
 from sampan.api.http import MAX_JSON_BODY, Request, Response
 from sampan.api.server import ApiServer, tcp_listener, unix_listener
+from sampan.tlsstream import TlsStream
 from tests.support.certificates import Authority
 
 GET = b"GET /x HTTP/1.1\r\nHost: d\r\n\r\n"
@@ -222,14 +225,80 @@ def test_those_that_never_shake_hands_are_few_and_soon_gone(tmp_path: Path, monk
         times = await asyncio.gather(*(ended(port) for _ in range(20)))
         late = [time for time in times if time - started >= 1.5]
         assert len(late) == 5, times
+        others = [asyncio.create_task(ended(port)) for _ in range(5)]
+        while len(server._handshakes) < 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
         writer.write(GET)
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
         writer.close()
+        for other in others:
+            other.cancel()
+        while server._handshakes:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         silent = asyncio.create_task(ended(port))
         while not server._handshakes:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await server.stop(0.1)
         await silent
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_what_comes_after_the_end_of_tls_is_not_kept(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    client = TlsStream(ssl.create_default_context(cafile=str(authority.certificate)), server_hostname="d")
+    server = TlsStream(authority.server("d"), server_side=True)
+    client.shake_hands(b"")
+    server.shake_hands(client.outgoing())
+    client.shake_hands(server.outgoing())
+    server.shake_hands(client.outgoing())
+    client.send(b"last")
+    client.end()
+    assert (server.receive(client.outgoing()), server.ended) == (b"last", True)
+    assert server.receive(b"x" * 100_000) == b""
+    assert server._incoming.pending == 0
+
+
+def key_updates(stream: TlsStream, count: int) -> bytes:
+    """Records that each ask for one in answer (RFC 8446 section 4.6.3), which Python's ssl cannot be told to send."""
+    library = ctypes.CDLL(_ssl.__file__)
+    handle = ctypes.c_void_p.from_address(id(stream.object._sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))  # type: ignore[attr-defined]
+    for _ in range(count):
+        assert library.SSL_key_update(handle, 1) == 1
+        assert library.SSL_do_handshake(handle) == 1
+    return stream.outgoing()
+
+
+def test_who_makes_tls_talk_and_does_not_listen_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BUFFER_LIMIT", 4096)
+    monkeypatch.setattr(tls, "UNHEARD_MOST", 4096)
+    authority = Authority(tmp_path / "ca")
+    stream = TlsStream(ssl.create_default_context(cafile=str(authority.certificate)), server_hostname="d")
+
+    async def flood(sock: socket.socket) -> None:
+        for _ in range(200):
+            await asyncio.get_running_loop().sock_sendall(sock, key_updates(stream, 100))
+            await asyncio.sleep(0)  # the server's turn
+
+    async def main() -> None:
+        loop, server, listener = asyncio.get_running_loop(), ApiServer(target), tcp_listener("127.0.0.1", 0)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        address = listener.getsockname()
+        await server.serve(listener, authority.server("d"))
+        try:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.setblocking(False)
+                await loop.sock_connect(sock, address)
+                done = stream.shake_hands(b"")
+                while not done:
+                    await loop.sock_sendall(sock, stream.outgoing())
+                    done = stream.shake_hands(await loop.sock_recv(sock, 65536))
+                await loop.sock_sendall(sock, stream.outgoing())
+                with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                    await flood(sock)
+        finally:
+            await server.stop(0.1)
 
     asyncio.run(asyncio.wait_for(main(), 30))

@@ -48,3 +48,32 @@ def test_much_goes_both_ways_and_ends_go_separately() -> None:
     for fd in (source[0], *target):
         os.close(fd)
     ours.close()
+
+
+class Full(socket.socket):
+    """One whose end has to be sent, too, as TLS's, and for which there is no room at first."""
+
+    room = False
+
+    def shutdown(self, how: int) -> None:
+        if not self.room:
+            self.room = True
+            raise BlockingIOError
+        super().shutdown(how)
+
+
+def test_an_end_that_finds_no_room_is_sent_once_there_is_some() -> None:
+    ours, daemon = socket.socketpair()
+    full = Full(fileno=ours.detach())
+    source, target = os.pipe(), os.pipe()
+    thread = threading.Thread(target=relay, args=(full, source[0], target[1]), daemon=True)
+    thread.start()
+    os.close(source[1])
+    daemon.settimeout(10)
+    assert daemon.recv(1) == b""
+    daemon.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    for fd in (source[0], *target):
+        os.close(fd)
+    full.close()

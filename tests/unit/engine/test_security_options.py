@@ -1,9 +1,11 @@
 """`--security-opt`: what each asks for, what is refused, and what this host ignores."""
 
+import json
 from typing import Any
 
 import pytest
 
+from sampan.engine import launching
 from sampan.engine.launching import SecurityOptions, apparmor_profile
 from sampan.errors import InvalidArgument
 from sampan.spec.docker_api.container import HostConfig
@@ -92,3 +94,11 @@ def test_what_this_host_ignores_is_said(options: list[str], has_apparmor: bool, 
 )
 def test_the_apparmor_profile_of_a_container(options: list[str], privileged: bool, profile: str) -> None:
     assert apparmor_profile(SecurityOptions(options), HostConfig(privileged=privileged)) == profile
+
+
+def test_large_seccomp_profiles_are_not_kept() -> None:
+    """Read, one may have eighty times the size of its text."""
+    before = launching._kept_seccomp_profile.cache_info().misses
+    text = json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{}] * 40_000})
+    assert isinstance(SecurityOptions([f"seccomp={text}"]).seccomp, dict)
+    assert launching._kept_seccomp_profile.cache_info().misses == before

@@ -40,7 +40,8 @@ def relay(sock: socket | TlsSocket, source: int = 0, target: int = 1) -> None:
         if source_open and len(to_socket) < _ROOM:
             poller.register(source, select.POLLIN)
         poller.register(target, select.POLLOUT if to_target else 0)  # tells when its reader has gone, too
-        wanted = (select.POLLIN if stream_open and len(to_target) < _ROOM else 0) | (select.POLLOUT if to_socket else 0)
+        has_to_send = bool(to_socket) or not (source_open or finished)
+        wanted = (select.POLLIN if stream_open and len(to_target) < _ROOM else 0) | (select.POLLOUT if has_to_send else 0)
         if wanted:
             poller.register(sock.fileno(), wanted)
         events = dict(poller.poll())
@@ -53,8 +54,7 @@ def relay(sock: socket | TlsSocket, source: int = 0, target: int = 1) -> None:
         if to_socket and events.get(sock.fileno(), 0):
             del to_socket[: _sent(sock, to_socket)]
         if not source_open and not to_socket and not finished:
-            finished = True
-            _finish(sock)
+            finished = _finish(sock)
         if wanted & select.POLLIN and events.get(sock.fileno(), 0) & _READABLE:
             received = _received(sock)
             if received is not None:
@@ -83,8 +83,12 @@ def _received(sock: socket | TlsSocket) -> bytes | None:
         return b""
 
 
-def _finish(sock: socket | TlsSocket) -> None:
+def _finish(sock: socket | TlsSocket) -> bool:
+    """Whether that is done: TLS has something to send for it."""
     try:
         sock.shutdown(_SHUT_WR)
+    except (BlockingIOError, InterruptedError):
+        return False
     except OSError:
         pass  # it has ended already
+    return True

@@ -137,8 +137,9 @@ class Root:
                     os.mkdir(name, 0o755, dir_fd=self.fd)
 
     def ensure(self, path: str, directory: bool) -> int:
-        """mounts.ensure_in_root of our root."""
-        return mounts.ensure_in_root(self.fd, path, directory)
+        """mounts.ensure_in_root of our root, where the container's root may: we act with the host's rights."""
+        may_make = (lambda found: idmap.root_may_write(self.plan["userns"], found)) if self.userns >= 0 else None
+        return mounts.ensure_in_root(self.fd, path, directory, may_make=may_make)
 
     def attach(self, fd: int, path: str, directory: bool = True, source: str = "tmpfs", over_link: bool = False) -> None:
         """Attach a detached mount at path inside the root. over_link: on a symbolic link there, not on what it leads to."""
@@ -190,7 +191,11 @@ class Root:
         self.attach(fd, path)
 
     def run(self) -> None:
-        """Execute the mount operations in order."""
+        """Execute the mount operations in order. Before them, as in docker, a root that will be read-only gets its working directory:
+        below a mount only the container itself makes it, who may not be allowed to."""
+        if self.plan["rootfs"]["readonly"]:
+            with contextlib.suppress(OSError):  # what is wrong with it is told where it is entered
+                os.close(self.ensure(self.plan["process"]["cwd"], True))
         for op in self.plan["mounts"]:
             self.at(ops.STEP_MOUNT, str(op.get("destination") or op.get("path") or ""))
             getattr(self, f"_op_{op['op']}")(op)
@@ -399,11 +404,9 @@ class Root:
             os.close(target)
 
     def finish(self) -> None:
-        """Make the root read-only if asked, with the working directory in it, and enter it."""
+        """Make the root read-only if asked, and enter it."""
         self.at(ops.STEP_ROOTFS, "/")
         if self.plan["rootfs"]["readonly"]:
-            with contextlib.suppress(OSError):  # what is wrong with it is told where it is entered
-                os.close(self.ensure(self.plan["process"]["cwd"], True))
             mounts.mount_setattr(self.fd, attributes=mounts.MOUNT_ATTR_RDONLY)
         mounts.pivot_into(self.fd)
         os.close(self.fd)
