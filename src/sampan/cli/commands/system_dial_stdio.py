@@ -9,10 +9,8 @@ from sampan.cli.flags import Command, Parsed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
-
+    from sampan.cli.http import Socket
     from sampan.cli.main import Context
-    from sampan.cli.tlssocket import TlsSocket
 
 SPEC = Command("", "Proxy the stdio stream to the daemon connection. Should not be invoked manually.", max_args=0)
 _CHUNK = 4096  # a pipe that poll calls writable takes so much without waiting
@@ -27,7 +25,7 @@ def run(ctx: Context, args: Parsed) -> int:
     return 0
 
 
-def relay(sock: socket | TlsSocket, source: int = 0, target: int = 1) -> None:
+def relay(sock: Socket, source: int = 0, target: int = 1) -> None:
     """Bytes of `source` to the socket, the socket's to `target`; neither way waits for the other. Ends with the socket's stream,
     or when nobody reads `target` any more.
     """
@@ -64,7 +62,7 @@ def relay(sock: socket | TlsSocket, source: int = 0, target: int = 1) -> None:
             del to_target[: os.write(target, to_target[:_CHUNK])]
 
 
-def _sent(sock: socket | TlsSocket, piece: bytearray) -> int:
+def _sent(sock: Socket, piece: bytearray) -> int:
     try:
         return sock.send(piece)
     except (BlockingIOError, InterruptedError):
@@ -73,7 +71,7 @@ def _sent(sock: socket | TlsSocket, piece: bytearray) -> int:
         return len(piece)  # the daemon reads no more, but may have answered
 
 
-def _received(sock: socket | TlsSocket) -> bytes | None:
+def _received(sock: Socket) -> bytes | None:
     """None: nothing yet."""
     try:
         return sock.recv(_ROOM)
@@ -83,7 +81,7 @@ def _received(sock: socket | TlsSocket) -> bytes | None:
         return b""
 
 
-def _finish(sock: socket | TlsSocket) -> bool:
+def _finish(sock: Socket) -> bool:
     """Whether that is done: TLS has something to send for it."""
     try:
         sock.shutdown(_SHUT_WR)
