@@ -27,7 +27,7 @@ def test_exec_shares_every_namespace_and_the_cgroup(box: Any, running: Any) -> N
     assert (code, err) == (0, "")
     assert lines[:2] == ["1", running.container[:12]]
     assert lines[2] == lines[3]
-    assert all(running.container in line for line in lines[4:-4])
+    assert all(running.container in line for line in lines[4:-4]), out
     assert lines[-4:] == ["0", "1", "2", "3"]
 
 
