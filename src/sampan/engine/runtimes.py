@@ -110,9 +110,10 @@ class Runtimes:
         except TimeoutError:
             log.warning("%s does not end", " ".join(words))
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                if process.returncode is None:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # a runtime may be a script that runs another
+                await process.wait()
 
     def left(self) -> list[str]:
         """The containers that a runtime knows, or that something is left of."""
