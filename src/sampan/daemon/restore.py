@@ -187,12 +187,12 @@ class Restorer:
                 names.update(entry.name for entry in os.scandir(directory) if entry.is_dir() and len(entry.name) == 64)
         for name in names:
             found = self._containers.get(name)
-            if found is None or (not found.is_running and found.live is None):
+            if found is None or not found.has_run:
                 await self._runner.end_cgroup(paths.cgroup(name))
         for name in self._runner.runtimes.left():
             found = self._containers.get(name)
-            if found is None or (not found.is_running and found.live is None):
+            if found is None or not found.has_run:
                 await self._runner.runtimes.delete(name, found.state.runtime if found else ())
         for container in self._containers:  # those elsewhere, which are known by their containers only
-            if container.host_config.cgroup_parent and not container.is_running and container.live is None:
+            if container.host_config.cgroup_parent and not container.has_run:
                 await self._runner.end_cgroup(paths.cgroup_of(container))

@@ -128,7 +128,7 @@ class ContainerCheck:
     def _is_used(self, name: str) -> bool:
         """Whether it runs, or is on its way to or from there."""
         container = self._containers.get(name)
-        return container is not None and (container.is_running or container.live is not None or _is_busy(container))
+        return container is not None and (container.has_run or _is_busy(container))
 
     def _is_stray_cgroup(self, name: str) -> bool:
         if self._is_used(name):

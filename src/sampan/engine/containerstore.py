@@ -121,6 +121,11 @@ class Container:
         """Whether a process runs, or its restart policy is about to start another."""
         return self.is_running or self.state.status == "restarting"
 
+    @property
+    def has_run(self) -> bool:
+        """Whether a process runs, or what the last run had is not given back yet."""
+        return self.is_running or self.live is not None
+
     async def notify(self) -> None:
         """Have those who wait for something of it look again."""
         async with self.changed:

@@ -40,19 +40,13 @@ def state(engine: Engine, name: str) -> tuple[str, int]:
     return found["Status"], found["ExitCode"]
 
 
-@pytest.fixture(scope="module")
-def killed_engine(make_engine: Callable[..., Engine]) -> Engine:
-    """One for all tests here: what a round leaves would show in the next."""
-    engine = make_engine()
-    engine.start()
-    engine.bootstrap()
-    return engine
-
-
 @pytest.fixture
-def own_engine(killed_engine: Engine) -> Iterator[Engine]:
-    """An engine whose processes may be killed; a test's containers are removed after it."""
-    engine = killed_engine
+def own_engine(crashing: Engine) -> Iterator[Engine]:
+    """An engine whose processes may be killed: one for all tests here, what a round leaves would show in the next.
+
+    A test's containers are removed after it.
+    """
+    engine = crashing
     if engine.process is None or engine.process.poll() is not None:
         engine.start()
     yield engine
