@@ -65,10 +65,10 @@ def processes_in(engine: Engine, path: str) -> list[int]:
 def test_a_restart_keeps_what_is_removed_at_its_end(engine: Engine) -> None:
     path = made(engine, ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done"], AutoRemove=True)
     for _ in range(10):
-        assert engine.request("POST", f"{path}/restart?t=10")[0] == 204
+        assert engine.request("POST", f"{path}/restart?t=1")[0] == 204
         found = shown(engine, path)
         assert (found["State"]["Status"], found["HostConfig"]["AutoRemove"]) == ("running", True)
-    assert engine.request("POST", f"{path}/stop?t=10")[0] == 204
+    assert engine.request("POST", f"{path}/stop?t=1")[0] == 204
     wait_for(lambda: engine.request("GET", f"{path}/json")[0] == 404, "--rm")
 
 

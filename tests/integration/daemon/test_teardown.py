@@ -21,7 +21,7 @@ def busy(make_engine: Callable[..., Engine]) -> Engine:
     engine.start()
     engine.bootstrap()
     for options in (["-t"], ["-p", "127.0.0.1::80"], ["--name", "paused"]):
-        done = engine.cli("run", "-d", *options, "busybox", "sleep", "1000")
+        done = engine.cli("run", "-d", "--stop-timeout=1", *options, "busybox", "sleep", "1000")
         assert done.returncode == 0, done.stderr
     assert engine.cli("pause", "paused").returncode == 0
     return engine

@@ -36,6 +36,7 @@ def test_a_mirror_is_in_use_at_once(make_engine: Callable[..., Engine], registry
     assert json.loads((engine.root / "daemon.json").read_text()) == {}
 
 
+@pytest.mark.slow
 def test_what_sampand_does_not_take_over_is_told(make_engine: Callable[..., Engine]) -> None:
     engine = make_engine("--bridge=none", "--registry-mirror=https://flag.example")
     engine.start()

@@ -223,6 +223,7 @@ def test_a_mirror_that_is_set_aside_is_the_last_resort(configured: Configured, d
     assert not [line for line in engine.request("GET", "/info")[1]["Warnings"] or () if "mirror" in line], "it answers again"
 
 
+@pytest.mark.slow
 def test_an_unreachable_hub_is_told_in_time(configured: Configured, docker_path: str) -> None:
     proxy = Proxy()
     with ExitStack() as stack:

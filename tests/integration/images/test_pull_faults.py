@@ -34,6 +34,7 @@ def test_a_size_that_no_disk_has(engine: Engine, docker: Docker, registry: Fault
     assert partials(engine) == []
 
 
+@pytest.mark.slow  # five attempts
 def test_prune_drops_what_a_cut_off_pull_left(engine: Engine, docker: Docker, registry: FaultyRegistry) -> None:
     layer = big(2)
     registry.add("cut", "1", config(layer), [layer])

@@ -77,7 +77,12 @@ def test_all_that_was_written_before_the_exit_is_logged(rig: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_size": 0}, {"max_size": 1, "max_file": 10**9}, {"max_size": 0, "attrs": '{"a":"%s"}' % ("y" * 9000)}]
+    "options",
+    [
+        {"max_size": 0},
+        pytest.param({"max_size": 1, "max_file": 10**9}, marks=pytest.mark.slow),
+        pytest.param({"max_size": 0, "attrs": '{"a":"%s"}' % ("y" * 9000)}, marks=pytest.mark.slow),
+    ],
 )
 def test_costly_output_leaves_turns_to_the_others(rig: Any, options: dict[str, Any]) -> None:
     """json-file's worst case is a container that prints newlines only: each is an entry, and may be a rotation."""

@@ -20,7 +20,8 @@ def test_exec_shares_every_namespace_and_the_cgroup(box: Any, running: Any) -> N
         running,
         "sh",
         "-c",
-        "cat /tmp/mark; hostname; readlink /proc/1/ns/net; readlink /proc/self/ns/net; cat /proc/self/cgroup; ls /proc/self/fd",
+        "until [ -s /tmp/mark ]; do :; done; cat /tmp/mark; "
+        "hostname; readlink /proc/1/ns/net; readlink /proc/self/ns/net; cat /proc/self/cgroup; ls /proc/self/fd",
     )
     code, out, err = box.supervisor.finish(started)
     lines = out.splitlines()
