@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from sampan.build import globs
 from sampan.build.arguments import Arguments
+from sampan.build.errors import DockerfileError
 from sampan.build.expand import DEPTH_MAX, EXPANSION_MAX, expand, expand_words
 from sampan.build.graph import declare_globals, plan
 from sampan.build.instructions import Env
-from sampan.build.lex import DockerfileError, Lexer
+from sampan.build.lex import Lexer
 from sampan.build.parse import parse
 from sampan.build.resolve import resolved
 from sampan.build.words import split_flags, split_words

@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from sampan.engine.buildoptions import BuildOptions, CacheLimits
-from sampan.engine.commit import CommitOptions
+from sampan.engine.commitoptions import CommitOptions
 from sampan.engine.streamtypes import AttachOptions, LogOptions, LogStream
 from sampan.filters import Filters
 from sampan.reference import Reference

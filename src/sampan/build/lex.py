@@ -9,6 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from sampan.build.errors import DockerfileError
 from sampan.build.expand import heredoc_words
 from sampan.build.instructions import DEFAULT_ESCAPE, Directives, EscapeToken, Heredoc, Lines, ParseWarning
 from sampan.build.words import SPACE, json_array, split_flags, split_keyword
@@ -24,14 +25,6 @@ _DIRECTIVE: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*
 _DIRECTIVE_NAMES: Final = ("syntax", "escape", "check")
 _HEREDOC: Final = re.compile(r"(\d*)<<(-?)[\t\n\f\r ]*([^<]*)\Z", re.ASCII)
 _WITH_HEREDOCS: Final = ("ADD", "COPY", "RUN")
-
-
-class DockerfileError(InvalidArgument):
-    """A Dockerfile that cannot be read; `lines` is where, for those who show it. The message is docker's."""
-
-    def __init__(self, message: str, lines: Lines | None = None) -> None:
-        super().__init__(message)
-        self.lines = lines
 
 
 class Statement(Struct, frozen=True, kw_only=True, omit_defaults=True):

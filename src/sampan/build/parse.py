@@ -5,9 +5,10 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from sampan.build.errors import DockerfileError
 from sampan.build.instructions import Arg, Dockerfile, Label, Lines, Pair, Stage, StageInstruction
 from sampan.build.interpret import from_, interpret
-from sampan.build.lex import DockerfileError, Lexer
+from sampan.build.lex import Lexer
 from sampan.build.split import Parts, split
 from sampan.errors import InvalidArgument
 

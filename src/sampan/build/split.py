@@ -5,7 +5,8 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from sampan.build.lex import DockerfileError, Statement
+from sampan.build.errors import DockerfileError
+from sampan.build.lex import Statement
 from sampan.build.words import SPACE, json_array, split_first, split_flags, split_keyword, split_whitespace, split_words
 from sampan.errors import InvalidArgument
 from sampan.quoting import go_quote

@@ -3,7 +3,7 @@
 import asyncio
 import faulthandler
 import logging
-import tempfile
+import os
 import time
 
 log = logging.getLogger("sampand")
@@ -21,7 +21,7 @@ class LoopWatch:
     def __init__(self, seconds: float = 5.0, every: float = 2.5) -> None:
         """seconds: what is too long. every: how often the loop gives a sign of life."""
         self._seconds, self._every = seconds, every
-        self._stacks = tempfile.TemporaryFile()  # noqa: SIM115 # open as long as we are
+        self._stacks = open(os.memfd_create("stacks"), "w+b")  # noqa: SIM115 # as long as we are
         self._timer: asyncio.TimerHandle | None = None
         self.times = 0
         """How often it stood still."""

@@ -7,13 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sampan.api.connection import Target
 from sampan.api.http import Request, Response, error_response
 from sampan.api.router import Route
 from sampan.daemon.loopwatch import LoopWatch
-from sampan.engine.build import BuildService
 from sampan.engine.buildfailures import FAILURES
 from sampan.engine.containerstore import Containers
 from sampan.engine.probing import HealthMonitor
@@ -21,6 +20,9 @@ from sampan.events.bus import EventBus
 from sampan.metrics import CONTENT_TYPE, Labels, Metrics
 from sampan.spec.docker_api.system import SystemInfo
 from sampan.version import VERSION
+
+if TYPE_CHECKING:
+    from sampan.engine.build import BuildService
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """docker's, in seconds."""
@@ -55,7 +57,7 @@ class Watched(NamedTuple):
     containers: Containers
     events: EventBus
     health: HealthMonitor
-    builds: BuildService
+    builds: "BuildService"
     loop: LoopWatch
     connections: Callable[[], int]
 

@@ -19,10 +19,13 @@ from sampan.daemon.loopwatch import LoopWatch
 from sampan.daemon.orphans import reap_orphans
 from sampan.daemon.reload import Reloader
 from sampan.daemon.wiring import EngineParts, wire
+from sampan.errors import EngineError
 from sampan.linux import libc
 from sampan.systemd import Service
 
 log = logging.getLogger("sampand")
+LATE_SECONDS = 0.2
+"""After the start, in which those have their answers who waited for it."""
 SETTLE_SECONDS = 1.0
 METRICS_CONNECTIONS = 32
 """At once; anybody who reaches the address can have them."""
@@ -52,6 +55,16 @@ async def _start_metrics(config: DaemonConfig, parts: EngineParts, stack: AsyncE
     stack.push_async_callback(server.stop)
     await server.serve(listener)
     log.info("metrics at http://%s/metrics", shown(listener).removeprefix("tcp://"))
+
+
+async def _load_late(parts: EngineParts) -> None:
+    """Load what no start needs before somebody asks for it, and before its files are those of another version."""
+    await asyncio.sleep(LATE_SECONDS)
+    try:
+        await asyncio.to_thread(importlib.import_module, "sampan.daemon.latewiring")
+        parts.late()
+    except (EngineError, OSError) as error:  # the next one who needs it hears it
+        log.warning("%s", error)
 
 
 async def _ping(service: Service) -> None:
@@ -98,6 +111,7 @@ async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None, read:
         service.notify("READY=1")
         if service.watchdog_seconds:
             stack.callback(loop.create_task(_ping(service)).cancel)
+        stack.callback(loop.create_task(_load_late(parts)).cancel)
         loop.call_later(SETTLE_SECONDS, _settle)
         await stopping.wait()
         service.notify("STOPPING=1")

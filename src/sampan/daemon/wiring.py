@@ -4,43 +4,33 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from sampan.api.app import App
 from sampan.api.server import ApiServer
 from sampan.api.services import Services
-from sampan.clock import Clock, SystemClock
-from sampan.content.partial import PartialBlobs
+from sampan.clock import SystemClock
 from sampan.daemon import remapping, runtimes, spareroom
 from sampan.daemon.config import DaemonConfig, cgroup_parent, log_level, pool_sizes
+from sampan.daemon.late import Late, stand_in
 from sampan.daemon.leanprocesses import LeanProcesses
 from sampan.daemon.loopwatch import LoopWatch
 from sampan.daemon.metrics import EngineMetrics, Watched
+from sampan.daemon.parts import Base, ImageParts, NetworkParts, RunParts
 from sampan.daemon.processevents import ProcessEvents
 from sampan.daemon.readopt import Readopter
 from sampan.daemon.restore import Restorer
 from sampan.daemon.shutdown import Shutdown
 from sampan.digest import ImageId
+from sampan.engine import buildplaces
 from sampan.engine.attach import AttachService
 from sampan.engine.background import Background
-from sampan.engine.bootstrap import BootstrapService
-from sampan.engine.build import BuildParts, BuildService
-from sampan.engine.buildbases import Bases
-from sampan.engine.buildcache import BuildCachePruning
-from sampan.engine.buildcopy import Copies
-from sampan.engine.buildmounts import CacheDirectories
-from sampan.engine.buildrun import StepContainers
-from sampan.engine.buildsession import BuildSessions
-from sampan.engine.buildspool import BuildSpool
-from sampan.engine.cacheentries import CacheEntries
-from sampan.engine.check import CheckService, LayerCheck, database_look, plain_look
-from sampan.engine.commit import CommitService
-from sampan.engine.container_check import ContainerCheck
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containermounts import ContainerMounts
@@ -48,41 +38,30 @@ from sampan.engine.containers import ContainerService
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
 from sampan.engine.creating import Creator
-from sampan.engine.disk_usage import DiskUsageService
 from sampan.engine.exec import ExecService
-from sampan.engine.files import FileService
-from sampan.engine.image_archives import ImageArchives
 from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
-from sampan.engine.imports import ImportService
 from sampan.engine.launching import LaunchSettings
-from sampan.engine.login import LoginService
 from sampan.engine.logshipping import LogShipping
 from sampan.engine.merging import ContainerDefaults
-from sampan.engine.network_check import NetworkCheck
 from sampan.engine.networkfiles import DnsDefaults
 from sampan.engine.networks import NetworkDefaults, NetworkService, open_networks
 from sampan.engine.networkstore import NetworkStore
 from sampan.engine.paths import Paths
 from sampan.engine.probing import HealthMonitor
-from sampan.engine.pull import PullService
-from sampan.engine.push import PushService
-from sampan.engine.registries import Registries, RegistrySettings
-from sampan.engine.remote import RemoteService
+from sampan.engine.registrysettings import RegistrySettings
 from sampan.engine.runner import Runner
 from sampan.engine.runs import RunHooks
 from sampan.engine.runtimes import Runtimes
-from sampan.engine.sampling import Sampler
 from sampan.engine.sandboxes import Sandboxes
-from sampan.engine.stats import StatsService
 from sampan.engine.system import SystemFacts, SystemService
 from sampan.engine.trees import Trees
 from sampan.engine.usernamespaces import UserNamespaces
 from sampan.engine.volumefill import VolumeFiller
 from sampan.engine.volumes import VolumeService
+from sampan.errors import Conflict
 from sampan.events.bus import EventBus
-from sampan.findings import Finding
 from sampan.image.store import ImageStore
 from sampan.network import bridge, firewall, ipam
 from sampan.network.exposure import Exposure
@@ -96,7 +75,6 @@ from sampan.snapshot.erofs import ErofsLayers
 from sampan.snapshot.formats import LayerFormat
 from sampan.snapshot.store import LayeredSnapshots
 from sampan.spec.docker_api.container import Ulimit
-from sampan.state.blobs import BlobSourceRepository
 from sampan.state.buildcache import BuildCacheRepository
 from sampan.state.containers import ContainerRepository, MetaRepository
 from sampan.state.database import Database
@@ -105,6 +83,9 @@ from sampan.state.volumes import VolumeRepository
 from sampan.volume.local import LocalVolumes
 from sampan.volume.store import VolumeStore
 from sampan.worker.client import WorkerPool
+
+if TYPE_CHECKING:
+    from sampan.daemon.latewiring import LateParts
 
 log = logging.getLogger(__name__)
 
@@ -118,20 +99,8 @@ class EngineParts(msgspec.Struct, frozen=True):
     """Have a configuration's reloadable settings in force."""
     publish_reload: Callable[[Mapping[str, str]], None]
     metrics: EngineMetrics
-
-
-class _Base(msgspec.Struct, frozen=True):
-    """What all others stand on."""
-
-    config: DaemonConfig
-    stack: AsyncExitStack
-    paths: Paths
-    clock: Clock
-    database: Database
-    events: EventBus
-    containers: Containers
-    workers: WorkerPool
-    background: Background
+    late: Callable[[], object]
+    """Makes what is made when it is first asked for, if that was not yet."""
 
 
 def _close_to_others(data_root: Path) -> None:
@@ -143,7 +112,7 @@ def _close_to_others(data_root: Path) -> None:
         os.chmod(data_root, 0o710)
 
 
-def _base(config: DaemonConfig, stack: AsyncExitStack) -> _Base:
+def _base(config: DaemonConfig, stack: AsyncExitStack) -> Base:
     """Raises SystemFailure, OSError."""
     clock = SystemClock()
     paths = Paths(data_root=Path(config.data_root), exec_root=Path(config.exec_root), cgroup_parent=cgroup_parent(config))
@@ -155,19 +124,10 @@ def _base(config: DaemonConfig, stack: AsyncExitStack) -> _Base:
     containers.load()
     workers = WorkerPool(python=sys.executable)
     stack.push_async_callback(workers.stop)
-    return _Base(config, stack, paths, clock, database, EventBus(clock), containers, workers, Background())
+    return Base(config, stack, paths, clock, database, EventBus(clock), containers, workers, Background())
 
 
-class _NetworkParts(msgspec.Struct, frozen=True):
-    """What makes networks out of the host's kernel."""
-
-    store: NetworkStore
-    rules: Rules
-    places: Sandboxes
-    defaults: NetworkDefaults
-
-
-async def _network_parts(base: _Base) -> _NetworkParts:
+async def _network_parts(base: Base) -> NetworkParts:
     """All networks up, with the rules before them, and the running containers' places taken again."""
     config, stack, database = base.config, base.stack, base.database
     rules = Rules(firewall.table_of(config.bridge, config.exec_root), forward=config.ip_forward)
@@ -187,7 +147,7 @@ async def _network_parts(base: _Base) -> _NetworkParts:
     for text in await open_networks(store, rules, default, config.exec_root, config.ip, now, filtered=config.iptables):
         log.warning("%s", text)
     await places.reconcile()
-    return _NetworkParts(store, rules, places, NetworkDefaults(pools, config.default_network_opts, config.ip))
+    return NetworkParts(store, rules, places, NetworkDefaults(pools, config.default_network_opts, config.ip))
 
 
 def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> bridge.Bridge | None:
@@ -204,7 +164,7 @@ def _default_bridge(config: DaemonConfig, rules: Rules, pools: ipam.Pools) -> br
     )  # fmt: skip
 
 
-def _snapshots(base: _Base) -> LayeredSnapshots:
+def _snapshots(base: Base) -> LayeredSnapshots:
     """The snapshot store with the driver that works here, or that was asked for. Raises SystemFailure."""
     wanted = "overlay2" if base.config.storage_driver == "overlay" else base.config.storage_driver
     root = base.paths.data_root
@@ -218,25 +178,9 @@ def _snapshots(base: _Base) -> LayeredSnapshots:
     return LayeredSnapshots(root, base.database, base.workers, driver=driver, more=more, status=status)
 
 
-class _ImageParts(msgspec.Struct, frozen=True):
-    """What has to do with images, on one snapshot store."""
-
-    snapshots: LayeredSnapshots
-    images: ImageService
-    archives: ImageArchives
-    store: ImageStore
-    registries: Registries
-    pulls: PullService
-    pushes: PushService
-    logins: LoginService
-    remotes: RemoteService
-    bootstraps: BootstrapService
-    mounts: ImageMounts
-
-
-def _image_parts(base: _Base) -> _ImageParts:
+def _image_parts(base: Base) -> ImageParts:
     """Raises SystemFailure, OSError."""
-    stack, paths, database, workers = base.stack, base.paths, base.database, base.workers
+    stack, paths, database = base.stack, base.paths, base.database
     snapshots = _snapshots(base)
     stack.push_async_callback(snapshots.close)
 
@@ -246,26 +190,11 @@ def _image_parts(base: _Base) -> _ImageParts:
     store = ImageStore(database)
     images = ImageService(store, snapshots, base.events, base.clock, in_use=users_of)
     stack.push_async_callback(images.settle)
-    registries = Registries(_registry_settings(base.config), PartialBlobs(paths.data_root), BlobSourceRepository(database), base.clock)
-    images.spare = registries.partials.drop_idle
-    bootstraps = BootstrapService(images, workers, paths.data_root / "bootstrap")
-    bootstraps.repair()
-    images.spare_all = bootstraps.drop_cache
+    cached = BuildCacheRepository(database)
+    images.hidden = cached.hidden
     mounts = ImageMounts(images, snapshots, paths.data_root)
     mounts.restore()
-    return _ImageParts(
-        snapshots=snapshots,
-        images=images,
-        archives=ImageArchives(images, store, snapshots, workers, paths.data_root / "tmp"),
-        store=store,
-        registries=registries,
-        pulls=PullService(images, store, snapshots, registries, unpackers=workers.parallel),
-        pushes=PushService(images, store, snapshots, workers, registries, paths.data_root / "tmp"),
-        logins=LoginService(registries),
-        remotes=RemoteService(registries),
-        bootstraps=bootstraps,
-        mounts=mounts,
-    )
+    return ImageParts(snapshots, images, store, cached, mounts)
 
 
 def _registry_settings(config: DaemonConfig) -> RegistrySettings:
@@ -314,24 +243,9 @@ def _facts(config: DaemonConfig, userns: bool) -> SystemFacts:
     )
 
 
-class _RunParts(msgspec.Struct, frozen=True):
-    """What has to do with containers and their runs."""
-
-    service: ContainerService
-    runner: Runner
-    control: Control
-    execs: ExecService
-    attach: AttachService
-    health: HealthMonitor
-    shipping: LogShipping
-    trees: Trees
-    volumes: VolumeStore
-    steps: StepContainers
-
-
 def _run_parts(
-    base: _Base, images: _ImageParts, network: _NetworkParts, lean: LeanProcesses, maps: UserMaps | None, metrics: EngineMetrics
-) -> _RunParts:
+    base: Base, images: ImageParts, network: NetworkParts, lean: LeanProcesses, maps: UserMaps | None, metrics: EngineMetrics
+) -> RunParts:
     """Raises SystemFailure, OSError."""
     containers, paths, clock, background = base.containers, base.paths, base.clock, base.background
     keeper, supervisor, snapshots = lean.keeper, lean.supervisor, images.snapshots
@@ -358,7 +272,6 @@ def _run_parts(
     filler = VolumeFiller(trees, volumes, userns)
     creator = Creator(runner, images.images, filler, _defaults(base.config, host_layout().version))
     service = ContainerService(creator, runner, control, images.images, health)
-    steps = StepContainers(creator, service, runner, control, attach)
 
     async def started(container: Container) -> None:
         await attach.started(container)
@@ -378,91 +291,49 @@ def _run_parts(
         discarded=images.images.collect,
         network_took=metrics.network_took,
     )
-    return _RunParts(service, runner, control, execs, attach, health, shipping, trees, volumes, steps)
+    volume_service = VolumeService(volumes, base.events, background)
+    return RunParts(creator, service, runner, control, execs, attach, health, shipping, trees, volumes, volume_service)
 
 
-class _BuilderParts(msgspec.Struct, frozen=True):
-    """What has to do with builds."""
-
-    service: BuildService
-    spool: BuildSpool
-    entries: CacheEntries
-
-
-def _builder_parts(base: _Base, images: _ImageParts, runs: _RunParts) -> _BuilderParts:
-    root, containers, workers = base.paths.data_root / "build", base.containers, base.workers
-    spool = BuildSpool(root, images.snapshots.empty, workers, base.background)
-    cached, directories = BuildCacheRepository(base.database), CacheDirectories(root / "mounts")
-    images.images.hidden = cached.hidden
-    entries = CacheEntries(images.store, lambda: {item.image_id for item in containers}, cached, directories, workers)
-    bases, copies = Bases(images.images, images.pulls), Copies(images.images, images.snapshots, workers, spool.empty)
-    pruning = BuildCachePruning(images.images, images.store, images.snapshots, cached, directories, entries, workers, base.clock)
-    service = BuildService(
-        BuildParts(
-            images=images.images, spool=spool, bases=bases, copies=copies, containers=runs.steps, trees=runs.trees, directories=directories,
-            cached=cached, registries=images.registries, clock=base.clock, background=base.background, pruning=pruning, entries=entries,
-            sessions=BuildSessions(), events=base.events,
-        )
-    )  # fmt: skip
-    return _BuilderParts(service, spool, entries)
-
-
-async def _repair(base: _Base, images: _ImageParts, runs: _RunParts, builds: _BuilderParts) -> None:
+async def _repair(base: Base, images: ImageParts, runs: RunParts, late: "Late[LateParts]") -> None:
     """Take up or away what a former sampand has left half done."""
     for line in images.images.repair([container.id for container in base.containers if container.state.status != "removing"]):
         log.warning("%s", line)
     base.background.spawn(runs.volumes.local.empty_trash())
-    for container_id in builds.spool.left():
-        if (container := base.containers.get(container_id)) is not None:
-            await runs.steps.remove_left(container)
-    base.background.spawn(builds.spool.repair())
+    builds = base.paths.data_root / "build"
+    for container_id in buildplaces.containers(builds):
+        if base.containers.get(container_id) is not None:
+            with suppress(Conflict):
+                await runs.service.remove(container_id, force=True, volumes=True, link=False)
+    if any(buildplaces.workspaces(builds)):
+        base.background.spawn(late().spool.repair())
 
 
-def _services(
-    base: _Base, images: _ImageParts, runs: _RunParts, builds: _BuilderParts, networks: NetworkService, network: _NetworkParts,
-    system: SystemService,
-) -> Services:  # fmt: skip
+def _services(images: ImageParts, runs: RunParts, late: "Late[LateParts]", networks: NetworkService, system: SystemService) -> Services:
     """All of the API's."""
-    containers, clock, published = base.containers, base.clock, runs.runner.events
-    sampler = Sampler(containers, runs.runner.layout, base.paths, clock)
-    base.stack.push_async_callback(sampler.close)
-    volumes = VolumeService(runs.volumes, base.events, base.background)
-    caches = [images.registries.partials.disk_usage, images.bootstraps.disk_usage]
-    network_check = NetworkCheck(network.store, network.places, containers, base.config.exec_root)
     return Services(
         containers=runs.service,
-        stats=StatsService(containers, sampler),
         execs=runs.execs,
         attach=runs.attach,
-        files=FileService(containers, runs.trees, published.publish),
-        commits=CommitService(containers, images.images, runs.control, published, runs.trees, clock),
-        bootstraps=images.bootstraps,
-        builds=builds.service,
-        pulls=images.pulls,
-        pushes=images.pushes,
-        logins=images.logins,
-        remotes=images.remotes,
-        imports=ImportService(images.images, images.registries),
         image_mounts=images.mounts,
         images=images.images,
-        archives=images.archives,
         networks=networks,
-        volumes=volumes,
+        volumes=runs.volume_service,
         system=system,
-        disk_usage=DiskUsageService(images.images, runs.service, volumes, images.snapshots, base.paths, builds.entries, caches),
-        checks=_checks(images, base.database, containers, runs.runner, network_check),
+        stats=stand_in(lambda: late().stats),
+        files=stand_in(lambda: late().files),
+        commits=stand_in(lambda: late().commits),
+        bootstraps=stand_in(lambda: late().bootstraps),
+        builds=stand_in(lambda: late().builds),
+        pulls=stand_in(lambda: late().pulls),
+        pushes=stand_in(lambda: late().pushes),
+        logins=stand_in(lambda: late().logins),
+        remotes=stand_in(lambda: late().remotes),
+        imports=stand_in(lambda: late().imports),
+        archives=stand_in(lambda: late().archives),
+        disk_usage=stand_in(lambda: late().disk_usage),
+        checks=stand_in(lambda: late().checks),
     )
-
-
-def _checks(parts: _ImageParts, database: Database, containers: Containers, runner: Runner, networks: NetworkCheck) -> CheckService:
-    layers = LayerCheck(parts.images, parts.store, parts.snapshots, containers)
-
-    def of_images() -> list[Finding]:
-        parts.mounts.restore()  # what was unmounted by others keeps layers until then
-        return [*parts.registries.partials.look(), *parts.bootstraps.look()]
-
-    looks = [plain_look(of_images), layers.look, ContainerCheck(containers, runner).look, networks.look, database_look(database)]
-    return CheckService(looks, layers)
 
 
 async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, keeper_process: Popen[bytes] | None = None) -> EngineParts:
@@ -478,7 +349,15 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     lean = LeanProcesses(config, keeper_process)
     metrics = EngineMetrics()
     runs = _run_parts(base, images, network, lean, maps, metrics)
-    builds = _builder_parts(base, images, runs)
+
+    def make_late() -> "LateParts":
+        from sampan.daemon.latewiring import wire_late  # not needed to start: see there
+
+        return wire_late(base, images, network, runs, _registry_settings(config))
+
+    late = Late(make_late)
+    images.images.spare = lambda: late().registries.partials.drop_idle()
+    images.images.spare_all = lambda: late().bootstraps.drop_cache()
     process_events = ProcessEvents(containers, runs.runner, runs.execs, background, lean.keeper, lean.supervisor)
     readopter = Readopter(containers, lean.keeper, lean.supervisor, runs.runner.logs, runs.execs, runs.runner.is_over)
     networks = NetworkService(
@@ -489,7 +368,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     shutdown = Shutdown(containers, runs.service, background, lean.keeper, lean.supervisor, config.shutdown_timeout)
     await restorer.restore(partial(lean.renew, readopter.settled), None if config.live_restore else shutdown.stop_all)
     await network.places.resume()
-    await _repair(base, images, runs, builds)
+    await _repair(base, images, runs, late)
     spareroom.keep(paths.data_root)
     system = SystemService(
         containers,
@@ -498,18 +377,21 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         base.events,
         MetaRepository(base.database),
         _facts(config, maps is not None),
-        lambda: [*networks.warnings, *images.registries.warnings()],
+        lambda: [*networks.warnings, *late().registries.warnings()],
     )
-    services = _services(base, images, runs, builds, networks, network, system)
+    services = _services(images, runs, late, networks, system)
 
     def take_over(wanted: DaemonConfig) -> None:
         logging.getLogger().setLevel(log_level(wanted))
-        images.registries.settings = _registry_settings(wanted)
+        late().registries.settings = _registry_settings(wanted)
         system.facts = _facts(wanted, maps is not None)
         shutdown.seconds = wanted.shutdown_timeout
         runs.runner.runtimes.settings = runtimes.settings(wanted.runtimes, wanted.default_runtime)
 
     server = ApiServer(App(services, metrics.observe if config.metrics_addr else None).resolve)
     if config.metrics_addr:
-        metrics.watch(Watched(containers, base.events, runs.health, builds.service, watch, lambda: server.connections), await system.info())
-    return EngineParts(server, shutdown, take_over, system.publish_reload, metrics)
+        metrics.watch(
+            Watched(containers, base.events, runs.health, stand_in(lambda: late().builds), watch, lambda: server.connections),
+            await system.info(),
+        )
+    return EngineParts(server, shutdown, take_over, system.publish_reload, metrics, late)

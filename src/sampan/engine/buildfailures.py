@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from sampan.build.lex import DockerfileError
+from sampan.build.errors import DockerfileError
 
 FAILURES: Final = (
     "dockerfile_syntax_error",

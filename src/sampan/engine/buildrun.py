@@ -3,7 +3,6 @@
 import codecs
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -19,7 +18,7 @@ from sampan.engine.creating import Base, Creator
 from sampan.engine.limits import host_limits
 from sampan.engine.runner import Runner
 from sampan.engine.runs import Lent
-from sampan.errors import Conflict, EngineError
+from sampan.errors import EngineError
 from sampan.ids import ContainerId, new_id
 from sampan.spec.docker_api.container import CreateRequest, HealthConfig, HostConfig
 from sampan.spec.oci_image import ContainerConfig
@@ -116,11 +115,6 @@ class StepContainers:
         except EngineError as error:
             container.removing = False
             log.warning("a container of a build stays: %s", error.message)
-
-    async def remove_left(self, container: Container) -> None:
-        """At start: one of a build that a kill has ended."""
-        with suppress(Conflict):
-            await self._service.remove(container.id, force=True, volumes=True, link=False)
 
 
 async def _tell(chunks: AsyncIterator[bytes], say: Say) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,6 +22,7 @@ from sampan.archive.room import making
 from sampan.archive.sources import ListedNames
 from sampan.build.lex import FILE_MAX
 from sampan.engine.background import Background
+from sampan.engine.buildplaces import VOID, workspaces
 from sampan.engine.pipes import Resumed, feed, through_pipe
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.image.store import Image
@@ -30,7 +31,6 @@ from sampan.streams import Pourable
 from sampan.worker.client import WorkerPool
 
 DEFAULT_DOCKERFILE: Final = "Dockerfile"
-_VOID = "void"
 
 
 class Directory(NamedTuple):
@@ -283,8 +283,8 @@ class BuildSpool:
         self._background = background
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         root.chmod(0o700)
-        (root / _VOID).mkdir(mode=0o700, exist_ok=True)
-        self.empty = (str(empty), str(root / _VOID))
+        (root / VOID).mkdir(mode=0o700, exist_ok=True)
+        self.empty = (str(empty), str(root / VOID))
 
     @asynccontextmanager
     async def workspace(self) -> AsyncIterator[Workspace]:
@@ -298,14 +298,7 @@ class BuildSpool:
                 if workspace.made:
                     self._background.spawn(remove_tree(self._workers, path))  # nobody waits for 50,000 files to go
 
-    def left(self) -> Iterable[str]:
-        """At start: the containers of builds that a kill has ended."""
-        for path in self._root.iterdir():
-            with suppress(OSError):
-                yield from os.listdir(path / "containers")
-
     async def repair(self) -> None:
-        """At start, after left(): remove what a kill has left."""
-        for path in list(self._root.iterdir()):
-            if path.name not in (_VOID, "mounts"):
-                await remove_tree(self._workers, path)
+        """At start, when the containers of buildplaces.py are gone: remove what a kill has left."""
+        for path in [*workspaces(self._root)]:
+            await remove_tree(self._workers, path)

@@ -7,6 +7,7 @@ import msgspec
 
 from sampan.build.changes import apply_changes
 from sampan.clock import Clock, rfc3339nano
+from sampan.engine.commitoptions import CommitOptions
 from sampan.engine.containerevents import ContainerEvents
 from sampan.engine.containerstore import Container, Containers
 from sampan.engine.control import Control
@@ -24,18 +25,6 @@ from sampan.version import ENGINE_VERSION
 MAX_LAYERS = 127
 """More run nowhere else: docker's overlay2 takes that many in one mount."""
 _SHALLOWER = "make one layer of them with `sampan export CONTAINER | sampan import - NAME`, or begin with an image that has fewer"
-
-
-class CommitOptions(msgspec.Struct, frozen=True):
-    """What POST /commit says beside the container. epoch: SOURCE_DATE_EPOCH in seconds, for an image that is the same each time."""
-
-    repo: str = ""
-    tag: str = ""
-    author: str = ""
-    comment: str = ""
-    changes: Sequence[str] = ()
-    pause: bool = True
-    epoch: int | None = None
 
 
 class CommitService:

@@ -11,7 +11,6 @@ from functools import partial
 
 import msgspec
 
-from sampan.build.changes import apply_changes
 from sampan.clock import Clock, rfc3339nano
 from sampan.digest import ChainId, DiffId, ImageId, chain_id
 from sampan.engine import image_filters, image_removal
@@ -241,6 +240,8 @@ class ImageService:
         self, source: AsyncIterable[bytes], *, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
     ) -> AsyncIterator[Progress]:
         """Make an image of one tar, compressed or not; message: its comment. Yields docker's progress: the ID at the end."""
+        from sampan.build.changes import apply_changes  # none of the builder is needed to start
+
         target = parse_target(repo, tag)
         config = apply_changes(ContainerConfig(), changes)
         made_for = platforms.wanted(platform) if platform else platforms.own()

@@ -6,14 +6,17 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from sampan.engine.containerstore import Container
 from sampan.engine.endpoints import Chosen, names_by_link
 from sampan.engine.networkfiles import HOST_NAME, NetworkFiles
 from sampan.errors import SystemFailure
 from sampan.network import sandbox
-from sampan.network.dnsserver import DnsServer
 from sampan.network.names import NetworkNames, View
+
+if TYPE_CHECKING:
+    from sampan.network.dnsserver import DnsServer
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,8 @@ class NameService:
     def _serve(self, container: Container, udp: socket.socket, tcp: socket.socket, joined: Chosen) -> None:
         served = self._served[container.id] = _Served(self._files)
         served.set(joined)
+        from sampan.network.dnsserver import DnsServer  # with the first network of a user's own: not all have one
+
         server = DnsServer(udp, tcp, lambda: served.view, lambda: () if served.internal else self._files.upstream(container))
         server.start()
         served.server = server

@@ -67,7 +67,7 @@ class NetworkCheck:
             if network.bridge is None or (master := found.links.get(network.bridge.settings.bridge)) is None:
                 continue
             for link in found.links.values():
-                if link.master == master.index and link.name.startswith(bridge.VETH_PREFIX) and link.name not in kept:
+                if link.master == master.ifindex and link.name.startswith(bridge.VETH_PREFIX) and link.name not in kept:
                     yield Finding("interface", link.name, "is of no container", "remove it", partial(self._remove_interface, link.name))
             for container, place in self._places.on(network):
                 if _is_settled(container) and place.veth:  # a macvlan has no end here
@@ -76,7 +76,7 @@ class NetworkCheck:
     def _look_at(self, container: Container, network: Network, link: Link | None, master: Link) -> Iterator[Finding]:
         if link is None:
             yield Finding("container", container.id, f"has lost its interface on network {network.name}", "restart it")
-        elif link.master != master.index:
+        elif link.master != master.ifindex:
             problem = f"is not on the bridge of network {network.name}"
             yield Finding("interface", link.name, problem, "put it there", partial(self._put_back, link.name, network))
 

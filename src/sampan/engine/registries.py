@@ -1,6 +1,6 @@
 """What pull, push, login and search have in common: the endpoints of a name, in their order, and what refusals mean, in docker's words."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -13,38 +13,14 @@ from sampan.distribution.registry import Refused, Repository, is_outage
 from sampan.distribution.transport import Transport
 from sampan.engine import asking
 from sampan.engine.asking import Answers, SetAside, patient, unreachable, within
+from sampan.engine.registrysettings import RegistrySettings
 from sampan.errors import InvalidArgument, NotFound, SystemFailure
-from sampan.proxies import Proxies
 from sampan.reference import DEFAULT_DOMAIN, Reference
 from sampan.spec.docker_api.auth import AuthConfig
 from sampan.state.blobs import BlobSource, BlobSourceRepository
 from sampan.version import ENGINE_VERSION
 
 T = TypeVar("T")
-
-
-class RegistrySettings(msgspec.Struct, frozen=True):
-    """What daemon.json says about registries."""
-
-    mirrors: tuple[str, ...] = ()
-    """Of docker.io, which they all are taken to mirror"""
-    mirrors_by_registry: Mapping[str, tuple[str, ...]] = {}
-    """Of any registry, each asked for it by `?ns=`"""
-    insecure_registries: tuple[str, ...] = ()
-    max_concurrent_downloads: int = 3
-    """0: as many as there are"""
-    max_concurrent_uploads: int = 5
-    """0: as many as there are"""
-    max_download_attempts: int = 5
-    proxies: Proxies = Proxies()
-
-    def mirrors_of(self, domain: str) -> list[str]:
-        """The URLs of a registry's mirrors, in the order they are asked."""
-        return [endpoint.url for endpoint in self.endpoints_of(domain) if endpoint.mirror]
-
-    def endpoints_of(self, domain: str) -> list[Endpoint]:
-        """A registry's mirrors, then itself."""
-        return endpoints_of(domain, self.mirrors, self.insecure_registries, self.mirrors_by_registry.get(domain, ()))
 
 
 class Registries:

@@ -16,7 +16,7 @@ from sampan.engine import cdi
 from sampan.engine.containerstore import Containers
 from sampan.engine.images import ImageService
 from sampan.engine.limits import HostLimits, host_limits, warnings_of
-from sampan.engine.registries import RegistrySettings
+from sampan.engine.registrysettings import RegistrySettings
 from sampan.errors import InvalidArgument
 from sampan.events.bus import Event, EventBus
 from sampan.filters import Filters

@@ -1,7 +1,8 @@
 """What a cgroup has used, by the texts of its files; of both versions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 _TICKS = 100
 """USER_HZ, in which cgroup v1 counts a cgroup's user and system time."""
@@ -27,8 +28,7 @@ V2_FILES = (
 """What from_v2 looks at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cpu:
+class Cpu(NamedTuple):
     """Times in nanoseconds."""
 
     total: int = 0
@@ -41,8 +41,7 @@ class Cpu:
     throttled: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """Bytes."""
 
     usage: int = 0
@@ -52,12 +51,11 @@ class Memory:
     """2^64-1 for none (v2), or a number near 2^63 (v1)."""
     failures: int = 0
     """How often the limit was hit (v1), or nothing could be had (v2)."""
-    stat: Mapping[str, int] = field(default_factory=dict)
+    stat: Mapping[str, int] = MappingProxyType({})
     """memory.stat; its keys differ by the version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Io:
+class Io(NamedTuple):
     """One figure of a block device."""
 
     major: int
@@ -66,8 +64,7 @@ class Io:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """All of it."""
 
     version: int
@@ -76,7 +73,7 @@ class Usage:
     pids: int = 0
     pids_limit: int = 0
     """v1: 0 for none; v2: 2^64-1."""
-    io: Mapping[str, tuple[Io, ...]] = field(default_factory=dict)
+    io: Mapping[str, tuple[Io, ...]] = MappingProxyType({})
     """By the v1 file's name without `blkio.`, `throttle.` and `_recursive`: io_service_bytes, io_serviced, time..."""
 
 

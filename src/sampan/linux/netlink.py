@@ -4,8 +4,7 @@ import contextlib
 import os
 import socket
 import struct
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
@@ -31,11 +30,10 @@ IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
 """linux/if_link.h, IPVLAN_F_*."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One network interface. No NamedTuple: that has a method `index`."""
+class Link(NamedTuple):
+    """One network interface."""
 
-    index: int
+    ifindex: int
     name: str
     master: int
     """The index of its bridge; 0 for none."""

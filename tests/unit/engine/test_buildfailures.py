@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from sampan.build.lex import DockerfileError
+from sampan.build.errors import DockerfileError
 from sampan.build.parse import parse
 from sampan.engine.buildfailures import FAILURES, counted, reason_of
 from sampan.errors import EngineError, InvalidArgument, SystemFailure

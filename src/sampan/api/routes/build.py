@@ -10,7 +10,7 @@ from sampan.api.http import Request, Response, json_response
 from sampan.api.router import Route
 from sampan.api.routes.common import ended, missing
 from sampan.api.services import BuildOptions, CacheLimits, Services
-from sampan.build.lex import DockerfileError
+from sampan.build.errors import DockerfileError
 from sampan.engine.buildoptions import StepFailed
 from sampan.errors import EngineError, InvalidArgument, NotImplementedYet, SystemFailure
 from sampan.spec import gojson
