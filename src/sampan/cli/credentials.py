@@ -6,6 +6,7 @@ import os
 import sys
 
 from sampan.cli import configfile
+from sampan.cli.flags import quote
 from sampan.cli.http import CliError
 
 TYPE_CHECKING = False
@@ -148,8 +149,8 @@ def _ask(helper: str, action: str, text: str) -> tuple[str, str]:
     program = f"docker-credential-{helper}"
     try:
         done = subprocess.run([program, action], input=text.encode(), stdout=subprocess.PIPE, check=False)
-    except FileNotFoundError:
-        return "", f'exec: "{program}": executable file not found in $PATH'
+    except (FileNotFoundError, ValueError):  # a NUL in it
+        return "", f"exec: {quote(program)}: executable file not found in $PATH"
     except OSError as error:
         return "", f"fork/exec {program}: {(error.strerror or '').lower()}"
     return done.stdout.decode("utf-8", "replace").strip(), f"exit status {done.returncode}" if done.returncode else ""

@@ -115,7 +115,8 @@ class Host:
         self.tls = tls
         self.address: tuple[str, int] = ("", 0)
         if scheme == "unix":
-            self.path = rest or "/run/sampan/sampan.sock"
+            self.text = text if rest else DEFAULT_HOST
+            self.path = self.text.removeprefix("unix://")
         elif scheme == "tcp":
             where, slash, base = rest.partition("/")
             self.base = f"/{base}".rstrip("/") if slash else ""

@@ -38,7 +38,7 @@ class SshHost(Host):
         try:
             self._command = command(text)
         except ValueError as error:
-            raise CliError(f"Failed to initialize: unable to resolve docker endpoint: {error}") from None
+            raise CliError(f"Failed to initialize: {error}") from None
 
     def open(self) -> Connection:
         """See Host; every connection is an ssh of its own."""
@@ -107,17 +107,19 @@ def command(url: str) -> list[str]:
     """The ssh that leads to a URL's daemon. Raises ValueError in docker's words."""
     try:
         parts = urlsplit(url)
-        port = parts.port
     except ValueError:
-        raise ValueError(f"parse {quote(url)}: invalid port after host") from None
+        raise ValueError(f"parse {quote(url)}: missing ']' in host") from None
+    port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+    if port and not (port.isascii() and port.isdecimal()):
+        raise ValueError(f"parse {quote(url)}: invalid port {quote(f':{port}')} after host")
     problem = _problem(parts)
     if problem:
         raise ValueError(f"ssh host connection is not valid: invalid SSH URL: {problem}")
     words = ["ssh", "-o", "ConnectTimeout=30", "-T"]
     if parts.username:
         words += ["-l", shlex.quote(unquote(parts.username))]
-    if port is not None:
-        words += ["-p", str(port)]
+    if port:
+        words += ["-p", port]
     return [*words, "--", shlex.quote(parts.hostname or ""), _remote(unquote(parts.path))]
 
 

@@ -326,7 +326,7 @@ class ContainerService:
             places = None
             if removed or added:
                 places = await undo.enter_async_context(self._runner.network.republished(container, removed, added))
-            await self._control.limit(container, host)
+            await undo.enter_async_context(self._control.limited(container, host))
             state = container.state if places is None else msgspec.structs.replace(container.state, endpoints=places)
             self._containers.set_host_config(container, host, state)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import signal as signals
+from collections.abc import AsyncIterator
 
 import msgspec
 
@@ -73,10 +74,16 @@ class Control:
         except TimeoutError:
             raise SystemFailure(f"tried to kill container, but did not receive an exit event: {container.id}") from None
 
-    async def limit(self, container: Container, host_config: HostConfig) -> None:
-        """Give a running container the limits of another HostConfig; it has its old ones on failure. Raises SystemFailure."""
-        cgroup = self._paths.cgroup_of(container)
-        await asyncio.to_thread(updating.apply, self._layout, cgroup, container.host_config, host_config)
+    @contextlib.asynccontextmanager
+    async def limited(self, container: Container, host_config: HostConfig) -> AsyncIterator[None]:
+        """Give a running container the limits of another HostConfig; it has its old ones when the block fails. Raises SystemFailure."""
+        cgroup, old = self._paths.cgroup_of(container), container.host_config
+        await asyncio.to_thread(updating.apply, self._layout, cgroup, old, host_config)
+        try:
+            yield
+        except BaseException:
+            await asyncio.to_thread(updating.apply, self._layout, cgroup, host_config, old)
+            raise
 
     async def hold(self, container: Container, *, frozen: bool) -> None:
         """Freeze or thaw the processes for a moment; the container's state does not show it.

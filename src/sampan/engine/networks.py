@@ -1,7 +1,6 @@
 """What users do with networks: make, show, join, leave and remove them."""
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import socket
@@ -16,7 +15,7 @@ from sampan.engine.containerstore import Container, Containers
 from sampan.engine.networkstore import Network, NetworkStore
 from sampan.engine.paths import Paths
 from sampan.engine.sandboxes import Sandboxes
-from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound
+from sampan.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound, SystemFailure
 from sampan.filters import Filters, check_keys, labels_match
 from sampan.ids import new_id
 from sampan.linux.netlink import Netlink
@@ -199,9 +198,13 @@ class NetworkService:
                 or any(labels_match(network.row.labels, [text]) for text in filters.get("label!", ()))
             ):
                 continue
-            with contextlib.suppress(Forbidden, NotFound):
+            try:
                 await self.remove(network.id)
                 removed.append(network.name)
+            except (Forbidden, NotFound):  # in use, or somebody else was faster
+                continue
+            except SystemFailure as error:  # the others can go all the same
+                log.warning("network %s is not removed: %s", network.name, error)
         self._events.networks_pruned()
         return NetworksPruned(networks_deleted=removed or None)
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
@@ -201,3 +202,15 @@ def test_real_time_scheduling_is_given_by_the_daemon_and_limited_for_a_container
         config.write_text(before)
         engine.stop()
         engine.start()
+
+
+@pytest.mark.slow  # what waits for the database gives up after 10 s
+def test_what_cannot_be_recorded_is_taken_back(engine: Engine, docker: Docker) -> None:
+    run(docker, "one", "-m", "64m")
+    other = sqlite3.connect(engine.data_root / "state.db", isolation_level=None)
+    with contextlib.closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        assert engine.request("POST", "/containers/one/update", {"Memory": 128 * MB, "MemorySwap": -1})[0] == 500
+    assert (limit(engine, "one", "memory"), host_config(engine, "one", "Memory")) == (str(64 * MB), [64 * MB])
+    assert engine.request("POST", "/containers/one/update", {"Memory": 128 * MB, "MemorySwap": -1})[0] == 200
+    assert limit(engine, "one", "memory") == str(128 * MB)

@@ -173,9 +173,10 @@ def test_the_store_that_is_found(clients: tuple[Client, Client], guarded: RealRe
     both(clients, "logout", guarded.host)
 
 
-def test_a_helper_that_is_missing(clients: tuple[Client, Client], guarded: RealRegistry) -> None:
+@pytest.mark.parametrize("helper", ["missing", "a\\u0000b"])
+def test_a_helper_that_is_missing(clients: tuple[Client, Client], guarded: RealRegistry, helper: str) -> None:
     for client in clients:
-        client.configure('{"credsStore": "missing"}')
+        client.configure(f'{{"credsStore": "{helper}"}}')
     assert both(clients, "login", guarded.host, "-u", "user", "-p", "good")[0] == 1
     both(clients, "logout", guarded.host)
 

@@ -51,6 +51,7 @@ def test_the_context_of_the_config_file_is_not_ignored(
         ("127.0.0.1:1", "Cannot connect to the Docker daemon at tcp://127.0.0.1:1. Is the docker daemon running?"),
         ("tcp://a..b:1", 'error during connect: Get "http://a..b:1": dial tcp: lookup a..b: no such host'),
         ("ssh://a\0b", 'error during connect: exec: "ssh": embedded null byte'),
+        ("ssh://", "Failed to initialize: ssh host connection is not valid: invalid SSH URL: hostname is empty"),
         ("unix:///nowhere", "Cannot connect to the Docker daemon at unix:///nowhere. Is the docker daemon running?"),
     ],
 )

@@ -32,7 +32,9 @@ def test_nothing_of_a_url_reaches_a_shell_unquoted() -> None:
         ("ssh://", "ssh host connection is not valid: invalid SSH URL: hostname is empty"),
         ("ssh://h?x=1", 'ssh host connection is not valid: invalid SSH URL: query parameters are not allowed: "x=1"'),
         ("ssh://h#f", 'ssh host connection is not valid: invalid SSH URL: fragments are not allowed: "f"'),
-        ("ssh://h:x", 'parse "ssh://h:x": invalid port after host'),
+        ("ssh://h:x", 'parse "ssh://h:x": invalid port ":x" after host'),
+        ("ssh://u@[::1]:1x", 'parse "ssh://u@[::1]:1x": invalid port ":1x" after host'),
+        ("ssh://[::1", "parse \"ssh://[::1\": missing ']' in host"),
     ],
 )
 def test_a_url_that_is_none(url: str, message: str) -> None:
