@@ -1,4 +1,4 @@
-"""Parts that no start needs: made by whoever first asks for them."""
+"""Parts that no start needs: made by whoever first asks for them, in the event loop's thread."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
@@ -11,13 +11,14 @@ class Late(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._made: T | None = None
+        self.made: T | None = None
+        """For those who would not have it made."""
 
     def __call__(self) -> T:
         """It; made now, if it was not. Raises what making raises; then the next one tries again."""
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+        if self.made is None:
+            self.made = self._make()
+        return self.made
 
 
 class _StandIn:

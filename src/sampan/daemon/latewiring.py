@@ -7,13 +7,13 @@ import msgspec
 
 from sampan.content.partial import PartialBlobs
 from sampan.daemon.parts import Base, ImageParts, NetworkParts, RunParts
+from sampan.engine import buildplaces
 from sampan.engine.bootstrap import BootstrapService
 from sampan.engine.build import BuildParts, BuildService
 from sampan.engine.buildbases import Bases
 from sampan.engine.buildcache import BuildCachePruning
 from sampan.engine.buildcopy import Copies
 from sampan.engine.buildmounts import CacheDirectories
-from sampan.engine.buildplaces import MOUNTS
 from sampan.engine.buildrun import StepContainers
 from sampan.engine.buildsession import BuildSessions
 from sampan.engine.buildspool import BuildSpool
@@ -52,25 +52,22 @@ class LateParts(msgspec.Struct, frozen=True):
     files: FileService
     commits: CommitService
     stats: StatsService
-    spool: BuildSpool
     builds: BuildService
     disk_usage: DiskUsageService
     checks: CheckService
 
 
 def wire_late(base: Base, images: ImageParts, network: NetworkParts, runs: RunParts, settings: RegistrySettings) -> LateParts:
-    """Make them. Raises OSError."""
+    """Make them, and take away what a kill has left of builds and base images. Raises OSError."""
     paths, database, workers, containers, clock = base.paths, base.database, base.workers, base.containers, base.clock
     store, snapshots, published = images.store, images.snapshots, runs.runner.events
     registries = Registries(settings, PartialBlobs(paths.data_root), BlobSourceRepository(database), clock)
     bootstraps = BootstrapService(images.images, workers, paths.data_root / "bootstrap")
-    bootstraps.repair()
     pulls = PullService(images.images, store, snapshots, registries, unpackers=workers.parallel)
     sampler = Sampler(containers, runs.runner.layout, paths, clock)
-    base.stack.push_async_callback(sampler.close)
     builder = _builder(base, images, runs, registries, pulls)
     caches = [registries.partials.disk_usage, bootstraps.disk_usage]
-    return LateParts(
+    made = LateParts(
         registries=registries,
         bootstraps=bootstraps,
         pulls=pulls,
@@ -82,11 +79,14 @@ def wire_late(base: Base, images: ImageParts, network: NetworkParts, runs: RunPa
         files=FileService(containers, runs.trees, published.publish),
         commits=CommitService(containers, images.images, runs.control, published, runs.trees, clock),
         stats=StatsService(containers, sampler),
-        spool=builder.spool,
         builds=builder.service,
         disk_usage=DiskUsageService(images.images, runs.service, runs.volume_service, snapshots, paths, builder.entries, caches),
         checks=_checks(base, images, network, runs, registries, bootstraps),
     )
+    base.stack.push_async_callback(sampler.close)
+    base.background.spawn(bootstraps.repair())
+    builder.spool.repair()
+    return made
 
 
 class _BuilderParts(msgspec.Struct, frozen=True):
@@ -98,9 +98,9 @@ class _BuilderParts(msgspec.Struct, frozen=True):
 
 
 def _builder(base: Base, images: ImageParts, runs: RunParts, registries: Registries, pulls: PullService) -> _BuilderParts:
-    root, containers, workers, cached = base.paths.data_root / "build", base.containers, base.workers, images.cached
+    root, containers, workers, cached = buildplaces.root(base.paths.data_root), base.containers, base.workers, images.cached
     spool = BuildSpool(root, images.snapshots.empty, workers, base.background)
-    directories = CacheDirectories(root / MOUNTS)
+    directories = CacheDirectories(root / buildplaces.MOUNTS)
     entries = CacheEntries(images.store, lambda: {item.image_id for item in containers}, cached, directories, workers)
     bases, copies = Bases(images.images, pulls), Copies(images.images, images.snapshots, workers, spool.empty)
     steps = StepContainers(runs.creator, runs.service, runs.runner, runs.control, runs.attach)

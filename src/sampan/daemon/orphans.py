@@ -28,14 +28,17 @@ def _take(ended: set[int]) -> None:
 
 
 async def reap_orphans() -> None:
-    """Run for ever. Subprocesses, containers and execs are waited for by those who know them, and not touched."""
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, ended.set)
-    while True:
-        await ended.wait()
-        ended.clear()
-        await asyncio.sleep(PAUSE_SECONDS)
-        before = zombies()
-        if before:
+    """Run until cancelled. Subprocesses, containers and execs are waited for by those who know them, and not touched."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGCHLD, ended.set)
+    try:
+        while True:
+            await ended.wait()
+            ended.clear()
             await asyncio.sleep(PAUSE_SECONDS)
-            _take(before & zombies())
+            before = zombies()
+            if before:
+                await asyncio.sleep(PAUSE_SECONDS)
+                _take(before & zombies())
+    finally:
+        loop.remove_signal_handler(signal.SIGCHLD)  # one that ends while the loop closes would be a complaint of Python's

@@ -19,14 +19,15 @@ from sampan.daemon.loopwatch import LoopWatch
 from sampan.daemon.orphans import reap_orphans
 from sampan.daemon.reload import Reloader
 from sampan.daemon.wiring import EngineParts, wire
-from sampan.errors import EngineError
 from sampan.linux import libc
 from sampan.systemd import Service
 
 log = logging.getLogger("sampand")
+LATE = ("sampan.daemon.latewiring", "sampan.network.dnsserver")
+"""Modules that no start needs."""
 LATE_SECONDS = 0.2
 """After the start, in which those have their answers who waited for it."""
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 0.8
 METRICS_CONNECTIONS = 32
 """At once; anybody who reaches the address can have them."""
 
@@ -58,13 +59,16 @@ async def _start_metrics(config: DaemonConfig, parts: EngineParts, stack: AsyncE
 
 
 async def _load_late(parts: EngineParts) -> None:
-    """Load what no start needs before somebody asks for it, and before its files are those of another version."""
+    """Load what no start needs before somebody asks for it, and before its files are those of another version; then settle."""
     await asyncio.sleep(LATE_SECONDS)
     try:
-        await asyncio.to_thread(importlib.import_module, "sampan.daemon.latewiring")
+        for name in LATE:
+            await asyncio.to_thread(importlib.import_module, name)
         parts.late()
-    except (EngineError, OSError) as error:  # the next one who needs it hears it
-        log.warning("%s", error)
+    except Exception:
+        log.exception("pulls, builds and more do not work")
+    await asyncio.sleep(SETTLE_SECONDS)
+    _settle()
 
 
 async def _ping(service: Service) -> None:
@@ -112,7 +116,6 @@ async def serve(config: DaemonConfig, keeper_process: Popen[bytes] | None, read:
         if service.watchdog_seconds:
             stack.callback(loop.create_task(_ping(service)).cancel)
         stack.callback(loop.create_task(_load_late(parts)).cancel)
-        loop.call_later(SETTLE_SECONDS, _settle)
         await stopping.wait()
         service.notify("STOPPING=1")
         if not reloader.config.live_restore:

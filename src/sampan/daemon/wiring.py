@@ -1,4 +1,4 @@
-"""The only place where the engine's objects meet: made by hand, in the order of the layers, closed in reverse."""
+"""The only place, with latewiring.py, where the engine's objects meet: made by hand, in the order of the layers, closed in reverse."""
 
 import logging
 import os
@@ -295,18 +295,15 @@ def _run_parts(
     return RunParts(creator, service, runner, control, execs, attach, health, shipping, trees, volumes, volume_service)
 
 
-async def _repair(base: Base, images: ImageParts, runs: RunParts, late: "Late[LateParts]") -> None:
+async def _repair(base: Base, images: ImageParts, runs: RunParts) -> None:
     """Take up or away what a former sampand has left half done."""
     for line in images.images.repair([container.id for container in base.containers if container.state.status != "removing"]):
         log.warning("%s", line)
     base.background.spawn(runs.volumes.local.empty_trash())
-    builds = base.paths.data_root / "build"
-    for container_id in buildplaces.containers(builds):
+    for container_id in buildplaces.containers(buildplaces.root(base.paths.data_root)):
         if base.containers.get(container_id) is not None:
             with suppress(Conflict):
                 await runs.service.remove(container_id, force=True, volumes=True, link=False)
-    if any(buildplaces.workspaces(builds)):
-        base.background.spawn(late().spool.repair())
 
 
 def _services(images: ImageParts, runs: RunParts, late: "Late[LateParts]", networks: NetworkService, system: SystemService) -> Services:
@@ -349,11 +346,12 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     lean = LeanProcesses(config, keeper_process)
     metrics = EngineMetrics()
     runs = _run_parts(base, images, network, lean, maps, metrics)
+    current = config
 
     def make_late() -> "LateParts":
         from sampan.daemon.latewiring import wire_late  # not needed to start: see there
 
-        return wire_late(base, images, network, runs, _registry_settings(config))
+        return wire_late(base, images, network, runs, _registry_settings(current))
 
     late = Late(make_late)
     images.images.spare = lambda: late().registries.partials.drop_idle()
@@ -368,7 +366,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     shutdown = Shutdown(containers, runs.service, background, lean.keeper, lean.supervisor, config.shutdown_timeout)
     await restorer.restore(partial(lean.renew, readopter.settled), None if config.live_restore else shutdown.stop_all)
     await network.places.resume()
-    await _repair(base, images, runs, late)
+    await _repair(base, images, runs)
     spareroom.keep(paths.data_root)
     system = SystemService(
         containers,
@@ -377,13 +375,16 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
         base.events,
         MetaRepository(base.database),
         _facts(config, maps is not None),
-        lambda: [*networks.warnings, *late().registries.warnings()],
+        lambda: [*networks.warnings, *(late.made.registries.warnings() if late.made is not None else ())],
     )
     services = _services(images, runs, late, networks, system)
 
     def take_over(wanted: DaemonConfig) -> None:
         logging.getLogger().setLevel(log_level(wanted))
-        late().registries.settings = _registry_settings(wanted)
+        nonlocal current
+        current = wanted
+        if late.made is not None:
+            late.made.registries.settings = _registry_settings(wanted)
         system.facts = _facts(wanted, maps is not None)
         shutdown.seconds = wanted.shutdown_timeout
         runs.runner.runtimes.settings = runtimes.settings(wanted.runtimes, wanted.default_runtime)

@@ -36,22 +36,19 @@ class BootstrapService:
         self._root = root
         self._busy = asyncio.Lock()
 
-    def repair(self) -> None:
-        """At start: remove trees that were never finished. Nothing runs in them: it ended with the engine that had begun it."""
-        for path in self._trees():
-            _remove(path)
+    async def repair(self) -> None:
+        """Remove trees that were never finished. Nothing runs in them: it ended with the engine that had begun it."""
+        async with self._busy:
+            for path in self._trees():
+                await asyncio.to_thread(_remove, path)
 
     def look(self) -> list[Finding]:
         """Trees that were never finished."""
         trees = [] if self._busy.locked() else self._trees()
-        return [Finding("file", str(tree), "is a base image that was never finished", "remove it", self._repair_aside) for tree in trees]
+        return [Finding("file", str(tree), "is a base image that was never finished", "remove it", self.repair) for tree in trees]
 
     def _trees(self) -> list[Path]:
         return list(self._root.glob("tree-*"))
-
-    async def _repair_aside(self) -> None:
-        async with self._busy:
-            await asyncio.to_thread(self.repair)
 
     def disk_usage(self) -> int:
         """Bytes on disk of packages that were fetched, and of what is being made. Any thread."""

@@ -22,7 +22,7 @@ from sampan.archive.room import making
 from sampan.archive.sources import ListedNames
 from sampan.build.lex import FILE_MAX
 from sampan.engine.background import Background
-from sampan.engine.buildplaces import VOID, workspaces
+from sampan.engine.buildplaces import CONTAINERS, VOID, workspaces
 from sampan.engine.pipes import Resumed, feed, through_pipe
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.image.store import Image
@@ -117,7 +117,7 @@ class Workspace:
         return self._descriptors
 
     def _make(self) -> "_Descriptors":
-        for name in ("tree", "fetched", "containers"):
+        for name in ("tree", "fetched", CONTAINERS):
             (self._path / name).mkdir(mode=0o755)
         nowhere = self._kept(self._nowhere, os.O_PATH | os.O_DIRECTORY)
         tree = self._kept(self._path / "tree", os.O_RDONLY | os.O_DIRECTORY)
@@ -254,12 +254,12 @@ class Workspace:
 
     def note_container(self, container_id: str) -> None:
         """A container of this build is about to be made: a kill of sampand must not leave it."""
-        (self.path / "containers" / container_id).touch()
+        (self.path / CONTAINERS / container_id).touch()
         self.containers.add(container_id)
 
     def forget_container(self, container_id: str) -> None:
         """It is gone, or is to stay."""
-        (self.path / "containers" / container_id).unlink(missing_ok=True)
+        (self.path / CONTAINERS / container_id).unlink(missing_ok=True)
         self.containers.discard(container_id)
 
 
@@ -298,7 +298,7 @@ class BuildSpool:
                 if workspace.made:
                     self._background.spawn(remove_tree(self._workers, path))  # nobody waits for 50,000 files to go
 
-    async def repair(self) -> None:
-        """At start, when the containers of buildplaces.py are gone: remove what a kill has left."""
+    def repair(self) -> None:
+        """Before the first build: what a kill has left is removed from now on. The containers of its steps are gone by then."""
         for path in [*workspaces(self._root)]:
-            await remove_tree(self._workers, path)
+            self._background.spawn(remove_tree(self._workers, path))

@@ -165,6 +165,7 @@ class ImageService:
         wanted = image_filters.PruneFilter(filters, self._clock)
         deleted: builtins.list[body.ImageDeleteItem] = []
         inner = self._store.parents() | self.hidden()
+        reclaimed = self.spare()
         before = sum(layer.size for layer in self._snapshots.layers())
         for image in self._store.all():
             references = self._store.references(image.id)
@@ -175,7 +176,7 @@ class ImageService:
             for name in [reference.familiar for reference in references] or [image.id]:
                 with suppress(Conflict, NotFound):  # a child that stays keeps its parent; digests go with their repository's last tag
                     deleted += self._finish_removal(image_removal.remove(name, self._store, self._in_use, force=False, prune=True))
-        reclaimed = before - sum(layer.size for layer in self._snapshots.layers()) + self.spare()
+        reclaimed += before - sum(layer.size for layer in self._snapshots.layers())
         if set(filters) <= {"dangling"} and not wanted.only_dangling:
             reclaimed += await self.spare_all()
         self._events.publish("image", "prune", "", {"reclaimed": str(reclaimed)})

@@ -51,10 +51,10 @@ class NameService:
         return True
 
     def _serve(self, container: Container, udp: socket.socket, tcp: socket.socket, joined: Chosen) -> None:
-        served = self._served[container.id] = _Served(self._files)
-        served.set(joined)
         from sampan.network.dnsserver import DnsServer  # with the first network of a user's own: not all have one
 
+        served = self._served[container.id] = _Served(self._files)
+        served.set(joined)
         server = DnsServer(udp, tcp, lambda: served.view, lambda: () if served.internal else self._files.upstream(container))
         server.start()
         served.server = server

@@ -9,7 +9,7 @@ from sampan.proxies import Proxies
 
 
 class RegistrySettings(msgspec.Struct, frozen=True):
-    """Of daemon.json."""
+    """Of daemon.json, the command line and the environment."""
 
     mirrors: tuple[str, ...] = ()
     """Of docker.io, which they all are taken to mirror"""

@@ -105,8 +105,10 @@ def test_the_key_can_be_taken_away_and_given_back(killed_engine: Engine, docker_
 def stuck(engine: Engine) -> str:
     """What the engine does while a client waits for something that does not come."""
     os.kill(engine.pid, signal.SIGUSR1)
-    time.sleep(1)
-    dumps = "\n".join(path.read_text() for path in sorted(engine.exec_root.glob("*stacks*")))
+    deadline = time.monotonic() + 5
+    while not (found := [*engine.exec_root.glob("stacks-*")]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    dumps = "\n".join(path.read_text() for path in found)
     return f"{engine.request('GET', '/containers/json?all=1')}\n{dumps}\n{engine.log.read_text()[-8000:]}"
 
 

@@ -36,3 +36,18 @@ def test_who_asks_for_metrics_leaves_descriptors_for_the_api(monkeypatch: pytest
                 assert (await loop.sock_recv(client, 4096))[:12] in (b"HTTP/1.1 503", b"")
 
     asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_what_cannot_be_loaded_late_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("LATE_SECONDS", "SETTLE_SECONDS"):
+        monkeypatch.setattr(serving, name, 0)
+    settled: list[bool] = []
+    monkeypatch.setattr(serving, "_settle", lambda: settled.append(True))
+
+    def late() -> None:
+        raise ImportError("half of another version")
+
+    parts: Any = SimpleNamespace(late=late)
+    asyncio.run(serving._load_late(parts))
+    assert "half of another version" in caplog.text
+    assert settled

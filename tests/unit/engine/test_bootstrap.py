@@ -1,5 +1,6 @@
 """What the maker of base images does at the engine's start."""
 
+import asyncio
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ def test_an_unfinished_tree_of_any_depth_is_removed_at_start(tmp_path: Path) -> 
     try:
         deep_tree(tmp_path / "tree-0/d", 3000)
         (tmp_path / "cache").mkdir()
-        BootstrapService(cast("Any", None), cast("Any", None), tmp_path).repair()
+        asyncio.run(BootstrapService(cast("Any", None), cast("Any", None), tmp_path).repair())
         assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     finally:
         remove_path(tmp_path / "tree-0")  # too deep for pytest
