@@ -85,8 +85,10 @@ class Readopter:
         held, tty = live.held(), container.config.tty
         settings = self._logs.settings(container)
         if not known_stream:
-            ours = {name: fd for name, fd in held.items() if name not in ("pidfd", "pty")}
-            await self._keeper.adopt(live.key, container.id, tty, settings, ours)
+            # A terminal comes to the keeper from the supervisor, but of one that is over the supervisor is not told.
+            ours = {name: fd for name, fd in held.items() if name != "pidfd" and (name != "pty" or not state.pid)}
+            over = None if state.pid else {"code": state.exit_code, "signal": None, "at": state.finished_at}
+            await self._keeper.adopt(live.key, container.id, tty, settings, ours, exit=over)
         if not known_proc and state.pid:
             await self._supervisor.custody(_facts(container, live), {"log": settings, "tty": tty}, held)
         if container.config.open_stdin and not tty and live.stdin is None:

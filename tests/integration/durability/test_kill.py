@@ -1,5 +1,6 @@
 """kill -9 of sampand, the keeper and the supervisor while containers write: they go on, and nothing of theirs is lost."""
 
+import contextlib
 import http.client
 import os
 import random
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sampan.daemon.config import cgroup_parent, parse_command_line
+from sampan.engine.runner import DRAIN_SECONDS
 from sampan.runtime import cgroups
 from tests.support.engine import CLI, START, Engine
 from tests.support.kills import SETTLE_SECONDS, kill
@@ -295,3 +297,38 @@ def test_a_cgroup_that_was_made_too_late_goes_with_the_container(own_engine: Eng
     assert engine.request("DELETE", "/containers/late")[0] == 204
     assert not any(map(os.path.exists, made))
     wait_for_none(engine)
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipes"])
+@pytest.mark.parametrize("roles", [("keeper",), ("supervisor",), ("keeper", "supervisor")], ids="+".join)
+def test_killed_between_the_end_of_a_run_and_that_of_its_output(
+    own_engine: Engine, docker_path: str, roles: tuple[str, ...], *, terminal: bool
+) -> None:
+    """sampand alone knows of the end then, and what is left in the pipes has to get into the log all the same."""
+    engine = own_engine
+    script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done"
+    run = ["run", f"--tty={terminal}", "--name=ends", "--network=none", "busybox", "sh", "-c", script]
+    client = subprocess.Popen(
+        [docker_path, *run], env=engine.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert client.stdout is not None
+    assert client.stdout.readline().strip() == b"up"
+    keeper = pid_of(engine, "keeper")
+    assert keeper is not None
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        assert engine.request("POST", "/containers/ends/kill?signal=TERM")[0] == 204
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while state(engine, "ends") != ("exited", 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        for pid in [pid_of(engine, role) for role in roles]:
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(keeper, signal.SIGCONT)
+    assert client.communicate(timeout=DRAIN_SECONDS - 5)[0].strip() == b"bye"
+    assert client.returncode == 3
+    assert engine.run_client([docker_path], "logs", "ends").stdout.split() == ["up", "bye"]
+    assert complaints(engine) == []
