@@ -1,6 +1,5 @@
 """kill -9 of sampand, the keeper and the supervisor while containers write: they go on, and nothing of theirs is lost."""
 
-import contextlib
 import http.client
 import os
 import random
@@ -15,7 +14,7 @@ from sampan.daemon.config import cgroup_parent, parse_command_line
 from sampan.engine.runner import DRAIN_SECONDS
 from sampan.runtime import cgroups
 from tests.support.engine import CLI, START, Engine
-from tests.support.kills import SETTLE_SECONDS, kill
+from tests.support.kills import SETTLE_SECONDS, kill, standing_still
 from tests.support.strays import cgroups_of, complaints, pid_of, wait_for_none
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -313,10 +312,7 @@ def test_killed_between_the_end_of_a_run_and_that_of_its_output(
     )
     assert client.stdout is not None
     assert client.stdout.readline().strip() == b"up"
-    keeper = pid_of(engine, "keeper")
-    assert keeper is not None
-    os.kill(keeper, signal.SIGSTOP)
-    try:
+    with standing_still(engine, ["keeper"]):
         assert engine.request("POST", "/containers/ends/kill?signal=TERM")[0] == 204
         deadline = time.monotonic() + SETTLE_SECONDS
         while state(engine, "ends") != ("exited", 3):
@@ -325,9 +321,6 @@ def test_killed_between_the_end_of_a_run_and_that_of_its_output(
         for pid in [pid_of(engine, role) for role in roles]:
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(keeper, signal.SIGCONT)
     assert client.communicate(timeout=DRAIN_SECONDS - 5)[0].strip() == b"bye"
     assert client.returncode == 3
     assert engine.run_client([docker_path], "logs", "ends").stdout.split() == ["up", "bye"]
