@@ -66,7 +66,7 @@ def is_enforced(fd: int) -> bool:
 
 
 def is_used(fd: int, project: int) -> bool:
-    """Whether fd's file system has files of a project, or a limit of it. Raises OSError."""
+    """Whether fd's file system has files of a project. Raises OSError."""
     buffer = ctypes.create_string_buffer(_DISK_QUOTA.size)
     try:
         _quotactl(fd, _Q_XGETQUOTA, project, buffer)
@@ -74,7 +74,7 @@ def is_used(fd: int, project: int) -> bool:
         if error.errno == errno.ENOENT:  # so XFS says; ext4 has zeros
             return False
         raise
-    return any(_DISK_QUOTA.unpack(buffer.raw)[4:10])
+    return any(_DISK_QUOTA.unpack(buffer.raw)[8:10])
 
 
 def set_limit(fd: int, project: int, size: int) -> None:

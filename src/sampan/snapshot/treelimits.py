@@ -1,7 +1,7 @@
 """How much a container may write into its tree: a project quota of the directory that upper and work are made in.
 
 Nothing is recorded but by the file system. A tree's directory knows its project, which is one of a range that is only ours; a project is
-free when there are neither files nor a limit of it. So the number of a removed tree stays taken until all its files are deleted.
+free when there are no files of it, nor that directory. So the number of a removed tree stays taken until all of it is deleted.
 """
 
 import errno
@@ -75,6 +75,15 @@ def lift(directory: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTTY, errno.EOPNOTSUPP):
             log.warning("the limit of %s's size stays: %s", os.path.basename(directory), error.strerror)
+
+
+def is_limited(directory: str) -> bool:
+    """Whether a tree's directory has a project of ours. It counts where problem() has nothing to say."""
+    try:
+        with _opened(directory) as fd:
+            return projectquota.project_of(fd).number in _OURS
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class Disk:
         self.projects[os.fstat(fd).st_ino] = project
 
     def is_used(self, fd: int, project: int) -> bool:
-        return project in self.others or project in self.limits or any(item.number == project for item in self.projects.values())
+        return project in self.others or any(item.number == project for item in self.projects.values())
 
     def set_limit(self, fd: int, project: int, size: int) -> None:
         self.left()
@@ -231,9 +231,24 @@ def test_a_kill_between_leaves_no_limit(
     assert disk.limits == {}
 
 
+def test_a_limit_that_does_not_count_is_found(snapshots: LayeredSnapshots, disk: Disk) -> None:
+    snapshots.prepare("one", None, 5)
+    snapshots.prepare("two", None)
+    assert snapshots.repair(["one", "two"]) == []
+    disk.enforced = False
+    assert snapshots.repair(["one", "two"]) == [
+        "container one is not limited in size any more: project quotas: they are not enforced here: "
+        "mount the data root's file system with prjquota"
+    ]
+
+
 def test_a_limit_that_stays_is_told_of(snapshots: LayeredSnapshots, disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
     snapshots.prepare("one", None, 5)
     disk.fail_at(0, OSError(errno.EIO, "Input/output error"))
+    (project,) = disk.limits
     snapshots.remove("one")
-    assert snapshots.keys() == []
+    disk.projects.clear()
+    snapshots.prepare("two", None, 6)
+    assert disk.limits == {project: 6}
+    assert snapshots.keys() == ["two"]
     assert caplog.messages == ["the limit of one's size stays: Input/output error"]
