@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sampan.daemon import daemonjson, flags, networkconfig, runtimes
+from sampan.daemon import daemonjson, flags, networkconfig, runtimes, storageopts
 from sampan.daemon.convert import Ulimit, ValueProblem, from_json, from_texts, shown
 from sampan.daemon.daemonjson import FILE_PROBLEM, ConfigError
 from sampan.daemon.hosts import problem_of_host
@@ -163,7 +163,6 @@ MISSING: Final[Mapping[str, str]] = {
     "rootless": "rootless mode",
     "seccomp-profile": "another default seccomp profile (use run --security-opt)",
     "selinux-enabled": "SELinux labels",
-    "storage-opts": "storage driver options",
     "swarm-default-advertise-addr": "swarm mode",
     "userland-proxy-path": "another proxy binary",
 }
@@ -429,6 +428,10 @@ def check_modes(config: DaemonConfig) -> None:
         raise KeyProblem("default-timezone", error.message) from None
     if config.storage_driver not in ("", "overlay", "overlay2", "erofs"):
         raise KeyProblem("storage-driver", f"driver not supported: {config.storage_driver} (Sampan has erofs and overlay2)")
+    try:
+        storageopts.default_size(config.storage_opts)
+    except ValueError as exc:
+        raise KeyProblem("storage-opts", str(exc)) from exc
     check_real_time(config, host_layout(), host_limits())
     for option in config.exec_opts:
         if option not in ("native.cgroupdriver=cgroupfs", "native.cgroupdriver="):

@@ -18,6 +18,7 @@ _WORDS = {"served": "yes", "partial": "in part", "refused": "refused in docker's
 _SHOWN = "kept and shown"
 _REFUSED = "refused by name"
 _KERNEL = "where the kernel has it"
+_DISK = "where the file system has project quotas"
 _DISCARDED = "discarded with a warning"
 _IGNORED = "ignored, as by docker"
 
@@ -53,7 +54,10 @@ FIELDS: Final[Mapping[str, tuple[str, str]]] = {
     "blkio_device_write_bps": (_KERNEL, "else discarded with a warning"),
     "blkio_device_read_iops": (_KERNEL, "else discarded with a warning"),
     "blkio_device_write_iops": (_KERNEL, "else discarded with a warning"),
-    "storage_opt": (_REFUSED, "in docker's words: `size` needs XFS with project quotas, which is on no kernel that it could be tried on"),
+    "storage_opt": (
+        _DISK,
+        "XFS mounted with `prjquota`, ext4 with its features `quota` and `project` too; else `size` is refused in docker's words",
+    ),
     "userns_mode": ("yes", "`host`, or by `userns-remap`; modes of others (`auto`, `keep-id`) are refused"),
 }
 """Fields of Config and HostConfig that are not simply done; a test tries each."""

@@ -16,7 +16,7 @@ from sampan.api.app import App
 from sampan.api.server import ApiServer
 from sampan.api.services import Services
 from sampan.clock import SystemClock
-from sampan.daemon import remapping, runtimes, spareroom
+from sampan.daemon import remapping, runtimes, spareroom, storageopts
 from sampan.daemon.config import DaemonConfig, cgroup_parent, log_level, pool_sizes
 from sampan.daemon.late import Late, stand_in
 from sampan.daemon.leanprocesses import LeanProcesses
@@ -60,7 +60,7 @@ from sampan.engine.trees import Trees
 from sampan.engine.usernamespaces import UserNamespaces
 from sampan.engine.volumefill import VolumeFiller
 from sampan.engine.volumes import VolumeService
-from sampan.errors import Conflict
+from sampan.errors import Conflict, SystemFailure
 from sampan.events.bus import EventBus
 from sampan.image.store import ImageStore
 from sampan.network import bridge, firewall, ipam
@@ -175,7 +175,13 @@ def _snapshots(base: Base) -> LayeredSnapshots:
     def more(empty: Path) -> list[LayerFormat]:
         return [ErofsLayers(root / "erofs", empty, base.workers, missing=missing)]
 
-    return LayeredSnapshots(root, base.database, base.workers, driver=driver, more=more, status=status)
+    snapshots = LayeredSnapshots(root, base.database, base.workers, driver=driver, more=more, status=status)
+    if storageopts.default_size(base.config.storage_opts):
+        try:
+            snapshots.check_limits()
+        except SystemFailure as error:
+            raise SystemFailure(f"storage option overlay2.size is not supported: {error.message}") from None
+    return snapshots
 
 
 def _image_parts(base: Base) -> ImageParts:
@@ -224,6 +230,7 @@ def _defaults(config: DaemonConfig, cgroup_version: int) -> ContainerDefaults:
         init=config.init,
         no_new_privileges=config.no_new_privileges,
         timezone=config.default_timezone,
+        storage_size=storageopts.default_size(config.storage_opts),
     )
 
 

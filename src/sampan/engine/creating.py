@@ -120,10 +120,12 @@ class Creator:
     async def _make(self, container: Container, chain_id: ChainId | None) -> None:
         """Directory, snapshot, volumes' content, row: undone in reverse when one fails; a kill in between leaves what repair finds."""
         directory = self._runner.paths.container(container.id)
+        asked = merging.storage_size(container.host_config.storage_opt or {})
+        size = self._defaults.storage_size or None if asked is None else asked
         try:
             with making("the container's directory"):
                 os.makedirs(f"{directory}/log", 0o710)
-            self._runner.snapshots.prepare(container.id, chain_id)
+            self._runner.snapshots.prepare(container.id, chain_id, size)
             await self._filler.fill(container)
             self._containers.add(container)
         except BaseException:

@@ -14,6 +14,7 @@ from sampan.network.ports import port_requests
 from sampan.spec.docker_api.container import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy, Ulimit
 from sampan.spec.docker_api.network import NetworkingConfig
 from sampan.spec.oci_image import ContainerConfig
+from sampan.units import parse_size
 
 PORTS_DISCARDED = "Published ports are discarded when using host network mode"
 _JOINED = re.compile("container:.+", re.DOTALL)
@@ -35,6 +36,8 @@ class ContainerDefaults(msgspec.Struct, frozen=True):
     init: bool = False
     no_new_privileges: bool = False
     timezone: str = ""
+    storage_size: int = 0
+    """Bytes that one may write into its tree; 0: any."""
 
 
 def merge_env(image: list[str], wanted: list[str]) -> list[str]:
@@ -85,7 +88,7 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
     """What docker has and Sampan does not, yet: said, never ignored."""
     networkspec.check_mac(config.mac_address)
     _check_endpoints(host, networking)
-    _check_storage(host.storage_opt or {})
+    storage_size(host.storage_opt or {})
     missing: Mapping[str, object] = {
         "user namespace modes other than host": host.userns_mode not in ("", "host"),
     }
@@ -94,12 +97,19 @@ def _refuse_missing(config: Config, host: HostConfig, networking: NetworkingConf
             raise NotImplementedYet(f"{feature}: not implemented by Sampan yet")
 
 
-def _check_storage(options: Mapping[str, str]) -> None:
-    """Refuse a size of the writable layer, and what docker has not either. Raises SystemFailure, as docker does."""
-    if any(key.lower() == "size" for key in options):
-        raise SystemFailure("--storage-opt is supported only for overlay over xfs with 'pquota' mount option, and not by Sampan yet")
-    for key in options:
-        raise SystemFailure(f"Unknown option {key.lower()}")
+def storage_size(options: Mapping[str, str]) -> int | None:
+    """What a container may write into its tree, in bytes; None where nothing is said of it. Raises SystemFailure, as docker does."""
+    size = None
+    for key, text in options.items():
+        if key.lower() != "size":
+            raise SystemFailure(f"Unknown option {key.lower()}")
+        try:
+            size = parse_size(text)
+        except ValueError as error:
+            raise SystemFailure(str(error)) from None
+        if size < 0:  # more than there can be
+            raise SystemFailure(f"invalid size: '{text}'")
+    return size
 
 
 def _check_endpoints(host: HostConfig, networking: NetworkingConfig | None) -> None:

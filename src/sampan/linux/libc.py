@@ -27,6 +27,7 @@ NR: dict[str, int] = {
     "clone3": 435,
     "openat2": 437,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
     "fchmodat2": 452,
     **_OLD.get(MACHINE, _OLD["x86_64"]),
 }

@@ -141,8 +141,14 @@ class Snapshots(Protocol):
     def distrust(self, name: ChainId) -> None:
         """A layer's files are not what was unpacked, as archive() has found: the next copy of it that is committed replaces them."""
 
-    def prepare(self, key: str, parent: ChainId | None) -> None:
-        """A new writable tree on parent. Raises Conflict when key exists, NotFound when parent does not. Nothing is mounted."""
+    def prepare(self, key: str, parent: ChainId | None, size: int | None = None) -> None:
+        """A new writable tree on parent. Raises Conflict when key exists, NotFound when parent does not. Nothing is mounted.
+
+        size: bytes that may be written into it; 0: any, None: nothing was said. Raises SystemFailure as check_limits() does.
+        """
+
+    def check_limits(self) -> None:
+        """Raise SystemFailure, in docker's words and why, where the size of trees cannot be limited."""
 
     async def mounts(self, key: str) -> Mounts:
         """What to mount for an active snapshot. Raises NotFound, SystemFailure when a layer cannot be mounted."""

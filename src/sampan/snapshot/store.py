@@ -27,6 +27,7 @@ from sampan.archive.room import making
 from sampan.digest import ChainId, DiffId
 from sampan.errors import Conflict, NotFound, SystemFailure
 from sampan.findings import Finding
+from sampan.snapshot import treelimits
 from sampan.snapshot.api import Files, Layer, LayerDetails, Mounts, Unpacked, Usage
 from sampan.snapshot.formats import INIT_DIRECTORIES, INIT_FILES, DirectoryLayers, LayerFormat, discard_tree
 from sampan.state.database import Database
@@ -279,9 +280,11 @@ class LayeredSnapshots:
 
     # writable trees
 
-    def prepare(self, key: str, parent: ChainId | None) -> None:
+    def prepare(self, key: str, parent: ChainId | None, size: int | None = None) -> None:
         """See Snapshots.prepare."""
         self._stack(parent)
+        if size is not None:
+            self.check_limits()
         path = self._path(key)
         with making("the container's directory"):
             try:
@@ -292,14 +295,21 @@ class LayeredSnapshots:
                 self._discard(Path(path))  # left by a crash half-way
                 os.mkdir(path, 0o710)
             try:
+                if size:
+                    treelimits.limit(path, size, trash=f"{self._root}/trash")
                 os.mkdir(f"{path}/upper", 0o755)
                 os.chmod(f"{path}/upper", 0o755)
                 os.mkdir(f"{path}/work", 0o700)
                 os.symlink(parent or _NO_PARENT, f"{path}/parent")
-            except OSError:
+            except (OSError, SystemFailure):
                 self._discard(Path(path))
                 raise
         self._parents[key] = parent
+
+    def check_limits(self) -> None:
+        """See Snapshots.check_limits."""
+        if reason := treelimits.problem(f"{self._root}/c"):
+            raise SystemFailure(f"{treelimits.UNSUPPORTED}: {reason}")
 
     async def mounts(self, key: str) -> Mounts:
         """See Snapshots.mounts."""
@@ -393,6 +403,7 @@ class LayeredSnapshots:
     # cleaning up
 
     def _discard(self, path: Path) -> None:
+        treelimits.lift(str(path))
         discard_tree(path, self._root / "trash")
 
     def files(self) -> Files:
@@ -412,6 +423,11 @@ class LayeredSnapshots:
         for key in live.difference(files.trees):
             if not os.path.islink(f"{self._root}/c/{key}/parent"):
                 yield Finding("container", key, "has lost its files", "remove the container")
+        if reason := treelimits.problem(f"{self._root}/c"):
+            for key in live.intersection(files.trees):
+                if treelimits.is_limited(f"{self._root}/c/{key}"):
+                    problem = f"is not limited in size any more: project quotas: {reason}"
+                    yield Finding("container", key, problem, "mount the data root's file system with prjquota")
 
     def _is_stray_tree(self, key: str, live: set[str]) -> bool:
         path = f"{self._root}/c/{key}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import SystemFailure
+from sampan.snapshot import treelimits
 from sampan.snapshot.api import Snapshots
 from sampan.snapshot.probe import probe_overlay
 from sampan.snapshot.store import LayeredSnapshots
@@ -39,6 +40,16 @@ class TestOverlay(SnapshotsContract):
             (path / "parent").unlink()
             snapshots.prepare("c", None)
             assert os.path.islink(path / "parent")
+
+        driver.run(body)
+
+    def test_a_size_that_cannot_be_leaves_nothing(self, driver: Driver) -> None:
+        async def body(snapshots: Snapshots) -> None:
+            if not treelimits.problem(str(driver.root)):
+                pytest.skip("there are project quotas here")
+            with pytest.raises(SystemFailure, match="--storage-opt is supported only for overlay over xfs with 'pquota' mount option"):
+                snapshots.prepare("c", None, 20 << 20)
+            assert snapshots.keys() == snapshots.trash() == []
 
         driver.run(body)
 

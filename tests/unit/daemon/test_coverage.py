@@ -68,8 +68,8 @@ SAMPLES: dict[str, Any] = {
     "storage_opt": {"size": "1G"}, "userns_mode": "private", "memory": 1 << 30, "memory_reservation": 1 << 30, "cpu_shares": 5,
     "cpu_period": 1000, "cpu_quota": 1000, "cpuset_cpus": "0", "cpuset_mems": "0", "pids_limit": 5, "nano_cpus": 10**9,
 }  # fmt: skip
-NAMED = {"storage_opt": "storage", "userns_mode": "user namespace", "io_maximum_iops": "IOPs",
-         "cpu_percent": "CPU percent", "io_maximum_bandwidth": "bandwidth"}  # fmt: skip
+NAMED = {"userns_mode": "user namespace", "io_maximum_iops": "IOPs", "cpu_percent": "CPU percent",
+         "io_maximum_bandwidth": "bandwidth"}  # fmt: skip
 """What a sentence about a field calls it, where that is not its name."""
 
 
@@ -103,6 +103,9 @@ def test_no_field_is_ignored_in_silence(field: str) -> None:
         value, words = merged(HOST)
         assert not value
         assert name in words
+    elif done == "where the file system has project quotas":
+        assert merged(HOST) == (SAMPLES[field], "")
+        assert is_read(field)
     elif done == "where the kernel has it":
         assert merged(HOST)[0] == SAMPLES[field]
         try:

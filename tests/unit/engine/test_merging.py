@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sampan.engine.limits import HostLimits
-from sampan.engine.merging import ContainerDefaults, merge_config, merge_env, merge_host_config
+from sampan.engine.merging import ContainerDefaults, merge_config, merge_env, merge_host_config, storage_size
 from sampan.errors import InvalidArgument, SystemFailure
 from sampan.spec.docker_api.container import CreateRequest, HostConfig, LogConfig, Ulimit
 from sampan.spec.oci_image import ContainerConfig
@@ -120,12 +120,37 @@ def test_on_cgroup_v2_a_privileged_container_has_a_cgroup_namespace_too() -> Non
 
 
 @pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({}, None),
+        ({"size": "20m"}, 20 << 20),
+        ({"SIZE": "1.5GiB"}, 3 << 29),
+        ({"size": "0"}, 0),
+        ({"size": "8191p"}, 8191 << 50),
+        ({"size": "100"}, 100),
+    ],
+)
+def test_the_size_of_a_containers_tree(options: dict[str, str], size: int | None) -> None:
+    assert storage_size(options) == size
+    assert merged_host(HostConfig(storage_opt=options))[0].storage_opt == options
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"size": "1G"}, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
         ({"Foo": "1"}, "Unknown option foo"),
+        ({"size": "1G", "foo": "1"}, "Unknown option foo"),
+        ({"size": ""}, "invalid size: ''"),
+        ({"size": "-1"}, "invalid size: '-1'"),
+        ({"size": "much"}, "invalid size: 'much'"),
+        ({"size": "1x"}, "invalid suffix: 'x'"),
+        ({"size": "9223372036854775808"}, "invalid size: '9223372036854775808'"),
+        ({"size": "8192p"}, "invalid size: '8192p'"),
+        ({"size": "1" * 400}, f'strconv.ParseFloat: parsing "{"1" * 400}": value out of range'),
+        ({"size": "0x1p80"}, "invalid size: '0x1p80'"),
     ],
 )
 def test_storage_options_are_refused_in_dockers_words(options: dict[str, str], words: str) -> None:
-    with pytest.raises(SystemFailure, match=words):
+    with pytest.raises(SystemFailure) as raised:
         merged_host(HostConfig(storage_opt=options))
+    assert raised.value.message == words
