@@ -97,3 +97,12 @@ def test_killed_at_any_write(output: list[tuple[int, bytes]], kills: list[int], 
         }
         assert entries(path) == expected
         assert not (log / "rendered").exists()
+
+
+def test_killed_before_the_first_entry(tmp_path: Path) -> None:
+    segments = SegmentWriter(f"{tmp_path}/log", 1 << 20, 3, ephemeral=True)
+    JsonFollower(JsonFileWriter(f"{tmp_path}/x.json", 0, 1), segments, alone=True)
+    segments.append(STDOUT, b"first\n", 1)  # splice(2) has, and then it is killed
+    segments = SegmentWriter(f"{tmp_path}/log", 1 << 20, 3, ephemeral=True)
+    JsonFollower(JsonFileWriter(f"{tmp_path}/x.json", 0, 1), segments, alone=True).close()
+    assert entries(tmp_path / "x.json") == {"stdout": "first\n", "stderr": ""}

@@ -166,6 +166,7 @@ class JsonFollower:
             with contextlib.suppress(OSError):
                 self._record = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._resume(os.pread(self._record, self.RECORD.size, 0))
+                self._note()  # a kill before the first entry is one, too
 
     def _resume(self, record: bytes) -> None:
         if len(record) == self.RECORD.size:
