@@ -53,6 +53,8 @@ class ProcessEvents:
                 self._exit(message)
             elif kind == "drained":
                 self._drained(message)
+            elif kind == "rotated":
+                self._rotated(message)
             elif kind in ("custody", "proc"):
                 self._take(message, fds)
         finally:
@@ -62,6 +64,10 @@ class ProcessEvents:
         position = message.get("pos")
         self._ended_meanwhile(message["key"])
         self._runner.drained_event(message["key"], (position[0], position[1]) if position else None)
+
+    def _rotated(self, message: Message) -> None:
+        if (container := self._containers.get(message["container"])) is not None:
+            self._runner.hooks.rotated(container)
 
     def _exit(self, message: Message) -> None:
         key, code, at = message["key"], message.get("code") or 0, message.get("at") or 0
