@@ -35,11 +35,12 @@ class ProcessEvents:
         self._keeper, self._supervisor = keeper, supervisor
 
     def hello(self, hello: Message) -> None:
-        """The list in a reply to hello: ends and drained logs that were told while nobody listened."""
+        """The list in a reply to hello: ends, drained and rotated logs that were told while nobody listened."""
         for proc in hello.get("procs", ()):
             if proc.get("exit"):
                 self._exit({"key": proc["key"], **proc["exit"]})
         for stream in hello.get("streams", ()):
+            self._rotated(stream)
             if stream.get("exit"):
                 self._exit({"key": stream["key"], **stream["exit"]})
             if stream.get("drained"):
