@@ -13,7 +13,7 @@ import msgspec
 
 from sampan.logs.frames import Frame
 from sampan.logs.lines import LINE_LOOKBACK, Skip, TailCount
-from sampan.logs.rotated import CompressedFile, LogFile, PlainFile, opened, same, unnamed
+from sampan.logs.rotated import CompressedFile, LogFile, PlainFile, marks, opened, same, unnamed
 from sampan.runtime.logframe import MARKER, STDERR, STDOUT
 
 BLOCK = 1 << 20
@@ -138,6 +138,7 @@ class JsonFileSource:
         A rotation under way, or one that was killed, leaves out a number; a file it has just renamed is met twice.
         """
         newer: list[LogFile] = []
+        known: set[tuple[int, ...]] = set()
         missing = 0
         for number in itertools.count():
             file = opened(self.path, number)
@@ -150,10 +151,11 @@ class JsonFileSource:
             if self._files and same(file, self._files[-1]):
                 file.close()
                 return newer, True
-            if any(same(file, other) for other in newer):
-                file.close()
-            else:
+            if known.isdisjoint(marks(file)):
+                known |= marks(file)
                 newer.append(file)
+            else:
+                file.close()
         raise AssertionError
 
     def _is_current(self, newer: list[LogFile]) -> bool:

@@ -155,9 +155,15 @@ def opened(path: str, number: int) -> LogFile | None:
     return None
 
 
+def marks(file: LogFile) -> set[tuple[int, ...]]:
+    """Two files that have one in common are the same, or one is the other's compressed copy; while both are open."""
+    found = os.fstat(file.fd)
+    return {(found.st_dev, found.st_ino), file.origin}
+
+
 def same(one: LogFile, other: LogFile) -> bool:
-    """Whether both are the same file, or one is the other's compressed copy."""
-    return os.path.sameopenfile(one.fd, other.fd) or one.origin == other.origin
+    """See marks."""
+    return not marks(one).isdisjoint(marks(other))
 
 
 def unnamed(directory: str) -> int:
