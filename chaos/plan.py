@@ -8,6 +8,7 @@ import msgspec
 SLOTS = tuple(f"box{number}" for number in range(10))
 KILLS = (("sampand",), ("keeper",), ("supervisor",), ("sampand", "keeper"), ("sampand", "supervisor"), ("keeper", "supervisor"))
 """Any two of the three may be killed at once."""
+FROZEN = ((), (), (), *KILLS)
 CHOICES = {
     "absent": ("run", "run", "run", "create"),
     "created": ("start", "rm"),
@@ -37,11 +38,15 @@ class Action(msgspec.Struct, frozen=True):
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """What goes wrong: processes of ours killed or sampand stopped `after` seconds, also on a full disk, another time."""
+    """What goes wrong: processes of ours killed or sampand stopped `after` seconds, also on a full disk, another time.
+
+    frozen: those that stood still for the last part of these seconds before the others were killed.
+    """
 
     kind: str
     roles: tuple[str, ...] = ()
     after: float = 0.0
+    frozen: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -63,6 +68,8 @@ class Step(msgspec.Struct, frozen=True):
         if trouble is not None:
             what = f"{trouble.kind} {'+'.join(trouble.roles)}".strip()
             words.append(f"!! {what}" + (f" {trouble.seconds:+.0f} s" if trouble.seconds else f" after {trouble.after:.2f} s"))
+            if trouble.frozen:
+                words[-1] += f", {'+'.join(trouble.frozen)} frozen before"
         return f"{self.number:4} " + "; ".join(words)
 
 
@@ -99,7 +106,8 @@ def _trouble(chance: random.Random) -> Trouble | None:
     if not kind:
         return None
     roles = chance.choice(KILLS) if kind == "kill" or (kind == "full" and chance.random() < 0.5) else ()
-    return Trouble(kind, roles, chance.uniform(0, DELAY_MAX), chance.choice(JUMPS) if kind == "clock" else 0.0)
+    frozen = chance.choice(FROZEN) if roles else ()
+    return Trouble(kind, roles, chance.uniform(0, DELAY_MAX), frozen, chance.choice(JUMPS) if kind == "clock" else 0.0)
 
 
 def _action(chance: random.Random, name: str, slot: Slot) -> Action:

@@ -167,9 +167,9 @@ class World:
         if trouble.kind == "clock":
             self.clock.write_text(str(int(self.clock.read_text()) + int(trouble.seconds * 1e9)))
         elif trouble.roles:
-            time.sleep(trouble.after)
+            time.sleep(trouble.after / 2)
             try:
-                kill(self.engine, *trouble.roles)
+                kill(self.engine, *trouble.roles, frozen=trouble.frozen, seconds=trouble.after / 2)
             except AssertionError as error:
                 raise Fault(f"after {trouble}: {error}") from None
         elif trouble.kind == "stop":

@@ -122,8 +122,8 @@ def random_request(rng: random.Random) -> bytes:
 
 
 _DOCKERS = re.compile(rb"(POST|GET) (http://\w+)?(/v[\d.]+)?/(build|containers/create|containers/[^/ ]+/top)[ ?]")
-_WORDS = re.compile(rb'\{"message":"bad nameserver address ')
-"""Of a start, for which dockerd has 500 too."""
+_WORDS = re.compile(rb'\{"message":"(bad nameserver address |Cannot restart container \w+: (?![A-Z]\w*: ))')
+"""Of a start, for which dockerd has 500 too, and of a restart whose start fails, whatever the reason."""
 _EXCEPTION = re.compile(rb'\{"message":"[A-Z]\w*(Error|Exception|Exit|Interrupt)?: ')
 
 

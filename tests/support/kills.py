@@ -1,8 +1,10 @@
 """kill -9 of an engine's own processes, and the wait until what comes back holds all again."""
 
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator, Sequence
 
 from sampan.runtime.protocol import ChannelClosed
 from tests.support.engine import Engine
@@ -11,15 +13,34 @@ from tests.support.strays import ask, pid_of
 SETTLE_SECONDS = 60.0
 
 
-def kill(engine: Engine, *roles: str) -> None:
-    """Kill the processes of these roles at once, and wait until there are new ones and each holds all again."""
+@contextlib.contextmanager
+def standing_still(engine: Engine, roles: Sequence[str]) -> Iterator[None]:
+    """The processes of these roles do nothing within the block."""
+    pids = [pid for pid in (pid_of(engine, role) for role in roles) if pid is not None]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def kill(engine: Engine, *roles: str, frozen: Sequence[str] = (), seconds: float = 0.0) -> None:
+    """Kill the processes of these roles at once, and wait until there are new ones and each holds all again.
+
+    frozen: those that stand still for so many seconds before it: what the others have told them by then they have not heard.
+    """
     before: dict[str, int] = {}
     for role in roles:
         pid = pid_of(engine, role)
         assert pid is not None, role
         before[role] = pid
-    for pid in before.values():
-        os.kill(pid, signal.SIGKILL)
+    with standing_still(engine, frozen):
+        time.sleep(seconds)
+        for pid in before.values():
+            os.kill(pid, signal.SIGKILL)
     if "sampand" in roles:
         assert engine.process is not None
         engine.process.wait(10)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.exec import ExecService
 from sampan.errors import EngineError, Unavailable
-from sampan.runtime.client import KeeperClient, SupervisorClient
+from sampan.runtime.client import KeeperClient, RequestRefused, SupervisorClient
 from sampan.runtime.protocol import Message
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,10 @@ class Readopter:
                 await self._execs.hand_over(procs)
                 for container in self._containers:
                     if container.live is not None and container.live.pidfd >= 0:
-                        await self.hand_over(container, known_stream=container.key in streams, known_proc=container.key in procs)
+                        try:
+                            await self.hand_over(container, known_stream=container.key in streams, known_proc=container.key in procs)
+                        except RequestRefused as error:
+                            log.warning("container %s could not be handed over: %s", container.id, error.message)
             except EngineError as error:
                 # Gone again, then this is done again when they are back.
                 log.warning("containers could not be handed to the new keeper: %s", error.message)
@@ -85,8 +89,14 @@ class Readopter:
         held, tty = live.held(), container.config.tty
         settings = self._logs.settings(container)
         if not known_stream:
-            ours = {name: fd for name, fd in held.items() if name not in ("pidfd", "pty")}
-            await self._keeper.adopt(live.key, container.id, tty, settings, ours)
+            # A terminal comes to the keeper from the supervisor, but of one that is over the supervisor is not told.
+            ours = {name: fd for name, fd in held.items() if name != "pidfd" and (name != "pty" or not state.pid)}
+            over = None if state.pid else {"code": state.exit_code, "signal": None, "at": state.finished_at}
+            try:
+                await self._keeper.adopt(live.key, container.id, tty, settings, ours, exit=over)
+            except RequestRefused as error:
+                if error.errno != errno.EEXIST:  # of a start that was under way when the keeper was asked what it has
+                    raise
         if not known_proc and state.pid:
             await self._supervisor.custody(_facts(container, live), {"log": settings, "tty": tty}, held)
         if container.config.open_stdin and not tty and live.stdin is None:

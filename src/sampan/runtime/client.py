@@ -381,12 +381,23 @@ class SupervisorClient(_LeanClient):
 class KeeperClient(_LeanClient):
     """Requests to the keeper."""
 
-    async def adopt(self, key: str, container: str, tty: bool, log: dict[str, Any], fds: Mapping[str, int], *, held: bool = False) -> None:
+    async def adopt(
+        self,
+        key: str,
+        container: str,
+        tty: bool,
+        log: dict[str, Any],
+        fds: Mapping[str, int],
+        *,
+        held: bool = False,
+        exit: Message | None = None,
+    ) -> None:
         """Hand over our ends of a container's stdio (stdout, stderr, stdin) and say where its log goes.
 
-        held: nothing is read before the supervisor tells of the process.
+        held: nothing is read before the supervisor tells of the process. exit: of one that has ended, which nobody will tell of.
         """
-        await self.link.request({"op": "adopt", "key": key, "container": container, "tty": tty, "log": log, "held": held}, fds)
+        message = {"op": "adopt", "key": key, "container": container, "tty": tty, "log": log, "held": held, "exit": exit}
+        await self.link.request(message, fds)
 
     async def follow(self, key: str, reader: str, attach: bool, position: tuple[int, int] | None, eventfd: int) -> Message:
         """Have eventfd written on every growth of the log; the reply has "pos", the current end."""

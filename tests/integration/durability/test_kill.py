@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sampan.daemon.config import cgroup_parent, parse_command_line
+from sampan.engine.runner import DRAIN_SECONDS
 from sampan.runtime import cgroups
 from tests.support.engine import CLI, START, Engine
-from tests.support.kills import SETTLE_SECONDS, kill
+from tests.support.kills import SETTLE_SECONDS, kill, standing_still
 from tests.support.strays import cgroups_of, complaints, pid_of, wait_for_none
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -295,3 +296,32 @@ def test_a_cgroup_that_was_made_too_late_goes_with_the_container(own_engine: Eng
     assert engine.request("DELETE", "/containers/late")[0] == 204
     assert not any(map(os.path.exists, made))
     wait_for_none(engine)
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipes"])
+@pytest.mark.parametrize("roles", [("keeper",), ("supervisor",), ("keeper", "supervisor")], ids="+".join)
+def test_killed_between_the_end_of_a_run_and_that_of_its_output(
+    own_engine: Engine, docker_path: str, roles: tuple[str, ...], *, terminal: bool
+) -> None:
+    """sampand alone knows of the end then, and what is left in the pipes has to get into the log all the same."""
+    engine = own_engine
+    script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done"
+    run = ["run", f"--tty={terminal}", "--name=ends", "--network=none", "busybox", "sh", "-c", script]
+    client = subprocess.Popen(
+        [docker_path, *run], env=engine.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert client.stdout is not None
+    assert client.stdout.readline().strip() == b"up"
+    with standing_still(engine, ["keeper"]):
+        assert engine.request("POST", "/containers/ends/kill?signal=TERM")[0] == 204
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while state(engine, "ends") != ("exited", 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        for pid in [pid_of(engine, role) for role in roles]:
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+    assert client.communicate(timeout=DRAIN_SECONDS - 5)[0].strip() == b"bye"
+    assert client.returncode == 3
+    assert engine.run_client([docker_path], "logs", "ends").stdout.split() == ["up", "bye"]
+    assert complaints(engine) == []

@@ -456,6 +456,8 @@ class Keeper(Loop):
         fds.clear()
         self.streams[key] = stream
         self._watch_outputs(stream)
+        if message.get("exit"):
+            self._ended(key, message["exit"], tell=False)
         return {"pos": list(stream.segments.position) if stream.segments else None}
 
     def _op_follow(self, peer: Peer, message: Message, fds: Fds) -> Message:
