@@ -15,6 +15,7 @@ from sampan.engine.creating import Creator
 from sampan.engine.exec import ExecService
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
+from sampan.engine.logcompression import LogCompression
 from sampan.engine.logshipping import LogShipping
 from sampan.engine.networks import NetworkDefaults
 from sampan.engine.networkstore import NetworkStore
@@ -78,6 +79,7 @@ class RunParts(msgspec.Struct, frozen=True):
     attach: AttachService
     health: HealthMonitor
     shipping: LogShipping
+    compression: LogCompression
     trees: Trees
     volumes: VolumeStore
     volume_service: VolumeService

@@ -35,11 +35,12 @@ class ProcessEvents:
         self._keeper, self._supervisor = keeper, supervisor
 
     def hello(self, hello: Message) -> None:
-        """The list in a reply to hello: ends and drained logs that were told while nobody listened."""
+        """The list in a reply to hello: ends, drained and rotated logs that were told while nobody listened."""
         for proc in hello.get("procs", ()):
             if proc.get("exit"):
                 self._exit({"key": proc["key"], **proc["exit"]})
         for stream in hello.get("streams", ()):
+            self._rotated(stream)
             if stream.get("exit"):
                 self._exit({"key": stream["key"], **stream["exit"]})
             if stream.get("drained"):
@@ -53,6 +54,8 @@ class ProcessEvents:
                 self._exit(message)
             elif kind == "drained":
                 self._drained(message)
+            elif kind == "rotated":
+                self._rotated(message)
             elif kind in ("custody", "proc"):
                 self._take(message, fds)
         finally:
@@ -62,6 +65,10 @@ class ProcessEvents:
         position = message.get("pos")
         self._ended_meanwhile(message["key"])
         self._runner.drained_event(message["key"], (position[0], position[1]) if position else None)
+
+    def _rotated(self, message: Message) -> None:
+        if (container := self._containers.get(message["container"])) is not None:
+            self._runner.hooks.rotated(container)
 
     def _exit(self, message: Message) -> None:
         key, code, at = message["key"], message.get("code") or 0, message.get("at") or 0

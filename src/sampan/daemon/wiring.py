@@ -43,6 +43,7 @@ from sampan.engine.image_removal import ImageUser
 from sampan.engine.imagemounts import ImageMounts
 from sampan.engine.images import ImageService
 from sampan.engine.launching import LaunchSettings
+from sampan.engine.logcompression import LogCompression
 from sampan.engine.logshipping import LogShipping
 from sampan.engine.merging import ContainerDefaults
 from sampan.engine.networkfiles import DnsDefaults
@@ -275,6 +276,8 @@ def _run_parts(
     attach = AttachService(containers, keeper, supervisor, logs, published, paths)
     shipping = LogShipping(containers, keeper, logs, paths)
     base.stack.push_async_callback(shipping.close)
+    compression = LogCompression(keeper, logs)
+    base.stack.push_async_callback(compression.close)
     trees = Trees(snapshots, base.workers, mounts, runner.own_mounts)
     filler = VolumeFiller(trees, volumes, userns)
     creator = Creator(runner, images.images, filler, _defaults(base.config, host_layout().version))
@@ -285,6 +288,11 @@ def _run_parts(
         await shipping.begin(container)
         health.begin(container)
 
+    async def quiesce(container: Container) -> None:
+        await trees.quiesce(container)
+        if container.state.status == "removing":
+            await compression.leave(container)
+
     def ended(container: Container) -> None:
         health.end(container)
         execs.container_ended(container)
@@ -293,13 +301,14 @@ def _run_parts(
         started=started,
         ended=ended,
         auto_remove=service.auto_remove,
-        quiesce=trees.quiesce,
+        quiesce=quiesce,
+        rotated=compression.look,
         give_to_user=filler.give_to_user,
         discarded=images.images.collect,
         network_took=metrics.network_took,
     )
     volume_service = VolumeService(volumes, base.events, background)
-    return RunParts(creator, service, runner, control, execs, attach, health, shipping, trees, volumes, volume_service)
+    return RunParts(creator, service, runner, control, execs, attach, health, shipping, compression, trees, volumes, volume_service)
 
 
 async def _repair(base: Base, images: ImageParts, runs: RunParts) -> None:
@@ -307,6 +316,8 @@ async def _repair(base: Base, images: ImageParts, runs: RunParts) -> None:
     for line in images.images.repair([container.id for container in base.containers if container.state.status != "removing"]):
         log.warning("%s", line)
     base.background.spawn(runs.volumes.local.empty_trash())
+    for container in base.containers:
+        runs.compression.look(container)
     for container_id in buildplaces.containers(buildplaces.root(base.paths.data_root)):
         if base.containers.get(container_id) is not None:
             with suppress(Conflict):

@@ -74,4 +74,10 @@ class ContainerLogs:
 
     def path(self, container: Container) -> str:
         """LogPath of inspect: the driver's file, "" when it has none."""
-        return options.log_path(container.host_config.log_config.type, container.id, self._paths.container(container.id))
+        chosen = container.host_config.log_config
+        return options.log_path(chosen.type, chosen.config or {}, container.id, self._paths.container(container.id))
+
+    def compressed_path(self, container: Container) -> str:
+        """LogPath, if the files rotated away from there are compressed; else ""."""
+        chosen = container.host_config.log_config
+        return self.path(container) if options.compresses(chosen.type, chosen.config or {}) else ""

@@ -5,6 +5,7 @@ import calendar
 import contextlib
 import itertools
 import os
+import threading
 import time
 from functools import lru_cache
 
@@ -12,6 +13,7 @@ import msgspec
 
 from sampan.logs.frames import Frame
 from sampan.logs.lines import LINE_LOOKBACK, Skip, TailCount
+from sampan.logs.rotated import CompressedFile, LogFile, PlainFile, marks, opened, same, unnamed
 from sampan.runtime.logframe import MARKER, STDERR, STDOUT
 
 BLOCK = 1 << 20
@@ -19,6 +21,9 @@ FIRST_BLOCK = 64 * 1024
 """What is read of the end first: most who ask for the last lines want few."""
 
 OVERTAKEN = b"[sampan: the log was rotated faster than it was read; lines may be missing here]\n"
+DAMAGED = b"[sampan: a rotated file of the log cannot be read to its end; lines are missing here]\n"
+TRIES = 100
+"""How often a log is looked at again because it was rotated meanwhile; then its files may come in a wrong order, but none twice."""
 
 
 class _Entry(msgspec.Struct):
@@ -72,93 +77,152 @@ def decode(lines: list[bytes]) -> list[Frame]:
 
 
 class JsonFileSource:
-    """LogPath and its rotated predecessors path.1 (youngest), path.2, ..."""
+    """LogPath and its rotated predecessors path.1 (youngest), path.2, ..., plain or compressed (path.1.gz)."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._rest = b""
-        self._fds: list[int] = []
+        self._files: list[LogFile] = []
+        """What is left to read, the oldest first."""
         self._overtaken = False
         """Of the files since ours some may have been rotated away."""
-        self._open_all()
-
-    def _open_all(self) -> None:
-        paths = [self.path]
-        while os.path.exists(f"{self.path}.{len(paths)}"):
-            paths.append(f"{self.path}.{len(paths)}")
-        for path in reversed(paths):
-            with contextlib.suppress(FileNotFoundError):
-                self._fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        self._reopen()
 
     def read(self) -> list[Frame]:
         """The next entries as frames; [] when there are none now."""
         while True:
-            if not self._fds and not self._reopen():
+            if not self._files and not self._reopen():
                 return []
-            block = os.read(self._fds[0], BLOCK)
+            file = self._files[0]
+            block = file.read(BLOCK)
             if block:
                 lines = (self._rest + block).split(b"\n")
                 self._rest = lines.pop()
+                if len(self._rest) > LINE_LOOKBACK:  # no entry is so long
+                    self._rest = b""
                 frames = decode(lines)
                 if frames:
                     return frames
-            elif len(self._fds) > 1:
-                os.close(self._fds.pop(0))
+            elif file.damaged:
+                file.damaged, self._rest = False, b""
+                return [(MARKER, 0, DAMAGED)]
+            elif len(self._files) > 1:
+                self._files.pop(0).close()
                 self._rest = b""
             elif self._reopen():  # what was written before the rotation and after we looked comes first
                 if self._overtaken:
                     self._overtaken = False
                     return [(MARKER, 0, OVERTAKEN)]
             else:
-                self._rewind_if_truncated()
+                if file.rewind_if_truncated():  # max-file=1 truncates in place
+                    self._rest = b""
                 return []
 
     def _reopen(self) -> bool:
         """After rotations, the files that came after ours; whether there are any."""
-        newer: list[int] = []
-        for number in itertools.count():
-            try:
-                fd = os.open(f"{self.path}.{number}" if number else self.path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                self._overtaken = bool(self._fds) and number > 1
+        for _ in range(TRIES):
+            newer, met = self._newer()
+            if (met and not newer) or self._is_current(newer):
                 break
-            if self._fds and os.path.sameopenfile(fd, self._fds[-1]):
-                os.close(fd)
-                break
-            if newer and os.path.sameopenfile(fd, newer[-1]):  # rotated just now
-                os.close(fd)
-            else:
-                newer.append(fd)
-        self._fds += reversed(newer)
+            for file in newer:
+                file.close()
+        else:
+            newer, met = self._newer()
+        self._overtaken = bool(self._files) and not met and len(newer) > 1
+        self._files += reversed(newer)
         return bool(newer)
 
-    def _rewind_if_truncated(self) -> None:
-        """max-file=1 truncates in place."""
-        fd = self._fds[0]
-        if os.fstat(fd).st_size < os.lseek(fd, 0, os.SEEK_CUR):
-            os.lseek(fd, 0, os.SEEK_SET)
-            self._rest = b""
+    def _newer(self) -> tuple[list[LogFile], bool]:
+        """The files that are younger than ours, the youngest first; whether ours is there still.
+
+        A rotation under way, or one that was killed, leaves out a number; a file it has just renamed is met twice.
+        """
+        newer: list[LogFile] = []
+        known: set[tuple[int, ...]] = set()
+        missing = 0
+        for number in itertools.count():
+            file = opened(self.path, number)
+            if file is None:
+                missing += 1
+                if missing > 1:
+                    return newer, False
+                continue
+            missing = 0
+            if self._files and same(file, self._files[-1]):
+                file.close()
+                return newer, True
+            if known.isdisjoint(marks(file)):
+                known |= marks(file)
+                newer.append(file)
+            else:
+                file.close()
+        raise AssertionError
+
+    def _is_current(self, newer: list[LogFile]) -> bool:
+        """Whether the log has not been rotated since these were opened: their order is right, and none is left out between them."""
+        youngest = newer[0] if newer else self._files[-1] if self._files else None
+        now = opened(self.path, 0)
+        if now is None:
+            return True
+        current = youngest is not None and same(now, youngest)
+        now.close()
+        return current
 
     async def seek_tail(self, count: int) -> Skip:
         """See frames.Source: read backwards in growing blocks, from the current file's end to older ones."""
         tail = TailCount(count)
         reached = place = 0
-        for place in reversed(range(len(self._fds))):
-            reached = await _walk(self._fds[place], tail)
+        for place in reversed(range(len(self._files))):
+            file = self._files[place]
+            if isinstance(file, CompressedFile):
+                self._files[place] = await _unpacked(file, os.path.dirname(self.path))
+                file.close()
+            reached = await _walk(self._files[place].fd, tail)
             if tail.done:
                 break
-        for fd in self._fds[:place]:
-            os.close(fd)
-        self._fds = self._fds[place:]
-        if self._fds:
-            os.lseek(self._fds[0], reached, os.SEEK_SET)
+        for file in self._files[:place]:
+            file.close()
+        self._files = self._files[place:]
+        if self._files:
+            os.lseek(self._files[0].fd, reached, os.SEEK_SET)
         return tail.skip()
 
     def close(self) -> None:
         """Close the files."""
-        for fd in self._fds:
-            os.close(fd)
-        self._fds = []
+        for file in self._files:
+            file.close()
+        self._files = []
+
+
+async def _unpacked(file: CompressedFile, directory: str) -> PlainFile:
+    """A compressed file as a plain one, whose end can be read first: on the disk in directory, by no name."""
+    try:
+        target = unnamed(directory)
+    except OSError:
+        return PlainFile(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), file.origin, damaged=True)
+    stop = threading.Event()
+
+    def unpack(source: CompressedFile, into: int) -> bool:
+        try:
+            return source.unpack_into(into, stop)
+        except OSError:
+            return False
+        finally:
+            source.close()
+            os.close(into)
+
+    plain = PlainFile(target, file.origin)
+    try:
+        # With descriptors of its own: it may go on for a while when nobody waits any more.
+        work = asyncio.get_running_loop().run_in_executor(None, unpack, CompressedFile(os.dup(file.fd)), os.dup(target))
+        plain.damaged = not await asyncio.shield(work)
+        os.lseek(target, 0, os.SEEK_SET)
+    except BaseException:
+        plain.close()
+        raise
+    finally:
+        stop.set()
+    return plain
 
 
 async def _walk(fd: int, tail: TailCount) -> int:

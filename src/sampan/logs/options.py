@@ -73,8 +73,8 @@ def validate(driver: str, config: Mapping[str, str]) -> None:
         _validate_local(_of_cache(config))
     else:
         _validate_json_file(config)
-    if config.get("compress") in _TRUE:
-        raise NotImplementedYet("log option 'compress': rotated logs are not compressed by Sampan yet")
+    if driver != "json-file" and config.get("compress") in _TRUE:
+        raise NotImplementedYet("log option 'compress': Sampan compresses only the rotated files of json-file yet")
 
 
 def _of_cache(config: Mapping[str, str]) -> dict[str, str]:
@@ -212,9 +212,15 @@ def _as_json(extra: Mapping[str, str] | None) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def log_path(driver: str, container_id: str, directory: str) -> str:
-    """inspect's LogPath: docker's file for json-file, "" for the others, the default included. directory is the container's own."""
-    return os.path.join(directory, f"{container_id}-json.log") if driver == "json-file" else ""
+def compresses(driver: str, config: Mapping[str, str]) -> bool:
+    """Whether rotated files are compressed, which only docker's json-file has: the engine's default is that, too, then."""
+    return driver in ("", "json-file") and config.get("compress") in _TRUE
+
+
+def log_path(driver: str, config: Mapping[str, str], container_id: str, directory: str) -> str:
+    """inspect's LogPath: docker's file for json-file, "" for the others. directory is the container's own."""
+    is_file = driver == "json-file" or compresses(driver, config)
+    return os.path.join(directory, f"{container_id}-json.log") if is_file else ""
 
 
 def log_settings(
@@ -222,7 +228,7 @@ def log_settings(
 ) -> dict[str, Any]:
     """LOG of the keeper's `adopt` for a valid driver and config. directory is the container's own; segments go to its `log`.
 
-    The engine's default (driver "") is kept as `local` is. extra: the attributes of its lines.
+    The engine's default (driver "") is kept as `local` is, unless it `compresses`. extra: the attributes of its lines.
     """
     if driver == "none":
         config = {}  # docker takes any options with it
@@ -230,6 +236,9 @@ def log_settings(
         mode = config.get("mode", "")
         driver, config = ("none", {}) if config.get("cache-disabled") in _TRUE else ("local", _of_cache(config))
         config = {**config, "mode": mode}
+    compressed = compresses(driver, config)
+    if compressed:
+        driver = "json-file"
     size, files = config.get("max-size"), int(config.get("max-file") or 0)
     if driver in ("", "local"):
         limit = 20 * 1024 * 1024 if size is None else 0 if size == "-1" else _size(size)
@@ -238,7 +247,7 @@ def log_settings(
         limit = 0 if size in (None, "-1") else _size(str(size))
         files = files or 1
     return {
-        "driver": driver or "local", "dir": os.path.join(directory, "log"), "path": log_path(driver, container_id, directory),
+        "driver": driver or "local", "dir": os.path.join(directory, "log"), "path": log_path(driver, config, container_id, directory),
         "max_size": limit, "max_file": files, "mode": config.get("mode") or "blocking",
-        "attrs": _as_json(extra),
+        "attrs": _as_json(extra), "compress": compressed,
     }  # fmt: skip

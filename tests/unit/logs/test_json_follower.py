@@ -12,10 +12,13 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sampan.logs.frames import Frame
+from sampan.logs.jsonfile import JsonFileSource
 from sampan.runtime.logframe import STDERR, STDOUT
 from sampan.runtime.supervisor import keeper_json
 from sampan.runtime.supervisor.keeper_json import JsonFileWriter, JsonFollower
 from sampan.runtime.supervisor.keeper_log import SegmentWriter
+from tests.support import logs
 
 PIECES = st.sampled_from([b"a", b"bc", b"\n", b"xyz\n", b"\n\n", b"q" * 20])
 OUTPUT = st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), st.lists(PIECES, min_size=1, max_size=4).map(b"".join)), max_size=20)
@@ -56,9 +59,8 @@ def killed_after(calls: int) -> Iterator[None]:
 def entries(path: Path) -> dict[str, str]:
     """What the json-files say of each stream, the oldest first."""
     found = {"stdout": "", "stderr": ""}
-    files = sorted(path.parent.glob(f"{path.name}*"), key=lambda file: -int(file.suffix[1:]) if file.suffix[1:].isdigit() else 0)
-    for file in files:
-        for line in file.read_text().splitlines():
+    for file in logs.files(str(path)):
+        for line in logs.text(file).splitlines():
             entry = json.loads(line)
             found[entry["stream"]] += entry["log"]
     return found
@@ -97,3 +99,56 @@ def test_killed_at_any_write(output: list[tuple[int, bytes]], kills: list[int], 
         }
         assert entries(path) == expected
         assert not (log / "rendered").exists()
+
+
+def test_killed_before_the_first_entry(tmp_path: Path) -> None:
+    segments = SegmentWriter(f"{tmp_path}/log", 1 << 20, 3, ephemeral=True)
+    JsonFollower(JsonFileWriter(f"{tmp_path}/x.json", 0, 1), segments, alone=True)
+    segments.append(STDOUT, b"first\n", 1)  # splice(2) has, and then it is killed
+    segments = SegmentWriter(f"{tmp_path}/log", 1 << 20, 3, ephemeral=True)
+    JsonFollower(JsonFileWriter(f"{tmp_path}/x.json", 0, 1), segments, alone=True).close()
+    assert entries(tmp_path / "x.json") == {"stdout": "first\n", "stderr": ""}
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps=st.lists(st.tuples(st.sampled_from(["write", "compress", "begin"]), st.integers(0, 14), st.booleans()), max_size=40))
+def test_killed_while_files_are_compressed(steps: list[tuple[str, int, bool]]) -> None:
+    """At any step of a rotation or a swap, again and again: every line is there once, however the files are called."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "x-json.log")
+        log = Path(directory, "log")
+        before = set(os.listdir("/proc/self/fd"))
+
+        def begin() -> tuple[SegmentWriter, JsonFollower]:
+            for fd in set(os.listdir("/proc/self/fd")) - before:  # the killed one's
+                with suppress(OSError):
+                    os.close(int(fd))
+            segments = SegmentWriter(str(log), 1 << 20, 3, ephemeral=True)
+            return segments, JsonFollower(JsonFileWriter(str(path), 150, 1000), segments, alone=True)
+
+        segments, follower = begin()
+        written = 0
+        for step, number, killed in steps:
+            if step == "write":
+                segments.append(STDOUT, b"line %d\n" % written, written + 1)
+                written += 1
+            with killed_after(number if killed else 1000):
+                if step == "compress":
+                    logs.compress(str(path), 1 + number % 4)
+                else:
+                    follower.catch_up()
+            if killed or step == "begin":
+                segments, follower = begin()
+        follower.close()
+        segments.close()
+        lines = "".join(f"line {number}\n" for number in range(written))
+        assert entries(path) == {"stdout": lines, "stderr": ""}
+        source = JsonFileSource(str(path))
+        assert b"".join(frame[2] for frame in iter_frames(source)).decode() == lines
+        source.close()
+
+
+def iter_frames(source: JsonFileSource) -> Iterator[Frame]:
+    """All there are now."""
+    while frames := source.read():
+        yield from frames

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from sampan.linux import pidfd, prctl
 from sampan.runtime.logframe import STDERR, STDOUT, Position
 from sampan.runtime.protocol import Channel, ChannelClosed, Message, is_served
-from sampan.runtime.supervisor.keeper_json import JsonFileWriter, JsonFollower
+from sampan.runtime.supervisor.keeper_json import JsonFileWriter, JsonFollower, swap
 from sampan.runtime.supervisor.keeper_log import BUFFER_FILES, BUFFER_SIZE, SegmentWriter, Stage
 from sampan.runtime.supervisor.loop import REAPED, Fds, Loop, Peer, RequestError, listen
 
@@ -382,8 +382,15 @@ class Keeper(Loop):
         if grown:
             for reader in stream.readers.values():
                 reader.notify()
+            self._tell_rotated(stream)
         self._hold_back(stream)
         self._check_drained(stream)
+
+    def _tell_rotated(self, stream: Stream) -> None:
+        """There are files for sampand to compress: told once in a turn, however many they are."""
+        if stream.json is not None and stream.json.writer.rotated and stream.log.get("compress"):
+            stream.json.writer.rotated = False
+            self._broadcast({"event": "rotated", "key": stream.key, "container": stream.container})
 
     def _output_ended(self, stream: Stream, name: str) -> None:
         stream.open.pop(name, None)
@@ -412,6 +419,7 @@ class Keeper(Loop):
         stream.drained = True
         if stream.json is not None:
             stream.json.close()
+        self._tell_rotated(stream)
         for reader in stream.readers.values():
             reader.notify()
         self._broadcast({"event": "drained", "key": stream.key, "container": stream.container, "pos": list(stream.segments.position)})
@@ -510,6 +518,13 @@ class Keeper(Loop):
                 self._output_ended(stream, name)
         self._discard_if_done(stream)
         return {}
+
+    def _op_compressed(self, _peer: Peer, message: Message, _fds: Fds) -> Message:
+        path, original = message["path"], message["original"]
+        writers = [stream.json.writer for stream in self.streams.values() if stream.json is not None and stream.json.writer.path == path]
+        if any(writer.fd >= 0 and os.fstat(writer.fd).st_ino == original[0] for writer in writers):
+            raise RequestError("request", errno.EBUSY, "another run of the container still writes it")
+        return {"swapped": swap(path, original, message["copy"])}
 
     def _op_shutdown(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
         if any(stream.facts and (stream.exit is None or stream.open) for stream in self.streams.values()):

@@ -18,6 +18,8 @@ RENDERED = 2 << 20
 """What one read may become: in json-file's worst case, newlines only, every byte is an entry."""
 ROTATED = 64
 """Bytes of log for each renaming of a rotation: many small files grow beyond max-size rather than make everybody wait."""
+KINDS = ("", ".gz")
+"""What the names of rotated files end in: sampand compresses them, and swap() puts the copies in their places."""
 _ESCAPES = {
     **{code: f"\\u{code:04x}" for code in (*range(0x20), *b"<>&", 0x2028, 0x2029)},
     **dict.fromkeys(range(0xDC80, 0xDD00), "\\ufffd"),
@@ -45,6 +47,8 @@ class JsonFileWriter:
         self.fd = -1
         self.size = self.older = 0
         self._count_older()
+        self.rotated = self.older > 0
+        """Whether there may be files that nobody has been told of."""
         with contextlib.suppress(OSError):
             self._open()
 
@@ -54,7 +58,7 @@ class JsonFileWriter:
 
     def _count_older(self) -> None:
         """Up to the first gap, which a rotation that was killed has left: the next fills it, and overwrites nothing."""
-        while self.older < self.max_file - 1 and os.path.lexists(f"{self.path}.{self.older + 1}"):
+        while self.older < self.max_file - 1 and _rotated(self.path, self.older + 1):
             self.older += 1
 
     def go_back(self, inode: int, size: int) -> None:
@@ -119,11 +123,20 @@ class JsonFileWriter:
             self.fd = -1
             self._count_older()
             self.older = min(self.older + 1, self.max_file - 1)
-            for number in range(self.older, 0, -1):
+            for kind in KINDS if self.older else ():  # the oldest: what comes in its place may be of the other kind
                 with contextlib.suppress(FileNotFoundError):
-                    os.rename(self.path if number == 1 else f"{self.path}.{number - 1}", f"{self.path}.{number}")
+                    os.unlink(f"{self.path}.{self.older}{kind}")
+            for number in range(self.older, 1, -1):
+                for kind in KINDS:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rename(f"{self.path}.{number - 1}{kind}", f"{self.path}.{number}{kind}")
+                        break
+            if self.older:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(self.path, f"{self.path}.1")
             if self.max_file == 1:
                 os.truncate(self.path, 0)
+            self.rotated = True
         self._open()
 
     def end_lines(self) -> None:
@@ -166,6 +179,7 @@ class JsonFollower:
             with contextlib.suppress(OSError):
                 self._record = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._resume(os.pread(self._record, self.RECORD.size, 0))
+                self._note()  # a kill before the first entry is one, too
 
     def _resume(self, record: bytes) -> None:
         if len(record) == self.RECORD.size:
@@ -238,6 +252,34 @@ class JsonFollower:
             self._record = -1
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
+
+
+def _rotated(path: str, number: int) -> str:
+    """The name of a rotated file, "" if there is none. Where a swap was killed both kinds are: the plain one counts, the other goes."""
+    name = f"{path}.{number}"
+    if not os.path.lexists(name):
+        return f"{name}.gz" if os.path.lexists(f"{name}.gz") else ""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{name}.gz")
+    return name
+
+
+def swap(path: str, original: list[int], copy: str) -> bool:
+    """Put a compressed copy in the place of a rotated file, which rotations may have moved. False: it is gone, or another; the copy goes.
+
+    original: inode, size and nanoseconds of its last change.
+    """
+    number = 1
+    while name := _rotated(path, number):
+        found = os.lstat(name)
+        if [found.st_ino, found.st_size, found.st_mtime_ns] == original:
+            os.rename(copy, f"{path}.{number}.gz")
+            os.unlink(f"{path}.{number}")
+            return True
+        number += 1
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(copy)
+    return False
 
 
 def _pieces(block: bytes) -> Iterator[bytes]:
