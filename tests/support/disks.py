@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def tmpfs(path: Path, options: str, *, lazily: bool = False) -> Iterator[Path]:
-    """A tmpfs at path, which is made if it is missing; options as mount(8) has them. Unmounted at the end, when nothing holds it any more.
+    """A tmpfs at path, which is made if it is missing; options as mount(8) has them. Unmounted at the end: what still keeps it has a minute to let it go.
 
     lazily: something still may.
     """
@@ -21,12 +21,12 @@ def tmpfs(path: Path, options: str, *, lazily: bool = False) -> Iterator[Path]:
     try:
         yield path
     finally:
-        subprocess.run(["umount", *(["-l"] if lazily else []), str(path)], check=True, timeout=10)
+        _unmount(path, *(["-l"] if lazily else []))
 
 
 @contextmanager
 def ext4(size: int) -> Iterator[Path]:
-    """A disk of that many bytes, in a file. Unmounted at the end: whatever still keeps it has a minute to let it go."""
+    """A disk of that many bytes, in a file. Unmounted at the end: what still keeps it has a minute to let it go."""
     with tempfile.TemporaryDirectory(prefix="sampan-disk-", dir="/var/tmp") as top:
         image, place = Path(top, "image"), Path(top, "disk")
         place.mkdir()
@@ -38,10 +38,14 @@ def ext4(size: int) -> Iterator[Path]:
         try:
             yield place
         finally:
-            deadline = time.monotonic() + 60
-            while subprocess.run(["umount", str(place)], check=False, capture_output=True, timeout=60).returncode:
-                assert time.monotonic() < deadline, f"something is still mounted from {place}"
-                time.sleep(0.2)
+            _unmount(place)
+
+
+def _unmount(place: Path, *options: str) -> None:
+    deadline = time.monotonic() + 60
+    while subprocess.run(["umount", *options, str(place)], check=False, capture_output=True, timeout=60).returncode:
+        assert time.monotonic() < deadline, f"something still keeps {place}"
+        time.sleep(0.2)
 
 
 @contextmanager
