@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def tmpfs(path: Path, options: str, *, lazily: bool = False) -> Iterator[Path]:
-    """A tmpfs at path, which is made if it is missing; options as mount(8) has them. Unmounted at the end: what still keeps it has a minute to let it go.
+    """A tmpfs at path, which is made if it is missing; options as mount(8) has them. At the end what still keeps it has a minute.
 
     lazily: something still may.
     """

@@ -1,5 +1,6 @@
 """Removing and measuring directory trees that somebody else made: any depth, any names, no recursion, no path longer than one name."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -12,7 +13,9 @@ _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CL
 _PARENT_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 """include/uapi/linux/fs.h, where long has 8 bytes; the value itself is an int."""
-_FS_IMMUTABLE_FL, _FS_APPEND_FL = 0x10, 0x20
+_FS_IMMUTABLE_FL, _FS_APPEND_FL, _FS_PROJINHERIT_FL = 0x10, 0x20, 0x20000000
+_HINDERING = _FS_IMMUTABLE_FL | _FS_APPEND_FL | _FS_PROJINHERIT_FL
+"""The last: into such a directory nothing of another project can be moved (EXDEV), and whoever owns a file says of which it is."""
 
 Before = Callable[[int, bytes], None]
 """Told of each file before it is removed: its directory and its name."""
@@ -62,7 +65,9 @@ def _insist(directory_fd: int, name: bytes, remove: Callable[[], None], target_f
     """Remove (or move to another directory); when that is refused, take the flags off that forbid it. Raises OSError."""
     try:
         remove()
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EXDEV):
+            raise
         _unlock(directory_fd)
         if target_fd >= 0:
             _unlock(target_fd)
@@ -79,8 +84,8 @@ def _insist(directory_fd: int, name: bytes, remove: Callable[[], None], target_f
 def _unlock(fd: int) -> None:
     with suppress(OSError):
         flags = struct.unpack("i4x", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(8)))[0]
-        if flags & (_FS_IMMUTABLE_FL | _FS_APPEND_FL):
-            fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i4x", flags & ~(_FS_IMMUTABLE_FL | _FS_APPEND_FL)))
+        if flags & _HINDERING:
+            fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i4x", flags & ~_HINDERING))
 
 
 class _Flattening:

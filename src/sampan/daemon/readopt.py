@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containerstore import Container, Containers, Live
@@ -66,10 +67,7 @@ class Readopter:
                 await self._execs.hand_over(procs)
                 for container in self._containers:
                     if container.live is not None and container.live.pidfd >= 0:
-                        try:
-                            await self.hand_over(container, known_stream=container.key in streams, known_proc=container.key in procs)
-                        except RequestRefused as error:
-                            log.warning("container %s could not be handed over: %s", container.id, error.message)
+                        await self.hand_over(container, known_stream=container.key in streams, known_proc=container.key in procs)
             except EngineError as error:
                 # Gone again, then this is done again when they are back.
                 log.warning("containers could not be handed to the new keeper: %s", error.message)
@@ -82,29 +80,38 @@ class Readopter:
                     await forget(key)
 
     async def hand_over(self, container: Container, *, known_stream: bool, known_proc: bool) -> None:
-        """One run: its descriptors, then its readers. Raises EngineError."""
-        live, state = container.live, container.state
+        """One run: its descriptors, then its readers. What is refused is logged. Raises Unavailable."""
+        try:
+            await self._hand_over(container, known_stream=known_stream, known_proc=known_proc)
+        except RequestRefused as error:
+            log.warning("container %s could not be handed over: %s", container.id, error.message)
+
+    async def _hand_over(self, container: Container, *, known_stream: bool, known_proc: bool) -> None:
+        live, tty = container.live, container.config.tty
         if live is None:
             return
-        held, tty = live.held(), container.config.tty
         settings = self._logs.settings(container)
         if not known_stream:
-            # A terminal comes to the keeper from the supervisor, but of one that is over the supervisor is not told.
-            ours = {name: fd for name, fd in held.items() if name != "pidfd" and (name != "pty" or not state.pid)}
-            over = None if state.pid else {"code": state.exit_code, "signal": None, "at": state.finished_at}
-            try:
-                await self._keeper.adopt(live.key, container.id, tty, settings, ours, exit=over)
-            except RequestRefused as error:
-                if error.errno != errno.EEXIST:  # of a start that was under way when the keeper was asked what it has
-                    raise
-        if not known_proc and state.pid:
-            await self._supervisor.custody(_facts(container, live), {"log": settings, "tty": tty}, held)
+            await self._give_stream(container, live, settings)
+        if not known_proc and container.live is live and container.state.pid:
+            await self._supervisor.custody(_facts(container, live), {"log": settings, "tty": tty}, live.held())
         if container.config.open_stdin and not tty and live.stdin is None:
             # Closed by us while one of them was away: the other may have handed its copy on.
             await self._keeper.close_stdin(live.key)
             await self._supervisor.close_stdin(live.key)
         for follower in tuple(live.followers):
             await follower.again()
+
+    async def _give_stream(self, container: Container, live: Live, settings: dict[str, Any]) -> None:
+        state = container.state
+        # A terminal comes to the keeper from the supervisor, but of one that is over the supervisor is not told.
+        ours = {name: fd for name, fd in live.held().items() if name != "pidfd" and (name != "pty" or not state.pid)}
+        over = None if state.pid else {"code": state.exit_code, "signal": None, "at": state.finished_at}
+        try:
+            await self._keeper.adopt(live.key, container.id, container.config.tty, settings, ours, exit=over)
+        except RequestRefused as error:
+            if error.errno != errno.EEXIST:  # of a start that was under way when the keeper was asked what it has
+                raise
 
     async def hold(self, container: Container, more: Mapping[str, int]) -> None:
         """Descriptors that a running container got since its start, for all three to have; they stay the caller's. Never raises."""

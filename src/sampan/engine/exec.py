@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Callable, Collection
@@ -21,9 +22,11 @@ from sampan.errors import Conflict, EngineError, InvalidArgument, NotFound, Syst
 from sampan.ids import ExecId, new_id
 from sampan.linux import pidfd, pty
 from sampan.runtime import ocispec, plan
-from sampan.runtime.client import Launched, LaunchError, SupervisorClient
+from sampan.runtime.client import Launched, LaunchError, RequestRefused, SupervisorClient
 from sampan.spec.docker_api.container import ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest
 from sampan.streams import Duplex, OpenStream
+
+log = logging.getLogger(__name__)
 
 START_SECONDS = 30.0
 """How long the start of a probe may take; its own time is counted from there."""
@@ -429,7 +432,7 @@ class ExecService:
         found.pidfd = found.pty = -1
 
     async def hand_over(self, known: Collection[str]) -> None:
-        """Give a new supervisor the running execs it does not know. Raises EngineError."""
+        """Give a new supervisor the running execs it does not know; what it refuses is logged. Raises Unavailable."""
         for found in list(self._execs.values()):
             if found.running and found.id not in known:
                 kind = "probe" if found.probe else "exec"
@@ -437,7 +440,10 @@ class ExecService:
                     "key": found.id, "container": found.container.id, "kind": kind, "tty": found.request.tty, "pid": found.pid,
                     "start_time": found.start_time, "started_at": found.started_at, "exit": None,
                 }  # fmt: skip
-                await self._supervisor.custody(facts, {}, {"pidfd": found.pidfd})
+                try:
+                    await self._supervisor.custody(facts, {}, {"pidfd": found.pidfd})
+                except RequestRefused as error:
+                    log.warning("exec %s could not be handed over: %s", found.id, error.message)
 
     def exit_event(self, key: str, code: int) -> bool:
         """A process ended; False when it is none of ours."""

@@ -423,10 +423,10 @@ class LayeredSnapshots:
         for key in live.difference(files.trees):
             if not os.path.islink(f"{self._root}/c/{key}/parent"):
                 yield Finding("container", key, "has lost its files", "remove the container")
-        if reason := treelimits.problem(f"{self._root}/c"):
+        if treelimits.is_off(f"{self._root}/c"):
             for key in live.intersection(files.trees):
                 if treelimits.is_limited(f"{self._root}/c/{key}"):
-                    problem = f"is not limited in size any more: project quotas: {reason}"
+                    problem = "is not limited in size any more: project quotas are not enforced"
                     yield Finding("container", key, problem, "mount the data root's file system with prjquota")
 
     def _is_stray_tree(self, key: str, live: set[str]) -> bool:

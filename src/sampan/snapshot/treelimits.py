@@ -7,9 +7,11 @@ free when there are no files of it, nor that directory. So the number of a remov
 import errno
 import logging
 import os
+import random
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Final
 
 from sampan.errors import SystemFailure
@@ -24,7 +26,11 @@ UNSUPPORTED: Final = (
 )
 _OURS: Final = range(1 << 30, 1 << 31)
 _EACH: Final = 1 << 20
-"""Projects of one engine: XFS never makes its table of them smaller, so low numbers are used first, and again."""
+"""Projects of one engine."""
+_FIRST: Final = 256
+"""Of them those that are tried first: XFS never makes its table of projects smaller, so low numbers are used again."""
+_TRIES: Final = 1024
+"""Of the others, by chance: who may give files whatever project he wants cannot have them all."""
 
 
 def problem(directory: str) -> str:
@@ -59,7 +65,8 @@ def limit(directory: str, size: int, *, trash: str) -> None:
 def _free(fd: int, engine: int) -> int:
     """engine: what tells engines on one file system apart, which do not know of each other."""
     first = _OURS.start + zlib.crc32(str(engine).encode()) % (len(_OURS) // _EACH) * _EACH
-    for project in range(first, first + _EACH):
+    others = (first + random.randrange(_FIRST, _EACH) for _ in range(_TRIES))
+    for project in chain(range(first, first + _FIRST), others):
         if not projectquota.is_used(fd, project):
             return project
     raise OSError(errno.EDQUOT, "no project is free")
@@ -67,23 +74,36 @@ def _free(fd: int, engine: int) -> int:
 
 def lift(directory: str) -> None:
     """Take the limit away, if there is one; silent when the directory does not exist."""
+    if (project := _project(directory)) not in _OURS:
+        return
     try:
         with _opened(directory) as fd:
-            project = projectquota.project_of(fd).number
-            if project in _OURS:
-                projectquota.set_limit(fd, project, 0)
+            projectquota.set_limit(fd, project, 0)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTTY, errno.EOPNOTSUPP):
-            log.warning("the limit of %s's size stays: %s", os.path.basename(directory), error.strerror)
+        log.warning("the limit of %s's size stays: %s", os.path.basename(directory), error.strerror)
+
+
+def is_off(directory: str) -> bool:
+    """Whether limits below a directory, if there are any, do not count; False where the kernel does not tell."""
+    try:
+        with _opened(directory) as fd:
+            return not projectquota.is_enforced(fd)
+    except OSError:
+        return False
 
 
 def is_limited(directory: str) -> bool:
-    """Whether a tree's directory has a project of ours. It counts where problem() has nothing to say."""
+    """Whether a tree's directory has a project of ours."""
+    return _project(directory) in _OURS
+
+
+def _project(directory: str) -> int:
+    """Of a tree's directory; 0 for none, where there is none and where there are no projects."""
     try:
         with _opened(directory) as fd:
-            return projectquota.project_of(fd).number in _OURS
+            return projectquota.project_of(fd).number
     except OSError:
-        return False
+        return 0
 
 
 @contextmanager

@@ -237,8 +237,7 @@ def test_a_limit_that_does_not_count_is_found(snapshots: LayeredSnapshots, disk:
     assert snapshots.repair(["one", "two"]) == []
     disk.enforced = False
     assert snapshots.repair(["one", "two"]) == [
-        "container one is not limited in size any more: project quotas: they are not enforced here: "
-        "mount the data root's file system with prjquota"
+        "container one is not limited in size any more: project quotas are not enforced: mount the data root's file system with prjquota"
     ]
 
 

@@ -456,7 +456,8 @@ class Keeper(Loop):
         fds.clear()
         self.streams[key] = stream
         self._watch_outputs(stream)
-        if message.get("exit"):
+        if message.get("exit") and stream.segments is not None:
+            stream.segments.max_size = 0  # its attached readers are yet to come
             self._ended(key, message["exit"], tell=False)
         return {"pos": list(stream.segments.position) if stream.segments else None}
 
