@@ -388,7 +388,8 @@ class LayeredSnapshots:
         return f"{self._root}/c/{key}"
 
     def _active(self) -> list[str]:
-        return os.listdir(self._root / "c")
+        """What is not named as a tree is somebody else's, and left alone."""
+        return [name for name in os.listdir(self._root / "c") if _KEY.fullmatch(name)]
 
     def _parent_of(self, key: str) -> ChainId | None:
         """The parent of an active snapshot. Raises NotFound."""
