@@ -43,6 +43,20 @@ class TestOverlay(SnapshotsContract):
 
         driver.run(body)
 
+    def test_what_is_not_named_as_a_tree_is_left_alone(self, driver: Driver) -> None:
+        async def body(snapshots: Snapshots) -> None:
+            snapshots.prepare("c", None)
+            trees = Path(snapshots.upper("c")).parent.parent
+            for name in ("*", "stray"):
+                (trees / name / "upper").mkdir(parents=True)
+            assert snapshots.repair(["c"]) == ["tree stray is of no container: repaired"]
+            assert sorted(os.listdir(trees)) == ["*", "c"]
+            assert snapshots.keys() == ["c"]
+            (trees / "*/upper").rmdir()
+            (trees / "*").rmdir()
+
+        driver.run(body)
+
     def test_a_size_that_cannot_be_leaves_nothing(self, driver: Driver) -> None:
         async def body(snapshots: Snapshots) -> None:
             if not treelimits.problem(str(driver.root)):
