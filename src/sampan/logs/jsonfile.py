@@ -161,7 +161,7 @@ class JsonFileSource:
     def _is_current(self, newer: list[LogFile]) -> bool:
         """Whether the log has not been rotated since these were opened: their order is right, and none is left out between them."""
         youngest = newer[0] if newer else self._files[-1] if self._files else None
-        now = opened(self.path, 0)
+        now = opened(self.path, 0) or opened(self.path, 1)  # a rotation has renamed it, and is about to make the next
         if now is None:
             return True
         current = youngest is not None and same(now, youngest)

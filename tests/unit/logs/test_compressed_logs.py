@@ -131,6 +131,39 @@ def test_a_file_that_has_become_a_copy_is_known_again(tmp_path: Path, descriptor
     writer.close()
 
 
+@pytest.mark.parametrize("before", range(1, 5))
+def test_what_is_rotated_while_it_is_looked_at_comes_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    """Two rotations pass at once, and a third one has renamed the current file, but not made the next yet, when the look ends."""
+    path = str(tmp_path / "log")
+    for number, text in enumerate(("third", "second", "first")):
+        (tmp_path / (f"log.{number}" if number else "log")).write_text(f'{{"log":"{text}\\n"}}\n')
+    real = rotated.opened
+    asked: list[int] = []
+
+    def rename() -> None:
+        for file in logs.files(path):
+            file.rename(f"{path}.{int(file.suffix[1:]) + 1 if file.suffix else 1}")
+
+    def opened(path: str, number: int) -> rotated.LogFile | None:
+        asked.append(number)
+        if len(asked) == before + 1:
+            for text in ("fourth", "fifth"):
+                rename()
+                Path(path).write_text(f'{{"log":"{text}\\n"}}\n')
+        if asked.count(0) == 2 and number == 0:
+            rename()
+        found = real(path, number)
+        if asked.count(0) == 3 and number == 0 and not os.path.exists(path):
+            Path(path).write_text('{"log":"sixth\\n"}\n')
+            found = real(path, number)
+        return found
+
+    monkeypatch.setattr(jsonfile, "opened", opened)
+    source = JsonFileSource(path)
+    assert texts(source).split() == ["first", "second", "third", "fourth", "fifth", "sixth"]
+    source.close()
+
+
 def test_an_inode_that_is_used_again_is_no_other_file(tmp_path: Path) -> None:
     """ext4 and tmpfs give a new file the number of the one that has just gone; their sizes are often equal, too."""
     path = str(tmp_path / "log")
