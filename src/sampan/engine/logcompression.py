@@ -138,6 +138,9 @@ def _copy_youngest(path: str, stop: threading.Event) -> _Copy | None:
         target = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             made_of = rotated.compress(source, target, stop)
+            if made_of is not None:  # on the disk, name and all, before the keeper takes the file away
+                os.fsync(target)
+                _sync_directory(directory)
         except OSError:
             os.unlink(copy)
             raise
@@ -151,6 +154,14 @@ def _copy_youngest(path: str, stop: threading.Event) -> _Copy | None:
         raise
     os.close(source)
     return None
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _youngest(path: str) -> int:

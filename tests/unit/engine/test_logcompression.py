@@ -130,6 +130,29 @@ def test_what_is_refused_stays_until_the_next_time(tmp_path: Path) -> None:
     run(tmp_path, keeper, work)
 
 
+def test_a_copy_is_on_the_disk_before_the_keeper_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper()
+    one = container(tmp_path, "a", 1)
+    synced: list[tuple[str, list[str]]] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        synced.append((os.path.basename(os.readlink(f"/proc/self/fd/{fd}")), list(keeper.asked)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    async def work(compression: LogCompression) -> None:
+        compression.look(one)
+        await until(lambda: "log.1.gz" in names(tmp_path, "a"))
+
+    run(tmp_path, keeper, work)
+    (copy, before), directory = synced
+    assert copy.endswith(".copy")
+    assert before == []
+    assert directory == ("a", [])
+
+
 def test_a_full_disk_leaves_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
