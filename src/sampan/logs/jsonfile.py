@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import msgspec
@@ -24,6 +25,9 @@ OVERTAKEN = b"[sampan: the log was rotated faster than it was read; lines may be
 DAMAGED = b"[sampan: a rotated file of the log cannot be read to its end; lines are missing here]\n"
 TRIES = 100
 """How often a log is looked at again because it was rotated meanwhile; then its files may come in a wrong order, but none twice."""
+
+_unpacking = ThreadPoolExecutor(1, "unpack")
+"""One file at a time, whoever reads: neither the processors nor the threads of the others are for that."""
 
 
 class _Entry(msgspec.Struct):
@@ -175,17 +179,31 @@ class JsonFileSource:
         for place in reversed(range(len(self._files))):
             file = self._files[place]
             if isinstance(file, CompressedFile):
-                self._files[place] = await _unpacked(file, os.path.dirname(self.path))
-                file.close()
-            reached = await _walk(self._files[place].fd, tail)
+                reached = await self._walk_unpacked(place, file, tail)
+            else:
+                reached = await _walk(file.fd, tail)
             if tail.done:
                 break
         for file in self._files[:place]:
             file.close()
         self._files = self._files[place:]
-        if self._files:
+        if self._files and isinstance(self._files[0], PlainFile):  # else it is to be read from its beginning
             os.lseek(self._files[0].fd, reached, os.SEEK_SET)
         return tail.skip()
+
+    async def _walk_unpacked(self, place: int, file: CompressedFile, tail: TailCount) -> int:
+        """See _walk. What is unpacked stays if the reading begins in there, or if it is not all there is."""
+        plain = await _unpacked(file, os.path.dirname(self.path))
+        with contextlib.ExitStack() as undo:
+            undo.callback(plain.close)
+            reached = await _walk(plain.fd, tail)
+            if tail.done or plain.damaged:
+                undo.pop_all()
+                self._files[place] = plain
+                file.close()
+            else:
+                file.rewind()
+        return reached
 
     def close(self) -> None:
         """Close the files."""
@@ -211,17 +229,20 @@ async def _unpacked(file: CompressedFile, directory: str) -> PlainFile:
             source.close()
             os.close(into)
 
-    plain = PlainFile(target, file.origin)
-    try:
-        # With descriptors of its own: it may go on for a while when nobody waits any more.
-        work = asyncio.get_running_loop().run_in_executor(None, unpack, CompressedFile(os.dup(file.fd)), os.dup(target))
+    with contextlib.ExitStack() as undo:
+        plain = PlainFile(target, file.origin)
+        undo.callback(plain.close)
+        with contextlib.ExitStack() as owned:  # by the thread: it may go on for a while when nobody waits any more
+            source = CompressedFile(os.dup(file.fd))
+            owned.callback(source.close)
+            into = os.dup(target)
+            owned.callback(os.close, into)
+            undo.callback(stop.set)
+            work = asyncio.get_running_loop().run_in_executor(_unpacking, unpack, source, into)
+            owned.pop_all()
         plain.damaged = not await asyncio.shield(work)
         os.lseek(target, 0, os.SEEK_SET)
-    except BaseException:
-        plain.close()
-        raise
-    finally:
-        stop.set()
+        undo.pop_all()
     return plain
 
 

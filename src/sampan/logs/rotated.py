@@ -118,6 +118,11 @@ class CompressedFile:
             _write(target, data)
         return not self.damaged
 
+    def rewind(self) -> None:
+        """To the beginning."""
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        self._inflater, self._ended, self.damaged = None, False, False
+
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self.fd)

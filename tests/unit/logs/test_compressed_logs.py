@@ -303,6 +303,56 @@ def test_only_what_the_tail_needs_is_unpacked(tmp_path: Path, monkeypatch: pytes
     assert unpacked == 1
 
 
+def test_of_what_is_unpacked_only_where_the_tail_begins_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = damaged_log(tmp_path, lambda data: data)
+    real = jsonfile.unnamed
+
+    def held() -> int:
+        return sum(link.startswith(f"{tmp_path}/") and "deleted" in link for link in links())
+
+    def links() -> Iterator[str]:
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(f"/proc/self/fd/{fd}")
+
+    def checked(directory: str) -> int:
+        assert held() == 0
+        return real(directory)
+
+    async def tail(count: int) -> int:
+        with contextlib.closing(JsonFileSource(path)) as source:
+            await source.seek_tail(count)
+            return held()
+
+    monkeypatch.setattr(jsonfile, "unnamed", checked)
+    assert asyncio.run(tail(55)) == 1
+    assert asyncio.run(tail(1000)) == 0
+    assert held() == 0
+
+
+def test_readers_of_more_than_one_loop_unpack_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = damaged_log(tmp_path, lambda data: data)
+    real = rotated.CompressedFile.unpack_into
+    turn, unpacked = threading.Lock(), []
+
+    def alone(file: rotated.CompressedFile, target: int, stop: threading.Event) -> bool:
+        assert turn.acquire(blocking=False)
+        unpacked.append(target)
+        done = real(file, target, stop)
+        turn.release()
+        return done
+
+    monkeypatch.setattr(rotated.CompressedFile, "unpack_into", alone)
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(read(path, 1000))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert found == ["".join(f"line {number}\n" for number in range(60))] * 4
+    assert len(unpacked) == 4 * len(list(tmp_path.glob("*.gz")))
+
+
 def test_max_file_counts_both_kinds(tmp_path: Path) -> None:
     path = str(tmp_path / "log")
     for begin in (0, 50):
