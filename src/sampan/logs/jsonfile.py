@@ -14,7 +14,7 @@ import msgspec
 
 from sampan.logs.frames import Frame
 from sampan.logs.lines import LINE_LOOKBACK, Skip, TailCount
-from sampan.logs.rotated import CompressedFile, LogFile, PlainFile, marks, opened, same, unnamed
+from sampan.logs.rotated import CompressedFile, LogFile, PlainFile, opened, same, unnamed
 from sampan.runtime.logframe import MARKER, STDERR, STDOUT
 
 BLOCK = 1 << 20
@@ -23,8 +23,8 @@ FIRST_BLOCK = 64 * 1024
 
 OVERTAKEN = b"[sampan: the log was rotated faster than it was read; lines may be missing here]\n"
 DAMAGED = b"[sampan: a rotated file of the log cannot be read to its end; lines are missing here]\n"
-TRIES = 100
-"""How often a log is looked at again because it was rotated meanwhile; then its files may come in a wrong order, but none twice."""
+LOOK_SECONDS = 0.05
+"""How long a log is looked at again because it was rotated meanwhile; then its files may come in a wrong order, but none twice."""
 
 _unpacking = ThreadPoolExecutor(1, "unpack")
 """One file at a time, whoever reads: neither the processors nor the threads of the others are for that."""
@@ -124,20 +124,19 @@ class JsonFileSource:
 
     def _reopen(self) -> bool:
         """After rotations, the files that came after ours; whether there are any."""
-        for _ in range(TRIES):
-            newer, met = self._newer()
-            if (met and not newer) or self._is_current(newer):
-                break
-            for file in newer:
-                file.close()
-        else:
-            newer, met = self._newer()
+        ends_at = time.monotonic() + LOOK_SECONDS
+        while True:
+            with contextlib.ExitStack() as undo:
+                newer, met = self._newer(undo)
+                if (met and not newer) or self._is_current(newer) or time.monotonic() >= ends_at:
+                    undo.pop_all()
+                    break
         self._overtaken = bool(self._files) and not met and len(newer) > 1
         self._files += reversed(newer)
         return bool(newer)
 
-    def _newer(self) -> tuple[list[LogFile], bool]:
-        """The files that are younger than ours, the youngest first; whether ours is there still.
+    def _newer(self, undo: contextlib.ExitStack) -> tuple[list[LogFile], bool]:
+        """The files that are younger than ours, the youngest first, which undo closes; whether ours is there still.
 
         A rotation under way, or one that was killed, leaves out a number; a file it has just renamed is met twice.
         """
@@ -152,12 +151,14 @@ class JsonFileSource:
                     return newer, False
                 continue
             missing = 0
-            if self._files and same(file, self._files[-1]):
+            its = file.marks()
+            if self._files and not its.isdisjoint(self._files[-1].marks()):
                 file.close()
                 return newer, True
-            if known.isdisjoint(marks(file)):
-                known |= marks(file)
+            if known.isdisjoint(its):
+                known |= its
                 newer.append(file)
+                undo.callback(file.close)
             else:
                 file.close()
         raise AssertionError

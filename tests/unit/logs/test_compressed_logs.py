@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import tempfile
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +164,56 @@ def test_what_is_rotated_while_it_is_looked_at_comes_in_order(tmp_path: Path, mo
     source = JsonFileSource(path)
     assert texts(source).split() == ["first", "second", "third", "fourth", "fifth", "sixth"]
     source.close()
+
+
+def test_a_log_that_is_rotated_all_the_time_is_not_looked_at_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "log")
+    writer = JsonFileWriter(path, 64, 2)
+    real, ends_at, written = rotated.opened, time.monotonic() + 20 * jsonfile.LOOK_SECONDS, 0
+
+    def write() -> None:
+        nonlocal written
+        writer.append(1, b"line %d\n" % written, 1)
+        written += 1
+
+    def opened(path: str, number: int) -> rotated.LogFile | None:
+        found = real(path, number)
+        if number == 0 and time.monotonic() < ends_at:
+            write()
+        return found
+
+    monkeypatch.setattr(jsonfile, "opened", opened)
+    write()
+    source = JsonFileSource(path)
+    assert time.monotonic() < ends_at
+    monkeypatch.undo()
+    got = texts(source).replace(OVERTAKEN.decode(), "").splitlines()
+    source.close()
+    writer.close()
+    assert written > 3
+    assert len(got) == len(set(got))
+    assert got[-1] == f"line {written - 1}"
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_look_that_fails_gives_back_what_it_has_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: bool, descriptors: None
+) -> None:
+    path = str(tmp_path / "log")
+    for number in range(4):
+        (tmp_path / (f"log.{number}" if number else "log")).write_text(f"{number}" * 60)
+    assert logs.compress(path, 2)
+    real = os.pread if copied else os.open
+
+    def fails(*given: object) -> object:
+        if copied or given[0] == f"{path}.3":
+            raise OSError(errno.EIO if copied else errno.EMFILE, "no")
+        return real(*given)  # type: ignore[operator]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rotated.os, "pread" if copied else "open", fails)
+        with pytest.raises(OSError, match="no"):
+            JsonFileSource(path)
 
 
 def test_an_inode_that_is_used_again_is_no_other_file(tmp_path: Path) -> None:
