@@ -174,6 +174,7 @@ def test_what_another_run_still_writes_is_left(rig: Any) -> None:
     message = {
         "op": "compressed",
         "path": log["path"],
+        "number": 1,
         "original": [found.st_ino, found.st_size, found.st_mtime_ns],
         "copy": "/nonexistent",
     }

@@ -23,7 +23,6 @@ from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.logs import jsonfile, options, rotated
 from sampan.logs.jsonfile import DAMAGED, OVERTAKEN, JsonFileSource
 from sampan.logs.reader import LogQuery, read_log
-from sampan.runtime.supervisor import keeper_json
 from sampan.runtime.supervisor.keeper_json import JsonFileWriter, swap
 from tests.support import logs
 
@@ -427,13 +426,27 @@ def test_a_copy_that_nobody_needs_goes(tmp_path: Path) -> None:
     found = (tmp_path / "log.1").stat()
     right = [found.st_ino, found.st_size, found.st_mtime_ns]
     for wrong in ([found.st_ino, found.st_size, 1], [found.st_ino, 1, found.st_mtime_ns], [1, found.st_size, found.st_mtime_ns]):
-        assert not swap(path, wrong, f"{tmp_path}/copy")
+        assert not swap(path, 1, wrong, f"{tmp_path}/copy")
         assert not (tmp_path / "copy").exists()
         (tmp_path / "copy").write_text("copy")
-    assert swap(path, right, f"{tmp_path}/copy")
+    assert swap(path, 1, right, f"{tmp_path}/copy")
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1.gz", "log.2.gz"]
     assert (tmp_path / "log.1.gz").read_text() == "copy"
-    assert not swap(path, right, f"{tmp_path}/copy")
+    assert not swap(path, 1, right, f"{tmp_path}/copy")
+
+
+def test_a_swap_looks_for_the_file_from_where_it_was(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    for number in range(1, 5):
+        (tmp_path / f"log.{number}").write_text("x")
+    (tmp_path / "log.1.gz").touch()
+    found = (tmp_path / "log.3").stat()
+    original = [found.st_ino, found.st_size, found.st_mtime_ns]
+    (tmp_path / "copy").touch()
+    assert not swap(path, 4, original, f"{tmp_path}/copy")
+    (tmp_path / "copy").touch()
+    assert swap(path, 2, original, f"{tmp_path}/copy")
+    assert sorted(os.listdir(tmp_path)) == ["log.1", "log.1.gz", "log.2", "log.3.gz", "log.4"]
 
 
 def test_of_a_file_and_its_copy_the_file_counts_and_the_copy_goes(tmp_path: Path) -> None:
@@ -460,7 +473,7 @@ def test_a_swap_whose_copy_is_gone_takes_nothing_away(tmp_path: Path) -> None:
     (tmp_path / "log.1").write_text("log.1")
     found = (tmp_path / "log.1").stat()
     with contextlib.suppress(FileNotFoundError):
-        swap(f"{tmp_path}/log", [found.st_ino, found.st_size, found.st_mtime_ns], f"{tmp_path}/copy")
+        swap(f"{tmp_path}/log", 1, [found.st_ino, found.st_size, found.st_mtime_ns], f"{tmp_path}/copy")
     assert os.listdir(tmp_path) == ["log.1"]
 
 
@@ -474,7 +487,6 @@ def test_it_is_told_of_what_is_there_and_of_what_comes(tmp_path: Path) -> None:
     assert writer.rotated
     writer.close()
     assert JsonFileWriter(path, 100, 3).rotated
-    assert keeper_json.KINDS == ("", ".gz")
 
 
 @pytest.mark.parametrize(

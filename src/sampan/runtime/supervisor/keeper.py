@@ -538,7 +538,7 @@ class Keeper(Loop):
         writers = [stream.json.writer for stream in self.streams.values() if stream.json is not None and stream.json.writer.path == path]
         if any(writer.fd >= 0 and os.fstat(writer.fd).st_ino == original[0] for writer in writers):
             raise RequestError("request", errno.EBUSY, "another run of the container still writes it")
-        return {"swapped": swap(path, original, message["copy"])}
+        return {"swapped": swap(path, message["number"], original, message["copy"])}
 
     def _op_shutdown(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
         if any(stream.facts and (stream.exit is None or stream.open) for stream in self.streams.values()):
