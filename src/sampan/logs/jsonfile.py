@@ -12,9 +12,10 @@ from functools import lru_cache
 
 import msgspec
 
+from sampan.linux.nameless import nameless_file
 from sampan.logs.frames import Frame
 from sampan.logs.lines import LINE_LOOKBACK, Skip, TailCount
-from sampan.logs.rotated import CompressedFile, LogFile, PlainFile, opened, same, unnamed
+from sampan.logs.rotated import CompressedFile, LogFile, PlainFile, opened, same
 from sampan.runtime.logframe import MARKER, STDERR, STDOUT
 
 BLOCK = 1 << 20
@@ -216,7 +217,7 @@ class JsonFileSource:
 async def _unpacked(file: CompressedFile, directory: str) -> PlainFile:
     """A compressed file as a plain one, whose end can be read first: on the disk in directory, by no name."""
     try:
-        target = unnamed(directory)
+        target = nameless_file(directory)
     except OSError:
         return PlainFile(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), file.origin, damaged=True)
     stop = threading.Event()

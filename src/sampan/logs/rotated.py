@@ -7,7 +7,6 @@ That is how a reader that holds the file itself knows it again.
 import contextlib
 import os
 import struct
-import tempfile
 import threading
 import time
 import zlib
@@ -181,12 +180,6 @@ def opened(path: str, number: int) -> LogFile | None:
 def same(one: LogFile, other: LogFile) -> bool:
     """See PlainFile.marks."""
     return not one.marks().isdisjoint(other.marks())
-
-
-def unnamed(directory: str) -> int:
-    """A descriptor of a file in directory that has no name. Raises OSError."""
-    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-        return os.dup(file.fileno())
 
 
 def compress(source: int, target: int, stop: threading.Event) -> Origin | None:

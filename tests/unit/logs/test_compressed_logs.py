@@ -329,7 +329,7 @@ def test_without_room_to_unpack_the_tail_ends_there(tmp_path: Path, monkeypatch:
     def full(_directory: str) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jsonfile, "unnamed", full)
+    monkeypatch.setattr(jsonfile, "nameless_file", full)
     assert read(path, 2) == "line 58\nline 59\n"
     found = read(path, 55).splitlines()
     assert found[0] == DAMAGED.decode().strip()
@@ -339,14 +339,14 @@ def test_without_room_to_unpack_the_tail_ends_there(tmp_path: Path, monkeypatch:
 def test_only_what_the_tail_needs_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = damaged_log(tmp_path, lambda data: data)
     unpacked = 0
-    real = jsonfile.unnamed
+    real = jsonfile.nameless_file
 
     def counted(directory: str) -> int:
         nonlocal unpacked
         unpacked += 1
         return real(directory)
 
-    monkeypatch.setattr(jsonfile, "unnamed", counted)
+    monkeypatch.setattr(jsonfile, "nameless_file", counted)
     here = len((tmp_path / "log").read_text().splitlines())
     assert len(read(path, here - 1).splitlines()) == here - 1
     assert unpacked == 0
@@ -356,7 +356,7 @@ def test_only_what_the_tail_needs_is_unpacked(tmp_path: Path, monkeypatch: pytes
 
 def test_of_what_is_unpacked_only_where_the_tail_begins_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = damaged_log(tmp_path, lambda data: data)
-    real = jsonfile.unnamed
+    real = jsonfile.nameless_file
 
     def held() -> int:
         return sum(link.startswith(f"{tmp_path}/") and "deleted" in link for link in links())
@@ -375,7 +375,7 @@ def test_of_what_is_unpacked_only_where_the_tail_begins_stays(tmp_path: Path, mo
             await source.seek_tail(count)
             return held()
 
-    monkeypatch.setattr(jsonfile, "unnamed", checked)
+    monkeypatch.setattr(jsonfile, "nameless_file", checked)
     assert asyncio.run(tail(55)) == 1
     assert asyncio.run(tail(1000)) == 0
     assert held() == 0
