@@ -22,7 +22,7 @@ def compress(path: str, number: int) -> bool:
         finally:
             os.close(target)
         assert made_of is not None
-        return swap(path, list(made_of), f"{path}.copy")
+        return swap(path, number, list(made_of), f"{path}.copy")
     finally:
         os.close(source)
 

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 
 from sampan.engine.background import Background
-from sampan.engine.containerstore import Containers, Live
+from sampan.engine.containerstore import Container, Containers, Live
 from sampan.engine.exec import ExecService
 from sampan.engine.runner import Runner
 from sampan.errors import EngineError
@@ -27,15 +28,18 @@ class ProcessEvents:
         background: Background,
         keeper: KeeperClient,
         supervisor: SupervisorClient,
+        look: Callable[[Container], None],
     ) -> None:
+        """look: whether the container's log, which may have been rotated, has files to compress."""
         self._containers = containers
         self._runner = runner
         self._execs = execs
         self._background = background
         self._keeper, self._supervisor = keeper, supervisor
+        self._look = look
 
     def hello(self, hello: Message) -> None:
-        """The list in a reply to hello: ends, drained and rotated logs that were told while nobody listened."""
+        """The list in a reply to hello: ends and drained logs that were told while nobody listened; any log may have been rotated."""
         for proc in hello.get("procs", ()):
             if proc.get("exit"):
                 self._exit({"key": proc["key"], **proc["exit"]})
@@ -68,7 +72,7 @@ class ProcessEvents:
 
     def _rotated(self, message: Message) -> None:
         if (container := self._containers.get(message["container"])) is not None:
-            self._runner.hooks.rotated(container)
+            self._look(container)
 
     def _exit(self, message: Message) -> None:
         key, code, at = message["key"], message.get("code") or 0, message.get("at") or 0

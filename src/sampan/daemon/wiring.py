@@ -288,11 +288,6 @@ def _run_parts(
         await shipping.begin(container)
         health.begin(container)
 
-    async def quiesce(container: Container) -> None:
-        await trees.quiesce(container)
-        if container.state.status == "removing":
-            await compression.leave(container)
-
     def ended(container: Container) -> None:
         health.end(container)
         execs.container_ended(container)
@@ -301,8 +296,8 @@ def _run_parts(
         started=started,
         ended=ended,
         auto_remove=service.auto_remove,
-        quiesce=quiesce,
-        rotated=compression.look,
+        quiesce=trees.quiesce,
+        leave=compression.leave,
         give_to_user=filler.give_to_user,
         discarded=images.images.collect,
         network_took=metrics.network_took,
@@ -374,7 +369,7 @@ async def wire(config: DaemonConfig, stack: AsyncExitStack, watch: LoopWatch, ke
     late = Late(make_late)
     images.images.spare = lambda: late().registries.partials.drop_idle()
     images.images.spare_all = lambda: late().bootstraps.drop_cache()
-    process_events = ProcessEvents(containers, runs.runner, runs.execs, background, lean.keeper, lean.supervisor)
+    process_events = ProcessEvents(containers, runs.runner, runs.execs, background, lean.keeper, lean.supervisor, runs.compression.look)
     readopter = Readopter(containers, lean.keeper, lean.supervisor, runs.runner.logs, runs.execs, runs.runner.is_over)
     networks = NetworkService(
         network.store, network.places, containers, network.rules, runs.runner.events, paths, base.clock, readopter.hold, network.defaults

@@ -13,16 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sampan.archive.room import making
 from sampan.archive.spool import Member
 from sampan.digest import ChainId, ImageId, is_sha256
 from sampan.engine.images import ImageService
-from sampan.engine.nameless import nameless_file
 from sampan.engine.pipes import WorkerStream, feed, through_pipe
 from sampan.engine.progress import Progress, layer_line
 from sampan.errors import InvalidArgument, NotFound, SystemFailure
 from sampan.image import archives, legacy, platforms, saving
 from sampan.image.archives import Archive, PlannedImage
 from sampan.image.store import Image, ImageStore
+from sampan.linux.nameless import nameless_file
 from sampan.reference import Reference, parse
 from sampan.snapshot.api import Snapshots, Unpacked
 from sampan.spec.oci_layout import Platform
@@ -174,7 +175,8 @@ class ImageArchives:
         Raises InvalidArgument for a bad archive, SystemFailure; images loaded before the error stay.
         """
         with ExitStack() as stack:
-            spool = nameless_file(self._root)
+            with making("a file"):
+                spool = nameless_file(self._root)
             stack.callback(os.close, spool)
             empty = os.open(self._snapshots.empty, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, empty)

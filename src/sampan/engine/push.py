@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from sampan.archive.room import making
 from sampan.content.partial import PartialBlob
 from sampan.digest import ChainId, DiffId, is_sha256, sha256_of
 from sampan.distribution import upload
@@ -20,7 +21,6 @@ from sampan.distribution.transport import Transport, Unreachable
 from sampan.distribution.upload import BlobFile, Started
 from sampan.engine.images import ImageService
 from sampan.engine.lines import LayerLines, Lines
-from sampan.engine.nameless import nameless_file
 from sampan.engine.pipes import through_pipe
 from sampan.engine.progress import Progress
 from sampan.engine.registries import Registries
@@ -28,6 +28,7 @@ from sampan.engine.slots import Slots
 from sampan.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from sampan.image import platforms, pushing
 from sampan.image.store import Image, ImageStore
+from sampan.linux.nameless import nameless_file
 from sampan.reference import Reference, parse
 from sampan.snapshot.api import Snapshots
 from sampan.spec.docker_api.auth import AuthConfig
@@ -292,7 +293,8 @@ class PushService:
 
     async def _send_compressed(self, target: _Target, layer: _LayerPush, begun: Started | None) -> Descriptor:
         """Compress the layer's tar and send that, unless the repository turns out to have it."""
-        fd = nameless_file(self._root)
+        with making("a file"):
+            fd = nameless_file(self._root)
         try:
             blob = await self._compress(layer, fd)
             self._note(layer, blob, "")

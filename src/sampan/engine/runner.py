@@ -482,6 +482,7 @@ class Runner:
         volumes = volumes or container.state.remove_volumes
         self.containers.note_state(container, msgspec.structs.replace(container.state, status="removing", remove_volumes=volumes))
         await self.hooks.quiesce(container)
+        await self.hooks.leave(container)
         await self._end_late_cgroup(self.paths.cgroup_of(container))
         self.snapshots.remove(container.id)
         self.hooks.discarded()

@@ -85,9 +85,9 @@ class RunHooks(msgspec.Struct, frozen=True):
     auto_remove: Callable[[Container], Awaitable[None]] = _nothing
     """A run of a container with --rm is over."""
     quiesce: Callable[[Container], Awaitable[None]] = _nothing
-    """Waits until no worker is at its tree, before that is mounted or removed; and before the latter, nobody at its directory."""
-    rotated: Callable[[Container], None] = lambda _container: None
-    """Its log was rotated, and is one that is to be compressed."""
+    """Waits until no worker is at its tree, before that is mounted or removed."""
+    leave: Callable[[Container], Awaitable[None]] = _nothing
+    """Waits until nobody is at its directory, before that is removed; its state says already that it will be."""
     give_to_user: Callable[[Container, plan.UserMaps | None], Awaitable[None]] = _nothing
     """Has its `:U` mounts belong to its user, before they are mounted."""
     discarded: Callable[[], None] = lambda: None

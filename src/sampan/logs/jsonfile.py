@@ -7,13 +7,15 @@ import itertools
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import msgspec
 
+from sampan.linux.nameless import nameless_file
 from sampan.logs.frames import Frame
 from sampan.logs.lines import LINE_LOOKBACK, Skip, TailCount
-from sampan.logs.rotated import CompressedFile, LogFile, PlainFile, marks, opened, same, unnamed
+from sampan.logs.rotated import CompressedFile, LogFile, PlainFile, opened, same
 from sampan.runtime.logframe import MARKER, STDERR, STDOUT
 
 BLOCK = 1 << 20
@@ -22,8 +24,11 @@ FIRST_BLOCK = 64 * 1024
 
 OVERTAKEN = b"[sampan: the log was rotated faster than it was read; lines may be missing here]\n"
 DAMAGED = b"[sampan: a rotated file of the log cannot be read to its end; lines are missing here]\n"
-TRIES = 100
-"""How often a log is looked at again because it was rotated meanwhile; then its files may come in a wrong order, but none twice."""
+LOOK_SECONDS = 0.05
+"""How long a log is looked at again because it was rotated meanwhile; then its files may come in a wrong order, but none twice."""
+
+_unpacking = ThreadPoolExecutor(1, "unpack")
+"""One file at a time, whoever reads: neither the processors nor the threads of the others are for that."""
 
 
 class _Entry(msgspec.Struct):
@@ -120,20 +125,19 @@ class JsonFileSource:
 
     def _reopen(self) -> bool:
         """After rotations, the files that came after ours; whether there are any."""
-        for _ in range(TRIES):
-            newer, met = self._newer()
-            if (met and not newer) or self._is_current(newer):
-                break
-            for file in newer:
-                file.close()
-        else:
-            newer, met = self._newer()
+        ends_at = time.monotonic() + LOOK_SECONDS
+        while True:
+            with contextlib.ExitStack() as undo:
+                newer, met = self._newer(undo)
+                if (met and not newer) or self._is_current(newer) or time.monotonic() >= ends_at:
+                    undo.pop_all()
+                    break
         self._overtaken = bool(self._files) and not met and len(newer) > 1
         self._files += reversed(newer)
         return bool(newer)
 
-    def _newer(self) -> tuple[list[LogFile], bool]:
-        """The files that are younger than ours, the youngest first; whether ours is there still.
+    def _newer(self, undo: contextlib.ExitStack) -> tuple[list[LogFile], bool]:
+        """The files that are younger than ours, the youngest first, which undo closes; whether ours is there still.
 
         A rotation under way, or one that was killed, leaves out a number; a file it has just renamed is met twice.
         """
@@ -148,12 +152,14 @@ class JsonFileSource:
                     return newer, False
                 continue
             missing = 0
-            if self._files and same(file, self._files[-1]):
+            its = file.marks()
+            if self._files and not its.isdisjoint(self._files[-1].marks()):
                 file.close()
                 return newer, True
-            if known.isdisjoint(marks(file)):
-                known |= marks(file)
+            if known.isdisjoint(its):
+                known |= its
                 newer.append(file)
+                undo.callback(file.close)
             else:
                 file.close()
         raise AssertionError
@@ -161,7 +167,7 @@ class JsonFileSource:
     def _is_current(self, newer: list[LogFile]) -> bool:
         """Whether the log has not been rotated since these were opened: their order is right, and none is left out between them."""
         youngest = newer[0] if newer else self._files[-1] if self._files else None
-        now = opened(self.path, 0)
+        now = opened(self.path, 0) or opened(self.path, 1)  # a rotation has renamed it, and is about to make the next
         if now is None:
             return True
         current = youngest is not None and same(now, youngest)
@@ -175,17 +181,31 @@ class JsonFileSource:
         for place in reversed(range(len(self._files))):
             file = self._files[place]
             if isinstance(file, CompressedFile):
-                self._files[place] = await _unpacked(file, os.path.dirname(self.path))
-                file.close()
-            reached = await _walk(self._files[place].fd, tail)
+                reached = await self._walk_unpacked(place, file, tail)
+            else:
+                reached = await _walk(file.fd, tail)
             if tail.done:
                 break
         for file in self._files[:place]:
             file.close()
         self._files = self._files[place:]
-        if self._files:
+        if self._files and isinstance(self._files[0], PlainFile):  # else it is to be read from its beginning
             os.lseek(self._files[0].fd, reached, os.SEEK_SET)
         return tail.skip()
+
+    async def _walk_unpacked(self, place: int, file: CompressedFile, tail: TailCount) -> int:
+        """See _walk. What is unpacked stays if the reading begins in there, or if it is not all there is."""
+        plain = await _unpacked(file, os.path.dirname(self.path))
+        with contextlib.ExitStack() as undo:
+            undo.callback(plain.close)
+            reached = await _walk(plain.fd, tail)
+            if tail.done or plain.damaged:
+                undo.pop_all()
+                self._files[place] = plain
+                file.close()
+            else:
+                file.rewind()
+        return reached
 
     def close(self) -> None:
         """Close the files."""
@@ -197,7 +217,7 @@ class JsonFileSource:
 async def _unpacked(file: CompressedFile, directory: str) -> PlainFile:
     """A compressed file as a plain one, whose end can be read first: on the disk in directory, by no name."""
     try:
-        target = unnamed(directory)
+        target = nameless_file(directory)
     except OSError:
         return PlainFile(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), file.origin, damaged=True)
     stop = threading.Event()
@@ -211,17 +231,20 @@ async def _unpacked(file: CompressedFile, directory: str) -> PlainFile:
             source.close()
             os.close(into)
 
-    plain = PlainFile(target, file.origin)
-    try:
-        # With descriptors of its own: it may go on for a while when nobody waits any more.
-        work = asyncio.get_running_loop().run_in_executor(None, unpack, CompressedFile(os.dup(file.fd)), os.dup(target))
+    with contextlib.ExitStack() as undo:
+        plain = PlainFile(target, file.origin)
+        undo.callback(plain.close)
+        with contextlib.ExitStack() as owned:  # by the thread: it may go on for a while when nobody waits any more
+            source = CompressedFile(os.dup(file.fd))
+            owned.callback(source.close)
+            into = os.dup(target)
+            owned.callback(os.close, into)
+            undo.callback(stop.set)
+            work = asyncio.get_running_loop().run_in_executor(_unpacking, unpack, source, into)
+            owned.pop_all()
         plain.damaged = not await asyncio.shield(work)
         os.lseek(target, 0, os.SEEK_SET)
-    except BaseException:
-        plain.close()
-        raise
-    finally:
-        stop.set()
+        undo.pop_all()
     return plain
 
 

@@ -4,9 +4,9 @@ The header's extra field (RFC 1952, 2.3.1.1) has a subfield `sp`: inode, size an
 That is how a reader that holds the file itself knows it again.
 """
 
+import contextlib
 import os
 import struct
-import tempfile
 import threading
 import time
 import zlib
@@ -35,7 +35,10 @@ class Origin(NamedTuple):
 
 def origin(fd: int) -> Origin:
     """A file as its own."""
-    found = os.fstat(fd)
+    return _own(os.fstat(fd))
+
+
+def _own(found: os.stat_result) -> Origin:
     return Origin(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
@@ -53,6 +56,11 @@ class PlainFile:
     def origin(self) -> Origin:
         """Whose content it has: final once it has been rotated."""
         return self._copied or origin(self.fd)
+
+    def marks(self) -> set[tuple[int, ...]]:
+        """Two files that have one in common are the same, or one is the other's compressed copy; while both are open."""
+        found = os.fstat(self.fd)
+        return {(found.st_dev, found.st_ino), self._copied or _own(found)}
 
     def read(self, size: int) -> bytes:
         """At most size bytes; b"" at the end, for now."""
@@ -81,6 +89,11 @@ class CompressedFile:
         self._inflater: zlib._Decompress | None = None
         """Made when it is first read: all files of a log are open at once."""
         self._ended = False
+
+    def marks(self) -> set[tuple[int, ...]]:
+        """See PlainFile."""
+        found = os.fstat(self.fd)
+        return {(found.st_dev, found.st_ino), self.origin}
 
     def read(self, size: int) -> bytes:
         """At most size bytes; b"" at the end: of what could be read, if it is damaged."""
@@ -118,6 +131,11 @@ class CompressedFile:
             _write(target, data)
         return not self.damaged
 
+    def rewind(self) -> None:
+        """To the beginning."""
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        self._inflater, self._ended, self.damaged = None, False, False
+
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self.fd)
@@ -151,25 +169,17 @@ def opened(path: str, number: int) -> LogFile | None:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        return CompressedFile(fd) if name.endswith(".gz") and number else PlainFile(fd)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, fd)
+            file = CompressedFile(fd) if name.endswith(".gz") and number else PlainFile(fd)
+            undo.pop_all()
+        return file
     return None
 
 
-def marks(file: LogFile) -> set[tuple[int, ...]]:
-    """Two files that have one in common are the same, or one is the other's compressed copy; while both are open."""
-    found = os.fstat(file.fd)
-    return {(found.st_dev, found.st_ino), file.origin}
-
-
 def same(one: LogFile, other: LogFile) -> bool:
-    """See marks."""
-    return not marks(one).isdisjoint(marks(other))
-
-
-def unnamed(directory: str) -> int:
-    """A descriptor of a file in directory that has no name. Raises OSError."""
-    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-        return os.dup(file.fileno())
+    """See PlainFile.marks."""
+    return not one.marks().isdisjoint(other.marks())
 
 
 def compress(source: int, target: int, stop: threading.Event) -> Origin | None:

@@ -411,12 +411,14 @@ class KeeperClient(_LeanClient):
         """Tell how far an attach reader has come."""
         self.link.notify({"op": "progress", "reader": reader, "pos": list(position)})
 
-    async def compressed(self, path: str, original: tuple[int, int, int], copy: str) -> bool:
+    async def compressed(self, path: str, number: int, original: tuple[int, int, int], copy: str) -> bool:
         """Have the keeper put copy in the place of a rotated file of the json-file at path. False: that is gone, and so is copy.
 
-        original: the file's inode, size and nanoseconds of its last change. Raises RequestRefused, Unavailable: copy may be there still.
+        number: which it was when it was opened. original: its inode, size and nanoseconds of its last change. Raises RequestRefused,
+        Unavailable: copy may be there still.
         """
-        reply, _ = await self.link.request({"op": "compressed", "path": path, "original": list(original), "copy": copy})
+        message: Message = {"op": "compressed", "path": path, "number": number, "original": list(original), "copy": copy}
+        reply, _ = await self.link.request(message)
         return bool(reply["swapped"])
 
     async def unfollow(self, reader: str) -> None:

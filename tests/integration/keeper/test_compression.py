@@ -5,10 +5,12 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 
 from sampan.logs.jsonfile import JsonFileSource
 from sampan.logs.reader import LogQuery, open_log, read_log
+from sampan.runtime.protocol import MAX_QUEUE, Channel
 from tests.support import logs
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
@@ -77,6 +80,21 @@ def wait_for_copies(path: str) -> None:
     while not_yet := [file for file in Path(path).parent.glob(f"{Path(path).name}.*") if file.suffix != ".gz"]:
         assert time.monotonic() < deadline, not_yet
         time.sleep(0.02)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 40
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def told_to(peer: Channel) -> int:
+    """How many events of rotations it can read now."""
+    told = 0
+    while received := peer.recv():
+        told += received[0].get("event") == "rotated"
+    return told
 
 
 class Following(threading.Thread):
@@ -156,6 +174,7 @@ def test_what_another_run_still_writes_is_left(rig: Any) -> None:
     message = {
         "op": "compressed",
         "path": log["path"],
+        "number": 1,
         "original": [found.st_ino, found.st_size, found.st_mtime_ns],
         "copy": "/nonexistent",
     }
@@ -173,10 +192,47 @@ def test_what_another_run_still_writes_is_left(rig: Any) -> None:
     assert [text.count(word) for word in ("one", "two", "x" * 99)] == [1, 1, 11]
 
 
+def test_who_does_not_read_is_told_later_and_stays(rig: Any) -> None:
+    """More rotations than a peer may have unread events: it reads nothing until they are over, and hears of the last one all the same."""
+    log = rig.log("a", driver="json-file", max_size=500, max_file=2, compress=True)
+    stalled, rotations, go = Channel(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)), MAX_QUEUE + 500, rig.root / "go"
+    stalled.sock.setblocking(True)
+    stalled.sock.connect(f"{rig.exec_root}/keeper.sock")
+    stalled.sock.setblocking(False)
+    stalled.send({"op": "hello", "role": "sampand", "seq": 1})
+    process = rig.write(
+        "a",
+        f"import os, time\nhere = os.open({str(rig.root)!r}, os.O_RDONLY)\n"
+        "def inode():\n for entry in os.scandir(here):\n  if entry.name == 'a.json': return entry.inode()\n return 0\n"
+        f"os.write(1, b'x' * 600 + b'\\n')\nwhile not os.path.getsize({log['path']!r}): time.sleep(0.01)\n"
+        f"for _ in range({rotations}):\n seen = inode()\n os.write(1, b'x' * 600 + b'\\n')\n"
+        " while inode() in (0, seen): time.sleep(0.0002)\n"
+        f"open({str(go)!r}, 'w').close()\nwhile os.path.exists({str(go)!r}): time.sleep(0.01)",
+        log,
+    )
+    wait_until(go.exists)
+    keeper = rig.keeper.hello["pid"]
+    os.kill(keeper, signal.SIGSTOP)
+    wait_until(lambda: Path(f"/proc/{keeper}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    unread = told_to(stalled)
+    assert 0 < unread < MAX_QUEUE
+    os.kill(keeper, signal.SIGCONT)
+    later = 0
+
+    def is_told() -> bool:
+        nonlocal later
+        later += told_to(stalled)
+        return later == 2  # the one that was queued, and one for all those since
+
+    wait_until(is_told)
+    go.unlink()
+    assert process.wait(20) == 0
+    stalled.close()
+
+
 def test_a_log_that_is_not_to_be_compressed_is_not_told_of(rig: Any) -> None:
     log = rig.log("a", driver="json-file", max_size=1000, max_file=5)
     process = rig.write("a", "for n in range(200): print(n)", log)
     assert process.wait(20) == 0
     rig.keeper.drained("a")
     assert not [event for event in rig.keeper.events if event.get("event") == "rotated"]
-    assert process.returncode != signal.SIGKILL

@@ -33,15 +33,37 @@ class Keeper:
     """Swaps at once, or fails first."""
 
     def __init__(self, *failures: Exception) -> None:
-        self.link = SimpleNamespace(is_up=True)
+        self.link: Any = SimpleNamespace(is_up=True)
         self.failures = list(failures)
         self.asked: list[str] = []
 
-    async def compressed(self, path: str, original: rotated.Origin, copy: str) -> bool:
+    async def compressed(self, path: str, number: int, original: rotated.Origin, copy: str) -> bool:
         self.asked.append(os.path.basename(os.path.dirname(path)))
         if self.failures:
             raise self.failures.pop(0)
-        return swap(path, list(original), copy)
+        return swap(path, number, list(original), copy)
+
+
+class Away:
+    """The link of a keeper that is away, and how often somebody wanted to know."""
+
+    asked = 0
+
+    @property
+    def is_up(self) -> bool:
+        self.asked += 1
+        return False
+
+
+class Counted:
+    """A function, and how often it was called."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *given: Any) -> Any:
+        self.calls += 1
+        return self.function(*given)
 
 
 def container(root: Path, name: str, files: int) -> Any:
@@ -77,6 +99,12 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
+async def rest(compression: LogCompression) -> None:
+    """Until it has nothing to do."""
+    assert compression._task is not None
+    await compression._task
+
+
 def names(root: Path, name: str) -> list[str]:
     return sorted(os.listdir(root / name))
 
@@ -98,21 +126,67 @@ def test_one_container_after_the_other(tmp_path: Path) -> None:
 
 
 def test_a_keeper_that_is_away_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is compressed for it meanwhile."""
     monkeypatch.setattr(logcompression, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(rotated, "compress", compress := Counted(rotated.compress))
     keeper = Keeper(Unavailable("the connection is lost"))
-    keeper.link.is_up = False
+    keeper.link = away = Away()
     one = container(tmp_path, "a", 1)
 
     async def work(compression: LogCompression) -> None:
         compression.look(one)
-        await asyncio.sleep(0.05)
-        assert keeper.asked == []
-        keeper.link.is_up = True
-        await until(lambda: "log.1.gz" in names(tmp_path, "a"))
+        await until(lambda: away.asked == 3)
+        assert (keeper.asked, compress.calls) == ([], 0)
+        keeper.link = SimpleNamespace(is_up=True)
+        await rest(compression)
 
     run(tmp_path, keeper, work)
-    assert keeper.asked == ["a", "a"]
+    assert (keeper.asked, compress.calls) == (["a", "a"], 2)
     assert names(tmp_path, "a") == ["log", "log.1.gz"]
+
+
+def test_a_backlog_is_walked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = container(tmp_path, "a", 30)
+    monkeypatch.setattr(logcompression.os, "listdir", lists := Counted(os.listdir))
+    monkeypatch.setattr(logcompression.os.path, "lexists", looks := Counted(os.path.lexists))
+
+    async def work(compression: LogCompression) -> None:
+        compression.look(one)
+        await rest(compression)
+        assert lists.calls == 1
+        assert looks.calls < 200
+        monkeypatch.undo()
+
+    run(tmp_path, Keeper(), work)
+    assert names(tmp_path, "a") == sorted(["log", *(f"log.{number}.gz" for number in range(1, 31))])
+
+
+def test_what_is_rotated_meanwhile_comes_first(tmp_path: Path) -> None:
+    one = container(tmp_path, "a", 3)
+    keeper = Keeper()
+    looking: list[LogCompression] = []
+    swapped: list[int] = []
+    real = keeper.compressed
+
+    async def compressed(path: str, number: int, original: rotated.Origin, copy: str) -> bool:
+        if not swapped:
+            for older in (3, 2, 1):
+                os.rename(f"{path}.{older}", f"{path}.{older + 1}")
+            os.rename(path, f"{path}.1")
+            looking[0].look(one)
+        swapped.append(number)
+        return await real(path, number, original, copy)
+
+    keeper.compressed = compressed  # type: ignore[method-assign]
+
+    async def work(compression: LogCompression) -> None:
+        looking.append(compression)
+        compression.look(one)
+        await rest(compression)
+
+    run(tmp_path, keeper, work)
+    assert swapped == [1, 1, 3, 4]
+    assert names(tmp_path, "a") == ["log.1.gz", "log.2.gz", "log.3.gz", "log.4.gz"]
 
 
 def test_what_is_refused_stays_until_the_next_time(tmp_path: Path) -> None:
@@ -121,8 +195,8 @@ def test_what_is_refused_stays_until_the_next_time(tmp_path: Path) -> None:
 
     async def work(compression: LogCompression) -> None:
         compression.look(one)
-        await until(lambda: keeper.asked == ["a"])
-        await asyncio.sleep(0.05)
+        await rest(compression)
+        assert keeper.asked == ["a"]
         assert names(tmp_path, "a") == ["log", "log.1"]
         compression.look(one)
         await until(lambda: "log.1.gz" in names(tmp_path, "a"))
@@ -130,18 +204,43 @@ def test_what_is_refused_stays_until_the_next_time(tmp_path: Path) -> None:
     run(tmp_path, keeper, work)
 
 
+def test_a_copy_is_on_the_disk_before_the_keeper_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper()
+    one = container(tmp_path, "a", 1)
+    synced: list[tuple[str, list[str]]] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        synced.append((os.path.basename(os.readlink(f"/proc/self/fd/{fd}")), list(keeper.asked)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    async def work(compression: LogCompression) -> None:
+        compression.look(one)
+        await until(lambda: "log.1.gz" in names(tmp_path, "a"))
+
+    run(tmp_path, keeper, work)
+    (copy, before), directory = synced
+    assert copy.endswith(".copy")
+    assert before == []
+    assert directory == ("a", [])
+
+
 def test_a_full_disk_leaves_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    failed = Counted(full)
     one, gone = container(tmp_path, "a", 1), SimpleNamespace(id="gone", state=SimpleNamespace(status="exited"))
     keeper = Keeper()
 
     async def work(compression: LogCompression) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(rotated, "compress", full)
+            patch.setattr(rotated, "compress", failed)
             compression.look(one)
-            await asyncio.sleep(0.05)
+            await rest(compression)
+            assert failed.calls == 1
             assert names(tmp_path, "a") == ["log", "log.1"]
         compression.look(gone)  # type: ignore[arg-type]
         compression.look(one)
@@ -164,21 +263,33 @@ def test_who_removes_the_container_waits_for_no_whole_file(tmp_path: Path, close
         else:
             one.state.status = "removing"
             await compression.leave(one)
+            await rest(compression)
             compression.look(one)
-            await asyncio.sleep(0.02)
+            await rest(compression)
         assert names(tmp_path, "a") == ["log", "log.1"]
 
     run(tmp_path, Keeper(), work)
 
 
-def test_what_a_kill_has_left_goes(tmp_path: Path) -> None:
-    one = container(tmp_path, "a", 0)
+@pytest.mark.parametrize("taken", [False, True])
+def test_what_a_kill_has_left_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool) -> None:
+    """taken: by a keeper that does what a former sampand asked for."""
+    one = container(tmp_path, "a", 1)
     for name in ("log.0123abcd.copy", "log.2.gz", "other.copy"):
         (tmp_path / "a" / name).touch()
+    real = os.listdir
+
+    def listed(directory: str) -> list[str]:
+        found = real(directory)
+        if taken:
+            os.unlink(f"{directory}/log.0123abcd.copy")
+        return found
 
     async def work(compression: LogCompression) -> None:
-        compression.look(one)
-        await until(lambda: "log.0123abcd.copy" not in names(tmp_path, "a"))
+        with monkeypatch.context() as patch:
+            patch.setattr(logcompression.os, "listdir", listed)
+            compression.look(one)
+            await rest(compression)
 
     run(tmp_path, Keeper(), work)
-    assert names(tmp_path, "a") == ["log", "log.2.gz", "other.copy"]
+    assert names(tmp_path, "a") == ["log", "log.1.gz", "log.2.gz", "other.copy"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import tempfile
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,6 @@ from sampan.errors import InvalidArgument, NotImplementedYet
 from sampan.logs import jsonfile, options, rotated
 from sampan.logs.jsonfile import DAMAGED, OVERTAKEN, JsonFileSource
 from sampan.logs.reader import LogQuery, read_log
-from sampan.runtime.supervisor import keeper_json
 from sampan.runtime.supervisor.keeper_json import JsonFileWriter, swap
 from tests.support import logs
 
@@ -129,6 +130,89 @@ def test_a_file_that_has_become_a_copy_is_known_again(tmp_path: Path, descriptor
     assert texts(source) == "".join(f"{number}" * 40 + "\n" for number in range(3))
     source.close()
     writer.close()
+
+
+@pytest.mark.parametrize("before", range(1, 5))
+def test_what_is_rotated_while_it_is_looked_at_comes_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    """Two rotations pass at once, and a third one has renamed the current file, but not made the next yet, when the look ends."""
+    path = str(tmp_path / "log")
+    for number, text in enumerate(("third", "second", "first")):
+        (tmp_path / (f"log.{number}" if number else "log")).write_text(f'{{"log":"{text}\\n"}}\n')
+    real = rotated.opened
+    asked: list[int] = []
+
+    def rename() -> None:
+        for file in logs.files(path):
+            file.rename(f"{path}.{int(file.suffix[1:]) + 1 if file.suffix else 1}")
+
+    def opened(path: str, number: int) -> rotated.LogFile | None:
+        asked.append(number)
+        if len(asked) == before + 1:
+            for text in ("fourth", "fifth"):
+                rename()
+                Path(path).write_text(f'{{"log":"{text}\\n"}}\n')
+        if asked.count(0) == 2 and number == 0:
+            rename()
+        found = real(path, number)
+        if asked.count(0) == 3 and number == 0 and not os.path.exists(path):
+            Path(path).write_text('{"log":"sixth\\n"}\n')
+            found = real(path, number)
+        return found
+
+    monkeypatch.setattr(jsonfile, "opened", opened)
+    source = JsonFileSource(path)
+    assert texts(source).split() == ["first", "second", "third", "fourth", "fifth", "sixth"]
+    source.close()
+
+
+def test_a_log_that_is_rotated_all_the_time_is_not_looked_at_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "log")
+    writer = JsonFileWriter(path, 64, 2)
+    real, ends_at, written = rotated.opened, time.monotonic() + 20 * jsonfile.LOOK_SECONDS, 0
+
+    def write() -> None:
+        nonlocal written
+        writer.append(1, b"line %d\n" % written, 1)
+        written += 1
+
+    def opened(path: str, number: int) -> rotated.LogFile | None:
+        found = real(path, number)
+        if number == 0 and time.monotonic() < ends_at:
+            write()
+        return found
+
+    monkeypatch.setattr(jsonfile, "opened", opened)
+    write()
+    source = JsonFileSource(path)
+    assert time.monotonic() < ends_at
+    monkeypatch.undo()
+    got = texts(source).replace(OVERTAKEN.decode(), "").splitlines()
+    source.close()
+    writer.close()
+    assert written > 3
+    assert len(got) == len(set(got))
+    assert got[-1] == f"line {written - 1}"
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_look_that_fails_gives_back_what_it_has_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: bool, descriptors: None
+) -> None:
+    path = str(tmp_path / "log")
+    for number in range(4):
+        (tmp_path / (f"log.{number}" if number else "log")).write_text(f"{number}" * 60)
+    assert logs.compress(path, 2)
+    real = os.pread if copied else os.open
+
+    def fails(*given: object) -> object:
+        if copied or given[0] == f"{path}.3":
+            raise OSError(errno.EIO if copied else errno.EMFILE, "no")
+        return real(*given)  # type: ignore[operator]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rotated.os, "pread" if copied else "open", fails)
+        with pytest.raises(OSError, match="no"):
+            JsonFileSource(path)
 
 
 def test_an_inode_that_is_used_again_is_no_other_file(tmp_path: Path) -> None:
@@ -245,7 +329,7 @@ def test_without_room_to_unpack_the_tail_ends_there(tmp_path: Path, monkeypatch:
     def full(_directory: str) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jsonfile, "unnamed", full)
+    monkeypatch.setattr(jsonfile, "nameless_file", full)
     assert read(path, 2) == "line 58\nline 59\n"
     found = read(path, 55).splitlines()
     assert found[0] == DAMAGED.decode().strip()
@@ -255,19 +339,69 @@ def test_without_room_to_unpack_the_tail_ends_there(tmp_path: Path, monkeypatch:
 def test_only_what_the_tail_needs_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = damaged_log(tmp_path, lambda data: data)
     unpacked = 0
-    real = jsonfile.unnamed
+    real = jsonfile.nameless_file
 
     def counted(directory: str) -> int:
         nonlocal unpacked
         unpacked += 1
         return real(directory)
 
-    monkeypatch.setattr(jsonfile, "unnamed", counted)
+    monkeypatch.setattr(jsonfile, "nameless_file", counted)
     here = len((tmp_path / "log").read_text().splitlines())
     assert len(read(path, here - 1).splitlines()) == here - 1
     assert unpacked == 0
     assert len(read(path, here).splitlines()) == here  # the first may be the end of a line that began before
     assert unpacked == 1
+
+
+def test_of_what_is_unpacked_only_where_the_tail_begins_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = damaged_log(tmp_path, lambda data: data)
+    real = jsonfile.nameless_file
+
+    def held() -> int:
+        return sum(link.startswith(f"{tmp_path}/") and "deleted" in link for link in links())
+
+    def links() -> Iterator[str]:
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(f"/proc/self/fd/{fd}")
+
+    def checked(directory: str) -> int:
+        assert held() == 0
+        return real(directory)
+
+    async def tail(count: int) -> int:
+        with contextlib.closing(JsonFileSource(path)) as source:
+            await source.seek_tail(count)
+            return held()
+
+    monkeypatch.setattr(jsonfile, "nameless_file", checked)
+    assert asyncio.run(tail(55)) == 1
+    assert asyncio.run(tail(1000)) == 0
+    assert held() == 0
+
+
+def test_readers_of_more_than_one_loop_unpack_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = damaged_log(tmp_path, lambda data: data)
+    real = rotated.CompressedFile.unpack_into
+    turn, unpacked = threading.Lock(), []
+
+    def alone(file: rotated.CompressedFile, target: int, stop: threading.Event) -> bool:
+        assert turn.acquire(blocking=False)
+        unpacked.append(target)
+        done = real(file, target, stop)
+        turn.release()
+        return done
+
+    monkeypatch.setattr(rotated.CompressedFile, "unpack_into", alone)
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(read(path, 1000))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert found == ["".join(f"line {number}\n" for number in range(60))] * 4
+    assert len(unpacked) == 4 * len(list(tmp_path.glob("*.gz")))
 
 
 def test_max_file_counts_both_kinds(tmp_path: Path) -> None:
@@ -292,13 +426,27 @@ def test_a_copy_that_nobody_needs_goes(tmp_path: Path) -> None:
     found = (tmp_path / "log.1").stat()
     right = [found.st_ino, found.st_size, found.st_mtime_ns]
     for wrong in ([found.st_ino, found.st_size, 1], [found.st_ino, 1, found.st_mtime_ns], [1, found.st_size, found.st_mtime_ns]):
-        assert not swap(path, wrong, f"{tmp_path}/copy")
+        assert not swap(path, 1, wrong, f"{tmp_path}/copy")
         assert not (tmp_path / "copy").exists()
         (tmp_path / "copy").write_text("copy")
-    assert swap(path, right, f"{tmp_path}/copy")
+    assert swap(path, 1, right, f"{tmp_path}/copy")
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1.gz", "log.2.gz"]
     assert (tmp_path / "log.1.gz").read_text() == "copy"
-    assert not swap(path, right, f"{tmp_path}/copy")
+    assert not swap(path, 1, right, f"{tmp_path}/copy")
+
+
+def test_a_swap_looks_for_the_file_from_where_it_was(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    for number in range(1, 5):
+        (tmp_path / f"log.{number}").write_text("x")
+    (tmp_path / "log.1.gz").touch()
+    found = (tmp_path / "log.3").stat()
+    original = [found.st_ino, found.st_size, found.st_mtime_ns]
+    (tmp_path / "copy").touch()
+    assert not swap(path, 4, original, f"{tmp_path}/copy")
+    (tmp_path / "copy").touch()
+    assert swap(path, 2, original, f"{tmp_path}/copy")
+    assert sorted(os.listdir(tmp_path)) == ["log.1", "log.1.gz", "log.2", "log.3.gz", "log.4"]
 
 
 def test_of_a_file_and_its_copy_the_file_counts_and_the_copy_goes(tmp_path: Path) -> None:
@@ -325,7 +473,7 @@ def test_a_swap_whose_copy_is_gone_takes_nothing_away(tmp_path: Path) -> None:
     (tmp_path / "log.1").write_text("log.1")
     found = (tmp_path / "log.1").stat()
     with contextlib.suppress(FileNotFoundError):
-        swap(f"{tmp_path}/log", [found.st_ino, found.st_size, found.st_mtime_ns], f"{tmp_path}/copy")
+        swap(f"{tmp_path}/log", 1, [found.st_ino, found.st_size, found.st_mtime_ns], f"{tmp_path}/copy")
     assert os.listdir(tmp_path) == ["log.1"]
 
 
@@ -339,7 +487,6 @@ def test_it_is_told_of_what_is_there_and_of_what_comes(tmp_path: Path) -> None:
     assert writer.rotated
     writer.close()
     assert JsonFileWriter(path, 100, 3).rotated
-    assert keeper_json.KINDS == ("", ".gz")
 
 
 @pytest.mark.parametrize(

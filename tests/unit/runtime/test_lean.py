@@ -29,11 +29,11 @@ def test_the_supervisor_imports_only_its_budget() -> None:
 
 
 def test_the_lean_program_stays_small() -> None:
-    """What a reader must know to trust the parent of all containers: 3,730 lines (docs/adr/0001).
+    """What a reader must know to trust the parent of all containers: 3,750 lines (docs/adr/0001).
 
-    The last 60: compressed logs. Only who renames the files of a log can put a copy in the place of one without ever losing a line.
+    The last 80: compressed logs. Only who renames the files of a log can put a copy in the place of one without ever losing a line.
     """
     runtime = Path(sampan.__file__).parent / "runtime"
     files = [*runtime.glob("supervisor/*.py"), *(runtime / f"{name}.py" for name in ("protocol", "ops", "logframe"))]
     assert len(files) > 8
-    assert sum(len(file.read_text().splitlines()) for file in files) <= 3730
+    assert sum(len(file.read_text().splitlines()) for file in files) <= 3750

@@ -387,10 +387,23 @@ class Keeper(Loop):
         self._check_drained(stream)
 
     def _tell_rotated(self, stream: Stream) -> None:
-        """There are files for sampand to compress: told once in a turn, however many they are."""
-        if stream.json is not None and stream.json.writer.rotated and stream.log.get("compress"):
-            stream.json.writer.rotated = False
-            self._broadcast({"event": "rotated", "key": stream.key, "container": stream.container})
+        """There are files for sampand to compress: told once in a turn, however many they are.
+
+        Who does not read is told when it does, at the run's end at the latest: too many of these would have it dropped, readers and all.
+        """
+        if stream.json is None or not stream.json.writer.rotated or not stream.log.get("compress"):
+            return
+        peers = [peer for peer in self.peers if peer.role == "sampand"]
+        told = [peer for peer in peers if stream.drained or not peer.channel.wants_write]
+        stream.json.writer.rotated = len(told) < len(peers)
+        for peer in told:
+            self._send(peer, {"event": "rotated", "key": stream.key, "container": stream.container})
+
+    def _peer_ready(self, peer: Peer, events: int) -> None:
+        super()._peer_ready(peer, events)
+        if events & select.EPOLLOUT:
+            for stream in list(self.streams.values()):
+                self._tell_rotated(stream)
 
     def _output_ended(self, stream: Stream, name: str) -> None:
         stream.open.pop(name, None)
@@ -525,7 +538,7 @@ class Keeper(Loop):
         writers = [stream.json.writer for stream in self.streams.values() if stream.json is not None and stream.json.writer.path == path]
         if any(writer.fd >= 0 and os.fstat(writer.fd).st_ino == original[0] for writer in writers):
             raise RequestError("request", errno.EBUSY, "another run of the container still writes it")
-        return {"swapped": swap(path, original, message["copy"])}
+        return {"swapped": swap(path, message["number"], original, message["copy"])}
 
     def _op_shutdown(self, _peer: Peer, _message: Message, _fds: Fds) -> Message:
         if any(stream.facts and (stream.exit is None or stream.open) for stream in self.streams.values()):

@@ -264,12 +264,11 @@ def _rotated(path: str, number: int) -> str:
     return name
 
 
-def swap(path: str, original: list[int], copy: str) -> bool:
-    """Put a compressed copy in the place of a rotated file, which rotations may have moved. False: it is gone, or another; the copy goes.
+def swap(path: str, number: int, original: list[int], copy: str) -> bool:
+    """Put a compressed copy in the place of a rotated file, which rotations may have moved up. False: it is gone, so the copy goes.
 
-    original: inode, size and nanoseconds of its last change.
+    number: which it was. original: its inode, size and nanoseconds of its last change.
     """
-    number = 1
     while name := _rotated(path, number):
         found = os.lstat(name)
         if [found.st_ino, found.st_size, found.st_mtime_ns] == original:
