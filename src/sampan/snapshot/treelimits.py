@@ -88,8 +88,8 @@ def is_off(directory: str) -> bool:
     try:
         with _opened(directory) as fd:
             return not projectquota.is_enforced(fd)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.EPERM, errno.ENOSYS)
 
 
 def is_limited(directory: str) -> bool:

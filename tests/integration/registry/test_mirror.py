@@ -244,16 +244,19 @@ def test_a_tag_that_moves_and_one_that_goes(world: World, client: Client) -> Non
 def test_the_cache_is_bounded_and_the_least_used_goes(world: World, client: Client) -> None:
     kept = blob_of(world.hub, "library/lru", 500_000)
     others = [blob_of(world.hub, "library/lru", 500_000) for _ in range(8)]
-    for data in others:
-        for wanted in (kept, data):
-            assert client("GET", f"library/lru/blobs/{digest_of(wanted)}").body == wanted
     store = world.program.root / "sampan/mirror"
 
     def is_kept(data: bytes) -> bool:
         return (store / paths.blob(digest_of(data))).exists()
 
+    for data in others:
+        for wanted in (kept, data):
+            assert client("GET", f"library/lru/blobs/{digest_of(wanted)}").body == wanted
+            deadline = time.monotonic() + 20
+            while not is_kept(wanted):  # it is put in its place after the answer: who is used when is to be certain
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
     deadline = time.monotonic() + 20
-    # The last ones are still being put in their places, and others go for them.
     while is_kept(others[0]) or not is_kept(others[-1]) or bytes_below(store / paths.BLOBS) > CACHE_BYTES:
         assert time.monotonic() < deadline
         time.sleep(0.01)
