@@ -1,14 +1,15 @@
 """A dockerd of our own, with flags of our own, in the root file system and the network namespace of a peer (bench/peers)."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 PEERS = Path(__file__).parents[2] / "bench" / "peers"
 PLACE = Path(os.environ.get("SAMPAN_PEERS", "/var/tmp/sampan-peers"))
@@ -38,17 +39,40 @@ class Dockerd(NamedTuple):
 
 @contextmanager
 def peer(version: str) -> Iterator[str]:
-    """The peer itself, and with it its root file system and its network namespace; stopped again unless it ran before. Its address."""
+    """The peer itself, and with it its root file system and its network namespace. Its address.
+
+    Several processes of tests may have it at once: the last one stops it, unless it ran before them all.
+    """
 
     def tell(verb: str) -> str:
         return subprocess.run([PEERS, verb, version], capture_output=True, text=True, check=True, timeout=800).stdout.strip()
 
-    ran = Path(tell("url").removeprefix("unix://")).with_name("docker.pid").exists()
+    ours = Path(f"/run/lock/sampan-peer-{version}.ours")
+    """That tests have started it."""
+    with open(f"/run/lock/sampan-peer-{version}", "w") as users, open(f"/run/lock/sampan-peer-{version}.turn", "w") as turn:
+        with held(turn):
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if not Path(tell("url").removeprefix("unix://")).with_name("docker.pid").exists():
+                ours.touch()
+            url = tell("up")
+        try:
+            yield url
+        finally:
+            with held(turn), suppress(BlockingIOError):  # who else has it stops it
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if ours.exists():
+                    tell("down")
+                    ours.unlink()
+
+
+@contextmanager
+def held(lock: TextIO) -> Iterator[None]:
+    """Nobody else has this lock within the block."""
+    fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        yield tell("up")
+        yield
     finally:
-        if not ran:
-            tell("down")
+        fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 @contextmanager
