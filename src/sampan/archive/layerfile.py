@@ -10,6 +10,7 @@ from sampan.archive.layertree import Copy, LayerTree, Node, count_directories, w
 from sampan.archive.reader import InvalidArchive, TarReader
 from sampan.archive.room import Room
 from sampan.archive.source import Source, TruncatedArchive
+from sampan.linux.syncfs import sync_directory
 
 WriteAt = Callable[[bytes, int], None]
 """Writes some bytes at a position."""
@@ -75,11 +76,7 @@ def settle(path: Path) -> None:
         cool(fd)
     finally:
         os.close(fd)
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(path.parent)
 
 
 def cool(layer: int) -> None:

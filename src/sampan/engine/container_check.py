@@ -142,7 +142,7 @@ class ContainerCheck:
     async def _end_cgroup(self, name: str) -> None:
         container = self._containers.get(name)
         async with container.lock if container is not None else contextlib.nullcontext():
-            if container is None or not (container.is_running or container.live is not None):
+            if container is None or not container.has_run:
                 await self._runner.end_cgroup(self._place(name))
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sampan.engine.containerlogs import ContainerLogs
 from sampan.engine.containerstore import Container
 from sampan.errors import EngineError, Unavailable
+from sampan.linux.syncfs import sync_directory
 from sampan.logs import rotated
 from sampan.runtime.client import KeeperClient
 
@@ -154,7 +155,7 @@ def _copy_youngest(path: str, number: int, stop: threading.Event) -> _Copy | Non
             made_of = rotated.compress(source, target, stop)
             if made_of is not None:  # on the disk, name and all, before the keeper takes the file away
                 os.fsync(target)
-                _sync_directory(directory)
+                sync_directory(directory)
         except OSError:
             os.unlink(copy)
             raise
@@ -168,14 +169,6 @@ def _copy_youngest(path: str, number: int, stop: threading.Event) -> _Copy | Non
         raise
     os.close(source)
     return None
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _remove_stale(path: str) -> None:

@@ -1,4 +1,4 @@
-"""syncfs(2): write a whole file system to disk."""
+"""What is to be on the disk: a whole file system by syncfs(2), the names in a directory by fsync(2)."""
 
 import ctypes
 import os
@@ -11,3 +11,12 @@ def syncfs(fd: int) -> None:
     if _libc.syncfs(ctypes.c_int(fd)) < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"syncfs: {os.strerror(number)}")
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Make what was renamed into a directory last. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
+from sampan.linux.syncfs import sync_directory
 from sampan.registry import paths
 from sampan.registry.names import ALGORITHMS, is_digest
 from sampan.registry.storage import Missing, Stat
@@ -21,15 +22,6 @@ PIECE = 256 * 1024
 DIRECTORY_MODE = 0o755
 _TRIES = 20
 """Of making a file whose directory another one's removal takes away at the same time."""
-
-
-def sync_directory(path: str) -> None:
-    """Make what was renamed into a directory last."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class StoredFile:

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,20 @@ def entries(path: Path) -> dict[str, str]:
     return found
 
 
+def beginning(path: Path, log: Path, size: int) -> Callable[[], tuple[SegmentWriter, JsonFollower]]:
+    """What a new keeper begins with, the descriptors of the one that was killed being closed."""
+    before = set(os.listdir("/proc/self/fd"))
+
+    def begin() -> tuple[SegmentWriter, JsonFollower]:
+        for fd in set(os.listdir("/proc/self/fd")) - before:
+            with suppress(OSError):
+                os.close(int(fd))
+        segments = SegmentWriter(str(log), 1 << 20, 3, ephemeral=True)
+        return segments, JsonFollower(JsonFileWriter(str(path), size, 1000), segments, alone=True)
+
+    return begin
+
+
 @settings(max_examples=300)
 @given(output=OUTPUT, kills=st.lists(st.integers(0, 12), max_size=6), size=st.sampled_from([0, 150, 2000]))
 def test_killed_at_any_write(output: list[tuple[int, bytes]], kills: list[int], size: int) -> None:
@@ -73,14 +87,7 @@ def test_killed_at_any_write(output: list[tuple[int, bytes]], kills: list[int], 
         path = Path(directory, "x-json.log")
         log = Path(directory, "log")
 
-        before = set(os.listdir("/proc/self/fd"))
-
-        def begin() -> tuple[SegmentWriter, JsonFollower]:
-            for fd in set(os.listdir("/proc/self/fd")) - before:  # the killed one's
-                with suppress(OSError):
-                    os.close(int(fd))
-            segments = SegmentWriter(str(log), 1 << 20, 3, ephemeral=True)
-            return segments, JsonFollower(JsonFileWriter(str(path), size, 1000), segments, alone=True)
+        begin = beginning(path, log, size)
 
         segments, follower = begin()
         for number, (stream, data) in enumerate(output):
@@ -117,14 +124,7 @@ def test_killed_while_files_are_compressed(steps: list[tuple[str, int, bool]]) -
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "x-json.log")
         log = Path(directory, "log")
-        before = set(os.listdir("/proc/self/fd"))
-
-        def begin() -> tuple[SegmentWriter, JsonFollower]:
-            for fd in set(os.listdir("/proc/self/fd")) - before:  # the killed one's
-                with suppress(OSError):
-                    os.close(int(fd))
-            segments = SegmentWriter(str(log), 1 << 20, 3, ephemeral=True)
-            return segments, JsonFollower(JsonFileWriter(str(path), 150, 1000), segments, alone=True)
+        begin = beginning(path, log, 150)
 
         segments, follower = begin()
         written = 0
